@@ -1,0 +1,4 @@
+"""Hyperparameter search for image classifiers: Ray Tune runs the trials that Optuna samples.
+
+Nothing heavy is imported here.
+"""

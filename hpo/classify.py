@@ -1,0 +1,42 @@
+"""Exported models on images: evaluation on a split, and single predictions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgformer.errors import InputError
+from sgformer.image_folder import SPLITS, read_split
+
+if TYPE_CHECKING:
+    from sgformer.evaluation import SplitMetrics
+    from sgformer.onnx_classifier import OnnxClassifier
+
+
+def load_classifier(model: Path) -> "OnnxClassifier":
+    """The exported model; raises DataError for a file that is none."""
+    from sgformer.onnx_classifier import OnnxClassifier
+
+    return OnnxClassifier(model)
+
+
+def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
+    """Metrics of an exported model on a split, its own preprocessing applied.
+
+    Raises:
+        InputError: The model, the folder or the split is not what it should be.
+    """
+    import numpy as np
+
+    from sgformer.augmentation import eval_transform
+    from sgformer.data import ImageDataset, create_loader
+    from sgformer.decoded_images import decode_folder
+    from sgformer.evaluation import compute_metrics
+
+    if split not in SPLITS:
+        raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
+    classifier = load_classifier(model)
+    config = classifier.data.model_copy(update={"data_dir": data_dir})
+    data = decode_folder(read_split(config, split, classifier.classes), config)
+    loader = create_loader(ImageDataset(data, split, eval_transform(config)), batch_size=32)
+    logits = classifier.logits_of(images.numpy() for images, _ in loader)
+    labels = np.array([label for _, label in data.samples(split)])
+    return compute_metrics(logits, labels, classifier.classes)

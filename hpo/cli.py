@@ -1,0 +1,416 @@
+"""The command line: one function a command. The only module that prints.
+
+Exit codes: 0 done, 1 the run failed, 2 the input is wrong.
+"""
+
+import json
+import logging
+import sys
+from collections import Counter
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hpo.errors import RunError
+from sgformer.errors import ExportError, InputError
+
+if TYPE_CHECKING:
+    from hpo.config import SearchConfig
+    from hpo.display import Display
+    from hpo.run_folder import RunFolder
+    from hpo.search import SearchResult
+    from hpo.study import SearchStudy
+
+# Heavy modules (Ray, torch, Optuna) are imported inside the commands: --help stays fast.
+app = typer.Typer(
+    help="Searches hyperparameters of SG-Former image classifiers with Ray Tune and Optuna.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+WIDE = 160
+
+RunDir = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HPO_STORAGE",
+        help="Optuna storage URL, or journal:PATH. Default: study.db in the run folder.",
+    ),
+]
+OutputDir = Annotated[Path, typer.Option(help="Where run folders are made.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def main() -> None:
+    """Runs a command; errors become one message and an exit code."""
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except (RunError, ExportError) as error:
+        _fail(str(error), 1)
+    except Exception:
+        logging.getLogger(__name__).exception("this is a bug of the program, please report it")
+        sys.exit(1)
+
+
+@app.command()
+def demo(output_dir: OutputDir = Path("runs")) -> None:
+    """The whole job on scikit-learn's handwritten digits; two to three minutes on two cores."""
+    from hpo.config import load_search_config
+    from hpo.demo import IMAGES_NAME, write_digits
+
+    images = output_dir / IMAGES_NAME
+    _require_writable(output_dir)
+    write_digits(images)
+    search_file = Path(str(files("search_spaces").joinpath("digits.yaml")))
+    config, _ = load_search_config(search_file, data_dir=images)
+    _search(config, output_dir, storage=None, ray_address=None, resume=True)
+
+
+@app.command()
+def search(
+    search_file: Annotated[Path, typer.Argument(metavar="SEARCH.yaml")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Image folder: {train,val,test}/<class>/<images>.")
+    ] = None,
+    output_dir: OutputDir = Path("runs"),
+    study_name: Annotated[
+        str | None, typer.Option(help="Default: the search file's study.name, or its own name.")
+    ] = None,
+    storage: Storage = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Replaces a setting; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the study.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and start nothing.")
+    ] = False,
+) -> None:
+    """Searches the space of a search file, retrains the winner and exports it to ONNX."""
+    from hpo.cluster import check_address, local_totals, trial_resources
+    from hpo.config import load_search_config
+    from sgformer.image_folder import read_image_folder
+
+    config, notes = load_search_config(search_file, override or (), data_dir, study_name)
+    for note in notes:
+        _stderr().print(f"note: {note}", markup=False, soft_wrap=True)
+    read_image_folder(config.train.data)
+    if storage:
+        _require_storage(storage)
+    if ray_address:
+        check_address(ray_address)
+    else:
+        trial_resources(config.resources, *local_totals(config.resources))
+    if dry_run:
+        _print_plan(config, ray_address)
+    else:
+        _require_writable(output_dir)
+        _search(config, output_dir, storage, ray_address, resume=resume)
+
+
+@app.command()
+def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) -> None:
+    """How far a run is."""
+    run, config, study = _open_run(run_dir, storage)
+    trials = study.trials()
+    best = study.best_trial()
+    counts = Counter(trial.state for trial in trials)
+    running = [t for t in trials if t.state == "RUNNING"]
+    if as_json:
+        values = {
+            "study": config.study.name,
+            "num_trials": config.study.num_trials,
+            "counts": dict(counts),
+            "best": best and {"number": best.number, "value": best.value, "params": best.params},
+            "running": [{"number": t.number, "epoch": t.num_epochs} for t in running],
+            "delivered": run.is_delivered,
+        }
+        sys.stdout.write(json.dumps(values, indent=2) + "\n")
+        return
+    states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
+    rows = {
+        "study": f"{config.study.name} ({run.path})",
+        "trials": f"{len(trials)} of {config.study.num_trials} started: {states or 'none'}",
+        "best": "none yet"
+        if best is None
+        else f"{config.study.metric} {best.value:.4f} (trial {best.number})",
+        **{f"trial {t.number}": f"running, epoch {t.num_epochs}" for t in running},
+        "best model": str(run.best) if run.is_delivered else "not yet delivered",
+    }
+    _print_rows(rows)
+
+
+@app.command()
+def report(run_dir: RunDir, storage: Storage = None) -> None:
+    """Writes leaderboard.csv and report.html of a run as it stands."""
+    from hpo.report import write_report
+
+    run, config, study = _open_run(run_dir, storage)
+    write_report(run, config, study)
+    _print_rows({"report": str(run.report), "leaderboard": str(run.leaderboard)})
+
+
+@app.command()
+def dashboard(
+    run_dir: RunDir,
+    host: Annotated[str, typer.Option(help="A loopback address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    storage: Storage = None,
+) -> None:
+    """Serves optuna-dashboard at the run's study, on this machine only, until Ctrl-C."""
+    from hpo.dashboard import make_dashboard
+
+    _, config, study = _open_run(run_dir, storage)
+    server, address = make_dashboard(study, host, port)
+    _stdout().print(f"study {config.study.name} at {address} (Ctrl-C ends it)", soft_wrap=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+
+
+@app.command()
+def retrain(
+    run_dir: RunDir,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Which trial. Default: the winner.")
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Trains a trial's configuration at full length and puts it into the run's best/."""
+    from hpo.search import retrain_and_deliver
+    from sgformer.decoded_images import load_image_data
+
+    run, config, study = _open_run(run_dir, storage)
+    chosen = _choose_trial(study, trial, run)
+    with run.locked(), _display(config) as display:
+        data = load_image_data(config.train.data, display.step)
+        retrain_and_deliver(config, run, chosen, data, display)
+    _print_delivery(run)
+
+
+@app.command()
+def export(run_dir: RunDir) -> None:
+    """Writes best/model.onnx and best/export.json anew from best/checkpoint.safetensors."""
+    from hpo.deliver import export as export_best
+    from hpo.run_folder import RunFolder
+    from sgformer.decoded_images import load_image_data
+
+    run = RunFolder(run_dir)
+    config = run.load_config()
+    if not (run.best / "checkpoint.safetensors").exists():
+        raise InputError(
+            f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
+        )
+    with run.locked():
+        export_best(run.best, load_image_data(config.train.data))
+    _print_delivery(run)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    data_dir: Annotated[Path, typer.Option(help="Image folder.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Metrics of an exported model on a split of an image folder."""
+    from hpo.classify import evaluate_onnx
+
+    metrics = evaluate_onnx(model, data_dir, split)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(metrics), indent=2) + "\n")
+        return
+    _print_rows(
+        {
+            "split": f"{split} ({metrics.num_images} images)",
+            "top-1": f"{metrics.top1:.4f}",
+            "top-5": f"{metrics.top5:.4f}",
+            "macro F1": f"{metrics.macro_f1:.4f}",
+            "loss": f"{metrics.loss:.4f}",
+        }
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+) -> None:
+    """The likeliest classes of images, by an exported model."""
+    from hpo.classify import load_classifier
+
+    classifier = load_classifier(model)
+    for image in images:
+        likeliest = list(classifier.predict(image).items())[:3]
+        text = ", ".join(f"{name} {probability:.3f}" for name, probability in likeliest)
+        sys.stdout.write(f"{image}: {text}\n")
+
+
+def _search(
+    config: "SearchConfig",
+    output_dir: Path,
+    storage: str | None,
+    ray_address: str | None,
+    *,
+    resume: bool,
+) -> None:
+    from hpo.run_folder import RunFolder
+    from hpo.search import run_search
+
+    run = RunFolder(output_dir / config.study.name)
+    with _display(config) as display:
+        result = run_search(
+            config, run, display, storage=storage, ray_address=ray_address, resume=resume
+        )
+    _print_result(config, result)
+
+
+def _open_run(run_dir: Path, storage: str | None) -> "tuple[RunFolder, SearchConfig, SearchStudy]":
+    from hpo.errors import StudyError
+    from hpo.run_folder import RunFolder
+    from hpo.study import SearchStudy, storage_exists
+
+    run = RunFolder(run_dir)
+    config = run.load_config()
+    url = run.storage_url(config, storage)
+    if not storage_exists(url):
+        raise StudyError(f"the study of {run_dir} is gone: no file {url}")
+    return run, config, SearchStudy.open(url, config.study, config.space)
+
+
+def _choose_trial(study: "SearchStudy", number: int | None, run: "RunFolder") -> Any:
+    if number is None:
+        winner = study.best_trial()
+        if winner is None:
+            raise InputError(f"no trial of {run.path} ran to its end; name one with --trial")
+        return winner
+    trials = {trial.number: trial for trial in study.trials()}
+    if number not in trials:
+        raise InputError(
+            f"--trial: no trial {number}; the study has 0 to {max(trials, default=0)}"
+        )
+    return trials[number]
+
+
+def _require_writable(output_dir: Path) -> None:
+    from hpo.run_folder import RunFolder
+
+    RunFolder(output_dir).make()
+
+
+def _require_storage(url: str) -> None:
+    from hpo.study import check_storage_url
+
+    check_storage_url(url)
+
+
+def _display(config: "SearchConfig") -> "Display":
+    from hpo.display import LiveDisplay, PlainDisplay
+
+    console = _stderr()
+    if console.is_terminal:
+        return LiveDisplay(config, console)
+    return PlainDisplay(config, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _print_plan(config: "SearchConfig", ray_address: str | None) -> None:
+    from hpo.config import dump_search_config
+    from sgformer.image_folder import read_image_folder
+
+    folder = read_image_folder(config.train.data)
+    sys.stdout.write(dump_search_config(config))
+    resources = config.resources
+    counts = ", ".join(f"{len(images)} {name}" for name, images in folder.splits.items())
+    cpus = (
+        "its GPU's share of the" if resources.cpus_per_trial is None else resources.cpus_per_trial
+    )
+    gpus = "1 if there are any," if resources.gpus_per_trial is None else resources.gpus_per_trial
+    _print_rows(
+        {
+            "images": f"{counts} in {len(folder.classes)} classes",
+            "a trial takes": f"{cpus} CPUs, {gpus} GPUs",
+            "where": ray_address or "a Ray on this machine",
+        }
+    )
+
+
+def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
+    winner, run = result.winner, result.run
+    counts = Counter(trial.state.lower() for trial in result.trials)
+    rows = {
+        "trials": ", ".join(f"{n} {state}" for state, n in sorted(counts.items())),
+        "winner": f"trial {winner.number}, {config.study.metric} {winner.value:.4f}",
+        **{f"  {path}": f"{value}" for path, value in winner.params.items()},
+    }
+    default = next((t for t in result.trials if t.number == 0), None)
+    if default is not None and default.value is not None and default.number != winner.number:
+        rows["default"] = f"trial 0, {config.study.metric} {default.value:.4f}"
+    _print_rows(rows)
+    _print_delivery(run)
+    _print_rows(
+        {
+            "report": str(run.report),
+            "leaderboard": str(run.leaderboard),
+            "dashboard": f"run_search.py dashboard {run.path}",
+        }
+    )
+
+
+def _print_delivery(run: "RunFolder") -> None:
+    metrics = json.loads((run.best / "metrics.json").read_text(encoding="utf-8"))
+    rows = {}
+    for split in ("val", "test"):
+        if metrics[split]:
+            top1, count = metrics[split]["top1"], metrics[split]["num_images"]
+            rows[f"{split} top-1"] = f"{top1:.4f} (retrained, {count} images)"
+    rows |= {
+        "ONNX model": str(run.best / "model.onnx"),
+        "checkpoint": str(run.best / "checkpoint.safetensors"),
+        "metrics": str(run.best / "metrics.json"),
+        "parity, speed": str(run.best / "export.json"),
+    }
+    _print_rows(rows)
+
+
+def _print_rows(rows: dict[str, str]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=16)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    _stdout().print(table)
+
+
+def _stdout() -> Console:
+    return _console(Console(markup=False, highlight=False))
+
+
+def _stderr() -> Console:
+    return _console(Console(stderr=True, markup=False, highlight=False))
+
+
+def _console(console: Console) -> Console:
+    """A log or a pipe has no width: do not fold its lines at 80."""
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,274 @@
+"""SearchConfig: a search file, resolved and checked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from hpo.search_space import Parameter, Value, check_params, check_space
+from sgformer.config import FrozenConfig, Metric, TrainConfig, maximises, validate
+from sgformer.errors import ConfigError
+
+Direction = Literal["maximize", "minimize"]
+Sampler = Literal["tpe", "gp", "qmc", "random"]
+
+
+class StudyConfig(FrozenConfig):
+    """The study: its name, what it optimises, how it samples, how many trials.
+
+    `storage` is an Optuna URL without its password; None means study.db in the run folder.
+    `enqueue` are params to try right after the default configuration, which is always first.
+    """
+
+    name: str = Field(default="", max_length=100)
+    seed: int = Field(default=0, ge=0)
+    objectives: tuple[tuple[Metric, Direction]] = (("val_top1", "maximize"),)
+    sampler: Sampler = "tpe"
+    num_trials: int = Field(ge=1)
+    enqueue: tuple[dict[str, Value], ...] = ()
+    max_retries: int = Field(default=3, ge=0)
+    storage: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _fit_for_a_folder(cls, name: str) -> str:
+        allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+        if name.startswith((".", "-")) or not set(name) <= allowed:
+            raise ValueError(
+                f"names a folder: letters, digits, '.', '_' and '-' only, not starting with '.' "
+                f"or '-', got {name!r}"
+            )
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _sensible(cls, objectives: tuple[tuple[Metric, Direction]]) -> Any:
+        metric, direction = objectives[0]
+        if maximises(metric) != (direction == "maximize"):
+            better = "maximize" if maximises(metric) else "minimize"
+            raise ValueError(f"{metric} is to {better}, got {direction!r}")
+        return objectives
+
+    @property
+    def metric(self) -> Metric:
+        return self.objectives[0][0]
+
+    @property
+    def direction(self) -> Direction:
+        return self.objectives[0][1]
+
+
+class SchedulerConfig(FrozenConfig):
+    """asha stops a trial at a rung unless it is among the best 1 / reduction_factor there.
+
+    Rungs lie at min_epochs and its multiples by powers of reduction_factor. none: no stopping.
+    """
+
+    name: Literal["asha", "none"] = "asha"
+    min_epochs: int = Field(default=4, ge=1)
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+class ResourcesConfig(FrozenConfig):
+    """What one trial takes; None: one GPU where there are any, and that GPU's share of CPUs."""
+
+    cpus_per_trial: int | None = Field(default=None, ge=1)
+    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
+    max_concurrent_trials: int | None = Field(default=None, ge=1)
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _share_or_whole(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1:
+            raise ValueError(f"a trial trains on one GPU or a share of one, got {gpus:g}")
+        return gpus
+
+
+class RetrainConfig(FrozenConfig):
+    """The winner's training; None: as long as a trial's."""
+
+    max_epochs: int | None = Field(default=None, ge=1)
+
+
+class SearchConfig(FrozenConfig):
+    """A whole search. `train` is the configuration that every trial starts from."""
+
+    study: StudyConfig
+    scheduler: SchedulerConfig = SchedulerConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    space: dict[str, Parameter] = Field(min_length=1)
+    train: TrainConfig = TrainConfig()
+    retrain: RetrainConfig = RetrainConfig()
+
+    @model_validator(mode="after")
+    def _early_stopping_follows_the_objective(self) -> Self:
+        if self.train.early_stopping.metric is None:
+            early_stopping = self.train.early_stopping.model_copy(
+                update={"metric": self.study.metric}
+            )
+            train = self.train.model_copy(update={"early_stopping": early_stopping})
+            object.__setattr__(self, "train", train)
+        return self
+
+
+# What a resumed run may change: nothing that would make its trials incomparable.
+CHANGEABLE: Final = (
+    "study.num_trials",
+    "study.max_retries",
+    "study.storage",
+    "resources",
+    "retrain",
+    "train.device",
+    "train.data.num_workers",
+    "train.data.cache_dir",
+    "train.data.cache_bytes",
+)
+
+
+def load_search_config(
+    path: Path,
+    overrides: Iterable[str] = (),
+    data_dir: Path | None = None,
+    name: str | None = None,
+) -> tuple[SearchConfig, tuple[str, ...]]:
+    """The search file with the overrides applied, checked; and notes on what was adjusted.
+
+    Args:
+        path: The YAML file.
+        overrides: `path=value` each, as in `--set`.
+        data_dir: Replaces train.data.data_dir; kept absolute.
+        name: Replaces study.name, which is the file's name if it says none.
+
+    Raises:
+        ConfigError: The file cannot be read, or something in it is wrong.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        _set(values, override)
+    if data_dir is not None:
+        _set_value(values, ["train", "data", "data_dir"], str(data_dir))
+    if name is not None:
+        _set_value(values, ["study", "name"], name)
+    source = str(path)
+    config = validate(SearchConfig, values, source)
+    config = _fill_in(config, default_name=path.stem)
+    config, notes = _clip(config)
+    check_space(config.train, config.space, source)
+    for params in config.study.enqueue:
+        check_params(params, config.space, "study.enqueue", source)
+    return config, notes
+
+
+def dump_search_config(config: SearchConfig) -> str:
+    """The config as YAML that `load_search_config` reads back to the same."""
+    values = config.model_dump(mode="json")
+    for parameter in values["space"].values():
+        if not parameter["when"]:
+            del parameter["when"]
+    return yaml.safe_dump(values, sort_keys=False, width=99)
+
+
+def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
+    """What differs and may not, on a resume: 'path: old -> new' each."""
+    before, after = (dict(_flatten(c.model_dump(mode="json"))) for c in (old, new))
+    return tuple(
+        f"{path}: {before.get(path)} -> {after.get(path)}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+        and not any(path == may or path.startswith(f"{may}.") for may in CHANGEABLE)
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ConfigError(f"search file is a folder: {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read search file {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} is not a search file: expected sections such as study, space and train, "
+            f"got {type(values).__name__}"
+        )
+    return values
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set takes path=value, got {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {path}: the value is not YAML: {text!r}") from None
+    _set_value(values, _split_path(values, path), value)
+
+
+def _split_path(values: Mapping[str, Any], path: str) -> list[str]:
+    """Parts of a dotted path; a searched parameter's name is one part though it has dots."""
+    section, _, rest = path.partition(".")
+    space = values.get("space")
+    if section != "space" or not rest or not isinstance(space, dict):
+        return path.split(".")
+    for name in space:
+        if rest == name:
+            return [section, name]
+        if rest.startswith(f"{name}."):
+            return [section, name, *rest.removeprefix(f"{name}.").split(".")]
+    return [section, rest]
+
+
+def _set_value(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+    for i, part in enumerate(path[:-1]):
+        below = values.setdefault(part, {})
+        if below is None:
+            below = values[part] = {}
+        if not isinstance(below, dict):
+            raise ConfigError(
+                f"{'.'.join(path)}: {'.'.join(path[: i + 1])} is {below!r}, not a section (--set)"
+            )
+        values = below
+    values[path[-1]] = value
+
+
+def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
+    study = config.study
+    if not study.name:
+        study = validate(StudyConfig, {**study.model_dump(), "name": default_name}, "study.name")
+    data = config.train.data
+    if data.data_dir is not None:
+        data = data.model_copy(update={"data_dir": data.data_dir.expanduser().absolute()})
+    train = config.train.model_copy(update={"data": data})
+    return config.model_copy(update={"study": study, "train": train})
+
+
+def _clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
+    """Shortens min_epochs and warm-up to what max_epochs leaves room for."""
+    notes = []
+    max_epochs = config.train.max_epochs
+    train = config.train.with_epochs(max_epochs)
+    if train != config.train:
+        notes.append(
+            f"train.optimizer.warmup_epochs: {config.train.optimizer.warmup_epochs:g} clipped to "
+            f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
+        )
+    scheduler = config.scheduler
+    if scheduler.name == "asha" and scheduler.min_epochs >= max_epochs:
+        low = max(1, max_epochs // scheduler.reduction_factor)
+        notes.append(
+            f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
+        )
+        scheduler = scheduler.model_copy(update={"min_epochs": low})
+    return config.model_copy(update={"train": train, "scheduler": scheduler}), tuple(notes)
+
+
+def _flatten(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        return [(prefix, values)]
+    items = (_flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in values.items())
+    return [pair for group in items for pair in group]

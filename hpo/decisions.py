@@ -1,0 +1,137 @@
+"""The search's decisions, plain code over the study: Ray's hooks only pass on to it."""
+
+import math
+from collections import deque
+from typing import Any
+
+from hpo.config import SearchConfig
+from hpo.halving import AsynchronousHalving
+from hpo.progress import SearchObserver
+from hpo.study import Proposal, SearchStudy
+from hpo.trial_report import TrialError, TrialReport
+from sgformer.config import maximises
+
+# After this many failures and no other end, the search is broken, not the trials.
+MAX_FIRST_FAILURES = 5
+
+
+class Decisions:
+    """Which trial starts next, which goes on, and how each one ended.
+
+    What is told is in the study before the next decision rests on it. Trials that an earlier
+    run left behind are continued first, and its curves fill the rungs.
+    """
+
+    def __init__(
+        self, config: SearchConfig, study: SearchStudy, num_slots: int, observer: SearchObserver
+    ) -> None:
+        self._metric = config.study.metric
+        self._num_trials = config.study.num_trials
+        self._study, self._num_slots, self._observer = study, num_slots, observer
+        self._maximise = maximises(self._metric)
+        self._halving = AsynchronousHalving(
+            config.scheduler, config.train.max_epochs, maximise=self._maximise
+        )
+        self._interrupted = deque(study.interrupted())
+        self._curves: dict[int, dict[int, float]] = {}
+        self._facts: dict[int, dict[str, Any]] = {}
+        earlier = study.trials()
+        self._num_started = len(earlier)
+        self._num_ended_well = sum(t.state in {"COMPLETE", "PRUNED"} for t in earlier)
+        self._first_failures: list[str] = []
+        for trial in earlier:
+            self._halving.restore(trial.number, trial.curve)
+            if trial.state == "RUNNING":
+                self._curves[trial.number] = dict(trial.curve)
+        self._running: set[int] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further trial will start."""
+        return not self._interrupted and self._num_started >= self._num_trials
+
+    @property
+    def broken(self) -> str | None:
+        """Why going on makes no sense: the first trials all failed alike; else None."""
+        failures = self._first_failures
+        if self._num_ended_well or len(failures) < min(MAX_FIRST_FAILURES, self._num_trials):
+            return None
+        return failures[0] if len(set(failures)) == 1 else None
+
+    def next_trial(self) -> Proposal | None:
+        """The trial to start now; None while every slot is taken or when there is none left."""
+        if self.finished or len(self._running) >= self._num_slots:
+            return None
+        if self._interrupted:
+            proposal = self._interrupted.popleft()
+        else:
+            proposal = self._study.ask()
+            self._num_started += 1
+            self._curves[proposal.number] = {}
+        self._running.add(proposal.number)
+        self._facts[proposal.number] = {}
+        self._observer.trial_started(
+            proposal.number, proposal.params, proposal.num_epochs_reported
+        )
+        return proposal
+
+    def on_report(self, report: TrialReport) -> bool:
+        """Writes the epochs to the study; gives back whether the trial goes on."""
+        self._record(report)
+        return self._halving.goes_on(report.number, self._curves[report.number])
+
+    def on_end(self, report: TrialReport) -> None:
+        """A trial's last report: it ended by itself, or `on_report` stopped it."""
+        self._record(report)
+        number, reason = report.number, report.end_reason
+        curve = self._curves[number]
+        best = self._best(curve)
+        if reason == "failed":
+            self._fail(number, report.error or TrialError("Unknown", "no reason was given"))
+        elif reason in {"completed", "early_stopped"} and best is not None:
+            self._finish(number, "COMPLETE", reason, best)
+        elif reason == "diverged" or best is None:
+            self._finish(number, "PRUNED", "diverged", best)
+        else:
+            self._finish(number, "PRUNED", f"stopped at rung {max(curve)}", best)
+
+    def on_lost(self, number: int, error: TrialError) -> None:
+        """A trial's worker is gone for good, its retries spent."""
+        self._fail(number, error)
+
+    def _record(self, report: TrialReport) -> None:
+        number, curve = report.number, self._curves[report.number]
+        values = report.values(self._metric)
+        self._study.report(number, values)
+        self._facts[number] |= report.facts
+        for epoch, value in values.items():
+            if epoch not in curve:
+                curve[epoch] = value
+                self._observer.epoch(number, epoch, value)
+
+    def _best(self, curve: dict[int, float]) -> float | None:
+        values = [value for value in curve.values() if not math.isnan(value)]
+        return (max if self._maximise else min)(values, default=None)
+
+    def _fail(self, number: int, error: TrialError) -> None:
+        if not self._num_ended_well:
+            self._first_failures.append(f"{error.type}: {error.message}")
+        self._facts[number]["error"] = {
+            "type": error.type,
+            "message": error.message,
+            "traceback": error.traceback,
+        }
+        self._finish(number, "FAIL", f"{error.type}: {error.message}", None)
+
+    def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
+        curve = self._curves.pop(number)
+        attributes = {
+            **self._facts.pop(number),
+            "end_reason": reason,
+            "best_value": best,
+            "num_epochs": max(curve, default=0),
+        }
+        self._num_ended_well += state != "FAIL"
+        self._study.finish(number, state, attributes, best if state == "COMPLETE" else None)
+        self._running.discard(number)
+        self._observer.trial_ended(number, state, reason, best)

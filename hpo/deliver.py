@@ -1,0 +1,89 @@
+"""The run's best/ folder: the winner's weights, config, metrics and ONNX file."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hpo.run_folder import RunFolder, replace_text
+from sgformer.config import TrainConfig
+
+if TYPE_CHECKING:
+    from sgformer.decoded_images import ImageData
+
+
+def deliver(run: RunFolder, checkpoint: Path, data: "ImageData") -> None:
+    """Evaluates, exports and proves a checkpoint; only then replaces best/ as a whole."""
+    new = run.path / ".best-new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    shutil.copyfile(checkpoint, new / "checkpoint.safetensors")
+    config, model, classes = load_model(new / "checkpoint.safetensors")
+    values = config.model_dump(mode="json")
+    replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    _write_json(new / "classes.json", list(classes))
+    _write_json(new / "metrics.json", evaluate_splits(config, model, data))
+    export(new, data)
+    old = run.path / ".best-old"
+    if run.best.exists():
+        run.best.rename(old)
+    new.rename(run.best)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def export(folder: Path, data: "ImageData") -> None:
+    """Writes model.onnx and export.json from the folder's checkpoint.safetensors.
+
+    Raises:
+        ExportError: The ONNX file does not compute what the model does; no file is replaced.
+    """
+    from sgformer.onnx_export import export_onnx, prove_export
+
+    config, model, classes = load_model(folder / "checkpoint.safetensors")
+    temporary = folder / ".model.onnx"
+    try:
+        export_onnx(model, temporary, config, classes)
+        report = prove_export(model, temporary, config, data)
+        temporary.replace(folder / "model.onnx")
+    finally:
+        temporary.unlink(missing_ok=True)
+    _write_json(folder / "export.json", {"model.onnx": report.as_dict()})
+
+
+def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
+    """Config, model in eval mode on the CPU, and class names of a best.safetensors."""
+    from sgformer.checkpoint import load_checkpoint
+    from sgformer.trainer import create_model
+
+    tensors, metadata = load_checkpoint(checkpoint)
+    config = TrainConfig.model_validate(metadata["config"])
+    classes = tuple(metadata["classes"])
+    model = create_model(config, len(classes))
+    model.load_state_dict(tensors)
+    return config, model.eval(), classes
+
+
+def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[str, Any]:
+    """Metrics on val and test; test is None where there is no such split."""
+    from sgformer.augmentation import eval_transform
+    from sgformer.data import ImageDataset, create_loader
+    from sgformer.evaluation import compute_metrics, predict_logits
+    from sgformer.trainer import choose_device
+
+    device = choose_device(config)
+    model.to(device)
+    metrics: dict[str, Any] = {"val": None, "test": None}
+    for split in metrics:
+        if split in data.splits:
+            dataset = ImageDataset(data, split, eval_transform(config.data))
+            loader = create_loader(dataset, config.optimizer.batch_size, config.data.num_workers)
+            logits, labels = predict_logits(model, loader, device)
+            metrics[split] = asdict(compute_metrics(logits, labels, data.classes))
+    return metrics
+
+
+def _write_json(path: Path, value: Any) -> None:
+    replace_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,31 @@
+"""What a search tells whoever watches it; showing it is the display's business."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from hpo.search_space import Value
+
+
+class SearchObserver(Protocol):
+    """Hears of every event of a search, in order, from the search's own thread."""
+
+    def phase(self, text: str) -> None:
+        """A new part of the work begins, such as 'starting Ray'."""
+
+    def step(self, done: int, total: int) -> None:
+        """How far the present phase is, where that is known."""
+
+    def note(self, text: str) -> None:
+        """Something the user should read."""
+
+    def trial_started(self, number: int, params: Mapping[str, Value], num_epochs: int) -> None:
+        """A trial was handed to a worker; `num_epochs` it has trained before."""
+
+    def epoch(self, number: int, epoch: int, value: float) -> None:
+        """A trial's objective after an epoch."""
+
+    def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
+        """A trial was told to the study."""
+
+    def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
+        """An epoch of the winner's training."""

@@ -1,0 +1,317 @@
+"""leaderboard.csv and report.html of a run."""
+
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import optuna
+import plotly.graph_objects as go
+
+from hpo.config import SearchConfig
+from hpo.run_folder import RunFolder, replace_text
+from hpo.study import SearchStudy, TrialSummary
+
+COLOURS: Final = {
+    "COMPLETE": "#1f77b4",
+    "PRUNED": "#ff9f43",
+    "FAIL": "#d62728",
+    "RUNNING": "#7f7f7f",
+}
+MAX_CURVES: Final = 200
+MIN_TRIALS_FOR_IMPORTANCE: Final = 4
+STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
+  color: #222; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
+.summary { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; padding: 0; }
+.summary div { background: #f4f6f8; border-radius: .5rem; padding: .75rem 1.25rem; }
+.summary b { display: block; font-size: 1.5rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e3e6e8; }
+th { background: #f4f6f8; }
+tr.winner { background: #e8f3ff; font-weight: 600; }
+"""
+
+
+def write_report(run: RunFolder, config: SearchConfig, study: SearchStudy) -> None:
+    """Writes both files, from the study and from best/ if that is there."""
+    trials = study.trials()
+    winner = study.best_trial()
+    rows = list(leaderboard_rows(trials, config))
+    replace_text(run.leaderboard, _to_csv(rows))
+    replace_text(run.report, _to_html(run, config, study, rows, winner))
+
+
+def leaderboard_rows(
+    trials: Sequence[TrialSummary], config: SearchConfig
+) -> Iterator[dict[str, Any]]:
+    """One row a trial: complete ones by value, then pruned and others by their best so far."""
+    sign = 1 if config.study.direction == "maximize" else -1
+    order = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "FAIL": 3}
+
+    def rank(trial: TrialSummary) -> tuple[Any, ...]:
+        best = trial.value if trial.value is not None else trial.attributes.get("best_value")
+        return (order[trial.state], -sign * best if best is not None else math.inf, trial.number)
+
+    for trial in sorted(trials, key=rank):
+        attributes = trial.attributes
+        yield {
+            "number": trial.number,
+            "state": trial.state,
+            config.study.metric: trial.value,
+            "best_so_far": attributes.get("best_value"),
+            "num_epochs": trial.num_epochs,
+            "end_reason": attributes.get("end_reason"),
+            **{path: trial.params.get(path) for path in config.space},
+            "num_parameters": attributes.get("num_parameters"),
+            "seconds": attributes.get("seconds"),
+        }
+
+
+def _to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["number"])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _to_html(
+    run: RunFolder,
+    config: SearchConfig,
+    study: SearchStudy,
+    rows: Sequence[dict[str, Any]],
+    winner: TrialSummary | None,
+) -> str:
+    trials = study.trials()
+    metrics = _read_json(run.best / "metrics.json")
+    figures = [
+        ("Every trial", _history_figure(trials, config)),
+        ("Learning curves", _curves_figure(trials, config, winner)),
+        ("Parameters", _parameters_figure(trials, config)),
+        ("What mattered", _importance_figure(study)),
+        *_confusion_figures(run, metrics),
+    ]
+    parts = [
+        f"<!doctype html><html lang='en'><meta charset='utf-8'>"
+        f"<meta name='viewport' content='width=device-width'>"
+        f"<title>{html.escape(config.study.name)}</title><style>{STYLE}</style>",
+        f"<h1>{html.escape(config.study.name)}</h1>",
+        f"<p>{html.escape(_headline(trials, config))}</p>",
+        _summary_html(trials, config, winner, metrics),
+    ]
+    with_script = True
+    for title, figure in figures:
+        if figure is not None:
+            parts.append(f"<h2>{title}</h2>{_figure_html(figure, with_script=with_script)}")
+            with_script = False
+    parts.append(f"<h2>Leaderboard</h2>{_table_html(rows, winner)}</html>\n")
+    return "\n".join(parts)
+
+
+def _figure_html(figure: go.Figure, *, with_script: bool) -> str:
+    figure.update_layout(template="plotly_white", margin={"l": 60, "r": 20, "t": 30, "b": 50})
+    text: str = figure.to_html(full_html=False, include_plotlyjs=with_script)
+    return text
+
+
+def _headline(trials: Sequence[TrialSummary], config: SearchConfig) -> str:
+    counts = {state: sum(t.state == state for t in trials) for state in COLOURS}
+    states = ", ".join(f"{n} {state.lower()}" for state, n in counts.items() if n)
+    metric, direction = config.study.objectives[0]
+    return f"{len(trials)} trials ({states or 'none yet'}), {direction} {metric}"
+
+
+def _summary_html(
+    trials: Sequence[TrialSummary],
+    config: SearchConfig,
+    winner: TrialSummary | None,
+    metrics: dict[str, Any] | None,
+) -> str:
+    if winner is None:
+        return "<p>No trial has run to its end yet.</p>"
+    cards = [
+        ("winner", f"trial {winner.number}"),
+        (f"its {config.study.metric} as a trial", _format(winner.value)),
+    ]
+    default = next((t for t in trials if t.number == 0 and t.value is not None), None)
+    if default is not None:
+        cards.append((f"the default's {config.study.metric}", _format(default.value)))
+    for split in ("val", "test"):
+        if metrics and metrics.get(split):
+            cards.append((f"{split} top-1, retrained", _format(metrics[split]["top1"])))
+    items = "".join(f"<div>{html.escape(name)}<b>{value}</b></div>" for name, value in cards)
+    params = ", ".join(f"{path} = {_format(v)}" for path, v in winner.params.items())
+    return f"<div class='summary'>{items}</div><p>{html.escape(params)}</p>"
+
+
+def _history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure:
+    figure = go.Figure()
+    pick = max if config.study.direction == "maximize" else min
+    values = [
+        (t, t.value if t.value is not None else t.attributes.get("best_value")) for t in trials
+    ]
+    for state, colour in COLOURS.items():
+        chosen = [(t, v) for t, v in values if t.state == state and v is not None]
+        if chosen:
+            figure.add_scatter(
+                x=[t.number for t, _ in chosen],
+                y=[v for _, v in chosen],
+                mode="markers",
+                name=state.lower(),
+                marker={"color": colour, "size": 9},
+                text=[_hover(t) for t, _ in chosen],
+                hovertemplate="%{text}<extra></extra>",
+            )
+    best: list[tuple[int, float]] = []
+    for trial in trials:
+        if trial.state == "COMPLETE" and trial.value is not None:
+            best.append((trial.number, pick([trial.value, *(v for _, v in best[-1:])])))
+    figure.add_scatter(
+        x=[n for n, _ in best], y=[v for _, v in best], mode="lines", name="best so far",
+        line={"shape": "hv", "color": "#2ca02c"},
+    )  # fmt: skip
+    figure.update_xaxes(title="trial")
+    figure.update_yaxes(title=config.study.metric)
+    return figure
+
+
+def _curves_figure(
+    trials: Sequence[TrialSummary], config: SearchConfig, winner: TrialSummary | None
+) -> go.Figure:
+    figure = go.Figure()
+    for trial in trials[-MAX_CURVES:]:
+        is_winner = winner is not None and trial.number == winner.number
+        figure.add_scatter(
+            x=list(trial.curve),
+            y=list(trial.curve.values()),
+            mode="lines+markers" if len(trial.curve) == 1 else "lines",
+            name=f"{trial.number} {trial.state.lower()}",
+            line={
+                "color": "#2ca02c" if is_winner else COLOURS[trial.state],
+                "width": 4 if is_winner else 1.5,
+            },
+            text=[_hover(trial)] * len(trial.curve),
+            hovertemplate="epoch %{x}: %{y:.4f}<br>%{text}<extra></extra>",
+            opacity=1 if is_winner else 0.7,
+        )
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(title=config.study.metric)
+    return figure
+
+
+def _parameters_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure | None:
+    """Parallel coordinates over the parameters of trials with any value."""
+    values = [
+        (t, t.value if t.value is not None else t.attributes.get("best_value")) for t in trials
+    ]
+    chosen = [(t, v) for t, v in values if v is not None]
+    if len(chosen) < 2:
+        return None
+    dimensions = [
+        _dimension(path, [t.params.get(path) for t, _ in chosen]) for path in config.space
+    ]
+    colours = [v for _, v in chosen]
+    dimensions.append({"label": config.study.metric, "values": colours})
+    return go.Figure(
+        go.Parcoords(
+            dimensions=dimensions,
+            line={"color": colours, "colorscale": "Viridis", "showscale": True},
+            labelfont={"size": 12},
+        ),
+        layout={"margin": {"t": 70}},
+    )
+
+
+def _dimension(path: str, values: Sequence[Any]) -> dict[str, Any]:
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    if numbers and min(values) > 0 and max(values) / min(values) >= 100:
+        logs = [math.log10(v) for v in values]
+        ticks = list(range(math.floor(min(logs)), math.ceil(max(logs)) + 1))
+        return {
+            "label": path,
+            "values": logs,
+            "range": [ticks[0], ticks[-1]],
+            "tickvals": ticks,
+            "ticktext": [f"{10.0**tick:g}" for tick in ticks],
+        }
+    if numbers:
+        return {"label": path, "values": list(values)}
+    names = sorted({str(v) for v in values})
+    return {
+        "label": path,
+        "values": [names.index(str(v)) for v in values],
+        "tickvals": list(range(len(names))),
+        "ticktext": names,
+    }
+
+
+def _importance_figure(study: SearchStudy) -> go.Figure | None:
+    """Optuna's PED-ANOVA importances; None with too few complete trials to tell anything."""
+    if sum(trial.state == "COMPLETE" for trial in study.trials()) < MIN_TRIALS_FOR_IMPORTANCE:
+        return None
+    try:
+        importances = optuna.importance.get_param_importances(study.optuna_study)
+    except (ValueError, RuntimeError, ZeroDivisionError):
+        return None
+    names = list(importances)[::-1]
+    if not names:
+        return None
+    bars = go.Bar(x=[importances[name] for name in names], y=names, orientation="h")
+    return go.Figure(bars, layout={"height": 120 + 40 * len(names)}).update_xaxes(
+        title="importance among complete trials"
+    ).update_yaxes(automargin=True)  # fmt: skip
+
+
+def _confusion_figures(
+    run: RunFolder, metrics: dict[str, Any] | None
+) -> Iterator[tuple[str, go.Figure]]:
+    classes = _read_json(run.best / "classes.json")
+    for split in ("test", "val"):
+        if metrics and classes and metrics.get(split):
+            matrix = metrics[split]["confusion_matrix"]
+            names = [str(name) for name in classes]
+            heatmap = go.Heatmap(
+                z=matrix, x=names, y=names, colorscale="Blues",
+                text=matrix if len(names) <= 30 else None,
+                texttemplate="%{text}" if len(names) <= 30 else None,
+                hovertemplate="true %{y}, predicted %{x}: %{z}<extra></extra>",
+            )  # fmt: skip
+            figure = go.Figure(heatmap, layout={"height": 640})
+            figure.update_xaxes(title="predicted", type="category")
+            figure.update_yaxes(title="true", type="category", autorange="reversed")
+            yield f"Confusions on {split}", figure
+            return
+
+
+def _table_html(rows: Sequence[dict[str, Any]], winner: TrialSummary | None) -> str:
+    if not rows:
+        return "<p>No trial yet.</p>"
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
+    body = []
+    for row in rows:
+        chosen = " class='winner'" if winner and row["number"] == winner.number else ""
+        cells = "".join(f"<td>{html.escape(_format(value))}</td>" for value in row.values())
+        body.append(f"<tr{chosen}>{cells}</tr>")
+    return f"<div class='scroll'><table><tr>{head}</tr>{''.join(body)}</table></div>"
+
+
+def _hover(trial: TrialSummary) -> str:
+    params = "<br>".join(f"{html.escape(p)} = {_format(v)}" for p, v in trial.params.items())
+    reason = html.escape(str(trial.attributes.get("end_reason", "")))
+    return f"trial {trial.number}: {reason}<br>{params}"
+
+
+def _format(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _read_json(path: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

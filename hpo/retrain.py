@@ -1,0 +1,59 @@
+"""The winner's full-length training, by the trainer that trained it as a trial."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpo.cluster import TrialResources
+from hpo.config import SearchConfig
+from hpo.errors import RunError
+from hpo.search_space import Params, apply_params
+from sgformer.config import TrainConfig
+
+
+def retrain_config(config: SearchConfig, params: Params) -> TrainConfig:
+    """The winner's configuration at full length, on a seed that no trial has seen."""
+    train = apply_params(config.train, params, "the winner's params")
+    train = train.with_epochs(config.retrain.max_epochs or train.max_epochs)
+    return train.model_copy(update={"seed": train.seed + 1})
+
+
+def retrain_epochs(config: TrainConfig, folder: Path) -> Iterator[dict[str, Any]]:
+    """Trains in this process, resuming what `folder` holds; yields each epoch's row.
+
+    Args:
+        config: What to train.
+        folder: Gets best.safetensors, last.safetensors and epochs.csv.
+
+    Raises:
+        RunError: The training diverged.
+    """
+    from sgformer.checkpoint import resume_progress, save_progress
+    from sgformer.decoded_images import load_image_data
+    from sgformer.trainer import Trainer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, load_image_data(config.data))
+    resume_progress(trainer, folder)
+    yield from (metrics.as_row() for metrics in trainer.history)
+    for metrics in trainer.epochs():
+        save_progress(trainer, folder)
+        yield metrics.as_row()
+    if trainer.end_reason == "diverged":
+        raise RunError(
+            f"the winner's retraining diverged in epoch {trainer.num_epochs_done}; retrain "
+            "another trial with `retrain RUN_DIR --trial N`"
+        )
+
+
+def retrain_epochs_on_cluster(
+    config: TrainConfig, folder: Path, resources: TrialResources
+) -> Iterator[dict[str, Any]]:
+    """As `retrain_epochs`, in one process on the connected Ray cluster."""
+    import ray
+
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(retrain_epochs)
+    references: Any = task.remote(config, folder)  # a generator of them
+    for reference in references:
+        row: dict[str, Any] = ray.get(reference)
+        yield row

@@ -1,0 +1,274 @@
+"""The Optuna study, the search's only memory. No other module touches Optuna's storage."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import optuna
+import sqlalchemy
+import sqlalchemy.exc
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from hpo.config import StudyConfig
+from hpo.errors import StudyError
+from hpo.search_space import Params, Space, suggest_params
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+JOURNAL_PREFIX: Final = "journal:"
+NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: a new one, or one that was interrupted."""
+
+    number: int
+    params: Params
+    num_epochs_reported: int = 0
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """One trial as the study has it. `curve` holds the objective after each epoch, by epoch."""
+
+    number: int
+    state: str
+    value: float | None
+    params: Params
+    curve: Mapping[int, float]
+    attributes: Mapping[str, Any]
+
+    @property
+    def num_epochs(self) -> int:
+        return max(self.curve, default=0)
+
+
+class SearchStudy:
+    """A study that tells Optuna the truth.
+
+    A trial is COMPLETE only if it ran its length or stopped itself, with its best value; PRUNED
+    if the scheduler stopped it or it diverged; FAIL if it broke. Every epoch is in its curve.
+    """
+
+    def __init__(self, study: optuna.Study, config: StudyConfig, space: Space) -> None:
+        self._study, self._config, self._space = study, config, space
+        self._trials: dict[int, Trial] = {}
+        self._num_reported: dict[int, int] = {}
+
+    @classmethod
+    def create(cls, url: str, config: StudyConfig, space: Space, default: Params) -> Self:
+        """A new study whose first trial will be the default configuration.
+
+        Raises:
+            StudyError: The storage cannot be used, or has a study of this name.
+        """
+        storage = open_storage(url)
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=config.name,
+                direction=config.direction,
+                pruner=optuna.pruners.NopPruner(),
+            )
+        except optuna.exceptions.DuplicatedStudyError:
+            raise StudyError(
+                f"study {config.name!r} exists already in {without_password(url)}: continue it "
+                "with --resume, or choose another --study-name"
+            ) from None
+        with _experimental():
+            study.set_metric_names([config.metric])
+        for params in (default, *config.enqueue):
+            study.enqueue_trial(params, skip_if_exists=True)
+        return cls(study, config, space)
+
+    @classmethod
+    def open(cls, url: str, config: StudyConfig, space: Space) -> Self:
+        """The existing study.
+
+        Raises:
+            StudyError: The storage cannot be used, or has no study of this name.
+        """
+        try:
+            study = optuna.load_study(storage=open_storage(url), study_name=config.name)
+        except KeyError:
+            raise StudyError(f"no study {config.name!r} in {without_password(url)}") from None
+        return cls(study, config, space)
+
+    def ask(self) -> Proposal:
+        """A new trial, running from now on.
+
+        The sampler's random state is derived from the seed and the trial's number, so a resumed
+        search draws what an uninterrupted one would have drawn.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        number = sum(trial.state != TrialState.WAITING for trial in trials)
+        self._study.sampler = create_sampler(self._config, number)
+        trial = self._study.ask()
+        params = suggest_params(trial, self._space)
+        self._trials[trial.number] = trial
+        self._num_reported[trial.number] = 0
+        return Proposal(trial.number, params)
+
+    def interrupted(self) -> tuple[Proposal, ...]:
+        """Trials left RUNNING by an earlier run, taken up again under their own numbers."""
+        proposals = []
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            # A new Trial would ask the sampler again; this one keeps number and params.
+            self._trials[frozen.number] = Trial(self._study, frozen._trial_id)
+            reported = max(frozen.intermediate_values, default=0)
+            self._num_reported[frozen.number] = reported
+            proposals.append(Proposal(frozen.number, dict(frozen.params), reported))
+        return tuple(proposals)
+
+    def report(self, number: int, values: Mapping[int, float]) -> None:
+        """Adds epochs to a trial's curve; those it has already are passed over."""
+        for epoch in sorted(values):
+            if epoch > self._num_reported[number]:
+                self._trials[number].report(values[epoch], epoch)
+                self._num_reported[number] = epoch
+
+    def finish(
+        self,
+        number: int,
+        state: str,
+        attributes: Mapping[str, Any],
+        value: float | None = None,
+    ) -> None:
+        """Ends a trial as COMPLETE (with its value), PRUNED or FAIL; attributes are kept."""
+        trial = self._trials.pop(number)
+        for name, attribute in attributes.items():
+            trial.set_user_attr(name, attribute)
+        self._study.tell(trial, value, TrialState[state])
+
+    def trials(self) -> tuple[TrialSummary, ...]:
+        """All trials that started, by number."""
+        frozen = self._study.get_trials(deepcopy=False)
+        return tuple(_summary(trial) for trial in frozen if trial.state != TrialState.WAITING)
+
+    def best_trial(self) -> TrialSummary | None:
+        """The COMPLETE trial with the best value; None if there is none."""
+        return pick_best(self.trials(), maximise=self._config.direction == "maximize")
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        self._study.set_user_attr(name, value)
+
+    @property
+    def id(self) -> int:
+        """The study's number in the dashboard's addresses."""
+        return self._study._study_id
+
+    @property
+    def storage(self) -> BaseStorage:
+        return self._study._storage
+
+    @property
+    def optuna_study(self) -> optuna.Study:
+        """For Optuna's own analyses, such as importances."""
+        return self._study
+
+
+def pick_best(trials: Sequence[TrialSummary], *, maximise: bool) -> TrialSummary | None:
+    """The COMPLETE trial with the best value, the earliest among equals."""
+    complete = [t for t in trials if t.state == "COMPLETE" and t.value is not None]
+    sign = 1 if maximise else -1
+    return max(complete, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
+
+
+def create_sampler(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
+    """The configured sampler, in the random state that belongs to a trial's number."""
+    seed = (config.seed * 1_000_003 + number) % 2**32
+    with _experimental():
+        if config.sampler == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
+        if config.sampler == "qmc":
+            # A low-discrepancy sequence is one sequence: its seed must not change.
+            return optuna.samplers.QMCSampler(seed=config.seed, scramble=True)
+        if config.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
+
+
+@contextlib.contextmanager
+def _experimental() -> Iterator[None]:
+    """Optuna warns of what it calls experimental; users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def open_storage(url: str) -> BaseStorage:
+    """An Optuna storage: a database URL, or `journal:PATH`.
+
+    Raises:
+        StudyError: The URL is none, its driver is not installed, or nobody answers there.
+    """
+    try:
+        if url.startswith(JOURNAL_PREFIX):
+            path = Path(url.removeprefix(JOURNAL_PREFIX))
+            return JournalStorage(JournalFileBackend(str(path)))
+        if url.startswith("sqlite"):
+            return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except sqlalchemy.exc.ArgumentError:
+        raise _not_a_url(url) from None
+    except (ImportError, OSError, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StudyError(
+            f"cannot use storage {without_password(url)}: {reason} (--storage)"
+        ) from None
+
+
+def check_storage_url(url: str) -> None:
+    """Raises StudyError for what is no storage URL, without opening it."""
+    if url.startswith(JOURNAL_PREFIX):
+        return
+    try:
+        sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        raise _not_a_url(url) from None
+
+
+def _not_a_url(url: str) -> StudyError:
+    return StudyError(
+        f"not a storage URL: {url!r}; expected for example sqlite:///study.db, "
+        "postgresql+psycopg://user@host/database, or journal:PATH (--storage)"
+    )
+
+
+def storage_exists(url: str) -> bool:
+    """False for a file-based storage whose file is not there; opening it would make one."""
+    for prefix in (JOURNAL_PREFIX, "sqlite:///"):
+        if url.startswith(prefix):
+            return Path(url.removeprefix(prefix)).exists()
+    return True
+
+
+def without_password(url: str) -> str:
+    """The URL fit for being shown and stored."""
+    if url.startswith(JOURNAL_PREFIX):
+        return url
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        return url
+    if parsed.password is None:
+        return url
+    return parsed._replace(password=None).render_as_string(hide_password=False)
+
+
+def _summary(trial: FrozenTrial) -> TrialSummary:
+    value = trial.values[0] if trial.values else None
+    return TrialSummary(
+        number=trial.number,
+        state=trial.state.name,
+        value=None if value is None or math.isnan(value) else value,
+        params=dict(trial.params),
+        curve=dict(sorted(trial.intermediate_values.items())),
+        attributes=dict(trial.user_attrs),
+    )

@@ -1,0 +1,1 @@
+"""Search files shipped with the program, one YAML a purpose."""

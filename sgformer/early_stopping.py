@@ -1,0 +1,58 @@
+"""Early stopping: ends a training that no longer gets better."""
+
+import math
+from dataclasses import dataclass
+
+from sgformer.config import EarlyStoppingConfig, maximises
+
+
+@dataclass
+class EarlyStopping:
+    """Watches one metric; its fields are its state, kept in checkpoints.
+
+    `best_value` and `best_epoch` follow every improvement, however small; only one of more
+    than `min_delta` restarts the patience.
+    """
+
+    config: EarlyStoppingConfig
+    best_value: float | None = None
+    best_epoch: int = 0
+    reference_value: float | None = None
+    num_epochs_without_gain: int = 0
+
+    def update(self, epoch: int, value: float) -> bool:
+        """Takes an epoch's metric; gives back whether it is the best so far."""
+        if self._beats(value, self.reference_value, self.config.min_delta):
+            self.reference_value = value
+            self.num_epochs_without_gain = 0
+        else:
+            self.num_epochs_without_gain += 1
+        if not self._beats(value, self.best_value, 0.0):
+            return False
+        self.best_value, self.best_epoch = value, epoch
+        return True
+
+    @property
+    def should_stop(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.num_epochs_without_gain >= patience
+
+    def state_dict(self) -> dict[str, float | int | None]:
+        return {
+            "best_value": self.best_value,
+            "best_epoch": self.best_epoch,
+            "reference_value": self.reference_value,
+            "num_epochs_without_gain": self.num_epochs_without_gain,
+        }
+
+    def load_state_dict(self, state: dict[str, float | int | None]) -> None:
+        for name in self.state_dict():
+            setattr(self, name, state[name])
+
+    def _beats(self, value: float, than: float | None, by: float) -> bool:
+        if math.isnan(value):
+            return False
+        if than is None:
+            return True
+        gain = value - than if maximises(self.config.metric or "val_top1") else than - value
+        return gain > by

@@ -1,0 +1,21 @@
+"""Errors that a user can cause. Each says what is wrong, the value, and what is allowed."""
+
+
+class InputError(ValueError):
+    """The input is wrong: a setting, a file or a folder. The command line ends with 2."""
+
+
+class ConfigError(InputError):
+    """A setting that is unknown, out of range, or does not fit the others."""
+
+
+class DataError(InputError):
+    """An image folder that cannot be trained on."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that is damaged, foreign, or of another configuration."""
+
+
+class ExportError(RuntimeError):
+    """An exported model that does not compute what the trained one does."""

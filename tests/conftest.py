@@ -1,0 +1,121 @@
+"""Real images, small: a part of scikit-learn's digits as an image folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from sklearn.datasets import load_digits
+
+from sgformer.config import TrainConfig
+
+COUNTS = {"train": 6, "val": 3, "test": 2}  # images of each class
+
+
+@pytest.fixture(scope="session")
+def digit_images() -> list[list[np.ndarray]]:
+    """Scans by class, 8x8 pixels, grey."""
+    digits = load_digits()
+    scale = 255 / 16
+    return [
+        [(image * scale).round().astype(np.uint8) for image in digits.images[digits.target == d]]
+        for d in range(10)
+    ]
+
+
+@pytest.fixture(scope="session")
+def image_folder(
+    tmp_path_factory: pytest.TempPathFactory, digit_images: list[list[np.ndarray]]
+) -> Path:
+    """110 scans: six of each digit in train, three in val, two in test."""
+    root = tmp_path_factory.mktemp("images")
+    for digit, images in enumerate(digit_images):
+        start = 0
+        for split, count in COUNTS.items():
+            folder = root / split / str(digit)
+            folder.mkdir(parents=True)
+            for i in range(start, start + count):
+                assert cv2.imwrite(str(folder / f"{i}.png"), images[i])
+            start += count
+    return root
+
+
+@pytest.fixture
+def own_image_folder(image_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the image folder that a test may spoil."""
+    import shutil
+
+    return Path(shutil.copytree(image_folder, tmp_path / "images"))
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def train_config(image_folder: Path, cache_dir: Path) -> TrainConfig:
+    """Three epochs of the smallest model."""
+    return TrainConfig.model_validate(
+        {
+            "model": {"name": "sg_former_pico", "drop_path_rate": 0.0},
+            "data": {
+                "data_dir": image_folder,
+                "image_size": 32,
+                "crop_pct": 1.0,
+                "cache_dir": cache_dir,
+            },
+            "augmentation": {"policy": "mild"},
+            "optimizer": {"learning_rate": 2e-3, "batch_size": 20, "warmup_epochs": 1},
+            "max_epochs": 3,
+            "device": "cpu",
+        }
+    )
+
+
+@pytest.fixture
+def search_file(tmp_path: Path, image_folder: Path, cache_dir: Path) -> Path:
+    """A search over learning rate and dropouts of the smallest model; four epochs a trial."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(search_values(image_folder, cache_dir)))
+    return path
+
+
+@pytest.fixture
+def edit(search_file: Path) -> Callable[[Callable[[dict], None]], Path]:
+    """Changes the search file's values in place."""
+
+    def change(how: Callable[[dict], None]) -> Path:
+        values = yaml.safe_load(search_file.read_text())
+        how(values)
+        search_file.write_text(yaml.safe_dump(values))
+        return search_file
+
+    return change
+
+
+def search_values(image_folder: Path, cache_dir: Path) -> dict:
+    return {
+        "study": {"num_trials": 4},
+        "scheduler": {"min_epochs": 1, "reduction_factor": 2},
+        "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent_trials": 2},
+        "space": {
+            "optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+            "model.drop_rate": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.05},
+        },
+        "train": {
+            "model": {"name": "sg_former_pico", "drop_rate": 0.1, "drop_path_rate": 0.0},
+            "data": {
+                "data_dir": str(image_folder),
+                "image_size": 32,
+                "crop_pct": 1.0,
+                "cache_dir": str(cache_dir),
+            },
+            "augmentation": {"policy": "mild"},
+            "optimizer": {"learning_rate": 2e-3, "batch_size": 20, "warmup_epochs": 1},
+            "max_epochs": 4,
+            "device": "cpu",
+        },
+    }

@@ -1,0 +1,182 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import search_spaces
+from hpo.config import SearchConfig, differences, dump_search_config, load_search_config
+from hpo.search_space import apply_params, default_params
+from sgformer.errors import ConfigError
+
+SHIPPED = sorted(Path(search_spaces.__file__).parent.glob("*.yaml"))
+Edit = Callable[[Callable[[dict], None]], Path]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("max_epochs", [None, 2, 3, 7, 300])
+def test_shipped_search_files_are_valid_at_any_length(path: Path, max_epochs: int | None) -> None:
+    overrides = [f"train.max_epochs={max_epochs}"] if max_epochs else []
+    config, notes = load_search_config(path, overrides)
+    assert config.study.name == path.stem
+    assert config.train.optimizer.warmup_epochs < config.train.max_epochs
+    assert config.scheduler.min_epochs < config.train.max_epochs
+    assert bool(notes) == (max_epochs in {2, 3, 7} and notes != ())
+    default = default_params(config.train, config.space)
+    assert apply_params(config.train, default, "default") == config.train
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_dumped_config_reads_back_to_the_same(path: Path, tmp_path: Path) -> None:
+    config, _ = load_search_config(path, data_dir=tmp_path)
+    copy = tmp_path / "other-name.yaml"
+    copy.write_text(dump_search_config(config))
+    assert load_search_config(copy)[0] == config
+
+
+def test_core_is_the_missions_space() -> None:
+    config, _ = load_search_config(next(p for p in SHIPPED if p.stem == "core"))
+    assert set(config.space) == {
+        "model.name", "optimizer.learning_rate", "model.drop_rate", "model.attn_drop_rate",
+    }  # fmt: skip
+    names = tuple(f"sg_former_b{i}" for i in range(6))
+    assert config.space["model.name"].corners() == names
+    assert config.train.data.image_size == 224
+    assert config.resources.gpus_per_trial == 1
+
+
+def test_clipping_is_noted(search_file: Path) -> None:
+    config, notes = load_search_config(
+        search_file,
+        [
+            "train.max_epochs=2",
+            "scheduler.min_epochs=9",
+            "train.optimizer.warmup_epochs=5",
+        ],
+    )
+    assert (config.scheduler.min_epochs, config.train.optimizer.warmup_epochs) == (1, 1)
+    assert any("scheduler.min_epochs: 9 clipped to 1" in note for note in notes)
+    assert any("warmup_epochs: 5 clipped to 1" in note for note in notes)
+
+
+def test_the_folder_is_kept_absolute_and_given_values_win(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, _ = load_search_config(search_file, data_dir=Path("images"), name="other")
+    assert config.train.data.data_dir == tmp_path / "images"
+    assert config.study.name == "other"
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "expected"),
+    [
+        ("train.optimizer.learning_rate=1e-3", "train.optimizer.learning_rate", 1e-3),
+        ("space.optimizer.learning_rate.low=1e-6", "space.optimizer.learning_rate.low", 1e-6),
+        ("study.objectives=[[val_loss, minimize]]", "study.metric", "val_loss"),
+        ("study.num_trials=7", "study.num_trials", 7),
+        ("retrain.max_epochs=9", "retrain.max_epochs", 9),
+    ],
+)
+def test_set_reaches_every_setting(
+    search_file: Path, override: str, path: str, expected: object
+) -> None:
+    config, _ = load_search_config(search_file, [override])
+    section, _, rest = path.partition(".")
+    value = getattr(config, section)
+    if section == "space":
+        name, _, field = rest.rpartition(".")
+        value, rest = value[name], field
+    for part in rest.split("."):
+        value = getattr(value, part)
+    assert value == expected
+
+
+def test_set_adds_a_searched_parameter(search_file: Path) -> None:
+    config, _ = load_search_config(
+        search_file, ["space.model.attn_drop_rate={type: float, low: 0, high: 0.3}"]
+    )
+    assert config.space["model.attn_drop_rate"].corners() == (0, 0.3)
+
+
+def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
+    config, _ = load_search_config(search_file, ["study.objectives=[[val_loss, minimize]]"])
+    assert config.train.metric == "val_loss"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.optimzer.x=1", r"train\.optimzer: unknown key; nearest known: optimizer"),
+        ("study.num_trials=-3", r"study\.num_trials: .*greater than or equal to 1, got -3"),
+        ("study.name=a/b", r"study\.name: names a folder.*got 'a/b'"),
+        ("study.sampler=tep", r"study\.sampler: input should be 'tpe'.*got 'tep'"),
+        ("study.objectives=[[val_top1, minimize]]", r"val_top1 is to maximize, got 'minimize'"),
+        ("study.objectives=[[accuracy, maximize]]", r"study\.objectives\.0\.0: .*got 'accuracy'"),
+        ("space.optimizer.learning_rate.low=1", r"learning_rate: low must be below high, got low"),
+        ("resources.gpus_per_trial=2", r"gpus_per_trial: a trial trains on one GPU or a share"),
+        ("study.enqueue=[{model.drop_rate: 0.9}]", r"study\.enqueue\.model\.drop_rate: 0\.9 lies"),
+        ("study.num_trials.x=1", r"study\.num_trials\.x: study\.num_trials is 4, not a section"),
+        ("study.num_trials", r"--set takes path=value, got 'study\.num_trials'"),
+        ("study.num_trials=[", r"--set study\.num_trials: the value is not YAML: '\['"),
+    ],
+)
+def test_wrong_settings_are_refused(search_file: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_search_config(search_file, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study: [", r"tiny\.yaml is not YAML: "),
+        ("just text", r"is not a search file: .* got str"),
+        ("", r"is not a search file: .* got NoneType"),
+        ("study: {num_trials: 3}", r"space: is required"),
+    ],
+)
+def test_what_is_no_search_file_is_refused(search_file: Path, text: str, message: str) -> None:
+    search_file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_search_config(search_file)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read search file .*none\.yaml: No such file"):
+        load_search_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="search file is a folder"):
+        load_search_config(tmp_path)
+
+
+def load(path: Path, *overrides: str) -> SearchConfig:
+    return load_search_config(path, overrides)[0]
+
+
+def test_a_resume_may_change_length_and_resources_only(search_file: Path) -> None:
+    old = load(search_file)
+    allowed = load(
+        search_file, "study.num_trials=9", "resources.max_concurrent_trials=1",
+        "retrain.max_epochs=3", "train.data.num_workers=2",
+    )  # fmt: skip
+    assert differences(old, allowed) == ()
+    changed = load(search_file, "train.max_epochs=9", "space.model.drop_rate.high=0.3")
+    assert differences(old, changed) == (
+        "space.model.drop_rate.high: 0.5 -> 0.3",
+        "train.max_epochs: 4 -> 9",
+    )
+
+
+def test_conditional_parameters_survive_the_dump(edit: Edit, tmp_path: Path) -> None:
+    def condition(values: dict) -> None:
+        values["space"] |= {
+            "augmentation.policy": {"type": "categorical", "choices": ["mild", "guide"]},
+            "augmentation.random_erasing_prob": {
+                "type": "float", "low": 0, "high": 0.5, "when": {"augmentation.policy": ["guide"]},
+            },
+        }  # fmt: skip
+
+    config = load(edit(condition))
+    values = yaml.safe_load(dump_search_config(config))
+    when = {name: parameter.get("when") for name, parameter in values["space"].items()}
+    assert when["augmentation.random_erasing_prob"] == {"augmentation.policy": ["guide"]}
+    assert when["model.drop_rate"] is None

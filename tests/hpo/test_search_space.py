@@ -1,0 +1,128 @@
+from typing import Any
+
+import optuna
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from hpo.search_space import (
+    Parameter,
+    apply_params,
+    check_params,
+    check_space,
+    default_params,
+    suggest_params,
+)
+from sgformer.config import TrainConfig
+from sgformer.errors import ConfigError
+
+ADAPTER: TypeAdapter[Any] = TypeAdapter(dict[str, Parameter])
+BASE = TrainConfig()
+
+
+def space(**parameters: dict) -> Any:
+    """A space; `__` in a name stands for the dot of its path."""
+    return ADAPTER.validate_python({k.replace("__", "."): v for k, v in parameters.items()})
+
+
+RATE = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}
+DROP = {"type": "float", "low": 0.0, "high": 0.5, "step": 0.05}
+NAME = {"type": "categorical", "choices": ["sg_former_b0", "sg_former_b1"]}
+BATCH = {"type": "int", "low": 16, "high": 256, "log": True}
+POLICY = {"type": "categorical", "choices": ["guide", "mild"]}
+ERASING = {"type": "float", "low": 0.0, "high": 0.5, "when": {"augmentation.policy": ["guide"]}}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ({"type": "float", "low": 1, "high": 0}, "low must be below high, got low=1 and high=0"),
+        ({"type": "int", "low": 3, "high": 3}, "low must be below high, got low=3 and high=3"),
+        ({"type": "float", "low": 0, "high": 1, "log": True}, "low must be above 0 on a log"),
+        (RATE | {"step": 0.1}, "log and step exclude one another"),
+        ({"type": "float", "low": 0, "high": 1, "step": 0.3}, "low plus a multiple of step"),
+        ({"type": "categorical", "choices": ["a", "a"]}, "choices must differ"),
+        ({"type": "categorical", "choices": []}, "at least 1 item"),
+        ({"type": "gauss"}, "'float', 'int', 'categorical'"),
+    ],
+)
+def test_impossible_parameters_are_refused(parameter: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        space(model__drop_rate=parameter)
+
+
+def test_params_are_set_at_their_paths() -> None:
+    params = {"optimizer.learning_rate": 3e-4, "model.name": "sg_former_b3", "max_epochs": 7}
+    config = apply_params(BASE, params, "here")
+    assert config.optimizer.learning_rate == 3e-4
+    assert config.model.name == "sg_former_b3"
+    assert config.max_epochs == 7
+    assert config.optimizer.batch_size == BASE.optimizer.batch_size
+
+
+def test_params_that_the_config_does_not_allow_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.drop_rate: .*less than 1, got 3\.0 \(here\)"):
+        apply_params(BASE, {"model.drop_rate": 3.0}, "here")
+
+
+def test_the_default_params_are_the_base_configurations() -> None:
+    searched = space(optimizer__learning_rate=RATE, model__name=NAME)
+    assert default_params(BASE, searched) == {
+        "optimizer.learning_rate": BASE.optimizer.learning_rate,
+        "model.name": BASE.model.name,
+    }
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"model__nam": NAME}, r"space\.model\.nam: no such setting .*nearest known: model\.name"),
+        ({"model": NAME}, r"space\.model: is a section, not a setting; it has name, "),
+        ({"model__name": {"type": "categorical", "choices": ["resnet50"]}}, r"'resnet50'.*no such"),
+        ({"model__drop_rate": DROP | {"high": 2.0}}, r"drop_rate: does not allow 2\.0"),
+        ({"optimizer__learning_rate": RATE | {"high": 1e-4}}, r"0\.0005 lies outside its search"),
+        ({"model__drop_path_rate": DROP | {"low": 0.05, "step": 0.15}}, "lies outside its search"),
+        ({"max_epochs": ERASING}, r"when: 'augmentation\.policy' is not an unconditional categ"),
+        (
+            {"augmentation__policy": POLICY, "max_epochs": ERASING | {"when": {
+                "augmentation.policy": ["none"]}}},
+            r"when: 'none' is no choice of augmentation\.policy \(guide, mild\)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_space_that_training_does_not_allow_is_refused(parameters: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_space(BASE, space(**parameters), "here")
+
+
+def test_params_outside_the_space_are_refused() -> None:
+    searched = space(model__drop_rate=DROP)
+    check_params({"model.drop_rate": 0.15}, searched, "study.enqueue", "here")
+    with pytest.raises(ConfigError, match=r"enqueue\.model\.drop_rate: 0\.17 lies outside"):
+        check_params({"model.drop_rate": 0.17}, searched, "study.enqueue", "here")
+    with pytest.raises(ConfigError, match=r"model\.drop: is not searched; nearest known: model\.d"):
+        check_params({"model.drop": 0.1}, searched, "study.enqueue", "here")
+
+
+def test_samples_lie_in_the_space() -> None:
+    searched = space(
+        optimizer__learning_rate=RATE, model__drop_rate=DROP, model__name=NAME,
+        optimizer__batch_size=BATCH,
+    )  # fmt: skip
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        params = suggest_params(study.ask(), searched)
+        check_params(params, searched, "sample", "here")
+        apply_params(BASE, params, "here")
+
+
+def test_a_conditional_parameter_is_sampled_only_where_it_counts() -> None:
+    searched = space(augmentation__random_erasing_prob=ERASING, augmentation__policy=POLICY)
+    check_space(
+        apply_params(BASE, {"augmentation.random_erasing_prob": 0.25}, "here"), searched, "here"
+    )
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    samples = [suggest_params(study.ask(), searched) for _ in range(20)]
+    assert {len(p) for p in samples} == {1, 2}
+    for params in samples:
+        expected = params["augmentation.policy"] == "guide"
+        assert ("augmentation.random_erasing_prob" in params) is expected

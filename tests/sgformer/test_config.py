@@ -1,0 +1,74 @@
+import pytest
+import timm
+
+import sgformer.model  # noqa: F401
+from sgformer.config import MODEL_NAMES, TrainConfig, fields_at, maximises, validate
+from sgformer.errors import ConfigError
+
+
+def test_the_model_names_are_those_registered_with_timm() -> None:
+    assert set(MODEL_NAMES) == set(timm.list_models("sg_former*"))
+
+
+def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
+    config = validate(TrainConfig, {"optimizer": {"learning_rate": "1e-3"}}, "file.yaml")
+    assert config.optimizer.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimzer": {}}, r"optimzer: unknown key; nearest known: optimizer.* \(here\.yaml\)"),
+        ({"model": {"drop": 0.1}}, r"model\.drop: unknown key; nearest known: .*drop_rate"),
+        ({"model": {"name": "sg_former_b9"}}, r"model\.name: no such model: 'sg_former_b9'; near"),
+        ({"data": {"image_size": 100}}, r"multiple of 32 pixels, got 100; nearest: 96 and 128"),
+        ({"data": {"image_size": 0}}, r"multiple of 32 pixels, got 0; nearest: 32 and 64"),
+        ({"model": {"drop_rate": 1.5}}, r"model\.drop_rate: input should be less than 1, got 1\.5"),
+        ({"max_epochs": 0}, r"max_epochs: input should be greater than or equal to 1, got 0"),
+        ({"optimizer": {"learning_rate": "nan"}}, r"learning_rate: .*finite.*, got 'nan'"),
+        ({"device": "tpu"}, r"device: input should be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_value_and_what_is_allowed(
+    values: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(TrainConfig, values, "here.yaml")
+
+
+def test_every_mistake_gets_a_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(TrainConfig, {"max_epochs": 0, "seed": -1}, "f")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_config_cannot_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        TrainConfig().max_epochs = 3  # type: ignore[misc]
+
+
+def test_the_fingerprint_ignores_where_things_lie_and_sees_what_counts() -> None:
+    base = TrainConfig()
+    elsewhere = validate(
+        TrainConfig, {"data": {"data_dir": "/x", "num_workers": 3}, "device": "cpu"}, "f"
+    )
+    other = validate(TrainConfig, {"data": {"image_size": 64}}, "f")
+    assert base.fingerprint() == elsewhere.fingerprint()
+    assert base.fingerprint() != other.fingerprint()
+
+
+def test_a_shorter_training_clips_its_warm_up() -> None:
+    assert TrainConfig().with_epochs(4).optimizer.warmup_epochs == 2
+    assert TrainConfig().with_epochs(4).max_epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(["model"], True), (["model", "name"], False), (["nothing"], False)],
+)
+def test_fields_at_gives_the_settings_of_sections_only(path: list[str], expected: bool) -> None:
+    assert bool(fields_at(TrainConfig, path)) is expected
+
+
+def test_only_loss_is_to_fall() -> None:
+    assert [maximises(m) for m in ("val_top1", "val_macro_f1", "val_loss")] == [True, True, False]

@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgformer.config import DataConfig
+from sgformer.decoded_images import decode_image, load_image_data
+from sgformer.errors import DataError
+
+COLOURS = np.zeros((40, 60, 3), np.uint8)
+COLOURS[:, :30], COLOURS[:, 30:] = (200, 30, 10), (10, 30, 200)  # RGB: red left, blue right
+
+
+def config_for(folder: Path, cache_dir: Path, **values: object) -> DataConfig:
+    data = {"data_dir": folder, "image_size": 32, "crop_pct": 1.0, "cache_dir": cache_dir}
+    return DataConfig.model_validate(data | values)
+
+
+def is_red_left_blue_right(image: np.ndarray) -> bool:
+    left, right = image[20, 10].astype(int), image[20, -10].astype(int)
+    return bool(left[0] > 150 > left[2] and right[2] > 150 > right[0])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tif"])
+def test_images_come_out_in_rgb(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(COLOURS).save(path)
+    image = decode_image(path, 40)
+    assert image is not None
+    assert (image.shape, image.dtype) == ((40, 60, 3), np.uint8)
+    assert is_red_left_blue_right(image)
+
+
+def test_a_rotated_photo_comes_out_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera turned: to be shown a quarter clockwise
+    path = tmp_path / "image.jpg"
+    Image.fromarray(np.rot90(COLOURS).copy()).save(path, exif=exif)
+    image = decode_image(path, 40)
+    assert image is not None
+    assert is_red_left_blue_right(image)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "1"])
+def test_other_colour_modes_come_out_as_rgb(tmp_path: Path, mode: str) -> None:
+    if mode == "I;16":
+        source = Image.fromarray((np.arange(2400, dtype=np.uint16) * 27).reshape(40, 60))
+    else:
+        source = Image.fromarray(COLOURS).convert(mode)
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    source.save(path)
+    image = decode_image(path, 40)
+    assert image is not None
+    assert (image.shape, image.dtype) == ((40, 60, 3), np.uint8)
+    if mode in {"P", "RGBA", "CMYK"}:
+        assert is_red_left_blue_right(image)
+    else:
+        assert np.ptp(image.astype(int), axis=2).max() == 0
+
+
+@pytest.mark.parametrize(("side", "shape"), [(20, (20, 30, 3)), (80, (80, 120, 3))])
+def test_the_shorter_side_is_resized(tmp_path: Path, side: int, shape: tuple[int, ...]) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(COLOURS).save(path)
+    image = decode_image(path, side)
+    assert image is not None
+    assert image.shape == shape
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_cut_empty_and_foreign_files_are_unreadable(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    assert decode_image(path, 40) is not None
+    cut(path)
+    assert decode_image(path, 40) is None
+    path.write_bytes(b"")
+    assert decode_image(path, 40) is None
+    path.write_text("no image at all")
+    assert decode_image(path, 40) is None
+
+
+def test_mapped_images_are_those_decoded(image_folder: Path, tmp_path: Path) -> None:
+    data = load_image_data(config_for(image_folder, tmp_path))
+    for i in (0, 57, 109):
+        assert np.array_equal(data.images[i], decode_image(data.images.paths[i], 32))
+    sizes = {split: len(samples) for split, samples in data.splits.items()}
+    assert sizes == {"train": 60, "val": 30, "test": 20}
+    position, label = data.samples("test")[5]
+    assert data.images.paths[position].parent.name == data.classes[label]
+
+
+def test_images_are_decoded_once_until_they_change(own_image_folder: Path, tmp_path: Path) -> None:
+    config = config_for(own_image_folder, tmp_path)
+    seen: list[int] = []
+    load_image_data(config, lambda done, _total: seen.append(done))
+    assert seen == list(range(1, 111))
+    load_image_data(config, lambda done, _total: seen.append(done))
+    assert len(seen) == 110
+    path = own_image_folder / "train" / "0" / "0.png"
+    cv2.imwrite(str(path), np.full((9, 9), 7, np.uint8))
+    data = load_image_data(config, lambda done, _total: seen.append(done))
+    assert len(seen) == 220
+    assert (data.images[data.images.paths.index(path)] == 7).all()
+
+
+@pytest.mark.parametrize("limit", [0, 20_000])
+def test_beyond_the_cache_limit_images_are_decoded_when_needed(
+    image_folder: Path, tmp_path: Path, limit: int
+) -> None:
+    data = load_image_data(config_for(image_folder, tmp_path, cache_bytes=limit))
+    assert sum(path.stat().st_size for path in tmp_path.rglob("pixels.bin")) <= limit
+    for i in (0, 109):
+        assert np.array_equal(data.images[i], decode_image(data.images.paths[i], 32))
+
+
+def test_fewer_than_one_in_a_hundred_unreadable_images_are_passed_over(
+    own_image_folder: Path, tmp_path: Path
+) -> None:
+    bad = own_image_folder / "train" / "3" / "0.png"
+    cut(bad)
+    data = load_image_data(config_for(own_image_folder, tmp_path))
+    assert data.unreadable == (bad,)
+    assert len(data.samples("train")) == 59
+
+
+def test_more_unreadable_images_stop_it_naming_the_first_ten(
+    own_image_folder: Path, tmp_path: Path
+) -> None:
+    for digit in range(12):
+        cut(own_image_folder / "train" / str(digit % 10) / f"{digit // 10}.png")
+    with pytest.raises(DataError, match="12 of 110 images in .* cannot be read") as caught:
+        load_image_data(config_for(own_image_folder, tmp_path))
+    assert str(caught.value).count(".png") == 10
+
+
+def test_an_unusable_cache_folder_is_named(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write the cache .*train\.data\.cache_dir"):
+        load_image_data(config_for(image_folder, tmp_path / "file"))
