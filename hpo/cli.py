@@ -108,15 +108,15 @@ def search(
     read_image_folder(config.train.data)
     if storage:
         _require_storage(storage)
+    if dry_run:
+        _print_plan(config, ray_address)
+        return
     if ray_address:
         check_address(ray_address)
     else:
         trial_resources(config.resources, *local_totals(config.resources))
-    if dry_run:
-        _print_plan(config, ray_address)
-    else:
-        _require_writable(output_dir)
-        _search(config, output_dir, storage, ray_address, resume=resume)
+    _require_writable(output_dir)
+    _search(config, output_dir, storage, ray_address, resume=resume)
 
 
 @app.command()
@@ -333,16 +333,16 @@ def _print_plan(config: "SearchConfig", ray_address: str | None) -> None:
 
     folder = read_image_folder(config.train.data)
     sys.stdout.write(dump_search_config(config))
-    resources = config.resources
     counts = ", ".join(f"{len(images)} {name}" for name, images in folder.splits.items())
-    cpus = (
-        "its GPU's share of the" if resources.cpus_per_trial is None else resources.cpus_per_trial
-    )
-    gpus = "1 if there are any," if resources.gpus_per_trial is None else resources.gpus_per_trial
+    cpus, gpus = config.resources.cpus_per_trial, config.resources.gpus_per_trial
+    takes = [
+        "1 CPU, or its GPU's share of them" if cpus is None else f"{cpus} CPU",
+        "1 GPU where there are any" if gpus is None else f"{gpus:g} GPU",
+    ]
     _print_rows(
         {
             "images": f"{counts} in {len(folder.classes)} classes",
-            "a trial takes": f"{cpus} CPUs, {gpus} GPUs",
+            "a trial takes": "; ".join(takes),
             "where": ray_address or "a Ray on this machine",
         }
     )

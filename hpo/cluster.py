@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from hpo.config import ResourcesConfig
 from hpo.errors import ClusterError
 
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 4.0
+# A gRPC server, such as Ray's head, answers a client's preface with a settings frame (RFC 9113).
+HTTP2_SETTINGS = b"\x04"
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + bytes(5)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class TrialResources:
 
 
 def check_address(address: str) -> None:
-    """Raises ClusterError, within seconds, unless something answers at HOST:PORT.
+    """Raises ClusterError, within seconds, unless a gRPC server answers at HOST:PORT.
 
     Ray itself would go on trying for minutes.
     """
@@ -34,11 +37,15 @@ def check_address(address: str) -> None:
             "10.0.0.1:6379 (--ray-address)"
         )
     try:
-        socket.create_connection((host, int(port)), timeout=PROBE_SECONDS).close()
+        with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS) as connection:
+            connection.sendall(HTTP2_PREFACE)
+            answer = connection.recv(9)
     except (OSError, OverflowError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address}: {error} (--ray-address)"
         ) from None
+    if answer[3:4] != HTTP2_SETTINGS:
+        raise ClusterError(f"what answers at {address} is no Ray cluster (--ray-address)")
 
 
 @contextlib.contextmanager

@@ -184,6 +184,10 @@ class PlainDisplay(Display):
         super().phase(text)
         self._line(text)
 
+    def earlier_trials(self, states: Mapping[str, int], best: tuple[int, float] | None) -> None:
+        super().earlier_trials(states, best)
+        self._line(f"continuing: {self.summary()}")
+
     def step(self, done: int, total: int) -> None:
         super().step(done, total)
         self._line_if_due()

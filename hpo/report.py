@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from hpo.config import SearchConfig
 from hpo.run_folder import RunFolder, replace_text
+from hpo.search_space import Parameter
 from hpo.study import SearchStudy, TrialSummary
 
 COLOURS: Final = {
@@ -22,7 +23,8 @@ COLOURS: Final = {
     "RUNNING": "#7f7f7f",
 }
 MAX_CURVES: Final = 200
-MIN_TRIALS_FOR_IMPORTANCE: Final = 4
+MIN_TRIALS_FOR_IMPORTANCE: Final = 8
+MARGIN: Final = {"l": 60, "r": 20, "t": 30, "b": 50}
 STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
   color: #222; }
@@ -115,7 +117,9 @@ def _to_html(
 
 
 def _figure_html(figure: go.Figure, *, with_script: bool) -> str:
-    figure.update_layout(template="plotly_white", margin={"l": 60, "r": 20, "t": 30, "b": 50})
+    figure.update_layout(
+        template="plotly_white", margin=MARGIN | figure.layout.margin.to_plotly_json()
+    )
     text: str = figure.to_html(full_html=False, include_plotlyjs=with_script)
     return text
 
@@ -214,7 +218,8 @@ def _parameters_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> 
     if len(chosen) < 2:
         return None
     dimensions = [
-        _dimension(path, [t.params.get(path) for t, _ in chosen]) for path in config.space
+        _dimension(path, parameter, [t.params.get(path) for t, _ in chosen])
+        for path, parameter in config.space.items()
     ]
     colours = [v for _, v in chosen]
     dimensions.append({"label": config.study.metric, "values": colours})
@@ -224,13 +229,13 @@ def _parameters_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> 
             line={"color": colours, "colorscale": "Viridis", "showscale": True},
             labelfont={"size": 12},
         ),
-        layout={"margin": {"t": 70}},
+        layout={"margin": {"t": 70, "l": 110}},
     )
 
 
-def _dimension(path: str, values: Sequence[Any]) -> dict[str, Any]:
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    if numbers and min(values) > 0 and max(values) / min(values) >= 100:
+def _dimension(path: str, parameter: Parameter, values: Sequence[Any]) -> dict[str, Any]:
+    numbers = parameter.type != "categorical" and None not in values
+    if numbers and parameter.type != "categorical" and parameter.log:
         logs = [math.log10(v) for v in values]
         ticks = list(range(math.floor(min(logs)), math.ceil(max(logs)) + 1))
         return {

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,7 @@ def run_search(
     run.make()
     with run.locked():
         study = open_study(config, run, storage, resume=resume)
+        _tell_earlier_trials(study, observer)
         if run.is_delivered and not _is_unfinished(study, config):
             return _result(study, run)
         observer.phase("decoding images")
@@ -271,6 +273,15 @@ def retrain_and_deliver(
     observer.phase("exporting to ONNX and checking it")
     deliver(run, folder / "best.safetensors", data)
     shutil.rmtree(run.retraining)
+
+
+def _tell_earlier_trials(study: SearchStudy, observer: SearchObserver) -> None:
+    best = study.best_trial()
+    states = Counter(trial.state for trial in study.trials())
+    if states:
+        observer.earlier_trials(
+            states, None if best is None or best.value is None else (best.number, best.value)
+        )
 
 
 def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:

@@ -1,7 +1,6 @@
 """The Optuna study, the search's only memory. No other module touches Optuna's storage."""
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One trial as the study has it. `curve` holds the objective after each epoch, by epoch."""
+    """One trial as the study has it.
+
+    `curve` is the objective by epoch; only a COMPLETE trial has a `value`, its best epoch's.
+    """
 
     number: int
     state: str
@@ -263,11 +265,12 @@ def without_password(url: str) -> str:
 
 
 def _summary(trial: FrozenTrial) -> TrialSummary:
-    value = trial.values[0] if trial.values else None
+    # Optuna gives a pruned trial its last epoch's value, which is not what it is worth.
+    complete = trial.state == TrialState.COMPLETE
     return TrialSummary(
         number=trial.number,
         state=trial.state.name,
-        value=None if value is None or math.isnan(value) else value,
+        value=trial.value if complete else None,
         params=dict(trial.params),
         curve=dict(sorted(trial.intermediate_values.items())),
         attributes=dict(trial.user_attrs),

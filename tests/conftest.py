@@ -90,7 +90,7 @@ def edit(search_file: Path) -> Callable[[Callable[[dict], None]], Path]:
     def change(how: Callable[[dict], None]) -> Path:
         values = yaml.safe_load(search_file.read_text())
         how(values)
-        search_file.write_text(yaml.safe_dump(values))
+        search_file.write_text(yaml.safe_dump(values, sort_keys=False))
         return search_file
 
     return change

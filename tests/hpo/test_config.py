@@ -1,8 +1,9 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 import search_spaces
 from hpo.config import SearchConfig, differences, dump_search_config, load_search_config
@@ -17,11 +18,10 @@ Edit = Callable[[Callable[[dict], None]], Path]
 @pytest.mark.parametrize("max_epochs", [None, 2, 3, 7, 300])
 def test_shipped_search_files_are_valid_at_any_length(path: Path, max_epochs: int | None) -> None:
     overrides = [f"train.max_epochs={max_epochs}"] if max_epochs else []
-    config, notes = load_search_config(path, overrides)
+    config, _ = load_search_config(path, overrides)
     assert config.study.name == path.stem
     assert config.train.optimizer.warmup_epochs < config.train.max_epochs
     assert config.scheduler.min_epochs < config.train.max_epochs
-    assert bool(notes) == (max_epochs in {2, 3, 7} and notes != ())
     default = default_params(config.train, config.space)
     assert apply_params(config.train, default, "default") == config.train
 
@@ -180,3 +180,22 @@ def test_conditional_parameters_survive_the_dump(edit: Edit, tmp_path: Path) -> 
     when = {name: parameter.get("when") for name, parameter in values["space"].items()}
     assert when["augmentation.random_erasing_prob"] == {"augmentation.policy": ["guide"]}
     assert when["model.drop_rate"] is None
+
+
+def every_setting(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from every_setting(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_the_manual_has_every_setting() -> None:
+    manual = Path(__file__).parents[2] / "docs" / "search-file.md"
+    sections = dict(
+        part.split("\n", 1) for part in manual.read_text(encoding="utf-8").split("\n## ")[1:]
+    )
+    for path in every_setting(SearchConfig):
+        section, _, name = path.partition(".")
+        if name:
+            assert f"`{name}`" in sections[section], path

@@ -75,9 +75,9 @@ def test_the_default_params_are_the_base_configurations() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"model__nam": NAME}, r"space\.model\.nam: no such setting .*nearest known: model\.name"),
+        ({"model__nam": NAME}, r"space\.model\.nam: no such setting .*known: model\.name"),
         ({"model": NAME}, r"space\.model: is a section, not a setting; it has name, "),
-        ({"model__name": {"type": "categorical", "choices": ["resnet50"]}}, r"'resnet50'.*no such"),
+        ({"model__name": {"type": "categorical", "choices": ["resnet50"]}}, r"'resnet50'.*no su"),
         ({"model__drop_rate": DROP | {"high": 2.0}}, r"drop_rate: does not allow 2\.0"),
         ({"optimizer__learning_rate": RATE | {"high": 1e-4}}, r"0\.0005 lies outside its search"),
         ({"model__drop_path_rate": DROP | {"low": 0.05, "step": 0.15}}, "lies outside its search"),
@@ -99,7 +99,9 @@ def test_params_outside_the_space_are_refused() -> None:
     check_params({"model.drop_rate": 0.15}, searched, "study.enqueue", "here")
     with pytest.raises(ConfigError, match=r"enqueue\.model\.drop_rate: 0\.17 lies outside"):
         check_params({"model.drop_rate": 0.17}, searched, "study.enqueue", "here")
-    with pytest.raises(ConfigError, match=r"model\.drop: is not searched; nearest known: model\.d"):
+    with pytest.raises(
+        ConfigError, match=r"model\.drop: is not searched; nearest known: model\.d"
+    ):
         check_params({"model.drop": 0.1}, searched, "study.enqueue", "here")
 
 

@@ -73,7 +73,9 @@ def test_the_map_stays_float32_under_autocast() -> None:
     assert significance.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("reduction", "side"), [(8, 56), (8, 8), (4, 28), (4, 4), (2, 14), (2, 2)])
+@pytest.mark.parametrize(
+    ("reduction", "side"), [(8, 56), (8, 8), (4, 28), (4, 4), (2, 14), (2, 2)]
+)
 def test_self_guided_attention_takes_every_size(reduction: int, side: int) -> None:
     attention = SelfGuidedAttention(16, 2, reduction, attn_drop=0.1, proj_drop=0.0)
     x = torch.randn(2, side * side, 16)

@@ -23,7 +23,8 @@ def test_every_policy_gives_a_normalised_tensor(policy: str) -> None:
 
 def test_the_guide_is_the_briefs() -> None:
     steps = {
-        type(step).__name__: step for step in train_transform(DATA, AugmentationConfig()).transforms
+        type(step).__name__: step
+        for step in train_transform(DATA, AugmentationConfig()).transforms
     }
     assert "RandomHorizontalFlip" in steps
     assert repr(steps["RandomResizedCropAndInterpolation"]).count("bicubic") == 1

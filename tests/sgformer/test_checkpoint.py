@@ -18,7 +18,9 @@ def trainer_for(config: TrainConfig) -> Trainer:
 
 def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(2, 3).T, "b": torch.tensor(1)}
-    save_checkpoint(tmp_path / "deep" / "x.safetensors", tensors, {"epoch": 3, "nan": float("nan")})
+    save_checkpoint(
+        tmp_path / "deep" / "x.safetensors", tensors, {"epoch": 3, "nan": float("nan")}
+    )
     loaded, metadata = load_checkpoint(tmp_path / "deep" / "x.safetensors")
     assert torch.equal(loaded["a"], tensors["a"])
     assert metadata["epoch"] == 3

@@ -23,7 +23,10 @@ def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
         ({"model": {"name": "sg_former_b9"}}, r"model\.name: no such model: 'sg_former_b9'; near"),
         ({"data": {"image_size": 100}}, r"multiple of 32 pixels, got 100; nearest: 96 and 128"),
         ({"data": {"image_size": 0}}, r"multiple of 32 pixels, got 0; nearest: 32 and 64"),
-        ({"model": {"drop_rate": 1.5}}, r"model\.drop_rate: input should be less than 1, got 1\.5"),
+        (
+            {"model": {"drop_rate": 1.5}},
+            r"model\.drop_rate: input should be less than 1, got 1\.5",
+        ),
         ({"max_epochs": 0}, r"max_epochs: input should be greater than or equal to 1, got 0"),
         ({"optimizer": {"learning_rate": "nan"}}, r"learning_rate: .*finite.*, got 'nan'"),
         ({"device": "tpu"}, r"device: input should be 'auto', 'cpu' or 'cuda', got 'tpu'"),

@@ -22,7 +22,9 @@ def test_samples_are_normalised_tensors_with_labels(dataset: ImageDataset) -> No
 
 def test_a_split_that_is_not_there_is_named(train_config: TrainConfig) -> None:
     with pytest.raises(DataError, match="no split 'extra'"):
-        ImageDataset(load_image_data(train_config.data), "extra", eval_transform(train_config.data))
+        ImageDataset(
+            load_image_data(train_config.data), "extra", eval_transform(train_config.data)
+        )
 
 
 def test_without_a_seed_every_image_comes_in_order(dataset: ImageDataset) -> None:

@@ -136,7 +136,7 @@ def test_more_unreadable_images_stop_it_naming_the_first_ten(
 ) -> None:
     for digit in range(12):
         cut(own_image_folder / "train" / str(digit % 10) / f"{digit // 10}.png")
-    with pytest.raises(DataError, match="12 of 110 images in .* cannot be read") as caught:
+    with pytest.raises(DataError, match=r"12 of 110 images in .* cannot be read") as caught:
         load_image_data(config_for(own_image_folder, tmp_path))
     assert str(caught.value).count(".png") == 10
 

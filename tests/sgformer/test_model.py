@@ -84,7 +84,10 @@ def test_other_sizes_are_refused_with_the_nearest_named(size: tuple[int, int]) -
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"embed_dims": (18, 32, 32, 64)}, r"embed_dims: the first must be divisible by 4, got 18"),
+        (
+            {"embed_dims": (18, 32, 32, 64)},
+            r"embed_dims: the first must be divisible by 4, got 18",
+        ),
         ({"num_heads": (2, 3, 2, 4)}, r"num_heads: 3 heads do not divide 32 channels \(stage 1\)"),
         ({"num_heads": (1, 2, 2, 4)}, r"num_heads: must be even in the first three stages, got 1"),
         ({"depths": (1, 1, 1)}, r"depths: one value for each of the four stages, got \(1, 1, 1\)"),

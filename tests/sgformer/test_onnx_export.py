@@ -87,7 +87,7 @@ def test_the_proof_measures_the_file(exported: Exported) -> None:
 
 
 def test_a_file_of_other_weights_is_not_passed(exported: Exported) -> None:
-    model, config, path = exported
+    _, config, path = exported
     data = load_image_data(config.data)
     other = Trainer(config, data).model
     images = np.random.default_rng(0).standard_normal((16, 3, 32, 32), np.float32)
@@ -106,7 +106,7 @@ def test_images_are_classified_most_likely_first(exported: Exported) -> None:
 
 
 def test_what_is_no_exported_model_is_refused(exported: Exported, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file: .*gone.onnx"):
+    with pytest.raises(DataError, match=r"no such file: .*gone\.onnx"):
         OnnxClassifier(tmp_path / "gone.onnx")
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(DataError, match=r"not an ONNX model: .*text\.onnx"):

@@ -46,8 +46,6 @@ def test_norms_biases_and_the_position_table_are_not_decayed() -> None:
         names[id(p)] for group in optimizer.param_groups if group["weight_decay"]
         for p in group["params"]
     }  # fmt: skip
-    expected = {
-        name for name, p in model.named_parameters() if p.ndim > 1 and name != "pos_embed"
-    }
+    expected = {name for name, p in model.named_parameters() if p.ndim > 1 and name != "pos_embed"}
     assert decayed == expected
     assert len({id(p) for g in optimizer.param_groups for p in g["params"]}) == len(names)

@@ -84,9 +84,7 @@ def test_a_resumed_training_goes_on_as_if_never_stopped(
 
 
 def test_it_stops_early(train_config: TrainConfig, data: ImageData) -> None:
-    config = change(
-        train_config, max_epochs=9, early_stopping={"patience": 1, "min_delta": 1.0}
-    )  # type: ignore[arg-type]
+    config = change(train_config, max_epochs=9, early_stopping={"patience": 1, "min_delta": 1.0})  # type: ignore[arg-type]
     trainer = Trainer(config, data)
     assert len(list(trainer.epochs())) == 2
     assert trainer.end_reason == "early_stopped"

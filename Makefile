@@ -1,0 +1,47 @@
+# make demo, make test and make lint need nothing but this checkout and a network: they make
+# .venv, install the pinned versions of constraints.txt, and go on.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format check-system clean
+
+demo: .venv/installed
+	$(BIN)/python run_search.py demo
+
+test: .venv/installed-dev
+	$(BIN)/pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/installed: pyproject.toml constraints.txt | check-system
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# What pip cannot install. Each missing thing gets one line that says how to get it.
+check-system:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "error: no $(PYTHON); apt-get install python3 (3.11 or newer)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: python 3.11 or newer is needed, $(PYTHON) is older; make PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: python's venv module is missing; apt-get install python3-venv"; exit 2; }
+	@for library in libGL.so.1 libglib-2.0.so.0 libxcb.so.1; do \
+	  $(PYTHON) -c "import ctypes; ctypes.CDLL('$$library')" 2>/dev/null || \
+	  { echo "error: opencv-python needs $$library;" \
+	    "apt-get install libgl1 libglib2.0-0 libxcb1"; exit 2; }; done

@@ -1,0 +1,190 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpo.config import SearchConfig, load_search_config
+from hpo.decisions import Decisions
+from hpo.search_space import default_params
+from hpo.study import SearchStudy
+from hpo.trial_report import TrialError, TrialReport
+
+
+class Watcher:
+    """Remembers what it heard."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: self.events.append((name, *args))
+
+    def named(self, name: str) -> list[tuple[Any, ...]]:
+        return [event[1:] for event in self.events if event[0] == name]
+
+
+@pytest.fixture
+def config(search_file: Path) -> SearchConfig:
+    return load_search_config(search_file, ["study.num_trials=6"])[0]
+
+
+@pytest.fixture
+def study(config: SearchConfig, tmp_path: Path) -> SearchStudy:
+    default = default_params(config.train, config.space)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    return SearchStudy.create(url, config.study, config.space, default)
+
+
+@pytest.fixture
+def watcher() -> Watcher:
+    return Watcher()
+
+
+@pytest.fixture
+def decisions(config: SearchConfig, study: SearchStudy, watcher: Watcher) -> Decisions:
+    return Decisions(config, study, 2, watcher)
+
+
+def report(number: int, values: dict[int, float], end: str | None = None) -> TrialReport:
+    epochs = tuple({"epoch": epoch, "val_top1": value} for epoch, value in values.items())
+    return TrialReport(number, epochs, end, {"num_parameters": 7})
+
+
+def start(decisions: Decisions) -> int:
+    proposal = decisions.next_trial()
+    assert proposal is not None
+    return proposal.number
+
+
+def test_no_more_trials_run_than_there_are_slots(decisions: Decisions) -> None:
+    assert [start(decisions), start(decisions)] == [0, 1]
+    assert decisions.next_trial() is None
+    decisions.on_end(report(0, {1: 0.5}, "completed"))
+    assert start(decisions) == 2
+
+
+def test_it_is_finished_when_all_trials_have_started(decisions: Decisions) -> None:
+    for _ in range(6):
+        assert not decisions.finished
+        decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
+    assert decisions.finished
+    assert decisions.next_trial() is None
+
+
+def test_an_epoch_is_in_the_study_before_it_is_decided_on(
+    decisions: Decisions, study: SearchStudy
+) -> None:
+    number = start(decisions)
+    assert decisions.on_report(report(number, {1: 0.5}))
+    assert study.trials()[0].curve == {1: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "value", "reason"),
+    [
+        ("completed", "COMPLETE", 0.75, "completed"),
+        ("early_stopped", "COMPLETE", 0.75, "early_stopped"),
+        ("diverged", "PRUNED", None, "diverged"),
+        (None, "PRUNED", None, "stopped at rung 3"),
+        ("failed", "FAIL", None, "Unknown: no reason was given"),
+    ],
+)
+def test_every_end_is_told_as_what_it_is(
+    decisions: Decisions, study: SearchStudy, end: str | None, state: str, value: float | None,
+    reason: str,
+) -> None:  # fmt: skip
+    number = start(decisions)
+    decisions.on_report(report(number, {1: 0.5, 2: 0.75}))
+    decisions.on_end(report(number, {3: 0.625}, end))
+    (trial,) = study.trials()
+    assert (trial.state, trial.attributes["end_reason"]) == (state, reason)
+    assert trial.curve == {1: 0.5, 2: 0.75, 3: 0.625}
+    assert trial.value == value
+    assert trial.attributes["num_parameters"] == 7
+    assert (trial.attributes["best_value"], trial.attributes["num_epochs"]) == (
+        None if state == "FAIL" else 0.75, 3,
+    )  # fmt: skip
+
+
+def test_a_trial_that_diverges_in_its_first_epoch_keeps_that_epoch(
+    decisions: Decisions, study: SearchStudy
+) -> None:
+    decisions.on_end(report(start(decisions), {1: math.nan}, "diverged"))
+    (trial,) = study.trials()
+    assert (trial.state, trial.num_epochs) == ("PRUNED", 1)
+    assert math.isnan(trial.curve[1])
+
+
+def test_a_failure_keeps_type_message_and_traceback(
+    decisions: Decisions, study: SearchStudy
+) -> None:
+    error = TrialError("ValueError", "no such thing", "Traceback ...")
+    decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
+    (trial,) = study.trials()
+    assert trial.attributes["error"] == {
+        "type": "ValueError", "message": "no such thing", "traceback": "Traceback ...",
+    }  # fmt: skip
+
+
+def test_a_lost_worker_fails_its_trial(decisions: Decisions, study: SearchStudy) -> None:
+    number = start(decisions)
+    decisions.on_report(report(number, {1: 0.5}))
+    decisions.on_lost(number, TrialError("WorkerLost", "killed"))
+    assert study.trials()[0].state == "FAIL"
+    assert start(decisions) == 1
+
+
+def test_a_retried_trial_that_reports_its_past_again_changes_nothing(
+    decisions: Decisions, study: SearchStudy, watcher: Watcher
+) -> None:
+    number = start(decisions)
+    decisions.on_report(report(number, {1: 0.5, 2: 0.6}))
+    decisions.on_report(report(number, {1: 0.5, 2: 0.6, 3: 0.7}))
+    assert study.trials()[0].curve == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert [event[1] for event in watcher.named("epoch")] == [1, 2, 3]
+
+
+def test_a_weak_trial_is_stopped_at_a_rung(decisions: Decisions, study: SearchStudy) -> None:
+    decisions.on_end(report(start(decisions), {1: 0.9}, "completed"))
+    strong, weak = start(decisions), start(decisions)
+    assert decisions.on_report(report(strong, {1: 0.8}))
+    assert not decisions.on_report(report(weak, {1: 0.1}))
+    decisions.on_end(report(weak, {}))
+    assert study.trials()[weak].attributes["end_reason"] == "stopped at rung 1"
+
+
+def test_a_new_search_over_the_study_continues_it(
+    config: SearchConfig, study: SearchStudy, decisions: Decisions, tmp_path: Path
+) -> None:
+    decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
+    running = start(decisions)
+    decisions.on_report(report(running, {1: 0.6}))
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    watcher = Watcher()
+    again = Decisions(config, SearchStudy.open(url, config.study, config.space), 2, watcher)
+    assert [start(again), start(again)] == [running, 2]
+    assert [event[2] for event in watcher.named("trial_started")] == [1, 0]
+    assert not again.on_report(report(2, {1: 0.2}))  # against the restored rung
+    again.on_end(report(running, {2: 0.7}, "completed"))
+    assert study.trials()[running].curve == {1: 0.6, 2: 0.7}
+
+
+@pytest.mark.parametrize("ends_well_first", [False, True])
+def test_the_search_is_broken_when_the_first_trials_all_fail_alike(
+    decisions: Decisions, ends_well_first: bool
+) -> None:
+    if ends_well_first:
+        decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
+    for _ in range(5):
+        assert decisions.broken is None
+        error = TrialError("ValueError", "always")
+        decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
+    assert decisions.broken == (None if ends_well_first else "ValueError: always")
+
+
+def test_different_failures_do_not_break_the_search(decisions: Decisions) -> None:
+    for i in range(5):
+        error = TrialError("ValueError", str(i))
+        decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
+    assert decisions.broken is None

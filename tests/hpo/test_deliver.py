@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hpo.deliver import deliver, load_model
+from hpo.retrain import retrain_epochs
+from hpo.run_folder import RunFolder
+from sgformer import onnx_export
+from sgformer.config import TrainConfig
+from sgformer.decoded_images import ImageData, load_image_data
+from sgformer.errors import ExportError
+
+
+@pytest.fixture
+def data(train_config: TrainConfig) -> ImageData:
+    return load_image_data(train_config.data)
+
+
+@pytest.fixture
+def checkpoint(train_config: TrainConfig, tmp_path: Path) -> Path:
+    list(retrain_epochs(train_config, tmp_path / "training"))
+    return tmp_path / "training" / "best.safetensors"
+
+
+def test_a_checkpoint_is_rebuilt_with_its_weights(
+    checkpoint: Path, train_config: TrainConfig
+) -> None:
+    config, model, classes = load_model(checkpoint)
+    assert config == train_config
+    assert classes == tuple(str(d) for d in range(10))
+    assert not model.training
+    again = load_model(checkpoint)[1]
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model(images), again(images))
+
+
+def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
+    checkpoint: Path, train_config: TrainConfig, data: ImageData, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    deliver(run, checkpoint, data)
+    assert run.is_delivered
+    assert run.delivered_fingerprint() == train_config.fingerprint()
+    metrics = json.loads((run.best / "metrics.json").read_text())
+    assert metrics["val"]["num_images"] == 30
+    assert yaml.safe_load((run.best / "config.yaml").read_text())["max_epochs"] == 3
+    before = {path.name: path.read_bytes() for path in run.best.iterdir()}
+    # No real model can fail the proof here, so its tolerance is taken away.
+    monkeypatch.setattr(onnx_export, "LOOSE_DIFF", -1.0)
+    with pytest.raises(ExportError, match="disagrees with PyTorch"):
+        deliver(run, checkpoint, data)
+    assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before
+
+
+def test_without_a_test_split_there_are_no_test_metrics(
+    own_image_folder: Path, train_config: TrainConfig, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.rmtree(own_image_folder / "test")
+    values = train_config.model_dump()
+    values["data"]["data_dir"] = own_image_folder
+    config = TrainConfig.model_validate(values)
+    list(retrain_epochs(config, tmp_path / "training"))
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    deliver(run, tmp_path / "training" / "best.safetensors", load_image_data(config.data))
+    metrics = json.loads((run.best / "metrics.json").read_text())
+    assert metrics["test"] is None
+    assert metrics["val"] is not None

@@ -1,0 +1,83 @@
+import math
+
+import pytest
+
+from hpo.config import SchedulerConfig
+from hpo.halving import AsynchronousHalving
+
+
+def halving(**config: object) -> AsynchronousHalving:
+    values = {"min_epochs": 2, "reduction_factor": 3} | config
+    return AsynchronousHalving(SchedulerConfig.model_validate(values), 20, maximise=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, (2, 6, 18)),
+        ({"min_epochs": 1, "reduction_factor": 2}, (1, 2, 4, 8, 16)),
+        ({"min_epochs": 20}, ()),
+        ({"name": "none"}, ()),
+    ],
+)
+def test_rungs_lie_at_powers_of_the_factor(config: dict, expected: tuple[int, ...]) -> None:
+    assert halving(**config).rung_epochs == expected
+
+
+def at_rung(scheduler: AsynchronousHalving, values: list[float]) -> list[bool]:
+    """What is decided of trials 1, 2, ... that come to the first rung with these values."""
+    return [scheduler.goes_on(i, {2: value}) for i, value in enumerate(values, 1)]
+
+
+def test_a_trial_goes_on_among_the_best_third() -> None:
+    assert at_rung(halving(), [0.5, 0.1, 0.2, 0.6, 0.4, 0.3, 0.55]) == [
+        True, True, False, True, False, False, True,
+    ]  # fmt: skip
+
+
+def test_between_rungs_every_trial_goes_on() -> None:
+    scheduler = halving()
+    at_rung(scheduler, [0.5, 0.6, 0.7])
+    assert scheduler.goes_on(9, {1: 0.0, 2: 0.0, 3: 0.0})
+    assert scheduler.goes_on(9, {1: 0.0})
+
+
+def test_the_best_value_so_far_counts() -> None:
+    scheduler = halving()
+    at_rung(scheduler, [0.5, 0.6, 0.7])
+    assert scheduler.goes_on(9, {1: 0.9, 2: 0.0})
+
+
+def test_the_default_is_never_stopped_but_counts() -> None:
+    scheduler = halving()
+    assert at_rung(scheduler, [0.5, 0.6]) == [True, True]
+    assert scheduler.goes_on(0, {1: 0.0, 2: 0.1})
+    assert not scheduler.goes_on(5, {1: 0.0, 2: 0.2})
+
+
+def test_loss_is_to_fall() -> None:
+    config = SchedulerConfig(min_epochs=2, reduction_factor=3)
+    scheduler = AsynchronousHalving(config, 20, maximise=False)
+    assert at_rung(scheduler, [0.5, 0.6, 0.7, 0.4]) == [True, True, False, True]
+
+
+def test_a_curve_of_nan_is_the_worst() -> None:
+    assert at_rung(halving(), [0.0, 0.1, math.nan]) == [True, True, False]
+
+
+def test_restored_rungs_decide_alike() -> None:
+    values = [0.5, 0.1, 0.2, 0.6, 0.4]
+    whole, restored = halving(), halving()
+    at_rung(whole, values)
+    for i, value in enumerate(values, 1):
+        restored.restore(i, {1: 0.0, 2: value, 3: 1.0})  # what came after the rung is not its
+    for value in (0.3, 0.55, 0.45):
+        assert whole.goes_on(9, {2: value}) == restored.goes_on(9, {2: value})
+
+
+def test_a_trial_that_did_not_reach_a_rung_is_not_restored_into_it() -> None:
+    scheduler = halving()
+    for i in range(1, 6):
+        scheduler.restore(i, {1: 0.9})
+    scheduler.restore(6, {})
+    assert at_rung(scheduler, [0.1, 0.1]) == [True, True]

@@ -1,0 +1,101 @@
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hpo.config import SearchConfig, load_search_config
+from hpo.report import write_report
+from hpo.run_folder import RunFolder
+from hpo.search_space import default_params
+from hpo.study import SearchStudy
+
+
+@pytest.fixture
+def config(search_file: Path) -> SearchConfig:
+    return load_search_config(search_file, ["study.num_trials=9"])[0]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def make_study(config: SearchConfig, run: RunFolder, states: list[str]) -> SearchStudy:
+    """A study with a trial in each of the states, the later the better."""
+    default = default_params(config.train, config.space)
+    url = run.storage_url(config)
+    study = SearchStudy.create(url, config.study, config.space, default)
+    for i, state in enumerate(states):
+        number = study.ask().number
+        value = 0.5 + i / 100
+        study.report(number, {1: value / 2, 2: value})
+        attributes = {"best_value": value, "end_reason": f"<{state}>", "num_parameters": 7}
+        if state != "RUNNING":
+            study.finish(number, state, attributes, value if state == "COMPLETE" else None)
+    return study
+
+
+def html_of(run: RunFolder) -> str:
+    """The page without plotly's own script."""
+    text = run.report.read_text()
+    return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+def test_the_leaderboard_ranks_complete_trials_then_the_rest(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    states = ["COMPLETE", "PRUNED", "COMPLETE", "FAIL", "PRUNED", "RUNNING"]
+    write_report(run, config, make_study(config, run, states))
+    rows = list(csv.DictReader(run.leaderboard.open()))
+    assert [int(row["number"]) for row in rows] == [2, 0, 4, 1, 5, 3]
+    assert [row["val_top1"] for row in rows[:3]] == ["0.52", "0.5", ""]
+    assert set(config.space) < set(rows[0])
+    assert rows[0]["num_epochs"] == "2"
+
+
+def test_the_page_names_winner_default_and_states(config: SearchConfig, run: RunFolder) -> None:
+    study = make_study(config, run, ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "COMPLETE"])
+    write_report(run, config, study)
+    page = html_of(run)
+    assert "5 trials (4 complete, 1 pruned), maximize val_top1" in page
+    assert "winner<b>trial 4</b>" in page
+    assert "the default&#x27;s val_top1<b>0.5</b>" in page
+    for title in ("Every trial", "Learning curves", "Parameters", "What mattered", "Leaderboard"):
+        assert f"<h2>{title}</h2>" in page
+    assert "&lt;COMPLETE&gt;" in page
+    assert "<COMPLETE>" not in page
+
+
+def test_the_page_needs_no_network(config: SearchConfig, run: RunFolder) -> None:
+    write_report(run, config, make_study(config, run, ["COMPLETE"]))
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=", run.report.read_text())
+
+
+def test_confusions_are_of_the_delivered_model(config: SearchConfig, run: RunFolder) -> None:
+    metrics = {"top1": 0.75, "confusion_matrix": [[3, 1], [0, 4]]}
+    run.best.mkdir()
+    (run.best / "metrics.json").write_text(json.dumps({"val": metrics, "test": metrics}))
+    (run.best / "classes.json").write_text(json.dumps(["cat", "dog"]))
+    write_report(run, config, make_study(config, run, ["COMPLETE"]))
+    assert "<h2>Confusions on test</h2>" in run.report.read_text()
+    assert "test top-1, retrained<b>0.75</b>" in html_of(run)
+
+
+@pytest.mark.parametrize("states", [[], ["RUNNING"], ["FAIL"], ["PRUNED", "PRUNED"]])
+def test_a_study_without_a_winner_has_a_report(
+    config: SearchConfig, run: RunFolder, states: list[str]
+) -> None:
+    write_report(run, config, make_study(config, run, states))
+    assert "No trial has run to its end yet" in html_of(run)
+
+
+def test_a_categorical_and_a_wide_parameter_are_drawn(search_file: Path, run: RunFolder) -> None:
+    config, _ = load_search_config(
+        search_file,
+        ["space.model.name={type: categorical, choices: [sg_former_pico, sg_former_b0]}"],
+    )
+    write_report(run, config, make_study(config, run, ["COMPLETE"] * 4))
+    assert "<h2>Parameters</h2>" in run.report.read_text()
+    assert "sg_former_pico" in html_of(run)

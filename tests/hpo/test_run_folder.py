@@ -1,0 +1,71 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpo.config import load_search_config
+from hpo.errors import StudyError
+from hpo.run_folder import RunFolder, replace_text
+from sgformer.errors import InputError
+
+
+def test_the_config_is_kept(search_file: Path, tmp_path: Path) -> None:
+    config, _ = load_search_config(search_file)
+    run = RunFolder(tmp_path / "runs" / "a")
+    run.make()
+    run.save_config(config)
+    assert run.load_config() == config
+
+
+def test_the_study_lies_in_the_folder_unless_told_otherwise(
+    search_file: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+    config, _ = load_search_config(search_file)
+    stored, _ = load_search_config(search_file, ["study.storage=postgresql://u@h/d"])
+    assert run.storage_url(config) == f"sqlite:///{tmp_path}/study.db"
+    assert run.storage_url(stored) == "postgresql://u@h/d"
+    assert run.storage_url(stored, "postgresql://u:p@h/d") == "postgresql://u:p@h/d"
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"not a run folder: .* has no search\.yaml"):
+        RunFolder(tmp_path).load_config()
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(InputError, match=r"cannot write to the run folder .*runs/a: Not a dir"):
+        RunFolder(tmp_path / "runs" / "a").make()
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from hpo.run_folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked(): print('mine', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"mine\n"
+        with pytest.raises(StudyError, match="another process is working on"), run.locked():
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    with run.locked():  # a dead process holds nothing
+        pass
+
+
+def test_text_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    replace_text(path, "one")
+    replace_text(path, "two")
+    assert path.read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

@@ -1,0 +1,203 @@
+import math
+import uuid
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from hpo.config import SearchConfig, load_search_config
+from hpo.errors import StudyError
+from hpo.search_space import default_params
+from hpo.study import (
+    SearchStudy,
+    check_storage_url,
+    open_storage,
+    storage_exists,
+    without_password,
+)
+
+
+@pytest.fixture
+def config(search_file: Path) -> SearchConfig:
+    return load_search_config(search_file, name=f"study-{uuid.uuid4().hex[:8]}")[0]
+
+
+def create(url: str, config: SearchConfig) -> SearchStudy:
+    default = default_params(config.train, config.space)
+    return SearchStudy.create(url, config.study, config.space, default)
+
+
+def reopen(url: str, config: SearchConfig) -> SearchStudy:
+    return SearchStudy.open(url, config.study, config.space)
+
+
+def changed(config: SearchConfig, **study: Any) -> SearchConfig:
+    values = config.model_dump()
+    values["study"] |= study
+    return SearchConfig.model_validate(values)
+
+
+def test_states_curves_values_and_attributes_are_kept(
+    storage_url: str, config: SearchConfig
+) -> None:
+    study = create(storage_url, config)
+    first, second, third = study.ask(), study.ask(), study.ask()
+    study.report(first.number, {1: 0.5, 2: 0.75})
+    study.finish(first.number, "COMPLETE", {"end_reason": "completed"}, 0.75)
+    study.report(second.number, {1: 0.25})
+    study.finish(second.number, "PRUNED", {"end_reason": "stopped at rung 1"})
+    study.finish(third.number, "FAIL", {"error": {"type": "ValueError", "message": "no"}})
+    trials = reopen(storage_url, config).trials()
+    assert [(t.number, t.state) for t in trials] == [(0, "COMPLETE"), (1, "PRUNED"), (2, "FAIL")]
+    assert trials[0].curve == {1: 0.5, 2: 0.75}
+    assert (trials[0].value, trials[0].num_epochs) == (0.75, 2)
+    assert trials[1].curve == {1: 0.25}
+    assert trials[2].attributes["error"]["type"] == "ValueError"
+    best = reopen(storage_url, config).best_trial()
+    assert best is not None
+    assert best.number == 0
+
+
+def test_a_diverged_epoch_is_kept_as_nan(storage_url: str, config: SearchConfig) -> None:
+    study = create(storage_url, config)
+    number = study.ask().number
+    study.report(number, {1: math.nan})
+    study.finish(number, "PRUNED", {"end_reason": "diverged"})
+    (trial,) = reopen(storage_url, config).trials()
+    assert math.isnan(trial.curve[1])
+    assert (trial.state, trial.value) == ("PRUNED", None)
+    study.ask()  # and the sampler can live with it
+
+
+def test_the_first_trial_is_the_default_then_those_enqueued(
+    storage_url: str, config: SearchConfig
+) -> None:
+    wanted = {"optimizer.learning_rate": 3e-4, "model.drop_rate": 0.25}
+    study = create(storage_url, changed(config, enqueue=[wanted]))
+    assert study.ask().params == default_params(config.train, config.space)
+    assert study.ask().params == wanted
+    assert study.ask().params != wanted
+
+
+def test_an_interrupted_trial_goes_on_under_its_number(
+    storage_url: str, config: SearchConfig
+) -> None:
+    study = create(storage_url, config)
+    study.ask()
+    number = study.ask().number
+    study.report(number, {1: 0.5, 2: 0.6})
+    again = reopen(storage_url, config)
+    proposals = again.interrupted()
+    assert [(p.number, p.num_epochs_reported) for p in proposals] == [(0, 0), (1, 2)]
+    assert proposals[0].params == default_params(config.train, config.space)
+    again.report(1, {1: 0.9, 2: 0.9, 3: 0.7})  # a replay does not change what was told
+    again.finish(1, "COMPLETE", {}, 0.7)
+    assert again.trials()[1].curve == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert again.ask().number == 2
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_a_reopened_study_samples_what_an_unbroken_one_would(
+    tmp_path: Path, config: SearchConfig, sampler: str
+) -> None:
+    config = changed(config, sampler=sampler)
+
+    def sample(url: str, *, reopening: bool) -> list[dict]:
+        study = create(url, config)
+        params = []
+        for i in range(9):
+            if reopening and i % 3 == 2:
+                study = reopen(url, config)
+            proposal = study.ask()
+            params.append(proposal.params)
+            study.finish(proposal.number, "COMPLETE", {}, math.sin(i))
+        return params
+
+    whole = sample(f"sqlite:///{tmp_path / 'a.db'}", reopening=False)
+    broken = sample(f"sqlite:///{tmp_path / 'b.db'}", reopening=True)
+    assert whole == broken
+    assert len({tuple(params.values()) for params in whole}) > 6
+
+
+def test_optunas_own_tools_read_the_study(tmp_path: Path, config: SearchConfig) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = create(url, config)
+    number = study.ask().number
+    study.report(number, {1: 0.5})
+    study.finish(number, "COMPLETE", {}, 0.5)
+    loaded = optuna.load_study(study_name=config.study.name, storage=url)
+    assert loaded.direction.name == "MAXIMIZE"
+    assert loaded.metric_names == ["val_top1"]
+    assert loaded.best_trial.intermediate_values == {1: 0.5}
+
+
+def test_minimising_picks_the_smallest(tmp_path: Path, config: SearchConfig) -> None:
+    config = changed(config, objectives=[["val_loss", "minimize"]])
+    study = create(f"sqlite:///{tmp_path / 'study.db'}", config)
+    for value in (0.5, 0.25, 0.75):
+        study.finish(study.ask().number, "COMPLETE", {}, value)
+    best = study.best_trial()
+    assert best is not None
+    assert (best.number, best.value) == (1, 0.25)
+
+
+def test_a_pruned_trial_never_wins(tmp_path: Path, config: SearchConfig) -> None:
+    study = create(f"sqlite:///{tmp_path / 'study.db'}", config)
+    number = study.ask().number
+    study.report(number, {1: 0.99})
+    study.finish(number, "PRUNED", {})
+    assert study.best_trial() is None
+
+
+def test_a_taken_name_and_a_missing_study_are_named(
+    storage_url: str, config: SearchConfig
+) -> None:
+    create(storage_url, config)
+    with pytest.raises(StudyError, match=rf"'{config.study.name}' exists already .*--resume"):
+        create(storage_url, config)
+    with pytest.raises(StudyError, match="no study 'other' in"):
+        reopen(storage_url, changed(config, name="other"))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "not a storage URL: 'nonsense'"),
+        ("sqlite:////nowhere/deep/study.db", "cannot use storage sqlite:////nowhere"),
+        ("journal:/nowhere/deep/file", "cannot use storage journal:/nowhere"),
+        ("postgresql+psycopg://u:secret@127.0.0.1:9/db", "cannot use storage postgresql"),
+        ("oracle://u:secret@h/d", "cannot use storage oracle://u@h/d"),
+    ],
+)
+def test_unusable_storages_are_refused_without_their_password(url: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        open_storage(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_url_can_be_checked_without_being_opened(tmp_path: Path) -> None:
+    check_storage_url(f"sqlite:///{tmp_path / 'x.db'}")
+    check_storage_url("journal:file")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StudyError, match="not a storage URL: 'what'"):
+        check_storage_url("what")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql+psycopg://u:p@h:1/d", "postgresql+psycopg://u@h:1/d"),
+        ("sqlite:///a/b.db", "sqlite:///a/b.db"),
+        ("journal:/a:b@c", "journal:/a:b@c"),
+    ],
+)
+def test_passwords_are_left_out(url: str, expected: str) -> None:
+    assert without_password(url) == expected
+
+
+def test_a_file_storage_that_is_not_there_is_seen_before_it_is_made(tmp_path: Path) -> None:
+    for prefix in ("sqlite:///", "journal:"):
+        assert not storage_exists(f"{prefix}{tmp_path / 'x'}")
+    assert storage_exists("postgresql://h/d")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,350 @@
+"""The whole job with a real Ray, two slots and real images, as a user runs it."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+import yaml
+from command_line import Background, load_epochs, load_trials, run
+from optuna.trial import TrialState
+
+DEFAULT = {"optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
+DIVERGING = {"optimizer.learning_rate": 1e30, "model.drop_rate": 0.1}
+
+
+def write_search(path: Path, image_folder: Path, cache_dir: Path, **changes: dict) -> Path:
+    values = {
+        "study": {"num_trials": 8, "enqueue": [DIVERGING]},
+        "scheduler": {"min_epochs": 1, "reduction_factor": 2},
+        "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent_trials": 2},
+        "space": {
+            "optimizer.learning_rate": {"type": "categorical", "choices": [2e-3, 1e-4, 1e30]},
+            "model.drop_rate": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.05},
+        },
+        "train": {
+            "model": {"name": "sg_former_pico", "drop_rate": 0.1, "drop_path_rate": 0.0},
+            "data": {
+                "data_dir": str(image_folder),
+                "image_size": 32,
+                "crop_pct": 1.0,
+                "cache_dir": str(cache_dir),
+            },
+            "augmentation": {"policy": "mild"},
+            "optimizer": {"learning_rate": 2e-3, "batch_size": 20, "warmup_epochs": 1},
+            "max_epochs": 4,
+            "device": "cpu",
+        },
+    }
+    for section, change in changes.items():
+        values[section] = values.get(section, {}) | change
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def search_file(
+    tmp_path_factory: pytest.TempPathFactory, image_folder: Path, cache_dir: Path
+) -> Path:
+    return write_search(tmp_path_factory.mktemp("file") / "tiny.yaml", image_folder, cache_dir)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    search_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess]:
+    """The folder and the output of a search in which one trial diverges and one breaks."""
+    output_dir = tmp_path_factory.mktemp("runs")
+    broken = output_dir / "tiny" / "trials" / "2" / "last.safetensors"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("a checkpoint that is none")
+    done = run("search", search_file, "--output-dir", output_dir)
+    return output_dir / "tiny", done
+
+
+Finished = tuple[Path, subprocess.CompletedProcess]
+
+
+def test_every_trial_is_told_as_what_it_was(finished: Finished) -> None:
+    trials = load_trials(finished[0])
+    assert [trial.number for trial in trials] == list(range(8))
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    assert trials[0].params == DEFAULT
+    assert trials[0].state == TrialState.COMPLETE
+    assert trials[0].value == max(trials[0].intermediate_values.values())
+    assert trials[1].params == DIVERGING
+    assert trials[1].state == TrialState.PRUNED
+    assert trials[1].user_attrs["end_reason"] == "diverged"
+    assert trials[2].state == TrialState.FAIL
+    assert trials[2].user_attrs["error"]["type"] == "CheckpointError"
+    assert "last.safetensors" in trials[2].user_attrs["error"]["message"]
+    for trial in trials[3:]:
+        reason = trial.user_attrs["end_reason"]
+        whole = trial.state == TrialState.COMPLETE and len(trial.intermediate_values) == 4
+        assert whole == (reason == "completed")
+        assert whole or (trial.state == TrialState.PRUNED and reason[:7] in {"stopped", "diverge"})
+
+
+def test_curves_are_whole_to_the_last_epoch(finished: Finished) -> None:
+    for trial in load_trials(finished[0]):
+        if trial.state == TrialState.FAIL:
+            continue
+        rows = load_epochs(finished[0], trial.number)
+        assert list(trial.intermediate_values) == list(range(1, len(rows) + 1))
+        for row, value in zip(rows, trial.intermediate_values.values(), strict=True):
+            told = float(row["val_top1"])
+            assert told == value or (math.isnan(told) and math.isnan(value))
+
+
+def test_trials_record_what_they_ran_with(finished: Finished) -> None:
+    attributes = load_trials(finished[0])[0].user_attrs
+    assert attributes["num_parameters"] == 119_800
+    assert attributes["num_epochs"] == 4
+    assert attributes["hostname"] == socket.gethostname()
+    assert Path(attributes["checkpoint"]).is_file()
+    assert attributes["seconds"] > 0
+
+
+def test_the_run_folder_is_as_the_contract_says(finished: Finished) -> None:
+    folder = finished[0]
+    visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert visible == {
+        "search.yaml", "study.db", "trials", "leaderboard.csv", "report.html", "best",
+    }  # fmt: skip
+    assert {path.name for path in (folder / "best").iterdir()} == {
+        "config.yaml", "checkpoint.safetensors", "metrics.json", "model.onnx", "export.json",
+        "classes.json",
+    }  # fmt: skip
+    assert {path.name for path in (folder / "trials" / "0").iterdir()} == {
+        "best.safetensors", "last.safetensors", "epochs.csv",
+    }  # fmt: skip
+
+
+def test_metrics_and_export_are_as_the_contract_says(finished: Finished) -> None:
+    best = finished[0] / "best"
+    metrics = json.loads((best / "metrics.json").read_text())
+    assert set(metrics) == {"val", "test"}
+    assert set(metrics["test"]) == {
+        "top1", "top5", "macro_f1", "loss", "per_class", "confusion_matrix", "num_images",
+    }  # fmt: skip
+    assert metrics["test"]["num_images"] == 20
+    assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 20
+    report = json.loads((best / "export.json").read_text())["model.onnx"]
+    assert set(report) == {"bytes", "opset", "input", "parity", "top1", "latency_ms"}
+    assert report["parity"]["argmax_agreement"] == 1.0
+    assert abs(report["top1"] - metrics["val"]["top1"]) < 1.5 / 30
+    assert json.loads((best / "classes.json").read_text()) == [str(d) for d in range(10)]
+    assert onnx.load(best / "model.onnx").graph.input[0].name == "input"
+
+
+def test_the_leaderboard_has_every_trial_the_winner_first(finished: Finished) -> None:
+    rows = list(csv.DictReader((finished[0] / "leaderboard.csv").open()))
+    assert {int(row["number"]) for row in rows} == set(range(8))
+    values = [float(row["val_top1"]) for row in rows if row["state"] == "COMPLETE"]
+    assert values == sorted(values, reverse=True)
+    assert rows[-1]["state"] == "FAIL"
+
+
+def test_the_output_shows_progress_and_the_result(finished: Finished) -> None:
+    done = finished[1]
+    assert "trial 0 starts: learning_rate=0.002 drop_rate=0.1" in done.stderr
+    assert "trial 1 PRUNED after epoch 1 (diverged)" in done.stderr
+    assert "trial 2 FAIL after epoch 0 (CheckpointError: cannot read checkpoint" in done.stderr
+    assert "retraining trial" in done.stderr
+    for text in ("winner", "model.drop_rate", "val top-1", "test top-1", "model.onnx", "report"):
+        assert text in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_finished_run_is_not_run_again(finished: Finished, search_file: Path) -> None:
+    folder, first = finished
+    before = (folder / "best" / "model.onnx").stat().st_mtime_ns
+    refused = run("search", search_file, "--output-dir", folder.parent, expect=2)
+    assert "study 'tiny' exists already" in refused.stderr
+    assert "--resume" in refused.stderr
+    shown = run("search", search_file, "--output-dir", folder.parent, "--resume")
+    assert shown.stdout == first.stdout
+    assert (folder / "best" / "model.onnx").stat().st_mtime_ns == before
+
+
+def test_a_resume_that_would_make_trials_incomparable_is_refused(
+    finished: Finished, search_file: Path
+) -> None:
+    refused = run(
+        "search", search_file, "--output-dir", finished[0].parent, "--resume",
+        "--set", "train.label_smoothing=0.3", expect=2,
+    )  # fmt: skip
+    assert "train.label_smoothing: 0.1 -> 0.3" in refused.stderr
+
+
+def test_status_tells_where_the_run_is(finished: Finished) -> None:
+    folder = finished[0]
+    text = run("status", folder).stdout
+    assert "8 of 8 started" in text
+    values = json.loads(run("status", folder, "--json").stdout)
+    states = Counter(trial.state.name for trial in load_trials(folder))
+    assert values["counts"] == dict(states)
+    assert values["delivered"] is True
+    assert values["best"]["value"] == max(
+        trial.value for trial in load_trials(folder) if trial.state == TrialState.COMPLETE
+    )
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_evaluate_gives_the_runs_metrics(
+    finished: Finished, image_folder: Path, split: str
+) -> None:
+    model = finished[0] / "best" / "model.onnx"
+    command = ("evaluate", model, "--data-dir", image_folder, "--split", split)
+    measured = json.loads(run(*command, "--json").stdout)
+    expected = json.loads((finished[0] / "best" / "metrics.json").read_text())[split]
+    assert set(measured) == set(expected)
+    assert abs(measured["top1"] - expected["top1"]) * expected["num_images"] <= 1
+    assert measured["num_images"] == expected["num_images"]
+    assert f"{measured['top1']:.4f}" in run(*command).stdout
+
+
+def test_predict_names_likely_classes(finished: Finished, image_folder: Path) -> None:
+    images = [image_folder / "train" / d / "0.png" for d in "17"]
+    lines = run("predict", finished[0] / "best" / "model.onnx", *images).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [str(path) for path in images]
+    assert all(len(line.split(",")) == 3 for line in lines)
+
+
+def test_export_and_report_can_be_repeated(finished: Finished, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    for name in ("best/model.onnx", "best/export.json", "report.html", "leaderboard.csv"):
+        (folder / name).unlink()
+    run("export", folder)
+    assert json.loads((folder / "best" / "export.json").read_text())["model.onnx"]["opset"] >= 18
+    run("report", folder)
+    assert "<table>" in (folder / "report.html").read_text()
+    assert (folder / "leaderboard.csv").exists()
+
+
+def test_any_trial_can_be_retrained(finished: Finished, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    trial = next(t for t in load_trials(folder)[3:] if t.params["optimizer.learning_rate"] < 1)
+    run("retrain", folder, "--trial", trial.number)
+    config = yaml.safe_load((folder / "best" / "config.yaml").read_text())
+    assert config["model"]["drop_rate"] == trial.params["model.drop_rate"]
+    assert config["seed"] == 1
+    refused = run("retrain", folder, "--trial", 99, expect=2)
+    assert "no trial 99; the study has 0 to 7" in refused.stderr
+
+
+@pytest.fixture
+def long_search(tmp_path: Path, image_folder: Path, cache_dir: Path) -> Path:
+    """Four trials of twelve epochs, none of which the scheduler stops."""
+    return write_search(
+        tmp_path / "long.yaml", image_folder, cache_dir,
+        study={"num_trials": 4, "enqueue": []}, scheduler={"name": "none"},
+        space={"optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2}},
+    )  # fmt: skip
+
+
+LONG = ("--set", "train.max_epochs=12", "--set", "train.early_stopping.patience=null")
+
+
+def num_epochs_reported(folder: Path) -> list[int]:
+    if not (folder / "search.yaml").exists():  # the study is there before it
+        return []
+    return [len(trial.intermediate_values) for trial in load_trials(folder)]
+
+
+@pytest.mark.parametrize("how", ["kill", "SIGINT", "SIGTERM"])
+def test_an_interrupted_search_goes_on_where_it_was(
+    long_search: Path, tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "runs" / "long"
+    command = ("search", long_search, "--output-dir", folder.parent, *LONG)
+    running = Background(*command, log=tmp_path / "log")
+    try:
+        running.wait_for(lambda: sum(n >= 3 for n in num_epochs_reported(folder)) >= 2)
+        if how == "kill":
+            running.kill_everything()
+        else:
+            running.process.send_signal(getattr(signal, how))
+            assert running.process.wait(60) == 1
+            assert "--resume" in running.log.read_text()
+            assert "Traceback" not in running.log.read_text()
+    finally:
+        running.kill_everything()
+    before = {n: load_epochs(folder, n) for n in range(4)}
+    left = [trial.number for trial in load_trials(folder) if trial.state == TrialState.RUNNING]
+    assert left
+    done = run(*command, "--resume")
+    assert all(f"trial {n} continues after epoch" in done.stderr for n in left)
+    trials = load_trials(folder)
+    assert [(t.number, t.state.name) for t in trials] == [(n, "COMPLETE") for n in range(4)]
+    for trial in trials:
+        rows = load_epochs(folder, trial.number)
+        assert list(trial.intermediate_values) == list(range(1, 13))
+        # What was trained is not trained again: even its times are the old ones.
+        assert rows[: len(before[trial.number])] == before[trial.number]
+    assert (folder / "best" / "metrics.json").exists()
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
+    long_search: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "long"
+    running = Background(
+        "search", long_search, "--output-dir", folder.parent, *LONG, log=tmp_path / "log"
+    )
+    try:
+        running.wait_for(lambda: max(num_epochs_reported(folder), default=0) >= 3)
+        workers = [pid for pid, name in running.descendants().items() if "ray::Resource" in name]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        assert running.process.wait(240) == 0, running.log.read_text()
+    finally:
+        running.kill_everything()
+    for trial in load_trials(folder):
+        assert trial.state == TrialState.COMPLETE
+        assert list(trial.intermediate_values) == list(range(1, 13))
+
+
+def test_a_cluster_trains_trials_and_the_winner(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 40)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ray = str(Path(sys.executable).with_name("ray"))
+    options = ("--head", f"--port={port}", "--num-cpus=2", "--block", "--disable-usage-stats")
+    with (tmp_path / "head.log").open("w") as log:
+        head = subprocess.Popen(
+            [ray, "start", *options, "--include-dashboard=false"],
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        for _ in range(300):
+            if "runtime started" in (tmp_path / "head.log").read_text():
+                break
+            assert head.poll() is None, (tmp_path / "head.log").read_text()
+            signal.sigtimedwait([], 0.1)
+        address = f"127.0.0.1:{port}"
+        command = ("search", search_file, "--output-dir", tmp_path, "--set", "study.num_trials=2")
+        run(*command, "--ray-address", address)
+        assert {t.state.name for t in load_trials(tmp_path / "tiny")} == {"COMPLETE", "PRUNED"}
+        assert (tmp_path / "tiny" / "best" / "export.json").exists()
+        refused = run(
+            *command, "--study-name", "other", "--ray-address", address, expect=2,
+            RAY_AUTH_TOKEN="b" * 40,
+        )  # fmt: skip
+        assert f"cannot use the Ray cluster at {address}" in refused.stderr
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
