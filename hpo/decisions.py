@@ -45,6 +45,13 @@ class Decisions:
                 self._curves[trial.number] = dict(trial.curve)
         self._running: set[int] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles what its Tuner holds, and the study alone is the memory.
+
+        It also keeps the storage's password and the observer's terminal out of Ray's files.
+        """
+        return {}
+
     @property
     def finished(self) -> bool:
         """Whether no further trial will start."""

@@ -1,21 +1,25 @@
 """The whole job with a real Ray, two slots and real images, as a user runs it."""
 
 import csv
+import fcntl
 import json
 import math
 import os
+import pty
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections import Counter
 from pathlib import Path
 
 import onnx
 import pytest
 import yaml
-from command_line import Background, load_epochs, load_trials, run
+from command_line import PROGRAM, Background, load_epochs, load_trials, run
 from optuna.trial import TrialState
 
 DEFAULT = {"optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
@@ -240,6 +244,28 @@ def test_any_trial_can_be_retrained(finished: Finished, tmp_path: Path) -> None:
     assert config["seed"] == 1
     refused = run("retrain", folder, "--trial", 99, expect=2)
     assert "no trial 99; the study has 0 to 7" in refused.stderr
+
+
+def test_a_terminal_shows_a_live_table(search_file: Path, tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
+    process = subprocess.Popen(
+        [*PROGRAM, "search", str(search_file), "--output-dir", str(tmp_path),
+         "--set", "study.num_trials=2", "--set", "study.enqueue=[]"],
+        stdout=terminal, stderr=terminal, start_new_session=True,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(controller, 65536):
+            shown += chunk
+    except OSError:  # the terminal's other end is closed
+        pass
+    assert process.wait() == 0, shown.decode()
+    text = shown.decode()
+    for expected in ("starting 2 workers", "trial  ", "latest", "1/4", "winner", "test top-1"):
+        assert expected in text
+    assert "Traceback" not in text
 
 
 @pytest.fixture
