@@ -272,10 +272,13 @@ def _search(
     from hpo.search import run_search
 
     run = RunFolder(output_dir / config.study.name)
-    with _display(config) as display:
-        result = run_search(
-            config, run, display, storage=storage, ray_address=ray_address, resume=resume
-        )
+    try:
+        with _display(config) as display:
+            result = run_search(
+                config, run, display, storage=storage, ray_address=ray_address, resume=resume
+            )
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted; continue with --resume ({run.path})") from None
     _print_result(config, result)
 
 

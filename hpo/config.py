@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -41,6 +42,13 @@ class StudyConfig(FrozenConfig):
                 f"or '-', got {name!r}"
             )
         return name
+
+    @field_validator("storage")
+    @classmethod
+    def _without_password(cls, storage: str | None) -> str | None:
+        if storage is not None and urlsplit(storage).password is not None:
+            raise ValueError("holds a password; pass the whole URL in HPO_STORAGE instead")
+        return storage
 
     @field_validator("objectives")
     @classmethod

@@ -47,6 +47,11 @@ class RunFolder:
     def is_delivered(self) -> bool:
         return (self.best / "export.json").exists()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that a finished run leaves is there."""
+        return self.is_delivered and self.report.exists() and self.leaderboard.exists()
+
     def delivered_fingerprint(self) -> str | None:
         """The fingerprint of the config that best/ was trained with; None without one."""
         path = self.best / "config.yaml"

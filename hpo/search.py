@@ -20,7 +20,13 @@ from hpo.report import write_report
 from hpo.retrain import retrain_config, retrain_epochs, retrain_epochs_on_cluster
 from hpo.run_folder import RunFolder
 from hpo.search_space import Params, apply_params, default_params
-from hpo.study import SearchStudy, TrialSummary, storage_exists, without_password
+from hpo.study import (
+    SearchStudy,
+    TrialSummary,
+    storage_exists,
+    with_absolute_path,
+    without_password,
+)
 from sgformer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +72,7 @@ def run_search(
     with run.locked():
         study = open_study(config, run, storage, resume=resume)
         _tell_earlier_trials(study, observer)
-        if run.is_delivered and not _is_unfinished(study, config):
+        if run.is_complete and not _is_unfinished(study, config):
             return _result(study, run)
         observer.phase("decoding images")
         data = load_image_data(config.train.data, observer.step)
@@ -98,7 +104,8 @@ def open_study(
     """
     url = run.storage_url(config, storage)
     if storage:
-        study_config = config.study.model_copy(update={"storage": without_password(storage)})
+        kept = without_password(with_absolute_path(storage))
+        study_config = config.study.model_copy(update={"storage": kept})
         config = config.model_copy(update={"study": study_config})
     known = run.search_file.exists()
     if known and not resume:
@@ -151,6 +158,9 @@ def run_trials(
 
     def trial_config(number: int, params: Params) -> dict[str, Any]:
         train = apply_params(config.train, params, f"trial {number}")
+        if resources.gpus == 0:
+            # Ray may leave GPUs visible to a process that was given none.
+            train = train.model_copy(update={"device": "cpu"})
         return {
             "number": number,
             "train": train.model_dump_json(),

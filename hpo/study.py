@@ -20,6 +20,7 @@ from hpo.search_space import Params, Space, suggest_params
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 JOURNAL_PREFIX: Final = "journal:"
+SQLITE_PREFIX: Final = "sqlite:///"
 NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
 
 
@@ -245,7 +246,7 @@ def _not_a_url(url: str) -> StudyError:
 
 def storage_exists(url: str) -> bool:
     """False for a file-based storage whose file is not there; opening it would make one."""
-    for prefix in (JOURNAL_PREFIX, "sqlite:///"):
+    for prefix in (JOURNAL_PREFIX, SQLITE_PREFIX):
         if url.startswith(prefix):
             return Path(url.removeprefix(prefix)).exists()
     return True
@@ -262,6 +263,14 @@ def without_password(url: str) -> str:
     if parsed.password is None:
         return url
     return parsed._replace(password=None).render_as_string(hide_password=False)
+
+
+def with_absolute_path(url: str) -> str:
+    """The URL of a file-based storage, valid from any folder; others as they are."""
+    for prefix in (JOURNAL_PREFIX, SQLITE_PREFIX):
+        if url.startswith(prefix):
+            return f"{prefix}{Path(url.removeprefix(prefix)).absolute()}"
+    return url
 
 
 def _summary(trial: FrozenTrial) -> TrialSummary:

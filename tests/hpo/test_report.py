@@ -56,16 +56,21 @@ def test_the_leaderboard_ranks_complete_trials_then_the_rest(
 
 
 def test_the_page_names_winner_default_and_states(config: SearchConfig, run: RunFolder) -> None:
-    study = make_study(config, run, ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "COMPLETE"])
+    study = make_study(config, run, ["COMPLETE", "PRUNED", *["COMPLETE"] * 7])
     write_report(run, config, study)
     page = html_of(run)
-    assert "5 trials (4 complete, 1 pruned), maximize val_top1" in page
-    assert "winner<b>trial 4</b>" in page
+    assert "9 trials (8 complete, 1 pruned), maximize val_top1" in page
+    assert "winner<b>trial 8</b>" in page
     assert "the default&#x27;s val_top1<b>0.5</b>" in page
     for title in ("Every trial", "Learning curves", "Parameters", "What mattered", "Leaderboard"):
         assert f"<h2>{title}</h2>" in page
     assert "&lt;COMPLETE&gt;" in page
     assert "<COMPLETE>" not in page
+
+
+def test_importances_of_few_trials_are_not_shown(config: SearchConfig, run: RunFolder) -> None:
+    write_report(run, config, make_study(config, run, ["COMPLETE"] * 7))
+    assert "What mattered" not in html_of(run)
 
 
 def test_the_page_needs_no_network(config: SearchConfig, run: RunFolder) -> None:

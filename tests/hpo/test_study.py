@@ -14,6 +14,7 @@ from hpo.study import (
     check_storage_url,
     open_storage,
     storage_exists,
+    with_absolute_path,
     without_password,
 )
 
@@ -194,6 +195,15 @@ def test_a_url_can_be_checked_without_being_opened(tmp_path: Path) -> None:
 )
 def test_passwords_are_left_out(url: str, expected: str) -> None:
     assert without_password(url) == expected
+
+
+def test_a_files_url_is_made_valid_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert with_absolute_path("sqlite:///a.db") == f"sqlite:///{tmp_path}/a.db"
+    assert with_absolute_path("journal:a/b") == f"journal:{tmp_path}/a/b"
+    assert with_absolute_path("postgresql://u@h/d") == "postgresql://u@h/d"
 
 
 def test_a_file_storage_that_is_not_there_is_seen_before_it_is_made(tmp_path: Path) -> None:
