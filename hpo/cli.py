@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hpo.run_folder import RunFolder
     from hpo.search import SearchResult
     from hpo.study import SearchStudy
+    from sgformer.image_folder import ImageFolder
 
 # Heavy modules (Ray, torch, Optuna) are imported inside the commands: --help stays fast.
 app = typer.Typer(
@@ -98,23 +99,23 @@ def search(
     ] = False,
 ) -> None:
     """Searches the space of a search file, retrains the winner and exports it to ONNX."""
-    from hpo.cluster import check_address, local_totals, trial_resources
+    from hpo.cluster import check_address, local_nodes, trial_resources
     from hpo.config import load_search_config
     from sgformer.image_folder import read_image_folder
 
     config, notes = load_search_config(search_file, override or (), data_dir, study_name)
     for note in notes:
         _stderr().print(f"note: {note}", markup=False, soft_wrap=True)
-    read_image_folder(config.train.data)
     if storage:
         _require_storage(storage)
-    if dry_run:
-        _print_plan(config, ray_address)
-        return
-    if ray_address:
+    if ray_address and not dry_run:
         check_address(ray_address)
-    else:
-        trial_resources(config.resources, *local_totals(config.resources))
+    folder = read_image_folder(config.train.data)
+    if dry_run:
+        _print_plan(config, folder, ray_address)
+        return
+    if not ray_address:
+        trial_resources(config.resources, local_nodes(config.resources))
     _require_writable(output_dir)
     _search(config, output_dir, storage, ray_address, resume=resume)
 
@@ -191,14 +192,14 @@ def retrain(
     storage: Storage = None,
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
+    from hpo.report import write_report
     from hpo.search import retrain_and_deliver
-    from sgformer.decoded_images import load_image_data
 
     run, config, study = _open_run(run_dir, storage)
     chosen = _choose_trial(study, trial, run)
     with run.locked(), _display(config) as display:
-        data = load_image_data(config.train.data, display.step)
-        retrain_and_deliver(config, run, chosen, data, display)
+        retrain_and_deliver(config, run, study, chosen, display)
+        write_report(run, config, study)
     _print_delivery(run)
 
 
@@ -207,7 +208,6 @@ def export(run_dir: RunDir) -> None:
     """Writes best/model.onnx and best/export.json anew from best/checkpoint.safetensors."""
     from hpo.deliver import export as export_best
     from hpo.run_folder import RunFolder
-    from sgformer.decoded_images import load_image_data
 
     run = RunFolder(run_dir)
     config = run.load_config()
@@ -216,7 +216,7 @@ def export(run_dir: RunDir) -> None:
             f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
         )
     with run.locked():
-        export_best(run.best, load_image_data(config.train.data))
+        export_best(run.best, config.train.data.data_dir)
     _print_delivery(run)
 
 
@@ -330,11 +330,9 @@ def _display(config: "SearchConfig") -> "Display":
     return PlainDisplay(config, lambda line: print(line, file=sys.stderr, flush=True))
 
 
-def _print_plan(config: "SearchConfig", ray_address: str | None) -> None:
+def _print_plan(config: "SearchConfig", folder: "ImageFolder", ray_address: str | None) -> None:
     from hpo.config import dump_search_config
-    from sgformer.image_folder import read_image_folder
 
-    folder = read_image_folder(config.train.data)
     sys.stdout.write(dump_search_config(config))
     counts = ", ".join(f"{len(images)} {name}" for name, images in folder.splits.items())
     cpus, gpus = config.resources.cpus_per_trial, config.resources.gpus_per_trial
@@ -362,6 +360,8 @@ def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
     default = next((t for t in result.trials if t.number == 0), None)
     if default is not None and default.value is not None and default.number != winner.number:
         rows["default"] = f"trial 0, {config.study.metric} {default.value:.4f}"
+    if result.delivered != winner.number:
+        rows["in best/"] = f"trial {result.delivered}, by `retrain --trial`"
     _print_rows(rows)
     _print_delivery(run)
     _print_rows(

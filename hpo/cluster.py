@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hpo.config import ResourcesConfig
@@ -14,6 +14,14 @@ PROBE_SECONDS = 4.0
 # A gRPC server, such as Ray's head, answers a client's preface with a settings frame (RFC 9113).
 HTTP2_SETTINGS = b"\x04"
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + bytes(5)
+
+
+@dataclass(frozen=True)
+class Node:
+    """CPUs and GPUs of one machine of the cluster."""
+
+    cpus: int
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -77,46 +85,52 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def cluster_totals() -> tuple[int, int]:
-    """CPUs and GPUs of the connected cluster."""
+def cluster_nodes() -> tuple[Node, ...]:
+    """The living nodes of the connected cluster."""
     import ray
 
-    totals = ray.cluster_resources()
-    return int(totals.get("CPU", 0)), int(totals.get("GPU", 0))
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return tuple(Node(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in resources)
 
 
-def local_totals(config: ResourcesConfig) -> tuple[int, int]:
-    """CPUs and GPUs of this machine; GPUs are counted, by torch, only if trials may take them."""
+def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
+    """This machine; its GPUs are counted, by torch, only if trials may take them."""
     num_cpus = len(os.sched_getaffinity(0))
     if config.gpus_per_trial == 0:
-        return num_cpus, 0
+        return (Node(num_cpus, 0),)
     import torch
 
-    return num_cpus, torch.cuda.device_count()
+    return (Node(num_cpus, torch.cuda.device_count()),)
 
 
-def trial_resources(config: ResourcesConfig, num_cpus: int, num_gpus: int) -> TrialResources:
-    """What a trial takes of a cluster of that size.
+def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialResources:
+    """What a trial takes, and how many trials the nodes hold; a trial lies on one node.
 
     Raises:
-        ClusterError: Not even one trial fits.
+        ClusterError: No node can hold a trial.
     """
     gpus = config.gpus_per_trial
     if gpus is None:
-        gpus = 1.0 if num_gpus else 0.0
-    if gpus > num_gpus:
-        raise ClusterError(
-            f"resources.gpus_per_trial: a trial asks for {gpus:g} GPU and there are {num_gpus}; "
-            "set it to 0 to train on CPUs"
-        )
+        gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
     cpus = config.cpus_per_trial
     if cpus is None:
-        cpus = max(1, int(num_cpus / num_gpus * gpus)) if gpus else 1
-    if cpus > num_cpus:
+        shares = [int(node.cpus / node.gpus * gpus) for node in nodes if node.gpus]
+        cpus = max(1, min(shares, default=1)) if gpus else 1
+    num_slots = sum(_num_trials_on(node, cpus, gpus) for node in nodes)
+    if num_slots == 0:
+        most_cpus = max((node.cpus for node in nodes), default=0)
+        most_gpus = max((node.gpus for node in nodes), default=0)
         raise ClusterError(
-            f"resources.cpus_per_trial: a trial asks for {cpus} CPUs and there are {num_cpus}"
+            f"no node can hold a trial: it asks for {cpus} CPU and {gpus:g} GPU, and the largest "
+            f"nodes have {most_cpus} CPU and {most_gpus} GPU (resources.cpus_per_trial, "
+            "resources.gpus_per_trial; 0 trains on CPUs)"
         )
-    num_slots = num_cpus // cpus
-    if gpus:
-        num_slots = min(num_slots, int(num_gpus / gpus))
     return TrialResources(cpus, gpus, min(num_slots, config.max_concurrent_trials or num_slots))
+
+
+def _num_trials_on(node: Node, cpus: int, gpus: float) -> int:
+    by_cpus = node.cpus // cpus
+    if not gpus:
+        return by_cpus
+    # A share of a GPU must lie on one.
+    return min(by_cpus, node.gpus * int(1 / gpus) if gpus < 1 else int(node.gpus / gpus))

@@ -1,15 +1,22 @@
 """SearchConfig: a search file, resolved and checked."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from hpo.search_space import Parameter, Value, check_params, check_space
-from sgformer.config import FrozenConfig, Metric, TrainConfig, maximises, validate
+from sgformer.config import (
+    FrozenConfig,
+    Metric,
+    TrainConfig,
+    maximises,
+    nearest_known,
+    validate,
+)
 from sgformer.errors import ConfigError
 
 Direction = Literal["maximize", "minimize"]
@@ -46,7 +53,7 @@ class StudyConfig(FrozenConfig):
     @field_validator("storage")
     @classmethod
     def _without_password(cls, storage: str | None) -> str | None:
-        if storage is not None and urlsplit(storage).password is not None:
+        if storage is not None and re.search(r"://[^/@]*:[^/@]*@|[?&]password=", storage):
             raise ValueError("holds a password; pass the whole URL in HPO_STORAGE instead")
         return storage
 
@@ -125,10 +132,10 @@ class SearchConfig(FrozenConfig):
 CHANGEABLE: Final = (
     "study.num_trials",
     "study.max_retries",
-    "study.storage",
     "resources",
     "retrain",
     "train.device",
+    "train.data.data_dir",
     "train.data.num_workers",
     "train.data.cache_dir",
     "train.data.cache_bytes",
@@ -196,7 +203,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read search file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(
@@ -212,9 +219,11 @@ def _set(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set takes path=value, got {override!r}")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {path}: the value is not YAML: {text!r}") from None
-    _set_value(values, _split_path(values, path), value)
+    parts = _split_path(values, path)
+    _check_new_parameter(values, parts, value)
+    _set_value(values, parts, value)
 
 
 def _split_path(values: Mapping[str, Any], path: str) -> list[str]:
@@ -229,6 +238,19 @@ def _split_path(values: Mapping[str, Any], path: str) -> list[str]:
         if rest.startswith(f"{name}."):
             return [section, name, *rest.removeprefix(f"{name}.").split(".")]
     return [section, rest]
+
+
+def _check_new_parameter(values: Mapping[str, Any], path: Sequence[str], value: object) -> None:
+    """A searched parameter that is not there yet must be given whole."""
+    space = values.get("space")
+    if path[0] != "space" or len(path) != 2 or not isinstance(space, dict):
+        return
+    if path[1] not in space and not isinstance(value, dict):
+        raise ConfigError(
+            f"--set {'.'.join(path)}: no such searched parameter; "
+            f"{nearest_known(path[1], space)}; a new one is given whole, "
+            "as in --set 'space.NAME={type: float, low: 0, high: 1}'"
+        )
 
 
 def _set_value(values: dict[str, Any], path: Sequence[str], value: object) -> None:

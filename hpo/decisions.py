@@ -1,6 +1,7 @@
 """The search's decisions, plain code over the study: Ray's hooks only pass on to it."""
 
 import math
+import re
 from collections import deque
 from typing import Any
 
@@ -40,9 +41,12 @@ class Decisions:
         self._num_ended_well = sum(t.state in {"COMPLETE", "PRUNED"} for t in earlier)
         self._first_failures: list[str] = []
         for trial in earlier:
-            self._halving.restore(trial.number, trial.curve)
+            curve = dict(trial.curve)
             if trial.state == "RUNNING":
-                self._curves[trial.number] = dict(trial.curve)
+                self._curves[trial.number] = dict(curve)
+                # Whether it was judged after its last epoch is not known: it is, in its next.
+                curve.pop(trial.num_epochs, None)
+            self._halving.goes_on(trial.number, curve)
         self._running: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class Decisions:
         failures = self._first_failures
         if self._num_ended_well or len(failures) < min(MAX_FIRST_FAILURES, self._num_trials):
             return None
-        return failures[0] if len(set(failures)) == 1 else None
+        return failures[0] if len(set(map(_without_numbers, failures))) == 1 else None
 
     def next_trial(self) -> Proposal | None:
         """The trial to start now; None while every slot is taken or when there is none left."""
@@ -142,3 +146,8 @@ class Decisions:
         self._study.finish(number, state, attributes, best if state == "COMPLETE" else None)
         self._running.discard(number)
         self._observer.trial_ended(number, state, reason, best)
+
+
+def _without_numbers(text: str) -> str:
+    """The message without what differs from process to process: pids, addresses, sizes."""
+    return re.sub(r"0x[0-9a-f]+|\d+", "N", text)

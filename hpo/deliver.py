@@ -15,37 +15,54 @@ if TYPE_CHECKING:
     from sgformer.decoded_images import ImageData
 
 
-def deliver(run: RunFolder, checkpoint: Path, data: "ImageData") -> None:
-    """Evaluates, exports and proves a checkpoint; only then replaces best/ as a whole."""
-    new = run.path / ".best-new"
-    shutil.rmtree(new, ignore_errors=True)
+def deliver(run: RunFolder, checkpoint: Path) -> None:
+    """Evaluates, exports and proves a checkpoint; only then replaces best/ as a whole.
+
+    The images are those of the checkpoint's own config, at its own resolution.
+    """
+    from sgformer.decoded_images import load_image_data
+
+    new, old = run.path / ".best-new", run.path / ".best-old"
+    for left_over in (new, old):
+        shutil.rmtree(left_over, ignore_errors=True)
     new.mkdir()
     shutil.copyfile(checkpoint, new / "checkpoint.safetensors")
     config, model, classes = load_model(new / "checkpoint.safetensors")
+    data = load_image_data(config.data)
     values = config.model_dump(mode="json")
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", evaluate_splits(config, model, data))
-    export(new, data)
-    old = run.path / ".best-old"
+    _export(new, config, model, data)
     if run.best.exists():
         run.best.rename(old)
     new.rename(run.best)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def export(folder: Path, data: "ImageData") -> None:
+def export(folder: Path, data_dir: Path | None) -> None:
     """Writes model.onnx and export.json from the folder's checkpoint.safetensors.
+
+    Args:
+        folder: A best/ folder.
+        data_dir: Where the images are now; their val split proves the export.
 
     Raises:
         ExportError: The ONNX file does not compute what the model does; no file is replaced.
     """
+    from sgformer.decoded_images import load_image_data
+
+    config, model, _ = load_model(folder / "checkpoint.safetensors")
+    data = load_image_data(config.data.model_copy(update={"data_dir": data_dir}))
+    _export(folder, config, model, data)
+
+
+def _export(folder: Path, config: TrainConfig, model: Any, data: "ImageData") -> None:
     from sgformer.onnx_export import export_onnx, prove_export
 
-    config, model, classes = load_model(folder / "checkpoint.safetensors")
     temporary = folder / ".model.onnx"
     try:
-        export_onnx(model, temporary, config, classes)
+        export_onnx(model, temporary, config, data.classes)
         report = prove_export(model, temporary, config, data)
         temporary.replace(folder / "model.onnx")
     finally:

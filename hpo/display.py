@@ -38,7 +38,7 @@ class Display:
         self.running: dict[int, RunningTrial] = {}
         self.states: Counter[str] = Counter()
         self.best: tuple[int, float] | None = None
-        self.text = ""
+        self.text = "starting"
         self.steps: tuple[int, int] | None = None
         self._clock, self._start = clock, clock()
         self._num_epochs, self._first_epoch_at = 0, 0.0
@@ -111,7 +111,7 @@ class Display:
         mean_epochs = sum(self._ended_epochs) / len(self._ended_epochs)
         waiting = self.config.study.num_trials - self.states.total() - len(self.running)
         epochs = max(0, waiting) * mean_epochs + sum(
-            max(1.0, mean_epochs - trial.epoch) for trial in self.running.values()
+            max(1.0, mean_epochs - trial.epoch) for trial in list(self.running.values())
         )
         return epochs * seconds_an_epoch if self.running else None
 

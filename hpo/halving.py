@@ -38,22 +38,25 @@ class AsynchronousHalving:
         return tuple(self._rungs)
 
     def goes_on(self, number: int, curve: Mapping[int, float]) -> bool:
-        """Whether a trial continues after the last epoch of its curve (objective by epoch)."""
-        epoch = max(curve)
-        if epoch not in self._rungs:
-            return True
+        """Whether a trial continues after the epochs of its curve (objective by epoch).
+
+        It must stand at every rung that it has reached and was not judged at: after a crash,
+        several epochs may come in one report.
+        """
+        last = max(curve, default=0)
+        verdicts = [
+            self._stands(number, epoch, curve)
+            for epoch, rung in self._rungs.items()
+            if epoch <= last and number not in rung
+        ]
+        return all(verdicts)
+
+    def _stands(self, number: int, epoch: int, curve: Mapping[int, float]) -> bool:
+        """Enters the trial into a rung; whether it is among the best there."""
         rung = self._rungs[epoch]
-        rung[number] = max(
-            (self._sign * value for value in curve.values() if not math.isnan(value)),
-            default=-math.inf,
-        )
+        values = (self._sign * v for e, v in curve.items() if e <= epoch and not math.isnan(v))
+        rung[number] = max(values, default=-math.inf)
         if number == 0 or len(rung) < self._factor:
             return True
         num_kept = math.ceil(len(rung) / self._factor)
         return rung[number] >= sorted(rung.values(), reverse=True)[num_kept - 1]
-
-    def restore(self, number: int, curve: Mapping[int, float]) -> None:
-        """Enters an earlier trial into every rung that it reached."""
-        for epoch in self._rungs:
-            if curve and epoch <= max(curve):
-                self.goes_on(number, {e: v for e, v in curve.items() if e <= epoch})

@@ -15,7 +15,8 @@ def retrain_config(config: SearchConfig, params: Params) -> TrainConfig:
     """The winner's configuration at full length, on a seed that no trial has seen."""
     train = apply_params(config.train, params, "the winner's params")
     train = train.with_epochs(config.retrain.max_epochs or train.max_epochs)
-    return train.model_copy(update={"seed": train.seed + 1})
+    device = "cpu" if config.resources.gpus_per_trial == 0 else train.device
+    return train.model_copy(update={"seed": train.seed + 1, "device": device})
 
 
 def retrain_epochs(config: TrainConfig, folder: Path) -> Iterator[dict[str, Any]]:
@@ -24,9 +25,6 @@ def retrain_epochs(config: TrainConfig, folder: Path) -> Iterator[dict[str, Any]
     Args:
         config: What to train.
         folder: Gets best.safetensors, last.safetensors and epochs.csv.
-
-    Raises:
-        RunError: The training diverged.
     """
     from sgformer.checkpoint import resume_progress, save_progress
     from sgformer.decoded_images import load_image_data
@@ -39,21 +37,27 @@ def retrain_epochs(config: TrainConfig, folder: Path) -> Iterator[dict[str, Any]
     for metrics in trainer.epochs():
         save_progress(trainer, folder)
         yield metrics.as_row()
-    if trainer.end_reason == "diverged":
-        raise RunError(
-            f"the winner's retraining diverged in epoch {trainer.num_epochs_done}; retrain "
-            "another trial with `retrain RUN_DIR --trial N`"
-        )
 
 
 def retrain_epochs_on_cluster(
     config: TrainConfig, folder: Path, resources: TrialResources
 ) -> Iterator[dict[str, Any]]:
-    """As `retrain_epochs`, in one process on the connected Ray cluster."""
+    """As `retrain_epochs`, in one process on the connected Ray cluster.
+
+    Raises:
+        RunError: It broke there, or its process died.
+    """
     import ray
 
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(retrain_epochs)
     references: Any = task.remote(config, folder)  # a generator of them
-    for reference in references:
-        row: dict[str, Any] = ray.get(reference)
-        yield row
+    try:
+        for reference in references:
+            row: dict[str, Any] = ray.get(reference)
+            yield row
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        reason = str(cause).strip().splitlines()[0]
+        raise RunError(
+            f"the retraining broke on the cluster: {reason}; --resume retries"
+        ) from error

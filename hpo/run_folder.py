@@ -27,6 +27,10 @@ class RunFolder:
         return self.path / "search.yaml"
 
     @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    @property
     def best(self) -> Path:
         return self.path / "best"
 

@@ -39,5 +39,6 @@ class StudyScheduler(FIFOScheduler):
 def _last_error(text: str) -> TrialError:
     """From Ray's error file: one block a failure, headed 'Failure # ...'."""
     message = text.rpartition("Failure # ")[2].partition("\n")[2].strip()
-    first_line = message.splitlines()[0] if message else "no reason was given"
-    return TrialError("WorkerLost", first_line, message)
+    lines = message.splitlines() or ["no reason was given"]
+    # A traceback of a worker's own ends with what matters; Ray's words begin with it.
+    return TrialError("WorkerLost", lines[-1] if "ray::" in lines[0] else lines[0], message)

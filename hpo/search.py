@@ -1,25 +1,19 @@
-"""run_search: study, decisions, Ray Tune, retraining and delivery put together."""
+"""run_search: from a search file's config to a delivered model."""
 
-import contextlib
-import logging
-import os
-import signal
-import tempfile
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hpo.cluster import TrialResources, cluster_totals, connected, trial_resources
+from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.config import SearchConfig, differences
-from hpo.decisions import Decisions
 from hpo.deliver import deliver
-from hpo.errors import RunError, RunInterrupted, StudyError
+from hpo.errors import RunError, StudyError
 from hpo.progress import SearchObserver
 from hpo.report import write_report
 from hpo.retrain import retrain_config, retrain_epochs, retrain_epochs_on_cluster
 from hpo.run_folder import RunFolder
-from hpo.search_space import Params, apply_params, default_params
+from hpo.search_space import default_params
 from hpo.study import (
     SearchStudy,
     TrialSummary,
@@ -27,19 +21,17 @@ from hpo.study import (
     with_absolute_path,
     without_password,
 )
+from hpo.tuning import run_trials
 from sgformer.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hpo.searcher import StudySearcher
-    from sgformer.decoded_images import ImageData
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A finished run: its folder, the winning trial, and all trials."""
+    """A finished run: its folder, the best trial, the trial that best/ is of, and all trials."""
 
     run: RunFolder
     winner: TrialSummary
+    delivered: int
     trials: tuple[TrialSummary, ...]
 
 
@@ -58,193 +50,158 @@ def run_search(
         config: What to search.
         run: Where to; must be reachable under the same path from every node of a cluster.
         observer: Hears of every event.
-        storage: Optuna storage URL; None: a SQLite file in the run folder.
+        storage: Optuna storage URL; None: the run's own, a SQLite file in its folder if new.
         ray_address: HOST:PORT of a cluster; None: a Ray of its own on this machine.
         resume: Continue the run if it exists.
 
     Raises:
-        InputError: Something the user gave is wrong; nothing was started.
+        InputError: Something the user gave is wrong; no trial was started, no study made.
         RunError: The search failed, or was interrupted.
     """
-    from sgformer.decoded_images import load_image_data
-
     run.make()
     with run.locked():
-        study = open_study(config, run, storage, resume=resume)
-        _tell_earlier_trials(study, observer)
-        if run.is_complete and not _is_unfinished(study, config):
-            return _result(study, run)
-        observer.phase("decoding images")
-        data = load_image_data(config.train.data, observer.step)
-        if data.unreadable:
-            names = ", ".join(str(path) for path in data.unreadable[:10])
-            observer.note(f"{len(data.unreadable)} unreadable images are passed over: {names}")
-        if _is_unfinished(study, config):
-            observer.phase("starting Ray")
+        config = check_continuation(config, run, storage, resume=resume)
+        study = find_study(config, run, storage, resume=resume)
+        if study is not None:
+            _tell_earlier_trials(study, observer)
+            if run.is_complete and not _is_unfinished(study, config):
+                return _result(study, run)
+        images = _decode(config, observer)
+        if study is not None:
+            _refuse_other_images(study, images)
+        if ray_address or study is None or _is_unfinished(study, config):
+            observer.phase("starting Ray" if ray_address is None else "connecting to Ray")
             with connected(ray_address):
-                resources = trial_resources(config.resources, *cluster_totals())
-                run_trials(config, run, study, resources, observer)
+                resources = trial_resources(config.resources, cluster_nodes())
+                study = study or create_study(config, run, storage, images)
+                run.save_config(config)
+                if _is_unfinished(study, config):
+                    run_trials(config, run, study, resources, observer)
                 if ray_address:
-                    _retrain(config, run, study, data, observer, resources)
+                    _retrain_winner(config, run, study, observer, resources)
         if not ray_address:
-            _retrain(config, run, study, data, observer, None)
+            _retrain_winner(config, run, study, observer, None)
         observer.phase("writing the report")
         write_report(run, config, study)
         return _result(study, run)
 
 
-def open_study(
+def check_continuation(
     config: SearchConfig, run: RunFolder, storage: str | None, *, resume: bool
-) -> SearchStudy:
-    """The run's study, new or continued; search.yaml is written.
+) -> SearchConfig:
+    """The config with the storage that the run has, or will have; nothing is written.
 
     Raises:
-        StudyError: The name is taken and `resume` is not set, or the storage is unusable.
-        ConfigError: A resumed search differs in what would make trials incomparable.
+        StudyError: The name is taken and `resume` is not set.
+        ConfigError: A resumed search differs in what would make its trials incomparable.
     """
-    url = run.storage_url(config, storage)
     if storage:
-        kept = without_password(with_absolute_path(storage))
-        study_config = config.study.model_copy(update={"storage": kept})
-        config = config.model_copy(update={"study": study_config})
-    known = run.search_file.exists()
-    if known and not resume:
+        config = _with_storage(config, without_password(with_absolute_path(storage)))
+    if not run.search_file.exists():
+        return config
+    if not resume:
         raise StudyError(
             f"study {config.study.name!r} exists already: {run.path}; continue it with --resume, "
             "or choose another --study-name"
         )
-    if known and (changed := differences(run.load_config(), config)):
-        raise ConfigError(
-            "a resumed search cannot change what its trials have in common; changed since "
-            f"{run.search_file} was written:\n" + "\n".join(f"  {line}" for line in changed)
-        )
-    study = None
-    if resume and storage_exists(url):
-        with contextlib.suppress(StudyError):
-            study = SearchStudy.open(url, config.study, config.space)
+    known = run.load_config()
+    if config.study.storage is None:
+        config = _with_storage(config, known.study.storage)
+    _refuse_differences(known, config, str(run.search_file))
+    return config
+
+
+def find_study(
+    config: SearchConfig, run: RunFolder, storage: str | None, *, resume: bool
+) -> SearchStudy | None:
+    """The run's study if it exists.
+
+    Raises:
+        StudyError: It exists and `resume` is not set, or the storage cannot be used.
+        ConfigError: It was made by a search that differs, or over other images.
+    """
+    url = run.storage_url(config, storage)
+    if not storage_exists(url):
+        return None
+    study = SearchStudy.find(url, config.study, config.space)
     if study is None:
-        default = default_params(config.train, config.space)
-        study = SearchStudy.create(url, config.study, config.space, default)
-    run.save_config(config)
+        return None
+    if not resume:
+        raise StudyError(
+            f"study {config.study.name!r} exists already in {without_password(url)}: continue it "
+            "with --resume, or choose another --study-name"
+        )
+    if study.search_config is not None:
+        known = SearchConfig.model_validate(study.search_config)
+        _refuse_differences(known, config, f"study {config.study.name!r}")
+    study.enqueue_first_trials(default_params(config.train, config.space))
     return study
 
 
-def run_trials(
-    config: SearchConfig,
-    run: RunFolder,
-    study: SearchStudy,
-    resources: TrialResources,
-    observer: SearchObserver,
-) -> None:
-    """Runs trials on the connected Ray until the study has them all.
+def create_study(
+    config: SearchConfig, run: RunFolder, storage: str | None, images: dict[str, Any]
+) -> SearchStudy:
+    """A new study for the run.
 
     Raises:
-        RunInterrupted: A signal came; what ran is continued on a resume.
-        RunError: The first trials all failed alike, or the search itself did.
+        StudyError: The folder holds checkpoints of trials that no study knows.
     """
-    # Ray Tune reads these when it is imported or started.
-    os.environ |= {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_MAX_PENDING_TRIALS_PG": str(resources.num_slots),
-        "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-        "RAY_AIR_NEW_OUTPUT": "0",
-    }
-    from ray import tune
-
-    from hpo.scheduler import StudyScheduler
-    from hpo.searcher import StudySearcher
-    from hpo.trial import TrialTrainable
-
-    def trial_config(number: int, params: Params) -> dict[str, Any]:
-        train = apply_params(config.train, params, f"trial {number}")
-        if resources.gpus == 0:
-            # Ray may leave GPUs visible to a process that was given none.
-            train = train.model_copy(update={"device": "cpu"})
-        return {
-            "number": number,
-            "train": train.model_dump_json(),
-            "run_dir": str(run.path.absolute()),
-            "num_threads": resources.cpus,
-        }
-
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    observer.phase(f"starting {resources.num_slots} workers")
-    decisions = Decisions(config, study, resources.num_slots, observer)
-    searcher = StudySearcher(decisions, trial_config)
-    with (
-        tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
-        _stopping_on_signals() as stop,
-    ):
-        tuner = tune.Tuner(
-            tune.with_resources(TrialTrainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
-            tune_config=tune.TuneConfig(
-                num_samples=-1,
-                search_alg=searcher,
-                scheduler=StudyScheduler(decisions, searcher),
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.config["number"]),
-            ),
-            run_config=tune.RunConfig(
-                name=config.study.name,
-                storage_path=scratch,
-                stop=_stopper(searcher, decisions, stop),
-                # Trials keep their own checkpoints, in the run folder.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=config.study.max_retries),
-                verbose=0,
-            ),
+    if run.trials.is_dir() and any(run.trials.iterdir()):
+        raise StudyError(
+            f"{run.trials} holds checkpoints of a study that is gone; move them away, or choose "
+            "another --study-name"
         )
-        tuner.fit()
-    if searcher.failure is not None:
-        raise RunError(f"the search failed: {searcher.failure}") from searcher.failure
-    if decisions.broken:
-        raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
-    if stop():
-        raise RunInterrupted(
-            f"interrupted; continue with --resume (study {config.study.name!r}, {run.path})"
+    study = SearchStudy.create(run.storage_url(config, storage), config.study, config.space)
+    study.search_config = config.model_dump(mode="json")
+    study.images = images
+    study.enqueue_first_trials(default_params(config.train, config.space))
+    return study
+
+
+def _with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
+    study = config.study.model_copy(update={"storage": storage})
+    return config.model_copy(update={"study": study})
+
+
+def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -> None:
+    changed = differences(known, config)
+    if changed:
+        raise ConfigError(
+            "a resumed search cannot change what its trials have in common; changed since "
+            f"{where} was written:\n" + "\n".join(f"  {line}" for line in changed)
         )
 
 
-def _stopper(searcher: "StudySearcher", decisions: Decisions, stop: Callable[[], bool]) -> Any:
-    from ray.tune import Stopper
-
-    class StopEarly(Stopper):
-        """Ends the whole search on a signal, or when going on makes no sense."""
-
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return stop() or searcher.failure is not None or decisions.broken is not None
-
-    return StopEarly()
+def _refuse_other_images(study: SearchStudy, images: dict[str, Any]) -> None:
+    """The folder may have moved; what is in it may not have changed."""
+    if study.images not in (None, images):
+        raise StudyError(
+            f"the study was made over other images: {study.images}, now {images} "
+            "(--data-dir); choose another --study-name"
+        )
 
 
-@contextlib.contextmanager
-def _stopping_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM came; a second one kills."""
-    received: list[int] = []
-    previous: dict[int, Any] = {}
+def _decode(config: SearchConfig, observer: SearchObserver) -> dict[str, Any]:
+    """Fills this machine's cache; gives back classes and numbers of images.
 
-    def receive(number: int, _frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
+    Raises:
+        DataError: Too many images cannot be read.
+    """
+    from sgformer.decoded_images import load_image_data
 
-    for name in (signal.SIGINT, signal.SIGTERM):
-        previous[name] = signal.signal(name, receive)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    observer.phase("decoding images")
+    data = load_image_data(config.train.data, observer.step)
+    if data.unreadable:
+        names = ", ".join(str(path) for path in data.unreadable[:10])
+        observer.note(f"{len(data.unreadable)} unreadable images are passed over: {names}")
+    counts = {name: len(samples) for name, samples in data.splits.items()}
+    return {"classes": list(data.classes), **counts}
 
 
-def _retrain(
+def _retrain_winner(
     config: SearchConfig,
     run: RunFolder,
     study: SearchStudy,
-    data: "ImageData",
     observer: SearchObserver,
     resources: TrialResources | None,
 ) -> None:
@@ -253,24 +210,25 @@ def _retrain(
     if winner is None:
         raise RunError(
             f"no trial of study {config.study.name!r} ran to its end, so there is no winner; see "
-            f"`status {run.path}`"
+            f"`status {run.path}`; to begin anew, choose another --study-name"
         )
-    delivered = run.delivered_fingerprint()
-    if delivered != retrain_config(config, winner.params).fingerprint():
-        retrain_and_deliver(config, run, winner, data, observer, resources)
+    if run.delivered_fingerprint() != retrain_config(config, winner.params).fingerprint():
+        retrain_and_deliver(config, run, study, winner, observer, resources)
 
 
 def retrain_and_deliver(
     config: SearchConfig,
     run: RunFolder,
+    study: SearchStudy,
     trial: TrialSummary,
-    data: "ImageData",
     observer: SearchObserver,
     resources: TrialResources | None = None,
 ) -> None:
-    """Trains a trial's configuration at full length and puts it into best/."""
-    import shutil
+    """Trains a trial's configuration at full length and puts its best epoch into best/.
 
+    Raises:
+        RunError: Not one epoch of it gave a model.
+    """
     train = retrain_config(config, trial.params)
     observer.phase(f"retraining trial {trial.number}")
     folder = run.retraining / f"{trial.number}-{train.fingerprint()}"
@@ -280,8 +238,16 @@ def retrain_and_deliver(
         rows = retrain_epochs_on_cluster(train, folder, resources)
     for row in rows:
         observer.retrain_epoch(row, train.max_epochs)
+        if row["val_loss"] != row["val_loss"]:
+            observer.note(f"the retraining diverged in epoch {row['epoch']}")
+    if not (folder / "best.safetensors").exists():
+        raise RunError(
+            f"the retraining of trial {trial.number} diverged in its first epoch; retrain another "
+            f"with `retrain {run.path} --trial N`"
+        )
     observer.phase("exporting to ONNX and checking it")
-    deliver(run, folder / "best.safetensors", data)
+    deliver(run, folder / "best.safetensors")
+    study.delivered_trial = trial.number
     shutil.rmtree(run.retraining)
 
 
@@ -303,4 +269,7 @@ def _result(study: SearchStudy, run: RunFolder) -> SearchResult:
     winner = study.best_trial()
     if winner is None:
         raise RunError(f"study of {run.path} has no complete trial")
-    return SearchResult(run, winner, study.trials())
+    delivered = study.delivered_trial
+    return SearchResult(
+        run, winner, winner.number if delivered is None else delivered, study.trials()
+    )

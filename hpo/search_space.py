@@ -5,16 +5,24 @@ search file, in Optuna, in Ray and in the report.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from optuna.trial import Trial
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sgformer.config import FrozenConfig, TrainConfig, fields_at, nearest_known, validate
 from sgformer.errors import ConfigError
 
-Value = bool | int | float | str | None
+
+def _number_from_yaml(value: Any) -> Any:
+    """YAML reads 1e-3 as text."""
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value)
+    return float(value) if is_number else value
+
+
+Value = Annotated[bool | int | float | str | None, BeforeValidator(_number_from_yaml)]
 Params = dict[str, Value]
 
 
@@ -198,6 +206,20 @@ def counts(parameter: Parameter, params: Mapping[str, Value]) -> bool:
     return all(params.get(path) in values for path, values in parameter.when.items())
 
 
+# Searching these would compare trials by different measures, or means nothing.
+UNSEARCHABLE: Final = (
+    "data.data_dir",
+    "data.val_fraction",
+    "data.val_seed",
+    "data.cache_dir",
+    "data.cache_bytes",
+    "data.num_workers",
+    "early_stopping.metric",
+    "device",
+    "seed",
+)
+
+
 def _value_at(base: TrainConfig, path: str) -> Any:
     value: Any = base
     for part in path.split("."):
@@ -206,6 +228,10 @@ def _value_at(base: TrainConfig, path: str) -> Any:
 
 
 def _check_path(path: str, source: str) -> None:
+    if path in UNSEARCHABLE:
+        raise ConfigError(
+            f"space.{path}: cannot be searched; set train.{path} for all trials ({source})"
+        )
     parts = path.split(".")
     siblings = fields_at(TrainConfig, parts[:-1])
     if parts[-1] not in siblings:

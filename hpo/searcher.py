@@ -29,11 +29,10 @@ class StudySearcher(Searcher):
         self._numbers: dict[str, int] = {}
         self.last_errors: dict[int, TrialError] = {}
         self.failure: Exception | None = None
-        self.stopping = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         try:
-            if self.stopping or self.failure or self._decisions.finished:
+            if self.failure or self._decisions.finished:
                 return Searcher.FINISHED
             proposal = self._decisions.next_trial()
             if proposal is None:
@@ -41,7 +40,7 @@ class StudySearcher(Searcher):
             config: dict[str, Any] = self._trial_config(proposal.number, proposal.params)
             self._numbers[trial_id] = proposal.number
         except Exception as error:  # noqa: BLE001
-            self._keep(error)
+            self.keep(error)
             return Searcher.FINISHED
         else:
             return config
@@ -57,12 +56,10 @@ class StudySearcher(Searcher):
             else:
                 self._decisions.on_end(result[REPORT])
         except Exception as error_in_hook:  # noqa: BLE001
-            self._keep(error_in_hook)
+            self.keep(error_in_hook)
 
     def keep(self, error: Exception) -> None:
-        self._keep(error)
-
-    def _keep(self, error: Exception) -> None:
+        """Remembers the first exception of a hook."""
         logger.debug("a hook of the search failed", exc_info=error)
         self.failure = self.failure or error
 

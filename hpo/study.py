@@ -1,6 +1,7 @@
 """The Optuna study, the search's only memory. No other module touches Optuna's storage."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,29 +66,38 @@ class SearchStudy:
         self._num_reported: dict[int, int] = {}
 
     @classmethod
-    def create(cls, url: str, config: StudyConfig, space: Space, default: Params) -> Self:
-        """A new study whose first trial will be the default configuration.
+    def create(cls, url: str, config: StudyConfig, space: Space) -> Self:
+        """A new, empty study.
 
         Raises:
             StudyError: The storage cannot be used, or has a study of this name.
         """
-        storage = open_storage(url)
         try:
             study = optuna.create_study(
-                storage=storage,
+                storage=open_storage(url),
                 study_name=config.name,
                 direction=config.direction,
                 pruner=optuna.pruners.NopPruner(),
             )
         except optuna.exceptions.DuplicatedStudyError:
             raise StudyError(
-                f"study {config.name!r} exists already in {without_password(url)}: continue it "
-                "with --resume, or choose another --study-name"
+                f"study {config.name!r} exists already in {without_password(url)}"
             ) from None
         with _experimental():
             study.set_metric_names([config.metric])
-        for params in (default, *config.enqueue):
-            study.enqueue_trial(params, skip_if_exists=True)
+        return cls(study, config, space)
+
+    @classmethod
+    def find(cls, url: str, config: StudyConfig, space: Space) -> Self | None:
+        """The existing study, None if there is none of this name.
+
+        Raises:
+            StudyError: The storage cannot be used.
+        """
+        try:
+            study = optuna.load_study(storage=open_storage(url), study_name=config.name)
+        except KeyError:
+            return None
         return cls(study, config, space)
 
     @classmethod
@@ -97,11 +107,18 @@ class SearchStudy:
         Raises:
             StudyError: The storage cannot be used, or has no study of this name.
         """
-        try:
-            study = optuna.load_study(storage=open_storage(url), study_name=config.name)
-        except KeyError:
-            raise StudyError(f"no study {config.name!r} in {without_password(url)}") from None
-        return cls(study, config, space)
+        study = cls.find(url, config, space)
+        if study is None:
+            raise StudyError(f"no study {config.name!r} in {without_password(url)}")
+        return study
+
+    def enqueue_first_trials(self, default: Params) -> None:
+        """Has the default configuration tried first, then those of the config's `enqueue`.
+
+        May be called again: what was tried or waits already is not added twice.
+        """
+        for params in (default, *self._config.enqueue):
+            self._study.enqueue_trial(params, skip_if_exists=True)
 
     def ask(self) -> Proposal:
         """A new trial, running from now on.
@@ -122,11 +139,15 @@ class SearchStudy:
         """Trials left RUNNING by an earlier run, taken up again under their own numbers."""
         proposals = []
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            # A new Trial would ask the sampler again; this one keeps number and params.
-            self._trials[frozen.number] = Trial(self._study, frozen._trial_id)
+            # A Trial made from its id keeps number and params. Those that a crash inside `ask`
+            # kept from being sampled are sampled now.
+            self._study.sampler = create_sampler(self._config, frozen.number)
+            trial = Trial(self._study, frozen._trial_id)
+            params = suggest_params(trial, self._space)
             reported = max(frozen.intermediate_values, default=0)
+            self._trials[frozen.number] = trial
             self._num_reported[frozen.number] = reported
-            proposals.append(Proposal(frozen.number, dict(frozen.params), reported))
+            proposals.append(Proposal(frozen.number, params, reported))
         return tuple(proposals)
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
@@ -158,8 +179,35 @@ class SearchStudy:
         """The COMPLETE trial with the best value; None if there is none."""
         return pick_best(self.trials(), maximise=self._config.direction == "maximize")
 
-    def set_attribute(self, name: str, value: Any) -> None:
-        self._study.set_user_attr(name, value)
+    @property
+    def search_config(self) -> dict[str, Any] | None:
+        """The config of the search that made the study, as plain values."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("search_config")
+        return values
+
+    @search_config.setter
+    def search_config(self, values: dict[str, Any]) -> None:
+        self._study.set_user_attr("search_config", values)
+
+    @property
+    def images(self) -> dict[str, Any] | None:
+        """Classes and numbers of images that the study was made over."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("images")
+        return values
+
+    @images.setter
+    def images(self, values: dict[str, Any]) -> None:
+        self._study.set_user_attr("images", values)
+
+    @property
+    def delivered_trial(self) -> int | None:
+        """The trial whose configuration the run's best/ was trained with."""
+        number: int | None = self._study.user_attrs.get("delivered_trial")
+        return number
+
+    @delivered_trial.setter
+    def delivered_trial(self, number: int) -> None:
+        self._study.set_user_attr("delivered_trial", number)
 
     @property
     def id(self) -> int:
@@ -211,6 +259,7 @@ def open_storage(url: str) -> BaseStorage:
     Raises:
         StudyError: The URL is none, its driver is not installed, or nobody answers there.
     """
+    check_storage_url(url)
     try:
         if url.startswith(JOURNAL_PREFIX):
             path = Path(url.removeprefix(JOURNAL_PREFIX))
@@ -218,9 +267,7 @@ def open_storage(url: str) -> BaseStorage:
         if url.startswith("sqlite"):
             return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except sqlalchemy.exc.ArgumentError:
-        raise _not_a_url(url) from None
-    except (ImportError, OSError, sqlalchemy.exc.SQLAlchemyError) as error:
+    except (ImportError, OSError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StudyError(
             f"cannot use storage {without_password(url)}: {reason} (--storage)"
@@ -233,15 +280,12 @@ def check_storage_url(url: str) -> None:
         return
     try:
         sqlalchemy.make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        raise _not_a_url(url) from None
-
-
-def _not_a_url(url: str) -> StudyError:
-    return StudyError(
-        f"not a storage URL: {url!r}; expected for example sqlite:///study.db, "
-        "postgresql+psycopg://user@host/database, or journal:PATH (--storage)"
-    )
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise StudyError(
+            f"not a storage URL: {without_password(url)!r}; expected for example "
+            "sqlite:///study.db, postgresql+psycopg://user@host/database, or journal:PATH "
+            "(--storage)"
+        ) from None
 
 
 def storage_exists(url: str) -> bool:
@@ -258,11 +302,10 @@ def without_password(url: str) -> str:
         return url
     try:
         parsed = sqlalchemy.make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        return url
-    if parsed.password is None:
-        return url
-    return parsed._replace(password=None).render_as_string(hide_password=False)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return re.sub(r":[^:@/]+@", ":***@", url)
+    parsed = parsed.difference_update_query(["password"])._replace(password=None)
+    return parsed.render_as_string(hide_password=False)
 
 
 def with_absolute_path(url: str) -> str:

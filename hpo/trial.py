@@ -4,6 +4,7 @@ Importing this is cheap; torch comes with the first trial of a worker, which the
 """
 
 import socket
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from hpo.errors import RunError
 from hpo.trial_report import TrialError, TrialReport
+from sgformer import __version__
 from sgformer.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -47,8 +50,10 @@ class TrialTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             report = self._next_report()
-        except Exception as error:  # noqa: BLE001  the border: a trial's failure is data
+        except Exception as error:
             self._trainer = None
+            if _is_of_the_process(error):
+                raise  # Ray replaces the process and tries again
             failure = TrialError(type(error).__name__, str(error), traceback.format_exc())
             report = TrialReport(
                 self._number, (), "failed", {"hostname": socket.gethostname()}, failure
@@ -63,6 +68,8 @@ class TrialTrainable(tune.Trainable):
         self._trainer = None
         self._epochs: Iterator[EpochMetrics] = iter(())
         self._num_told = 0
+        if "torch" in sys.modules:
+            sys.modules["torch"].cuda.empty_cache()  # a GPU may be shared with another trial
 
     def _next_report(self) -> TrialReport:
         from sgformer.checkpoint import save_progress
@@ -85,6 +92,11 @@ class TrialTrainable(tune.Trainable):
         from sgformer.decoded_images import load_image_data
         from sgformer.trainer import Trainer
 
+        if not self._folder.parent.parent.is_dir():
+            raise RunError(
+                f"the run folder {self._folder.parent.parent} is not there on "
+                f"{socket.gethostname()}: it must be shared by all nodes (--output-dir)"
+            )
         torch.set_num_threads(self._num_threads)
         data = self._config.data
         if data not in self._data:
@@ -101,8 +113,18 @@ class TrialTrainable(tune.Trainable):
             "hostname": socket.gethostname(),
             "device": str(trainer.device),
             "seed": self._config.seed,
+            "code_version": __version__,
             "seconds": sum(metrics.seconds for metrics in trainer.history),
             "images_per_second": last.images_per_second,
             "best_epoch": trainer.early_stopping.best_epoch,
             "checkpoint": str(self._folder / "best.safetensors"),
         }
+
+
+def _is_of_the_process(error: Exception) -> bool:
+    """Whether the process is of no more use: a CUDA error other than out of memory stays."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError) and not isinstance(
+        error, torch.OutOfMemoryError
+    )

@@ -156,7 +156,10 @@ class TrainConfig(FrozenConfig):
         return self.early_stopping.metric or "val_top1"
 
     def fingerprint(self) -> str:
-        """A hash of all that changes the result: not where the data lie or how they are read."""
+        """A hash of what is trained, not of where the data lie or what they are read with.
+
+        More workers draw other augmentations from the same seed, yet train the same thing.
+        """
         values = self.model_dump(mode="json", exclude={"device"})
         for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
             del values["data"][name]
@@ -215,13 +218,16 @@ _UNION_TAGS = ("float", "int", "categorical", "function-after", "function-before
 
 def fields_at(model: type[BaseModel], path: typing.Sequence[str]) -> tuple[str, ...]:
     """Names of the settings below a path; empty where the path leads to no section."""
+    sections: tuple[type[BaseModel], ...] = (model,)
+    is_mapping = False
     for part in path:
-        field = model.model_fields.get(part)
-        below = _sections(field.annotation) if field else ()
-        if not below:
-            return ()
-        model = below[0]
-    return tuple(model.model_fields)
+        if is_mapping:  # a key of the user's own, such as a searched parameter's name
+            is_mapping = False
+            continue
+        fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+        sections = tuple(below for field in fields for below in _sections(field.annotation))
+        is_mapping = any(typing.get_origin(field.annotation) is dict for field in fields)
+    return tuple(dict.fromkeys(name for section in sections for name in section.model_fields))
 
 
 def _sections(annotation: Any) -> tuple[type[BaseModel], ...]:

@@ -31,6 +31,8 @@ def create_loader(
     batch_size: int,
     num_workers: int = 0,
     shuffle_seed: int | None = None,
+    *,
+    pin_memory: bool = False,
 ) -> DataLoader[tuple[torch.Tensor, int]]:
     """Batches in order; with a seed, shuffled and without a last partial batch."""
     shuffle = shuffle_seed is not None
@@ -44,5 +46,5 @@ def create_loader(
         generator=generator,
         num_workers=num_workers,
         drop_last=shuffle and len(dataset) > batch_size,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
     )

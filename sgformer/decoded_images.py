@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +28,10 @@ MAX_UNREADABLE_SHARE: Final = 0.01
 
 def decode_image(path: Path, shorter_side: int) -> RgbImage | None:
     """The image upright in RGB, its shorter side resized; None if it cannot be read."""
-    data = np.fromfile(path, dtype=np.uint8)
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError:
+        return None
     if data.size == 0 or _is_cut_jpeg(data):
         return None
     try:
@@ -68,9 +70,12 @@ class DecodedImages:
         self.paths = tuple(paths)
         self.shorter_side = config.decoded_pixels
         folder = _cache_folder(root, paths, config)
-        with filelock.FileLock(folder.with_suffix(".lock")):
-            if not folder.is_dir():
-                _build_cache(folder, paths, config, progress)
+        try:
+            with filelock.FileLock(folder.with_suffix(".lock")):
+                if not folder.is_dir():
+                    _build_cache(folder, paths, config, progress)
+        except OSError as error:
+            raise _unwritable(error) from None
         with np.load(folder / "index.npz", allow_pickle=False) as index:
             self._offsets, self._shapes = index["offsets"], index["shapes"]
         pixels = folder / "pixels.bin"
@@ -99,15 +104,21 @@ def _cache_folder(root: Path, paths: Sequence[Path], config: DataConfig) -> Path
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
-            f"cannot write the cache of decoded images: {error} (train.data.cache_dir)"
-        ) from None
+        raise _unwritable(error) from None
     key = hashlib.sha256(f"{CACHE_FORMAT} {config.decoded_pixels} {config.cache_bytes}".encode())
     key.update(str(root.resolve()).encode())
     for path in paths:
-        stat = path.stat()
-        key.update(f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = path.stat()
+            state = f"{stat.st_size}\0{stat.st_mtime_ns}"
+        except OSError:  # a link to nowhere: unreadable, as decoding will find
+            state = "-"
+        key.update(f"{path.relative_to(root)}\0{state}\n".encode())
     return cache / key.hexdigest()[:32]
+
+
+def _unwritable(error: OSError) -> DataError:
+    return DataError(f"cannot write the cache of decoded images: {error} (train.data.cache_dir)")
 
 
 def _build_cache(
@@ -119,7 +130,9 @@ def _build_cache(
         limit = shutil.disk_usage(folder.parent).free // 2
     offsets = np.full(len(paths), UNREADABLE, dtype=np.int64)
     shapes = np.zeros((len(paths), 2), dtype=np.int32)
-    temporary = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
+    temporary = folder.with_suffix(".building")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir()
     try:
         with (temporary / "pixels.bin").open("wb") as file:
             for i, image in enumerate(_decode_all(paths, config.decoded_pixels)):

@@ -107,7 +107,9 @@ def _list_images(folder: Path, classes: tuple[str, ...]) -> LabelledImages:
     labels: list[int] = []
     for label, name in enumerate(classes):
         images = sorted(
-            path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES
+            path
+            for path in (folder / name).rglob("*")
+            if path.suffix.lower() in SUFFIXES and not path.is_dir()
         )
         if not images:
             raise DataError(

@@ -112,11 +112,10 @@ def prove_export(
     classifier = OnnxClassifier(path)
     proto = onnx.load(path, load_external_data=False)
     dataset = ImageDataset(data, "val", eval_transform(config.data))
-    loader = create_loader(dataset, BATCH_SIZES[-1])
-    batches = [(images.numpy(), np.asarray(labels)) for images, labels in loader]
-    images = np.concatenate([b for b, _ in batches[: NUM_PARITY_IMAGES // BATCH_SIZES[-1]]])
-    logits = classifier.logits_of(images for images, _ in batches)
-    labels = np.concatenate([labels for _, labels in batches])
+    loader = create_loader(dataset, NUM_PARITY_IMAGES, config.data.num_workers)
+    images = next(iter(loader))[0].numpy()
+    logits = classifier.logits_of(images.numpy() for images, _ in loader)
+    labels = np.array([label for _, label in data.samples("val")])
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     return ExportReport(
         bytes=path.stat().st_size,

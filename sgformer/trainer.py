@@ -168,6 +168,7 @@ class Trainer:
             config.optimizer.batch_size,
             config.data.num_workers,
             shuffle_seed=seed,
+            pin_memory=self.device.type == "cuda",
         )
         self.model.train()
         losses: list[torch.Tensor] = []
@@ -200,7 +201,12 @@ class Trainer:
     def _predict(self, split: str) -> tuple[Any, Any]:
         config = self.config
         dataset = ImageDataset(self.data, split, eval_transform(config.data))
-        loader = create_loader(dataset, config.optimizer.batch_size, config.data.num_workers)
+        loader = create_loader(
+            dataset,
+            config.optimizer.batch_size,
+            config.data.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
         return predict_logits(self.model, loader, self.device)
 
 

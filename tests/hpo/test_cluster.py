@@ -4,39 +4,49 @@ import time
 
 import pytest
 
-from hpo.cluster import TrialResources, check_address, trial_resources
+from hpo.cluster import Node, TrialResources, check_address, trial_resources
 from hpo.config import ResourcesConfig
 from hpo.errors import ClusterError
 
+HEAD, GPU_NODE = Node(64, 0), Node(8, 2)
+
 
 @pytest.mark.parametrize(
-    ("config", "cpus", "gpus", "expected"),
+    ("config", "nodes", "expected"),
     [
-        ({}, 4, 0, TrialResources(1, 0.0, 4)),
-        ({}, 16, 2, TrialResources(8, 1.0, 2)),
-        ({"gpus_per_trial": 0}, 16, 2, TrialResources(1, 0.0, 16)),
-        ({"gpus_per_trial": 0.5}, 16, 2, TrialResources(4, 0.5, 4)),
-        ({"cpus_per_trial": 3}, 8, 0, TrialResources(3, 0.0, 2)),
-        ({"max_concurrent_trials": 2}, 8, 0, TrialResources(1, 0.0, 2)),
-        ({"max_concurrent_trials": 99}, 8, 0, TrialResources(1, 0.0, 8)),
+        ({}, [Node(4, 0)], TrialResources(1, 0.0, 4)),
+        ({}, [Node(16, 2)], TrialResources(8, 1.0, 2)),
+        ({}, [HEAD, GPU_NODE, GPU_NODE], TrialResources(4, 1.0, 4)),
+        ({"gpus_per_trial": 0}, [Node(16, 2)], TrialResources(1, 0.0, 16)),
+        ({"gpus_per_trial": 0.5}, [Node(16, 2)], TrialResources(4, 0.5, 4)),
+        ({"gpus_per_trial": 0.3}, [Node(16, 2)], TrialResources(2, 0.3, 6)),
+        ({"cpus_per_trial": 3}, [Node(8, 0), Node(4, 0)], TrialResources(3, 0.0, 3)),
+        ({"max_concurrent_trials": 2}, [Node(8, 0)], TrialResources(1, 0.0, 2)),
+        ({"max_concurrent_trials": 99}, [Node(8, 0)], TrialResources(1, 0.0, 8)),
     ],
 )
-def test_a_trial_takes_its_share(
-    config: dict, cpus: int, gpus: int, expected: TrialResources
+def test_a_trial_takes_its_share_of_one_node(
+    config: dict, nodes: list[Node], expected: TrialResources
 ) -> None:
-    assert trial_resources(ResourcesConfig.model_validate(config), cpus, gpus) == expected
+    assert trial_resources(ResourcesConfig.model_validate(config), nodes) == expected
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("config", "nodes", "message"),
     [
-        ({"gpus_per_trial": 1}, "gpus_per_trial: a trial asks for 1 GPU and there are 0"),
-        ({"cpus_per_trial": 99}, "cpus_per_trial: a trial asks for 99 CPUs and there are 4"),
+        (
+            {"gpus_per_trial": 1},
+            [Node(4, 0)],
+            r"for 1 CPU and 1 GPU, .* have 4 CPU and 0 GPU",
+        ),
+        ({"cpus_per_trial": 99}, [Node(4, 0)], "asks for 99 CPU and 0 GPU"),
+        ({"cpus_per_trial": 8, "gpus_per_trial": 1}, [Node(4, 1)] * 8, "no node can hold a trial"),
+        ({}, [], "no node can hold a trial"),
     ],
 )
-def test_what_is_not_there_is_refused(config: dict, message: str) -> None:
+def test_what_no_node_can_hold_is_refused(config: dict, nodes: list[Node], message: str) -> None:
     with pytest.raises(ClusterError, match=message):
-        trial_resources(ResourcesConfig.model_validate(config), 4, 0)
+        trial_resources(ResourcesConfig.model_validate(config), nodes)
 
 
 def free_port() -> int:

@@ -6,20 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from studies import create_study
 
 from hpo.config import load_search_config
 from hpo.dashboard import make_dashboard
 from hpo.errors import StudyError
-from hpo.search_space import default_params
 from hpo.study import SearchStudy
 
 
 @pytest.fixture
 def study(search_file: Path, tmp_path: Path) -> SearchStudy:
     config, _ = load_search_config(search_file)
-    default = default_params(config.train, config.space)
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    study = SearchStudy.create(url, config.study, config.space, default)
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     study.report(study.ask().number, {1: 0.5})
     return study
 

@@ -3,10 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies import create_study
 
 from hpo.config import SearchConfig, load_search_config
 from hpo.decisions import Decisions
-from hpo.search_space import default_params
 from hpo.study import SearchStudy
 from hpo.trial_report import TrialError, TrialReport
 
@@ -31,9 +31,7 @@ def config(search_file: Path) -> SearchConfig:
 
 @pytest.fixture
 def study(config: SearchConfig, tmp_path: Path) -> SearchStudy:
-    default = default_params(config.train, config.space)
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    return SearchStudy.create(url, config.study, config.space, default)
+    return create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
 
 
 @pytest.fixture
@@ -165,9 +163,12 @@ def test_a_new_search_over_the_study_continues_it(
     again = Decisions(config, SearchStudy.open(url, config.study, config.space), 2, watcher)
     assert [start(again), start(again)] == [running, 2]
     assert [event[2] for event in watcher.named("trial_started")] == [1, 0]
-    assert not again.on_report(report(2, {1: 0.2}))  # against the restored rung
-    again.on_end(report(running, {2: 0.7}, "completed"))
-    assert study.trials()[running].curve == {1: 0.6, 2: 0.7}
+    assert again.on_report(report(2, {1: 0.55}))
+    assert again.on_report(report(running, {1: 0.6, 2: 0.7}))  # judged at rung 1 now
+    again.on_end(report(2, {}))
+    assert not again.on_report(report(start(again), {1: 0.2}))
+    again.on_end(report(running, {3: 0.8}, "completed"))
+    assert study.trials()[running].curve == {1: 0.6, 2: 0.7, 3: 0.8}
 
 
 @pytest.mark.parametrize("ends_well_first", [False, True])
@@ -176,15 +177,15 @@ def test_the_search_is_broken_when_the_first_trials_all_fail_alike(
 ) -> None:
     if ends_well_first:
         decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
-    for _ in range(5):
+    for number in range(5):
         assert decisions.broken is None
-        error = TrialError("ValueError", "always")
+        error = TrialError("ValueError", f"always, in process {number}")
         decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
-    assert decisions.broken == (None if ends_well_first else "ValueError: always")
+    assert decisions.broken == (None if ends_well_first else "ValueError: always, in process 0")
 
 
 def test_different_failures_do_not_break_the_search(decisions: Decisions) -> None:
     for i in range(5):
-        error = TrialError("ValueError", str(i))
+        error = TrialError("ValueError", "abcde"[i])
         decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
     assert decisions.broken is None

@@ -10,13 +10,7 @@ from hpo.retrain import retrain_epochs
 from hpo.run_folder import RunFolder
 from sgformer import onnx_export
 from sgformer.config import TrainConfig
-from sgformer.decoded_images import ImageData, load_image_data
 from sgformer.errors import ExportError
-
-
-@pytest.fixture
-def data(train_config: TrainConfig) -> ImageData:
-    return load_image_data(train_config.data)
 
 
 @pytest.fixture
@@ -38,12 +32,12 @@ def test_a_checkpoint_is_rebuilt_with_its_weights(
 
 
 def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
-    checkpoint: Path, train_config: TrainConfig, data: ImageData, tmp_path: Path,
+    checkpoint: Path, train_config: TrainConfig, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     run = RunFolder(tmp_path / "run")
     run.make()
-    deliver(run, checkpoint, data)
+    deliver(run, checkpoint)
     assert run.is_delivered
     assert run.delivered_fingerprint() == train_config.fingerprint()
     metrics = json.loads((run.best / "metrics.json").read_text())
@@ -53,7 +47,7 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
     # No real model can fail the proof here, so its tolerance is taken away.
     monkeypatch.setattr(onnx_export, "LOOSE_DIFF", -1.0)
     with pytest.raises(ExportError, match="disagrees with PyTorch"):
-        deliver(run, checkpoint, data)
+        deliver(run, checkpoint)
     assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before
 
 
@@ -69,7 +63,7 @@ def test_without_a_test_split_there_are_no_test_metrics(
     list(retrain_epochs(config, tmp_path / "training"))
     run = RunFolder(tmp_path / "run")
     run.make()
-    deliver(run, tmp_path / "training" / "best.safetensors", load_image_data(config.data))
+    deliver(run, tmp_path / "training" / "best.safetensors")
     metrics = json.loads((run.best / "metrics.json").read_text())
     assert metrics["test"] is None
     assert metrics["val"] is not None

@@ -38,8 +38,9 @@ def test_a_trial_goes_on_among_the_best_third() -> None:
 def test_between_rungs_every_trial_goes_on() -> None:
     scheduler = halving()
     at_rung(scheduler, [0.5, 0.6, 0.7])
-    assert scheduler.goes_on(9, {1: 0.0, 2: 0.0, 3: 0.0})
     assert scheduler.goes_on(9, {1: 0.0})
+    assert scheduler.goes_on(9, {1: 0.0, 2: 0.9})
+    assert scheduler.goes_on(9, {1: 0.0, 2: 0.9, 3: 0.0})
 
 
 def test_the_best_value_so_far_counts() -> None:
@@ -70,14 +71,22 @@ def test_restored_rungs_decide_alike() -> None:
     whole, restored = halving(), halving()
     at_rung(whole, values)
     for i, value in enumerate(values, 1):
-        restored.restore(i, {1: 0.0, 2: value, 3: 1.0})  # what came after the rung is not its
+        restored.goes_on(i, {1: 0.0, 2: value, 3: 1.0})  # what came after the rung is not its
     for value in (0.3, 0.55, 0.45):
         assert whole.goes_on(9, {2: value}) == restored.goes_on(9, {2: value})
 
 
-def test_a_trial_that_did_not_reach_a_rung_is_not_restored_into_it() -> None:
+def test_epochs_told_together_are_judged_at_every_rung_among_them() -> None:
+    scheduler = halving(min_epochs=1, reduction_factor=2)
+    for number in (1, 2):
+        assert scheduler.goes_on(number, {1: 0.5, 2: 0.6, 3: 0.7})
+    assert not scheduler.goes_on(3, {1: 0.5, 2: 0.1, 3: 0.9})
+    assert scheduler.goes_on(3, {1: 0.5, 2: 0.1, 3: 0.9})  # it was judged
+
+
+def test_a_trial_that_did_not_reach_a_rung_is_not_in_it() -> None:
     scheduler = halving()
-    for i in range(1, 6):
-        scheduler.restore(i, {1: 0.9})
-    scheduler.restore(6, {})
+    for i in range(3, 6):
+        assert scheduler.goes_on(i, {1: 0.9})
+    assert scheduler.goes_on(6, {})
     assert at_rung(scheduler, [0.1, 0.1]) == [True, True]

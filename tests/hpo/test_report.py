@@ -1,14 +1,16 @@
 import csv
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from studies import create_study
 
 from hpo.config import SearchConfig, load_search_config
 from hpo.report import write_report
 from hpo.run_folder import RunFolder
-from hpo.search_space import default_params
 from hpo.study import SearchStudy
 
 
@@ -24,9 +26,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def make_study(config: SearchConfig, run: RunFolder, states: list[str]) -> SearchStudy:
     """A study with a trial in each of the states, the later the better."""
-    default = default_params(config.train, config.space)
-    url = run.storage_url(config)
-    study = SearchStudy.create(url, config.study, config.space, default)
+    study = create_study(run.storage_url(config), config)
     for i, state in enumerate(states):
         number = study.ask().number
         value = 0.5 + i / 100
@@ -71,6 +71,27 @@ def test_the_page_names_winner_default_and_states(config: SearchConfig, run: Run
 def test_importances_of_few_trials_are_not_shown(config: SearchConfig, run: RunFolder) -> None:
     write_report(run, config, make_study(config, run, ["COMPLETE"] * 7))
     assert "What mattered" not in html_of(run)
+
+
+def test_a_browser_draws_every_figure(
+    config: SearchConfig, run: RunFolder, tmp_path: Path
+) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    write_report(run, config, make_study(config, run, ["COMPLETE"] * 8))
+    done = subprocess.run(
+        [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=10000", "--dump-dom", run.report.as_uri(),
+        ],
+        check=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    page = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
+    assert page.count('class="main-svg"') >= 4
+    assert ">winner<" in page.replace("\n", "")
 
 
 def test_the_page_needs_no_network(config: SearchConfig, run: RunFolder) -> None:

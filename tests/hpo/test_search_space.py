@@ -81,6 +81,8 @@ def test_the_default_params_are_the_base_configurations() -> None:
         ({"model__drop_rate": DROP | {"high": 2.0}}, r"drop_rate: does not allow 2\.0"),
         ({"optimizer__learning_rate": RATE | {"high": 1e-4}}, r"0\.0005 lies outside its search"),
         ({"model__drop_path_rate": DROP | {"low": 0.05, "step": 0.15}}, "lies outside its search"),
+        ({"data__val_seed": {"type": "int", "low": 0, "high": 3}}, r"cannot be searched; set tra"),
+        ({"seed": {"type": "int", "low": 0, "high": 3}}, r"seed: cannot be searched; set train"),
         ({"max_epochs": ERASING}, r"when: 'augmentation\.policy' is not an unconditional categ"),
         (
             {"augmentation__policy": POLICY, "max_epochs": ERASING | {"when": {
@@ -103,6 +105,12 @@ def test_params_outside_the_space_are_refused() -> None:
         ConfigError, match=r"model\.drop: is not searched; nearest known: model\.d"
     ):
         check_params({"model.drop": 0.1}, searched, "study.enqueue", "here")
+
+
+def test_choices_that_yaml_reads_as_text_are_numbers() -> None:
+    searched = space(optimizer__learning_rate={"type": "categorical", "choices": ["1e-3", "5e-4"]})
+    assert searched["optimizer.learning_rate"].corners() == (1e-3, 5e-4)
+    check_space(BASE, searched, "here")
 
 
 def test_samples_lie_in_the_space() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
+from studies import create_study
 
 from hpo.config import SearchConfig, load_search_config
 from hpo.errors import StudyError
@@ -24,11 +25,6 @@ def config(search_file: Path) -> SearchConfig:
     return load_search_config(search_file, name=f"study-{uuid.uuid4().hex[:8]}")[0]
 
 
-def create(url: str, config: SearchConfig) -> SearchStudy:
-    default = default_params(config.train, config.space)
-    return SearchStudy.create(url, config.study, config.space, default)
-
-
 def reopen(url: str, config: SearchConfig) -> SearchStudy:
     return SearchStudy.open(url, config.study, config.space)
 
@@ -42,7 +38,7 @@ def changed(config: SearchConfig, **study: Any) -> SearchConfig:
 def test_states_curves_values_and_attributes_are_kept(
     storage_url: str, config: SearchConfig
 ) -> None:
-    study = create(storage_url, config)
+    study = create_study(storage_url, config)
     first, second, third = study.ask(), study.ask(), study.ask()
     study.report(first.number, {1: 0.5, 2: 0.75})
     study.finish(first.number, "COMPLETE", {"end_reason": "completed"}, 0.75)
@@ -61,7 +57,7 @@ def test_states_curves_values_and_attributes_are_kept(
 
 
 def test_a_diverged_epoch_is_kept_as_nan(storage_url: str, config: SearchConfig) -> None:
-    study = create(storage_url, config)
+    study = create_study(storage_url, config)
     number = study.ask().number
     study.report(number, {1: math.nan})
     study.finish(number, "PRUNED", {"end_reason": "diverged"})
@@ -75,7 +71,7 @@ def test_the_first_trial_is_the_default_then_those_enqueued(
     storage_url: str, config: SearchConfig
 ) -> None:
     wanted = {"optimizer.learning_rate": 3e-4, "model.drop_rate": 0.25}
-    study = create(storage_url, changed(config, enqueue=[wanted]))
+    study = create_study(storage_url, changed(config, enqueue=[wanted]))
     assert study.ask().params == default_params(config.train, config.space)
     assert study.ask().params == wanted
     assert study.ask().params != wanted
@@ -84,7 +80,7 @@ def test_the_first_trial_is_the_default_then_those_enqueued(
 def test_an_interrupted_trial_goes_on_under_its_number(
     storage_url: str, config: SearchConfig
 ) -> None:
-    study = create(storage_url, config)
+    study = create_study(storage_url, config)
     study.ask()
     number = study.ask().number
     study.report(number, {1: 0.5, 2: 0.6})
@@ -98,6 +94,30 @@ def test_an_interrupted_trial_goes_on_under_its_number(
     assert again.ask().number == 2
 
 
+def test_the_first_trials_are_not_added_twice(storage_url: str, config: SearchConfig) -> None:
+    study = create_study(storage_url, config)
+    default = default_params(config.train, config.space)
+    study.enqueue_first_trials(default)
+    assert study.ask().params == default
+    reopen(storage_url, config).enqueue_first_trials(default)
+    assert study.ask().params != default
+
+
+def test_a_trial_that_a_crash_left_half_sampled_is_completed(
+    tmp_path: Path, config: SearchConfig
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    SearchStudy.create(url, config.study, config.space)
+    raw = optuna.load_study(study_name=config.study.name, storage=url)
+    half = raw.ask()
+    path, parameter = next(iter(config.space.items()))
+    value = parameter.suggest(half, path)
+    (proposal,) = reopen(url, config).interrupted()
+    assert proposal.params.keys() == config.space.keys()
+    assert proposal.params[path] == value
+    assert dict(raw.trials[0].params) == proposal.params
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
 def test_a_reopened_study_samples_what_an_unbroken_one_would(
     tmp_path: Path, config: SearchConfig, sampler: str
@@ -105,7 +125,7 @@ def test_a_reopened_study_samples_what_an_unbroken_one_would(
     config = changed(config, sampler=sampler)
 
     def sample(url: str, *, reopening: bool) -> list[dict]:
-        study = create(url, config)
+        study = create_study(url, config)
         params = []
         for i in range(9):
             if reopening and i % 3 == 2:
@@ -121,9 +141,23 @@ def test_a_reopened_study_samples_what_an_unbroken_one_would(
     assert len({tuple(params.values()) for params in whole}) > 6
 
 
+def test_what_the_search_leaves_in_the_study_comes_back(
+    storage_url: str, config: SearchConfig
+) -> None:
+    study = create_study(storage_url, config)
+    assert (study.search_config, study.images, study.delivered_trial) == (None, None, None)
+    study.search_config = config.model_dump(mode="json")
+    study.images = {"classes": ["a"], "train": 3}
+    study.delivered_trial = 0
+    again = reopen(storage_url, config)
+    assert again.search_config is not None
+    assert SearchConfig.model_validate(again.search_config) == config
+    assert (again.images, again.delivered_trial) == ({"classes": ["a"], "train": 3}, 0)
+
+
 def test_optunas_own_tools_read_the_study(tmp_path: Path, config: SearchConfig) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    study = create(url, config)
+    study = create_study(url, config)
     number = study.ask().number
     study.report(number, {1: 0.5})
     study.finish(number, "COMPLETE", {}, 0.5)
@@ -135,7 +169,7 @@ def test_optunas_own_tools_read_the_study(tmp_path: Path, config: SearchConfig) 
 
 def test_minimising_picks_the_smallest(tmp_path: Path, config: SearchConfig) -> None:
     config = changed(config, objectives=[["val_loss", "minimize"]])
-    study = create(f"sqlite:///{tmp_path / 'study.db'}", config)
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     for value in (0.5, 0.25, 0.75):
         study.finish(study.ask().number, "COMPLETE", {}, value)
     best = study.best_trial()
@@ -144,7 +178,7 @@ def test_minimising_picks_the_smallest(tmp_path: Path, config: SearchConfig) -> 
 
 
 def test_a_pruned_trial_never_wins(tmp_path: Path, config: SearchConfig) -> None:
-    study = create(f"sqlite:///{tmp_path / 'study.db'}", config)
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     number = study.ask().number
     study.report(number, {1: 0.99})
     study.finish(number, "PRUNED", {})
@@ -154,9 +188,9 @@ def test_a_pruned_trial_never_wins(tmp_path: Path, config: SearchConfig) -> None
 def test_a_taken_name_and_a_missing_study_are_named(
     storage_url: str, config: SearchConfig
 ) -> None:
-    create(storage_url, config)
-    with pytest.raises(StudyError, match=rf"'{config.study.name}' exists already .*--resume"):
-        create(storage_url, config)
+    create_study(storage_url, config)
+    with pytest.raises(StudyError, match=rf"study '{config.study.name}' exists already in"):
+        create_study(storage_url, config)
     with pytest.raises(StudyError, match="no study 'other' in"):
         reopen(storage_url, changed(config, name="other"))
 
@@ -168,6 +202,8 @@ def test_a_taken_name_and_a_missing_study_are_named(
         ("sqlite:////nowhere/deep/study.db", "cannot use storage sqlite:////nowhere"),
         ("journal:/nowhere/deep/file", "cannot use storage journal:/nowhere"),
         ("postgresql+psycopg://u:secret@127.0.0.1:9/db", "cannot use storage postgresql"),
+        ("postgresql+psycopg://u:secret@h:port/db", "not a storage URL: .*:[*]+@h:port/db"),
+        ("journal:pyproject.toml", "cannot use storage journal:pyproject.toml"),
         ("oracle://u:secret@h/d", "cannot use storage oracle://u@h/d"),
     ],
 )
@@ -189,6 +225,7 @@ def test_a_url_can_be_checked_without_being_opened(tmp_path: Path) -> None:
     ("url", "expected"),
     [
         ("postgresql+psycopg://u:p@h:1/d", "postgresql+psycopg://u@h:1/d"),
+        ("postgresql://h/d?user=u&password=p", "postgresql://h/d?user=u"),
         ("sqlite:///a/b.db", "sqlite:///a/b.db"),
         ("journal:/a:b@c", "journal:/a:b@c"),
     ],

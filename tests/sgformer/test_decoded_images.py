@@ -131,6 +131,29 @@ def test_fewer_than_one_in_a_hundred_unreadable_images_are_passed_over(
     assert len(data.samples("train")) == 59
 
 
+def test_links_to_nowhere_are_unreadable_and_folders_are_no_images(
+    own_image_folder: Path, tmp_path: Path
+) -> None:
+    link = own_image_folder / "train" / "3" / "link.png"
+    link.symlink_to(tmp_path / "nowhere.png")
+    (own_image_folder / "train" / "3" / "folder.png").mkdir()
+    data = load_image_data(config_for(own_image_folder, tmp_path))
+    assert data.unreadable == (link,)
+    assert len(data.samples("train")) == 60
+
+
+def test_what_a_killed_process_left_half_built_is_built_anew(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    config = config_for(image_folder, tmp_path)
+    load_image_data(config)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    folder.rename(folder.with_suffix(".building"))
+    data = load_image_data(config)
+    assert np.array_equal(data.images[3], decode_image(data.images.paths[3], 32))
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
+
+
 def test_more_unreadable_images_stop_it_naming_the_first_ten(
     own_image_folder: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 
-PROGRAM = (sys.executable, str(Path(__file__).parent.parent / "run_search.py"))
+PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "run_search.py"))
 
 
 def run(*arguments: object, expect: int = 0, **environment: str) -> subprocess.CompletedProcess:

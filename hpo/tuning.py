@@ -1,0 +1,132 @@
+"""Runs trials on a connected Ray: Tuner, searcher, scheduler and workers put together."""
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from hpo.cluster import TrialResources
+from hpo.config import SearchConfig
+from hpo.decisions import Decisions
+from hpo.errors import RunError, RunInterrupted
+from hpo.progress import SearchObserver
+from hpo.run_folder import RunFolder
+from hpo.search_space import Params, apply_params
+from hpo.study import SearchStudy
+
+if TYPE_CHECKING:
+    from hpo.searcher import StudySearcher
+
+
+def run_trials(
+    config: SearchConfig,
+    run: RunFolder,
+    study: SearchStudy,
+    resources: TrialResources,
+    observer: SearchObserver,
+) -> None:
+    """Runs trials on the connected Ray until the study has them all.
+
+    Raises:
+        RunInterrupted: A signal came; what ran is continued on a resume.
+        RunError: The first trials all failed alike, or the search itself did.
+    """
+    # Ray Tune reads these when it is imported or started.
+    os.environ |= {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_MAX_PENDING_TRIALS_PG": str(resources.num_slots),
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
+    from ray import tune
+
+    from hpo.scheduler import StudyScheduler
+    from hpo.searcher import StudySearcher
+    from hpo.trial import TrialTrainable
+
+    def trial_config(number: int, params: Params) -> dict[str, Any]:
+        train = apply_params(config.train, params, f"trial {number}")
+        if resources.gpus == 0:
+            # Ray may leave GPUs visible to a process that was given none.
+            train = train.model_copy(update={"device": "cpu"})
+        return {
+            "number": number,
+            "train": train.model_dump_json(),
+            "run_dir": str(run.path.absolute()),
+            "num_threads": resources.cpus,
+        }
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    observer.phase(f"starting {resources.num_slots} workers")
+    decisions = Decisions(config, study, resources.num_slots, observer)
+    searcher = StudySearcher(decisions, trial_config)
+    with (
+        tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
+        _stopping_on_signals() as stop,
+    ):
+        tuner = tune.Tuner(
+            tune.with_resources(TrialTrainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+            tune_config=tune.TuneConfig(
+                num_samples=-1,
+                search_alg=searcher,
+                scheduler=StudyScheduler(decisions, searcher),
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.config["number"]),
+            ),
+            run_config=tune.RunConfig(
+                name=config.study.name,
+                storage_path=scratch,
+                stop=_stopper(searcher, decisions, stop),
+                # Trials keep their own checkpoints, in the run folder.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=config.study.max_retries),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    if searcher.failure is not None:
+        raise RunError(f"the search failed: {searcher.failure}") from searcher.failure
+    if decisions.broken:
+        raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
+    if stop():
+        raise RunInterrupted(
+            f"interrupted; continue with --resume (study {config.study.name!r}, {run.path})"
+        )
+
+
+def _stopper(searcher: "StudySearcher", decisions: Decisions, stop: Callable[[], bool]) -> Any:
+    from ray.tune import Stopper
+
+    class StopEarly(Stopper):
+        """Ends the whole search on a signal, or when going on makes no sense."""
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return stop() or searcher.failure is not None or decisions.broken is not None
+
+    return StopEarly()
+
+
+@contextlib.contextmanager
+def _stopping_on_signals() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGINT or SIGTERM came; a second one kills."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def receive(number: int, _frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        previous[name] = signal.signal(name, receive)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""What a search does with what is there already; whole searches are in tests/test_*.py."""
+
+from pathlib import Path
+
+import pytest
+from studies import create_study
+
+from hpo.config import SearchConfig, load_search_config
+from hpo.errors import ClusterError, StudyError
+from hpo.progress import SearchObserver
+from hpo.run_folder import RunFolder
+from hpo.search import check_continuation, find_study, run_search
+from hpo.search import create_study as create_run_study
+from sgformer.errors import ConfigError, DataError, InputError
+
+IMAGES = {"classes": ["a", "b"], "train": 3, "val": 2}
+
+
+class Silent(SearchObserver):
+    """Hears everything and says nothing."""
+
+
+@pytest.fixture
+def config(search_file: Path) -> SearchConfig:
+    return load_search_config(search_file)[0]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "runs" / "tiny")
+    run.make()
+    return run
+
+
+def changed(search_file: Path, *overrides: str) -> SearchConfig:
+    return load_search_config(search_file, overrides)[0]
+
+
+def test_a_new_run_has_no_study_and_gets_one(config: SearchConfig, run: RunFolder) -> None:
+    assert find_study(config, run, None, resume=True) is None
+    create_run_study(config, run, None, IMAGES)
+    study = find_study(config, run, None, resume=True)
+    assert study is not None
+    assert study.images == IMAGES
+    assert study.ask().params == {"optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
+
+
+def test_a_taken_name_is_refused_without_resume(config: SearchConfig, run: RunFolder) -> None:
+    create_run_study(config, run, None, IMAGES)
+    with pytest.raises(StudyError, match=r"'tiny' exists already in sqlite.*--resume"):
+        find_study(config, run, None, resume=False)
+    run.save_config(config)
+    with pytest.raises(StudyError, match=r"'tiny' exists already: .*--resume"):
+        check_continuation(config, run, None, resume=False)
+
+
+def test_a_resumed_run_keeps_its_storage(
+    config: SearchConfig, run: RunFolder, tmp_path: Path
+) -> None:
+    url = f"journal:{tmp_path / 'journal'}"
+    first = check_continuation(config, run, url, resume=False)
+    create_run_study(first, run, url, IMAGES)
+    run.save_config(first)
+    resumed = check_continuation(config, run, None, resume=True)
+    assert resumed.study.storage == url
+    assert find_study(resumed, run, None, resume=True) is not None
+    with pytest.raises(ConfigError, match=r"study\.storage: journal:.* -> sqlite:////other\.db"):
+        check_continuation(config, run, "sqlite:////other.db", resume=True)
+
+
+def test_the_storages_password_is_not_kept(config: SearchConfig, run: RunFolder) -> None:
+    kept = check_continuation(config, run, "postgresql://u:pw@h/d", resume=False)
+    assert kept.study.storage == "postgresql://u@h/d"
+
+
+def test_a_study_in_a_database_is_compared_with_though_the_folder_is_new(
+    config: SearchConfig, search_file: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    url = f"journal:{tmp_path / 'journal'}"
+    create_run_study(check_continuation(config, run, url, resume=False), run, url, IMAGES)
+    other = changed(search_file, "train.max_epochs=9")
+    other_run = RunFolder(tmp_path / "elsewhere" / "tiny")
+    with pytest.raises(ConfigError, match=r"train\.max_epochs: 4 -> 9"):
+        find_study(check_continuation(other, other_run, url, resume=True), other_run, url,
+                   resume=True)  # fmt: skip
+
+
+def test_checkpoints_without_a_study_are_not_taken_for_its_own(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    (run.trials / "0").mkdir(parents=True)
+    with pytest.raises(StudyError, match="holds checkpoints of a study that is gone"):
+        create_run_study(config, run, None, IMAGES)
+
+
+def test_wrong_input_leaves_no_study_behind(
+    search_file: Path, own_image_folder: Path, run: RunFolder
+) -> None:
+    images = own_image_folder / "train" / "1"
+    for path in images.iterdir():
+        path.write_text("no image")
+    config, _ = load_search_config(search_file, data_dir=own_image_folder)
+    with pytest.raises(DataError, match="6 of 110 images"):
+        run_search(config, run, Silent())
+    assert [path.name for path in run.path.iterdir()] == [".lock"]
+
+
+def test_a_cluster_that_cannot_hold_a_trial_leaves_no_study_behind(
+    search_file: Path, run: RunFolder
+) -> None:
+    config = changed(search_file, "resources.cpus_per_trial=4096")
+    with pytest.raises(ClusterError, match="no node can hold a trial"):
+        run_search(config, run, Silent())
+    assert [path.name for path in run.path.iterdir()] == [".lock"]
+
+
+def test_other_images_are_refused(
+    config: SearchConfig, search_file: Path, own_image_folder: Path, run: RunFolder
+) -> None:
+    study = create_study(run.storage_url(config), config)
+    study.images = IMAGES
+    moved, _ = load_search_config(search_file, data_dir=own_image_folder)
+    with pytest.raises(InputError, match="made over other images"):
+        run_search(moved, run, Silent(), resume=True)
