@@ -27,9 +27,10 @@ from sgformer.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
 
 BATCH_SIZES: Final = (1, 3, 8)
 NUM_PARITY_IMAGES: Final = 64
-# Where two tokens' significances nearly tie, another backend may order them otherwise, which
-# moves that image's logits by up to 8e-3 (measured); all other images agree to 1e-5.
-TIGHT_DIFF, LOOSE_DIFF, MIN_TIGHT_SHARE = 1e-3, 0.1, 0.9
+# In standard deviations of the logits. Where two tokens' significances nearly tie, another
+# backend may order them otherwise, which moves that image's logits. Measured on photographs at
+# 224 pixels, 24 each, untrained: b0 up to 0.0004, b2 up to 0.0005, the released model up to 0.02.
+TIGHT_DIFF, LOOSE_DIFF, MIN_TIGHT_SHARE = 0.01, 0.2, 0.9
 MIN_ARGMAX_AGREEMENT: Final = 0.98
 
 
@@ -148,9 +149,10 @@ def check_parity(
         diffs.append(np.abs(actual - expected).max(axis=1))
         agreements.append((actual.argmax(1) == expected.argmax(1)).mean())
     diff, agreement = np.concatenate(diffs), float(min(agreements))
+    scale = float(expected.std())
     if (
-        diff.max() > LOOSE_DIFF
-        or (diff <= TIGHT_DIFF).mean() < MIN_TIGHT_SHARE
+        diff.max() > LOOSE_DIFF * scale
+        or (diff <= TIGHT_DIFF * scale).mean() < MIN_TIGHT_SHARE
         or agreement < MIN_ARGMAX_AGREEMENT
     ):
         raise ExportError(
