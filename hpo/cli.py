@@ -174,7 +174,7 @@ def dashboard(
 
     _, config, study = _open_run(run_dir, storage)
     server, address = make_dashboard(study, host, port)
-    _stdout().print(f"study {config.study.name} at {address} (Ctrl-C ends it)", soft_wrap=True)
+    print(f"study {config.study.name} at {address} (Ctrl-C ends it)", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
@@ -200,7 +200,7 @@ def retrain(
     with run.locked(), _display(config) as display:
         retrain_and_deliver(config, run, study, chosen, display)
         write_report(run, config, study)
-    _print_delivery(run)
+    _print_rows(_delivery_rows(run))
 
 
 @app.command()
@@ -217,7 +217,7 @@ def export(run_dir: RunDir) -> None:
         )
     with run.locked():
         export_best(run.best, config.train.data.data_dir)
-    _print_delivery(run)
+    _print_rows(_delivery_rows(run))
 
 
 @app.command()
@@ -362,18 +362,16 @@ def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
         rows["default"] = f"trial 0, {config.study.metric} {default.value:.4f}"
     if result.delivered != winner.number:
         rows["in best/"] = f"trial {result.delivered}, by `retrain --trial`"
+    rows |= _delivery_rows(run)
+    rows |= {
+        "report": str(run.report),
+        "leaderboard": str(run.leaderboard),
+        "dashboard": f"run_search.py dashboard {run.path}",
+    }
     _print_rows(rows)
-    _print_delivery(run)
-    _print_rows(
-        {
-            "report": str(run.report),
-            "leaderboard": str(run.leaderboard),
-            "dashboard": f"run_search.py dashboard {run.path}",
-        }
-    )
 
 
-def _print_delivery(run: "RunFolder") -> None:
+def _delivery_rows(run: "RunFolder") -> dict[str, str]:
     metrics = json.loads((run.best / "metrics.json").read_text(encoding="utf-8"))
     rows = {}
     for split in ("val", "test"):
@@ -386,30 +384,28 @@ def _print_delivery(run: "RunFolder") -> None:
         "metrics": str(run.best / "metrics.json"),
         "parity, speed": str(run.best / "export.json"),
     }
-    _print_rows(rows)
+    return rows
 
 
 def _print_rows(rows: dict[str, str]) -> None:
+    """Names and values in two columns; on a terminal long values are folded into theirs."""
+    console = Console(markup=False, highlight=False)
+    width = max(16, *map(len, rows))
+    if not console.is_terminal:
+        sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in rows.items())
+        return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, min_width=16)
+    table.add_column(no_wrap=True, min_width=width)
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
-    _stdout().print(table)
-
-
-def _stdout() -> Console:
-    return _console(Console(markup=False, highlight=False))
+    console.print(table)
 
 
 def _stderr() -> Console:
-    return _console(Console(stderr=True, markup=False, highlight=False))
-
-
-def _console(console: Console) -> Console:
-    """A log or a pipe has no width: do not fold its lines at 80."""
+    console = Console(stderr=True, markup=False, highlight=False)
     if not console.is_terminal:
-        console.width = WIDE
+        console.width = WIDE  # a log has no width: do not fold its lines at 80
     return console
 
 
