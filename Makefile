@@ -3,13 +3,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format check-system clean
+.PHONY: demo test test-slow timm-tests lint format check-system clean
 
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
 
 test: .venv/installed-dev
 	$(BIN)/pytest
+
+# Every input size; minutes.
+test-slow: .venv/installed-dev
+	$(BIN)/pytest -m slow
+
+# timm's own tests of models, of the installed timm's version, pointed at ours.
+timm-tests: .venv/installed-dev
+	mkdir -p build
+	version=$$($(BIN)/python -c 'import timm; print(timm.__version__)') && \
+	{ test -d build/timm-$$version || \
+	  { $(BIN)/pip download --quiet --no-deps --no-binary timm timm==$$version -d build && \
+	    tar -xzf build/timm-$$version.tar.gz -C build; }; } && \
+	cd build/timm-$$version && PYTHONPATH=$(CURDIR)/tests/support \
+	  $(CURDIR)/$(BIN)/python -m pytest tests/test_models.py -p timm_sg_former -q -W ignore
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -7,10 +7,11 @@ Shapes in names: B images, N = H * W tokens, C channels, h heads, d = C / h, M r
 G windows a head, T tokens a window.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 MapSize = tuple[int, int]
@@ -34,26 +35,31 @@ def to_tokens(x_BCHW: Tensor) -> Tensor:
 class LocalPosition(nn.Module):
     """The position branch of every attention: a linear layer, then a depthwise 3x3 convolution."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, **factory: Any) -> None:
         super().__init__()
-        self.linear = nn.Linear(dim, dim)
-        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.linear = nn.Linear(dim, dim, **factory)
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **factory)
 
     def forward(self, x_BNC: Tensor, size: MapSize) -> Tensor:
         return to_tokens(self.conv(to_map(self.linear(x_BNC), size)))
 
 
 class GlobalAttention(nn.Module):
-    """Multi-head attention among all tokens, with the local position branch."""
+    """Multi-head attention among all tokens, with the local position branch.
 
-    def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float) -> None:
+    `factory` here and below: torch's `device` and `dtype`.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, attn_drop: float, proj_drop: float, **factory: Any
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attn_drop = attn_drop
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.position = LocalPosition(dim)
-        self.proj = nn.Linear(dim, dim)
+        self.q = nn.Linear(dim, dim, **factory)
+        self.kv = nn.Linear(dim, 2 * dim, **factory)
+        self.position = LocalPosition(dim, **factory)
+        self.proj = nn.Linear(dim, dim, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x_BNC: Tensor, size: MapSize) -> Tensor:
@@ -64,13 +70,13 @@ class GlobalAttention(nn.Module):
         q_BhNd = self.q(x_BNC).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         kv = self.kv(context_BMC).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         k_BhMd, v_BhMd = kv.unbind(0)
-        out_BhNd = F.scaled_dot_product_attention(
-            q_BhNd, k_BhMd, v_BhMd, dropout_p=self.attn_drop if self.training else 0.0
-        )
+        dropout = self.attn_drop if self.training else 0.0
+        out_BhNd = attention(q_BhNd, k_BhMd, v_BhMd, dropout)
         out_BNC = out_BhNd.transpose(1, 2).flatten(2)
         return self.proj_drop(self.proj(out_BNC + self.position(x_BNC, size)))
 
 
+@register_notrace_module
 class SelfGuidedAttention(GlobalAttention):
     """Attention to few tokens: the less significant a token, the more of them share one.
 
@@ -79,11 +85,17 @@ class SelfGuidedAttention(GlobalAttention):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, reduction: int, attn_drop: float, proj_drop: float
+        self,
+        dim: int,
+        num_heads: int,
+        reduction: int,
+        attn_drop: float,
+        proj_drop: float,
+        **factory: Any,
     ) -> None:
-        super().__init__(dim, num_heads, attn_drop, proj_drop)
+        super().__init__(dim, num_heads, attn_drop, proj_drop, **factory)
         self.shares = TOKEN_SHARES[reduction]
-        self.merge = nn.ModuleList([nn.Linear(run, 1) for run in RUN_SIZES[reduction]])
+        self.merge = nn.ModuleList([nn.Linear(run, 1, **factory) for run in RUN_SIZES[reduction]])
 
     def forward(self, x_BNC: Tensor, size: MapSize, significance_BHW: Tensor) -> Tensor:  # type: ignore[override]
         order_BN = ascending_order(significance_BHW.flatten(1))
@@ -96,6 +108,7 @@ class SelfGuidedAttention(GlobalAttention):
         return self.attend(x_BNC, torch.cat(merged, dim=1), size)
 
 
+@register_notrace_module
 class HybridScaleAttention(nn.Module):
     """Half of the heads look at the whole image, coarsely; half at 7x7 windows, finely.
 
@@ -103,57 +116,65 @@ class HybridScaleAttention(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, reduction: int, attn_drop: float, proj_drop: float
+        self,
+        dim: int,
+        num_heads: int,
+        reduction: int,
+        attn_drop: float,
+        proj_drop: float,
+        **factory: Any,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads // 2
         self.scale = (dim // num_heads) ** -0.5
         self.reduction = reduction
-        self.q1 = nn.Linear(dim, dim // 2)
-        self.reduce = nn.Conv2d(dim, dim, reduction, stride=reduction)
-        self.reduce_norm = nn.LayerNorm(dim)
-        self.kv1 = nn.Linear(dim, dim)
-        self.q2 = nn.Linear(dim, dim // 2)
-        self.kv2 = nn.Linear(dim, dim)
+        # What reads the tokens as they are, in one product: the coarse half's queries, then
+        # queries, keys and values of the fine half.
+        self.qkv = nn.Linear(dim, 2 * dim, **factory)
+        self.reduce = nn.Conv2d(dim, dim, reduction, stride=reduction, **factory)
+        self.reduce_norm = nn.LayerNorm(dim, **factory)
+        self.kv1 = nn.Linear(dim, dim, **factory)
         self.attn_drop = nn.Dropout(attn_drop)
-        self.position = LocalPosition(dim)
-        self.proj = nn.Linear(dim, dim)
+        self.position = LocalPosition(dim, **factory)
+        self.proj = nn.Linear(dim, dim, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x_BNC: Tensor, size: MapSize) -> tuple[Tensor, Tensor]:
         """The attended tokens (B, N, C) and the significance map (B, H, W), without gradient."""
-        coarse, coarse_map = self._whole_image(x_BNC, size)
-        fine, fine_map = self._windows(x_BNC, size)
+        half = x_BNC.shape[2] // 2
+        q1_BNC, qkv2_BNC = self.qkv(x_BNC).split((half, 3 * half), dim=2)
+        coarse, coarse_map = self._whole_image(q1_BNC, x_BNC, size)
+        fine, fine_map = self._windows(qkv2_BNC, size)
         out_BNC = torch.cat((coarse, fine), dim=2) + self.position(x_BNC, size)
         return self.proj_drop(self.proj(out_BNC)), fine_map + coarse_map
 
-    def _whole_image(self, x_BNC: Tensor, size: MapSize) -> tuple[Tensor, Tensor]:
+    def _whole_image(self, q1_BNC: Tensor, x_BNC: Tensor, size: MapSize) -> tuple[Tensor, Tensor]:
         reduced_BMC = F.gelu(self.reduce_norm(to_tokens(self.reduce(to_map(x_BNC, size)))))
-        q_BhNd = self.q1(x_BNC).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        q_BhNd = q1_BNC.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         kv = self.kv1(reduced_BMC).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         k_BhMd, v_BhMd = kv.unbind(0)
         attention_BhNM = (q_BhNd @ k_BhMd.transpose(2, 3) * self.scale).softmax(-1)
-        received_BM = at_least_float32(attention_BhNM.detach()).mean((1, 2))
+        received_BM = attention_BhNM.detach().mean((1, 2), dtype=at_least_float32(attention_BhNM))
         out_BNC = (self.attn_drop(attention_BhNM) @ v_BhMd).transpose(1, 2).flatten(2)
         r = self.reduction
         received_Bhw = received_BM.unflatten(1, (size[0] // r, size[1] // r))
         return out_BNC, received_Bhw.repeat_interleave(r, 1).repeat_interleave(r, 2)
 
-    def _windows(self, x_BNC: Tensor, size: MapSize) -> tuple[Tensor, Tensor]:
+    def _windows(self, qkv2_BNC: Tensor, size: MapSize) -> tuple[Tensor, Tensor]:
         windows = Windows(size)
-        q_BGhTd = windows.split(self.q2(x_BNC)).unflatten(3, (self.num_heads, -1)).transpose(2, 3)
-        kv_BGTC = windows.split(self.kv2(x_BNC)).unflatten(3, (2, self.num_heads, -1))
-        k_BGhTd, v_BGhTd = kv_BGTC.permute(3, 0, 1, 4, 2, 5).unbind(0)
+        qkv = windows.split(qkv2_BNC).unflatten(3, (3, self.num_heads, -1))
+        q_BGhTd, k_BGhTd, v_BGhTd = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)
         scores_BGhTT = q_BGhTd @ k_BGhTd.transpose(3, 4) * self.scale
         if windows.padded:
-            valid_GT = windows.valid(x_BNC.device)
+            valid_GT = windows.valid(qkv2_BNC.device)
             scores_BGhTT = scores_BGhTT.masked_fill(~valid_GT[:, None, None, :], float("-inf"))
         attention_BGhTT = scores_BGhTT.softmax(-1)
-        received_BGhTT = at_least_float32(attention_BGhTT.detach())
+        received_BGhTT = attention_BGhTT.detach()
         if windows.padded:
             received_BGhTT = received_BGhTT * valid_GT[:, None, :, None]
         # Over 49 whatever the window holds: a border window must not rank higher for its few keys.
-        received_BGT = received_BGhTT.mean(2).sum(2) / WINDOW**2
+        received_BGT = received_BGhTT.sum((2, 3), dtype=at_least_float32(attention_BGhTT))
+        received_BGT = received_BGT / (self.num_heads * WINDOW**2)
         out_BGTC = (self.attn_drop(attention_BGhTT) @ v_BGhTd).transpose(2, 3).flatten(3)
         return windows.join(out_BGTC), windows.join(received_BGT.unsqueeze(3)).squeeze(
             2
@@ -199,9 +220,19 @@ class Windows:
         return self.split(ones)[0, :, :, 0] > 0
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor, half precision widened: in it too many significances would tie."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def attention(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, dropout: float) -> Tensor:
+    """Scaled dot-product attention: (B, h, N, d)."""
+    if q_BhNd.device.type == "cpu" and q_BhNd.dtype in {torch.bfloat16, torch.float16}:
+        # torch's fused backward is slow in half precision on a CPU: written out, forward and
+        # backward of b2 take 0.90 of the time. Source: benchmarks/model_speed.py.
+        weights = (q_BhNd @ k_BhMd.transpose(2, 3) * q_BhNd.shape[3] ** -0.5).softmax(-1)
+        return F.dropout(weights, dropout) @ v_BhMd
+    return F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd, dropout_p=dropout)
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    """What to sum its significances in: in half precision too many would tie."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def ascending_order(significance_BN: Tensor) -> Tensor:

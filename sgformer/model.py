@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint,
+    generate_default_cfgs,
+    register_model,
+    register_notrace_function,
+)
+from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from sgformer.attention import (
@@ -24,23 +31,24 @@ from sgformer.attention import (
     to_tokens,
 )
 from sgformer.errors import ConfigError
+from sgformer.official import convert_state_dict, is_released
 
 REDUCTIONS = (8, 4, 2)
 STRIDE = 32
 
 
-def group_norm(dim: int) -> nn.GroupNorm:
-    return nn.GroupNorm(1, dim)
+def group_norm(dim: int, **factory: Any) -> nn.GroupNorm:
+    return nn.GroupNorm(1, dim, **factory)
 
 
 class Mlp(nn.Module):
     """fc1, then a depthwise 3x3 convolution beside the identity, GELU, fc2."""
 
-    def __init__(self, dim: int, hidden_dim: int, drop: float) -> None:
+    def __init__(self, dim: int, hidden_dim: int, drop: float, **factory: Any) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.conv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = nn.Linear(dim, hidden_dim, **factory)
+        self.conv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim, **factory)
+        self.fc2 = nn.Linear(hidden_dim, dim, **factory)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x_BNC: Tensor, size: MapSize) -> Tensor:
@@ -53,13 +61,19 @@ class Block(nn.Module):
     """Attention and MLP with residuals; passes a significance map on to the block after it."""
 
     def __init__(
-        self, attn: nn.Module, dim: int, mlp_ratio: float, proj_drop: float, drop_path: float
+        self,
+        attn: nn.Module,
+        dim: int,
+        mlp_ratio: float,
+        proj_drop: float,
+        drop_path: float,
+        **factory: Any,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6, **factory)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), proj_drop)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6, **factory)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), proj_drop, **factory)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(
@@ -80,29 +94,36 @@ class Block(nn.Module):
 class Stage(nn.Module):
     """Blocks at one resolution, after an optional downsampling, before a LayerNorm."""
 
-    def __init__(self, downsample: nn.Module, blocks: Sequence[Block], dim: int) -> None:
+    def __init__(
+        self, downsample: nn.Module, blocks: Sequence[Block], dim: int, **factory: Any
+    ) -> None:
         super().__init__()
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=1e-6, **factory)
+        self.grad_checkpointing = False
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.downsample(x_BCHW)
         size = (x_BCHW.shape[2], x_BCHW.shape[3])
         x_BNC, significance = to_tokens(x_BCHW), None
         for block in self.blocks:
-            x_BNC, significance = block(x_BNC, size, significance)
+            if self.grad_checkpointing and self.training:
+                x_BNC, significance = checkpoint(block, x_BNC, size, significance)
+            else:
+                x_BNC, significance = block(x_BNC, size, significance)
         return to_map(self.norm(x_BNC), size)
 
 
 class SGFormer(nn.Module):
-    """SG-Former for images whose sides are multiples of 32.
+    """SG-Former for images whose sides are multiples of 32; a timm model in every respect.
 
     Args:
         num_classes: Outputs of the head; 0 for none, then `forward` gives the pooled features.
         in_chans: Channels of the image.
         img_size: Side in pixels, or (height, width), that the position table is made for;
             the model takes other sizes too and resamples the table.
+        global_pool: 'avg', 'max', or '' for none, then features and logits are maps.
         embed_dims: Channels of the four stages; the first divisible by 4.
         depths: Blocks of the four stages.
         num_heads: Heads of the four stages; even in the first three, dividing their channels.
@@ -111,16 +132,21 @@ class SGFormer(nn.Module):
         proj_drop_rate: Dropout after attention projections and in MLPs.
         attn_drop_rate: Dropout of attention weights.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
+        device: Where the parameters are made.
+        dtype: What they are made of.
 
     Raises:
         ConfigError: The sizes do not fit one another, or an image is no multiple of 32.
     """
+
+    output_fmt = "NCHW"
 
     def __init__(
         self,
         num_classes: int = 1000,
         in_chans: int = 3,
         img_size: int | tuple[int, int] = 224,
+        global_pool: str = "avg",
         embed_dims: Sequence[int] = (64, 128, 256, 512),
         depths: Sequence[int] = (2, 4, 16, 1),
         num_heads: Sequence[int] = (2, 4, 8, 16),
@@ -129,70 +155,191 @@ class SGFormer(nn.Module):
         proj_drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_architecture(embed_dims, depths, num_heads, mlp_ratios)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         check_image_size(height, width)
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = embed_dims[-1]
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_chans = in_chans
         self.grid = (height // 4, width // 4)
         dim = embed_dims[0]
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, dim, 3, stride=2, padding=1, bias=False),
-            group_norm(dim),
-            nn.GELU(),
-            nn.Conv2d(dim, dim, 3, padding=1, bias=False),
-            group_norm(dim),
-            nn.GELU(),
-            nn.Conv2d(dim, dim, 3, stride=2, padding=1, bias=False),
-            group_norm(dim),
-        )
-        self.stem_norm = nn.LayerNorm(dim)
-        self.pos_embed = nn.Parameter(sine_cosine_table(self.grid, dim))
+        self.stem = build_stem(in_chans, dim, **factory)
+        self.stem_norm = nn.LayerNorm(dim, **factory)
+        self.pos_embed = nn.Parameter(sine_cosine_table(self.grid, dim).to(device, dtype))
+        self.stages = nn.ModuleList()
+        self.feature_info: list[dict[str, Any]] = []
         last = max(1, sum(depths) - 1)
         drop_paths = iter([drop_path_rate * i / last for i in range(sum(depths))])
-        self.stages = nn.ModuleList()
         for i, (dim, depth) in enumerate(zip(embed_dims, depths, strict=True)):
             blocks = []
             for j in range(depth):
-                attn = build_attention(i, j, dim, num_heads[i], attn_drop_rate, proj_drop_rate)
-                blocks.append(Block(attn, dim, mlp_ratios[i], proj_drop_rate, next(drop_paths)))
-            down = build_downsampling(embed_dims[i - 1], dim) if i else nn.Identity()
-            self.stages.append(Stage(down, blocks, dim))
+                attn = build_attention(
+                    i, j, dim, num_heads[i], attn_drop_rate, proj_drop_rate, **factory
+                )
+                blocks.append(
+                    Block(attn, dim, mlp_ratios[i], proj_drop_rate, next(drop_paths), **factory)
+                )
+            down = build_downsampling(embed_dims[i - 1], dim, **factory) if i else nn.Identity()
+            self.stages.append(Stage(down, blocks, dim, **factory))
+            self.feature_info.append(
+                {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
+            )
+        self.num_features = self.head_hidden_size = dim
         self.head_drop = nn.Dropout(drop_rate)
-        self.head = nn.Linear(dim, num_classes) if num_classes > 0 else nn.Identity()
+        self.head: nn.Module = nn.Identity()
+        self.global_pool = checked_pool(global_pool)
+        self.num_classes = num_classes
+        if num_classes > 0:
+            self.head = nn.Linear(dim, num_classes, **factory)
         self.apply(initialise)
+        self.register_load_state_dict_pre_hook(_resample_loaded_table)  # type: ignore[no-untyped-call]
 
     @torch.jit.ignore  # type: ignore[untyped-decorator]
     def no_weight_decay(self) -> set[str]:
-        return {"pos_embed"}
+        """The position table, norms and biases."""
+        return {n for n, p in self.named_parameters() if p.ndim <= 1 or n == "pos_embed"}
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The groups of timm's layer decay: stem, then stages, or each of their blocks."""
+        blocks: Any = r"^stages\.(\d+)"
+        if not coarse:
+            blocks = [
+                (r"^stages\.(\d+)\.downsample", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^stages\.(\d+)\.norm", (99999,)),
+            ]
+        return {"stem": r"^stem|^pos_embed", "blocks": blocks}
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trades time for memory: blocks are computed again on the way back."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            stage.grad_checkpointing = enable
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new head; keeps the pooling unless another is given."""
+        if global_pool is not None:
+            self.global_pool = checked_pool(global_pool)
+        self.num_classes = num_classes
+        self.head = nn.Identity()
+        if num_classes > 0:
+            like = self.pos_embed
+            self.head = nn.Linear(
+                self.num_features, num_classes, device=like.device, dtype=like.dtype
+            )
+            initialise(self.head)
+        self.head.train(self.training)
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
         """The last stage's map, (B, C, H / 32, W / 32)."""
-        check_image_size(x_BCHW.shape[2], x_BCHW.shape[3])
-        x_BCHW = self.stem(x_BCHW)
-        size = (x_BCHW.shape[2], x_BCHW.shape[3])
-        x_BNC = self.stem_norm(to_tokens(x_BCHW)) + self._position_table(size)
-        x_BCHW = to_map(x_BNC, size)
+        x_BCHW = self._embed(x_BCHW)
         for stage in self.stages:
             x_BCHW = stage(x_BCHW)
         return x_BCHW
 
     def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits, or with `pre_logits` the pooled features."""
-        pooled_BC = self.head_drop(x_BCHW.mean((2, 3)))
-        return pooled_BC if pre_logits else self.head(pooled_BC)
+        """Logits; with `pre_logits` or no head the pooled features; maps without pooling."""
+        if self.global_pool == "":
+            x_BHWC = self.head_drop(x_BCHW).permute(0, 2, 3, 1)
+            return (x_BHWC if pre_logits else self.head(x_BHWC)).permute(0, 3, 1, 2)
+        pooled = x_BCHW.mean((2, 3)) if self.global_pool == "avg" else x_BCHW.amax((2, 3))
+        pooled = self.head_drop(pooled)
+        return pooled if pre_logits else self.head(pooled)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x_BCHW))
 
-    def _position_table(self, size: MapSize) -> Tensor:
-        if size == self.grid:
-            return self.pos_embed
-        # No antialias: that operator has no ONNX form.
-        table = F.interpolate(to_map(self.pos_embed, self.grid), size=size, mode="bicubic")
-        return to_tokens(table)
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of stages, and the last one as `forward_features` gives it.
+
+        Args:
+            x: Images, (B, C, H, W).
+            indices: Which stages; a number means that many last ones, None all.
+            norm: Of no effect: every stage ends with its own norm.
+            stop_early: Compute no further than the last index.
+            output_fmt: 'NCHW' only.
+            intermediates_only: Leave the last map out.
+        """
+        if output_fmt != "NCHW":
+            raise ConfigError(f"output_fmt: must be 'NCHW', got {output_fmt!r}")
+        taken, max_index = feature_take_indices(len(self.stages), indices)
+        stages = self.stages[: max_index + 1] if stop_early else self.stages
+        intermediates = []
+        x = self._embed(x)
+        for i, stage in enumerate(stages):
+            x = stage(x)
+            if i in taken:
+                intermediates.append(x)
+        return intermediates if intermediates_only else (x, intermediates)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drops the stages behind the last index, and the head; gives back the indices."""
+        taken, max_index = feature_take_indices(len(self.stages), indices)
+        self.stages = self.stages[: max_index + 1]
+        self.feature_info = self.feature_info[: max_index + 1]
+        self.num_features = self.head_hidden_size = self.feature_info[-1]["num_chs"]
+        if prune_head:
+            self.reset_classifier(0, "")
+        return list(taken)
+
+    def _embed(self, x_BCHW: Tensor) -> Tensor:
+        """Stem, norm and position table: a map at a quarter of the size."""
+        check_image_size(x_BCHW.shape[2], x_BCHW.shape[3])
+        x_BCHW = self.stem(x_BCHW)
+        size = (x_BCHW.shape[2], x_BCHW.shape[3])
+        table = resampled_table(self.pos_embed, self.grid, size)
+        return to_map(self.stem_norm(to_tokens(x_BCHW)) + table, size)
+
+
+def checked_pool(global_pool: str) -> str:
+    """The pooling; raises ConfigError for one that there is not."""
+    if global_pool not in {"avg", "max", ""}:
+        raise ConfigError(f"global_pool: must be 'avg', 'max' or '', got {global_pool!r}")
+    return global_pool
+
+
+def resampled_table(table_BNC: Tensor, grid: MapSize, size: MapSize) -> Tensor:
+    """The position table for a map of another size, bicubic."""
+    if tuple(size) == tuple(grid):
+        return table_BNC
+    # No antialias: that operator has no ONNX form. Half precision has no bicubic on a CPU.
+    table = F.interpolate(to_map(table_BNC, grid).float(), size=size, mode="bicubic")
+    return to_tokens(table).to(table_BNC.dtype)
+
+
+def _resample_loaded_table(
+    model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Lets weights move between input sizes: a square table of another size is resampled."""
+    assert isinstance(model, SGFormer)
+    table = state_dict.get(f"{prefix}pos_embed")
+    if table is None or table.shape == model.pos_embed.shape:
+        return
+    side = math.isqrt(table.shape[1])
+    if side * side == table.shape[1] and table.shape[2] == model.pos_embed.shape[2]:
+        state_dict[f"{prefix}pos_embed"] = resampled_table(table, (side, side), model.grid)
 
 
 def check_architecture(
@@ -230,27 +377,52 @@ def check_image_size(height: int, width: int) -> None:
             )
 
 
+# Their branches depend on sizes: torch.fx takes them as they are.
+register_notrace_function(resampled_table)
+register_notrace_function(check_image_size)
+
+
 def build_attention(
-    stage: int, index: int, dim: int, num_heads: int, attn_drop: float, proj_drop: float
+    stage: int,
+    index: int,
+    dim: int,
+    num_heads: int,
+    attn_drop: float,
+    proj_drop: float,
+    **factory: Any,
 ) -> nn.Module:
     """Hybrid-scale and self-guided attention in turn; global attention in the last stage."""
     if stage == len(REDUCTIONS):
-        return GlobalAttention(dim, num_heads, attn_drop, proj_drop)
+        return GlobalAttention(dim, num_heads, attn_drop, proj_drop, **factory)
     kind = SelfGuidedAttention if index % 2 else HybridScaleAttention
-    return kind(dim, num_heads, REDUCTIONS[stage], attn_drop, proj_drop)
+    return kind(dim, num_heads, REDUCTIONS[stage], attn_drop, proj_drop, **factory)
 
 
-def build_downsampling(in_dim: int, out_dim: int) -> nn.Sequential:
+def build_stem(in_chans: int, dim: int, **factory: Any) -> nn.Sequential:
+    """Quarters the image: three 3x3 convolutions, the first and the last with stride 2."""
+    return nn.Sequential(
+        nn.Conv2d(in_chans, dim, 3, stride=2, padding=1, bias=False, **factory),
+        group_norm(dim, **factory),
+        nn.GELU(),
+        nn.Conv2d(dim, dim, 3, padding=1, bias=False, **factory),
+        group_norm(dim, **factory),
+        nn.GELU(),
+        nn.Conv2d(dim, dim, 3, stride=2, padding=1, bias=False, **factory),
+        group_norm(dim, **factory),
+    )
+
+
+def build_downsampling(in_dim: int, dim: int, **factory: Any) -> nn.Sequential:
     """Halves the map: 1x1, depthwise 3x3 with stride 2, 1x1 convolution."""
     return nn.Sequential(
-        nn.Conv2d(in_dim, out_dim, 1, bias=False),
-        group_norm(out_dim),
+        nn.Conv2d(in_dim, dim, 1, bias=False, **factory),
+        group_norm(dim, **factory),
         nn.GELU(),
-        nn.Conv2d(out_dim, out_dim, 3, stride=2, padding=1, groups=out_dim, bias=False),
-        group_norm(out_dim),
+        nn.Conv2d(dim, dim, 3, stride=2, padding=1, groups=dim, bias=False, **factory),
+        group_norm(dim, **factory),
         nn.GELU(),
-        nn.Conv2d(out_dim, out_dim, 1, bias=False),
-        group_norm(out_dim),
+        nn.Conv2d(dim, dim, 1, bias=False, **factory),
+        group_norm(dim, **factory),
     )
 
 
@@ -296,21 +468,37 @@ SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """For timm's loaders: weights of ours as they are, released ones converted."""
+    return convert_state_dict(state_dict) if is_released(state_dict) else state_dict
+
+
 def _create(name: str, pretrained: bool, **kwargs: Any) -> SGFormer:
-    if pretrained:
+    config, overlay = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay") or {}
+    sources = ("url", "file", "hf_hub_id", "state_dict")
+    if pretrained and not any(overlay.get(s) or getattr(config, s, None) for s in sources):
         raise ConfigError(
-            f"{name}: no pretrained weights are hosted; build it with pretrained=False and load "
-            "a state dict of your own"
+            f"{name}: no pretrained weights are hosted. Get released ones from the authors "
+            "(OliverRensu/SG-Former on GitHub) and name the file: timm.create_model(NAME, "
+            "pretrained=True, pretrained_cfg_overlay={'file': PATH}); or build it with "
+            "pretrained=False"
         )
     embed_dims, depths, num_heads = SIZES[name]
     sizes = {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads}
-    model: SGFormer = build_model_with_cfg(SGFormer, name, pretrained=False, **(sizes | kwargs))
+    model: SGFormer = build_model_with_cfg(
+        SGFormer,
+        name,
+        pretrained=pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+        **(sizes | kwargs),
+    )
     return model
 
 
 default_cfgs = generate_default_cfgs(
     {
-        f"{name}.untrained": {
+        name: {
             "url": "",
             "num_classes": 1000,
             "input_size": (3, 224, 224),

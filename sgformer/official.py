@@ -1,0 +1,141 @@
+"""Released SG-Former checkpoints, turned into ours.
+
+Source: parameter names and shapes of the authors' released models (ICCV 2023).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from sgformer.errors import CheckpointError
+
+StateDict = Mapping[str, Tensor]
+# Where a training script puts the weights, the averaged ones first.
+WRAPPERS: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
+PREFIXES: Final = ("module.", "ema.")
+# Within a block: the released name and ours.
+BLOCK_NAMES: Final = (
+    ("attn.sr.", "attn.reduce."),
+    ("attn.norm.", "attn.reduce_norm."),
+    ("attn.lepe_linear.", "attn.position.linear."),
+    ("attn.lepe_conv.", "attn.position.conv."),
+    ("mlp.dwconv.dwconv.", "mlp.conv."),
+)
+
+
+def convert_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A released checkpoint's weights under our names, dtypes kept.
+
+    Args:
+        state_dict: The weights, or a checkpoint that holds them under `state_dict` or `model`
+            (or `state_dict_ema` or `model_ema`, which are preferred), with or without a
+            `module.` prefix.
+
+    Returns:
+        What `SGFormer.load_state_dict` of the same sizes takes.
+
+    Raises:
+        CheckpointError: It is no SG-Former checkpoint; the first unknown names are named.
+    """
+    released = _unwrap(state_dict)
+    converted: dict[str, Tensor] = {}
+    unknown = []
+    for name, value in released.items():
+        joined = _joined(name, released)
+        if joined is not None:
+            converted.update(joined)
+            continue
+        new_name = _our_name(name)
+        if new_name is None:
+            unknown.append(name)
+        else:
+            converted[new_name] = value
+    if unknown or not converted:
+        raise CheckpointError(
+            f"not an SG-Former checkpoint: {len(unknown)} of {len(released)} names are unknown, "
+            f"the first: {', '.join(unknown[:5]) or 'none: it is empty'}"
+        )
+    return converted
+
+
+def is_released(state_dict: Mapping[str, Any]) -> bool:
+    """Whether these are a released model's names rather than ours."""
+    return any(name.endswith("patch_embed1.norm.weight") for name in state_dict)
+
+
+def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    for wrapper in WRAPPERS:
+        if isinstance(state_dict.get(wrapper), Mapping):
+            return _unwrap(state_dict[wrapper])
+    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    for prefix in PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return _unwrap({name.removeprefix(prefix): v for name, v in tensors.items()})
+    return tensors
+
+
+def _joined(name: str, released: StateDict) -> dict[str, Tensor] | None:
+    """Layers that are one in ours; empty for a part that goes with another, None for others."""
+    block, attn, rest = name.partition(".attn.")
+    layer, _, kind = rest.partition(".")
+
+    def part(other: str) -> Tensor:
+        return released[f"{block}.attn.{other}.{kind}"]
+
+    if not attn or f"{block}.attn.kv2.{kind}" not in released or layer not in _PARTS:
+        return None
+    guided = f"{block}.attn.q.{kind}" in released
+    ours = _our_name(name) or ""
+    if guided and layer == "kv1":
+        # [keys | values] of half of the heads each, to [keys | values] of all.
+        (k1, v1), (k2, v2) = part("kv1").chunk(2), part("kv2").chunk(2)
+        return {ours.replace(".kv1.", ".kv."): torch.cat((k1, k2, v1, v2))}
+    if not guided and layer == "q1":
+        joined = torch.cat((part("q1"), part("q2"), part("kv2")))
+        return {ours.replace(".q1.", ".qkv."): joined}
+    return {} if layer in {"q2", "kv2"} else None
+
+
+_PARTS: Final = ("q1", "q2", "kv1", "kv2")
+
+
+def _our_name(name: str) -> str | None:
+    """Our name for a released one; None for one that is not known."""
+    for pattern, rename in _RULES:
+        match = pattern.fullmatch(name)
+        if match:
+            return rename(match)
+    return None
+
+
+def _stem(match: re.Match[str]) -> str:
+    """The stem's three convolutions, 0, 2 and 4, each followed by a norm."""
+    index = {"0": 0, "2": 3, "4": 6}[match[1]] + (match[2] == "bn")
+    return f"stem.{index}.{match[3]}"
+
+
+def _downsample(match: re.Match[str]) -> str:
+    index = 3 * (int(match[2]) - 1) + (match[3] == "bn")
+    return f"stages.{int(match[1]) - 1}.downsample.{index}.{match[4]}"
+
+
+def _block(match: re.Match[str]) -> str:
+    rest = match[3]
+    for theirs, ours in BLOCK_NAMES:
+        if rest.startswith(theirs):
+            rest = ours + rest.removeprefix(theirs)
+    rest = re.sub(r"^attn\.f(\d)\.", lambda m: f"attn.merge.{int(m[1]) - 1}.", rest)
+    return f"stages.{int(match[1]) - 1}.blocks.{match[2]}.{rest}"
+
+
+_RULES: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]] = (
+    (re.compile(r"pos_embed|head\.(?:weight|bias)"), lambda m: m[0]),
+    (re.compile(r"patch_embed1\.conv\.([024])\.(c|bn)\.(.+)"), _stem),
+    (re.compile(r"patch_embed1\.norm\.(.+)"), lambda m: f"stem_norm.{m[1]}"),
+    (re.compile(r"patch_embed([234])\.conv([123])\.(c|bn)\.(.+)"), _downsample),
+    (re.compile(r"block([1-4])\.(\d+)\.((?:norm[12]|attn|mlp)\..+)"), _block),
+    (re.compile(r"norm([1-4])\.(.+)"), lambda m: f"stages.{int(m[1]) - 1}.norm.{m[2]}"),
+)
