@@ -143,7 +143,7 @@ def compare(ours: str, peer: str, args: argparse.Namespace) -> None:
 
 
 def latency_relative_to_b0(rounds: int) -> None:
-    names = ("sg_former_b0", "sg_former_b1", "sg_former_b2", "sg_former_b3")
+    names = [f"sg_former_{size}" for size in ("b0", "b1", "b2", "b3", "b4", "b", "b5")]
     images = torch.randn(1, 3, 224, 224)
     times = medians([timm.create_model(n) for n in names], images, MODES[0], rounds)
     for name, value in zip(names, times, strict=True):
