@@ -42,52 +42,18 @@ def run_trials(
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
         "RAY_AIR_NEW_OUTPUT": "0",
     }
-    from ray import tune
-
-    from hpo.scheduler import StudyScheduler
     from hpo.searcher import StudySearcher
-    from hpo.trial import TrialTrainable
-
-    def trial_config(number: int, params: Params) -> dict[str, Any]:
-        train = apply_params(config.train, params, f"trial {number}")
-        if resources.gpus == 0:
-            # Ray may leave GPUs visible to a process that was given none.
-            train = train.model_copy(update={"device": "cpu"})
-        return {
-            "number": number,
-            "train": train.model_dump_json(),
-            "run_dir": str(run.path.absolute()),
-            "num_threads": resources.cpus,
-        }
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     observer.phase(f"starting {resources.num_slots} workers")
     decisions = Decisions(config, study, resources.num_slots, observer)
-    searcher = StudySearcher(decisions, trial_config)
+    searcher = StudySearcher(decisions, _trial_config(config, run, resources))
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
         _stopping_on_signals() as stop,
     ):
-        tuner = tune.Tuner(
-            tune.with_resources(TrialTrainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
-            tune_config=tune.TuneConfig(
-                num_samples=-1,
-                search_alg=searcher,
-                scheduler=StudyScheduler(decisions, searcher),
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.config["number"]),
-            ),
-            run_config=tune.RunConfig(
-                name=config.study.name,
-                storage_path=scratch,
-                stop=_stopper(searcher, decisions, stop),
-                # Trials keep their own checkpoints, in the run folder.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=config.study.max_retries),
-                verbose=0,
-            ),
-        )
-        tuner.fit()
+        stopper = _stopper(searcher, decisions, stop)
+        _tuner(config, resources, decisions, searcher, stopper, scratch).fit()
     if searcher.failure is not None:
         raise RunError(f"the search failed: {searcher.failure}") from searcher.failure
     if decisions.broken:
@@ -96,6 +62,62 @@ def run_trials(
         raise RunInterrupted(
             f"interrupted; continue with --resume (study {config.study.name!r}, {run.path})"
         )
+
+
+def _trial_config(
+    config: SearchConfig, run: RunFolder, resources: TrialResources
+) -> Callable[[int, Params], dict[str, Any]]:
+    """From a trial's number and params to what TrialTrainable takes."""
+    run_dir = str(run.path.absolute())
+
+    def make(number: int, params: Params) -> dict[str, Any]:
+        train = apply_params(config.train, params, f"trial {number}")
+        if resources.gpus == 0:
+            # Ray may leave GPUs visible to a process that was given none.
+            train = train.model_copy(update={"device": "cpu"})
+        return {
+            "number": number,
+            "train": train.model_dump_json(),
+            "run_dir": run_dir,
+            "num_threads": resources.cpus,
+        }
+
+    return make
+
+
+def _tuner(
+    config: SearchConfig,
+    resources: TrialResources,
+    decisions: Decisions,
+    searcher: "StudySearcher",
+    stopper: Any,
+    scratch: str,
+) -> Any:
+    """Ray's Tuner, stripped of what the study does: loggers, checkpoints, snapshots, output."""
+    from ray import tune
+
+    from hpo.scheduler import StudyScheduler
+    from hpo.trial import TrialTrainable
+
+    return tune.Tuner(
+        tune.with_resources(TrialTrainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            search_alg=searcher,
+            scheduler=StudyScheduler(decisions, searcher),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.config["number"]),
+        ),
+        run_config=tune.RunConfig(
+            name=config.study.name,
+            storage_path=scratch,
+            stop=stopper,
+            # Trials keep their own checkpoints, in the run folder.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=config.study.max_retries),
+            verbose=0,
+        ),
+    )
 
 
 def _stopper(searcher: "StudySearcher", decisions: Decisions, stop: Callable[[], bool]) -> Any:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from searches import search_values
 from sklearn.datasets import load_digits
 
 from sgformer.config import TrainConfig
@@ -94,28 +95,3 @@ def edit(search_file: Path) -> Callable[[Callable[[dict], None]], Path]:
         return search_file
 
     return change
-
-
-def search_values(image_folder: Path, cache_dir: Path) -> dict:
-    return {
-        "study": {"num_trials": 4},
-        "scheduler": {"min_epochs": 1, "reduction_factor": 2},
-        "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent_trials": 2},
-        "space": {
-            "optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
-            "model.drop_rate": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.05},
-        },
-        "train": {
-            "model": {"name": "sg_former_pico", "drop_rate": 0.1, "drop_path_rate": 0.0},
-            "data": {
-                "data_dir": str(image_folder),
-                "image_size": 32,
-                "crop_pct": 1.0,
-                "cache_dir": str(cache_dir),
-            },
-            "augmentation": {"policy": "mild"},
-            "optimizer": {"learning_rate": 2e-3, "batch_size": 20, "warmup_epochs": 1},
-            "max_epochs": 4,
-            "device": "cpu",
-        },
-    }

@@ -23,33 +23,18 @@ import pytest
 import yaml
 from command_line import PROGRAM, Background, load_epochs, load_trials, run
 from optuna.trial import TrialState
+from searches import search_values
 
 DEFAULT = {"optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
 DIVERGING = {"optimizer.learning_rate": 1e30, "model.drop_rate": 0.1}
 
 
 def write_search(path: Path, image_folder: Path, cache_dir: Path, **changes: dict) -> Path:
-    values = {
-        "study": {"num_trials": 8, "enqueue": [DIVERGING]},
-        "scheduler": {"min_epochs": 1, "reduction_factor": 2},
-        "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent_trials": 2},
-        "space": {
-            "optimizer.learning_rate": {"type": "categorical", "choices": [2e-3, 1e-4, 1e30]},
-            "model.drop_rate": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.05},
-        },
-        "train": {
-            "model": {"name": "sg_former_pico", "drop_rate": 0.1, "drop_path_rate": 0.0},
-            "data": {
-                "data_dir": str(image_folder),
-                "image_size": 32,
-                "crop_pct": 1.0,
-                "cache_dir": str(cache_dir),
-            },
-            "augmentation": {"policy": "mild"},
-            "optimizer": {"learning_rate": 2e-3, "batch_size": 20, "warmup_epochs": 1},
-            "max_epochs": 4,
-            "device": "cpu",
-        },
+    values = search_values(image_folder, cache_dir)
+    values["study"] = {"num_trials": 8, "enqueue": [DIVERGING]}
+    values["space"]["optimizer.learning_rate"] = {
+        "type": "categorical",
+        "choices": [2e-3, 1e-4, 1e30],
     }
     for section, change in changes.items():
         values[section] = values.get(section, {}) | change
