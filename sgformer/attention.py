@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from timm.models import register_notrace_module
+from timm.models import register_notrace_function, register_notrace_module
 from torch import Tensor, nn
 
 MapSize = tuple[int, int]
@@ -228,6 +228,10 @@ def attention(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, dropout: float) ->
         weights = (q_BhNd @ k_BhMd.transpose(2, 3) * q_BhNd.shape[3] ** -0.5).softmax(-1)
         return F.dropout(weights, dropout) @ v_BhMd
     return F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd, dropout_p=dropout)
+
+
+# It branches on the device: torch.fx takes it as it is.
+register_notrace_function(attention)
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:
