@@ -24,10 +24,7 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
     Raises:
         InputError: The model, the folder or the split is not what it should be.
     """
-    import numpy as np
-
-    from sgformer.augmentation import eval_transform
-    from sgformer.data import ImageDataset, create_loader
+    from sgformer.data import eval_batches
     from sgformer.decoded_images import decode_folder
     from sgformer.evaluation import compute_metrics
 
@@ -36,7 +33,6 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
     classifier = load_classifier(model)
     config = classifier.data.model_copy(update={"data_dir": data_dir})
     data = decode_folder(read_split(config, split, classifier.classes), config)
-    loader = create_loader(ImageDataset(data, split, eval_transform(config)), batch_size=32)
-    logits = classifier.logits_of(images.numpy() for images, _ in loader)
-    labels = np.array([label for _, label in data.samples(split)])
-    return compute_metrics(logits, labels, classifier.classes)
+    batches = eval_batches(data, split, config, batch_size=32)
+    logits = classifier.logits_of(images.numpy() for images, _ in batches)
+    return compute_metrics(logits, data.samples(split)[:, 1], classifier.classes)

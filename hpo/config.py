@@ -139,6 +139,7 @@ CHANGEABLE: Final = (
     "train.data.num_workers",
     "train.data.cache_dir",
     "train.data.cache_bytes",
+    "train.optimizer.micro_batch_size",
 )
 
 

@@ -85,8 +85,7 @@ def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
 
 def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[str, Any]:
     """Metrics on val and test; test is None where there is no such split."""
-    from sgformer.augmentation import eval_transform
-    from sgformer.data import ImageDataset, create_loader
+    from sgformer.data import eval_batches
     from sgformer.evaluation import compute_metrics, predict_logits
     from sgformer.trainer import choose_device
 
@@ -95,9 +94,8 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
     metrics: dict[str, Any] = {"val": None, "test": None}
     for split in metrics:
         if split in data.splits:
-            dataset = ImageDataset(data, split, eval_transform(config.data))
-            loader = create_loader(dataset, config.optimizer.batch_size, config.data.num_workers)
-            logits, labels = predict_logits(model, loader, device)
+            batches = eval_batches(data, split, config.data, config.optimizer.batch_size)
+            logits, labels = predict_logits(model, batches, device)
             metrics[split] = asdict(compute_metrics(logits, labels, data.classes))
     return metrics
 

@@ -214,7 +214,10 @@ UNSEARCHABLE: Final = (
     "data.cache_dir",
     "data.cache_bytes",
     "data.num_workers",
+    "optimizer.micro_batch_size",
     "early_stopping.metric",
+    "channels_last",
+    "compile",
     "device",
     "seed",
 )

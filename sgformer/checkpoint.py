@@ -15,20 +15,31 @@ from safetensors.torch import save_file
 from sgformer.errors import CheckpointError
 from sgformer.trainer import EpochMetrics, Trainer
 
-FORMAT_VERSION: Final = 1
-LAST, BEST, EPOCHS = "last.safetensors", "best.safetensors", "epochs.csv"
+FORMAT_VERSION: Final = 2
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+EPOCHS = "epochs.csv"
 
 
 def save_checkpoint(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, Any],
+    keep_as: Path | None = None,
 ) -> None:
-    """Writes atomically: a crash leaves the file as it was or the new one, whole."""
+    """Writes atomically: a crash leaves the file as it was or the new one, whole.
+
+    What `path` held before is kept as `keep_as`.
+    """
     header = {"format_version": FORMAT_VERSION, **metadata}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, temporary, metadata={"sgformer": json.dumps(header)})
-    _replace(temporary, path)
+    _sync(temporary)
+    if keep_as is not None and path.exists():
+        path.replace(keep_as)
+    temporary.replace(path)
+    _sync(path.parent)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -54,28 +65,43 @@ def save_progress(trainer: Trainer, folder: Path) -> None:
     """After an epoch: the best model if it is this epoch's, the whole state, the curve."""
     if trainer.early_stopping.best_epoch == trainer.num_epochs_done:
         save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
-    save_checkpoint(folder / LAST, *trainer.state_dict())
+    save_checkpoint(folder / LAST, *trainer.state_dict(), keep_as=folder / PREVIOUS)
     write_epochs(folder / EPOCHS, trainer.history)
 
 
-def resume_progress(trainer: Trainer, folder: Path) -> bool:
-    """Continues from the folder's last checkpoint; False if there is none.
+def resume_progress(trainer: Trainer, folder: Path) -> tuple[str, ...]:
+    """Continues from the folder's last readable checkpoint, if there is one.
+
+    Returns:
+        What was passed over and why, a line each.
 
     Raises:
-        CheckpointError: The checkpoint is damaged or of another configuration.
+        CheckpointError: There are checkpoints and none can be used: each is damaged, foreign, or
+            of another configuration.
     """
-    path = folder / LAST
-    if not path.exists():
-        return False
+    refused = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            trainer.load_state_dict(*_load_of(path, trainer.config.fingerprint()))
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        # The curve of before, should the crash have come between the two files.
+        write_epochs(folder / EPOCHS, trainer.history)
+        return tuple(refused)
+    if refused:
+        lines = "; ".join(refused)
+        raise CheckpointError(f"{lines}; remove {folder} to train from the start")
+    return ()
+
+
+def _load_of(path: Path, fingerprint: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     tensors, metadata = load_checkpoint(path)
-    if metadata.get("fingerprint") != trainer.config.fingerprint():
-        raise CheckpointError(
-            f"{path} belongs to another configuration; remove it to train from the start"
-        )
-    trainer.load_state_dict(tensors, metadata)
-    # The curve of before, should the crash have come between the two files.
-    write_epochs(folder / EPOCHS, trainer.history)
-    return True
+    if metadata.get("fingerprint") != fingerprint:
+        raise CheckpointError(f"{path} belongs to another configuration")
+    return tensors, metadata
 
 
 def write_epochs(path: Path, history: Iterable[EpochMetrics]) -> None:
@@ -91,7 +117,10 @@ def write_epochs(path: Path, history: Iterable[EpochMetrics]) -> None:
     Path(file.name).replace(path)
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _sync(path: Path) -> None:
+    """Puts a file's content, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -68,7 +68,8 @@ class DataConfig(FrozenConfig):
     Without a val folder, `val_fraction` of each class in train is val, chosen by `val_seed`.
     `crop_pct` is timm's: images are decoded with the shorter side at image_size / crop_pct
     pixels. `cache_dir` holds the decoded images, at most `cache_bytes` of them (None: half of
-    what is free on that disk); those beyond are decoded when they are needed.
+    what is free on that disk); those beyond are decoded when they are needed. `num_workers`
+    (None: as the CPUs allow) changes how fast images come, not what they are.
     """
 
     data_dir: Path | None = None
@@ -76,7 +77,7 @@ class DataConfig(FrozenConfig):
     crop_pct: float = Field(default=0.875, gt=0, le=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     val_seed: int = Field(default=0, ge=0)
-    num_workers: int = Field(default=0, ge=0)
+    num_workers: int | None = Field(default=None, ge=0)
     mean: Rgb = IMAGENET_MEAN
     std: Rgb = IMAGENET_STD
     cache_dir: Path = Path("~/.cache/sgformer-hpo")
@@ -104,7 +105,9 @@ class AugmentationConfig(FrozenConfig):
     guide: the brief's defaults (colour jitter 0.4, rand-m9-mstd0.5, bicubic, random erasing of
     one patch of pixels in a quarter of the images, flips). mild: crops and small shifts only,
     for tiny images, where the guide's hurt. none: as in evaluation. A number set here replaces
-    the policy's own.
+    the policy's own. `mixup` and `cutmix` are the alphas of the beta distributions that timm
+    draws how much of another image is mixed in from; of a batch for which both could, cutmix
+    takes `mixup_switch_prob`.
     """
 
     policy: Literal["guide", "mild", "none"] = "guide"
@@ -113,14 +116,27 @@ class AugmentationConfig(FrozenConfig):
     random_erasing_prob: Probability | None = None
     horizontal_flip_prob: Probability | None = None
     min_crop_area: float | None = Field(default=None, gt=0, le=1)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    mixup_prob: Probability = 1.0
+    mixup_switch_prob: Probability = 0.5
 
 
 class OptimizerConfig(FrozenConfig):
-    """AdamW; the rate rises linearly for `warmup_epochs`, then follows the schedule."""
+    """AdamW; the rate rises linearly for `warmup_epochs`, then follows the schedule.
+
+    `batch_size` images make one optimizer step. `micro_batch_size` of them (None: all) are in
+    memory at a time; gradients add up. `layer_decay` multiplies the rate once for each layer
+    that lies between a weight and the head. Gradients are scaled to a norm of at most
+    `max_grad_norm`.
+    """
 
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    max_grad_norm: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1)
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: float = Field(default=5, ge=0)
     min_learning_rate: float = Field(default=1e-6, ge=0)
@@ -129,16 +145,24 @@ class OptimizerConfig(FrozenConfig):
 class EarlyStoppingConfig(FrozenConfig):
     """Ends a training after `patience` epochs (None: never) without a gain above `min_delta`.
 
-    `metric` also picks the best epoch; None in a search file means the study's objective.
+    The first `warmup_epochs` do not count. `metric` also picks the best epoch; None in a search
+    file means the study's objective.
     """
 
     patience: int | None = Field(default=10, ge=1)
     min_delta: float = Field(default=0.0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0)
     metric: Metric | None = None
 
 
 class TrainConfig(FrozenConfig):
-    """One training, whole: given data and this, its result is fixed."""
+    """One training, whole: given data and this, its result is fixed.
+
+    `precision` is that of forward and backward; weights are float32 and evaluation is, as the
+    exported model. `ema_decay` evaluates and keeps a running mean of the weights.
+    `class_balance` makes rare classes count as much as frequent ones, by drawing their images
+    more often or by weighting their loss.
+    """
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -146,8 +170,13 @@ class TrainConfig(FrozenConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     label_smoothing: Rate = 0.1
+    class_balance: Literal["none", "sampling", "loss"] = "none"
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_epochs: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0)
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @property
@@ -156,13 +185,11 @@ class TrainConfig(FrozenConfig):
         return self.early_stopping.metric or "val_top1"
 
     def fingerprint(self) -> str:
-        """A hash of what is trained, not of where the data lie or what they are read with.
-
-        More workers draw other augmentations from the same seed, yet train the same thing.
-        """
+        """A hash of what is trained, not of where the data lie or what it is trained with."""
         values = self.model_dump(mode="json", exclude={"device"})
         for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
             del values["data"][name]
+        del values["optimizer"]["micro_batch_size"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_epochs(self, max_epochs: int) -> Self:

@@ -1,86 +1,147 @@
-"""Images decoded once a node, kept memory-mapped, shared by all trainings. Needs no torch."""
+"""Images decoded once a node, kept memory-mapped, shared by all trainings.
+
+Only decoding needs torch, for its antialiased resizing; opening what is decoded does not.
+"""
 
 import hashlib
+import json
 import os
 import shutil
+import stat
+import threading
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import filelock
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
 
 from sgformer.config import DataConfig
 from sgformer.errors import DataError
-from sgformer.image_folder import ImageFolder, LabelledImages, read_image_folder
+from sgformer.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
+Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
 Progress = Callable[[int, int], None]  # images done, images in all
-CACHE_FORMAT: Final = 1
+CACHE_FORMAT: Final = 2
 UNREADABLE: Final = -1
 NOT_STORED: Final = -2
 MAX_UNREADABLE_SHARE: Final = 0.01
+# A panorama is cut to its middle: no crop of a training or an evaluation reaches further, and a
+# line one pixel high would become gigabytes.
+MAX_ASPECT_RATIO: Final = 8
+HUGE_PIXELS: Final = 50_000_000
+_one_huge_at_a_time = threading.Lock()
+# PIL only reads headers here; OpenCV has its own limit of 2**30 pixels.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode_image(path: Path, shorter_side: int) -> RgbImage | None:
-    """The image upright in RGB, its shorter side resized; None if it cannot be read."""
+    """The image upright in RGB, its shorter side resized; None if it cannot be read.
+
+    Resized as timm's evaluation does, by the same filter to the same pixels, but by torch's
+    kernel, six times as fast as PIL's (values differ by 2 of 255 at most).
+    """
     try:
-        data = np.fromfile(path, dtype=np.uint8)
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        content = path.read_bytes()
     except OSError:
         return None
-    if data.size == 0 or _is_cut_jpeg(data):
+    if not content or _is_cut_jpeg(content):
         return None
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        image = _decode(content, shorter_side)
     except cv2.error:
         return None
-    if image is None:
-        return None
-    height, width = image.shape[:2]
-    scale = shorter_side / min(height, width)
-    if scale != 1:
-        size = (max(shorter_side, round(width * scale)), max(shorter_side, round(height * scale)))
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        image = cv2.resize(image, size, interpolation=interpolation)
-    return np.asarray(image, dtype=np.uint8)
+    return None if image is None else np.asarray(_resize(image, shorter_side), dtype=np.uint8)
 
 
-def _is_cut_jpeg(data: npt.NDArray[np.uint8]) -> bool:
+def _is_cut_jpeg(content: bytes) -> bool:
     """Whether a JPEG ends before its end marker: OpenCV would fill the rest with grey."""
-    content = data.tobytes()
     return content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(
         b"\xff\xda"
     )
 
 
-class DecodedImages:
-    """The decoded images of a folder, by position in `paths`.
+def _decode(content: bytes, shorter_side: int) -> Any:
+    data, size = np.frombuffer(content, dtype=np.uint8), _size(content)
+    if size is not None and size[0] * size[1] <= HUGE_PIXELS:
+        return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    # A JPEG is decoded at an eighth of its size where that is enough. Others take their memory,
+    # one at a time.
+    with _one_huge_at_a_time:
+        if size is None or min(size) // 8 < shorter_side:
+            return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8)
+        return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    Opening builds the memory-mapped file if the images changed or were never decoded; another
-    process that opens the same meanwhile waits for it.
+
+def _size(content: bytes) -> tuple[int, int] | None:
+    """What the header says, without decoding; None if PIL finds it too large or strange."""
+    try:
+        with Image.open(BytesIO(content)) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
+        return (1, 1)  # for OpenCV to judge
+    except Image.DecompressionBombError:
+        return None
+
+
+def _resize(image: Any, shorter_side: int) -> Any:
+    height, width = image.shape[:2]
+    longest = min(height, width) * MAX_ASPECT_RATIO
+    if max(height, width) > longest:
+        top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+        image = image[top : top + longest, left : left + longest]
+        height, width = image.shape[:2]
+    if min(height, width) == shorter_side:
+        return image
+    # As torchvision rounds; another rounding moves the pixels of the whole image.
+    longer_side = int(shorter_side * max(height, width) / min(height, width))
+    size = (shorter_side, longer_side) if width > height else (longer_side, shorter_side)
+    import torch
+    import torch.nn.functional as F
+
+    batch_BCHW = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    resized = F.interpolate(batch_BCHW, size, mode="bicubic", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+@dataclass(frozen=True)
+class ImagesId:
+    """Which images a search is over.
+
+    `files` is of this disk's files, their place and times included; `content`, of names and
+    sizes, is the same for a copy on another disk.
     """
 
-    def __init__(
-        self, root: Path, paths: Sequence[Path], config: DataConfig, progress: Progress
-    ) -> None:
-        self.paths = tuple(paths)
-        self.shorter_side = config.decoded_pixels
-        folder = _cache_folder(root, paths, config)
-        try:
-            with filelock.FileLock(folder.with_suffix(".lock")):
-                if not folder.is_dir():
-                    _build_cache(folder, paths, config, progress)
-        except OSError as error:
-            raise _unwritable(error) from None
-        with np.load(folder / "index.npz", allow_pickle=False) as index:
+    files: str
+    content: str
+
+
+class DecodedImages:
+    """The decoded images of a folder, by position in `names`, as a cache folder has them."""
+
+    def __init__(self, cache: Path, root: Path, shorter_side: int) -> None:
+        self.root, self.shorter_side = root, shorter_side
+        facts = json.loads((cache / "facts.json").read_text(encoding="utf-8"))
+        self.id = ImagesId(facts["files"], facts["content"])
+        self.names = _read_names(cache)
+        with np.load(cache / "index.npz", allow_pickle=False) as index:
             self._offsets, self._shapes = index["offsets"], index["shapes"]
-        pixels = folder / "pixels.bin"
+        pixels = cache / "pixels.bin"
         self._pixels = (
-            np.memmap(pixels, mode="r") if pixels.stat().st_size else np.empty(0, np.uint8)
+            # Copy on write: never changes the file, and torch takes it without a warning.
+            np.memmap(pixels, mode="c") if pixels.stat().st_size else np.empty(0, np.uint8)
         )
 
     def __getitem__(self, i: int) -> RgbImage:
@@ -89,76 +150,16 @@ class DecodedImages:
             height, width = (int(side) for side in self._shapes[i])
             pixels = self._pixels[offset : offset + height * width * 3]
             return np.asarray(pixels.reshape(height, width, 3))
-        image = decode_image(self.paths[i], self.shorter_side)
+        image = decode_image(self.path(i), self.shorter_side)
         if image is None:
-            raise DataError(f"image could be read before and cannot now: {self.paths[i]}")
+            raise DataError(f"image could be read before and cannot now: {self.path(i)}")
         return image
+
+    def path(self, i: int) -> Path:
+        return self.root / self.names[i]
 
     def is_readable(self, i: int) -> bool:
         return bool(self._offsets[i] != UNREADABLE)
-
-
-def _cache_folder(root: Path, paths: Sequence[Path], config: DataConfig) -> Path:
-    """Where the decoded images of just these files at this resolution lie."""
-    cache = config.cache_dir.expanduser()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(error) from None
-    key = hashlib.sha256(f"{CACHE_FORMAT} {config.decoded_pixels} {config.cache_bytes}".encode())
-    key.update(str(root.resolve()).encode())
-    for path in paths:
-        try:
-            stat = path.stat()
-            state = f"{stat.st_size}\0{stat.st_mtime_ns}"
-        except OSError:  # a link to nowhere: unreadable, as decoding will find
-            state = "-"
-        key.update(f"{path.relative_to(root)}\0{state}\n".encode())
-    return cache / key.hexdigest()[:32]
-
-
-def _unwritable(error: OSError) -> DataError:
-    return DataError(f"cannot write the cache of decoded images: {error} (train.data.cache_dir)")
-
-
-def _build_cache(
-    folder: Path, paths: Sequence[Path], config: DataConfig, progress: Progress
-) -> None:
-    """Writes index.npz and pixels.bin beside `folder`, then renames: there is no half cache."""
-    limit = config.cache_bytes
-    if limit is None:
-        limit = shutil.disk_usage(folder.parent).free // 2
-    offsets = np.full(len(paths), UNREADABLE, dtype=np.int64)
-    shapes = np.zeros((len(paths), 2), dtype=np.int32)
-    temporary = folder.with_suffix(".building")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    temporary.mkdir()
-    try:
-        with (temporary / "pixels.bin").open("wb") as file:
-            for i, image in enumerate(_decode_all(paths, config.decoded_pixels)):
-                if image is not None:
-                    shapes[i] = image.shape[:2]
-                    stored = file.tell() + image.nbytes <= limit
-                    offsets[i] = file.tell() if stored else NOT_STORED
-                    if stored:
-                        file.write(image.tobytes())
-                progress(i + 1, len(paths))
-            file.flush()
-            os.fsync(file.fileno())
-        np.savez(temporary / "index.npz", offsets=offsets, shapes=shapes)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _decode_all(paths: Sequence[Path], shorter_side: int) -> Iterator[RgbImage | None]:
-    """Decodes on all cores, in order, a bounded number of images ahead."""
-    cv2.setNumThreads(1)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for start in range(0, len(paths), 512):
-            chunk = paths[start : start + 512]
-            yield from pool.map(lambda path: decode_image(path, shorter_side), chunk)
 
 
 @dataclass(frozen=True)
@@ -167,15 +168,15 @@ class ImageData:
 
     folder: ImageFolder
     images: DecodedImages
-    splits: dict[str, tuple[tuple[int, int], ...]]  # (position in images, label)
+    splits: dict[str, Samples]
     unreadable: tuple[Path, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.folder.classes
 
-    def samples(self, split: str) -> tuple[tuple[int, int], ...]:
-        """(position in images, label) of a split's readable images.
+    def samples(self, split: str) -> Samples:
+        """(N, 2): position in images and label of each of a split's readable images.
 
         Raises:
             DataError: The folder has no such split.
@@ -188,43 +189,204 @@ def no_progress(done: int, total: int) -> None:
     """Tells nobody."""
 
 
-def load_image_data(config: DataConfig, progress: Progress = no_progress) -> ImageData:
-    """The folder of the config, decoded.
+def load_image_data(
+    config: DataConfig, progress: Progress = no_progress, expected: ImagesId | None = None
+) -> ImageData:
+    """The folder of the config, decoded or mapped from the cache.
+
+    With `expected`, images that this node has decoded already are taken without another look at
+    the folder, so that a search keeps to the images that it began with.
 
     Raises:
-        DataError: See `read_image_folder` and `decode_folder`.
+        DataError: See `read_image_folder` and `decode_folder`; or the images are not the
+            expected ones.
     """
-    return decode_folder(read_image_folder(config), config, progress)
+    if expected is not None:
+        cache = _cache_folder(config, expected.files)
+        if cache.is_dir():
+            root = config.data_dir or Path()
+            folder = folder_of(config, _read_names(cache))
+            return _assemble(folder, DecodedImages(cache, root, config.decoded_pixels))
+    return decode_folder(read_image_folder(config), config, progress, expected)
 
 
 def decode_folder(
-    folder: ImageFolder, config: DataConfig, progress: Progress = no_progress
+    folder: ImageFolder,
+    config: DataConfig,
+    progress: Progress = no_progress,
+    expected: ImagesId | None = None,
 ) -> ImageData:
     """The images of a folder, decoded or mapped from the cache.
 
+    Another process that decodes the same meanwhile is waited for.
+
     Raises:
-        DataError: 1 % or more of the images cannot be read, or the cache cannot be written.
+        DataError: 1 % or more of the images cannot be read, the cache cannot be written, or the
+            images are not the expected ones.
     """
-    paths = sorted(path for images in folder.splits.values() for path in images.paths)
-    images = DecodedImages(folder.root, paths, config, progress)
-    unreadable = tuple(path for i, path in enumerate(paths) if not images.is_readable(i))
-    if unreadable and len(unreadable) >= MAX_UNREADABLE_SHARE * len(paths):
+    names = folder.names
+    found = _identify(folder.root, names)
+    if expected is not None and found.content != expected.content:
+        raise DataError(
+            f"the images in {folder.root} have changed since the search began (names or sizes "
+            "differ); put them back and --resume, or begin another study"
+        )
+    cache = _cache_folder(config, found.files)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(cache.with_suffix(".lock")):
+            if not cache.is_dir():
+                _build_cache(cache, folder, names, found, config, progress)
+        images = DecodedImages(cache, folder.root, config.decoded_pixels)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache of decoded images: {error} (train.data.cache_dir)"
+        ) from None
+    return _assemble(folder, images)
+
+
+def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
+    num_images = len(images.names)
+    readable = np.array([images.is_readable(i) for i in range(num_images)], dtype=bool)
+    unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~readable))
+    if unreadable and len(unreadable) >= MAX_UNREADABLE_SHARE * num_images:
         first = "\n".join(f"  {path}" for path in unreadable[:10])
         raise DataError(
-            f"{len(unreadable)} of {len(paths)} images in {folder.root} cannot be read (fewer "
+            f"{len(unreadable)} of {num_images} images in {folder.root} cannot be read (fewer "
             f"than 1 % are passed over); the first:\n{first}"
         )
-    positions = {path: i for i, path in enumerate(paths)}
-    splits = {
-        name: _readable_samples(labelled, positions, images)
-        for name, labelled in folder.splits.items()
-    }
+    positions = {name: i for i, name in enumerate(images.names)}
+    splits = {}
+    for split, labelled in folder.splits.items():
+        splits[split] = _readable_samples(labelled, positions, readable)
+        missing = set(range(len(folder.classes))) - set(splits[split][:, 1].tolist())
+        if missing:
+            names = ", ".join(folder.classes[label] for label in sorted(missing))
+            raise DataError(f"no image of these classes in {split} can be read: {names}")
     return ImageData(folder, images, splits, unreadable)
 
 
 def _readable_samples(
-    labelled: LabelledImages, positions: dict[Path, int], images: DecodedImages
-) -> tuple[tuple[int, int], ...]:
-    pairs = zip(labelled.paths, labelled.labels, strict=True)
-    samples = ((positions[path], label) for path, label in pairs)
-    return tuple(sample for sample in samples if images.is_readable(sample[0]))
+    labelled: LabelledImages, positions: dict[str, int], readable: npt.NDArray[np.bool_]
+) -> Samples:
+    where = np.array([positions[name] for name in labelled.names], dtype=np.int64)
+    samples = np.stack([where, np.array(labelled.labels, dtype=np.int64)], axis=1)
+    return np.asarray(samples[readable[where]])
+
+
+def _identify(root: Path, names: Sequence[str]) -> ImagesId:
+    files, content = hashlib.sha256(os.fsencode(root.resolve())), hashlib.sha256()
+    for name in names:
+        encoded = os.fsencode(name)
+        try:
+            status = (root / name).stat()
+            size, changed = status.st_size, status.st_mtime_ns
+        except OSError:  # a link to nowhere: unreadable, as decoding will find
+            size, changed = -1, -1
+        files.update(b"\0%s\0%d\0%d" % (encoded, size, changed))
+        content.update(b"\0%s\0%d" % (encoded, size))
+    return ImagesId(files.hexdigest()[:32], content.hexdigest()[:32])
+
+
+def _cache_folder(config: DataConfig, files: str) -> Path:
+    """Where the decoded images of just these files at this resolution lie."""
+    limit = "" if config.cache_bytes is None else f"-{config.cache_bytes}"
+    name = f"{files}-{config.decoded_pixels}{limit}-v{CACHE_FORMAT}"
+    return config.cache_dir.expanduser() / name
+
+
+def _read_names(cache: Path) -> tuple[str, ...]:
+    content = (cache / "names").read_bytes()
+    return tuple(os.fsdecode(name) for name in content.split(b"\0"))
+
+
+def _build_cache(
+    cache: Path,
+    folder: ImageFolder,
+    names: Sequence[str],
+    found: ImagesId,
+    config: DataConfig,
+    progress: Progress,
+) -> None:
+    """Writes the files beside `cache`, then renames: there is no half cache."""
+    temporary = cache.with_suffix(".building")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir()
+    limit = config.cache_bytes
+    if limit is None:
+        limit = shutil.disk_usage(temporary).free // 2
+    facts = {
+        "files": found.files,
+        "content": found.content,
+        "root": str(folder.root.resolve()),
+        "splits": list(folder.splits),
+        "decoded_pixels": config.decoded_pixels,
+    }
+    try:
+        paths = [folder.root / name for name in names]
+        offsets, shapes = _write_pixels(temporary / "pixels.bin", paths, config, limit, progress)
+        np.savez(temporary / "index.npz", offsets=offsets, shapes=shapes)
+        (temporary / "names").write_bytes(b"\0".join(os.fsencode(name) for name in names))
+        (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        temporary.rename(cache)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _remove_outdated(cache, facts)
+
+
+def _write_pixels(
+    file: Path, paths: Sequence[Path], config: DataConfig, limit: int, progress: Progress
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Each image's place in the file, or why it has none; and each one's height and width."""
+    offsets = np.full(len(paths), UNREADABLE, dtype=np.int64)
+    shapes = np.zeros((len(paths), 2), dtype=np.int32)
+    with file.open("wb") as output:
+        for i, image in enumerate(_decode_all(paths, config.decoded_pixels)):
+            if image is not None:
+                shapes[i] = image.shape[:2]
+                stored = output.tell() + image.nbytes <= limit
+                offsets[i] = output.tell() if stored else NOT_STORED
+                if stored:
+                    output.write(image.tobytes())
+            progress(i + 1, len(paths))
+        output.flush()
+        os.fsync(output.fileno())
+    return offsets, shapes
+
+
+def _remove_outdated(cache: Path, facts: dict[str, Any]) -> None:
+    """Removes what the same folder's images were decoded to before they changed.
+
+    A training that still reads them keeps them: a mapped file lives until it is closed.
+    """
+    same = {name: facts[name] for name in ("root", "splits", "decoded_pixels")}
+    for other in cache.parent.glob(f"*-v{CACHE_FORMAT}"):
+        try:
+            old = json.loads((other / "facts.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        is_outdated = old["files"] != facts["files"]
+        if is_outdated and {name: old.get(name) for name in same} == same:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _decode_all(paths: Sequence[Path], shorter_side: int) -> Iterator[RgbImage | None]:
+    """Decodes on all cores, in order, a bounded number of images ahead."""
+    import torch
+
+    num_torch_threads = torch.get_num_threads()
+    num_threads = len(os.sched_getaffinity(0))
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    waiting: deque[Future[RgbImage | None]] = deque()
+    try:
+        with ThreadPoolExecutor(num_threads) as pool:
+            for path in paths:
+                waiting.append(pool.submit(decode_image, path, shorter_side))
+                if len(waiting) == 16 * num_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(num_torch_threads)

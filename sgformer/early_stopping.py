@@ -11,7 +11,7 @@ class EarlyStopping:
     """Watches one metric; its fields are its state, kept in checkpoints.
 
     `best_value` and `best_epoch` follow every improvement, however small; only one of more
-    than `min_delta` restarts the patience.
+    than `min_delta` restarts the patience. Epochs of the warm-up do not use it up.
     """
 
     config: EarlyStoppingConfig
@@ -25,7 +25,7 @@ class EarlyStopping:
         if self._beats(value, self.reference_value, self.config.min_delta):
             self.reference_value = value
             self.num_epochs_without_gain = 0
-        else:
+        elif epoch > self.config.warmup_epochs:
             self.num_epochs_without_gain += 1
         if not self._beats(value, self.best_value, 0.0):
             return False

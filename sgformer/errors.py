@@ -19,3 +19,7 @@ class CheckpointError(InputError):
 
 class ExportError(RuntimeError):
     """An exported model that does not compute what the trained one does."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """A device without the memory for what was asked of it, even an image at a time."""

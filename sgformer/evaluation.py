@@ -1,5 +1,6 @@
 """Metrics on a whole split, from its logits and labels."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 from torch import nn
-from torch.utils.data import DataLoader
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -44,14 +44,14 @@ class SplitMetrics:
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, loader: DataLoader[tuple[torch.Tensor, int]], device: torch.device
+    model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], device: torch.device
 ) -> tuple[FloatArray, IntArray]:
-    """(N, classes) logits in float32 and (N,) labels, in the loader's order."""
+    """(N, classes) logits in float32 and (N,) labels, in the batches' order."""
     model.eval()
     logits, labels = [], []
-    for images, targets in loader:
+    for images, targets in batches:
         logits.append(model(images.to(device, non_blocking=True)).float().cpu())
-        labels.append(torch.as_tensor(targets))
+        labels.append(targets)
     return torch.cat(logits).numpy(), torch.cat(labels).numpy()
 
 

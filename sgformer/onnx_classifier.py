@@ -15,7 +15,6 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     InvalidProtobuf,
     NotImplemented,
 )
-from PIL import Image
 from scipy.special import softmax
 
 from sgformer.augmentation import eval_transform
@@ -77,7 +76,7 @@ class OnnxClassifier:
         image = decode_image(path, self.data.decoded_pixels) if path.is_file() else None
         if image is None:
             raise DataError(f"cannot read image: {path}")
-        batch = self._transform(Image.fromarray(image)).unsqueeze(0).numpy()
+        batch = self._transform(image).unsqueeze(0).numpy()
         probabilities = softmax(self.logits(batch)[0].astype(np.float64))
         order = np.argsort(-probabilities, kind="stable")
         return {self.classes[i]: float(probabilities[i]) for i in order}

@@ -17,9 +17,8 @@ import onnx
 import torch
 from torch import nn
 
-from sgformer.augmentation import eval_transform
 from sgformer.config import TrainConfig
-from sgformer.data import ImageDataset, create_loader
+from sgformer.data import eval_batches
 from sgformer.decoded_images import ImageData
 from sgformer.errors import ExportError
 from sgformer.evaluation import compute_metrics
@@ -112,11 +111,10 @@ def prove_export(
     """
     classifier = OnnxClassifier(path)
     proto = onnx.load(path, load_external_data=False)
-    dataset = ImageDataset(data, "val", eval_transform(config.data))
-    loader = create_loader(dataset, NUM_PARITY_IMAGES, config.data.num_workers)
-    images = next(iter(loader))[0].numpy()
-    logits = classifier.logits_of(images.numpy() for images, _ in loader)
-    labels = np.array([label for _, label in data.samples("val")])
+    images = next(eval_batches(data, "val", config.data, NUM_PARITY_IMAGES))[0].numpy()
+    batches = eval_batches(data, "val", config.data, NUM_PARITY_IMAGES)
+    logits = classifier.logits_of(images.numpy() for images, _ in batches)
+    labels = data.samples("val")[:, 1]
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     return ExportReport(
         bytes=path.stat().st_size,

@@ -3,17 +3,31 @@
 import math
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
 from sgformer.config import OptimizerConfig
 from sgformer.model import SGFormer
 
 
 def create_optimizer(model: SGFormer, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: not on norms, biases and position tables."""
+    """AdamW with weight decay on matrices only: not on norms, biases and position tables.
+
+    With layer decay the groups carry timm's `lr_scale`.
+    """
     exempt = model.no_weight_decay()
-    groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
+    if config.layer_decay is None:
+        groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
+    else:
+        groups = param_groups_layer_decay(
+            model, config.weight_decay, exempt, layer_decay=config.layer_decay
+        )
     return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the rate, of each group by its share."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
 
 def learning_rate_at(

@@ -16,7 +16,7 @@ def test_all_scans_are_written_once_in_stratified_splits(tmp_path: Path) -> None
     assert {name: len(images) for name, images in found.splits.items()} == {
         "train": 1200, "val": 300, "test": 297,
     }  # fmt: skip
-    paths = [path for images in found.splits.values() for path in images.paths]
+    paths = [folder / name for name in found.names]
     assert len({path.stem for path in paths}) == 1797
     digits = load_digits()
     for path in paths[::200]:

@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,12 @@ def test_damaged_and_foreign_files_are_refused_by_name(
 
 def test_progress_is_saved_and_resumed(train_config: TrainConfig, tmp_path: Path) -> None:
     trainer = trainer_for(train_config)
-    assert not resume_progress(trainer, tmp_path)
+    assert resume_progress(trainer, tmp_path) == ()
+    assert trainer.num_epochs_done == 0
     for _ in trainer.epochs():
         save_progress(trainer, tmp_path)
     resumed = trainer_for(train_config)
-    assert resume_progress(resumed, tmp_path)
+    assert resume_progress(resumed, tmp_path) == ()
     assert resumed.history == trainer.history
     assert resumed.end_reason == "completed"
     assert list(resumed.epochs()) == []
@@ -114,3 +116,33 @@ def test_another_configurations_checkpoint_is_refused(
     other = trainer_for(train_config.model_copy(update={"seed": 5}))
     with pytest.raises(CheckpointError, match="belongs to another configuration"):
         resume_progress(other, tmp_path)
+
+
+@pytest.mark.parametrize("spoil", [spoil_nothing, spoil_cut, spoil_foreign, spoil_text])
+def test_a_spoiled_checkpoint_is_named_and_the_one_before_it_used(
+    train_config: TrainConfig, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    trainer = trainer_for(train_config)
+    for _ in trainer.epochs():
+        save_progress(trainer, tmp_path)
+    spoil(tmp_path / "last.safetensors")
+    resumed = trainer_for(train_config)
+    refused = resume_progress(resumed, tmp_path)
+    assert resumed.num_epochs_done == 2
+    assert len(list(csv.DictReader((tmp_path / "epochs.csv").open()))) == 2
+    assert len(refused) == (spoil is not spoil_nothing)
+    assert all("last.safetensors" in line for line in refused)
+    list(resumed.epochs())
+    assert resumed.history[2].train_loss == trainer.history[2].train_loss
+
+
+def test_two_spoiled_checkpoints_are_refused(train_config: TrainConfig, tmp_path: Path) -> None:
+    trainer = trainer_for(train_config)
+    for _ in trainer.epochs():
+        save_progress(trainer, tmp_path)
+    spoil_cut(tmp_path / "last.safetensors")
+    spoil_text(tmp_path / "previous.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"last\.safetensors.*previous\.safetensors.*; remove .* to train"
+    ):
+        resume_progress(trainer_for(train_config), tmp_path)

@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -6,8 +10,9 @@ import pytest
 from PIL import Image
 
 from sgformer.config import DataConfig
-from sgformer.decoded_images import decode_image, load_image_data
+from sgformer.decoded_images import decode_folder, decode_image, load_image_data
 from sgformer.errors import DataError
+from sgformer.image_folder import read_split
 
 COLOURS = np.zeros((40, 60, 3), np.uint8)
 COLOURS[:, :30], COLOURS[:, 30:] = (200, 30, 10), (10, 30, 200)  # RGB: red left, blue right
@@ -87,14 +92,42 @@ def test_cut_empty_and_foreign_files_are_unreadable(tmp_path: Path, suffix: str)
     assert decode_image(path, 40) is None
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 7)])
+def test_tiny_images_and_lines_become_small_images(tmp_path: Path, shape: tuple[int, int]) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(np.full((*shape, 3), 99, np.uint8)).save(path)
+    image = decode_image(path, 40)
+    assert image is not None
+    assert min(image.shape[:2]) == 40
+    assert max(image.shape[:2]) <= 8 * 40  # what is further out is in no crop
+    assert (image == 99).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_images_of_400_megapixels_are_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    half = np.zeros((20_000, 20_000), np.uint8)
+    half[:, 10_000:] = 255
+    cv2.imwrite(str(path), half, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    image = decode_image(path, 40)
+    assert image is not None
+    assert image.shape == (40, 40, 3)
+    assert (image[:, :18].max(), image[:, 22:].min()) == (0, 255)
+
+
+def test_a_pipe_is_not_waited_on(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert decode_image(tmp_path / "pipe.png", 40) is None
+
+
 def test_mapped_images_are_those_decoded(image_folder: Path, tmp_path: Path) -> None:
     data = load_image_data(config_for(image_folder, tmp_path))
     for i in (0, 57, 109):
-        assert np.array_equal(data.images[i], decode_image(data.images.paths[i], 32))
+        assert np.array_equal(data.images[i], decode_image(data.images.path(i), 32))
     sizes = {split: len(samples) for split, samples in data.splits.items()}
     assert sizes == {"train": 60, "val": 30, "test": 20}
     position, label = data.samples("test")[5]
-    assert data.images.paths[position].parent.name == data.classes[label]
+    assert data.images.path(position).parent.name == data.classes[label]
 
 
 def test_images_are_decoded_once_until_they_change(own_image_folder: Path, tmp_path: Path) -> None:
@@ -108,7 +141,60 @@ def test_images_are_decoded_once_until_they_change(own_image_folder: Path, tmp_p
     cv2.imwrite(str(path), np.full((9, 9), 7, np.uint8))
     data = load_image_data(config, lambda done, _total: seen.append(done))
     assert len(seen) == 220
-    assert (data.images[data.images.paths.index(path)] == 7).all()
+    assert (data.images[data.images.names.index("train/0/0.png")] == 7).all()
+    assert len(list(tmp_path.glob("*/pixels.bin"))) == 1  # the outdated ones are gone
+
+
+def test_another_split_alone_does_not_push_the_whole_folder_out(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    config = config_for(image_folder, tmp_path)
+    data = load_image_data(config)
+    decode_folder(read_split(config, "test", data.classes), config)
+    assert len(list(tmp_path.glob("*/pixels.bin"))) == 2
+
+
+def test_a_search_keeps_to_the_images_that_it_began_with(
+    own_image_folder: Path, tmp_path: Path
+) -> None:
+    config = config_for(own_image_folder, tmp_path / "cache")
+    data = load_image_data(config)
+    (own_image_folder / "train" / "0" / "0.png").unlink()
+    same = load_image_data(config, expected=data.images.id)
+    assert np.array_equal(same.samples("train"), data.samples("train"))
+    assert np.array_equal(same.images[0], data.images[0])
+    assert same.folder == data.folder
+    # On a node that has not decoded them yet the change shows.
+    elsewhere = config_for(own_image_folder, tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"the images in .* have changed since the search began"):
+        load_image_data(elsewhere, expected=data.images.id)
+
+
+def test_a_copy_on_another_disk_has_the_same_content(image_folder: Path, tmp_path: Path) -> None:
+    data = load_image_data(config_for(image_folder, tmp_path / "cache"))
+    shutil.copytree(image_folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    config = config_for(tmp_path / "copy", tmp_path / "its cache")
+    copy = load_image_data(config, expected=data.images.id)
+    assert copy.images.id.files != data.images.id.files
+    assert np.array_equal(copy.samples("val"), data.samples("val"))
+
+
+def test_two_processes_that_need_the_same_images_decode_them_once(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    config = config_for(image_folder, tmp_path)
+    script = (
+        "import sys\n"
+        "from sgformer.config import DataConfig\n"
+        "from sgformer.decoded_images import load_image_data\n"
+        "seen = []\n"
+        "config = DataConfig.model_validate_json(sys.argv[1])\n"
+        "load_image_data(config, lambda done, total: seen.append(done))\n"
+        "print(len(seen))\n"
+    )
+    command = [sys.executable, "-c", script, config.model_dump_json()]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert sorted(p.communicate()[0].strip() for p in processes) == ["0", "110"]
 
 
 @pytest.mark.parametrize("limit", [0, 20_000])
@@ -118,7 +204,7 @@ def test_beyond_the_cache_limit_images_are_decoded_when_needed(
     data = load_image_data(config_for(image_folder, tmp_path, cache_bytes=limit))
     assert sum(path.stat().st_size for path in tmp_path.rglob("pixels.bin")) <= limit
     for i in (0, 109):
-        assert np.array_equal(data.images[i], decode_image(data.images.paths[i], 32))
+        assert np.array_equal(data.images[i], decode_image(data.images.path(i), 32))
 
 
 def test_fewer_than_one_in_a_hundred_unreadable_images_are_passed_over(
@@ -150,7 +236,7 @@ def test_what_a_killed_process_left_half_built_is_built_anew(
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     folder.rename(folder.with_suffix(".building"))
     data = load_image_data(config)
-    assert np.array_equal(data.images[3], decode_image(data.images.paths[3], 32))
+    assert np.array_equal(data.images[3], decode_image(data.images.path(3), 32))
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
 
 

@@ -25,6 +25,8 @@ def run(values: list[float], **config: object) -> tuple[int | None, EarlyStoppin
         ([1.0, 0.9, 0.95, 0.95], {"patience": 2, "metric": "val_loss"}, 4),
         ([0.5, 0.4, 0.3, 0.2], {"patience": None}, None),
         ([0.5, math.nan, math.nan], {"patience": 2}, 3),
+        ([0.5, 0.4, 0.4, 0.4, 0.4], {"patience": 2, "warmup_epochs": 3}, 5),
+        ([0.5, 0.4, 0.4, 0.6, 0.4], {"patience": 2, "warmup_epochs": 3}, None),
     ],
 )
 def test_it_stops_after_patience_epochs_without_a_gain(

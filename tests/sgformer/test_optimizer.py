@@ -3,7 +3,7 @@ import torch
 
 from sgformer.config import OptimizerConfig
 from sgformer.model import SGFormer
-from sgformer.optimizer import create_optimizer, learning_rate_at
+from sgformer.optimizer import create_optimizer, learning_rate_at, set_learning_rate
 
 CONFIG = OptimizerConfig(learning_rate=1.0, warmup_epochs=2, min_learning_rate=0.1)
 
@@ -49,3 +49,19 @@ def test_norms_biases_and_the_position_table_are_not_decayed() -> None:
     expected = {name for name, p in model.named_parameters() if p.ndim > 1 and name != "pos_embed"}
     assert decayed == expected
     assert len({id(p) for g in optimizer.param_groups for p in g["params"]}) == len(names)
+
+
+def test_layer_decay_lowers_the_rate_away_from_the_head() -> None:
+    model = SGFormer(num_classes=3, embed_dims=(16, 32, 32, 64), num_heads=(2, 2, 2, 4),
+                     depths=(1, 1, 1, 1), img_size=32)  # fmt: skip
+    optimizer = create_optimizer(model, OptimizerConfig(layer_decay=0.5, weight_decay=0.1))
+    set_learning_rate(optimizer, 0.1)
+    rate_of = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert len(rate_of) == len(list(model.parameters()))
+    assert rate_of[id(model.head.weight)] == 0.1
+    stem, middle = model.stem_norm.weight, model.stages[2].blocks[0].norm1.weight
+    assert rate_of[id(stem)] < rate_of[id(middle)] < 0.1
+    decays = {
+        g["weight_decay"] for g in optimizer.param_groups if model.pos_embed in set(g["params"])
+    }
+    assert decays == {0.0}

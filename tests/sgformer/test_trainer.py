@@ -1,12 +1,19 @@
 import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from sgformer.checkpoint import resume_progress, save_progress
 from sgformer.config import TrainConfig, validate
 from sgformer.decoded_images import ImageData, load_image_data
-from sgformer.errors import ConfigError
+from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.model import SGFormer
 from sgformer.trainer import EpochMetrics, Trainer, choose_device
 
 
@@ -65,22 +72,215 @@ def test_the_same_seed_gives_the_same_curve_and_another_one_another(
     assert curves[0] == curves[1] != curves[2]
 
 
-@pytest.mark.parametrize("stop_after", [1, 2])
-def test_a_resumed_training_goes_on_as_if_never_stopped(
-    train_config: TrainConfig, data: ImageData, stop_after: int
+EVERYTHING = {
+    "model": {"drop_rate": 0.2, "attn_drop_rate": 0.1, "drop_path_rate": 0.1},
+    "augmentation": {"policy": "guide", "mixup": 0.4, "cutmix": 1.0},
+    "optimizer": {"max_grad_norm": 1.0, "layer_decay": 0.8, "micro_batch_size": 8},
+    "ema_decay": 0.9,
+    "class_balance": "sampling",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stop_after"),
+    [
+        ({}, 1),
+        (EVERYTHING, 1),
+        (EVERYTHING, 2),
+        (EVERYTHING | {"precision": "bf16", "channels_last": True}, 1),
+        ({"precision": "fp16", "ema_decay": 0.9}, 2),
+    ],
+)
+def test_a_training_resumed_in_a_new_process_goes_on_bit_for_bit(
+    train_config: TrainConfig,
+    data: ImageData,
+    tmp_path: Path,
+    changes: dict,
+    stop_after: int,
 ) -> None:
-    config = change(train_config, model={"drop_rate": 0.2, "attn_drop_rate": 0.1})
+    config = change(train_config, **changes)
     whole = Trainer(config, data)
     list(whole.epochs())
     first = Trainer(config, data)
     for _ in range(stop_after):
         next(first.epochs())
+        save_progress(first, tmp_path)
+    # The rest in a fresh interpreter, with loading processes that the first had not.
+    script = (
+        "import sys, json, torch\n"
+        "from pathlib import Path\n"
+        "from sgformer.checkpoint import resume_progress, save_progress\n"
+        "from sgformer.config import TrainConfig\n"
+        "from sgformer.decoded_images import load_image_data\n"
+        "from sgformer.trainer import Trainer\n"
+        "torch.set_num_threads(int(sys.argv[3]))\n"
+        "config = TrainConfig.model_validate_json(sys.argv[1])\n"
+        "trainer = Trainer(config, load_image_data(config.data))\n"
+        "resume_progress(trainer, Path(sys.argv[2]))\n"
+        "for _ in trainer.epochs(): save_progress(trainer, Path(sys.argv[2]))\n"
+    )
+    resumed_config = change(config, data={"num_workers": 2})
+    arguments = [resumed_config.model_dump_json(), str(tmp_path), str(torch.get_num_threads())]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True)
     second = Trainer(config, data)
-    second.load_state_dict(*first.state_dict())
-    list(second.epochs())
+    resume_progress(second, tmp_path)
     assert without_time(second.history) == without_time(whole.history)
-    for name, expected in whole.model.state_dict().items():
-        assert torch.equal(second.model.state_dict()[name], expected), name
+    expected, _ = whole.state_dict()
+    tensors, _ = second.state_dict()
+    assert tensors.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(tensors[name], value), name
+
+
+def trained_weights(trainer: Trainer, num_epochs: int = 1) -> torch.Tensor:
+    epochs = trainer.epochs()
+    for _ in range(num_epochs):
+        next(epochs)
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def test_micro_batches_add_up_to_the_batch(train_config: TrainConfig, data: ImageData) -> None:
+    whole = change(
+        train_config,
+        optimizer={"max_grad_norm": 1.0},
+        augmentation={"mixup": 0.5},
+        class_balance="loss",  # type: ignore[arg-type]
+    )
+    parts = change(whole, optimizer={"micro_batch_size": 7})  # 7 + 7 + 6
+    first, second = Trainer(whole, data), Trainer(parts, data)
+    weights, others = trained_weights(first), trained_weights(second)
+    assert torch.allclose(weights, others, atol=1e-5)
+    assert first.history[0].train_loss == pytest.approx(second.history[0].train_loss, rel=1e-5)
+    assert (first.history[0].micro_batch_size, second.history[0].micro_batch_size) == (20, 7)
+    assert whole.fingerprint() == parts.fingerprint()
+
+
+@dataclass
+class ScarceMemory:
+    """Training forwards fail as PyTorch's CPU allocator does, beyond so many images.
+
+    A simulation: a machine cannot be made to run out of memory in a test.
+    """
+
+    max_images: int = 10**9
+    num_spared: int = 0
+    num_failures: int = 0
+
+    def __call__(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if not (isinstance(module, SGFormer) and module.training):
+            return
+        self.num_spared -= 1
+        if self.num_spared < 0 and len(inputs[0]) > self.max_images:
+            self.num_failures += 1
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
+                "allocate memory: you tried to allocate 99 bytes. Error code 12"
+            )
+
+
+@pytest.fixture
+def memory() -> Iterator[ScarceMemory]:
+    hook = ScarceMemory()
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(hook)
+    yield hook
+    handle.remove()
+
+
+def test_out_of_memory_halves_the_micro_batch_and_restarts_the_epoch(
+    train_config: TrainConfig, data: ImageData, memory: ScarceMemory
+) -> None:
+    config = change(train_config, max_epochs=2, ema_decay=0.9)  # type: ignore[arg-type]
+    whole = Trainer(change(config, optimizer={"micro_batch_size": 5}), data)
+    expected = trained_weights(whole, 2)
+    scarce = Trainer(config, data)
+    memory.max_images, memory.num_spared = 5, 2  # in the epoch's middle
+    weights = trained_weights(scarce, 2)
+    assert memory.num_failures == 2  # 20, 10, then 5
+    assert torch.equal(weights, expected)
+    assert [m.micro_batch_size for m in scarce.history] == [5, 5]
+    assert [m.train_loss for m in scarce.history] == [m.train_loss for m in whole.history]
+    resumed = Trainer(config, data)
+    resumed.load_state_dict(*scarce.state_dict())
+    assert resumed.micro_batch_size == 5
+
+
+def test_when_not_one_image_fits_it_says_so(
+    train_config: TrainConfig, data: ImageData, memory: ScarceMemory
+) -> None:
+    memory.max_images = 0
+    trainer = Trainer(train_config, data)
+    with pytest.raises(
+        OutOfMemoryError,
+        match=r"not even one image .*cpu: sg_former_pico at 32 pixels \(train\.model\.name",
+    ):
+        next(trainer.epochs())
+
+
+def test_other_errors_are_not_taken_for_want_of_memory(
+    train_config: TrainConfig, data: ImageData
+) -> None:
+    trainer = Trainer(train_config, data)
+
+    def fail(_module: torch.nn.Module, _inputs: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    trainer.model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        next(trainer.epochs())
+    assert trainer.micro_batch_size == 20
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augmentation": {"mixup": 0.8}},
+        {"augmentation": {"cutmix": 0.8}},
+        {"augmentation": {"mixup": 0.8, "mixup_prob": 0.1}},
+        {"augmentation": {"mixup": 0.8, "cutmix": 0.8, "mixup_switch_prob": 0.9}},
+        {"optimizer": {"layer_decay": 0.5}},
+        {"optimizer": {"max_grad_norm": 0.01}},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"class_balance": "loss"},
+        {"class_balance": "sampling"},
+        {"ema_decay": 0.5},
+        {"label_smoothing": 0.3},
+    ],
+)
+def test_every_setting_changes_what_is_trained(
+    train_config: TrainConfig, own_image_folder: Path, changes: dict
+) -> None:
+    for path in sorted((own_image_folder / "train" / "3").iterdir())[:4]:
+        path.unlink()  # classes of unequal size
+    base = change(train_config, data={"data_dir": own_image_folder}, max_epochs=2)  # type: ignore[arg-type]
+    data = load_image_data(base.data)
+    default = trained_weights(Trainer(base, data), 2)
+    changed = trained_weights(Trainer(change(base, **changes), data), 2)
+    assert not torch.equal(default, changed)
+    assert torch.isfinite(changed).all()
+
+
+def test_channels_last_trains_the_same(train_config: TrainConfig, data: ImageData) -> None:
+    trainer = Trainer(change(train_config, channels_last=True), data)  # type: ignore[arg-type]
+    weights = trained_weights(trainer)
+    assert torch.allclose(weights, trained_weights(Trainer(train_config, data)), atol=1e-4)
+
+
+def test_an_odd_batch_can_be_mixed(train_config: TrainConfig, data: ImageData) -> None:
+    for batch_size in (1, 19):
+        config = change(
+            train_config, optimizer={"batch_size": batch_size}, augmentation={"mixup": 1.0}
+        )
+        assert math.isfinite(next(Trainer(config, data).epochs()).train_loss)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_the_same(train_config: TrainConfig, data: ImageData) -> None:
+    compiled = Trainer(change(train_config, compile=True, max_epochs=1), data)  # type: ignore[arg-type]
+    plain = Trainer(change(train_config, max_epochs=1), data)  # type: ignore[arg-type]
+    (first,), (second,) = compiled.epochs(), plain.epochs()
+    assert first.train_loss == pytest.approx(second.train_loss, rel=1e-3)
+    assert first.val_loss == pytest.approx(second.val_loss, rel=1e-2)
 
 
 def test_it_stops_early(train_config: TrainConfig, data: ImageData) -> None:
