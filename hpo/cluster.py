@@ -25,12 +25,29 @@ class Node:
 
 
 @dataclass(frozen=True)
+class GroupResources:
+    """Processes that train together, and what each takes."""
+
+    num_processes: int
+    cpus: int
+    gpus: float
+
+
+@dataclass(frozen=True)
 class TrialResources:
-    """What one trial takes, and how many trials run at a time."""
+    """What each process of a trial takes, how many it has, and how many trials run at a time."""
 
     cpus: int
     gpus: float
     num_slots: int
+    num_processes: int = 1
+
+    @property
+    def group(self) -> GroupResources | None:
+        """The processes that train a trial together, if it is not one alone."""
+        if self.num_processes == 1:
+            return None
+        return GroupResources(self.num_processes, self.cpus, self.gpus)
 
 
 def check_address(address: str) -> None:
@@ -104,10 +121,10 @@ def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
 
 
 def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialResources:
-    """What a trial takes, and how many trials the nodes hold; a trial lies on one node.
+    """What a trial takes, and how many trials the nodes hold; each process lies on one node.
 
     Raises:
-        ClusterError: No node can hold a trial.
+        ClusterError: The nodes cannot hold a trial.
     """
     gpus = config.gpus_per_trial
     if gpus is None:
@@ -116,19 +133,28 @@ def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialReso
     if cpus is None:
         shares = [int(node.cpus / node.gpus * gpus) for node in nodes if node.gpus]
         cpus = max(1, min(shares, default=1)) if gpus else 1
-    num_slots = sum(_num_trials_on(node, cpus, gpus) for node in nodes)
+    num_processes = sum(_num_processes_on(node, cpus, gpus) for node in nodes)
+    num_slots = num_processes // config.workers_per_trial
     if num_slots == 0:
         most_cpus = max((node.cpus for node in nodes), default=0)
         most_gpus = max((node.gpus for node in nodes), default=0)
+        many = config.workers_per_trial > 1
+        asks = f"{config.workers_per_trial} processes of " if many else ""
         raise ClusterError(
-            f"no node can hold a trial: it asks for {cpus} CPU and {gpus:g} GPU, and the largest "
-            f"nodes have {most_cpus} CPU and {most_gpus} GPU (resources.cpus_per_trial, "
-            "resources.gpus_per_trial; 0 trains on CPUs)"
+            f"{'the nodes cannot' if many else 'no node can'} hold a trial: it asks for {asks}"
+            f"{cpus} CPU and {gpus:g} GPU, and the largest nodes have {most_cpus} CPU and "
+            f"{most_gpus} GPU (resources.cpus_per_trial, resources.gpus_per_trial; 0 trains on "
+            f"CPUs{'; resources.workers_per_trial' if many else ''})"
         )
-    return TrialResources(cpus, gpus, min(num_slots, config.max_concurrent_trials or num_slots))
+    return TrialResources(
+        cpus,
+        gpus,
+        min(num_slots, config.max_concurrent_trials or num_slots),
+        config.workers_per_trial,
+    )
 
 
-def _num_trials_on(node: Node, cpus: int, gpus: float) -> int:
+def _num_processes_on(node: Node, cpus: int, gpus: float) -> int:
     by_cpus = node.cpus // cpus
     if not gpus:
         return by_cpus

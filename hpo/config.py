@@ -87,18 +87,35 @@ class SchedulerConfig(FrozenConfig):
 
 
 class ResourcesConfig(FrozenConfig):
-    """What one trial takes; None: one GPU where there are any, and that GPU's share of CPUs."""
+    """What one trial takes; None: one GPU where there are any, and that GPU's share of CPUs.
+
+    With `workers_per_trial` above 1 so many processes train a trial, and the winner, together;
+    then each of them takes `cpus_per_trial` and `gpus_per_trial`.
+    """
 
     cpus_per_trial: int | None = Field(default=None, ge=1)
     gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
+    workers_per_trial: int = Field(default=1, ge=1)
     max_concurrent_trials: int | None = Field(default=None, ge=1)
 
     @field_validator("gpus_per_trial")
     @classmethod
     def _share_or_whole(cls, gpus: float | None) -> float | None:
         if gpus is not None and gpus > 1:
-            raise ValueError(f"a trial trains on one GPU or a share of one, got {gpus:g}")
+            raise ValueError(
+                f"a process trains on one GPU or a share of one, got {gpus:g}; for more, set "
+                "resources.workers_per_trial"
+            )
         return gpus
+
+    @model_validator(mode="after")
+    def _whole_gpus_for_groups(self) -> Self:
+        if self.workers_per_trial > 1 and self.gpus_per_trial not in (None, 0, 1):
+            raise ValueError(
+                f"processes that train together take a whole GPU each, got gpus_per_trial="
+                f"{self.gpus_per_trial:g}"
+            )
+        return self
 
 
 class RetrainConfig(FrozenConfig):

@@ -12,10 +12,10 @@ from hpo.run_folder import RunFolder, replace_text
 from sgformer.config import TrainConfig
 
 if TYPE_CHECKING:
-    from sgformer.decoded_images import ImageData
+    from sgformer.decoded_images import ImageData, ImagesId
 
 
-def deliver(run: RunFolder, checkpoint: Path) -> None:
+def deliver(run: RunFolder, checkpoint: Path, images: "ImagesId | None" = None) -> None:
     """Evaluates, exports and proves a checkpoint; only then replaces best/ as a whole.
 
     The images are those of the checkpoint's own config, at its own resolution.
@@ -28,7 +28,7 @@ def deliver(run: RunFolder, checkpoint: Path) -> None:
     new.mkdir()
     shutil.copyfile(checkpoint, new / "checkpoint.safetensors")
     config, model, classes = load_model(new / "checkpoint.safetensors")
-    data = load_image_data(config.data)
+    data = load_image_data(config.data, expected=images)
     values = config.model_dump(mode="json")
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))

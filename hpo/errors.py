@@ -17,3 +17,7 @@ class RunError(RuntimeError):
 
 class RunInterrupted(RunError):  # noqa: N818  named as Python's KeyboardInterrupt
     """A run that was stopped from outside; it can be continued."""
+
+
+class ProcessDiedError(RunError):
+    """A process that trained is gone; another may go on from the last checkpoint."""

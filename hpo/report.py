@@ -23,6 +23,7 @@ COLOURS: Final = {
     "RUNNING": "#7f7f7f",
 }
 MAX_CURVES: Final = 200
+MAX_NUMBERS: Final = 20
 MIN_TRIALS_FOR_IMPORTANCE: Final = 8
 MARGIN: Final = {"l": 60, "r": 20, "t": 30, "b": 50}
 STYLE: Final = """
@@ -36,6 +37,7 @@ h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e3e6e8; }
 th { background: #f4f6f8; }
+table.text { white-space: normal; } table.text td, table.text th { text-align: left; }
 tr.winner { background: #e8f3ff; font-weight: 600; }
 """
 
@@ -72,6 +74,7 @@ def leaderboard_rows(
             **{path: trial.params.get(path) for path in config.space},
             "num_parameters": attributes.get("num_parameters"),
             "seconds": attributes.get("seconds"),
+            "diagnosis": "; ".join(f["tag"] for f in attributes.get("diagnosis", ())) or None,
         }
 
 
@@ -112,6 +115,7 @@ def _to_html(
         if figure is not None:
             parts.append(f"<h2>{title}</h2>{_figure_html(figure, with_script=with_script)}")
             with_script = False
+    parts.append(_diagnosis_html(trials, [row["number"] for row in rows]))
     parts.append(f"<h2>Leaderboard</h2>{_table_html(rows, winner)}</html>\n")
     return "\n".join(parts)
 
@@ -292,6 +296,35 @@ def _confusion_figures(
             figure.update_yaxes(title="true", type="category", autorange="reversed")
             yield f"Confusions on {split}", figure
             return
+
+
+def _diagnosis_html(trials: Sequence[TrialSummary], ranking: Sequence[int]) -> str:
+    """What the trials' own curves say: each finding with its trials, the best-ranked first."""
+    found: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    by_number = {trial.number: trial for trial in trials}
+    for number in ranking:
+        for finding in by_number[number].attributes.get("diagnosis", ()):
+            found.setdefault(finding["tag"], []).append((number, finding))
+    if not found:
+        return ""
+    rows = []
+    for tag, of_trials in sorted(found.items(), key=lambda item: -len(item[1])):
+        first, finding = of_trials[0]
+        numbers = ", ".join(str(number) for number, _ in of_trials[:MAX_NUMBERS])
+        more = len(of_trials) - MAX_NUMBERS
+        cells = (
+            tag,
+            numbers + (f" and {more} more" if more > 0 else ""),
+            f"trial {first}: {finding['evidence']}",
+            finding["remedy"],
+        )
+        rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+    head = "".join(f"<th>{name}</th>" for name in ("finding", "trials", "such as", "remedy"))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f"<h2>Diagnosis</h2><div class='scroll'><table class='text'><tr>{head}</tr>{body}"
+        "</table></div>"
+    )
 
 
 def _table_html(rows: Sequence[dict[str, Any]], winner: TrialSummary | None) -> str:

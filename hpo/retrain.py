@@ -1,13 +1,14 @@
 """The winner's full-length training, by the trainer that trained it as a trial."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hpo.cluster import TrialResources
 from hpo.config import SearchConfig
 from hpo.errors import RunError
+from hpo.group_training import run_group_training
 from hpo.search_space import Params, apply_params
+from hpo.training import Training, run_training
 from sgformer.config import TrainConfig
 
 
@@ -19,38 +20,31 @@ def retrain_config(config: SearchConfig, params: Params) -> TrainConfig:
     return train.model_copy(update={"seed": train.seed + 1, "device": device})
 
 
-def retrain_epochs(config: TrainConfig, folder: Path) -> Iterator[dict[str, Any]]:
-    """Trains in this process, resuming what `folder` holds; yields each epoch's row.
-
-    Args:
-        config: What to train.
-        folder: Gets best.safetensors, last.safetensors and epochs.csv.
-    """
-    from sgformer.checkpoint import resume_progress, save_progress
-    from sgformer.decoded_images import load_image_data
-    from sgformer.trainer import Trainer
-
-    folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, load_image_data(config.data))
-    resume_progress(trainer, folder)
-    yield from (metrics.as_row() for metrics in trainer.history)
-    for metrics in trainer.epochs():
-        save_progress(trainer, folder)
-        yield metrics.as_row()
+def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
+    """Trains in this process, resuming what the folder holds; yields each epoch's row."""
+    training.folder.mkdir(parents=True, exist_ok=True)
+    for progress in run_training(training):
+        for row in progress.epochs:  # noqa: UP028  Ray sends to what it runs; a tuple takes nothing
+            yield row
 
 
 def retrain_epochs_on_cluster(
-    config: TrainConfig, folder: Path, resources: TrialResources
+    training: Training, resources: TrialResources
 ) -> Iterator[dict[str, Any]]:
-    """As `retrain_epochs`, in one process on the connected Ray cluster.
+    """As `retrain_epochs`, on the connected Ray cluster, by as many processes as a trial has.
 
     Raises:
-        RunError: It broke there, or its process died.
+        RunError: It broke there, or a process died.
     """
+    training.folder.mkdir(parents=True, exist_ok=True)
+    if resources.group is not None:
+        for progress in run_group_training(training, resources.group):
+            yield from progress.epochs
+        return
     import ray
 
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(retrain_epochs)
-    references: Any = task.remote(config, folder)  # a generator of them
+    references: Any = task.remote(training)  # a generator of them
     try:
         for reference in references:
             row: dict[str, Any] = ray.get(reference)

@@ -21,8 +21,18 @@ from hpo.study import (
     with_absolute_path,
     without_password,
 )
+from hpo.training import Training
 from hpo.tuning import run_trials
+from sgformer.decoded_images import ImagesId, load_image_data
 from sgformer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SearchedImages:
+    """The images of a search, and what the study says of them."""
+
+    id: ImagesId
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,18 +79,20 @@ def run_search(
         images = _decode(config, observer)
         if study is not None:
             _refuse_other_images(study, images)
-        if ray_address or study is None or _is_unfinished(study, config):
+        # A Ray of our own is gone before the winner is trained, unless a group trains it.
+        on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
+        if on_cluster or study is None or _is_unfinished(study, config):
             observer.phase("starting Ray" if ray_address is None else "connecting to Ray")
             with connected(ray_address):
                 resources = trial_resources(config.resources, cluster_nodes())
-                study = study or create_study(config, run, storage, images)
+                study = study or create_study(config, run, storage, images.facts)
                 run.save_config(config)
                 if _is_unfinished(study, config):
-                    run_trials(config, run, study, resources, observer)
-                if ray_address:
-                    _retrain_winner(config, run, study, observer, resources)
-        if not ray_address:
-            _retrain_winner(config, run, study, observer, None)
+                    run_trials(config, run, study, images.id, resources, observer)
+                if on_cluster:
+                    _retrain_winner(config, run, study, observer, images.id, resources)
+        if not on_cluster:
+            _retrain_winner(config, run, study, observer, images.id)
         observer.phase("writing the report")
         write_report(run, config, study)
         return _result(study, run)
@@ -172,30 +184,29 @@ def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -
         )
 
 
-def _refuse_other_images(study: SearchStudy, images: dict[str, Any]) -> None:
+def _refuse_other_images(study: SearchStudy, images: SearchedImages) -> None:
     """The folder may have moved; what is in it may not have changed."""
-    if study.images not in (None, images):
+    if study.images not in (None, images.facts):
         raise StudyError(
-            f"the study was made over other images: {study.images}, now {images} "
+            f"the study was made over other images: {study.images}, now {images.facts} "
             "(--data-dir); choose another --study-name"
         )
 
 
-def _decode(config: SearchConfig, observer: SearchObserver) -> dict[str, Any]:
-    """Fills this machine's cache; gives back classes and numbers of images.
+def _decode(config: SearchConfig, observer: SearchObserver) -> SearchedImages:
+    """Fills this machine's cache.
 
     Raises:
         DataError: Too many images cannot be read.
     """
-    from sgformer.decoded_images import load_image_data
-
     observer.phase("decoding images")
     data = load_image_data(config.train.data, observer.step)
     if data.unreadable:
         names = ", ".join(str(path) for path in data.unreadable[:10])
         observer.note(f"{len(data.unreadable)} unreadable images are passed over: {names}")
     counts = {name: len(samples) for name, samples in data.splits.items()}
-    return {"classes": list(data.classes), **counts}
+    facts = {"classes": list(data.classes), **counts, "content": data.images.id.content}
+    return SearchedImages(data.images.id, facts)
 
 
 def _retrain_winner(
@@ -203,7 +214,8 @@ def _retrain_winner(
     run: RunFolder,
     study: SearchStudy,
     observer: SearchObserver,
-    resources: TrialResources | None,
+    images: ImagesId,
+    resources: TrialResources | None = None,
 ) -> None:
     """Retrains and delivers the winner, on the cluster if resources are given."""
     winner = study.best_trial()
@@ -213,7 +225,7 @@ def _retrain_winner(
             f"`status {run.path}`; to begin anew, choose another --study-name"
         )
     if run.delivered_fingerprint() != retrain_config(config, winner.params).fingerprint():
-        retrain_and_deliver(config, run, study, winner, observer, resources)
+        retrain_and_deliver(config, run, study, winner, observer, images, resources)
 
 
 def retrain_and_deliver(
@@ -222,20 +234,24 @@ def retrain_and_deliver(
     study: SearchStudy,
     trial: TrialSummary,
     observer: SearchObserver,
+    images: ImagesId | None = None,
     resources: TrialResources | None = None,
 ) -> None:
     """Trains a trial's configuration at full length and puts its best epoch into best/.
+
+    Without `images` over whatever the folder of images holds; without `resources` in this
+    process.
 
     Raises:
         RunError: Not one epoch of it gave a model.
     """
     train = retrain_config(config, trial.params)
     observer.phase(f"retraining trial {trial.number}")
-    folder = run.retraining / f"{trial.number}-{train.fingerprint()}"
+    folder = run.retraining.absolute() / f"{trial.number}-{train.fingerprint()}"
     if resources is None:
-        rows = retrain_epochs(train, folder)
+        rows = retrain_epochs(Training(train, folder, images))
     else:
-        rows = retrain_epochs_on_cluster(train, folder, resources)
+        rows = retrain_epochs_on_cluster(Training(train, folder, images), resources)
     for row in rows:
         observer.retrain_epoch(row, train.max_epochs)
         if row["val_loss"] != row["val_loss"]:
@@ -246,7 +262,7 @@ def retrain_and_deliver(
             f"with `retrain {run.path} --trial N`"
         )
     observer.phase("exporting to ONNX and checking it")
-    deliver(run, folder / "best.safetensors")
+    deliver(run, folder / "best.safetensors", images)
     study.delivered_trial = trial.number
     shutil.rmtree(run.retraining)
 

@@ -6,22 +6,20 @@ Importing this is cheap; torch comes with the first trial of a worker, which the
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray import tune
 
-from hpo.errors import RunError
+from hpo.cluster import GroupResources
+from hpo.errors import ProcessDiedError
+from hpo.group_training import run_group_training
+from hpo.training import Progress, Training, run_training
 from hpo.trial_report import TrialError, TrialReport
-from sgformer import __version__
-from sgformer.config import DataConfig, TrainConfig
 
-if TYPE_CHECKING:
-    from sgformer.decoded_images import ImageData
-    from sgformer.trainer import EpochMetrics, Trainer
-
-REPORT = "report"
+REPORT, TASK = "report", "task"
 
 
 def trial_folder(run_dir: Path, number: int) -> Path:
@@ -29,102 +27,88 @@ def trial_folder(run_dir: Path, number: int) -> Path:
     return run_dir / "trials" / str(number)
 
 
+@dataclass(frozen=True)
+class TrialTask:
+    """What a worker is given.
+
+    Attributes:
+        number: The trial's in the study.
+        training: What to train.
+        num_threads: Of torch, in each process.
+        group: Several processes for this trial, beside the worker; None: the worker trains.
+    """
+
+    number: int
+    training: Training
+    num_threads: int
+    group: GroupResources | None = None
+
+
 class TrialTrainable(tune.Trainable):
     """Runs trials one after another in a warm process, an epoch a step.
 
-    Ray's config for a trial: `number`, `train` (a TrainConfig as JSON text), `run_dir`, and
-    `num_threads`. A trial goes on from the last checkpoint in its folder if there is one. What
-    goes wrong in a training is data, told in the report; only a dead process is Ray's business.
+    Ray's config for a trial has its TrialTask. A trial goes on from the last checkpoint in its
+    folder if there is one. What goes wrong in a training is data, told in the report; only a
+    dead process is Ray's business.
     """
 
-    _trainer: "Trainer | None"
-
     def setup(self, config: dict[str, Any]) -> None:
-        self._data: dict[DataConfig, ImageData] = {}
-        self._begin(config)
+        self._epochs: Generator[Progress] | None = None
+        self._begin(config[TASK])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        self._begin(new_config[TASK])
         return True
 
     def step(self) -> dict[str, Any]:
+        number = self._task.number
         try:
-            report = self._next_report()
+            progress = self._next_epoch()
         except Exception as error:
-            self._trainer = None
+            self._epochs = None
             if _is_of_the_process(error):
                 raise  # Ray replaces the process and tries again
             failure = TrialError(type(error).__name__, str(error), traceback.format_exc())
-            report = TrialReport(
-                self._number, (), "failed", {"hostname": socket.gethostname()}, failure
-            )
-        return {REPORT: report, "number": self._number, "done": report.end_reason is not None}
+            report = TrialReport(number, (), "failed", {"hostname": socket.gethostname()}, failure)
+        else:
+            report = TrialReport(number, progress.epochs, progress.end_reason, progress.facts)
+        return {REPORT: report, "number": number, "done": report.end_reason is not None}
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._number: int = config["number"]
-        self._config = TrainConfig.model_validate_json(config["train"])
-        self._folder = trial_folder(Path(config["run_dir"]), self._number)
-        self._num_threads: int = config["num_threads"]
-        self._trainer = None
-        self._epochs: Iterator[EpochMetrics] = iter(())
-        self._num_told = 0
+    def cleanup(self) -> None:
+        self._end()
+
+    def _begin(self, task: TrialTask) -> None:
+        self._end()
+        self._task = task
         if "torch" in sys.modules:
             sys.modules["torch"].cuda.empty_cache()  # a GPU may be shared with another trial
 
-    def _next_report(self) -> TrialReport:
-        from sgformer.checkpoint import save_progress
+    def _end(self) -> None:
+        """Lets go of the trial that the worker is at: its model, and its processes."""
+        if self._epochs is not None:
+            self._epochs.close()
+        self._epochs = None
 
-        if self._trainer is None:
-            self._trainer = self._start_trainer()
-            self._epochs = self._trainer.epochs()
-        trainer = self._trainer
-        # None when the checkpoint is of a finished trial whose last report was lost.
-        if next(self._epochs, None) is not None:
-            save_progress(trainer, self._folder)
-        rows = tuple(metrics.as_row() for metrics in trainer.history[self._num_told :])
-        self._num_told = len(trainer.history)
-        return TrialReport(self._number, rows, trainer.end_reason, self._facts(trainer))
+    def _next_epoch(self) -> Progress:
+        if self._epochs is None:
+            self._epochs = self._start()
+        return next(self._epochs)
 
-    def _start_trainer(self) -> "Trainer":
+    def _start(self) -> Generator[Progress]:
+        if self._task.group is not None:
+            return run_group_training(self._task.training, self._task.group)
         import torch
 
-        from sgformer.checkpoint import resume_progress
-        from sgformer.decoded_images import load_image_data
-        from sgformer.trainer import Trainer
-
-        if not self._folder.parent.parent.is_dir():
-            raise RunError(
-                f"the run folder {self._folder.parent.parent} is not there on "
-                f"{socket.gethostname()}: it must be shared by all nodes (--output-dir)"
-            )
-        torch.set_num_threads(self._num_threads)
-        data = self._config.data
-        if data not in self._data:
-            self._data[data] = load_image_data(data)
-        trainer = Trainer(self._config, self._data[data])
-        resume_progress(trainer, self._folder)
-        return trainer
-
-    def _facts(self, trainer: "Trainer") -> dict[str, Any]:
-        last = trainer.history[-1]
-        return {
-            "config_fingerprint": self._config.fingerprint(),
-            "num_parameters": trainer.num_parameters,
-            "hostname": socket.gethostname(),
-            "device": str(trainer.device),
-            "seed": self._config.seed,
-            "code_version": __version__,
-            "seconds": sum(metrics.seconds for metrics in trainer.history),
-            "images_per_second": last.images_per_second,
-            "best_epoch": trainer.early_stopping.best_epoch,
-            "checkpoint": str(self._folder / "best.safetensors"),
-        }
+        torch.set_num_threads(self._task.num_threads)
+        return run_training(self._task.training)
 
 
 def _is_of_the_process(error: Exception) -> bool:
-    """Whether the process is of no more use: a CUDA error other than out of memory stays."""
+    """Whether a process is gone, or of no more use: a CUDA error but for want of memory stays."""
     import torch
 
+    if isinstance(error, ProcessDiedError):
+        return True
     return isinstance(error, torch.AcceleratorError) and not isinstance(
         error, torch.OutOfMemoryError
     )

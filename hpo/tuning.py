@@ -16,6 +16,8 @@ from hpo.progress import SearchObserver
 from hpo.run_folder import RunFolder
 from hpo.search_space import Params, apply_params
 from hpo.study import SearchStudy
+from hpo.training import Training
+from sgformer.decoded_images import ImagesId
 
 if TYPE_CHECKING:
     from hpo.searcher import StudySearcher
@@ -25,6 +27,7 @@ def run_trials(
     config: SearchConfig,
     run: RunFolder,
     study: SearchStudy,
+    images: ImagesId,
     resources: TrialResources,
     observer: SearchObserver,
 ) -> None:
@@ -45,9 +48,11 @@ def run_trials(
     from hpo.searcher import StudySearcher
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    observer.phase(f"starting {resources.num_slots} workers")
+    observer.phase(
+        f"starting {resources.num_slots} worker{'s' if resources.num_slots > 1 else ''}"
+    )
     decisions = Decisions(config, study, resources.num_slots, observer)
-    searcher = StudySearcher(decisions, _trial_config(config, run, resources))
+    searcher = StudySearcher(decisions, _trial_config(config, run, images, resources))
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
         _stopping_on_signals() as stop,
@@ -65,21 +70,22 @@ def run_trials(
 
 
 def _trial_config(
-    config: SearchConfig, run: RunFolder, resources: TrialResources
+    config: SearchConfig, run: RunFolder, images: ImagesId, resources: TrialResources
 ) -> Callable[[int, Params], dict[str, Any]]:
     """From a trial's number and params to what TrialTrainable takes."""
-    run_dir = str(run.path.absolute())
+    from hpo.trial import TASK, TrialTask, trial_folder
+
+    run_dir = run.path.absolute()
 
     def make(number: int, params: Params) -> dict[str, Any]:
         train = apply_params(config.train, params, f"trial {number}")
         if resources.gpus == 0:
             # Ray may leave GPUs visible to a process that was given none.
             train = train.model_copy(update={"device": "cpu"})
+        training = Training(train, trial_folder(run_dir, number), images)
         return {
+            TASK: TrialTask(number, training, resources.cpus, resources.group),
             "number": number,
-            "train": train.model_dump_json(),
-            "run_dir": run_dir,
-            "num_threads": resources.cpus,
         }
 
     return make
@@ -100,7 +106,7 @@ def _tuner(
     from hpo.trial import TrialTrainable
 
     return tune.Tuner(
-        tune.with_resources(TrialTrainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune.with_resources(TrialTrainable, _resources_of_worker(resources)),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=searcher,
@@ -118,6 +124,13 @@ def _tuner(
             verbose=0,
         ),
     )
+
+
+def _resources_of_worker(resources: TrialResources) -> dict[str, float]:
+    """What a trial's own process takes; Ray Train reserves what a group's processes do."""
+    if resources.group is not None:
+        return {"memory": 1.0}  # nothing at all is refused
+    return {"cpu": resources.cpus, "gpu": resources.gpus}
 
 
 def _stopper(searcher: "StudySearcher", decisions: Decisions, stop: Callable[[], bool]) -> Any:

@@ -67,6 +67,8 @@ def save_progress(trainer: Trainer, folder: Path) -> None:
         save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
     save_checkpoint(folder / LAST, *trainer.state_dict(), keep_as=folder / PREVIOUS)
     write_epochs(folder / EPOCHS, trainer.history)
+    if trainer.end_reason is not None:  # nothing will be resumed from it
+        (folder / PREVIOUS).unlink(missing_ok=True)
 
 
 def resume_progress(trainer: Trainer, folder: Path) -> tuple[str, ...]:

@@ -27,6 +27,16 @@ def total(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def broadcast(number: int) -> int:
+    """The first process's number, in all."""
+    if num_processes() == 1:
+        return number
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    message = torch.tensor([number], device=device)
+    dist.broadcast(message, src=0)
+    return int(message)
+
+
 def interleave(
     logits: FloatArray, labels: IntArray, num_rows: int, device: torch.device
 ) -> tuple[FloatArray, IntArray]:

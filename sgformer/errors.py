@@ -22,4 +22,10 @@ class ExportError(RuntimeError):
 
 
 class OutOfMemoryError(RuntimeError):
-    """A device without the memory for what was asked of it, even an image at a time."""
+    """A device without the memory for a training.
+
+    Attributes:
+        micro_batch_size: Images at a time that do not fit; known in the process that raised it.
+    """
+
+    micro_batch_size: int = 1

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
+import pynvml
 import timm
 import torch
 
@@ -124,7 +125,8 @@ class Trainer:
         """Trains one epoch a step until the length is reached, early stopping, or divergence.
 
         Raises:
-            OutOfMemoryError: Not even one image at a time fits.
+            OutOfMemoryError: Not even one image at a time fits; or, with several processes, the
+                micro-batch does not: then all must be started again with a smaller one.
         """
         while self.end_reason is None:
             yield self._run_epoch(self.num_epochs_done + 1)
@@ -202,10 +204,12 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             if num_processes() > 1:  # the others wait in vain: all must begin anew
-                raise OutOfMemoryError(
+                refusal = OutOfMemoryError(
                     f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
                     f"{self.device}"
-                ) from None
+                )
+                refusal.micro_batch_size = self.micro_batch_size
+                raise refusal from None
         # Here the error, which holds the step's tensors, is gone.
         return None
 
@@ -355,5 +359,5 @@ def _gpu_utilization(device: torch.device) -> list[float]:
         return []
     try:
         return [torch.cuda.utilization(device) / 100]
-    except (ModuleNotFoundError, RuntimeError):
+    except (pynvml.NVMLError, RuntimeError):
         return []

@@ -112,6 +112,13 @@ def test_trials_record_what_they_ran_with(finished: Finished) -> None:
     assert attributes["hostname"] == socket.gethostname()
     assert Path(attributes["checkpoint"]).is_file()
     assert attributes["seconds"] > 0
+    assert attributes["micro_batch_size"] == 20
+    (finding,) = load_trials(finished[0])[1].user_attrs["diagnosis"]
+    assert finding["tag"] == "diverged"
+    assert "optimizer.learning_rate" in finding["remedy"]
+    page = (finished[0] / "report.html").read_text()
+    assert "<h2>Diagnosis</h2>" in page
+    assert "<td>diverged</td><td>1" in page
 
 
 def test_the_run_folder_is_as_the_contract_says(finished: Finished) -> None:
@@ -336,6 +343,21 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     for trial in load_trials(folder):
         assert trial.state == TrialState.COMPLETE
         assert list(trial.intermediate_values) == list(range(1, 13))
+
+
+def test_two_processes_train_a_trial_and_the_winner(
+    image_folder: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    resources = {"workers_per_trial": 2, "max_concurrent_trials": None}
+    file = write_search(tmp_path / "tiny.yaml", image_folder, cache_dir, resources=resources)
+    settings = ("study.num_trials=1", "study.enqueue=[]", "train.max_epochs=2")
+    run("search", file, "--output-dir", tmp_path, *(w for s in settings for w in ("--set", s)))
+    (trial,) = load_trials(tmp_path / "tiny")
+    assert trial.state == TrialState.COMPLETE
+    assert list(trial.intermediate_values) == [1, 2]
+    rows = load_epochs(tmp_path / "tiny", 0)
+    assert [float(row["val_top1"]) for row in rows] == list(trial.intermediate_values.values())
+    assert (tmp_path / "tiny" / "best" / "export.json").exists()
 
 
 def test_a_cluster_trains_trials_and_the_winner(

@@ -114,7 +114,7 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ("study.objectives=[[val_top1, minimize]]", r"val_top1 is to maximize, got 'minimize'"),
         ("study.objectives=[[accuracy, maximize]]", r"study\.objectives\.0\.0: .*got 'accuracy'"),
         ("space.optimizer.learning_rate.low=1", r"learning_rate: low must be below high, got low"),
-        ("resources.gpus_per_trial=2", r"gpus_per_trial: a trial trains on one GPU or a share"),
+        ("resources.gpus_per_trial=2", r"gpus_per_trial: a process trains on one GPU or a share"),
         ("study.enqueue=[{model.drop_rate: 0.9}]", r"study\.enqueue\.model\.drop_rate: 0\.9 lies"),
         ("study.storage=postgresql://u:pw@h/d", r"study\.storage: holds a password; pass the"),
         ("study.num_trials.x=1", r"study\.num_trials\.x: study\.num_trials is 4, not a section"),

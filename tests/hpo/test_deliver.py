@@ -8,6 +8,7 @@ import yaml
 from hpo.deliver import deliver, load_model
 from hpo.retrain import retrain_epochs
 from hpo.run_folder import RunFolder
+from hpo.training import Training
 from sgformer import onnx_export
 from sgformer.config import TrainConfig
 from sgformer.errors import ExportError
@@ -15,7 +16,7 @@ from sgformer.errors import ExportError
 
 @pytest.fixture
 def checkpoint(train_config: TrainConfig, tmp_path: Path) -> Path:
-    list(retrain_epochs(train_config, tmp_path / "training"))
+    list(retrain_epochs(Training(train_config, tmp_path / "training")))
     return tmp_path / "training" / "best.safetensors"
 
 
@@ -60,7 +61,7 @@ def test_without_a_test_split_there_are_no_test_metrics(
     values = train_config.model_dump()
     values["data"]["data_dir"] = own_image_folder
     config = TrainConfig.model_validate(values)
-    list(retrain_epochs(config, tmp_path / "training"))
+    list(retrain_epochs(Training(config, tmp_path / "training")))
     run = RunFolder(tmp_path / "run")
     run.make()
     deliver(run, tmp_path / "training" / "best.safetensors")

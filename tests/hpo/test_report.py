@@ -109,6 +109,32 @@ def test_confusions_are_of_the_delivered_model(config: SearchConfig, run: RunFol
     assert "test top-1, retrained<b>0.75</b>" in html_of(run)
 
 
+def test_findings_are_listed_with_their_trials_and_remedies(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    study = make_study(config, run, ["COMPLETE"])
+    for i in range(23):
+        number = study.ask().number
+        findings = [{"tag": "overfits", "evidence": f"rose <{i}>", "remedy": "drop more"}]
+        if i == 4:
+            findings.append({"tag": "input-bound", "evidence": "waits", "remedy": "load more"})
+        study.report(number, {1: 0.9 + i / 1000})
+        study.finish(number, "COMPLETE", {"diagnosis": findings}, 0.9 + i / 1000)
+    write_report(run, config, study)
+    page = html_of(run)
+    best_first = ", ".join(str(number) for number in range(23, 3, -1))
+    assert f"<td>overfits</td><td>{best_first} and 3 more</td>" in page
+    assert "<td>trial 23: rose &lt;22&gt;</td><td>drop more</td>" in page
+    assert "<td>input-bound</td><td>5</td><td>trial 5: waits</td>" in page
+    rows = {row["number"]: row for row in csv.DictReader(run.leaderboard.open())}
+    assert (rows["5"]["diagnosis"], rows["0"]["diagnosis"]) == ("overfits; input-bound", "")
+
+
+def test_a_study_without_findings_has_no_diagnosis(config: SearchConfig, run: RunFolder) -> None:
+    write_report(run, config, make_study(config, run, ["COMPLETE"]))
+    assert "Diagnosis" not in html_of(run)
+
+
 @pytest.mark.parametrize("states", [[], ["RUNNING"], ["FAIL"], ["PRUNED", "PRUNED"]])
 def test_a_study_without_a_winner_has_a_report(
     config: SearchConfig, run: RunFolder, states: list[str]

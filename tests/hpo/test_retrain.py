@@ -5,6 +5,7 @@ import pytest
 
 from hpo.config import load_search_config
 from hpo.retrain import retrain_config, retrain_epochs
+from hpo.training import Training
 from sgformer.config import TrainConfig, validate
 
 PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.25}
@@ -22,9 +23,9 @@ def test_the_winner_trains_at_full_length_on_a_fresh_seed(
 
 
 def test_an_interrupted_retraining_goes_on(train_config: TrainConfig, tmp_path: Path) -> None:
-    rows = retrain_epochs(train_config, tmp_path)
+    rows = retrain_epochs(Training(train_config, tmp_path))
     first = [next(rows), next(rows)]
-    resumed = list(retrain_epochs(train_config, tmp_path))
+    resumed = list(retrain_epochs(Training(train_config, tmp_path)))
     assert [row["epoch"] for row in resumed] == [1, 2, 3]
     assert resumed[:1] == first[:1]
     assert (tmp_path / "best.safetensors").exists()
@@ -36,7 +37,7 @@ def test_a_retraining_that_diverges_at_once_leaves_no_model(
     values = train_config.model_dump()
     values["optimizer"] |= {"learning_rate": 1e30, "warmup_epochs": 0}
     config = validate(TrainConfig, values, "test")
-    rows = list(retrain_epochs(config, tmp_path))
+    rows = list(retrain_epochs(Training(config, tmp_path)))
     assert math.isnan(rows[-1]["val_loss"])
     assert not (tmp_path / "best.safetensors").exists()
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from hpo.trial import REPORT, TrialTrainable, trial_folder
+from hpo.training import Training
+from hpo.trial import REPORT, TASK, TrialTask, TrialTrainable, trial_folder
 from hpo.trial_report import TrialReport
-from sgformer.config import TrainConfig
+from sgformer.config import DataConfig, TrainConfig
+from sgformer.decoded_images import load_image_data
 
 Config = Callable[..., dict[str, Any]]
 
@@ -17,12 +19,7 @@ Config = Callable[..., dict[str, Any]]
 def ray_config(train_config: TrainConfig, tmp_path: Path) -> Config:
     def make(number: int = 0, **update: Any) -> dict[str, Any]:
         train = train_config.model_copy(update=update)
-        return {
-            "number": number,
-            "train": train.model_dump_json(),
-            "run_dir": str(tmp_path),
-            "num_threads": 1,
-        }
+        return {TASK: TrialTask(number, Training(train, trial_folder(tmp_path, number)), 1)}
 
     return make
 
@@ -81,6 +78,28 @@ def test_a_trial_whose_last_report_was_lost_reports_it_again(ray_config: Config)
     report = step(TrialTrainable(ray_config()))
     assert [row["epoch"] for row in report.epochs] == [1, 2, 3]
     assert report.end_reason == "completed"
+
+
+def test_images_that_changed_since_the_search_began_are_told(
+    train_config: TrainConfig, own_image_folder: Path, tmp_path: Path
+) -> None:
+    values = train_config.data.model_dump()
+    data = DataConfig(**values | {"data_dir": own_image_folder, "cache_dir": tmp_path / "driver"})
+    images = load_image_data(data).images.id
+    (own_image_folder / "train" / "0" / "0.png").unlink()
+    reports = {}
+    for number, cache in enumerate(("driver", "another node")):
+        own = data.model_copy(update={"cache_dir": tmp_path / cache})
+        train = train_config.model_copy(update={"data": own, "max_epochs": 1})
+        training = Training(train, trial_folder(tmp_path, number), images)
+        reports[cache] = step(TrialTrainable({TASK: TrialTask(number, training, 1)}))
+    assert reports["driver"].end_reason == "completed"
+    error = reports["another node"].error
+    assert error is not None
+    assert (error.type, "have changed since the search began" in error.message) == (
+        "DataError",
+        True,
+    )
 
 
 def test_what_goes_wrong_is_told_and_the_worker_goes_on(

@@ -1,0 +1,117 @@
+"""One training in this process, an epoch at a time, resumed from what its folder holds.
+
+Importing this is cheap; torch comes with the first training of a process.
+"""
+
+import functools
+import socket
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo.errors import RunError
+from sgformer import __version__
+from sgformer.config import DataConfig, TrainConfig
+from sgformer.decoded_images import ImageData, ImagesId, load_image_data
+
+if TYPE_CHECKING:
+    from sgformer.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train, and where.
+
+    Attributes:
+        config: Of the trainer.
+        folder: Gets best.safetensors, last.safetensors and epochs.csv.
+        images: Those that the search is over; None: whatever the folder of images holds.
+    """
+
+    config: TrainConfig
+    folder: Path
+    images: ImagesId | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training says after an epoch.
+
+    Attributes:
+        epochs: Rows of EpochMetrics not told before; after a resume, all of them.
+        end_reason: 'completed', 'early_stopped' or 'diverged'; None: it goes on.
+        facts: What else is known about it.
+    """
+
+    epochs: tuple[dict[str, Any], ...]
+    end_reason: str | None
+    facts: dict[str, Any]
+
+
+def run_training(training: Training) -> Generator[Progress]:
+    """Trains an epoch a step; the checkpoint is on the disk before the epoch is told.
+
+    Where processes of torch.distributed train together, each runs this, and the first saves.
+
+    Raises:
+        RunError: The folder's run is not there.
+        InputError: The images, the config or the checkpoints cannot be used.
+        OutOfMemoryError: Not even one image at a time fits.
+    """
+    from sgformer.checkpoint import resume_progress, save_progress
+    from sgformer.distributed import rank
+    from sgformer.trainer import Trainer
+
+    run_dir = training.folder.parent.parent
+    if not run_dir.is_dir():
+        raise RunError(
+            f"the run folder {run_dir} is not there on {socket.gethostname()}: it must be shared "
+            "by all nodes (--output-dir)"
+        )
+    trainer = Trainer(training.config, _image_data(training.config.data, training.images))
+    refused = resume_progress(trainer, training.folder)
+    epochs, num_told = trainer.epochs(), 0
+    while True:
+        # None when the checkpoint is of a finished training whose last epoch was not told.
+        if next(epochs, None) is not None and rank() == 0:
+            save_progress(trainer, training.folder)
+        rows = tuple(metrics.as_row() for metrics in trainer.history[num_told:])
+        num_told = len(trainer.history)
+        yield Progress(rows, trainer.end_reason, _facts(trainer, training.folder, refused))
+        if trainer.end_reason is not None:
+            return
+
+
+@functools.lru_cache(maxsize=4)
+def _image_data(config: DataConfig, images: ImagesId | None) -> ImageData:
+    """Kept for the next training of this process: only maps files."""
+    return load_image_data(config, expected=images)
+
+
+def _facts(trainer: "Trainer", folder: Path, refused: tuple[str, ...]) -> dict[str, Any]:
+    from sgformer.diagnosis import diagnose
+
+    config, last = trainer.config, trainer.history[-1]
+    findings = diagnose(
+        trainer.history,
+        config,
+        len(trainer.data.classes),
+        trainer.end_reason,
+        has_gpu=trainer.device.type == "cuda",
+    )
+    facts = {
+        "config_fingerprint": config.fingerprint(),
+        "num_parameters": trainer.num_parameters,
+        "hostname": socket.gethostname(),
+        "device": str(trainer.device),
+        "seed": config.seed,
+        "code_version": __version__,
+        "seconds": sum(metrics.seconds for metrics in trainer.history),
+        "images_per_second": last.images_per_second,
+        "micro_batch_size": trainer.micro_batch_size,
+        "best_epoch": trainer.early_stopping.best_epoch,
+        "checkpoint": str(folder / "best.safetensors"),
+        "diagnosis": [asdict(finding) for finding in findings],
+    }
+    return facts | ({"refused_checkpoints": list(refused)} if refused else {})

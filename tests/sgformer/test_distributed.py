@@ -1,0 +1,57 @@
+"""Two processes of torch.distributed (gloo) against one; hpo starts such processes by Ray."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from two_processes import (
+    check_gathering,
+    in_two_processes,
+    refuse,
+    run_out_of_memory,
+    train,
+)
+
+from sgformer.config import TrainConfig, validate
+
+FEATURES = {
+    "augmentation": {"policy": "mild", "mixup": 0.5, "cutmix": 0.5},
+    "optimizer": {"learning_rate": 1e-3, "batch_size": 18, "max_grad_norm": 1.0},
+    "ema_decay": 0.9,
+    "class_balance": "loss",
+    "max_epochs": 2,
+}
+
+
+def changed(config: TrainConfig, changes: dict) -> TrainConfig:
+    values = config.model_dump()
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    return validate(TrainConfig, values, "test")
+
+
+def test_rows_of_all_processes_come_in_one_order() -> None:
+    in_two_processes(check_gathering)
+
+
+@pytest.mark.parametrize("changes", [{}, FEATURES, FEATURES | {"precision": "bf16"}])
+def test_two_processes_train_as_one(
+    train_config: TrainConfig, tmp_path: Path, changes: dict
+) -> None:
+    config = changed(train_config, changes)
+    train(config, tmp_path / "one")
+    in_two_processes(train, config, tmp_path / "two")
+    one, two = (torch.load(tmp_path / name) for name in ("one", "two"))
+    tolerance = 2e-2 if changes.get("precision") else 1e-4
+    assert torch.allclose(one["rows"][:, :2], two["rows"][:, :2], rtol=tolerance)
+    if not changes.get("precision"):
+        assert torch.allclose(one["weights"], two["weights"], atol=1e-4)
+        assert torch.equal(one["rows"][:, 2:], two["rows"][:, 2:])
+
+
+def test_a_process_without_memory_ends_the_group(train_config: TrainConfig) -> None:
+    in_two_processes(run_out_of_memory, train_config)
+
+
+def test_a_batch_too_small_to_be_shared_is_refused(train_config: TrainConfig) -> None:
+    in_two_processes(refuse, changed(train_config, {"optimizer": {"batch_size": 3}}))

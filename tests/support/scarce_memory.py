@@ -1,0 +1,15 @@
+"""A simulated lack of memory, for processes that Ray starts."""
+
+MAX_IMAGES = 5
+
+
+def set_up() -> None:
+    """Has this process fail, as if memory ran out, when it trains on more than MAX_IMAGES."""
+    import torch
+
+    def check(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        is_training = type(module).__name__ == "SGFormer" and module.training
+        if is_training and len(inputs[0]) > MAX_IMAGES:
+            raise MemoryError
+
+    torch.nn.modules.module.register_module_forward_pre_hook(check)

@@ -1,0 +1,73 @@
+"""Runs a test's work in two processes of torch.distributed, by gloo on this machine."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from sgformer.config import TrainConfig
+from sgformer.decoded_images import load_image_data
+from sgformer.distributed import broadcast, interleave, rank, total
+from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.model import SGFormer
+from sgformer.trainer import Trainer
+
+
+def in_two_processes(work: Callable[..., None], *args: object) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_join, args=(port, work, args), nprocs=2)
+
+
+def _join(index: int, port: int, work: Callable[..., None], args: tuple[object, ...]) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=index, world_size=2)
+    work(*args)
+    dist.destroy_process_group()
+
+
+def check_gathering() -> None:
+    assert total(torch.tensor([1.0, 2.0])).tolist() == [2.0, 4.0]
+    assert broadcast(7 + rank()) == 7
+    own = np.arange(7, dtype=np.int64)[rank() :: 2]
+    logits = np.stack([own, -own], axis=1).astype(np.float32)
+    together, labels = interleave(logits, own, 7, torch.device("cpu"))
+    assert labels.tolist() == list(range(7))
+    assert together[:, 1].tolist() == [-i for i in range(7)]
+    assert together.dtype == np.float32
+
+
+def train(config: TrainConfig, result: Path) -> None:
+    trainer = Trainer(config, load_image_data(config.data))
+    list(trainer.epochs())
+    if rank() == 0:
+        rows = [[m.train_loss, m.val_loss, m.val_top1, m.val_macro_f1] for m in trainer.history]
+        weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+        torch.save({"rows": torch.tensor(rows), "weights": weights}, result)
+
+
+def run_out_of_memory(config: TrainConfig) -> None:
+    trainer = Trainer(config, load_image_data(config.data))
+
+    def fail(module: torch.nn.Module, _inputs: object) -> None:
+        if isinstance(module, SGFormer) and rank() == 1:
+            raise MemoryError
+
+    torch.nn.modules.module.register_module_forward_pre_hook(fail)
+    if rank() == 1:
+        with pytest.raises(OutOfMemoryError, match="a micro-batch of 20 does not fit") as caught:
+            next(trainer.epochs())
+        assert caught.value.micro_batch_size == 20
+
+
+def refuse(config: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match=r"2 processes cannot share a batch, .* of 3 images"):
+        Trainer(config, load_image_data(config.data))
