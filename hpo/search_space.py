@@ -249,6 +249,11 @@ def _check_path(path: str, source: str) -> None:
         )
 
 
+def searchable_paths() -> tuple[str, ...]:
+    """Every setting of a training that can be a parameter."""
+    return tuple(path for path in _all_paths() if path not in UNSEARCHABLE)
+
+
 def _all_paths(prefix: Sequence[str] = ()) -> Iterator[str]:
     for name in fields_at(TrainConfig, prefix):
         path = (*prefix, name)

@@ -4,11 +4,13 @@ Importing this is cheap; torch comes with the first training of a process.
 """
 
 import functools
+import os
 import socket
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hpo.errors import RunError
 from sgformer import __version__
@@ -19,19 +21,24 @@ if TYPE_CHECKING:
     from sgformer.trainer import Trainer
 
 
+ATTEMPTS: Final = "attempts.csv"
+
+
 @dataclass(frozen=True)
 class Training:
     """What to train, and where.
 
     Attributes:
         config: Of the trainer.
-        folder: Gets best.safetensors, last.safetensors and epochs.csv.
+        folder: Gets checkpoints, epochs.csv, and in attempts.csv each epoch as it is begun.
         images: Those that the search is over; None: whatever the folder of images holds.
+        num_gpus: That it takes, in all its processes.
     """
 
     config: TrainConfig
     folder: Path
     images: ImagesId | None = None
+    num_gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,14 @@ def run_training(training: Training) -> Generator[Progress]:
     refused = resume_progress(trainer, training.folder)
     epochs, num_told = trainer.epochs(), 0
     while True:
+        if trainer.end_reason is None and rank() == 0:
+            _note_attempt(training.folder, trainer.num_epochs_done + 1)
         # None when the checkpoint is of a finished training whose last epoch was not told.
         if next(epochs, None) is not None and rank() == 0:
             save_progress(trainer, training.folder)
         rows = tuple(metrics.as_row() for metrics in trainer.history[num_told:])
         num_told = len(trainer.history)
-        yield Progress(rows, trainer.end_reason, _facts(trainer, training.folder, refused))
+        yield Progress(rows, trainer.end_reason, _facts(trainer, training, refused))
         if trainer.end_reason is not None:
             return
 
@@ -89,7 +98,24 @@ def _image_data(config: DataConfig, images: ImagesId | None) -> ImageData:
     return load_image_data(config, expected=images)
 
 
-def _facts(trainer: "Trainer", folder: Path, refused: tuple[str, ...]) -> dict[str, Any]:
+def _note_attempt(folder: Path, epoch: int) -> None:
+    """Before an epoch is trained: what a crash makes be trained again can be counted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ATTEMPTS
+    is_new = not path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        if is_new:
+            file.write("started_at,hostname,pid,epoch\n")
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(f"{started_at},{socket.gethostname()},{os.getpid()},{epoch}\n")
+
+
+def _num_attempts(folder: Path) -> int:
+    path = folder / ATTEMPTS
+    return len(path.read_text(encoding="utf-8").splitlines()) - 1 if path.exists() else 0
+
+
+def _facts(trainer: "Trainer", training: Training, refused: tuple[str, ...]) -> dict[str, Any]:
     from sgformer.diagnosis import diagnose
 
     config, last = trainer.config, trainer.history[-1]
@@ -100,18 +126,24 @@ def _facts(trainer: "Trainer", folder: Path, refused: tuple[str, ...]) -> dict[s
         trainer.end_reason,
         has_gpu=trainer.device.type == "cuda",
     )
+    seconds = sum(metrics.seconds for metrics in trainer.history)
     facts = {
+        "config": config.model_dump(mode="json"),
         "config_fingerprint": config.fingerprint(),
         "num_parameters": trainer.num_parameters,
         "hostname": socket.gethostname(),
         "device": str(trainer.device),
+        "gpu": trainer.gpu_name,
         "seed": config.seed,
         "code_version": __version__,
-        "seconds": sum(metrics.seconds for metrics in trainer.history),
+        "seconds": seconds,
+        "gpu_seconds": seconds * training.num_gpus,
+        "num_epochs_trained": _num_attempts(training.folder),
+        "peak_memory_bytes": max(metrics.peak_memory_bytes for metrics in trainer.history),
         "images_per_second": last.images_per_second,
         "micro_batch_size": trainer.micro_batch_size,
         "best_epoch": trainer.early_stopping.best_epoch,
-        "checkpoint": str(folder / "best.safetensors"),
+        "checkpoint": str(training.folder / "best.safetensors"),
         "diagnosis": [asdict(finding) for finding in findings],
     }
     return facts | ({"refused_checkpoints": list(refused)} if refused else {})

@@ -7,7 +7,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hpo.errors import ProcessDiedError
 from hpo.group_training import run_group_training
 from hpo.training import Progress, Training, run_training
 from hpo.trial_report import TrialError, TrialReport
+from sgformer.errors import InputError, OutOfMemoryError
 
 REPORT, TASK = "report", "task"
 
@@ -48,8 +49,8 @@ class TrialTrainable(tune.Trainable):
     """Runs trials one after another in a warm process, an epoch a step.
 
     Ray's config for a trial has its TrialTask. A trial goes on from the last checkpoint in its
-    folder if there is one. What goes wrong in a training is data, told in the report; only a
-    dead process is Ray's business.
+    folder if there is one. What goes wrong in a training is tried once more, then is data, told
+    in the report; only a dead process is Ray's business.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -65,11 +66,12 @@ class TrialTrainable(tune.Trainable):
         try:
             progress = self._next_epoch()
         except Exception as error:
-            self._epochs = None
+            self._end()
             if _is_of_the_process(error):
                 raise  # Ray replaces the process and tries again
-            failure = TrialError(type(error).__name__, str(error), traceback.format_exc())
-            report = TrialReport(number, (), "failed", {"hostname": socket.gethostname()}, failure)
+            report = TrialReport(
+                number, (), "failed", {"hostname": socket.gethostname()}, _as_text(error)
+            )
         else:
             report = TrialReport(number, progress.epochs, progress.end_reason, progress.facts)
         return {REPORT: report, "number": number, "done": report.end_reason is not None}
@@ -80,6 +82,7 @@ class TrialTrainable(tune.Trainable):
     def _begin(self, task: TrialTask) -> None:
         self._end()
         self._task = task
+        self._retried: TrialError | None = None
         if "torch" in sys.modules:
             sys.modules["torch"].cuda.empty_cache()  # a GPU may be shared with another trial
 
@@ -90,9 +93,21 @@ class TrialTrainable(tune.Trainable):
         self._epochs = None
 
     def _next_epoch(self) -> Progress:
+        """The next epoch; after a first exception, once more from the last checkpoint."""
         if self._epochs is None:
             self._epochs = self._start()
-        return next(self._epochs)
+        try:
+            progress = next(self._epochs)
+        except Exception as error:
+            if self._retried is not None or not _is_worth_a_retry(error):
+                raise
+            self._retried = _as_text(error)
+            self._end()
+            return self._next_epoch()
+        if self._retried is None:
+            return progress
+        facts = {**progress.facts, "retried_error": asdict(self._retried)}
+        return replace(progress, facts=facts)
 
     def _start(self) -> Generator[Progress]:
         if self._task.group is not None:
@@ -101,6 +116,16 @@ class TrialTrainable(tune.Trainable):
 
         torch.set_num_threads(self._task.num_threads)
         return run_training(self._task.training)
+
+
+def _as_text(error: Exception) -> TrialError:
+    trace = "".join(traceback.format_exception(error))
+    return TrialError(type(error).__name__, str(error), trace)
+
+
+def _is_worth_a_retry(error: Exception) -> bool:
+    """Whether it may go well another time: not what the input or the memory does not allow."""
+    return not isinstance(error, (InputError, OutOfMemoryError)) and not _is_of_the_process(error)
 
 
 def _is_of_the_process(error: Exception) -> bool:

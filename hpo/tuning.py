@@ -82,7 +82,8 @@ def _trial_config(
         if resources.gpus == 0:
             # Ray may leave GPUs visible to a process that was given none.
             train = train.model_copy(update={"device": "cpu"})
-        training = Training(train, trial_folder(run_dir, number), images)
+        num_gpus = resources.gpus * resources.num_processes
+        training = Training(train, trial_folder(run_dir, number), images, num_gpus)
         return {
             TASK: TrialTask(number, training, resources.cpus, resources.group),
             "number": number,

@@ -1,6 +1,8 @@
-"""Running out of memory: how it shows, and how to get back what was taken."""
+"""Memory: how much was taken, how running out of it shows, how to get back what was taken."""
 
 import gc
+import os
+from pathlib import Path
 
 import torch
 
@@ -17,3 +19,17 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begins a new measurement."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most that was allocated on a GPU since the reset; on a CPU, what the process holds."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    num_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return num_pages * os.sysconf("SC_PAGE_SIZE")

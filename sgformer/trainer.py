@@ -20,7 +20,12 @@ from sgformer.distributed import interleave, num_processes, rank, total
 from sgformer.early_stopping import EarlyStopping
 from sgformer.errors import ConfigError, OutOfMemoryError
 from sgformer.evaluation import SplitMetrics, compute_metrics, predict_logits
-from sgformer.memory import is_out_of_memory, release_memory
+from sgformer.memory import (
+    is_out_of_memory,
+    peak_memory_bytes,
+    release_memory,
+    reset_peak_memory,
+)
 from sgformer.model import SGFormer
 from sgformer.optimizer import learning_rate_at
 from sgformer.optimizer_step import OptimizerStep
@@ -39,6 +44,8 @@ class EpochMetrics:
         images_per_second: In training.
         data_seconds: In training, spent waiting for images.
         micro_batch_size: Images in memory at a time, in each process.
+        peak_memory_bytes: Of the GPU, the most that was allocated; on a CPU, what the process
+            held after the epoch.
         gpu_utilization: Mean share of time that the GPU worked, 0..1; None where not known.
     """
 
@@ -53,6 +60,7 @@ class EpochMetrics:
     images_per_second: float
     data_seconds: float
     micro_batch_size: int
+    peak_memory_bytes: int
     gpu_utilization: float | None = None
 
     def value(self, metric: str) -> float:
@@ -120,6 +128,13 @@ class Trainer:
     @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def gpu_name(self) -> str | None:
+        """The GPU's model, such as 'NVIDIA H100'; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        return str(torch.cuda.get_device_name(self.device))
 
     def epochs(self) -> Iterator[EpochMetrics]:
         """Trains one epoch a step until the length is reached, early stopping, or divergence.
@@ -215,6 +230,7 @@ class Trainer:
 
     def _train_and_validate(self, epoch: int) -> EpochMetrics:
         start = time.perf_counter()
+        reset_peak_memory(self.device)
         train = self._train_epoch(epoch)
         logits, labels = self._predict("val")
         diverged = not (math.isfinite(train.loss) and np.isfinite(logits).all())
@@ -231,6 +247,7 @@ class Trainer:
             images_per_second=train.images_per_second,
             data_seconds=train.data_seconds,
             micro_batch_size=self.micro_batch_size,
+            peak_memory_bytes=peak_memory_bytes(self.device),
             gpu_utilization=train.gpu_utilization,
         )
 

@@ -1,16 +1,19 @@
 """The trainable in this process; with a real Ray it runs in tests/test_search_end_to_end.py."""
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hpo.training import Training
 from hpo.trial import REPORT, TASK, TrialTask, TrialTrainable, trial_folder
 from hpo.trial_report import TrialReport
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.decoded_images import load_image_data
+from sgformer.model import SGFormer
 
 Config = Callable[..., dict[str, Any]]
 
@@ -100,6 +103,68 @@ def test_images_that_changed_since_the_search_began_are_told(
         "DataError",
         True,
     )
+
+
+class Breaking:
+    """A hook that fails at so many trainings' steps, as a bug or a flaky machine would."""
+
+    def __init__(self, num_failures: int, after: int) -> None:
+        self.num_failures, self.after = num_failures, after
+
+    def __call__(self, module: torch.nn.Module, _inputs: object) -> None:
+        if isinstance(module, SGFormer) and module.training:
+            self.after -= 1
+            if self.after < 0 and self.num_failures > 0:
+                self.num_failures -= 1
+                raise RuntimeError("a cosmic ray")
+
+
+@pytest.fixture
+def break_training() -> Iterator[Callable[..., None]]:
+    handles = []
+
+    def start(num_failures: int, after: int = 4) -> None:
+        hook = Breaking(num_failures, after)
+        handles.append(torch.nn.modules.module.register_module_forward_pre_hook(hook))
+
+    yield start
+    for handle in handles:
+        handle.remove()
+
+
+def test_a_training_that_broke_is_tried_once_more_from_its_checkpoint(
+    ray_config: Config, tmp_path: Path, break_training: Callable[..., None]
+) -> None:
+    break_training(1)  # in the second epoch of three steps each
+    *_, last = run(TrialTrainable(ray_config()))
+    assert last.end_reason == "completed"
+    assert last.facts["retried_error"]["message"] == "a cosmic ray"
+    attempts = list(csv.DictReader((trial_folder(tmp_path, 0) / "attempts.csv").open()))
+    assert [int(row["epoch"]) for row in attempts] == [1, 2, 2, 3]
+    assert last.facts["num_epochs_trained"] == 4
+
+
+def test_a_training_that_breaks_twice_has_failed(
+    ray_config: Config, break_training: Callable[..., None]
+) -> None:
+    break_training(2)
+    *_, last = run(TrialTrainable(ray_config()))
+    assert last.error is not None
+    assert (last.end_reason, last.error.type) == ("failed", "RuntimeError")
+    assert "a cosmic ray" in last.error.traceback
+
+
+def test_what_a_trial_ran_with_is_told(ray_config: Config) -> None:
+    config = ray_config()
+    facts = run(TrialTrainable(config))[-1].facts
+    train = config[TASK].training.config
+    assert TrainConfig.model_validate(facts["config"]) == train
+    assert facts["config_fingerprint"] == train.fingerprint()
+    assert facts["num_epochs_trained"] == 3
+    assert facts["peak_memory_bytes"] > 50e6
+    assert (facts["gpu"], facts["gpu_seconds"], facts["device"]) == (None, 0, "cpu")
+    assert facts["seed"] == train.seed
+    assert facts["images_per_second"] > 0
 
 
 def test_what_goes_wrong_is_told_and_the_worker_goes_on(

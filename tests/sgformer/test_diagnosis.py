@@ -11,6 +11,7 @@ from sgformer.diagnosis import diagnose
 from sgformer.trainer import EpochMetrics
 
 CURVES = Path(__file__).parent / "curves"
+WHOLE = {"epoch", "micro_batch_size", "peak_memory_bytes"}
 
 
 def recorded(name: str) -> list[EpochMetrics]:
@@ -18,7 +19,7 @@ def recorded(name: str) -> list[EpochMetrics]:
         return [
             EpochMetrics(
                 **{
-                    key: int(value) if key in {"epoch", "micro_batch_size"} else float(value)
+                    key: int(value) if key in WHOLE else float(value)
                     for key, value in row.items()
                     if value
                 }

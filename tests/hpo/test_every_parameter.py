@@ -1,0 +1,98 @@
+"""Each setting that can be searched changes what the trainer does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hpo.search_space import apply_params, searchable_paths
+from sgformer.config import TrainConfig
+from sgformer.decoded_images import load_image_data
+from sgformer.trainer import Trainer
+
+Params = dict[str, Any]
+MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 0.8}
+GUIDE = {"augmentation.policy": "guide"}
+# A value that differs from the default, and what must be set for it to matter.
+CASES: dict[str, tuple[Any, Params]] = {
+    "model.name": ("sg_former_nano", {}),
+    "model.drop_rate": (0.3, {}),
+    "model.proj_drop_rate": (0.3, {}),
+    "model.attn_drop_rate": (0.3, {}),
+    "model.drop_path_rate": (0.3, {}),
+    "data.image_size": (64, {}),
+    "data.crop_pct": (0.8, {}),
+    "data.mean": ((0.5, 0.5, 0.5), {}),
+    "data.std": ((0.5, 0.5, 0.5), {}),
+    "augmentation.policy": ("none", {}),
+    "augmentation.color_jitter": (0.4, {}),
+    "augmentation.rand_augment_magnitude": (5, {}),
+    "augmentation.random_erasing_prob": (0.9, {}),
+    "augmentation.horizontal_flip_prob": (0.5, {}),
+    "augmentation.min_crop_area": (0.2, {}),
+    "augmentation.mixup": (0.8, {}),
+    "augmentation.cutmix": (0.8, {}),
+    "augmentation.mixup_prob": (0.2, MIXED),
+    "augmentation.mixup_switch_prob": (1.0, MIXED),
+    "optimizer.learning_rate": (1e-3, {}),
+    "optimizer.weight_decay": (0.5, {}),
+    "optimizer.layer_decay": (0.5, {}),
+    "optimizer.max_grad_norm": (0.01, {}),
+    "optimizer.batch_size": (10, {}),
+    "optimizer.lr_schedule": ("constant", {}),
+    "optimizer.warmup_epochs": (0, {}),
+    "optimizer.min_learning_rate": (5e-4, {}),
+    "early_stopping.patience": (1, {"early_stopping.min_delta": 1.0}),
+    "early_stopping.min_delta": (1.0, {"early_stopping.patience": 1}),
+    "early_stopping.warmup_epochs": (
+        3,
+        {"early_stopping.min_delta": 1.0, "early_stopping.patience": 1},
+    ),
+    "label_smoothing": (0.3, {}),
+    "class_balance": ("loss", {}),
+    "ema_decay": (0.5, {}),
+    "max_epochs": (4, {}),
+    "precision": ("bf16", {}),
+}
+
+
+def trained(base: TrainConfig, params: Params) -> tuple[int, torch.Tensor]:
+    """Epochs and weights after a training."""
+    config = apply_params(base, params, "test")
+    trainer = Trainer(config, load_image_data(config.data))
+    list(trainer.epochs())
+    weights = [p.detach().flatten() for p in trainer.model.parameters()]
+    return len(trainer.history), torch.cat(weights)
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, tuple[int, torch.Tensor]]:
+    return {}
+
+
+@pytest.fixture
+def unbalanced(train_config: TrainConfig, own_image_folder: Path) -> TrainConfig:
+    """Three epochs over classes of unequal size."""
+    for path in sorted((own_image_folder / "train" / "3").iterdir())[:4]:
+        path.unlink()
+    data = train_config.data.model_copy(update={"data_dir": own_image_folder})
+    return train_config.model_copy(update={"data": data})
+
+
+def test_no_parameter_is_forgotten() -> None:
+    assert set(CASES) == set(searchable_paths())
+
+
+@pytest.mark.parametrize("path", CASES)
+def test_a_parameter_changes_the_training(
+    path: str, unbalanced: TrainConfig, defaults: dict[str, tuple[int, torch.Tensor]]
+) -> None:
+    value, others = CASES[path]
+    key = repr(others)
+    if key not in defaults:
+        defaults[key] = trained(unbalanced, others)
+    num_epochs, weights = defaults[key]
+    changed_epochs, changed_weights = trained(unbalanced, {**others, path: value})
+    assert torch.isfinite(changed_weights).all()
+    assert changed_epochs != num_epochs or not torch.equal(weights, changed_weights)
