@@ -285,7 +285,8 @@ def _search(
 def _open_run(run_dir: Path, storage: str | None) -> "tuple[RunFolder, SearchConfig, SearchStudy]":
     from hpo.errors import StudyError
     from hpo.run_folder import RunFolder
-    from hpo.study import SearchStudy, storage_exists
+    from hpo.storage import storage_exists
+    from hpo.study import SearchStudy
 
     run = RunFolder(run_dir)
     config = run.load_config()
@@ -316,7 +317,7 @@ def _require_writable(output_dir: Path) -> None:
 
 
 def _require_storage(url: str) -> None:
-    from hpo.study import check_storage_url
+    from hpo.storage import check_storage_url
 
     check_storage_url(url)
 

@@ -29,6 +29,7 @@ class Decisions:
         self._metric = config.study.metric
         self._num_trials = config.study.num_trials
         self._study, self._num_slots, self._observer = study, num_slots, observer
+        study.on_outage = observer.note
         self._maximise = maximises(self._metric)
         self._halving = AsynchronousHalving(
             config.scheduler, config.train.max_epochs, maximise=self._maximise

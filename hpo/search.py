@@ -14,13 +14,8 @@ from hpo.report import write_report
 from hpo.retrain import retrain_config, retrain_epochs, retrain_epochs_on_cluster
 from hpo.run_folder import RunFolder
 from hpo.search_space import default_params
-from hpo.study import (
-    SearchStudy,
-    TrialSummary,
-    storage_exists,
-    with_absolute_path,
-    without_password,
-)
+from hpo.storage import storage_exists, with_absolute_path, without_password
+from hpo.study import SearchStudy, TrialSummary
 from hpo.training import Training
 from hpo.tuning import run_trials
 from sgformer.decoded_images import ImagesId, load_image_data

@@ -1,27 +1,21 @@
-"""The Optuna study, the search's only memory. No other module touches Optuna's storage."""
+"""The Optuna study, the search's only memory. Only this module reads and writes it."""
 
 import contextlib
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Self
 
 import optuna
-import sqlalchemy
-import sqlalchemy.exc
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hpo.config import StudyConfig
 from hpo.errors import StudyError
 from hpo.search_space import Params, Space, suggest_params
+from hpo.storage import open_storage, patiently, without_password
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-JOURNAL_PREFIX: Final = "journal:"
-SQLITE_PREFIX: Final = "sqlite:///"
 NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
 
 
@@ -58,12 +52,16 @@ class SearchStudy:
 
     A trial is COMPLETE only if it ran its length or stopped itself, with its best value; PRUNED
     if the scheduler stopped it or it diverged; FAIL if it broke. Every epoch is in its curve.
+
+    Attributes:
+        on_outage: Hears when the database goes away while trials run, and when it is back.
     """
 
     def __init__(self, study: optuna.Study, config: StudyConfig, space: Space) -> None:
         self._study, self._config, self._space = study, config, space
         self._trials: dict[int, Trial] = {}
         self._num_reported: dict[int, int] = {}
+        self.on_outage: Callable[[str], None] = lambda _text: None
 
     @classmethod
     def create(cls, url: str, config: StudyConfig, space: Space) -> Self:
@@ -126,10 +124,16 @@ class SearchStudy:
         The sampler's random state is derived from the seed and the trial's number, so a resumed
         search draws what an uninterrupted one would have drawn.
         """
+        return patiently(self._ask, self.on_outage)
+
+    def _ask(self, is_retry: bool) -> Proposal:
         trials = self._study.get_trials(deepcopy=False)
-        number = sum(trial.state != TrialState.WAITING for trial in trials)
+        running = [t for t in trials if t.state == TrialState.RUNNING]
+        unknown = [t for t in running if t.number not in self._trials] if is_retry else []
+        number = sum(trial.state != TrialState.WAITING for trial in trials) - len(unknown)
         self._study.sampler = create_sampler(self._config, number)
-        trial = self._study.ask()
+        # A try whose answer was lost may have made the trial.
+        trial = Trial(self._study, unknown[0]._trial_id) if unknown else self._study.ask()
         params = suggest_params(trial, self._space)
         self._trials[trial.number] = trial
         self._num_reported[trial.number] = 0
@@ -154,8 +158,12 @@ class SearchStudy:
         """Adds epochs to a trial's curve; those it has already are passed over."""
         for epoch in sorted(values):
             if epoch > self._num_reported[number]:
-                self._trials[number].report(values[epoch], epoch)
+                self._report(number, epoch, values[epoch])
                 self._num_reported[number] = epoch
+
+    def _report(self, number: int, epoch: int, value: float) -> None:
+        # Written twice, should only the answer have been lost, it is what it was.
+        patiently(lambda _: self._trials[number].report(value, epoch), self.on_outage)
 
     def finish(
         self,
@@ -165,10 +173,21 @@ class SearchStudy:
         value: float | None = None,
     ) -> None:
         """Ends a trial as COMPLETE (with its value), PRUNED or FAIL; attributes are kept."""
-        trial = self._trials.pop(number)
-        for name, attribute in attributes.items():
-            trial.set_user_attr(name, attribute)
-        self._study.tell(trial, value, TrialState[state])
+
+        def write(is_retry: bool) -> None:
+            trial = self._trials[number]
+            if is_retry and self._is_finished(number):
+                return
+            for name, attribute in attributes.items():
+                trial.set_user_attr(name, attribute)
+            self._study.tell(trial, value, TrialState[state])
+
+        patiently(write, self.on_outage)
+        del self._trials[number]
+
+    def _is_finished(self, number: int) -> bool:
+        trials = self._study.get_trials(deepcopy=False)
+        return any(t.number == number and t.state.is_finished() for t in trials)
 
     def trials(self) -> tuple[TrialSummary, ...]:
         """All trials that started, by number."""
@@ -251,69 +270,6 @@ def _experimental() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def open_storage(url: str) -> BaseStorage:
-    """An Optuna storage: a database URL, or `journal:PATH`.
-
-    Raises:
-        StudyError: The URL is none, its driver is not installed, or nobody answers there.
-    """
-    check_storage_url(url)
-    try:
-        if url.startswith(JOURNAL_PREFIX):
-            path = Path(url.removeprefix(JOURNAL_PREFIX))
-            return JournalStorage(JournalFileBackend(str(path)))
-        if url.startswith("sqlite"):
-            return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except (ImportError, OSError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise StudyError(
-            f"cannot use storage {without_password(url)}: {reason} (--storage)"
-        ) from None
-
-
-def check_storage_url(url: str) -> None:
-    """Raises StudyError for what is no storage URL, without opening it."""
-    if url.startswith(JOURNAL_PREFIX):
-        return
-    try:
-        sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise StudyError(
-            f"not a storage URL: {without_password(url)!r}; expected for example "
-            "sqlite:///study.db, postgresql+psycopg://user@host/database, or journal:PATH "
-            "(--storage)"
-        ) from None
-
-
-def storage_exists(url: str) -> bool:
-    """False for a file-based storage whose file is not there; opening it would make one."""
-    for prefix in (JOURNAL_PREFIX, SQLITE_PREFIX):
-        if url.startswith(prefix):
-            return Path(url.removeprefix(prefix)).exists()
-    return True
-
-
-def without_password(url: str) -> str:
-    """The URL fit for being shown and stored."""
-    if url.startswith(JOURNAL_PREFIX):
-        return url
-    try:
-        parsed = sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        return re.sub(r":[^:@/]+@", ":***@", url)
-    parsed = parsed.difference_update_query(["password"])._replace(password=None)
-    return parsed.render_as_string(hide_password=False)
-
-
-def with_absolute_path(url: str) -> str:
-    """The URL of a file-based storage, valid from any folder; others as they are."""
-    for prefix in (JOURNAL_PREFIX, SQLITE_PREFIX):
-        if url.startswith(prefix):
-            return f"{prefix}{Path(url.removeprefix(prefix)).absolute()}"
-    return url
 
 
 def _summary(trial: FrozenTrial) -> TrialSummary:

@@ -59,6 +59,7 @@ class Progress:
 def run_training(training: Training) -> Generator[Progress]:
     """Trains an epoch a step; the checkpoint is on the disk before the epoch is told.
 
+    What was trained before, and is resumed, is told in a first step that trains nothing.
     Where processes of torch.distributed train together, each runs this, and the first saves.
 
     Raises:
@@ -78,18 +79,25 @@ def run_training(training: Training) -> Generator[Progress]:
         )
     trainer = Trainer(training.config, _image_data(training.config.data, training.images))
     refused = resume_progress(trainer, training.folder)
-    epochs, num_told = trainer.epochs(), 0
-    while True:
-        if trainer.end_reason is None and rank() == 0:
-            _note_attempt(training.folder, trainer.num_epochs_done + 1)
-        # None when the checkpoint is of a finished training whose last epoch was not told.
-        if next(epochs, None) is not None and rank() == 0:
-            save_progress(trainer, training.folder)
+    num_told = 0
+
+    def progress() -> Progress:
         rows = tuple(metrics.as_row() for metrics in trainer.history[num_told:])
-        num_told = len(trainer.history)
-        yield Progress(rows, trainer.end_reason, _facts(trainer, training, refused))
-        if trainer.end_reason is not None:
-            return
+        return Progress(rows, trainer.end_reason, _facts(trainer, training, refused))
+
+    if trainer.history:
+        # Told before more is trained: a scheduler may stop it where it stands.
+        yield progress()
+        num_told = trainer.num_epochs_done
+    epochs = trainer.epochs()
+    while trainer.end_reason is None:
+        if rank() == 0:
+            _note_attempt(training.folder, trainer.num_epochs_done + 1)
+        next(epochs)
+        if rank() == 0:
+            save_progress(trainer, training.folder)
+        yield progress()
+        num_told = trainer.num_epochs_done
 
 
 @functools.lru_cache(maxsize=4)

@@ -69,11 +69,11 @@ def test_a_group_tells_what_one_process_would(train_config: TrainConfig, tmp_pat
     epochs = run_group_training(interrupted, PAIR)
     first = next(epochs)
     epochs.close()  # as a scheduler's stop does
-    second, third = run_group_training(interrupted, PAIR)
-    assert [row["epoch"] for row in second.epochs] == [1, 2]
-    assert second.epochs[0] == first.epochs[0]
-    assert third.end_reason == "completed"
-    losses = [row["train_loss"] for said in (second, third) for row in said.epochs]
+    resumed = list(run_group_training(interrupted, PAIR))
+    assert [[row["epoch"] for row in said.epochs] for said in resumed] == [[1], [2], [3]]
+    assert resumed[0].epochs == first.epochs
+    assert resumed[-1].end_reason == "completed"
+    losses = [row["train_loss"] for said in resumed for row in said.epochs]
     expected = [row["train_loss"] for said in alone for row in said.epochs]
     assert losses == pytest.approx(expected, rel=1e-4)
 

@@ -1,23 +1,22 @@
 import math
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from postgres import PostgresServer
 from studies import create_study
 
 from hpo.config import SearchConfig, load_search_config
 from hpo.errors import StudyError
 from hpo.search_space import default_params
-from hpo.study import (
-    SearchStudy,
-    check_storage_url,
-    open_storage,
-    storage_exists,
-    with_absolute_path,
-    without_password,
-)
+from hpo.study import SearchStudy
 
 
 @pytest.fixture
@@ -195,56 +194,68 @@ def test_a_taken_name_and_a_missing_study_are_named(
         reopen(storage_url, changed(config, name="other"))
 
 
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("nonsense", "not a storage URL: 'nonsense'"),
-        ("sqlite:////nowhere/deep/study.db", "cannot use storage sqlite:////nowhere"),
-        ("journal:/nowhere/deep/file", "cannot use storage journal:/nowhere"),
-        ("postgresql+psycopg://u:secret@127.0.0.1:9/db", "cannot use storage postgresql"),
-        ("postgresql+psycopg://u:secret@h:port/db", "not a storage URL: .*:[*]+@h:port/db"),
-        ("journal:pyproject.toml", "cannot use storage journal:pyproject.toml"),
-        ("oracle://u:secret@h/d", "cannot use storage oracle://u@h/d"),
-    ],
-)
-def test_unusable_storages_are_refused_without_their_password(url: str, message: str) -> None:
-    with pytest.raises(StudyError, match=message) as caught:
-        open_storage(url)
-    assert "secret" not in str(caught.value)
-
-
-def test_a_url_can_be_checked_without_being_opened(tmp_path: Path) -> None:
-    check_storage_url(f"sqlite:///{tmp_path / 'x.db'}")
-    check_storage_url("journal:file")
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(StudyError, match="not a storage URL: 'what'"):
-        check_storage_url("what")
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("postgresql+psycopg://u:p@h:1/d", "postgresql+psycopg://u@h:1/d"),
-        ("postgresql://h/d?user=u&password=p", "postgresql://h/d?user=u"),
-        ("sqlite:///a/b.db", "sqlite:///a/b.db"),
-        ("journal:/a:b@c", "journal:/a:b@c"),
-    ],
-)
-def test_passwords_are_left_out(url: str, expected: str) -> None:
-    assert without_password(url) == expected
-
-
-def test_a_files_url_is_made_valid_from_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_database_that_goes_away_delays_the_search_and_loses_nothing(
+    own_postgres: PostgresServer, config: SearchConfig
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert with_absolute_path("sqlite:///a.db") == f"sqlite:///{tmp_path}/a.db"
-    assert with_absolute_path("journal:a/b") == f"journal:{tmp_path}/a/b"
-    assert with_absolute_path("postgresql://u@h/d") == "postgresql://u@h/d"
+    study = create_study(own_postgres.url, config)
+    notes: list[str] = []
+    study.on_outage = notes.append
+
+    def restart() -> None:
+        own_postgres.stop()
+        time.sleep(3)
+        own_postgres.start()
+
+    for when in ("ask", "report", "tell"):
+        outage = threading.Thread(target=restart)
+        if when == "ask":
+            outage.start()
+            time.sleep(1)
+        number = study.ask().number
+        if when == "report":
+            outage.start()
+            time.sleep(1)
+        study.report(number, {1: 0.5, 2: 0.75})
+        if when == "tell":
+            outage.start()
+            time.sleep(1)
+        study.finish(number, "COMPLETE", {"where": when}, 0.75)
+        outage.join()
+    trials = reopen(own_postgres.url, config).trials()
+    assert [(t.number, t.state, t.curve, t.attributes["where"]) for t in trials] == [
+        (i, "COMPLETE", {1: 0.5, 2: 0.75}, when)
+        for i, when in enumerate(("ask", "report", "tell"))
+    ]
+    assert "does not answer" in notes[0]
+    assert "answers again" in notes[1]
+    assert "secret" not in " ".join(notes)
 
 
-def test_a_file_storage_that_is_not_there_is_seen_before_it_is_made(tmp_path: Path) -> None:
-    for prefix in ("sqlite:///", "journal:"):
-        assert not storage_exists(f"{prefix}{tmp_path / 'x'}")
-    assert storage_exists("postgresql://h/d")
-    assert list(tmp_path.iterdir()) == []
+def test_a_dashboard_reads_while_the_search_writes(tmp_path: Path, config: SearchConfig) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = create_study(url, config)
+    script = (
+        "import sys, time, optuna\n"
+        "optuna.logging.set_verbosity(optuna.logging.ERROR)\n"
+        "seen, reads, end = 0, 0, time.monotonic() + 6\n"
+        "while time.monotonic() < end:\n"
+        "    trials = optuna.load_study(storage=sys.argv[1], study_name=sys.argv[2]).trials\n"
+        "    assert len(trials) >= seen\n"
+        "    seen, reads = len(trials), reads + 1\n"
+        "    time.sleep(0.1)\n"
+        "print(seen, reads)\n"
+    )
+    command = [sys.executable, "-c", script, url, config.study.name]
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    num_trials = 0
+    while reader.poll() is None:
+        number = study.ask().number
+        study.report(number, {1: 0.5})
+        study.finish(number, "COMPLETE", {}, 0.5)
+        num_trials += 1
+    assert reader.stdout is not None
+    seen, reads = map(int, reader.stdout.read().split())
+    assert 0 < seen <= num_trials
+    assert reads > 10
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
