@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpo.errors import RunError
-from sgformer.errors import ExportError, InputError
+from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from hpo.config import SearchConfig
@@ -54,7 +54,9 @@ def main() -> None:
         app()
     except InputError as error:
         _fail(str(error), 2)
-    except (RunError, ExportError) as error:
+    except DiskFullError as error:
+        _fail(f"{error}; free some, then go on with --resume", 1)
+    except (RunError, ExportError, OutOfMemoryError) as error:
         _fail(str(error), 1)
     except Exception:
         logging.getLogger(__name__).exception("this is a bug of the program, please report it")

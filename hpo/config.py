@@ -118,16 +118,24 @@ class ResourcesConfig(FrozenConfig):
         return self
 
 
+class BudgetConfig(FrozenConfig):
+    """What a search may take; None: no limit. `disk_bytes` is of the trials' checkpoints."""
+
+    disk_bytes: int | None = Field(default=None, ge=1)
+
+
 class RetrainConfig(FrozenConfig):
-    """The winner's training; None: as long as a trial's."""
+    """The winner's training; None: as long as a trial's. The best `top_k` trials stay on disk."""
 
     max_epochs: int | None = Field(default=None, ge=1)
+    top_k: int = Field(default=3, ge=1)
 
 
 class SearchConfig(FrozenConfig):
     """A whole search. `train` is the configuration that every trial starts from."""
 
     study: StudyConfig
+    budget: BudgetConfig = BudgetConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     resources: ResourcesConfig = ResourcesConfig()
     space: dict[str, Parameter] = Field(min_length=1)
@@ -149,6 +157,7 @@ class SearchConfig(FrozenConfig):
 CHANGEABLE: Final = (
     "study.num_trials",
     "study.max_retries",
+    "budget",
     "resources",
     "retrain",
     "train.device",

@@ -5,6 +5,7 @@ import re
 from collections import deque
 from typing import Any
 
+from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.halving import AsynchronousHalving
 from hpo.progress import SearchObserver
@@ -21,14 +22,23 @@ class Decisions:
 
     What is told is in the study before the next decision rests on it. Trials that an earlier
     run left behind are continued first, and its curves fill the rungs.
+
+    Attributes:
+        paused: Why nothing can go on now, such as a full disk; None while it can.
     """
 
     def __init__(
-        self, config: SearchConfig, study: SearchStudy, num_slots: int, observer: SearchObserver
+        self,
+        config: SearchConfig,
+        study: SearchStudy,
+        num_slots: int,
+        observer: SearchObserver,
+        checkpoints: TrialCheckpoints,
     ) -> None:
         self._metric = config.study.metric
         self._num_trials = config.study.num_trials
         self._study, self._num_slots, self._observer = study, num_slots, observer
+        self._checkpoints = checkpoints
         study.on_outage = observer.note
         self._maximise = maximises(self._metric)
         self._halving = AsynchronousHalving(
@@ -42,13 +52,17 @@ class Decisions:
         self._num_ended_well = sum(t.state in {"COMPLETE", "PRUNED"} for t in earlier)
         self._first_failures: list[str] = []
         for trial in earlier:
+            if trial.state != "RUNNING":
+                checkpoints.trial_ended(trial.number, trial.value)
             curve = dict(trial.curve)
             if trial.state == "RUNNING":
                 self._curves[trial.number] = dict(curve)
-                # Whether it was judged after its last epoch is not known: it is, in its next.
+                # Whether it was judged after its last epoch is not known: it is, when its worker
+                # tells what it resumed.
                 curve.pop(trial.num_epochs, None)
             self._halving.goes_on(trial.number, curve)
         self._running: set[int] = set()
+        self.paused: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles what its Tuner holds, and the study alone is the memory.
@@ -72,7 +86,9 @@ class Decisions:
 
     def next_trial(self) -> Proposal | None:
         """The trial to start now; None while every slot is taken or when there is none left."""
-        if self.finished or len(self._running) >= self._num_slots:
+        if self.finished or self.paused or len(self._running) >= self._num_slots:
+            return None
+        if not self._checkpoints.has_room(len(self._running)):
             return None
         if self._interrupted:
             proposal = self._interrupted.popleft()
@@ -96,6 +112,9 @@ class Decisions:
         """A trial's last report: it ended by itself, or `on_report` stopped it."""
         self._record(report)
         number, reason = report.number, report.end_reason
+        if reason == "paused" and report.error is not None:
+            self.paused = self.paused or report.error.message
+            return
         curve = self._curves[number]
         best = self._best(curve)
         if reason == "failed":
@@ -146,6 +165,7 @@ class Decisions:
         self._num_ended_well += state != "FAIL"
         self._study.finish(number, state, attributes, best if state == "COMPLETE" else None)
         self._running.discard(number)
+        self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
         self._observer.trial_ended(number, state, reason, best)
 
 

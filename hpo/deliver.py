@@ -4,15 +4,18 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
 from hpo.run_folder import RunFolder, replace_text
 from sgformer.config import TrainConfig
+from sgformer.errors import DataError
 
 if TYPE_CHECKING:
     from sgformer.decoded_images import ImageData, ImagesId
+
+EVAL_BATCH_SIZE: Final = 32  # fits where a training did
 
 
 def deliver(run: RunFolder, checkpoint: Path, images: "ImagesId | None" = None) -> None:
@@ -33,7 +36,7 @@ def deliver(run: RunFolder, checkpoint: Path, images: "ImagesId | None" = None) 
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", evaluate_splits(config, model, data))
-    _export(new, config, model, data)
+    _export(new, config, model, data, classes)
     if run.best.exists():
         run.best.rename(old)
     new.rename(run.best)
@@ -52,17 +55,24 @@ def export(folder: Path, data_dir: Path | None) -> None:
     """
     from sgformer.decoded_images import load_image_data
 
-    config, model, _ = load_model(folder / "checkpoint.safetensors")
+    config, model, classes = load_model(folder / "checkpoint.safetensors")
     data = load_image_data(config.data.model_copy(update={"data_dir": data_dir}))
-    _export(folder, config, model, data)
+    _export(folder, config, model, data, classes)
 
 
-def _export(folder: Path, config: TrainConfig, model: Any, data: "ImageData") -> None:
+def _export(
+    folder: Path, config: TrainConfig, model: Any, data: "ImageData", classes: tuple[str, ...]
+) -> None:
     from sgformer.onnx_export import export_onnx, prove_export
 
+    if data.classes != classes:
+        raise DataError(
+            f"the model knows the classes {', '.join(classes)}, and {data.folder.root} has "
+            f"{', '.join(data.classes)}"
+        )
     temporary = folder / ".model.onnx"
     try:
-        export_onnx(model, temporary, config, data.classes)
+        export_onnx(model, temporary, config, classes)
         report = prove_export(model, temporary, config, data)
         temporary.replace(folder / "model.onnx")
     finally:
@@ -89,12 +99,14 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
     from sgformer.evaluation import compute_metrics, predict_logits
     from sgformer.trainer import choose_device
 
-    device = choose_device(config)
+    # Trained on a cluster's GPU, it may be delivered by a machine that has none.
+    anywhere = "cpu" if config.device == "cpu" else "auto"
+    device = choose_device(config.model_copy(update={"device": anywhere}))
     model.to(device)
     metrics: dict[str, Any] = {"val": None, "test": None}
     for split in metrics:
         if split in data.splits:
-            batches = eval_batches(data, split, config.data, config.optimizer.batch_size)
+            batches = eval_batches(data, split, config.data, EVAL_BATCH_SIZE)
             logits, labels = predict_logits(model, batches, device)
             metrics[split] = asdict(compute_metrics(logits, labels, data.classes))
     return metrics

@@ -21,7 +21,3 @@ class RunInterrupted(RunError):  # noqa: N818  named as Python's KeyboardInterru
 
 class ProcessDiedError(RunError):
     """A process that trained is gone; another may go on from the last checkpoint."""
-
-
-class DiskFullError(RunError):
-    """A disk is full: what runs is kept, and goes on when there is room again."""

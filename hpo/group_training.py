@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import tempfile
 import threading
+import traceback
 from collections.abc import Generator
 from typing import Any, Final
 
@@ -65,13 +66,17 @@ class _Group:
 
     def next_epoch(self) -> Progress | int:
         """What the group says after its next epoch; a number: a micro-batch that was too large."""
+        from ray.exceptions import RayActorError
         from ray.util.queue import Empty
 
-        self._orders.put(GO_ON)
+        with contextlib.suppress(RayActorError):  # then there will be no news either
+            self._orders.put(GO_ON)
         while True:
             is_alive = self._thread.is_alive()  # asked first: its last words may still come
             try:
                 said = self._news.get(timeout=SECONDS_BETWEEN_CHECKS)
+            except RayActorError as error:
+                raise ProcessDiedError(f"the group's queue is gone: {error}") from None
             except Empty:
                 if is_alive:
                     continue
@@ -126,7 +131,7 @@ def _train_in_group(config: dict[str, Any]) -> None:
     """What each process runs: as ordered, an epoch or the end."""
     import torch
 
-    from sgformer.distributed import broadcast, rank
+    from sgformer.distributed import broadcast, is_of_another_process, rank
 
     torch.set_num_threads(config["num_threads"])
     epochs = run_training(config["training"])
@@ -137,7 +142,9 @@ def _train_in_group(config: dict[str, Any]) -> None:
             config["news"].put(error.micro_batch_size)
             raise
         except Exception as error:
-            config["news"].put(error)
+            if not is_of_another_process(error):
+                error.add_note(traceback.format_exc())
+                config["news"].put(error)
             raise
         if rank() == 0:
             config["news"].put(progress)

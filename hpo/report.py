@@ -97,7 +97,7 @@ def _to_html(
     metrics = _read_json(run.best / "metrics.json")
     figures = [
         ("Every trial", _history_figure(trials, config)),
-        ("Learning curves", _curves_figure(trials, config, winner)),
+        (_curves_title(trials), _curves_figure(trials, config, winner)),
         ("Parameters", _parameters_figure(trials, config)),
         ("What mattered", _importance_figure(study)),
         *_confusion_figures(run, metrics),
@@ -189,11 +189,19 @@ def _history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.
     return figure
 
 
+def _curves_title(trials: Sequence[TrialSummary]) -> str:
+    if len(trials) <= MAX_CURVES:
+        return "Learning curves"
+    return f"Learning curves (the last {MAX_CURVES} of {len(trials)}, the winner, the default)"
+
+
 def _curves_figure(
     trials: Sequence[TrialSummary], config: SearchConfig, winner: TrialSummary | None
 ) -> go.Figure:
     figure = go.Figure()
-    for trial in trials[-MAX_CURVES:]:
+    chosen = trials[-MAX_CURVES:]
+    shown = {0} if winner is None else {0, winner.number}
+    for trial in (*(t for t in trials[:-MAX_CURVES] if t.number in shown), *chosen):
         is_winner = winner is not None and trial.number == winner.number
         figure.add_scatter(
             x=list(trial.curve),

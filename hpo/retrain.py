@@ -15,7 +15,8 @@ from sgformer.config import TrainConfig
 def retrain_config(config: SearchConfig, params: Params) -> TrainConfig:
     """The winner's configuration at full length, on a seed that no trial has seen."""
     train = apply_params(config.train, params, "the winner's params")
-    train = train.with_epochs(config.retrain.max_epochs or train.max_epochs)
+    if config.retrain.max_epochs not in (None, train.max_epochs):
+        train = train.with_epochs(config.retrain.max_epochs)
     device = "cpu" if config.resources.gpus_per_trial == 0 else train.device
     return train.model_copy(update={"seed": train.seed + 1, "device": device})
 

@@ -19,6 +19,7 @@ from hpo.study import SearchStudy, TrialSummary
 from hpo.training import Training
 from hpo.tuning import run_trials
 from sgformer.decoded_images import ImagesId, load_image_data
+from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
 
 
@@ -62,9 +63,10 @@ def run_search(
     Raises:
         InputError: Something the user gave is wrong; no trial was started, no study made.
         RunError: The search failed, or was interrupted.
+        DiskFullError: The run's disk is full; it can be continued.
     """
     run.make()
-    with run.locked():
+    with run.locked(), noticing_full_disk(run.path):
         config = check_continuation(config, run, storage, resume=resume)
         study = find_study(config, run, storage, resume=resume)
         if study is not None:

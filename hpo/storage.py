@@ -13,7 +13,8 @@ import sqlalchemy.exc
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from hpo.errors import DiskFullError, StudyError
+from hpo.errors import StudyError
+from sgformer.errors import DiskFullError
 
 JOURNAL_PREFIX: Final = "journal:"
 SQLITE_PREFIX: Final = "sqlite:///"

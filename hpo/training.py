@@ -16,6 +16,7 @@ from hpo.errors import RunError
 from sgformer import __version__
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.decoded_images import ImageData, ImagesId, load_image_data
+from sgformer.disk import noticing_full_disk
 
 if TYPE_CHECKING:
     from sgformer.trainer import Trainer
@@ -66,6 +67,7 @@ def run_training(training: Training) -> Generator[Progress]:
         RunError: The folder's run is not there.
         InputError: The images, the config or the checkpoints cannot be used.
         OutOfMemoryError: Not even one image at a time fits.
+        DiskFullError: There is no room for a checkpoint.
     """
     from sgformer.checkpoint import resume_progress, save_progress
     from sgformer.distributed import rank
@@ -108,14 +110,14 @@ def _image_data(config: DataConfig, images: ImagesId | None) -> ImageData:
 
 def _note_attempt(folder: Path, epoch: int) -> None:
     """Before an epoch is trained: what a crash makes be trained again can be counted."""
-    folder.mkdir(parents=True, exist_ok=True)
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    row = f"{started_at},{socket.gethostname()},{os.getpid()},{epoch}\n"
     path = folder / ATTEMPTS
-    is_new = not path.exists()
-    with path.open("a", encoding="utf-8") as file:
-        if is_new:
-            file.write("started_at,hostname,pid,epoch\n")
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"{started_at},{socket.gethostname()},{os.getpid()},{epoch}\n")
+    with noticing_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with path.open("a", encoding="utf-8") as file:
+            file.write("started_at,hostname,pid,epoch\n" + row if is_new else row)
 
 
 def _num_attempts(folder: Path) -> int:

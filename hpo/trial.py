@@ -18,7 +18,7 @@ from hpo.errors import ProcessDiedError
 from hpo.group_training import run_group_training
 from hpo.training import Progress, Training, run_training
 from hpo.trial_report import TrialError, TrialReport
-from sgformer.errors import InputError, OutOfMemoryError
+from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
 REPORT, TASK = "report", "task"
 
@@ -69,9 +69,9 @@ class TrialTrainable(tune.Trainable):
             self._end()
             if _is_of_the_process(error):
                 raise  # Ray replaces the process and tries again
-            report = TrialReport(
-                number, (), "failed", {"hostname": socket.gethostname()}, _as_text(error)
-            )
+            reason = "paused" if isinstance(error, DiskFullError) else "failed"
+            facts = {"hostname": socket.gethostname()}
+            report = TrialReport(number, (), reason, facts, _as_text(error))
         else:
             report = TrialReport(number, progress.epochs, progress.end_reason, progress.facts)
         return {REPORT: report, "number": number, "done": report.end_reason is not None}
@@ -83,25 +83,29 @@ class TrialTrainable(tune.Trainable):
         self._end()
         self._task = task
         self._retried: TrialError | None = None
-        if "torch" in sys.modules:
-            sys.modules["torch"].cuda.empty_cache()  # a GPU may be shared with another trial
 
     def _end(self) -> None:
         """Lets go of the trial that the worker is at: its model, and its processes."""
         if self._epochs is not None:
             self._epochs.close()
         self._epochs = None
+        if "torch" in sys.modules:
+            from sgformer.memory import release_memory
+
+            release_memory()  # a GPU may be shared with another trial
 
     def _next_epoch(self) -> Progress:
         """The next epoch; after a first exception, once more from the last checkpoint."""
         if self._epochs is None:
             self._epochs = self._start()
+        progress = None
         try:
             progress = next(self._epochs)
         except Exception as error:
             if self._retried is not None or not _is_worth_a_retry(error):
                 raise
             self._retried = _as_text(error)
+        if progress is None:  # and the exception, which held the first training, is gone
             self._end()
             return self._next_epoch()
         if self._retried is None:
@@ -124,16 +128,19 @@ def _as_text(error: Exception) -> TrialError:
 
 
 def _is_worth_a_retry(error: Exception) -> bool:
-    """Whether it may go well another time: not what the input or the memory does not allow."""
-    return not isinstance(error, (InputError, OutOfMemoryError)) and not _is_of_the_process(error)
+    """Whether it may go well at once: not what input, memory or disk do not allow."""
+    from sgformer.memory import is_out_of_memory
+
+    hopeless = isinstance(error, (InputError, OutOfMemoryError, DiskFullError))
+    return not (hopeless or is_out_of_memory(error) or _is_of_the_process(error))
 
 
 def _is_of_the_process(error: Exception) -> bool:
     """Whether a process is gone, or of no more use: a CUDA error but for want of memory stays."""
     import torch
 
+    from sgformer.memory import is_out_of_memory
+
     if isinstance(error, ProcessDiedError):
         return True
-    return isinstance(error, torch.AcceleratorError) and not isinstance(
-        error, torch.OutOfMemoryError
-    )
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

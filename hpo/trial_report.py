@@ -20,9 +20,10 @@ class TrialReport:
     Attributes:
         number: The trial's number in the study.
         epochs: Rows of EpochMetrics.
-        end_reason: 'completed', 'early_stopped', 'diverged' or 'failed'; None: it goes on.
+        end_reason: 'completed', 'early_stopped', 'diverged' or 'failed'; 'paused': it cannot go
+            on now, and can later; None: it goes on.
         facts: What else is known, for the trial's attributes.
-        error: Set with 'failed'.
+        error: Set with 'failed' and 'paused'.
     """
 
     number: int

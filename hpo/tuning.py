@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from hpo.checkpoints import TrialCheckpoints
 from hpo.cluster import TrialResources
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
@@ -17,7 +18,9 @@ from hpo.run_folder import RunFolder
 from hpo.search_space import Params, apply_params
 from hpo.study import SearchStudy
 from hpo.training import Training
+from sgformer.config import maximises
 from sgformer.decoded_images import ImagesId
+from sgformer.errors import DiskFullError
 
 if TYPE_CHECKING:
     from hpo.searcher import StudySearcher
@@ -36,6 +39,7 @@ def run_trials(
     Raises:
         RunInterrupted: A signal came; what ran is continued on a resume.
         RunError: The first trials all failed alike, or the search itself did.
+        DiskFullError: There is no room for checkpoints or the study; it can be continued.
     """
     # Ray Tune reads these when it is imported or started.
     os.environ |= {
@@ -51,7 +55,13 @@ def run_trials(
     observer.phase(
         f"starting {resources.num_slots} worker{'s' if resources.num_slots > 1 else ''}"
     )
-    decisions = Decisions(config, study, resources.num_slots, observer)
+    checkpoints = TrialCheckpoints(
+        run.trials,
+        config.retrain.top_k,
+        maximise=maximises(config.study.metric),
+        max_bytes=config.budget.disk_bytes,
+    )
+    decisions = Decisions(config, study, resources.num_slots, observer, checkpoints)
     searcher = StudySearcher(decisions, _trial_config(config, run, images, resources))
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
@@ -59,6 +69,10 @@ def run_trials(
     ):
         stopper = _stopper(searcher, decisions, stop)
         _tuner(config, resources, decisions, searcher, stopper, scratch).fit()
+    if decisions.paused:
+        raise DiskFullError(decisions.paused)
+    if isinstance(searcher.failure, DiskFullError):
+        raise searcher.failure
     if searcher.failure is not None:
         raise RunError(f"the search failed: {searcher.failure}") from searcher.failure
     if decisions.broken:
@@ -144,7 +158,7 @@ def _stopper(searcher: "StudySearcher", decisions: Decisions, stop: Callable[[],
             return False
 
         def stop_all(self) -> bool:
-            return stop() or searcher.failure is not None or decisions.broken is not None
+            return bool(stop() or searcher.failure or decisions.broken or decisions.paused)
 
     return StopEarly()
 

@@ -1,9 +1,9 @@
 """Checkpoints: safetensors with a JSON header. Nothing in them can be executed."""
 
 import csv
+import io
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from sgformer.disk import noticing_full_disk
+from sgformer.distributed import rank
 from sgformer.errors import CheckpointError
+from sgformer.memory import is_out_of_memory
 from sgformer.trainer import EpochMetrics, Trainer
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 EPOCHS = "epochs.csv"
 
@@ -29,17 +32,24 @@ def save_checkpoint(
     """Writes atomically: a crash leaves the file as it was or the new one, whole.
 
     What `path` held before is kept as `keep_as`.
+
+    Raises:
+        DiskFullError: There is no room.
     """
     header = {"format_version": FORMAT_VERSION, **metadata}
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, temporary, metadata={"sgformer": json.dumps(header)})
-    _sync(temporary)
-    if keep_as is not None and path.exists():
-        path.replace(keep_as)
-    temporary.replace(path)
-    _sync(path.parent)
+    try:
+        with noticing_full_disk(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(contiguous, temporary, metadata={"sgformer": json.dumps(header)})
+            _sync(temporary)
+            if keep_as is not None and path.exists():
+                path.replace(keep_as)
+            temporary.replace(path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -86,12 +96,13 @@ def resume_progress(trainer: Trainer, folder: Path) -> tuple[str, ...]:
         if not path.exists():
             continue
         try:
-            trainer.load_state_dict(*_load_of(path, trainer.config.fingerprint()))
+            _load_into(trainer, path)
         except CheckpointError as error:
             refused.append(str(error))
             continue
-        # The curve of before, should the crash have come between the two files.
-        write_epochs(folder / EPOCHS, trainer.history)
+        if rank() == 0:
+            # The curve of before, should the crash have come between the two files.
+            write_epochs(folder / EPOCHS, trainer.history)
         return tuple(refused)
     if refused:
         lines = "; ".join(refused)
@@ -99,24 +110,37 @@ def resume_progress(trainer: Trainer, folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _load_of(path: Path, fingerprint: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _load_into(trainer: Trainer, path: Path) -> None:
     tensors, metadata = load_checkpoint(path)
-    if metadata.get("fingerprint") != fingerprint:
+    if metadata.get("fingerprint") != trainer.config.fingerprint():
         raise CheckpointError(f"{path} belongs to another configuration")
-    return tensors, metadata
+    if metadata.get("images") != trainer.images_trained_on():
+        raise CheckpointError(f"{path} is of a training on other images or classes")
+    try:
+        trainer.load_state_dict(tensors, metadata)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{path} does not fit this program: {error}") from None
 
 
 def write_epochs(path: Path, history: Iterable[EpochMetrics]) -> None:
-    """The curve as CSV, one row an epoch."""
-    rows = [metrics.as_row() for metrics in history]
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}", newline="", delete=False
-    ) as file:
-        writer = csv.DictWriter(file, fieldnames=list(EpochMetrics.__dataclass_fields__))
-        writer.writeheader()
-        writer.writerows(rows)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    """The curve as CSV, one row an epoch; atomically.
+
+    Raises:
+        DiskFullError: There is no room.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(EpochMetrics.__dataclass_fields__))
+    writer.writeheader()
+    writer.writerows(metrics.as_row() for metrics in history)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with noticing_full_disk(path.parent):
+            temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,14 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    field_validator,
+)
 
 from sgformer.errors import ConfigError
 
@@ -73,13 +80,13 @@ class DataConfig(FrozenConfig):
     """
 
     data_dir: Path | None = None
-    image_size: int = Field(default=224, description="pixels")
-    crop_pct: float = Field(default=0.875, gt=0, le=1)
+    image_size: int = Field(default=224, le=4096, description="pixels")
+    crop_pct: float = Field(default=0.875, ge=0.1, le=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     val_seed: int = Field(default=0, ge=0)
-    num_workers: int | None = Field(default=None, ge=0)
+    num_workers: int | None = Field(default=None, ge=0, le=256)
     mean: Rgb = IMAGENET_MEAN
-    std: Rgb = IMAGENET_STD
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD
     cache_dir: Path = Path("~/.cache/sgformer-hpo")
     cache_bytes: int | None = Field(default=None, ge=0)
 
@@ -173,7 +180,7 @@ class TrainConfig(FrozenConfig):
     class_balance: Literal["none", "sampling", "loss"] = "none"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_epochs: int = Field(default=100, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**62)
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     channels_last: bool = False
     compile: bool = False

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from sgformer.augmentation import Transform, eval_transform
 from sgformer.config import DataConfig
 from sgformer.decoded_images import DecodedImages, ImageData, Samples
+from sgformer.errors import InputError
 from sgformer.seeding import seed_of, seed_transforms
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # (B, 3, H, W) normalised float32, (B,) int64 labels
@@ -110,6 +111,12 @@ def _share(batch_size: int, rank: int, num_processes: int) -> npt.NDArray[np.int
     return np.unique(np.concatenate([pairs, batch_size - 1 - pairs]))
 
 
+def largest_share(batch_size: int, num_samples: int, num_processes: int) -> int:
+    """The most images of a batch that one of the processes has."""
+    batch_size = min(batch_size, num_samples)
+    return max(len(_share(batch_size, rank, num_processes)) for rank in range(num_processes))
+
+
 class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
     """Decoded images, each through the training or the evaluation transform as drawn."""
 
@@ -148,7 +155,12 @@ class BatchLoader:
         self._current = _CurrentPlan()
         options: dict[str, Any] = {}
         if num_workers:
-            options = {"persistent_workers": True, "prefetch_factor": 4}
+            # Forked ones share the mapped images; Python 3.14's default would copy them.
+            options = {
+                "persistent_workers": True,
+                "prefetch_factor": 4,
+                "multiprocessing_context": "fork",
+            }
         self._loader = DataLoader(
             dataset,
             batch_sampler=self._current,
@@ -159,9 +171,22 @@ class BatchLoader:
         )
 
     def batches(self, plan: Plan) -> Iterator[Batch]:
-        """The plan's batches; one plan at a time."""
+        """The plan's batches; one plan at a time.
+
+        Raises:
+            InputError: An image cannot be read.
+        """
         self._current.plan = plan
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except InputError as error:
+            # Of a loading process torch gives a whole traceback as the message.
+            last_line = str(error).strip().splitlines()[-1]
+            raise type(error)(last_line.removeprefix(_full_name(error))) from None
+
+
+def _full_name(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}: "
 
 
 def eval_batches(

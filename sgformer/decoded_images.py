@@ -3,12 +3,15 @@
 Only decoding needs torch, for its antialiased resizing; opening what is decoded does not.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +42,13 @@ MAX_UNREADABLE_SHARE: Final = 0.01
 # line one pixel high would become gigabytes.
 MAX_ASPECT_RATIO: Final = 8
 HUGE_PIXELS: Final = 50_000_000
+SECONDS_KEPT: Final = 24 * 3600
 _one_huge_at_a_time = threading.Lock()
 # PIL only reads headers here; OpenCV has its own limit of 2**30 pixels.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # what cannot be read is told by us
 
 
 def decode_image(path: Path, shorter_side: int) -> RgbImage | None:
@@ -66,10 +73,21 @@ def decode_image(path: Path, shorter_side: int) -> RgbImage | None:
 
 
 def _is_cut_jpeg(content: bytes) -> bool:
-    """Whether a JPEG ends before its end marker: OpenCV would fill the rest with grey."""
-    return content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(
-        b"\xff\xda"
-    )
+    """Whether a JPEG ends before its end marker: OpenCV would fill the rest with grey.
+
+    Source: ITU-T T.81, B.1: segments with a length up to the first scan, in whose data the end
+    marker's bytes cannot be. Thumbnails before it and what cameras append have their own.
+    """
+    if not content.startswith(b"\xff\xd8"):
+        return False
+    at = 2
+    while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] != b"\xda":
+        at += 1 if content[at + 1 : at + 2] == b"\xff" else 2 + _number(content[at + 2 : at + 4])
+    return content.find(b"\xff\xd9", at) < 0
+
+
+def _number(two_bytes: bytes) -> int:
+    return int.from_bytes(two_bytes, "big")
 
 
 def _decode(content: bytes, shorter_side: int) -> Any:
@@ -133,6 +151,8 @@ class DecodedImages:
 
     def __init__(self, cache: Path, root: Path, shorter_side: int) -> None:
         self.root, self.shorter_side = root, shorter_side
+        with contextlib.suppress(PermissionError):  # a cache of another user's
+            os.utime(cache)  # it is in use
         facts = json.loads((cache / "facts.json").read_text(encoding="utf-8"))
         self.id = ImagesId(facts["files"], facts["content"])
         self.names = _read_names(cache)
@@ -158,8 +178,10 @@ class DecodedImages:
     def path(self, i: int) -> Path:
         return self.root / self.names[i]
 
-    def is_readable(self, i: int) -> bool:
-        return bool(self._offsets[i] != UNREADABLE)
+    @property
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """(N,): which images could be decoded."""
+        return np.asarray(self._offsets != UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -203,10 +225,9 @@ def load_image_data(
     """
     if expected is not None:
         cache = _cache_folder(config, expected.files)
-        if cache.is_dir():
-            root = config.data_dir or Path()
-            folder = folder_of(config, _read_names(cache))
-            return _assemble(folder, DecodedImages(cache, root, config.decoded_pixels))
+        with contextlib.suppress(OSError):  # not there, or being removed
+            images = DecodedImages(cache, config.data_dir or Path(), config.decoded_pixels)
+            return _assemble(folder_of(config, images.names), images)
     return decode_folder(read_image_folder(config), config, progress, expected)
 
 
@@ -246,8 +267,7 @@ def decode_folder(
 
 
 def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
-    num_images = len(images.names)
-    readable = np.array([images.is_readable(i) for i in range(num_images)], dtype=bool)
+    num_images, readable = len(images.names), images.readable
     unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~readable))
     if unreadable and len(unreadable) >= MAX_UNREADABLE_SHARE * num_images:
         first = "\n".join(f"  {path}" for path in unreadable[:10])
@@ -356,19 +376,25 @@ def _write_pixels(
 
 
 def _remove_outdated(cache: Path, facts: dict[str, Any]) -> None:
-    """Removes what the same folder's images were decoded to before they changed.
+    """Removes what nobody will open again and nobody opened for a day.
 
-    A training that still reads them keeps them: a mapped file lives until it is closed.
+    That is what the same folder's images were decoded to before they changed, what a killed
+    process left half built, and what an older version of this program made. A training that
+    still reads it keeps it: a mapped file lives until it is closed.
     """
-    same = {name: facts[name] for name in ("root", "splits", "decoded_pixels")}
-    for other in cache.parent.glob(f"*-v{CACHE_FORMAT}"):
-        try:
-            old = json.loads((other / "facts.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        is_outdated = old["files"] != facts["files"]
-        if is_outdated and {name: old.get(name) for name in same} == same:
-            shutil.rmtree(other, ignore_errors=True)
+    for other in cache.parent.iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            is_old = time.time() - other.stat().st_mtime > SECONDS_KEPT
+            if is_old and other.is_dir() and _is_outdated(other, facts):
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_outdated(other: Path, facts: dict[str, Any]) -> bool:
+    if other.name.endswith(f"-v{CACHE_FORMAT}"):
+        old = json.loads((other / "facts.json").read_text(encoding="utf-8"))
+        same = all(old[name] == facts[name] for name in ("root", "splits", "decoded_pixels"))
+        return bool(same and old["files"] != facts["files"])
+    return re.fullmatch(r"[0-9a-f]{32}(-[\d-]+-v\d+)?(\.building)?", other.name) is not None
 
 
 def _decode_all(paths: Sequence[Path], shorter_side: int) -> Iterator[RgbImage | None]:

@@ -37,6 +37,14 @@ def broadcast(number: int) -> int:
     return int(message)
 
 
+def is_of_another_process(error: Exception) -> bool:
+    """Whether an exchange failed because a process at its other end is gone."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "nccl"))
+    )
+
+
 def interleave(
     logits: FloatArray, labels: IntArray, num_rows: int, device: torch.device
 ) -> tuple[FloatArray, IntArray]:

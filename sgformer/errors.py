@@ -29,3 +29,7 @@ class OutOfMemoryError(RuntimeError):
     """
 
     micro_batch_size: int = 1
+
+
+class DiskFullError(RuntimeError):
+    """A disk without room for what must be kept: free some, and go on from there."""

@@ -1,5 +1,6 @@
 """The image folder: DIR/{train,val,test}/<class>/<image>. Only looks at names; decodes nothing."""
 
+import contextlib
 import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +51,17 @@ class ImageFolder:
         return tuple(sorted(name for images in self.splits.values() for name in images.names))
 
 
+@contextlib.contextmanager
+def _telling_what_cannot_be_read() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot read the image folder: {error.strerror}: {error.filename}"
+        ) from None
+
+
+@_telling_what_cannot_be_read()
 def read_image_folder(config: DataConfig) -> ImageFolder:
     """The folder's images; without a val folder, a stratified share of train becomes val.
 
@@ -95,6 +107,7 @@ def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
     return ImageFolder(_root(config), classes, ordered)
 
 
+@_telling_what_cannot_be_read()
 def read_split(config: DataConfig, split: str, classes: tuple[str, ...]) -> ImageFolder:
     """One split alone, for a model that knows its classes; the other splits may be missing.
 
@@ -121,10 +134,7 @@ def _root(config: DataConfig) -> Path:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    except OSError as error:
-        raise _unreadable(error) from None
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     for name in names:
         if not _is_text(name):
             raise DataError(
@@ -139,10 +149,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _unreadable(error: OSError) -> DataError:
-    return DataError(f"cannot read the image folder: {error.strerror}: {error.filename}")
 
 
 def _check_classes(folder: Path, classes: tuple[str, ...], whose: str = "train") -> None:
@@ -160,7 +166,7 @@ def _list_images(root: Path, split: str, class_name: str) -> Iterator[str]:
     found: list[str] = []
 
     def refuse(error: OSError) -> None:
-        raise _unreadable(error) from None
+        raise error
 
     for folder, _, files in os.walk(top, onerror=refuse):
         below = Path(folder).relative_to(root).as_posix()

@@ -3,15 +3,24 @@
 import gc
 import os
 from pathlib import Path
+from typing import Final
 
 import torch
+
+# How PyTorch's CPU allocator and CUDA's libraries say it, by a plain RuntimeError.
+SIGNS: Final = (
+    "DefaultCPUAllocator: can't allocate",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or, where the system refuses it, on a CPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
-    )
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in SIGNS)
 
 
 def release_memory() -> None:

@@ -38,7 +38,7 @@ class OptimizerStep:
         num_classes = model.num_classes
         self.model, self.config, self.device = model, config, device
         self.optimizer = create_optimizer(model, config.optimizer)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.scaler = self._new_scaler()
         self.ema = None
         if config.ema_decay is not None:
             self.ema = ModelEmaV3(model, config.ema_decay, use_warmup=True)
@@ -53,7 +53,7 @@ class OptimizerStep:
             self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
         self._forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         if num_processes() > 1:
-            self._forward = DistributedDataParallel(self._forward, broadcast_buffers=False)
+            self._forward = DistributedDataParallel(self._forward, forward_sync_buffers=False)
 
     def run(
         self,
@@ -120,7 +120,12 @@ class OptimizerStep:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.ema is not None:
             self.ema.module.load_state_dict(parts["ema"])
+        # A scaler remembers the step that it was in, and no state_dict makes it forget.
+        self.scaler = self._new_scaler()
         self.scaler.load_state_dict(scaler)
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         dtype = DTYPES.get(self.config.precision)

@@ -14,7 +14,14 @@ import torch
 
 from sgformer.augmentation import eval_transform, train_transform
 from sgformer.config import TrainConfig
-from sgformer.data import BatchLoader, EvalPlan, ImageDataset, TrainPlan, default_num_workers
+from sgformer.data import (
+    BatchLoader,
+    EvalPlan,
+    ImageDataset,
+    TrainPlan,
+    default_num_workers,
+    largest_share,
+)
 from sgformer.decoded_images import ImageData
 from sgformer.distributed import interleave, num_processes, rank, total
 from sgformer.early_stopping import EarlyStopping
@@ -109,8 +116,8 @@ class Trainer:
         self.early_stopping = EarlyStopping(
             config.early_stopping.model_copy(update={"metric": config.metric})
         )
-        batch_size = config.optimizer.batch_size
-        self.micro_batch_size = min(config.optimizer.micro_batch_size or batch_size, batch_size)
+        share = largest_share(config.optimizer.batch_size, len(self._samples), num_processes())
+        self.micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
 
@@ -168,8 +175,13 @@ class Trainer:
             "end_reason": self.end_reason,
             "micro_batch_size": self.micro_batch_size,
             "scaler": scaler,
+            "images": self.images_trained_on(),
         }
         return tensors, metadata
+
+    def images_trained_on(self) -> dict[str, Any]:
+        """What tells these images from others: classes, names and sizes."""
+        return {"classes": list(self.data.classes), "content": self.data.images.id.content}
 
     def load_state_dict(
         self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
@@ -287,9 +299,11 @@ class Trainer:
             )
             losses.append(loss)
             if i % STEPS_BETWEEN_CHECKS == 0:
-                utilizations += _gpu_utilization(self.device)
+                if i:
+                    utilizations += _gpu_utilization(self.device)
                 if not torch.isfinite(total(loss)):
                     break
+        utilizations += _gpu_utilization(self.device)
         num_images = len(losses) * plan.batch_size
         mean_loss = float(total(torch.stack(losses).sum())) / num_images
         return _TrainPass(

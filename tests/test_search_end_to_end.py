@@ -110,7 +110,12 @@ def test_trials_record_what_they_ran_with(finished: Finished) -> None:
     assert attributes["num_parameters"] == 119_800
     assert attributes["num_epochs"] == 4
     assert attributes["hostname"] == socket.gethostname()
-    assert Path(attributes["checkpoint"]).is_file()
+    assert attributes["num_epochs_trained"] == 4
+    with_checkpoints = list((finished[0] / "trials").glob("*/best.safetensors"))
+    complete = [t for t in load_trials(finished[0]) if t.state == TrialState.COMPLETE]
+    assert len(with_checkpoints) == min(3, len(complete))
+    best = max(complete, key=lambda trial: (trial.value, -trial.number))
+    assert Path(best.user_attrs["checkpoint"]) in with_checkpoints
     assert attributes["seconds"] > 0
     assert attributes["micro_batch_size"] == 20
     (finding,) = load_trials(finished[0])[1].user_attrs["diagnosis"]
@@ -131,9 +136,8 @@ def test_the_run_folder_is_as_the_contract_says(finished: Finished) -> None:
         "config.yaml", "checkpoint.safetensors", "metrics.json", "model.onnx", "export.json",
         "classes.json",
     }  # fmt: skip
-    assert {path.name for path in (folder / "trials" / "0").iterdir()} == {
-        "best.safetensors", "last.safetensors", "epochs.csv",
-    }  # fmt: skip
+    files = {path.name for path in (folder / "trials").glob("*/*")}
+    assert files == {"best.safetensors", "last.safetensors", "epochs.csv", "attempts.csv"}
 
 
 def test_metrics_and_export_are_as_the_contract_says(finished: Finished) -> None:
@@ -343,6 +347,29 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     for trial in load_trials(folder):
         assert trial.state == TrialState.COMPLETE
         assert list(trial.intermediate_values) == list(range(1, 13))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_pauses_the_search(search_file: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=True)
+    try:
+        command = ("search", search_file, "--output-dir", disk)
+        full = run(*command, expect=1)
+        assert re.search(r"no space left on the disk of .*; free some, then go on", full.stderr)
+        assert "Traceback" not in full.stderr
+        before = {t.number: t.state.name for t in load_trials(disk / "tiny")}
+        assert "RUNNING" in before.values()
+        assert "FAIL" not in before.values()
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        run(*command, "--resume")
+        trials = load_trials(disk / "tiny")
+        assert {t.state.name for t in trials} == {"COMPLETE", "PRUNED"}
+        assert [t.number for t in trials] == list(range(8))
+        assert (disk / "tiny" / "best" / "export.json").exists()
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_two_processes_train_a_trial_and_the_winner(

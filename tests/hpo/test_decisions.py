@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from studies import create_study
 
+from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig, load_search_config
 from hpo.decisions import Decisions
 from hpo.study import SearchStudy
@@ -40,8 +41,15 @@ def watcher() -> Watcher:
 
 
 @pytest.fixture
-def decisions(config: SearchConfig, study: SearchStudy, watcher: Watcher) -> Decisions:
-    return Decisions(config, study, 2, watcher)
+def checkpoints(tmp_path: Path) -> TrialCheckpoints:
+    return TrialCheckpoints(tmp_path / "trials", 1, maximise=True)
+
+
+@pytest.fixture
+def decisions(
+    config: SearchConfig, study: SearchStudy, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> Decisions:
+    return Decisions(config, study, 2, watcher, checkpoints)
 
 
 def report(number: int, values: dict[int, float], end: str | None = None) -> TrialReport:
@@ -153,14 +161,20 @@ def test_a_weak_trial_is_stopped_at_a_rung(decisions: Decisions, study: SearchSt
 
 
 def test_a_new_search_over_the_study_continues_it(
-    config: SearchConfig, study: SearchStudy, decisions: Decisions, tmp_path: Path
+    config: SearchConfig,
+    study: SearchStudy,
+    decisions: Decisions,
+    tmp_path: Path,
+    checkpoints: TrialCheckpoints,
 ) -> None:
     decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
     running = start(decisions)
     decisions.on_report(report(running, {1: 0.6}))
     url = f"sqlite:///{tmp_path / 'study.db'}"
     watcher = Watcher()
-    again = Decisions(config, SearchStudy.open(url, config.study, config.space), 2, watcher)
+    again = Decisions(
+        config, SearchStudy.open(url, config.study, config.space), 2, watcher, checkpoints
+    )
     assert [start(again), start(again)] == [running, 2]
     assert [event[2] for event in watcher.named("trial_started")] == [1, 0]
     assert again.on_report(report(2, {1: 0.55}))
@@ -189,3 +203,33 @@ def test_different_failures_do_not_break_the_search(decisions: Decisions) -> Non
         error = TrialError("ValueError", "abcde"[i])
         decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
     assert decisions.broken is None
+
+
+def test_a_full_disk_pauses_the_search_and_its_trial_goes_on_later(
+    decisions: Decisions, study: SearchStudy
+) -> None:
+    number = start(decisions)
+    full = TrialError("DiskFullError", "no space left on the disk of runs")
+    decisions.on_end(TrialReport(number, (), "paused", {}, full))
+    assert decisions.paused == "no space left on the disk of runs"
+    assert decisions.next_trial() is None
+    assert study.trials()[0].state == "RUNNING"
+
+
+def test_a_rung_that_a_crash_left_undecided_is_decided_as_it_would_have_been(
+    config: SearchConfig, tmp_path: Path, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = create_study(url, config)
+    first = Decisions(config, study, 1, watcher, checkpoints)
+    for value in (0.9, 0.8):
+        number = start(first)
+        first.on_report(report(number, {1: value}))
+        first.on_end(report(number, {2: value}, "completed"))
+    number = start(first)
+    study.report(number, {1: 0.1})  # and the driver dies before it decides
+    again = Decisions(
+        config, SearchStudy.open(url, config.study, config.space), 1, watcher, checkpoints
+    )
+    assert start(again) == number
+    assert not again.on_report(report(number, {1: 0.1}))

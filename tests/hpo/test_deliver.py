@@ -1,17 +1,19 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from hpo.deliver import deliver, load_model
+from hpo.deliver import deliver, evaluate_splits, export, load_model
 from hpo.retrain import retrain_epochs
 from hpo.run_folder import RunFolder
 from hpo.training import Training
 from sgformer import onnx_export
 from sgformer.config import TrainConfig
-from sgformer.errors import ExportError
+from sgformer.decoded_images import load_image_data
+from sgformer.errors import DataError, ExportError
 
 
 @pytest.fixture
@@ -55,8 +57,6 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
 def test_without_a_test_split_there_are_no_test_metrics(
     own_image_folder: Path, train_config: TrainConfig, tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.rmtree(own_image_folder / "test")
     values = train_config.model_dump()
     values["data"]["data_dir"] = own_image_folder
@@ -68,3 +68,26 @@ def test_without_a_test_split_there_are_no_test_metrics(
     metrics = json.loads((run.best / "metrics.json").read_text())
     assert metrics["test"] is None
     assert metrics["val"] is not None
+
+
+def test_a_folder_of_other_classes_is_refused(
+    checkpoint: Path, own_image_folder: Path, tmp_path: Path
+) -> None:
+    best = tmp_path / "best"
+    best.mkdir()
+    shutil.copyfile(checkpoint, best / "checkpoint.safetensors")
+    for split in ("train", "val", "test"):
+        (own_image_folder / split / "0").rename(own_image_folder / split / "zero")
+    with pytest.raises(DataError, match=r"the model knows the classes 0, 1, .* has 1, 2, .*zero"):
+        export(best, own_image_folder)
+    assert not (best / "model.onnx").exists()
+
+
+def test_a_model_of_a_gpu_is_delivered_where_there_is_none(
+    checkpoint: Path, train_config: TrainConfig, tmp_path: Path
+) -> None:
+    config, model, _ = load_model(checkpoint)
+    metrics = evaluate_splits(
+        config.model_copy(update={"device": "cuda"}), model, load_image_data(config.data)
+    )
+    assert metrics["val"]["num_images"] == 30

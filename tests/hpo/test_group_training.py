@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,19 +83,24 @@ def test_a_group_tells_what_one_process_would(train_config: TrainConfig, tmp_pat
 def test_what_a_process_raises_is_raised(train_config: TrainConfig, tmp_path: Path) -> None:
     spoiled = training(train_config, tmp_path, "group")
     (spoiled.folder / "last.safetensors").write_text("none")
-    with pytest.raises(CheckpointError, match=r"last\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"last\.safetensors") as caught:
         next(run_group_training(spoiled, PAIR))
+    assert "in resume_progress" in caught.value.__notes__[0]  # where it was raised
 
 
 @pytest.mark.usefixtures("started_ray")
-def test_a_killed_process_ends_the_group(train_config: TrainConfig, tmp_path: Path) -> None:
-    epochs = run_group_training(training(train_config, tmp_path, "group"), PAIR)
+def test_a_process_killed_in_an_epoch_ends_the_group(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    optimizer = train_config.optimizer.model_copy(update={"batch_size": 4})
+    config = train_config.model_copy(update={"optimizer": optimizer, "max_epochs": 99})
+    epochs = run_group_training(training(config, tmp_path, "group"), PAIR)
     next(epochs)
     listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
     workers = [
         int(line.split()[0]) for line in listing.stdout.splitlines() if "RayTrainWorker" in line
     ]
     assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
+    threading.Timer(0.7, os.kill, (workers[0], signal.SIGKILL)).start()
     with pytest.raises(ProcessDiedError, match="a process of the group is gone"):
-        next(epochs)
+        list(epochs)

@@ -10,6 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from studies import create_study
 
+from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig, load_search_config
 from hpo.decisions import Decisions
 from hpo.progress import SearchObserver
@@ -35,8 +36,8 @@ def study(config: SearchConfig, tmp_path: Path) -> SearchStudy:
 
 
 @pytest.fixture
-def decisions(config: SearchConfig, study: SearchStudy) -> Decisions:
-    return Decisions(config, study, 2, Silent())
+def decisions(config: SearchConfig, study: SearchStudy, tmp_path: Path) -> Decisions:
+    return Decisions(config, study, 2, Silent(), TrialCheckpoints(tmp_path, 3, maximise=True))
 
 
 @pytest.fixture

@@ -151,3 +151,28 @@ def test_two_spoiled_checkpoints_are_refused(train_config: TrainConfig, tmp_path
         CheckpointError, match=r"last\.safetensors.*previous\.safetensors.*; remove .* to train"
     ):
         resume_progress(trainer_for(train_config), tmp_path)
+
+
+def test_a_checkpoint_of_other_images_is_refused(
+    train_config: TrainConfig, own_image_folder: Path, tmp_path: Path
+) -> None:
+    data = train_config.data.model_copy(update={"data_dir": own_image_folder})
+    config = train_config.model_copy(update={"data": data})
+    trainer = trainer_for(config)
+    next(trainer.epochs())
+    save_progress(trainer, tmp_path)
+    (own_image_folder / "train" / "0" / "0.png").unlink()
+    with pytest.raises(CheckpointError, match="is of a training on other images or classes"):
+        resume_progress(trainer_for(config), tmp_path)
+
+
+def test_a_checkpoint_that_lacks_something_is_refused(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = trainer_for(train_config)
+    next(trainer.epochs())
+    tensors, metadata = trainer.state_dict()
+    metadata["history"][0]["unheard_of"] = 1
+    save_checkpoint(tmp_path / "last.safetensors", tensors, metadata)
+    with pytest.raises(CheckpointError, match=r"last\.safetensors does not fit this program"):
+        resume_progress(trainer_for(train_config), tmp_path)

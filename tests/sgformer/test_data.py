@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sgformer.data import (
     TrainPlan,
     default_num_workers,
     eval_batches,
+    largest_share,
 )
 from sgformer.decoded_images import load_image_data
 from sgformer.errors import DataError
@@ -116,6 +118,30 @@ def test_a_plan_left_half_way_does_not_disturb_the_next(dataset: ImageDataset) -
     next(loader.batches(TrainPlan(samples, 4, seed=0)))
     labels = torch.cat([labels for _, labels in loader.batches(EvalPlan(samples, 8))])
     assert labels.tolist() == list(range(40))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_is_gone_is_named_in_one_line(
+    train_config: TrainConfig, own_image_folder: Path, tmp_path: Path, num_workers: int
+) -> None:
+    update = {"data_dir": own_image_folder, "cache_dir": tmp_path, "cache_bytes": 0}
+    config = train_config.data.model_copy(update=update)
+    data = load_image_data(config)
+    (own_image_folder / "val" / "0" / "6.png").unlink()
+    loader = BatchLoader(ImageDataset(data.images, eval_transform(config)), num_workers)
+    plan = EvalPlan(data.samples("val"), 8)
+    with pytest.raises(DataError, match=r"^image could be read before .*/val/0/6\.png$"):
+        list(loader.batches(plan))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_samples", "num_processes", "expected"),
+    [(64, 100, 1, 64), (64, 10, 1, 10), (64, 100, 4, 16), (7, 100, 2, 4), (6, 100, 4, 2)],
+)
+def test_the_largest_share(
+    batch_size: int, num_samples: int, num_processes: int, expected: int
+) -> None:
+    assert largest_share(batch_size, num_samples, num_processes) == expected
 
 
 def test_a_splits_batches_come_in_order(train_config: TrainConfig) -> None:

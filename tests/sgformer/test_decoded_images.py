@@ -139,10 +139,15 @@ def test_images_are_decoded_once_until_they_change(own_image_folder: Path, tmp_p
     assert len(seen) == 110
     path = own_image_folder / "train" / "0" / "0.png"
     cv2.imwrite(str(path), np.full((9, 9), 7, np.uint8))
+    for old in (*tmp_path.iterdir(), tmp_path / ("0" * 32)):  # as of an older version
+        old.mkdir() if not old.exists() else None
+        os.utime(old, (0, 0))
     data = load_image_data(config, lambda done, _total: seen.append(done))
     assert len(seen) == 220
     assert (data.images[data.images.names.index("train/0/0.png")] == 7).all()
     assert len(list(tmp_path.glob("*/pixels.bin"))) == 1  # the outdated ones are gone
+    assert not (tmp_path / ("0" * 32)).exists()
+    assert own_image_folder.is_dir()
 
 
 def test_another_split_alone_does_not_push_the_whole_folder_out(
@@ -152,6 +157,30 @@ def test_another_split_alone_does_not_push_the_whole_folder_out(
     data = load_image_data(config)
     decode_folder(read_split(config, "test", data.classes), config)
     assert len(list(tmp_path.glob("*/pixels.bin"))) == 2
+
+
+def test_what_was_opened_today_is_kept_for_those_who_use_it(
+    own_image_folder: Path, tmp_path: Path
+) -> None:
+    config = config_for(own_image_folder, tmp_path / "cache")
+    data = load_image_data(config)
+    (own_image_folder / "train" / "0" / "0.png").unlink()
+    load_image_data(config)  # as another search does
+    assert len(load_image_data(config, expected=data.images.id).samples("train")) == 60
+
+
+@pytest.mark.parametrize("tail", [b"\xff\xda trailer", b"\xff\xd8\xff\xda\x00", bytes(99)])
+def test_what_a_camera_appends_to_a_jpeg_does_not_make_it_cut(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "image.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    for options in ({}, {"progressive": True}, {"exif": b"Exif\0\0\xff\xd9\xff\xda"}):
+        Image.fromarray(noise).save(path, **options)
+        assert decode_image(path, 40) is not None
+        whole = path.read_bytes()
+        path.write_bytes(whole + tail)
+        assert decode_image(path, 40) is not None
+        path.write_bytes(whole[: len(whole) * 2 // 3])
+        assert decode_image(path, 40) is None
 
 
 def test_a_search_keeps_to_the_images_that_it_began_with(

@@ -34,7 +34,15 @@ def test_rows_of_all_processes_come_in_one_order() -> None:
     in_two_processes(check_gathering)
 
 
-@pytest.mark.parametrize("changes", [{}, FEATURES, FEATURES | {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        FEATURES,
+        FEATURES | {"precision": "bf16"},
+        {"class_balance": "sampling", "optimizer": {"batch_size": 19, "micro_batch_size": 3}},
+    ],
+)
 def test_two_processes_train_as_one(
     train_config: TrainConfig, tmp_path: Path, changes: dict
 ) -> None:
@@ -49,7 +57,7 @@ def test_two_processes_train_as_one(
         assert torch.equal(one["rows"][:, 2:], two["rows"][:, 2:])
 
 
-def test_a_process_without_memory_ends_the_group(train_config: TrainConfig) -> None:
+def test_a_process_without_memory_says_so_at_once(train_config: TrainConfig) -> None:
     in_two_processes(run_out_of_memory, train_config)
 
 

@@ -119,9 +119,10 @@ def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_image_folder(config)
 
 
-def test_folders_that_may_not_be_read_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0, 0o444])
+def test_folders_that_may_not_be_read_are_named(tmp_path: Path, mode: int) -> None:
     config = make(tmp_path, GOOD)
-    (tmp_path / "train" / "a").chmod(0)
+    (tmp_path / "train" / "a").chmod(mode)
     # Root may read everything: try as somebody else.
     script = (
         "import os, sys\n"

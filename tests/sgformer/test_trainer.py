@@ -125,9 +125,11 @@ def test_a_training_resumed_in_a_new_process_goes_on_bit_for_bit(
     second = Trainer(config, data)
     resume_progress(second, tmp_path)
     assert without_time(second.history) == without_time(whole.history)
-    expected, _ = whole.state_dict()
-    tensors, _ = second.state_dict()
+    expected, metadata = whole.state_dict()
+    tensors, other_metadata = second.state_dict()
     assert tensors.keys() == expected.keys()
+    assert other_metadata["scaler"] == metadata["scaler"]
+    assert other_metadata["early_stopping"] == metadata["early_stopping"]
     for name, value in expected.items():
         assert torch.equal(tensors[name], value), name
 
@@ -214,6 +216,49 @@ def test_when_not_one_image_fits_it_says_so(
         match=r"not even one image .*cpu: sg_former_pico at 32 pixels \(train\.model\.name",
     ):
         next(trainer.epochs())
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_memory_that_runs_out_in_the_update_leaves_no_trace(
+    train_config: TrainConfig,
+    data: ImageData,
+    monkeypatch: pytest.MonkeyPatch,
+    max_grad_norm: float | None,
+) -> None:
+    optimizer = {"max_grad_norm": max_grad_norm, "micro_batch_size": 10}
+    config = change(train_config, precision="fp16", optimizer=optimizer)  # type: ignore[arg-type]
+    expected = trained_weights(Trainer(config, data))
+    step, failures = torch.optim.AdamW.step, [MemoryError()]
+
+    def scarce(self: torch.optim.AdamW, *args: object) -> object:
+        if failures:
+            raise failures.pop()
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", scarce)
+    config = change(config, optimizer={"micro_batch_size": 20})
+    assert torch.equal(trained_weights(Trainer(config, data)), expected)
+
+
+def test_a_checkpoint_keeps_the_scalers_scale_and_the_patience(
+    train_config: TrainConfig, data: ImageData
+) -> None:
+    config = change(
+        train_config,
+        precision="fp16",  # type: ignore[arg-type]
+        max_epochs=9,  # type: ignore[arg-type]
+        early_stopping={"patience": 3, "min_delta": 1.0},
+    )
+    first = Trainer(config, data)
+    epochs = first.epochs()
+    next(epochs), next(epochs)
+    tensors, metadata = first.state_dict()
+    metadata["scaler"] |= {"scale": 1024.0, "_growth_tracker": 7}
+    second = Trainer(config, data)
+    second.load_state_dict(tensors, metadata)
+    assert second.state_dict()[1]["scaler"] == metadata["scaler"]
+    list(second.epochs())
+    assert (second.end_reason, second.num_epochs_done) == ("early_stopped", 4)
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(

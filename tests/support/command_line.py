@@ -80,8 +80,11 @@ class Background:
 
 def load_trials(run_dir: Path) -> list[optuna.trial.FrozenTrial]:
     """The run's trials as Optuna has them."""
-    url = f"sqlite:///{run_dir / 'study.db'}"
-    return optuna.load_study(study_name=run_dir.name, storage=url).trials
+    storage = optuna.storages.RDBStorage(f"sqlite:///{run_dir / 'study.db'}")
+    try:
+        return optuna.load_study(study_name=run_dir.name, storage=storage).trials
+    finally:
+        storage.engine.dispose()  # SQLite's log beside the file goes with the last reader
 
 
 def load_epochs(run_dir: Path, number: int) -> list[dict[str, str]]:

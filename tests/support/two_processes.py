@@ -63,9 +63,9 @@ def run_out_of_memory(config: TrainConfig) -> None:
 
     torch.nn.modules.module.register_module_forward_pre_hook(fail)
     if rank() == 1:
-        with pytest.raises(OutOfMemoryError, match="a micro-batch of 20 does not fit") as caught:
+        with pytest.raises(OutOfMemoryError, match="a micro-batch of 10 does not fit") as caught:
             next(trainer.epochs())
-        assert caught.value.micro_batch_size == 20
+        assert caught.value.micro_batch_size == 10
 
 
 def refuse(config: TrainConfig) -> None:

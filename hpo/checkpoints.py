@@ -1,0 +1,65 @@
+"""Which trials keep their checkpoints: those that run, and the best of those that ended."""
+
+from pathlib import Path
+
+from sgformer.errors import DiskFullError
+
+
+class TrialCheckpoints:
+    """Checkpoints of a run's trials; their number is bounded, however long the study.
+
+    Args:
+        folder: With a folder for each trial, named by its number.
+        num_kept: How many of the best complete trials keep theirs.
+        maximise: Whether a larger value is better.
+        max_bytes: What all of them may take; None: what the disk has.
+    """
+
+    def __init__(
+        self, folder: Path, num_kept: int, *, maximise: bool, max_bytes: int | None = None
+    ) -> None:
+        self._folder, self._num_kept, self._max_bytes = folder, num_kept, max_bytes
+        self._sign = 1.0 if maximise else -1.0
+        self._kept: dict[int, float] = {}
+        self._largest_trial = 0
+
+    def trial_ended(self, number: int, value: float | None) -> None:
+        """Removes what no one will want; `value` is None for a trial that is not complete."""
+        self._largest_trial = max(self._largest_trial, _size(self._folder / str(number)))
+        if value is None:
+            self._remove(number)
+            return
+        self._kept[number] = self._sign * value
+        while len(self._kept) > self._num_kept:
+            # Of equals the later one goes, as the winner is the earlier.
+            worst = min(self._kept, key=lambda n: (self._kept[n], -n))
+            del self._kept[worst]
+            self._remove(worst)
+
+    def has_room(self, num_running: int) -> bool:
+        """Whether another trial's checkpoints fit beside the kept ones and the running ones.
+
+        Raises:
+            DiskFullError: They do not, and nothing that runs will make room.
+        """
+        if self._max_bytes is None:
+            return True
+        kept = sum(_size(self._folder / str(number)) for number in self._kept)
+        needed = kept + (num_running + 1) * self._largest_trial
+        if needed <= self._max_bytes:
+            return True
+        if num_running == 0:
+            raise DiskFullError(
+                f"another trial's checkpoints do not fit: with those that are kept they would "
+                f"take {needed} bytes, and budget.disk_bytes is {self._max_bytes}; raise it, or "
+                "lower retrain.top_k"
+            )
+        return False
+
+    def _remove(self, number: int) -> None:
+        for path in (self._folder / str(number)).glob("*.safetensors*"):
+            path.unlink(missing_ok=True)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
