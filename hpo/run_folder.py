@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,14 +91,17 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Raises StudyError if another process works on the run."""
-        lock = filelock.FileLock(self.path / ".lock")
+        lock, owner = filelock.FileLock(self.path / ".lock"), self.path / ".owner"
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise StudyError(f"another process is working on {self.path}") from None
+            who = owner.read_text(encoding="utf-8") if owner.exists() else "one that just began"
+            raise StudyError(f"another process is working on {self.path}: {who}") from None
         try:
+            replace_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
             yield
         finally:
+            owner.unlink(missing_ok=True)
             lock.release()
 
 

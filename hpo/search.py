@@ -1,5 +1,6 @@
 """run_search: from a search file's config to a delivered model."""
 
+import contextlib
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resource
 from hpo.config import SearchConfig, differences
 from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
+from hpo.lease import leased
 from hpo.progress import SearchObserver
 from hpo.report import write_report
 from hpo.retrain import retrain_config, retrain_epochs, retrain_epochs_on_cluster
@@ -66,26 +68,27 @@ def run_search(
         DiskFullError: The run's disk is full; it can be continued.
     """
     run.make()
-    with run.locked(), noticing_full_disk(run.path):
+    with run.locked(), noticing_full_disk(run.path), contextlib.ExitStack() as lease:
         config = check_continuation(config, run, storage, resume=resume)
         study = find_study(config, run, storage, resume=resume)
         if study is not None:
             _tell_earlier_trials(study, observer)
             if run.is_complete and not _is_unfinished(study, config):
                 return _result(study, run)
+            lease.enter_context(leased(study))
         images = _decode(config, observer)
-        if study is not None:
-            _refuse_other_images(study, images)
+        _refuse_other_images(study, images)
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
         if on_cluster or study is None or _is_unfinished(study, config):
             observer.phase("starting Ray" if ray_address is None else "connecting to Ray")
             with connected(ray_address):
                 resources = trial_resources(config.resources, cluster_nodes())
-                study = study or create_study(config, run, storage, images.facts)
+                if study is None:
+                    study = create_study(config, run, storage, images.facts)
+                    lease.enter_context(leased(study))
                 run.save_config(config)
-                if _is_unfinished(study, config):
-                    run_trials(config, run, study, images.id, resources, observer)
+                _run_missing_trials(config, run, study, images.id, resources, observer)
                 if on_cluster:
                     _retrain_winner(config, run, study, observer, images.id, resources)
         if not on_cluster:
@@ -181,9 +184,21 @@ def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -
         )
 
 
-def _refuse_other_images(study: SearchStudy, images: SearchedImages) -> None:
+def _run_missing_trials(
+    config: SearchConfig,
+    run: RunFolder,
+    study: SearchStudy,
+    images: ImagesId,
+    resources: TrialResources,
+    observer: SearchObserver,
+) -> None:
+    if _is_unfinished(study, config):
+        run_trials(config, run, study, images, resources, observer)
+
+
+def _refuse_other_images(study: SearchStudy | None, images: SearchedImages) -> None:
     """The folder may have moved; what is in it may not have changed."""
-    if study.images not in (None, images.facts):
+    if study is not None and study.images not in (None, images.facts):
         raise StudyError(
             f"the study was made over other images: {study.images}, now {images.facts} "
             "(--data-dir); choose another --study-name"

@@ -18,6 +18,8 @@ from sgformer.errors import DiskFullError
 
 JOURNAL_PREFIX: Final = "journal:"
 SQLITE_PREFIX: Final = "sqlite:///"
+# What a database that does not answer raises, by way of Optuna.
+AWAY: Final = (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError)
 PATIENCE_SECONDS: Final = 600.0
 SECONDS_BETWEEN_TRIES: Final = 1.0
 Result = TypeVar("Result")
@@ -38,7 +40,7 @@ def patiently(action: Callable[[bool], Result], on_outage: Callable[[str], None]
     while True:
         try:
             result = action(is_retry)
-        except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        except AWAY as error:
             if _is_disk_full(error):
                 raise DiskFullError(f"the study's storage: {_reason(error)}") from error
             if not _is_outage(error) or time.monotonic() - start > PATIENCE_SECONDS:

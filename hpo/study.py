@@ -229,6 +229,16 @@ class SearchStudy:
         self._study.set_user_attr("delivered_trial", number)
 
     @property
+    def driver(self) -> dict[str, Any] | None:
+        """The process that works on the study, as plain values."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("driver")
+        return values
+
+    @driver.setter
+    def driver(self, values: dict[str, Any] | None) -> None:
+        self._study.set_user_attr("driver", values)
+
+    @property
     def id(self) -> int:
         """The study's number in the dashboard's addresses."""
         return self._study._study_id

@@ -372,6 +372,22 @@ def test_a_full_disk_pauses_the_search(search_file: Path, tmp_path: Path) -> Non
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def test_one_slot_and_one_seed_give_one_study(search_file: Path, tmp_path: Path) -> None:
+    studies = []
+    for name in ("first", "second"):
+        settings = (
+            "study.num_trials=5",
+            "resources.max_concurrent_trials=1",
+            "retrain.max_epochs=1",
+        )
+        options = [word for setting in settings for word in ("--set", setting)]
+        run("search", search_file, "--output-dir", tmp_path / name, *options)
+        trials = load_trials(tmp_path / name / "tiny")
+        studies.append([(t.params, repr(t.intermediate_values), t.state, t.value) for t in trials])
+    assert len(studies[0]) == 5
+    assert studies[0] == studies[1]
+
+
 def test_two_processes_train_a_trial_and_the_winner(
     image_folder: Path, cache_dir: Path, tmp_path: Path
 ) -> None:

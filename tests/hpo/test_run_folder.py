@@ -54,7 +54,8 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == b"mine\n"
-        with pytest.raises(StudyError, match="another process is working on"), run.locked():
+        message = rf"another process is working on .*: process {other.pid} on \S+$"
+        with pytest.raises(StudyError, match=message), run.locked():
             pass
     finally:
         other.kill()
