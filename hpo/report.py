@@ -107,7 +107,7 @@ def _to_html(
         f"<meta name='viewport' content='width=device-width'>"
         f"<title>{html.escape(config.study.name)}</title><style>{STYLE}</style>",
         f"<h1>{html.escape(config.study.name)}</h1>",
-        f"<p>{html.escape(_headline(trials, config))}</p>",
+        f"<p>{html.escape(_headline(trials, config) + _origin(study))}</p>",
         _summary_html(trials, config, winner, metrics),
     ]
     with_script = True
@@ -133,6 +133,19 @@ def _headline(trials: Sequence[TrialSummary], config: SearchConfig) -> str:
     states = ", ".join(f"{n} {state.lower()}" for state, n in counts.items() if n)
     metric, direction = config.study.objectives[0]
     return f"{len(trials)} trials ({states or 'none yet'}), {direction} {metric}"
+
+
+def _origin(study: SearchStudy) -> str:
+    """Where trials were carried over from, when the space changed, and to."""
+    text, source = "", study.carried_from
+    if source is not None:
+        text = (
+            f"; {source['num_carried_over']} of the {source['num_trials']} trials of study "
+            f"{source['study']} were carried over, when the space changed"
+        )
+    if study.carried_to is not None:
+        text += f"; goes on as study {study.carried_to}, in a changed space"
+    return text
 
 
 def _summary_html(

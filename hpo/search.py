@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.config import SearchConfig, differences
 from hpo.deliver import deliver
@@ -60,13 +61,16 @@ def run_search(
         observer: Hears of every event.
         storage: Optuna storage URL; None: the run's own, a SQLite file in its folder if new.
         ray_address: HOST:PORT of a cluster; None: a Ray of its own on this machine.
-        resume: Continue the run if it exists.
+        resume: Continue the run if it exists; where its space has changed, in a new study
+            beside it, NAME-2, that its trials are carried over to.
 
     Raises:
         InputError: Something the user gave is wrong; no trial was started, no study made.
         RunError: The search failed, or was interrupted.
         DiskFullError: The run's disk is full; it can be continued.
     """
+    now = continuation(config, run) if resume else Continuation(config, run)
+    config, run = now.config, now.run
     run.make()
     with run.locked(), noticing_full_disk(run.path), contextlib.ExitStack() as lease:
         config = check_continuation(config, run, storage, resume=resume)
@@ -87,6 +91,9 @@ def run_search(
                 if study is None:
                     study = create_study(config, run, storage, images.facts)
                     lease.enter_context(leased(study))
+                if now.predecessor is not None:
+                    _carry_over(study, now, storage, images, observer)
+                study.enqueue_first_trials(default_params(config.train, config.space))
                 run.save_config(config)
                 _run_missing_trials(config, run, study, images.id, resources, observer)
                 if on_cluster:
@@ -146,7 +153,6 @@ def find_study(
     if study.search_config is not None:
         known = SearchConfig.model_validate(study.search_config)
         _refuse_differences(known, config, f"study {config.study.name!r}")
-    study.enqueue_first_trials(default_params(config.train, config.space))
     return study
 
 
@@ -166,7 +172,6 @@ def create_study(
     study = SearchStudy.create(run.storage_url(config, storage), config.study, config.space)
     study.search_config = config.model_dump(mode="json")
     study.images = images
-    study.enqueue_first_trials(default_params(config.train, config.space))
     return study
 
 
@@ -182,6 +187,27 @@ def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -
             "a resumed search cannot change what its trials have in common; changed since "
             f"{where} was written:\n" + "\n".join(f"  {line}" for line in changed)
         )
+
+
+def _carry_over(
+    study: SearchStudy,
+    now: Continuation,
+    storage: str | None,
+    images: SearchedImages,
+    observer: SearchObserver,
+) -> None:
+    """Fills a new study with the predecessor's trials that lie in its space."""
+    assert now.predecessor is not None
+    was = now.predecessor.load_config()
+    url = now.predecessor.storage_url(was, storage)
+    old = SearchStudy.open(url, was.study, was.space)
+    _refuse_other_images(old, images)
+    with leased(old):
+        num_carried, num_trials = carry_over(old, study, was, now)
+    observer.note(
+        f"the space has changed: study {now.config.study.name!r} goes on, with {num_carried} of "
+        f"the {num_trials} trials of {was.study.name!r}; the others lie outside it"
+    )
 
 
 def _run_missing_trials(

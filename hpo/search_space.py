@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
-from optuna.trial import Trial
+from optuna.trial import FixedTrial, Trial
 from pydantic import BeforeValidator, Field, model_validator
 
 from sgformer.config import FrozenConfig, TrainConfig, fields_at, nearest_known, validate
@@ -46,7 +46,7 @@ class FloatParameter(_Parameter):
         _check_range(self.low, self.high, log=self.log, step=self.step)
         return self
 
-    def suggest(self, trial: Trial, path: str) -> Value:
+    def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
         return trial.suggest_float(path, self.low, self.high, log=self.log, step=self.step)
 
     def contains(self, value: Value) -> bool:
@@ -73,7 +73,7 @@ class IntParameter(_Parameter):
         _check_range(self.low, self.high, log=self.log, step=None if self.step == 1 else self.step)
         return self
 
-    def suggest(self, trial: Trial, path: str) -> Value:
+    def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
         return trial.suggest_int(path, self.low, self.high, log=self.log, step=self.step)
 
     def contains(self, value: Value) -> bool:
@@ -98,7 +98,7 @@ class CategoricalParameter(_Parameter):
             raise ValueError(f"choices must differ from one another, got {list(self.choices)}")
         return self
 
-    def suggest(self, trial: Trial, path: str) -> Value:
+    def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
         return trial.suggest_categorical(path, self.choices)
 
     def contains(self, value: Value) -> bool:
@@ -160,7 +160,7 @@ def apply_params(base: TrainConfig, params: Mapping[str, Value], source: str) ->
 
 def default_params(base: TrainConfig, space: Space) -> Params:
     """The params of the base configuration itself, without those that `when` rules out."""
-    values = {path: _value_at(base, path) for path in space}
+    values = {path: value_at(base, path) for path in space}
     return {path: value for path, value in values.items() if counts(space[path], values)}
 
 
@@ -192,7 +192,7 @@ def check_params(params: Mapping[str, Value], space: Space, where: str, source: 
             )
 
 
-def suggest_params(trial: Trial, space: Space) -> Params:
+def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:
     """Samples the space, those parameters first that others depend on."""
     params: Params = {}
     for path, parameter in sorted(space.items(), key=lambda item: bool(item[1].when)):
@@ -223,7 +223,8 @@ UNSEARCHABLE: Final = (
 )
 
 
-def _value_at(base: TrainConfig, path: str) -> Any:
+def value_at(base: TrainConfig, path: str) -> Any:
+    """The base configuration's value at a dotted path."""
     value: Any = base
     for part in path.split("."):
         value = getattr(value, part)

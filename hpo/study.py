@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from hpo.config import StudyConfig
 from hpo.errors import StudyError
@@ -189,6 +189,20 @@ class SearchStudy:
         trials = self._study.get_trials(deepcopy=False)
         return any(t.number == number and t.state.is_finished() for t in trials)
 
+    def add(self, trial: TrialSummary, params: Params, attributes: Mapping[str, Any]) -> None:
+        """Adds a trial of another study as it is, with params of this one's space."""
+        fixed = FixedTrial(params)
+        suggest_params(fixed, self._space)
+        frozen = create_trial(
+            state=TrialState[trial.state],
+            value=trial.value,
+            params=params,
+            distributions=fixed.distributions,
+            user_attrs={**trial.attributes, **attributes},
+            intermediate_values=dict(trial.curve),
+        )
+        patiently(lambda _: self._study.add_trial(frozen), self.on_outage)
+
     def trials(self) -> tuple[TrialSummary, ...]:
         """All trials that started, by number."""
         frozen = self._study.get_trials(deepcopy=False)
@@ -227,6 +241,26 @@ class SearchStudy:
     @delivered_trial.setter
     def delivered_trial(self, number: int) -> None:
         self._study.set_user_attr("delivered_trial", number)
+
+    @property
+    def carried_from(self) -> dict[str, Any] | None:
+        """The study that trials were carried over from, and how many of them."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("carried_from")
+        return values
+
+    @carried_from.setter
+    def carried_from(self, values: dict[str, Any]) -> None:
+        self._study.set_user_attr("carried_from", values)
+
+    @property
+    def carried_to(self) -> str | None:
+        """The study that the trials were carried over to."""
+        name: str | None = self._study.user_attrs.get("carried_to")
+        return name
+
+    @carried_to.setter
+    def carried_to(self, name: str) -> None:
+        self._study.set_user_attr("carried_to", name)
 
     @property
     def driver(self) -> dict[str, Any] | None:

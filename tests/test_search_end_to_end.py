@@ -388,6 +388,27 @@ def test_one_slot_and_one_seed_give_one_study(search_file: Path, tmp_path: Path)
     assert studies[0] == studies[1]
 
 
+def test_a_changed_space_goes_on_in_a_new_study(search_file: Path, tmp_path: Path) -> None:
+    command = ("search", search_file, "--output-dir", tmp_path, "--set", "retrain.max_epochs=1")
+    run(*command, "--set", "study.num_trials=4")
+    added = "space.model.attn_drop_rate={type: float, low: 0, high: 0.3}"
+    resumed = run(*command, "--set", "study.num_trials=6", "--set", added, "--resume")
+    assert "study 'tiny-2' goes on, with 4 of the 4 trials of 'tiny'" in resumed.stderr
+    old, new = load_trials(tmp_path / "tiny"), load_trials(tmp_path / "tiny-2")
+    assert len(new) == 6
+    for before, after in zip(old, new, strict=False):
+        assert (after.state, after.value) == (before.state, before.value)
+        assert repr(after.intermediate_values) == repr(before.intermediate_values)
+        assert after.params == {**before.params, "model.attn_drop_rate": 0.0}
+    assert (
+        "4 of the 4 trials of study tiny were carried over"
+        in (tmp_path / "tiny-2" / "report.html").read_text()
+    )
+    again = run(*command, "--set", "study.num_trials=6", "--set", added, "--resume")
+    assert str(tmp_path / "tiny-2" / "best") in again.stdout
+    assert len(load_trials(tmp_path / "tiny-2")) == 6
+
+
 def test_two_processes_train_a_trial_and_the_winner(
     image_folder: Path, cache_dir: Path, tmp_path: Path
 ) -> None:

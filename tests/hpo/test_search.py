@@ -42,7 +42,6 @@ def test_a_new_run_has_no_study_and_gets_one(config: SearchConfig, run: RunFolde
     study = find_study(config, run, None, resume=True)
     assert study is not None
     assert study.images == IMAGES
-    assert study.ask().params == {"optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
 
 
 def test_a_taken_name_is_refused_without_resume(config: SearchConfig, run: RunFolder) -> None:
