@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow timm-tests lint format check-system clean
+.PHONY: demo test test-slow chaos timm-tests lint format check-system clean
 
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
@@ -14,6 +14,10 @@ test: .venv/installed-dev
 # Every input size; minutes.
 test-slow: .venv/installed-dev
 	$(BIN)/pytest -m slow
+
+# Kills a search a hundred times and compares it with one left alone; an hour or two.
+chaos: .venv/installed-dev
+	$(BIN)/python tests/support/chaos.py --kills 100
 
 # timm's own tests of models, of the installed timm's version, pointed at ours.
 timm-tests: .venv/installed-dev

@@ -1,6 +1,7 @@
 """The Optuna study, the search's only memory. Only this module reads and writes it."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -193,9 +194,13 @@ class SearchStudy:
         """Adds a trial of another study as it is, with params of this one's space."""
         fixed = FixedTrial(params)
         suggest_params(fixed, self._space)
+        value = trial.value
+        if trial.state == "PRUNED":  # as Optuna has it
+            last = trial.curve.get(trial.num_epochs, math.nan)
+            value = None if math.isnan(last) else last
         frozen = create_trial(
             state=TrialState[trial.state],
-            value=trial.value,
+            value=value,
             params=params,
             distributions=fixed.distributions,
             user_attrs={**trial.attributes, **attributes},

@@ -3,26 +3,22 @@
 Importing this is cheap; torch comes with the first training of a process.
 """
 
+import contextlib
 import functools
-import os
 import socket
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from hpo.attempts import Attempts
 from hpo.errors import RunError
 from sgformer import __version__
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.decoded_images import ImageData, ImagesId, load_image_data
-from sgformer.disk import noticing_full_disk
 
 if TYPE_CHECKING:
     from sgformer.trainer import Trainer
-
-
-ATTEMPTS: Final = "attempts.csv"
 
 
 @dataclass(frozen=True)
@@ -64,14 +60,12 @@ def run_training(training: Training) -> Generator[Progress]:
     Where processes of torch.distributed train together, each runs this, and the first saves.
 
     Raises:
-        RunError: The folder's run is not there.
+        RunError: The folder's run is not there, or another process trains in the folder.
         InputError: The images, the config or the checkpoints cannot be used.
         OutOfMemoryError: Not even one image at a time fits.
         DiskFullError: There is no room for a checkpoint.
     """
-    from sgformer.checkpoint import resume_progress, save_progress
     from sgformer.distributed import rank
-    from sgformer.trainer import Trainer
 
     run_dir = training.folder.parent.parent
     if not run_dir.is_dir():
@@ -79,13 +73,24 @@ def run_training(training: Training) -> Generator[Progress]:
             f"the run folder {run_dir} is not there on {socket.gethostname()}: it must be shared "
             "by all nodes (--output-dir)"
         )
+    attempts = Attempts(training.folder)
+    with attempts.alone() if rank() == 0 else contextlib.nullcontext():
+        yield from _epochs(training, attempts)
+
+
+def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
+    from sgformer.checkpoint import resume_progress, save_progress
+    from sgformer.distributed import rank
+    from sgformer.trainer import Trainer
+
     trainer = Trainer(training.config, _image_data(training.config.data, training.images))
     refused = resume_progress(trainer, training.folder)
     num_told = 0
 
     def progress() -> Progress:
         rows = tuple(metrics.as_row() for metrics in trainer.history[num_told:])
-        return Progress(rows, trainer.end_reason, _facts(trainer, training, refused))
+        facts = _facts(trainer, training, attempts.count(), refused)
+        return Progress(rows, trainer.end_reason, facts)
 
     if trainer.history:
         # Told before more is trained: a scheduler may stop it where it stands.
@@ -94,7 +99,7 @@ def run_training(training: Training) -> Generator[Progress]:
     epochs = trainer.epochs()
     while trainer.end_reason is None:
         if rank() == 0:
-            _note_attempt(training.folder, trainer.num_epochs_done + 1)
+            attempts.note(trainer.num_epochs_done + 1)
         next(epochs)
         if rank() == 0:
             save_progress(trainer, training.folder)
@@ -108,24 +113,9 @@ def _image_data(config: DataConfig, images: ImagesId | None) -> ImageData:
     return load_image_data(config, expected=images)
 
 
-def _note_attempt(folder: Path, epoch: int) -> None:
-    """Before an epoch is trained: what a crash makes be trained again can be counted."""
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    row = f"{started_at},{socket.gethostname()},{os.getpid()},{epoch}\n"
-    path = folder / ATTEMPTS
-    with noticing_full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        with path.open("a", encoding="utf-8") as file:
-            file.write("started_at,hostname,pid,epoch\n" + row if is_new else row)
-
-
-def _num_attempts(folder: Path) -> int:
-    path = folder / ATTEMPTS
-    return len(path.read_text(encoding="utf-8").splitlines()) - 1 if path.exists() else 0
-
-
-def _facts(trainer: "Trainer", training: Training, refused: tuple[str, ...]) -> dict[str, Any]:
+def _facts(
+    trainer: "Trainer", training: Training, num_attempts: int, refused: tuple[str, ...]
+) -> dict[str, Any]:
     from sgformer.diagnosis import diagnose
 
     config, last = trainer.config, trainer.history[-1]
@@ -148,7 +138,7 @@ def _facts(trainer: "Trainer", training: Training, refused: tuple[str, ...]) -> 
         "code_version": __version__,
         "seconds": seconds,
         "gpu_seconds": seconds * training.num_gpus,
-        "num_epochs_trained": _num_attempts(training.folder),
+        "num_epochs_trained": num_attempts,
         "peak_memory_bytes": max(metrics.peak_memory_bytes for metrics in trainer.history),
         "images_per_second": last.images_per_second,
         "micro_batch_size": trainer.micro_batch_size,

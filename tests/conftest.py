@@ -3,44 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import yaml
+from digits import write_image_folder
 from searches import search_values
-from sklearn.datasets import load_digits
 
 from sgformer.config import TrainConfig
 
-COUNTS = {"train": 6, "val": 3, "test": 2}  # images of each class
-
 
 @pytest.fixture(scope="session")
-def digit_images() -> list[list[np.ndarray]]:
-    """Scans by class, 8x8 pixels, grey."""
-    digits = load_digits()
-    scale = 255 / 16
-    return [
-        [(image * scale).round().astype(np.uint8) for image in digits.images[digits.target == d]]
-        for d in range(10)
-    ]
-
-
-@pytest.fixture(scope="session")
-def image_folder(
-    tmp_path_factory: pytest.TempPathFactory, digit_images: list[list[np.ndarray]]
-) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """110 scans: six of each digit in train, three in val, two in test."""
-    root = tmp_path_factory.mktemp("images")
-    for digit, images in enumerate(digit_images):
-        start = 0
-        for split, count in COUNTS.items():
-            folder = root / split / str(digit)
-            folder.mkdir(parents=True)
-            for i in range(start, start + count):
-                assert cv2.imwrite(str(folder / f"{i}.png"), images[i])
-            start += count
-    return root
+    return write_image_folder(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture

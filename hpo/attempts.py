@@ -1,0 +1,74 @@
+"""attempts.csv of a training's folder: each epoch as it is begun, and that one process does it."""
+
+import contextlib
+import csv
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from hpo.errors import RunError
+from sgformer.disk import noticing_full_disk
+
+# Workers of a driver that was killed live on for some seconds.
+PATIENCE_SECONDS: Final = 120.0
+COLUMNS: Final = ("started_at", "hostname", "pid", "epoch")
+
+
+class Attempts:
+    """The epochs begun in a folder, and by whom; those begun twice show what a crash cost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "attempts.csv"
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Waits until no other process trains in the folder, and keeps others out.
+
+        Raises:
+            RunError: One still does after two minutes.
+        """
+        with noticing_full_disk(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("a", encoding="utf-8")
+        with file:
+            end = time.monotonic() + PATIENCE_SECONDS
+            while not _is_locked(file.fileno()):
+                if time.monotonic() > end:
+                    raise RunError(f"another process trains in {self.path.parent}")
+                time.sleep(0.1)
+            try:
+                yield
+            finally:
+                # Loading processes have the file too: closing it here would not do.
+                fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+
+    def note(self, epoch: int) -> None:
+        """Before an epoch is trained."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        row = f"{now},{socket.gethostname()},{os.getpid()},{epoch}\n"
+        with noticing_full_disk(self.path.parent), self.path.open("a", encoding="utf-8") as file:
+            file.write(row if file.tell() else ",".join(COLUMNS) + "\n" + row)
+
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs begun, in order."""
+        if not self.path.exists():
+            return ()
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return tuple(int(row["epoch"]) for row in csv.DictReader(file))
+
+    def count(self) -> int:
+        return len(self.epochs())
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether the lock could be had; a process that dies gives it back."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
