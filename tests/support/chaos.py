@@ -55,7 +55,7 @@ class Chaos:
     folder: Path
     image_folder: Path
     max_epochs: int = 12
-    random: random.Random = field(default_factory=lambda: random.Random(0))
+    moments: random.Random = field(default_factory=lambda: random.Random(0))
 
     def __post_init__(self) -> None:
         values = search_values(self.image_folder, self.folder / "cache")
@@ -84,12 +84,12 @@ class Chaos:
             driver = Background(*self.command("wild"), "--resume", log=self.folder / "log")
             sessions.append(driver.process.pid)
             # From time to time while it starts; else once it trains.
-            if self.random.random() < 0.7:
+            if self.moments.random() < 0.7:
                 while num_begun(run_dir) == before and driver.process.poll() is None:
                     time.sleep(0.02)
-                time.sleep(self.random.uniform(0, 2.5))
+                time.sleep(self.moments.uniform(0, 2.5))
             else:
-                time.sleep(self.random.uniform(0, 8))
+                time.sleep(self.moments.uniform(0, 8))
             if driver.process.poll() is not None:
                 break
             os.kill(driver.process.pid, signal.SIGKILL)
@@ -165,7 +165,7 @@ def main() -> None:
     while made < arguments.kills:
         with tempfile.TemporaryDirectory() as folder:
             chaos = Chaos(
-                Path(folder), arguments.image_folder.absolute(), random=random.Random(seed)
+                Path(folder), arguments.image_folder.absolute(), moments=random.Random(seed)
             )
             chaos.run_undisturbed()
             counts = chaos.run_killed(arguments.kills - made)
