@@ -120,6 +120,24 @@ def test_a_pipe_is_not_waited_on(tmp_path: Path) -> None:
     assert decode_image(tmp_path / "pipe.png", 40) is None
 
 
+def test_a_file_that_may_not_be_read_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(COLOURS).save(path)
+    path.chmod(0)
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from sgformer.decoded_images import decode_image\n"
+        "if os.getuid() == 0: os.setuid(65534)  # root may read everything\n"
+        "print(decode_image(Path(sys.argv[1]), 40))\n"
+    )
+    for parent in [tmp_path, *tmp_path.parents][:3]:
+        parent.chmod(0o755)
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
+
+
 def test_mapped_images_are_those_decoded(image_folder: Path, tmp_path: Path) -> None:
     data = load_image_data(config_for(image_folder, tmp_path))
     for i in (0, 57, 109):
