@@ -25,6 +25,7 @@ def test_the_winner_trains_at_full_length_on_a_fresh_seed(
 def test_an_interrupted_retraining_goes_on(train_config: TrainConfig, tmp_path: Path) -> None:
     rows = retrain_epochs(Training(train_config, tmp_path))
     first = [next(rows), next(rows)]
+    rows.close()  # type: ignore[attr-defined]
     resumed = list(retrain_epochs(Training(train_config, tmp_path)))
     assert [row["epoch"] for row in resumed] == [1, 2, 3]
     assert resumed[:1] == first[:1]

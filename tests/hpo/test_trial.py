@@ -70,6 +70,7 @@ def test_a_reused_worker_trains_as_a_fresh_one(ray_config: Config, tmp_path: Pat
 def test_an_interrupted_trial_goes_on_and_tells_its_whole_curve(ray_config: Config) -> None:
     first = TrialTrainable(ray_config())
     told = [step(first), step(first)]
+    first.stop()
     resumed, last = run(TrialTrainable(ray_config()))
     assert resumed.epochs == tuple(row for report in told for row in report.epochs)
     assert resumed.end_reason is None  # a scheduler may stop it here, with nothing more trained
