@@ -84,7 +84,8 @@ def run_search(
         _refuse_other_images(study, images)
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
-        if on_cluster or study is None or _is_unfinished(study, config):
+        is_moving = now.predecessor is not None  # a crash may have left it half way
+        if on_cluster or study is None or is_moving or _is_unfinished(study, config):
             observer.phase("starting Ray" if ray_address is None else "connecting to Ray")
             with connected(ray_address):
                 resources = trial_resources(config.resources, cluster_nodes())
