@@ -1,9 +1,10 @@
-"""Kills a search again and again, and compares what comes of it with one that was left alone.
+"""Hurts a search again and again, and compares what comes of it with one that was left alone.
 
     python tests/support/chaos.py --kills 100
 
-One slot, so that the decisions do not depend on timing. The driver is killed (SIGKILL, it alone:
-its Ray has to notice) at random moments, most of them in the middle of a trial.
+One slot, so that the decisions do not depend on timing. First one search suffers every kind of
+fault; then searches have their driver killed (SIGKILL, it alone: its Ray has to notice) at
+random moments, most of them in the middle of a trial.
 """
 
 import argparse
@@ -15,22 +16,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+import optuna
 import yaml
-from command_line import Background, load_trials, run
+from command_line import Background, descendants, load_trials, run
+from digits import write_image_folder
+from postgres import PostgresServer
 from searches import search_values
 
-NUM_TRIALS = 6
+NUM_TRIALS, MAX_EPOCHS, TOP_K = 8, 12, 2
+MARK = "CHAOS_MARK"  # in the environment of every process that is started here
+INTERRUPTING = ("SIGKILL", "SIGINT", "SIGTERM", "full disk", "worker killed", "node removed")
 
 
 @dataclass
 class Counts:
     """What came of it; all but the first three must be 0."""
 
-    kills_made: int = 0
     kills_survived: int = 0
+    kills_made: int = 0
     kills_within_a_trial: int = 0
     trials_lost: int = 0
     trials_duplicated: int = 0
@@ -42,137 +51,349 @@ class Counts:
     orphan_checkpoints: int = 0
     other_winner: int = 0
 
+    def __add__(self, other: "Counts") -> "Counts":
+        names = [field.name for field in fields(self)]
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
     def damage(self) -> dict[str, int]:
         """What should be 0 and is not."""
-        good = ("kills_made", "kills_survived", "kills_within_a_trial")
-        return {name: n for name, n in asdict(self).items() if n and name not in good}
+        names = [field.name for field in fields(self)][3:]
+        found = {name: getattr(self, name) for name in names if getattr(self, name)}
+        lost = self.kills_made - self.kills_survived
+        return found | ({"kills_not_survived": lost} if lost else {})
+
+    def table(self) -> str:
+        lines = [f"{'kills survived / kills made':42} {self.kills_survived} / {self.kills_made}"]
+        names = [field.name for field in fields(self)][2:]
+        lines += [f"{name.replace('_', ' '):42} {getattr(self, name)}" for name in names]
+        return "\n".join(lines)
 
 
-@dataclass
 class Chaos:
-    """A search to be killed, beside one that is not."""
+    """A search that is left alone; what suffers is compared with it."""
 
-    folder: Path
-    image_folder: Path
-    max_epochs: int = 12
-    moments: random.Random = field(default_factory=lambda: random.Random(0))
-
-    def __post_init__(self) -> None:
-        values = search_values(self.image_folder, self.folder / "cache")
+    def __init__(self, folder: Path, image_folder: Path, say: Callable[[str], None]) -> None:
+        self.folder, self.say = folder, say
+        values = search_values(image_folder, folder / "cache")
         values["study"] = {"num_trials": NUM_TRIALS, "name": "chaos"}
         values["scheduler"] = {"min_epochs": 3, "reduction_factor": 2}
         values["resources"]["max_concurrent_trials"] = 1
-        values["train"] |= {"max_epochs": self.max_epochs, "early_stopping": {"patience": None}}
+        values["train"] |= {"max_epochs": MAX_EPOCHS, "early_stopping": {"patience": None}}
         values["train"]["optimizer"]["batch_size"] = 3  # an epoch takes about half a second
-        values["retrain"] = {"max_epochs": 1, "top_k": 2}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.file = self.folder / "chaos.yaml"
+        values["retrain"] = {"max_epochs": 2, "top_k": TOP_K}
+        self.file = folder / "chaos.yaml"
         self.file.write_text(yaml.safe_dump(values))
+        run("search", self.file, "--output-dir", folder / "calm")
+        self.calm = load_trials(folder / "calm" / "chaos")
+        self.winner = first_of_leaderboard(folder / "calm" / "chaos")
 
-    def command(self, name: str) -> tuple[object, ...]:
-        return ("search", self.file, "--output-dir", self.folder / name)
 
-    def run_undisturbed(self) -> None:
-        run(*self.command("calm"))
+class Victim:
+    """A search that suffers, and is resumed each time. A context manager: ends its processes."""
 
-    def run_killed(self, num_kills: int) -> Counts:
-        """Kills until so many kills are made or the search is through, then lets it end."""
-        counts, run_dir = Counts(), self.folder / "wild" / "chaos"
-        sessions = []
-        while counts.kills_made < num_kills:
-            before = num_begun(run_dir)
-            driver = Background(*self.command("wild"), "--resume", log=self.folder / "log")
-            sessions.append(driver.process.pid)
-            # From time to time while it starts; else once it trains.
-            if self.moments.random() < 0.7:
-                while num_begun(run_dir) == before and driver.process.poll() is None:
-                    time.sleep(0.02)
-                time.sleep(self.moments.uniform(0, 2.5))
-            else:
-                time.sleep(self.moments.uniform(0, 8))
-            if driver.process.poll() is not None:
-                break
-            os.kill(driver.process.pid, signal.SIGKILL)
-            driver.process.wait()
-            counts.kills_made += 1
-            counts.kills_within_a_trial += any(
-                trial.state.name == "RUNNING" and trial.intermediate_values
-                for trial in safely_load(run_dir)
+    def __init__(
+        self, chaos: Chaos, output_dir: Path, moments: random.Random, storage: str | None = None
+    ) -> None:
+        self.chaos, self.moments, self.storage = chaos, moments, storage
+        self.run_dir = output_dir / "chaos"
+        self.command = ["search", chaos.file, "--output-dir", output_dir, "--resume"]
+        self.environment = {MARK: uuid.uuid4().hex}
+        self.log = chaos.folder / "log"
+        self.driver: Background | None = None
+        self.counts, self.faults = Counts(), list[str]()
+        self._begun_at_start = self._begun_before = 0
+
+    def __enter__(self) -> "Victim":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for pid in marked_processes(self.environment[MARK]):
+            os.kill(pid, signal.SIGKILL)
+
+    # Going on
+
+    def start(self, *options: object) -> None:
+        """The driver, in the background."""
+        if self.storage is not None:
+            options = (*options, "--storage", self.storage)
+        self._begun_at_start = self._begun_before = self.num_begun()
+        self.driver = Background(
+            *self.command, *options, log=self.log, environment=self.environment
+        )
+
+    def wait_until_it_trains(self) -> bool:
+        """Until it begins an epoch, and a random time into what follows; False if it ended."""
+        assert self.driver is not None
+        while self.num_begun() == self._begun_before:
+            if self.driver.process.poll() is not None:
+                return False
+            time.sleep(0.02)
+        time.sleep(self.moments.uniform(0, 2.5))
+        self._begun_before = self.num_begun()
+        return self.driver.process.poll() is None
+
+    def wait_for_end(self) -> None:
+        assert self.driver is not None
+        assert self.driver.process.wait(600) == 0, self.log.read_text()
+
+    # Faults
+
+    def kill_driver(self) -> None:
+        """SIGKILL, the driver alone."""
+        assert self.driver is not None
+        self.driver.process.kill()
+        self.driver.process.wait()
+        trains = self.num_begun() > self._begun_at_start
+        within = [t for t in self.trials() if is_within(t)] if trains else []
+        self._suffered("SIGKILL")
+        self.counts.kills_made += 1
+        self.counts.kills_within_a_trial += bool(within)
+        where = "trial {0.number} after epoch {0.last_step}".format(*within) if within else "else"
+        self.chaos.say(f"  kill {self.counts.kills_made}: {where}")
+
+    def interrupt(self, name: str) -> None:
+        """SIGINT or SIGTERM: it says how to go on."""
+        assert self.driver is not None
+        self.driver.process.send_signal(getattr(signal, name))
+        assert self.driver.process.wait(60) == 1, self.log.read_text()
+        assert "continue with --resume" in self.log.read_text()
+        self._suffered(name)
+
+    def fill_disk(self) -> None:
+        """Nothing more can be written beside the run, until the search has given up."""
+        assert self.driver is not None
+        ballast = self.run_dir.parent / "ballast"
+        subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=64K"], check=False,
+                       stderr=subprocess.DEVNULL)  # fmt: skip
+        assert self.driver.process.wait(120) == 1, self.log.read_text()
+        assert "no space left on the disk" in self.log.read_text()
+        ballast.unlink()
+        self._suffered("full disk")
+
+    def kill_worker(self) -> None:
+        assert self.driver is not None
+        workers = [p for p, name in self.driver.descendants().items() if is_trial(name)]
+        assert len(workers) == 1, self.driver.descendants()
+        os.kill(workers[0], signal.SIGKILL)
+        self._suffered("worker killed")
+
+    def stop_database(self, server: PostgresServer, seconds: float) -> None:
+        server.stop()
+        time.sleep(seconds)
+        assert "the study's database does not answer, waiting" in self.log.read_text()
+        server.start()
+        self._suffered("database stopped")
+
+    def remove_node(self, cluster: "LocalCluster") -> None:
+        cluster.remove_the_one_that_trains()
+        self._suffered("node removed")
+
+    def _suffered(self, fault: str) -> None:
+        self.faults.append(fault)
+        if fault != "SIGKILL":
+            self.chaos.say(f"  {fault}")
+
+    # What came of it
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        exists = self.storage is not None or (self.run_dir / "search.yaml").exists()
+        return load_trials(self.run_dir, self.storage) if exists else []
+
+    def num_begun(self) -> int:
+        """Epochs begun, the retraining's among them."""
+        return sum(map(len, self._begun("*/*/attempts.csv")))
+
+    def _begun(self, pattern: str) -> list[list[int]]:
+        found = []
+        for path in self.run_dir.glob(pattern):
+            try:
+                rows = list(csv.DictReader(path.read_text().splitlines()))
+            except FileNotFoundError:  # the retraining is delivered
+                continue
+            found.append([int(row["epoch"]) for row in rows if row["epoch"]])
+        return found
+
+    def compared(self) -> Counts:
+        """The damage, beside the search that was left alone."""
+        calm, counts = self.chaos.calm, self.counts
+        counts.kills_survived = counts.kills_made  # else an assertion has ended all this
+        found = self.trials()
+        counts.trials_lost = max(0, len(calm) - len(found))
+        counts.trials_duplicated = max(0, len(found) - len(calm))
+        for expected, actual in zip(calm, found, strict=False):
+            counts.trials_differing += any(
+                repr(getattr(actual, name)) != repr(getattr(expected, name))
+                for name in ("params", "state", "value")
             )
-        run(*self.command("wild"), "--resume")
-        counts.kills_survived = counts.kills_made
-        self._compare(counts)
-        time.sleep(10)
-        counts.orphan_processes = sum(len(processes_of(session)) for session in sessions)
-        return counts
-
-    def _compare(self, counts: Counts) -> None:
-        calm, wild = (load_trials(self.folder / name / "chaos") for name in ("calm", "wild"))
-        counts.trials_lost = max(0, len(calm) - len(wild))
-        counts.trials_duplicated = max(0, len(wild) - len(calm))
-        for expected, actual in zip(calm, wild, strict=False):
-            same = (actual.params, actual.state, actual.value) == (
-                expected.params, expected.state, expected.value,
-            )  # fmt: skip
-            counts.trials_differing += not same
-            counts.curves_differing += repr(actual.intermediate_values) != repr(
-                expected.intermediate_values
+            counts.curves_differing += repr(sorted(actual.intermediate_values.items())) != repr(
+                sorted(expected.intermediate_values.items())
             )
             counts.zombies += actual.state.name == "RUNNING"
-        run_dir = self.folder / "wild" / "chaos"
-        again = sum(len(epochs) - len(set(epochs)) for epochs in begun(run_dir))
-        counts.epochs_trained_again_beyond_one_a_kill = max(0, again - counts.kills_made)
-        kept = list((run_dir / "trials").glob("*/best.safetensors"))
-        counts.orphan_checkpoints = max(0, len(kept) - 2)
-        winners = [
-            (self.folder / name / "chaos" / "leaderboard.csv").read_text().splitlines()[1]
-            for name in ("calm", "wild")
-        ]
-        counts.other_winner = int(winners[0].split(",")[0] != winners[1].split(",")[0])
+        again = sum(len(e) - len(set(e)) for e in self._begun("trials/*/attempts.csv"))
+        allowed = sum(fault in INTERRUPTING for fault in self.faults)
+        counts.epochs_trained_again_beyond_one_a_kill = max(0, again - allowed)
+        kept = list((self.run_dir / "trials").glob("*/best.safetensors"))
+        counts.orphan_checkpoints = max(0, len(kept) - TOP_K)
+        counts.other_winner = int(first_of_leaderboard(self.run_dir) != self.chaos.winner)
+        time.sleep(10)  # Ray's processes take some seconds to go
+        counts.orphan_processes = len(marked_processes(self.environment[MARK]))
+        return counts
 
 
-def safely_load(run_dir: Path) -> list:
-    return load_trials(run_dir) if (run_dir / "search.yaml").exists() else []
+class LocalCluster:
+    """A Ray cluster of three nodes on this machine, the head without a CPU to train on."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        os.environ |= environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 40}
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(2)]
+        self.address: str = self._cluster.address
+
+    def __enter__(self) -> "LocalCluster":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._cluster.shutdown()
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", MARK):
+            del os.environ[name]
+
+    def remove_the_one_that_trains(self) -> None:
+        """As if its power were cut."""
+        for node in self._nodes:
+            raylet = node.all_processes["raylet"][0].process.pid
+            if any(map(is_trial, descendants(raylet).values())):
+                self._cluster.remove_node(node, allow_graceful=False)
+                return
+        raise AssertionError("no node trains")
 
 
-def begun(run_dir: Path) -> list[list[int]]:
-    """Epochs begun, by trial."""
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of 100 MB in memory; only root may mount one."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def is_within(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether it has trained some of its epochs, and not all."""
+    return trial.state.name == "RUNNING" and 0 < (trial.last_step or 0) < MAX_EPOCHS
+
+
+def is_trial(command_line: str) -> bool:
+    """Whether it is a process that Ray runs trials in."""
+    return "ray::Resource" in command_line
+
+
+def first_of_leaderboard(run_dir: Path) -> str:
+    with (run_dir / "leaderboard.csv").open(newline="") as file:
+        return next(csv.DictReader(file))["number"]
+
+
+def marked_processes(mark: str) -> list[int]:
+    """Living processes that were started with the mark in their environment."""
     found = []
-    for path in (run_dir / "trials").glob("*/attempts.csv"):
-        with path.open(newline="") as file:
-            found.append([int(row["epoch"]) for row in csv.DictReader(file) if row["epoch"]])
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # ended meanwhile
+            continue
     return found
 
 
-def num_begun(run_dir: Path) -> int:
-    return sum(map(len, begun(run_dir)))
+def suffer_everything(
+    chaos: Chaos, output_dir: Path, moments: random.Random, outage_seconds: float
+) -> Counts:
+    """One search under three kills of its driver and one of each other fault.
+
+    Its study is in PostgreSQL; `output_dir` is a small disk of its own.
+    """
+    with ExitStack() as stack:
+        server = PostgresServer()
+        stack.callback(server.remove)
+        victim = stack.enter_context(Victim(chaos, output_dir, moments, server.url))
+        for _ in range(2):
+            victim.start()
+            assert victim.wait_until_it_trains()
+            victim.kill_driver()
+        victim.start()
+        assert victim.wait_until_it_trains()
+        victim.kill_worker()
+        assert victim.wait_until_it_trains()
+        victim.stop_database(server, outage_seconds)
+        assert victim.wait_until_it_trains()
+        victim.interrupt("SIGINT")
+        victim.start()
+        assert victim.wait_until_it_trains()
+        victim.interrupt("SIGTERM")
+        victim.start()
+        assert victim.wait_until_it_trains()
+        victim.fill_disk()
+        victim.start()
+        time.sleep(moments.uniform(0, 8))  # while it starts
+        victim.kill_driver()
+        with LocalCluster(victim.environment) as cluster:
+            victim.start("--ray-address", cluster.address)
+            assert victim.wait_until_it_trains()
+            victim.remove_node(cluster)
+            assert victim.wait_until_it_trains()
+            victim.wait_for_end()
+        return victim.compared()
 
 
-def processes_of(session: int) -> list[str]:
-    """Living processes that were started with a driver, which led a session."""
-    listing = subprocess.run(
-        ["ps", "-eo", "sess=,stat=,args="], capture_output=True, text=True, check=True
-    )
-    rows = (line.split(maxsplit=2) for line in listing.stdout.splitlines())
-    return [row[2] for row in rows if row[0] == str(session) and "Z" not in row[1]]
+def suffer_kills(
+    chaos: Chaos, output_dir: Path, moments: random.Random, most_kills: int
+) -> Counts:
+    """Kills the driver so often, or until the search is through, then lets it end."""
+    with Victim(chaos, output_dir, moments) as victim:
+        while victim.counts.kills_made < most_kills:
+            victim.start()
+            # From time to time while it starts; else once it trains.
+            if moments.random() < 0.2:
+                time.sleep(moments.uniform(0, 8))
+            elif not victim.wait_until_it_trains():
+                break
+            assert victim.driver is not None
+            if victim.driver.process.poll() is not None:
+                break
+            victim.kill_driver()
+        else:
+            victim.start()
+        victim.wait_for_end()
+        return victim.compared()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--outage-seconds", type=float, default=30, help="of the database")
     arguments = parser.parse_args()
-    total, made, seed = Counts(), 0, 0
-    while made < arguments.kills:
-        with tempfile.TemporaryDirectory() as folder:
-            chaos = Chaos(
-                Path(folder), arguments.image_folder.absolute(), moments=random.Random(seed)
-            )
-            chaos.run_undisturbed()
-            counts = chaos.run_killed(arguments.kills - made)
-        made, seed = made + counts.kills_made, seed + 1
-        for name, number in asdict(counts).items():
-            setattr(total, name, getattr(total, name) + number)
-        print(f"after {made} kills: {asdict(total)}", flush=True)
+    begin = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - begin:5.0f} s] {text}", flush=True)
+
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        images = write_image_folder(folder / "images")
+        chaos = Chaos(folder, images, say)
+        say(f"left alone: {len(chaos.calm)} trials, winner {chaos.winner}")
+        disk = stack.enter_context(small_disk(folder / "disk"))
+        total = suffer_everything(chaos, disk, random.Random(0), arguments.outage_seconds)
+        say(f"every fault once\n{total.table()}")
+        seed = 0
+        while total.kills_made < arguments.kills:
+            seed += 1
+            left = arguments.kills - total.kills_made
+            total += suffer_kills(chaos, folder / f"wild-{seed}", random.Random(seed), left)
+            say(f"after {seed} more searches\n{total.table()}")
     sys.exit(bool(total.damage()))
 
 

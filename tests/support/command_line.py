@@ -32,7 +32,9 @@ def run(*arguments: object, expect: int = 0, **environment: str) -> subprocess.C
 class Background:
     """A running command in a process group of its own."""
 
-    def __init__(self, *arguments: object, log: Path) -> None:
+    def __init__(
+        self, *arguments: object, log: Path, environment: dict[str, str] | None = None
+    ) -> None:
         self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
@@ -40,6 +42,7 @@ class Background:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=os.environ | (environment or {}),
             )
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -57,30 +60,35 @@ class Background:
 
     def descendants(self) -> dict[int, str]:
         """Command lines of the processes below it, by pid."""
-        parents: dict[int, int] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        return descendants(self.process.pid)
+
+
+def descendants(root: int) -> dict[int, str]:
+    """Command lines of the processes below a process, by pid."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    found: dict[int, str] = {}
+    for pid in parents:
+        ancestor = pid
+        while ancestor in parents and ancestor != root:
+            ancestor = parents[ancestor]
+        if ancestor == root and pid != ancestor:
             try:
-                text = stat.read_text()
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
                 continue
-            parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
-        found: dict[int, str] = {}
-        for pid in parents:
-            ancestor = pid
-            while ancestor in parents and ancestor != self.process.pid:
-                ancestor = parents[ancestor]
-            if ancestor == self.process.pid and pid != ancestor:
-                try:
-                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                except OSError:
-                    continue
-                found[pid] = command.replace(b"\0", b" ").decode()
-        return found
+            found[pid] = command.replace(b"\0", b" ").decode()
+    return found
 
 
-def load_trials(run_dir: Path) -> list[optuna.trial.FrozenTrial]:
-    """The run's trials as Optuna has them."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{run_dir / 'study.db'}")
+def load_trials(run_dir: Path, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
+    """The run's trials as Optuna has them, in the run's own storage or another."""
+    storage = optuna.storages.RDBStorage(url or f"sqlite:///{run_dir / 'study.db'}")
     try:
         return optuna.load_study(study_name=run_dir.name, storage=storage).trials
     finally:
