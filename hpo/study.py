@@ -1,11 +1,11 @@
 """The Optuna study, the search's only memory. Only this module reads and writes it."""
 
-import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import optuna
 from optuna.storages import BaseStorage
@@ -13,11 +13,12 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_tria
 
 from hpo.config import StudyConfig
 from hpo.errors import StudyError
+from hpo.sampling import Sampling, create_sampler
 from hpo.search_space import Params, Space, suggest_params
 from hpo.storage import open_storage, patiently, without_password
+from hpo.trial_writer import trial_writer
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,27 @@ class TrialSummary:
         return max(self.curve, default=0)
 
 
+@dataclass
+class _Live:
+    """What a search that goes on knows of its study, without reading it again.
+
+    Attributes:
+        sampling: Draws new trials.
+        num_trials: Of all states.
+        waiting: Trials that were enqueued.
+        ids: The storage's, of the running trials, by number; likewise the next two.
+        params: Of the running trials.
+        num_reported: Epochs of the running trials.
+    """
+
+    sampling: Sampling
+    num_trials: int
+    waiting: deque[FrozenTrial] = field(default_factory=deque)
+    ids: dict[int, int] = field(default_factory=dict)
+    params: dict[int, Params] = field(default_factory=dict)
+    num_reported: dict[int, int] = field(default_factory=dict)
+
+
 class SearchStudy:
     """A study that tells Optuna the truth.
 
@@ -58,10 +80,13 @@ class SearchStudy:
         on_outage: Hears when the database goes away while trials run, and when it is back.
     """
 
-    def __init__(self, study: optuna.Study, config: StudyConfig, space: Space) -> None:
+    def __init__(
+        self, study: optuna.Study, storage: BaseStorage, config: StudyConfig, space: Space
+    ) -> None:
         self._study, self._config, self._space = study, config, space
-        self._trials: dict[int, Trial] = {}
-        self._num_reported: dict[int, int] = {}
+        self._writer = trial_writer(storage, study._study_id)
+        self._live: _Live | None = None
+        self._taken: set[int] = set()
         self.on_outage: Callable[[str], None] = lambda _text: None
 
     @classmethod
@@ -71,9 +96,10 @@ class SearchStudy:
         Raises:
             StudyError: The storage cannot be used, or has a study of this name.
         """
+        storage = open_storage(url)
         try:
             study = optuna.create_study(
-                storage=open_storage(url),
+                storage=storage,
                 study_name=config.name,
                 direction=config.direction,
                 pruner=optuna.pruners.NopPruner(),
@@ -82,9 +108,10 @@ class SearchStudy:
             raise StudyError(
                 f"study {config.name!r} exists already in {without_password(url)}"
             ) from None
-        with _experimental():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([config.metric])
-        return cls(study, config, space)
+        return cls(study, storage, config, space)
 
     @classmethod
     def find(cls, url: str, config: StudyConfig, space: Space) -> Self | None:
@@ -93,11 +120,12 @@ class SearchStudy:
         Raises:
             StudyError: The storage cannot be used.
         """
+        storage = open_storage(url)
         try:
-            study = optuna.load_study(storage=open_storage(url), study_name=config.name)
+            study = optuna.load_study(storage=storage, study_name=config.name)
         except KeyError:
             return None
-        return cls(study, config, space)
+        return cls(study, storage, config, space)
 
     @classmethod
     def open(cls, url: str, config: StudyConfig, space: Space) -> Self:
@@ -118,6 +146,7 @@ class SearchStudy:
         """
         for params in (default, *self._config.enqueue):
             self._study.enqueue_trial(params, skip_if_exists=True)
+        self._live = None
 
     def ask(self) -> Proposal:
         """A new trial, running from now on.
@@ -128,43 +157,45 @@ class SearchStudy:
         return patiently(self._ask, self.on_outage)
 
     def _ask(self, is_retry: bool) -> Proposal:
-        trials = self._study.get_trials(deepcopy=False)
-        running = [t for t in trials if t.state == TrialState.RUNNING]
-        unknown = [t for t in running if t.number not in self._trials] if is_retry else []
-        number = sum(trial.state != TrialState.WAITING for trial in trials) - len(unknown)
-        self._study.sampler = create_sampler(self._config, number)
-        # A try whose answer was lost may have made the trial.
-        trial = Trial(self._study, unknown[0]._trial_id) if unknown else self._study.ask()
-        params = suggest_params(trial, self._space)
-        self._trials[trial.number] = trial
-        self._num_reported[trial.number] = 0
-        return Proposal(trial.number, params)
+        if is_retry:  # the earlier try may have made the trial, and its answer was lost
+            self._live = None
+            for number in self._known().ids.keys() - self._taken:
+                return self._take(number, self._known().params[number])
+        live = self._known()
+        waiting = live.waiting.popleft() if live.waiting else None
+        number = live.num_trials if waiting is None else waiting.number
+        fixed = None if waiting is None else dict(waiting.system_attrs["fixed_params"])
+        params, distributions = live.sampling.draw(number, fixed)
+        if waiting is None:
+            trial_id, number = self._writer.create(params, distributions)
+            live.num_trials = number + 1
+        else:
+            trial_id = waiting._trial_id
+            self._writer.start(trial_id, params, distributions)
+        live.ids[number], live.params[number], live.num_reported[number] = trial_id, params, 0
+        return self._take(number, params)
+
+    def _take(self, number: int, params: Params, num_epochs: int = 0) -> Proposal:
+        self._taken.add(number)
+        return Proposal(number, params, num_epochs)
 
     def interrupted(self) -> tuple[Proposal, ...]:
         """Trials left RUNNING by an earlier run, taken up again under their own numbers."""
-        proposals = []
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            # A Trial made from its id keeps number and params. Those that a crash inside `ask`
-            # kept from being sampled are sampled now.
-            self._study.sampler = create_sampler(self._config, frozen.number)
-            trial = Trial(self._study, frozen._trial_id)
-            params = suggest_params(trial, self._space)
-            reported = max(frozen.intermediate_values, default=0)
-            self._trials[frozen.number] = trial
-            self._num_reported[frozen.number] = reported
-            proposals.append(Proposal(frozen.number, params, reported))
-        return tuple(proposals)
+        live = self._known()
+        return tuple(
+            self._take(number, live.params[number], live.num_reported[number])
+            for number in sorted(live.ids)
+        )
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
         """Adds epochs to a trial's curve; those it has already are passed over."""
-        for epoch in sorted(values):
-            if epoch > self._num_reported[number]:
-                self._report(number, epoch, values[epoch])
-                self._num_reported[number] = epoch
-
-    def _report(self, number: int, epoch: int, value: float) -> None:
-        # Written twice, should only the answer have been lost, it is what it was.
-        patiently(lambda _: self._trials[number].report(value, epoch), self.on_outage)
+        live = self._known()
+        num_reported = live.num_reported[number]
+        new = {epoch: values[epoch] for epoch in sorted(values) if epoch > num_reported}
+        if new:
+            patiently(lambda _: self._writer.report(live.ids[number], new), self.on_outage)
+            live.sampling.report(number, new)
+            live.num_reported[number] = max(new)
 
     def finish(
         self,
@@ -174,21 +205,43 @@ class SearchStudy:
         value: float | None = None,
     ) -> None:
         """Ends a trial as COMPLETE (with its value), PRUNED or FAIL; attributes are kept."""
+        live = self._known()
+        trial_id, told = live.ids[number], TrialState[state]
+        kept = live.sampling.finish(number, told, value)
+        patiently(lambda _: self._writer.finish(trial_id, told, kept, attributes), self.on_outage)
+        del live.ids[number], live.params[number], live.num_reported[number]
+        self._taken.discard(number)
 
-        def write(is_retry: bool) -> None:
-            trial = self._trials[number]
-            if is_retry and self._is_finished(number):
-                return
-            for name, attribute in attributes.items():
-                trial.set_user_attr(name, attribute)
-            self._study.tell(trial, value, TrialState[state])
+    def _known(self) -> "_Live":
+        if self._live is None:
+            self._live = self._read()
+        return self._live
 
-        patiently(write, self.on_outage)
-        del self._trials[number]
+    def _read(self) -> "_Live":
+        """The study as it is, for going on with it; the only time that all of it is read."""
+        frozen = self._study.get_trials(deepcopy=False)
+        live = _Live(Sampling(self._config, self._space), len(frozen))
+        for trial in frozen:
+            if trial.state == TrialState.WAITING:
+                live.waiting.append(trial)
+                continue
+            if trial.state == TrialState.RUNNING:
+                trial = self._completed(trial)
+                live.ids[trial.number] = trial._trial_id
+                live.params[trial.number] = dict(trial.params)
+                live.num_reported[trial.number] = max(trial.intermediate_values, default=0)
+            live.sampling.add(trial)
+        return live
 
-    def _is_finished(self, number: int) -> bool:
-        trials = self._study.get_trials(deepcopy=False)
-        return any(t.number == number and t.state.is_finished() for t in trials)
+    def _completed(self, frozen: FrozenTrial) -> FrozenTrial:
+        """A RUNNING trial with all its params: another's ask may have been cut short."""
+        try:
+            suggest_params(FixedTrial(frozen.params), self._space)
+        except ValueError:
+            self._study.sampler = create_sampler(self._config, frozen.number)
+            suggest_params(Trial(self._study, frozen._trial_id), self._space)
+            return self._study._storage.get_trial(frozen._trial_id)
+        return frozen
 
     def add(self, trial: TrialSummary, params: Params, attributes: Mapping[str, Any]) -> None:
         """Adds a trial of another study as it is, with params of this one's space."""
@@ -297,28 +350,6 @@ def pick_best(trials: Sequence[TrialSummary], *, maximise: bool) -> TrialSummary
     complete = [t for t in trials if t.state == "COMPLETE" and t.value is not None]
     sign = 1 if maximise else -1
     return max(complete, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
-
-
-def create_sampler(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
-    """The configured sampler, in the random state that belongs to a trial's number."""
-    seed = (config.seed * 1_000_003 + number) % 2**32
-    with _experimental():
-        if config.sampler == "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
-        if config.sampler == "qmc":
-            # A low-discrepancy sequence is one sequence: its seed must not change.
-            return optuna.samplers.QMCSampler(seed=config.seed, scramble=True)
-        if config.sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
-
-
-@contextlib.contextmanager
-def _experimental() -> Iterator[None]:
-    """Optuna warns of what it calls experimental; users can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 def _summary(trial: FrozenTrial) -> TrialSummary:

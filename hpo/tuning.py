@@ -23,6 +23,8 @@ from sgformer.decoded_images import ImagesId
 from sgformer.errors import DiskFullError
 
 if TYPE_CHECKING:
+    from ray.tune import Trainable
+
     from hpo.searcher import StudySearcher
 
 
@@ -33,8 +35,18 @@ def run_trials(
     images: ImagesId,
     resources: TrialResources,
     observer: SearchObserver,
+    trainable: "type[Trainable] | None" = None,
 ) -> None:
     """Runs trials on the connected Ray until the study has them all.
+
+    Args:
+        config: What to search.
+        run: Gets the trials' checkpoints and curves.
+        study: Of the search, leased.
+        images: Those that trials are trained over.
+        resources: Of a trial, and how many run at a time.
+        observer: Hears of every event.
+        trainable: What workers run instead of TrialTrainable, for measuring.
 
     Raises:
         RunInterrupted: A signal came; what ran is continued on a resume.
@@ -68,7 +80,7 @@ def run_trials(
         _stopping_on_signals() as stop,
     ):
         stopper = _stopper(searcher, decisions, stop)
-        _tuner(config, resources, decisions, searcher, stopper, scratch).fit()
+        _tuner(config, resources, decisions, searcher, stopper, scratch, trainable).fit()
     if decisions.paused:
         raise DiskFullError(decisions.paused)
     if isinstance(searcher.failure, DiskFullError):
@@ -113,6 +125,7 @@ def _tuner(
     searcher: "StudySearcher",
     stopper: Any,
     scratch: str,
+    trainable: "type[Trainable] | None",
 ) -> Any:
     """Ray's Tuner, stripped of what the study does: loggers, checkpoints, snapshots, output."""
     from ray import tune
@@ -121,7 +134,7 @@ def _tuner(
     from hpo.trial import TrialTrainable
 
     return tune.Tuner(
-        tune.with_resources(TrialTrainable, _resources_of_worker(resources)),
+        tune.with_resources(trainable or TrialTrainable, _resources_of_worker(resources)),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=searcher,

@@ -406,8 +406,13 @@ def test_a_changed_space_goes_on_in_a_new_study(search_file: Path, tmp_path: Pat
         "4 of the 4 trials of study tiny were carried over"
         in (tmp_path / "tiny-2" / "report.html").read_text()
     )
+    # As if it had been killed before the move was written down: it is finished, not repeated.
+    shutil.rmtree(tmp_path / "tiny-2" / "best")
+    (tmp_path / "tiny-2" / "search.yaml").unlink()
     again = run(*command, "--set", "study.num_trials=6", "--set", added, "--resume")
     assert str(tmp_path / "tiny-2" / "best") in again.stdout
+    assert (tmp_path / "tiny-2" / "search.yaml").exists()
+    assert not (tmp_path / "tiny-3").exists()
     assert len(load_trials(tmp_path / "tiny-2")) == 6
 
 

@@ -1,0 +1,225 @@
+"""What the search itself costs the driver: trials that train nothing.
+
+    python benchmarks/driver_throughput.py [--trials 1000] [--rounds 3] [--long 10000]
+
+First trials a second: ours (study in SQLite, every report durable before it is decided on)
+beside a plain Ray Tune script (function trainable, OptunaSearch, reuse_actors, loggers off),
+both with a random sampler, two slots and three reports a trial, alternating. Then one long study
+of ours with 20 reports a trial: memory and the seconds of each decision as it grows.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+REPORTS = 3
+SPACE = {
+    "optimizer.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+    "model.drop_rate": {"type": "float", "low": 0.0, "high": 0.5},
+}
+
+
+def run_ours(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
+    """A search of ours whose workers train nothing."""
+    from ray import tune
+
+    from hpo.cluster import TrialResources, connected
+    from hpo.config import SearchConfig
+    from hpo.progress import SearchObserver
+    from hpo.run_folder import RunFolder
+    from hpo.search_space import default_params
+    from hpo.study import SearchStudy
+    from hpo.trial import REPORT, TASK
+    from hpo.trial_report import TrialReport
+    from hpo.tuning import run_trials
+    from sgformer.decoded_images import ImagesId
+
+    class TrainsNothing(tune.Trainable):
+        """Reports without an epoch's work."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.number, self.epoch = config[TASK].number, 0
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.setup(new_config)
+            return True
+
+        def step(self) -> dict[str, Any]:
+            self.epoch += 1
+            reason = "completed" if self.epoch == num_reports else None
+            row = {"epoch": self.epoch, "val_top1": 1 - 1 / (self.number % 97 + self.epoch + 1)}
+            report = TrialReport(self.number, (row,), reason)
+            return {REPORT: report, "number": self.number, "done": reason is not None}
+
+    class Watch(SearchObserver):
+        """Notes how it goes."""
+
+        def __init__(self) -> None:
+            self.ended: list[float] = []
+            self.memory: list[int] = []
+
+        def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
+            self.ended.append(time.perf_counter())
+            if len(self.ended) % 500 == 0:
+                self.memory.append(resident_bytes())
+
+    config = SearchConfig.model_validate(
+        {
+            "study": {"name": "nothing", "num_trials": num_trials, "sampler": "random"},
+            "scheduler": {"name": "none"},
+            "space": SPACE,
+            "train": {"data": {"data_dir": str(folder)}, "max_epochs": num_reports},
+        }
+    )
+    run = RunFolder(folder / "nothing")
+    run.make()
+    watch = Watch()
+    decisions = timed_decisions()
+    with connected(None):
+        study = SearchStudy.create(run.storage_url(config), config.study, config.space)
+        study.enqueue_first_trials(default_params(config.train, config.space))
+        start = time.perf_counter()
+        run_trials(
+            config, run, study, ImagesId("", ""), TrialResources(1, 0.0, 2), watch, TrainsNothing
+        )
+        seconds = time.perf_counter() - start
+    return {
+        "seconds": seconds,
+        "steady_seconds": watch.ended[-1] - watch.ended[9],
+        "decisions": decisions,
+        "memory": watch.memory,
+        "bytes": (run.path / "study.db").stat().st_size,
+    }
+
+
+def timed_decisions() -> dict[str, list[float]]:
+    """The seconds of each decision from now on, with what it writes."""
+    from hpo.decisions import Decisions
+
+    seconds: dict[str, list[float]] = {}
+
+    def timed(name: str) -> None:
+        function, own = getattr(Decisions, name), seconds.setdefault(name, [])
+
+        def call(*args: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args)
+            if result is not None or name != "next_trial":  # not: every slot is taken
+                own.append(time.perf_counter() - start)
+            return result
+
+        setattr(Decisions, name, call)
+
+    for name in ("next_trial", "on_report", "on_end"):
+        timed(name)
+    return seconds
+
+
+def run_plain(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
+    """What people write themselves."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    import optuna
+    import ray
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    def trains_nothing(config: dict[str, Any]) -> None:
+        for epoch in range(1, num_reports + 1):
+            tune.report({"val_top1": 1 - 1 / (epoch + 1 + config["drop_rate"])})
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    space = {"learning_rate": tune.loguniform(1e-5, 1e-2), "drop_rate": tune.uniform(0.0, 0.5)}
+    search = OptunaSearch(
+        metric="val_top1", mode="max", sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    start = time.perf_counter()
+    tune.Tuner(
+        tune.with_resources(trains_nothing, {"cpu": 1}),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric="val_top1", mode="max", num_samples=num_trials, search_alg=search,
+            reuse_actors=True, max_concurrent_trials=2,
+        ),
+        run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
+    ).fit()  # fmt: skip
+    seconds = time.perf_counter() - start
+    ray.shutdown()
+    return {"seconds": seconds}
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def in_process(which: str, num_trials: int, num_reports: int) -> dict[str, Any]:
+    """Runs one side in a process of its own."""
+    command = [sys.executable, __file__, "--side", which, str(num_trials), str(num_reports)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=environment,
+    )  # fmt: skip
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def print_decisions(decisions: dict[str, list[float]], num_parts: int) -> None:
+    for name, seconds in decisions.items():
+        size = max(1, len(seconds) // num_parts)
+        parts = [seconds[i : i + size] for i in range(0, size * num_parts, size)]
+        text = "  ".join(
+            f"{1000 * statistics.median(part):.1f} / {1000 * percentile(part, 0.99):.1f}"
+            for part in parts
+            if part
+        )
+        print(f"  {name:11} ms, p50 / p99, by {num_parts}ths of the study: {text}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--long", type=int, default=10000)
+    parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        which, num_trials, num_reports = arguments.side
+        with tempfile.TemporaryDirectory() as folder:
+            side = {"ours": run_ours, "plain": run_plain}[which]
+            print(json.dumps(side(int(num_trials), int(num_reports), Path(folder))))
+        return
+    print(f"{arguments.trials} trials of {REPORTS} reports, 2 slots, {os.cpu_count()} cores")
+    rates: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(arguments.rounds):
+        for which, values in rates.items():
+            result = in_process(which, arguments.trials, REPORTS)
+            values.append(arguments.trials / result["seconds"])
+            print(f"  {which:5} {values[-1]:6.1f} trials/s", flush=True)
+            if which == "ours":
+                print_decisions(result["decisions"], 1)
+    ratio = statistics.median(rates["ours"]) / statistics.median(rates["plain"])
+    print(f"ours / plain, medians: {ratio:.2f}")
+    if arguments.long:
+        print(f"{arguments.long} trials of 20 reports, ours")
+        result = in_process("ours", arguments.long, 20)
+        print(f"  {arguments.long / result['seconds']:.1f} trials/s")
+        print_decisions(result["decisions"], 5)
+        print("  MiB, every 500 trials:", *(m // 2**20 for m in result["memory"]))
+        print(f"  study.db: {result['bytes'] / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

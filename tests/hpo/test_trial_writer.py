@@ -1,0 +1,76 @@
+"""What is written directly is what Optuna would have written."""
+
+import math
+from datetime import datetime, timedelta
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.storage import open_storage
+from hpo.trial_writer import DirectWriter, OptunaWriter, TrialWriter, trial_writer
+
+DISTRIBUTIONS = {
+    "rate": FloatDistribution(1e-5, 1.0, log=True),
+    "size": CategoricalDistribution(["a", "b", None]),
+    "number": IntDistribution(1, 9, step=2),
+}
+PARAMS = {"rate": 0.01, "size": "b", "number": 3}
+
+
+def write(writer: TrialWriter, study: optuna.Study) -> None:
+    """A trial of each kind, some of it twice, as after a lost answer."""
+    study.enqueue_trial({"rate": 0.5})
+    (waiting,) = study.trials
+    for _ in range(2):
+        writer.start(waiting._trial_id, PARAMS, DISTRIBUTIONS)
+    for number, (state, values, value) in enumerate(
+        [
+            (TrialState.COMPLETE, {1: 0.5, 2: 0.75}, 0.75),
+            (TrialState.PRUNED, {1: math.nan, 2: math.inf}, None),
+            (TrialState.PRUNED, {1: -math.inf, 2: 0.25}, 0.25),
+            (TrialState.FAIL, {}, None),
+        ],
+        start=1,
+    ):
+        trial_id, given = writer.create(PARAMS, DISTRIBUTIONS)
+        assert given == number
+        for _ in range(2):
+            writer.report(trial_id, values)
+        attributes = {"list": [1, {"a": None}], "text": "ä", "number": number}
+        writer.finish(trial_id, state, value, attributes)
+        writer.finish(trial_id, state, value, attributes)
+
+
+def as_read(trial: FrozenTrial) -> tuple[str, ...]:
+    names = (
+        "number", "state", "params", "distributions", "user_attrs", "system_attrs", "values",
+        "intermediate_values",
+    )  # fmt: skip
+    return tuple(repr(getattr(trial, name)) for name in names)
+
+
+def test_every_storage_reads_back_what_optunas_methods_would_have_left(storage_url: str) -> None:
+    storage = open_storage(storage_url)
+    studies = []
+    for kind in (trial_writer, OptunaWriter):
+        study = optuna.create_study(storage=storage)
+        write(kind(storage, study._study_id), study)
+        studies.append(study.trials)
+    direct, by_optuna = studies
+    assert [as_read(trial) for trial in direct] == [as_read(trial) for trial in by_optuna]
+    for trial in direct[1:]:
+        assert trial.datetime_start is not None
+        assert trial.datetime_complete is not None
+        assert datetime.now() - trial.datetime_start < timedelta(minutes=1)
+        assert trial.datetime_start <= trial.datetime_complete
+
+
+def test_a_schema_that_is_not_known_is_left_to_optuna(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    assert isinstance(trial_writer(storage, 1), DirectWriter)
+    monkeypatch.setattr("hpo.trial_writer.KNOWN_SCHEMA", "of another Optuna")
+    assert isinstance(trial_writer(storage, 1), OptunaWriter)
