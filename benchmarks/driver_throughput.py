@@ -26,49 +26,61 @@ SPACE = {
 }
 
 
-def run_ours(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
-    """A search of ours whose workers train nothing."""
+def trains_nothing(num_reports: int) -> Any:
+    """A worker that reports without an epoch's work."""
     from ray import tune
 
+    from hpo.trial_report import TrialReport
+    from hpo.worker import REPORT, WORN_OUT, TrialTask
+
+    class TrainsNothing(tune.Trainable):
+        """Stands in for TrialWorker."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.task: TrialTask | None = None
+
+        def assign(self, task: TrialTask) -> None:
+            self.task, self.epoch = task, 0
+
+        def step(self) -> dict[str, Any]:
+            if self.task is None:
+                return {REPORT: None, WORN_OUT: False}
+            self.epoch += 1
+            number = self.task.number
+            reason = "completed" if self.epoch == num_reports else None
+            row = {"epoch": self.epoch, "val_top1": 1 - 1 / (number % 97 + self.epoch + 1)}
+            if reason is not None:
+                self.task = None
+            return {REPORT: TrialReport(number, (row,), reason), WORN_OUT: False}
+
+    return TrainsNothing
+
+
+class Watch:
+    """Notes what a search takes as it goes."""
+
+    def __init__(self) -> None:
+        self.num_ended = 0
+        self.memory: list[int] = []
+
+    def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
+        self.num_ended += 1
+        if self.num_ended % 500 == 0:
+            self.memory.append(resident_bytes())
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: None
+
+
+def run_ours(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
+    """A search of ours whose workers train nothing."""
     from hpo.cluster import TrialResources, connected
     from hpo.config import SearchConfig
-    from hpo.progress import SearchObserver
     from hpo.run_folder import RunFolder
     from hpo.search_space import default_params
     from hpo.study import SearchStudy
-    from hpo.trial import REPORT, TASK
-    from hpo.trial_report import TrialReport
     from hpo.tuning import run_trials
     from sgformer.decoded_images import ImagesId
-
-    class TrainsNothing(tune.Trainable):
-        """Reports without an epoch's work."""
-
-        def setup(self, config: dict[str, Any]) -> None:
-            self.number, self.epoch = config[TASK].number, 0
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.setup(new_config)
-            return True
-
-        def step(self) -> dict[str, Any]:
-            self.epoch += 1
-            reason = "completed" if self.epoch == num_reports else None
-            row = {"epoch": self.epoch, "val_top1": 1 - 1 / (self.number % 97 + self.epoch + 1)}
-            report = TrialReport(self.number, (row,), reason)
-            return {REPORT: report, "number": self.number, "done": reason is not None}
-
-    class Watch(SearchObserver):
-        """Notes how it goes."""
-
-        def __init__(self) -> None:
-            self.ended: list[float] = []
-            self.memory: list[int] = []
-
-        def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-            self.ended.append(time.perf_counter())
-            if len(self.ended) % 500 == 0:
-                self.memory.append(resident_bytes())
 
     config = SearchConfig.model_validate(
         {
@@ -78,21 +90,17 @@ def run_ours(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
             "train": {"data": {"data_dir": str(folder)}, "max_epochs": num_reports},
         }
     )
-    run = RunFolder(folder / "nothing")
+    run, watch, decisions = RunFolder(folder / "nothing"), Watch(), timed_decisions()
     run.make()
-    watch = Watch()
-    decisions = timed_decisions()
     with connected(None):
         study = SearchStudy.create(run.storage_url(config), config.study, config.space)
         study.enqueue_first_trials(default_params(config.train, config.space))
         start = time.perf_counter()
-        run_trials(
-            config, run, study, ImagesId("", ""), TrialResources(1, 0.0, 2), watch, TrainsNothing
-        )
+        resources, worker = TrialResources(1, 0.0, 2), trains_nothing(num_reports)
+        run_trials(config, run, study, ImagesId("", ""), resources, watch, worker)
         seconds = time.perf_counter() - start
     return {
         "seconds": seconds,
-        "steady_seconds": watch.ended[-1] - watch.ended[9],
         "decisions": decisions,
         "memory": watch.memory,
         "bytes": (run.path / "study.db").stat().st_size,

@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.halving import AsynchronousHalving
 from hpo.progress import SearchObserver
+from hpo.search_space import Params
 from hpo.study import Proposal, SearchStudy
 from hpo.trial_report import TrialError, TrialReport
 from sgformer.config import maximises
@@ -37,6 +38,7 @@ class Decisions:
     ) -> None:
         self._metric = config.study.metric
         self._num_trials = config.study.num_trials
+        self._max_retries = config.study.max_retries
         self._study, self._num_slots, self._observer = study, num_slots, observer
         self._checkpoints = checkpoints
         study.on_outage = observer.note
@@ -47,6 +49,8 @@ class Decisions:
         self._interrupted = deque(study.interrupted())
         self._curves: dict[int, dict[int, float]] = {}
         self._facts: dict[int, dict[str, Any]] = {}
+        self._params: dict[int, Params] = {}
+        self._num_lost: Counter[int] = Counter()
         earlier = study.trials()
         self._num_started = len(earlier)
         self._num_ended_well = sum(t.state in {"COMPLETE", "PRUNED"} for t in earlier)
@@ -97,7 +101,8 @@ class Decisions:
             self._num_started += 1
             self._curves[proposal.number] = {}
         self._running.add(proposal.number)
-        self._facts[proposal.number] = {}
+        self._params[proposal.number] = proposal.params
+        self._facts.setdefault(proposal.number, {})
         self._observer.trial_started(
             proposal.number, proposal.params, proposal.num_epochs_reported
         )
@@ -127,8 +132,14 @@ class Decisions:
             self._finish(number, "PRUNED", f"stopped at rung {max(curve)}", best)
 
     def on_lost(self, number: int, error: TrialError) -> None:
-        """A trial's worker is gone for good, its retries spent."""
-        self._fail(number, error)
+        """A trial's worker is gone: the trial goes on in the next free slot, a few times."""
+        self._num_lost[number] += 1
+        if self._num_lost[number] > self._max_retries:
+            self._fail(number, error)
+            return
+        self._running.discard(number)
+        num_epochs = max(self._curves[number], default=0)
+        self._interrupted.append(Proposal(number, self._params[number], num_epochs))
 
     def _record(self, report: TrialReport) -> None:
         number, curve = report.number, self._curves[report.number]
@@ -156,6 +167,8 @@ class Decisions:
 
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
         curve = self._curves.pop(number)
+        del self._params[number]
+        self._num_lost.pop(number, None)
         attributes = {
             **self._facts.pop(number),
             "end_reason": reason,

@@ -21,3 +21,7 @@ class RunInterrupted(RunError):  # noqa: N818  named as Python's KeyboardInterru
 
 class ProcessDiedError(RunError):
     """A process that trained is gone; another may go on from the last checkpoint."""
+
+
+class WornOutError(RunError):
+    """A worker that is to be replaced by a new process."""

@@ -1,44 +1,105 @@
 """Ray Tune's TrialScheduler, over the study: passes each epoch on to the decisions."""
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from hpo.decisions import Decisions
-from hpo.searcher import StudySearcher
-from hpo.trial import REPORT
-from hpo.trial_report import TrialError
+from hpo.errors import RunError
+from hpo.study import Proposal
+from hpo.trial_report import TrialError, TrialReport
+from hpo.worker import REPORT, WORN_OUT, TrialTask
+
+MOST_FAILED_STARTS: Final = 5
+logger = logging.getLogger(__name__)
 
 
 class StudyScheduler(FIFOScheduler):
-    """Writes each epoch to the study, then asks whether the trial goes on.
+    """Writes each epoch to the study, asks what comes next, and tells the worker.
 
-    Ray calls the scheduler before the searcher, so the study hears of an epoch here.
+    A trial of Ray's is a worker here, which runs one trial of the study after another: it is
+    started once, Ray's cost of a trial is paid once, and Ray's memory does not grow with the
+    study. A worker that dies is started again by Ray, and its trial goes on wherever the next
+    slot is free. An exception in a hook would tear down Ray's experiment, so it is kept in
+    `failure`, which stops the search in an orderly way.
+
+    Args:
+        decisions: Decides what runs.
+        make_task: What a worker takes, of a proposed trial.
     """
 
-    def __init__(self, decisions: Decisions, searcher: StudySearcher) -> None:
+    def __init__(self, decisions: Decisions, make_task: Callable[[Proposal], TrialTask]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._decisions, self._searcher = decisions, searcher
+        self._decisions, self._make_task = decisions, make_task
+        self._numbers: dict[str, int] = {}
+        self._retiring: set[str] = set()
+        self._num_failed_starts = 0
+        self.failure: Exception | None = None
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         try:
-            goes_on = self._decisions.on_report(result[REPORT])
-        except Exception as error:  # noqa: BLE001  would tear down Ray's experiment
-            self._searcher.keep(error)
-            goes_on = True
-        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+            self._num_failed_starts = 0
+            return self._next(trial, result[REPORT], worn_out=result[WORN_OUT])
+        except Exception as error:  # noqa: BLE001
+            self._keep(error)
+            return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        if trial.error_file and Path(trial.error_file).is_file():
-            text = Path(trial.error_file).read_text(encoding="utf-8")
-            self._searcher.last_errors[trial.config["number"]] = _last_error(text)
+        try:
+            error = _last_error(trial)
+            number = self._numbers.pop(trial.trial_id, None)
+            if number is not None:
+                self._decisions.on_lost(number, error)
+            elif trial.trial_id in self._retiring:
+                self._retiring.discard(trial.trial_id)
+            else:
+                self._num_failed_starts += 1
+                if self._num_failed_starts >= MOST_FAILED_STARTS:
+                    self._keep(RunError(f"workers cannot start: {error.message}"))
+        except Exception as error_in_hook:  # noqa: BLE001
+            self._keep(error_in_hook)
+
+    def _next(self, trial: Trial, report: TrialReport | None, *, worn_out: bool) -> str:
+        worker = trial.temporary_state.ray_actor
+        assert worker is not None  # it has just reported
+        number = self._numbers.get(trial.trial_id)
+        if report is not None:
+            if report.end_reason is None and self._decisions.on_report(report):
+                return TrialScheduler.CONTINUE
+            del self._numbers[trial.trial_id]
+            self._decisions.on_end(report)
+        elif number is not None:  # what it was told has not reached it
+            lost = TrialError("WorkerLost", "the worker did not take the trial")
+            self._decisions.on_lost(self._numbers.pop(trial.trial_id), lost)
+        if worn_out and not self._decisions.finished:
+            self._retiring.add(trial.trial_id)
+            worker.retire.remote()
+            return TrialScheduler.CONTINUE
+        proposal = self._decisions.next_trial()
+        if proposal is not None:
+            self._numbers[trial.trial_id] = proposal.number
+            # Ray runs a worker's calls in order: it has this before its next step.
+            worker.assign.remote(self._make_task(proposal))
+        elif self._decisions.finished:
+            return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
+
+    def _keep(self, error: Exception) -> None:
+        """Remembers the first exception of a hook."""
+        logger.debug("a hook of the search failed", exc_info=error)
+        self.failure = self.failure or error
 
 
-def _last_error(text: str) -> TrialError:
+def _last_error(trial: Trial) -> TrialError:
     """From Ray's error file: one block a failure, headed 'Failure # ...'."""
+    text = ""
+    if trial.error_file and Path(trial.error_file).is_file():
+        text = Path(trial.error_file).read_text(encoding="utf-8")
     message = text.rpartition("Failure # ")[2].partition("\n")[2].strip()
-    lines = message.splitlines() or ["no reason was given"]
+    lines = message.splitlines() or ["the worker ended without a word"]
     # A traceback of a worker's own ends with what matters; Ray's words begin with it.
     return TrialError("WorkerLost", lines[-1] if "ray::" in lines[0] else lines[0], message)

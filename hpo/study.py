@@ -167,11 +167,11 @@ class SearchStudy:
         fixed = None if waiting is None else dict(waiting.system_attrs["fixed_params"])
         params, distributions = live.sampling.draw(number, fixed)
         if waiting is None:
-            trial_id, number = self._writer.create(params, distributions)
-            live.num_trials = number + 1
+            trial_id = self._writer.create(number, params, distributions)
+            live.num_trials += 1
         else:
             trial_id = waiting._trial_id
-            self._writer.start(trial_id, params, distributions)
+            self._writer.start(trial_id, params, distributions, again=is_retry)
         live.ids[number], live.params[number], live.num_reported[number] = trial_id, params, 0
         return self._take(number, params)
 
@@ -193,7 +193,10 @@ class SearchStudy:
         num_reported = live.num_reported[number]
         new = {epoch: values[epoch] for epoch in sorted(values) if epoch > num_reported}
         if new:
-            patiently(lambda _: self._writer.report(live.ids[number], new), self.on_outage)
+            trial_id = live.ids[number]
+            patiently(
+                lambda again: self._writer.report(trial_id, new, again=again), self.on_outage
+            )
             live.sampling.report(number, new)
             live.num_reported[number] = max(new)
 

@@ -83,7 +83,7 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     from sgformer.distributed import rank
     from sgformer.trainer import Trainer
 
-    trainer = Trainer(training.config, _image_data(training.config.data, training.images))
+    trainer = Trainer(training.config, open_images(training.config.data, training.images))
     refused = resume_progress(trainer, training.folder)
     num_told = 0
 
@@ -108,8 +108,12 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
 
 
 @functools.lru_cache(maxsize=4)
-def _image_data(config: DataConfig, images: ImagesId | None) -> ImageData:
-    """Kept for the next training of this process: only maps files."""
+def open_images(config: DataConfig, images: ImagesId | None) -> ImageData:
+    """Kept for the next training of this process: only maps files.
+
+    Raises:
+        DataError: They cannot be read, or are not those that the search is over.
+    """
     return load_image_data(config, expected=images)
 
 

@@ -14,31 +14,44 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from hpo.search_space import Params
 
 KNOWN_SCHEMA: Final = "v3.2.0.a"
 Distributions = Mapping[str, BaseDistribution]
+TRIALS: Final[Any] = models.TrialModel.__table__
+PARAMS: Final[Any] = models.TrialParamModel.__table__
+CURVES: Final[Any] = models.TrialIntermediateValueModel.__table__
+VALUES: Final[Any] = models.TrialValueModel.__table__
+ATTRIBUTES: Final[Any] = models.TrialUserAttributeModel.__table__
 
 
 class TrialWriter(Protocol):
     """What a search writes of its trials. Each call is durable when it returns.
 
-    A call may be repeated when its answer was lost.
+    A call whose answer was lost is repeated with `again`.
     """
 
-    def create(self, params: Params, distributions: Distributions) -> tuple[int, int]:
-        """A new trial, RUNNING; its id and its number."""
+    def create(self, number: int, params: Params, distributions: Distributions) -> int:
+        """A new trial, RUNNING, of the number that is next; its id."""
 
-    def start(self, trial_id: int, params: Params, distributions: Distributions) -> None:
+    def start(
+        self, trial_id: int, params: Params, distributions: Distributions, *, again: bool = False
+    ) -> None:
         """A WAITING trial is RUNNING from now on."""
 
-    def report(self, trial_id: int, values: Mapping[int, float]) -> None:
+    def report(self, trial_id: int, values: Mapping[int, float], *, again: bool = False) -> None:
         """Adds epochs to the curve."""
 
     def finish(
-        self, trial_id: int, state: TrialState, value: float | None, attributes: Mapping[str, Any]
+        self,
+        trial_id: int,
+        state: TrialState,
+        value: float | None,
+        attributes: Mapping[str, Any],
+        *,
+        again: bool = False,
     ) -> None:
         """Ends a trial."""
 
@@ -50,38 +63,41 @@ def trial_writer(storage: BaseStorage, study_id: int) -> TrialWriter:
     return OptunaWriter(storage, study_id)
 
 
-def running_trial(params: Params, distributions: Distributions) -> FrozenTrial:
-    """A trial as it begins."""
-    return create_trial(state=TrialState.RUNNING, params=params, distributions=dict(distributions))
-
-
 class OptunaWriter:
     """By Optuna's own methods."""
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
 
-    def create(self, params: Params, distributions: Distributions) -> tuple[int, int]:
-        trial = running_trial(params, distributions)
-        trial.datetime_start = datetime.now()
-        trial_id = self._storage.create_new_trial(self._study_id, trial)
-        return trial_id, self._storage.get_trial_number_from_id(trial_id)
+    def create(self, number: int, params: Params, distributions: Distributions) -> int:
+        trial = create_trial(
+            state=TrialState.RUNNING, params=params, distributions=dict(distributions)
+        )
+        return self._storage.create_new_trial(self._study_id, trial)
 
-    def start(self, trial_id: int, params: Params, distributions: Distributions) -> None:
+    def start(
+        self, trial_id: int, params: Params, distributions: Distributions, *, again: bool = False
+    ) -> None:
         for name, value in params.items():
             distribution = distributions[name]
             internal = distribution.to_internal_repr(value)
             self._storage.set_trial_param(trial_id, name, internal, distribution)
         self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
 
-    def report(self, trial_id: int, values: Mapping[int, float]) -> None:
+    def report(self, trial_id: int, values: Mapping[int, float], *, again: bool = False) -> None:
         for epoch, value in values.items():
             self._storage.set_trial_intermediate_value(trial_id, epoch, value)
 
     def finish(
-        self, trial_id: int, state: TrialState, value: float | None, attributes: Mapping[str, Any]
+        self,
+        trial_id: int,
+        state: TrialState,
+        value: float | None,
+        attributes: Mapping[str, Any],
+        *,
+        again: bool = False,
     ) -> None:
-        if self._storage.get_trial(trial_id).state.is_finished():
+        if again and self._storage.get_trial(trial_id).state.is_finished():
             return
         for key, attribute in attributes.items():
             self._storage.set_trial_user_attr(trial_id, key, attribute)
@@ -92,67 +108,64 @@ class OptunaWriter:
 class DirectWriter:
     """Into the tables of Optuna's relational storage.
 
-    Rows are replaced, not added to, so a repeated call leaves what the first one left. One
-    driver at a time has the study, so numbers need no lock.
+    One driver at a time has the study, so numbers need no lock.
     """
 
     def __init__(self, engine: sqlalchemy.Engine, study_id: int) -> None:
         self._engine, self._study_id = engine, study_id
 
-    def create(self, params: Params, distributions: Distributions) -> tuple[int, int]:
-        trials = models.TrialModel.__table__
-        in_study = sqlalchemy.select(sqlalchemy.func.count()).where(
-            trials.c.study_id == self._study_id
-        )
+    def create(self, number: int, params: Params, distributions: Distributions) -> int:
+        row = {
+            "number": number,
+            "study_id": self._study_id,
+            "state": TrialState.RUNNING,
+            "datetime_start": _now(),
+        }
         with self._engine.begin() as connection:
-            number = connection.execute(in_study).scalar_one()
-            inserted = connection.execute(
-                trials.insert().values(
-                    number=number,
-                    study_id=self._study_id,
-                    state=TrialState.RUNNING,
-                    datetime_start=_now(),
-                )
-            )
+            inserted = connection.execute(TRIALS.insert(), row)
             assert inserted.inserted_primary_key is not None
             trial_id = int(inserted.inserted_primary_key[0])
-            self._write_params(connection, trial_id, params, distributions)
-        return trial_id, int(number)
+            self._write_params(connection, trial_id, params, distributions, again=False)
+        return trial_id
 
-    def start(self, trial_id: int, params: Params, distributions: Distributions) -> None:
+    def start(
+        self, trial_id: int, params: Params, distributions: Distributions, *, again: bool = False
+    ) -> None:
         with self._engine.begin() as connection:
-            self._write_params(connection, trial_id, params, distributions)
+            self._write_params(connection, trial_id, params, distributions, again=again)
             self._set_state(connection, trial_id, state=TrialState.RUNNING, datetime_start=_now())
 
-    def report(self, trial_id: int, values: Mapping[int, float]) -> None:
+    def report(self, trial_id: int, values: Mapping[int, float], *, again: bool = False) -> None:
         as_stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
         rows = []
         for epoch, value in values.items():
             stored, kind = as_stored(value)
             row = {"step": epoch, "intermediate_value": stored, "intermediate_value_type": kind}
             rows.append(row)
-        table = models.TrialIntermediateValueModel.__table__
         with self._engine.begin() as connection:
-            self._replace(connection, table, table.c.step, trial_id, rows)
+            _write(connection, CURVES, trial_id, rows, again=again)
 
     def finish(
-        self, trial_id: int, state: TrialState, value: float | None, attributes: Mapping[str, Any]
+        self,
+        trial_id: int,
+        state: TrialState,
+        value: float | None,
+        attributes: Mapping[str, Any],
+        *,
+        again: bool = False,
     ) -> None:
-        keyed = models.TrialUserAttributeModel.__table__
         facts = [{"key": key, "value_json": json.dumps(a)} for key, a in attributes.items()]
-        valued = models.TrialValueModel.__table__
         values = []
         if value is not None:
             stored, kind = models.TrialValueModel.value_to_stored_repr(value)
             values.append({"objective": 0, "value": stored, "value_type": kind})
         with self._engine.begin() as connection:
-            self._replace(connection, keyed, keyed.c.key, trial_id, facts)
-            self._replace(connection, valued, valued.c.objective, trial_id, values)
+            _write(connection, ATTRIBUTES, trial_id, facts, again=again)
+            _write(connection, VALUES, trial_id, values, again=again)
             self._set_state(connection, trial_id, state=state, datetime_complete=_now())
 
     def _set_state(self, connection: sqlalchemy.Connection, trial_id: int, **values: Any) -> None:
-        trials = models.TrialModel.__table__
-        connection.execute(trials.update().where(trials.c.trial_id == trial_id).values(**values))
+        connection.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(**values))
 
     def _write_params(
         self,
@@ -160,6 +173,8 @@ class DirectWriter:
         trial_id: int,
         params: Params,
         distributions: Distributions,
+        *,
+        again: bool,
     ) -> None:
         rows = [
             {
@@ -169,23 +184,25 @@ class DirectWriter:
             }
             for name, value in params.items()
         ]
-        table = models.TrialParamModel.__table__
-        self._replace(connection, table, table.c.param_name, trial_id, rows)
+        _write(connection, PARAMS, trial_id, rows, again=again)
 
-    def _replace(
-        self,
-        connection: sqlalchemy.Connection,
-        table: sqlalchemy.Table,
-        key: sqlalchemy.Column[Any],
-        trial_id: int,
-        rows: list[dict[str, Any]],
-    ) -> None:
-        if not rows:
-            return
-        keys = [row[key.name] for row in rows]
-        known = (table.c.trial_id == trial_id) & key.in_(keys)
-        connection.execute(table.delete().where(known))
-        connection.execute(table.insert(), [{"trial_id": trial_id, **row} for row in rows])
+
+def _write(
+    connection: sqlalchemy.Connection,
+    table: sqlalchemy.Table,
+    trial_id: int,
+    rows: list[dict[str, Any]],
+    *,
+    again: bool,
+) -> None:
+    """Adds a trial's rows; those that an earlier try may have left are of the same keys."""
+    if not rows:
+        return
+    if again:
+        key = next(iter(rows[0]))
+        written = table.c[key].in_([row[key] for row in rows])
+        connection.execute(table.delete().where((table.c.trial_id == trial_id) & written))
+    connection.execute(table.insert(), [{"trial_id": trial_id, **row} for row in rows])
 
 
 def _now() -> datetime:

@@ -1,4 +1,4 @@
-"""Runs trials on a connected Ray: Tuner, searcher, scheduler and workers put together."""
+"""Runs trials on a connected Ray: Tuner, scheduler and workers put together."""
 
 import contextlib
 import logging
@@ -15,8 +15,8 @@ from hpo.decisions import Decisions
 from hpo.errors import RunError, RunInterrupted
 from hpo.progress import SearchObserver
 from hpo.run_folder import RunFolder
-from hpo.search_space import Params, apply_params
-from hpo.study import SearchStudy
+from hpo.search_space import apply_params
+from hpo.study import Proposal, SearchStudy
 from hpo.training import Training
 from sgformer.config import maximises
 from sgformer.decoded_images import ImagesId
@@ -25,7 +25,8 @@ from sgformer.errors import DiskFullError
 if TYPE_CHECKING:
     from ray.tune import Trainable
 
-    from hpo.searcher import StudySearcher
+    from hpo.scheduler import StudyScheduler
+    from hpo.worker import TrialTask, WorkerSettings
 
 
 def run_trials(
@@ -46,7 +47,7 @@ def run_trials(
         images: Those that trials are trained over.
         resources: Of a trial, and how many run at a time.
         observer: Hears of every event.
-        trainable: What workers run instead of TrialTrainable, for measuring.
+        trainable: Of the workers instead of TrialWorker, for measuring.
 
     Raises:
         RunInterrupted: A signal came; what ran is continued on a resume.
@@ -61,7 +62,7 @@ def run_trials(
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
         "RAY_AIR_NEW_OUTPUT": "0",
     }
-    from hpo.searcher import StudySearcher
+    from hpo.scheduler import StudyScheduler
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     observer.phase(
@@ -74,19 +75,23 @@ def run_trials(
         max_bytes=config.budget.disk_bytes,
     )
     decisions = Decisions(config, study, resources.num_slots, observer, checkpoints)
-    searcher = StudySearcher(decisions, _trial_config(config, run, images, resources))
+    scheduler = StudyScheduler(decisions, _task_maker(config, run, images, resources))
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
         _stopping_on_signals() as stop,
     ):
-        stopper = _stopper(searcher, decisions, stop)
-        _tuner(config, resources, decisions, searcher, stopper, scratch, trainable).fit()
+
+        def is_over() -> bool:
+            return bool(stop() or scheduler.failure or decisions.broken or decisions.paused)
+
+        settings = _worker_settings(config, images, resources)
+        _tuner(config, resources, scheduler, is_over, settings, scratch, trainable).fit()
     if decisions.paused:
         raise DiskFullError(decisions.paused)
-    if isinstance(searcher.failure, DiskFullError):
-        raise searcher.failure
-    if searcher.failure is not None:
-        raise RunError(f"the search failed: {searcher.failure}") from searcher.failure
+    if isinstance(scheduler.failure, (DiskFullError, RunError)):
+        raise scheduler.failure
+    if scheduler.failure is not None:
+        raise RunError(f"the search failed: {scheduler.failure}") from scheduler.failure
     if decisions.broken:
         raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
     if stop():
@@ -95,25 +100,32 @@ def run_trials(
         )
 
 
-def _trial_config(
+def _worker_settings(
+    config: SearchConfig, images: ImagesId, resources: TrialResources
+) -> "WorkerSettings":
+    from hpo.worker import WorkerSettings
+
+    data = None if resources.group is not None else config.train.data
+    return WorkerSettings(resources.cpus, data, images)
+
+
+def _task_maker(
     config: SearchConfig, run: RunFolder, images: ImagesId, resources: TrialResources
-) -> Callable[[int, Params], dict[str, Any]]:
-    """From a trial's number and params to what TrialTrainable takes."""
-    from hpo.trial import TASK, TrialTask, trial_folder
+) -> "Callable[[Proposal], TrialTask]":
+    """From a proposed trial to what a worker takes."""
+    from hpo.worker import TrialTask, trial_folder
 
     run_dir = run.path.absolute()
 
-    def make(number: int, params: Params) -> dict[str, Any]:
-        train = apply_params(config.train, params, f"trial {number}")
+    def make(proposal: Proposal) -> TrialTask:
+        number = proposal.number
+        train = apply_params(config.train, proposal.params, f"trial {number}")
         if resources.gpus == 0:
             # Ray may leave GPUs visible to a process that was given none.
             train = train.model_copy(update={"device": "cpu"})
         num_gpus = resources.gpus * resources.num_processes
         training = Training(train, trial_folder(run_dir, number), images, num_gpus)
-        return {
-            TASK: TrialTask(number, training, resources.cpus, resources.group),
-            "number": number,
-        }
+        return TrialTask(number, training, resources.group)
 
     return make
 
@@ -121,34 +133,36 @@ def _trial_config(
 def _tuner(
     config: SearchConfig,
     resources: TrialResources,
-    decisions: Decisions,
-    searcher: "StudySearcher",
-    stopper: Any,
+    scheduler: "StudyScheduler",
+    is_over: Callable[[], bool],
+    settings: "WorkerSettings",
     scratch: str,
     trainable: "type[Trainable] | None",
 ) -> Any:
-    """Ray's Tuner, stripped of what the study does: loggers, checkpoints, snapshots, output."""
+    """Ray's Tuner of one trial a slot, stripped of what the study does.
+
+    That is: searcher, loggers, checkpoints, snapshots, output.
+    """
     from ray import tune
 
-    from hpo.scheduler import StudyScheduler
-    from hpo.trial import TrialTrainable
+    from hpo.worker import SETTINGS, TrialWorker
 
     return tune.Tuner(
-        tune.with_resources(trainable or TrialTrainable, _resources_of_worker(resources)),
+        tune.with_resources(trainable or TrialWorker, _resources_of_worker(resources)),
+        param_space={SETTINGS: settings},
         tune_config=tune.TuneConfig(
-            num_samples=-1,
-            search_alg=searcher,
-            scheduler=StudyScheduler(decisions, searcher),
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: str(trial.config["number"]),
+            num_samples=resources.num_slots,
+            scheduler=scheduler,
+            reuse_actors=False,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
             name=config.study.name,
             storage_path=scratch,
-            stop=stopper,
+            stop=_stopper(is_over),
             # Trials keep their own checkpoints, in the run folder.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=config.study.max_retries),
+            failure_config=tune.FailureConfig(max_failures=-1),  # the decisions count them
             verbose=0,
         ),
     )
@@ -161,7 +175,7 @@ def _resources_of_worker(resources: TrialResources) -> dict[str, float]:
     return {"cpu": resources.cpus, "gpu": resources.gpus}
 
 
-def _stopper(searcher: "StudySearcher", decisions: Decisions, stop: Callable[[], bool]) -> Any:
+def _stopper(is_over: Callable[[], bool]) -> Any:
     from ray.tune import Stopper
 
     class StopEarly(Stopper):
@@ -171,7 +185,7 @@ def _stopper(searcher: "StudySearcher", decisions: Decisions, stop: Callable[[],
             return False
 
         def stop_all(self) -> bool:
-            return bool(stop() or searcher.failure or decisions.broken or decisions.paused)
+            return is_over()
 
     return StopEarly()
 

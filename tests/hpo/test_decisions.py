@@ -133,12 +133,28 @@ def test_a_failure_keeps_type_message_and_traceback(
     }  # fmt: skip
 
 
-def test_a_lost_worker_fails_its_trial(decisions: Decisions, study: SearchStudy) -> None:
+def test_a_lost_workers_trial_goes_on_a_few_times_then_fails(
+    decisions: Decisions, study: SearchStudy, watcher: Watcher
+) -> None:
+    lost = TrialError("WorkerLost", "killed")
     number = start(decisions)
-    decisions.on_report(report(number, {1: 0.5}))
-    decisions.on_lost(number, TrialError("WorkerLost", "killed"))
+    for epoch in (1, 2, 3):  # max_retries
+        decisions.on_report(report(number, {epoch: 0.5}))
+        decisions.on_lost(number, lost)
+        assert study.trials()[0].state == "RUNNING"
+        assert start(decisions) == number
+    assert [event[2] for event in watcher.named("trial_started")] == [0, 1, 2, 3]
+    decisions.on_lost(number, lost)
     assert study.trials()[0].state == "FAIL"
+    assert study.trials()[0].attributes["num_parameters"] == 7
     assert start(decisions) == 1
+
+
+def test_a_lost_workers_trial_waits_for_any_free_slot(decisions: Decisions) -> None:
+    first, second = start(decisions), start(decisions)
+    decisions.on_lost(first, TrialError("WorkerLost", "killed"))
+    decisions.on_end(report(second, {1: 0.5}, "completed"))
+    assert start(decisions) == first
 
 
 def test_a_retried_trial_that_reports_its_past_again_changes_nothing(

@@ -23,8 +23,8 @@ def write(writer: TrialWriter, study: optuna.Study) -> None:
     """A trial of each kind, some of it twice, as after a lost answer."""
     study.enqueue_trial({"rate": 0.5})
     (waiting,) = study.trials
-    for _ in range(2):
-        writer.start(waiting._trial_id, PARAMS, DISTRIBUTIONS)
+    for again in (False, True):
+        writer.start(waiting._trial_id, PARAMS, DISTRIBUTIONS, again=again)
     for number, (state, values, value) in enumerate(
         [
             (TrialState.COMPLETE, {1: 0.5, 2: 0.75}, 0.75),
@@ -34,13 +34,12 @@ def write(writer: TrialWriter, study: optuna.Study) -> None:
         ],
         start=1,
     ):
-        trial_id, given = writer.create(PARAMS, DISTRIBUTIONS)
-        assert given == number
-        for _ in range(2):
-            writer.report(trial_id, values)
+        trial_id = writer.create(number, PARAMS, DISTRIBUTIONS)
         attributes = {"list": [1, {"a": None}], "text": "ä", "number": number}
-        writer.finish(trial_id, state, value, attributes)
-        writer.finish(trial_id, state, value, attributes)
+        for again in (False, True):
+            writer.report(trial_id, values, again=again)
+        for again in (False, True):
+            writer.finish(trial_id, state, value, attributes, again=again)
 
 
 def as_read(trial: FrozenTrial) -> tuple[str, ...]:

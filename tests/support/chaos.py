@@ -30,6 +30,7 @@ from postgres import PostgresServer
 from searches import search_values
 
 NUM_TRIALS, MAX_EPOCHS, TOP_K = 8, 12, 2
+PATIENCE_SECONDS = 120.0
 MARK = "CHAOS_MARK"  # in the environment of every process that is started here
 INTERRUPTING = ("SIGKILL", "SIGINT", "SIGTERM", "full disk", "worker killed", "node removed")
 
@@ -199,6 +200,16 @@ class Victim:
         exists = self.storage is not None or (self.run_dir / "search.yaml").exists()
         return load_trials(self.run_dir, self.storage) if exists else []
 
+    def _processes_left(self) -> list[str]:
+        """Command lines of processes that do not end by themselves.
+
+        Ray's agents take up to 75 seconds where its start was cut short.
+        """
+        mark, end = self.environment[MARK], time.monotonic() + PATIENCE_SECONDS
+        while (pids := marked_processes(mark)) and time.monotonic() < end:
+            time.sleep(0.5)
+        return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids]
+
     def num_begun(self) -> int:
         """Epochs begun, the retraining's among them."""
         return sum(map(len, self._begun("*/*/attempts.csv")))
@@ -235,8 +246,10 @@ class Victim:
         kept = list((self.run_dir / "trials").glob("*/best.safetensors"))
         counts.orphan_checkpoints = max(0, len(kept) - TOP_K)
         counts.other_winner = int(first_of_leaderboard(self.run_dir) != self.chaos.winner)
-        time.sleep(10)  # Ray's processes take some seconds to go
-        counts.orphan_processes = len(marked_processes(self.environment[MARK]))
+        left = self._processes_left()
+        counts.orphan_processes = len(left)
+        for name in left:
+            self.chaos.say(f"  left: {name}")
         return counts
 
 

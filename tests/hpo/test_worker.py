@@ -1,4 +1,4 @@
-"""The trainable in this process; with a real Ray it runs in tests/test_search_end_to_end.py."""
+"""The worker in this process; with a real Ray it runs in tests/test_search_end_to_end.py."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -9,30 +9,45 @@ import pytest
 import torch
 
 from hpo.training import Training
-from hpo.trial import REPORT, TASK, TrialTask, TrialTrainable, trial_folder
 from hpo.trial_report import TrialReport
+from hpo.worker import (
+    REPORT,
+    SETTINGS,
+    TrialTask,
+    TrialWorker,
+    WorkerSettings,
+    trial_folder,
+)
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.decoded_images import load_image_data
 from sgformer.model import SGFormer
 
-Config = Callable[..., dict[str, Any]]
+MakeTask = Callable[..., TrialTask]
 
 
 @pytest.fixture
-def ray_config(train_config: TrainConfig, tmp_path: Path) -> Config:
-    def make(number: int = 0, **update: Any) -> dict[str, Any]:
+def make_task(train_config: TrainConfig, tmp_path: Path) -> MakeTask:
+    def make(number: int = 0, **update: Any) -> TrialTask:
         train = train_config.model_copy(update=update)
-        return {TASK: TrialTask(number, Training(train, trial_folder(tmp_path, number)), 1)}
+        return TrialTask(number, Training(train, trial_folder(tmp_path, number)))
 
     return make
 
 
-def step(trainable: TrialTrainable) -> TrialReport:
+def worker(task: TrialTask) -> TrialWorker:
+    """A worker in this process, at the task."""
+    started = TrialWorker({SETTINGS: WorkerSettings(1, task.training.config.data)})
+    assert started.step()[REPORT] is None
+    started.assign(task)
+    return started
+
+
+def step(trainable: TrialWorker) -> TrialReport:
     report: TrialReport = trainable.step()[REPORT]
     return report
 
 
-def run(trainable: TrialTrainable) -> list[TrialReport]:
+def run(trainable: TrialWorker) -> list[TrialReport]:
     """Reports until one says that the trial ended."""
     reports = [step(trainable)]
     while reports[-1].end_reason is None:
@@ -40,26 +55,26 @@ def run(trainable: TrialTrainable) -> list[TrialReport]:
     return reports
 
 
-def test_each_step_reports_an_epoch_and_the_last_why_it_ended(ray_config: Config) -> None:
-    reports = run(TrialTrainable(ray_config()))
+def test_each_step_reports_an_epoch_and_the_last_why_it_ended(make_task: MakeTask) -> None:
+    reports = run(worker(make_task()))
     assert [[row["epoch"] for row in report.epochs] for report in reports] == [[1], [2], [3]]
     assert [report.end_reason for report in reports] == [None, None, "completed"]
     assert reports[-1].facts["num_parameters"] == 119_800
 
 
-def test_a_worker_serves_one_trial_after_another(ray_config: Config, tmp_path: Path) -> None:
-    trainable = TrialTrainable(ray_config(0))
+def test_a_worker_serves_one_trial_after_another(make_task: MakeTask, tmp_path: Path) -> None:
+    trainable = worker(make_task(0))
     step(trainable)
-    assert trainable.reset(ray_config(1, seed=1))
+    trainable.assign(make_task(1, seed=1))
     assert [report.number for report in run(trainable)] == [1, 1, 1]
     assert (trial_folder(tmp_path, 1) / "best.safetensors").exists()
 
 
-def test_a_reused_worker_trains_as_a_fresh_one(ray_config: Config, tmp_path: Path) -> None:
-    used = TrialTrainable(ray_config(0, seed=3))
+def test_a_reused_worker_trains_as_a_fresh_one(make_task: MakeTask, tmp_path: Path) -> None:
+    used = worker(make_task(0, seed=3))
     run(used)
-    used.reset(ray_config(1))
-    fresh = TrialTrainable(ray_config(2))
+    used.assign(make_task(1))
+    fresh = worker(make_task(2))
     losses = [
         [row["train_loss"] for report in run(trainable) for row in report.epochs]
         for trainable in (used, fresh)
@@ -67,11 +82,11 @@ def test_a_reused_worker_trains_as_a_fresh_one(ray_config: Config, tmp_path: Pat
     assert losses[0] == losses[1]
 
 
-def test_an_interrupted_trial_goes_on_and_tells_its_whole_curve(ray_config: Config) -> None:
-    first = TrialTrainable(ray_config())
+def test_an_interrupted_trial_goes_on_and_tells_its_whole_curve(make_task: MakeTask) -> None:
+    first = worker(make_task())
     told = [step(first), step(first)]
     first.stop()
-    resumed, last = run(TrialTrainable(ray_config()))
+    resumed, last = run(worker(make_task()))
     assert resumed.epochs == tuple(row for report in told for row in report.epochs)
     assert resumed.end_reason is None  # a scheduler may stop it here, with nothing more trained
     assert [row["epoch"] for row in last.epochs] == [3]
@@ -79,9 +94,9 @@ def test_an_interrupted_trial_goes_on_and_tells_its_whole_curve(ray_config: Conf
     assert last.facts["num_epochs_trained"] == 3
 
 
-def test_a_trial_whose_last_report_was_lost_reports_it_again(ray_config: Config) -> None:
-    run(TrialTrainable(ray_config()))
-    report = step(TrialTrainable(ray_config()))
+def test_a_trial_whose_last_report_was_lost_reports_it_again(make_task: MakeTask) -> None:
+    run(worker(make_task()))
+    report = step(worker(make_task()))
     assert [row["epoch"] for row in report.epochs] == [1, 2, 3]
     assert report.end_reason == "completed"
 
@@ -98,7 +113,7 @@ def test_images_that_changed_since_the_search_began_are_told(
         own = data.model_copy(update={"cache_dir": tmp_path / cache})
         train = train_config.model_copy(update={"data": own, "max_epochs": 1})
         training = Training(train, trial_folder(tmp_path, number), images)
-        reports[cache] = step(TrialTrainable({TASK: TrialTask(number, training, 1)}))
+        reports[cache] = step(worker(TrialTask(number, training)))
     assert reports["driver"].end_reason == "completed"
     error = reports["another node"].error
     assert error is not None
@@ -136,10 +151,10 @@ def break_training() -> Iterator[Callable[..., None]]:
 
 
 def test_a_training_that_broke_is_tried_once_more_from_its_checkpoint(
-    ray_config: Config, tmp_path: Path, break_training: Callable[..., None]
+    make_task: MakeTask, tmp_path: Path, break_training: Callable[..., None]
 ) -> None:
     break_training(1)  # in the second epoch of three steps each
-    *_, last = run(TrialTrainable(ray_config()))
+    *_, last = run(worker(make_task()))
     assert last.end_reason == "completed"
     assert last.facts["retried_error"]["message"] == "a cosmic ray"
     attempts = list(csv.DictReader((trial_folder(tmp_path, 0) / "attempts.csv").open()))
@@ -148,19 +163,19 @@ def test_a_training_that_broke_is_tried_once_more_from_its_checkpoint(
 
 
 def test_a_training_that_breaks_twice_has_failed(
-    ray_config: Config, break_training: Callable[..., None]
+    make_task: MakeTask, break_training: Callable[..., None]
 ) -> None:
     break_training(2)
-    *_, last = run(TrialTrainable(ray_config()))
+    *_, last = run(worker(make_task()))
     assert last.error is not None
     assert (last.end_reason, last.error.type) == ("failed", "RuntimeError")
     assert "a cosmic ray" in last.error.traceback
 
 
-def test_what_a_trial_ran_with_is_told(ray_config: Config) -> None:
-    config = ray_config()
-    facts = run(TrialTrainable(config))[-1].facts
-    train = config[TASK].training.config
+def test_what_a_trial_ran_with_is_told(make_task: MakeTask) -> None:
+    task = make_task()
+    facts = run(worker(task))[-1].facts
+    train = task.training.config
     assert TrainConfig.model_validate(facts["config"]) == train
     assert facts["config_fingerprint"] == train.fingerprint()
     assert facts["num_epochs_trained"] == 3
@@ -171,17 +186,17 @@ def test_what_a_trial_ran_with_is_told(ray_config: Config) -> None:
 
 
 def test_what_goes_wrong_is_told_and_the_worker_goes_on(
-    ray_config: Config, tmp_path: Path
+    make_task: MakeTask, tmp_path: Path
 ) -> None:
     broken = trial_folder(tmp_path, 0) / "last.safetensors"
     broken.parent.mkdir(parents=True)
     broken.write_text("none")
-    trainable = TrialTrainable(ray_config(0))
+    trainable = worker(make_task(0))
     report = step(trainable)
     assert report.end_reason == "failed"
     assert report.error is not None
     assert report.error.type == "CheckpointError"
     assert "last.safetensors" in report.error.message
     assert "Traceback" in report.error.traceback
-    trainable.reset(ray_config(1))
+    trainable.assign(make_task(1))
     assert run(trainable)[-1].end_reason == "completed"

@@ -1,26 +1,34 @@
 """The Ray trainable: the only bridge between the trainer and Ray.
 
-Importing this is cheap; torch comes with the first trial of a worker, which then serves many.
+Importing this is cheap; torch comes when a worker starts, which then serves many trials.
 """
 
+import contextlib
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ray import tune
 
 from hpo.cluster import GroupResources
-from hpo.errors import ProcessDiedError
+from hpo.errors import ProcessDiedError, WornOutError
 from hpo.group_training import run_group_training
-from hpo.training import Progress, Training, run_training
+from hpo.training import Progress, Training, open_images, run_training
 from hpo.trial_report import TrialError, TrialReport
+from sgformer.config import DataConfig
+from sgformer.decoded_images import ImagesId
 from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
-REPORT, TASK = "report", "task"
+REPORT, WORN_OUT, SETTINGS = "report", "worn_out", "settings"
+SECONDS_IDLE: Final = 0.2
+# A worker holds more memory than after its first trial where a trial has left something.
+MOST_GROWTH: Final = 1.5
+MOST_GROWTH_BYTES: Final = 2**28
 
 
 def trial_folder(run_dir: Path, number: int) -> Path:
@@ -29,42 +37,77 @@ def trial_folder(run_dir: Path, number: int) -> Path:
 
 
 @dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker is started with.
+
+    Attributes:
+        num_threads: Of torch.
+        data: Of the trials, to open beforehand; None where groups train, and not the worker.
+        images: Those that the search is over.
+    """
+
+    num_threads: int
+    data: DataConfig | None = None
+    images: ImagesId | None = None
+
+
+@dataclass(frozen=True)
 class TrialTask:
-    """What a worker is given.
+    """A trial to be run.
 
     Attributes:
         number: The trial's in the study.
         training: What to train.
-        num_threads: Of torch, in each process.
         group: Several processes for this trial, beside the worker; None: the worker trains.
     """
 
     number: int
     training: Training
-    num_threads: int
     group: GroupResources | None = None
 
 
-class TrialTrainable(tune.Trainable):
+class TrialWorker(tune.Trainable):
     """Runs trials one after another in a warm process, an epoch a step.
 
-    Ray's config for a trial has its TrialTask. A trial goes on from the last checkpoint in its
+    To Ray a worker is one trial that lasts as long as the search; what it is to do next it is
+    told by `assign`, before its next step. A trial goes on from the last checkpoint in its
     folder if there is one. What goes wrong in a training is tried once more, then is data, told
     in the report; only a dead process is Ray's business.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self._epochs: Generator[Progress] | None = None
-        self._begin(config[TASK])
+        self._task: TrialTask | None = None
+        self._retried: TrialError | None = None
+        self._idle, self._retired = False, False
+        self._bytes_after_first: int | None = None
+        self._warm_up(config[SETTINGS])
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config[TASK])
-        return True
+    def assign(self, task: TrialTask) -> None:
+        """What to run from the next step on."""
+        self._end()
+        self._task, self._retried, self._idle = task, None, False
+
+    def retire(self) -> None:
+        """Has the next step raise, so that Ray puts a new process in this one's place."""
+        self._retired = True
 
     def step(self) -> dict[str, Any]:
+        """An epoch's TrialReport, None while there is nothing to do; and whether to replace it.
+
+        Raises:
+            WornOutError: It was retired.
+        """
+        if self._retired:
+            raise WornOutError("a worn-out worker is replaced")
+        if self._task is None:
+            if self._idle:
+                time.sleep(SECONDS_IDLE)
+            self._idle = True
+            return {REPORT: None, WORN_OUT: False}
         number = self._task.number
         try:
-            progress = self._next_epoch()
+            progress = self._next_epoch(self._task)
         except Exception as error:
             self._end()
             if _is_of_the_process(error):
@@ -74,15 +117,24 @@ class TrialTrainable(tune.Trainable):
             report = TrialReport(number, (), reason, facts, _as_text(error))
         else:
             report = TrialReport(number, progress.epochs, progress.end_reason, progress.facts)
-        return {REPORT: report, "number": number, "done": report.end_reason is not None}
+        if report.end_reason is not None:
+            self._end()
+            self._task = None
+        return {REPORT: report, WORN_OUT: self._is_worn_out(report)}
 
     def cleanup(self) -> None:
         self._end()
 
-    def _begin(self, task: TrialTask) -> None:
-        self._end()
-        self._task = task
-        self._retried: TrialError | None = None
+    def _warm_up(self, settings: WorkerSettings) -> None:
+        if settings.data is None:
+            return
+        import torch
+
+        import sgformer.trainer  # noqa: F401  with timm, some seconds
+
+        torch.set_num_threads(settings.num_threads)
+        with contextlib.suppress(InputError):  # the first trial will say so
+            open_images(settings.data, settings.images)
 
     def _end(self) -> None:
         """Lets go of the trial that the worker is at: its model, and its processes."""
@@ -94,10 +146,24 @@ class TrialTrainable(tune.Trainable):
 
             release_memory()  # a GPU may be shared with another trial
 
-    def _next_epoch(self) -> Progress:
+    def _is_worn_out(self, report: TrialReport) -> bool:
+        """Whether a new process should take over: after an error, or when memory is lost."""
+        if report.end_reason is None or "torch" not in sys.modules:
+            return False
+        from sgformer.memory import held_bytes
+
+        held = held_bytes()
+        if self._bytes_after_first is None:
+            self._bytes_after_first = held
+        most = max(
+            MOST_GROWTH * self._bytes_after_first, self._bytes_after_first + MOST_GROWTH_BYTES
+        )
+        return report.end_reason == "failed" or held > most
+
+    def _next_epoch(self, task: TrialTask) -> Progress:
         """The next epoch; after a first exception, once more from the last checkpoint."""
         if self._epochs is None:
-            self._epochs = self._start()
+            self._epochs = _start(task)
         progress = None
         try:
             progress = next(self._epochs)
@@ -107,19 +173,17 @@ class TrialTrainable(tune.Trainable):
             self._retried = _as_text(error)
         if progress is None:  # and the exception, which held the first training, is gone
             self._end()
-            return self._next_epoch()
+            return self._next_epoch(task)
         if self._retried is None:
             return progress
         facts = {**progress.facts, "retried_error": asdict(self._retried)}
         return replace(progress, facts=facts)
 
-    def _start(self) -> Generator[Progress]:
-        if self._task.group is not None:
-            return run_group_training(self._task.training, self._task.group)
-        import torch
 
-        torch.set_num_threads(self._task.num_threads)
-        return run_training(self._task.training)
+def _start(task: TrialTask) -> Generator[Progress]:
+    if task.group is not None:
+        return run_group_training(task.training, task.group)
+    return run_training(task.training)
 
 
 def _as_text(error: Exception) -> TrialError:
