@@ -7,7 +7,7 @@ from hpo.search_space import Value
 
 
 class SearchObserver(Protocol):
-    """Hears of every event of a search, in order, from the search's own thread."""
+    """Hears of every event of a search, one at a time."""
 
     def phase(self, text: str) -> None:
         """A new part of the work begins, such as 'starting Ray'."""

@@ -2,9 +2,12 @@
 
 import contextlib
 import shutil
+import threading
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
@@ -24,6 +27,9 @@ from hpo.tuning import run_trials
 from sgformer.decoded_images import ImagesId, load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
+
+SECONDS_BEFORE_RAY: Final = 0.5
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,17 @@ def run_search(
             if run.is_complete and not _is_unfinished(study, config):
                 return _result(study, run)
             lease.enter_context(leased(study))
-        images = _decode(config, observer)
-        _refuse_other_images(study, images)
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
         is_moving = now.predecessor is not None  # a crash may have left it half way
+        decoding = _start(lambda: _decode(config, observer))
         if on_cluster or study is None or is_moving or _is_unfinished(study, config):
-            observer.phase("starting Ray" if ray_address is None else "connecting to Ray")
+            with contextlib.suppress(TimeoutError):  # what is wrong with them is soon known
+                decoding.result(SECONDS_BEFORE_RAY)
+                observer.phase("starting Ray" if ray_address is None else "connecting to Ray")
             with connected(ray_address):
+                images = decoding.result()
+                _refuse_other_images(study, images)
                 resources = trial_resources(config.resources, cluster_nodes())
                 if study is None:
                     study = create_study(config, run, storage, images.facts)
@@ -99,6 +108,8 @@ def run_search(
                 _run_missing_trials(config, run, study, images.id, resources, observer)
                 if on_cluster:
                     _retrain_winner(config, run, study, observer, images.id, resources)
+        images = decoding.result()
+        _refuse_other_images(study, images)
         if not on_cluster:
             _retrain_winner(config, run, study, observer, images.id)
         observer.phase("writing the report")
@@ -221,6 +232,20 @@ def _run_missing_trials(
 ) -> None:
     if _is_unfinished(study, config):
         run_trials(config, run, study, images, resources, observer)
+
+
+def _start(action: Callable[[], Result]) -> Future[Result]:
+    """Begins it in a thread, which an interrupted search does not wait for."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(action())
+        except BaseException as error:  # noqa: BLE001  it is raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def _refuse_other_images(study: SearchStudy | None, images: SearchedImages) -> None:

@@ -4,6 +4,7 @@ Importing this is cheap; torch comes when a worker starts, which then serves man
 """
 
 import contextlib
+import gc
 import socket
 import sys
 import time
@@ -135,11 +136,15 @@ class TrialWorker(tune.Trainable):
         torch.set_num_threads(settings.num_threads)
         with contextlib.suppress(InputError):  # the first trial will say so
             open_images(settings.data, settings.images)
+        # Collecting after each trial need not look at what was imported: 0.3 s each time.
+        gc.collect()
+        gc.freeze()
 
     def _end(self) -> None:
         """Lets go of the trial that the worker is at: its model, and its processes."""
-        if self._epochs is not None:
-            self._epochs.close()
+        if self._epochs is None:
+            return
+        self._epochs.close()
         self._epochs = None
         if "torch" in sys.modules:
             from sgformer.memory import release_memory

@@ -1,6 +1,8 @@
 """The worker in this process; with a real Ray it runs in tests/test_search_end_to_end.py."""
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from hpo.errors import WornOutError
 from hpo.training import Training
 from hpo.trial_report import TrialReport
 from hpo.worker import (
     REPORT,
     SETTINGS,
+    WORN_OUT,
     TrialTask,
     TrialWorker,
     WorkerSettings,
@@ -20,6 +24,7 @@ from hpo.worker import (
 )
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.decoded_images import load_image_data
+from sgformer.memory import held_bytes
 from sgformer.model import SGFormer
 
 MakeTask = Callable[..., TrialTask]
@@ -200,3 +205,57 @@ def test_what_goes_wrong_is_told_and_the_worker_goes_on(
     assert "Traceback" in report.error.traceback
     trainable.assign(make_task(1))
     assert run(trainable)[-1].end_reason == "completed"
+
+
+def test_a_warm_worker_leaks_nothing_over_a_hundred_trials(make_task: MakeTask) -> None:
+    trainable = worker(make_task(0, max_epochs=1))
+    held = []
+    for number in range(100):
+        trainable.assign(make_task(number, max_epochs=1, seed=number))
+        assert step(trainable).end_reason == "completed"
+        held.append(held_bytes())
+    assert held[-1] < 1.05 * held[4]
+
+
+def test_a_worker_whose_memory_grows_is_worn_out(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.worker.MOST_GROWTH", 1.0)
+    monkeypatch.setattr("hpo.worker.MOST_GROWTH_BYTES", 2**26)
+    kept = []
+    worn_out = []
+    trainable = worker(make_task(0, max_epochs=1))
+    for number in range(3):
+        trainable.assign(make_task(number, max_epochs=1))
+        kept.append(torch.ones(number * 2**23))  # as if a trial had left it
+        worn_out.append(trainable.step()[WORN_OUT])
+    assert worn_out == [False, False, True]
+    trainable.retire()
+    with pytest.raises(WornOutError):
+        trainable.step()
+
+
+def test_a_worker_is_worn_out_by_a_failure_and_not_by_an_end(
+    make_task: MakeTask, break_training: Callable[..., None]
+) -> None:
+    trainable = worker(make_task(0, max_epochs=1))
+    assert not trainable.step()[WORN_OUT]
+    break_training(2, after=0)
+    trainable.assign(make_task(1, max_epochs=1))
+    assert trainable.step()[WORN_OUT]
+
+
+def test_a_worker_is_warm_before_its_first_trial(train_config: TrainConfig) -> None:
+    script = (
+        "import sys, pickle\n"
+        "from hpo.worker import SETTINGS, TrialWorker, WorkerSettings\n"
+        "from sgformer.config import DataConfig\n"
+        "assert 'torch' not in sys.modules\n"
+        "data = DataConfig.model_validate_json(sys.argv[1])\n"
+        "TrialWorker({SETTINGS: WorkerSettings(1, data)})\n"
+        "assert {'torch', 'timm', 'sgformer.trainer'} <= sys.modules.keys()\n"
+        "from hpo.training import open_images\n"
+        "assert open_images.cache_info().currsize == 1\n"
+    )
+    data = train_config.data.model_dump_json()
+    subprocess.run([sys.executable, "-c", script, data], check=True)
