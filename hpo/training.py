@@ -16,6 +16,7 @@ from hpo.errors import RunError
 from sgformer import __version__
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.decoded_images import ImageData, ImagesId, load_image_data
+from sgformer.errors import InputError
 
 if TYPE_CHECKING:
     from sgformer.trainer import Trainer
@@ -105,6 +106,14 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
             save_progress(trainer, training.folder)
         yield progress()
         num_told = trainer.num_epochs_done
+
+
+def warm_up(data: DataConfig, images: ImagesId | None) -> None:
+    """Imports what a training needs, and opens its images: seconds, once a process."""
+    import sgformer.trainer  # noqa: F401  with torch and timm
+
+    with contextlib.suppress(InputError):  # the first training will say so
+        open_images(data, images)
 
 
 @functools.lru_cache(maxsize=4)

@@ -62,12 +62,12 @@ def run_trials(
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
         "RAY_AIR_NEW_OUTPUT": "0",
     }
-    from hpo.scheduler import StudyScheduler
-
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     observer.phase(
         f"starting {resources.num_slots} worker{'s' if resources.num_slots > 1 else ''}"
     )
+    from hpo.scheduler import StudyScheduler
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     checkpoints = TrialCheckpoints(
         run.trials,
         config.retrain.top_k,

@@ -3,7 +3,6 @@
 Importing this is cheap; torch comes when a worker starts, which then serves many trials.
 """
 
-import contextlib
 import gc
 import socket
 import sys
@@ -19,7 +18,7 @@ from ray import tune
 from hpo.cluster import GroupResources
 from hpo.errors import ProcessDiedError, WornOutError
 from hpo.group_training import run_group_training
-from hpo.training import Progress, Training, open_images, run_training
+from hpo.training import Progress, Training, run_training, warm_up
 from hpo.trial_report import TrialError, TrialReport
 from sgformer.config import DataConfig
 from sgformer.decoded_images import ImagesId
@@ -129,13 +128,10 @@ class TrialWorker(tune.Trainable):
     def _warm_up(self, settings: WorkerSettings) -> None:
         if settings.data is None:
             return
+        warm_up(settings.data, settings.images)
         import torch
 
-        import sgformer.trainer  # noqa: F401  with timm, some seconds
-
         torch.set_num_threads(settings.num_threads)
-        with contextlib.suppress(InputError):  # the first trial will say so
-            open_images(settings.data, settings.images)
         # Collecting after each trial need not look at what was imported: 0.3 s each time.
         gc.collect()
         gc.freeze()
