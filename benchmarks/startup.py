@@ -99,10 +99,8 @@ def main() -> None:
         )
         show("--help", rounds, lambda: seconds_of("--help"))
         output = folder / "runs"
-        short = ("--set", "train.max_epochs=1")
-        subprocess.run(
-            [*PROGRAM, "search", search_file, "--output-dir", output, *short], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        whole = ["search", search_file, "--output-dir", output, "--set", "train.max_epochs=1"]
+        subprocess.run([*PROGRAM, *whole], check=True, capture_output=True)
         show("status", rounds, lambda: seconds_of("status", output / "start"))
         wrong = ("search", search_file, "--set", "train.max_epoch=3")
         show("search, with an error in the file", rounds, lambda: seconds_of(*wrong))
