@@ -92,7 +92,7 @@ def run_ours(num_trials: int, images: Path, cache: Path, folder: Path) -> None:
         slots = TrialResources(1, 0.0, NUM_SLOTS)
         run_trials(config, run, study, image_data.images.id, slots, Watch())
         note(folder, end=time.time())
-    for path in run.trials.glob("*/epochs.csv"):
+    for path in sorted(run.trials.glob("*/epochs.csv"), key=lambda path: int(path.parent.name)):
         header, *rows = (line.split(",") for line in path.read_text().splitlines())
         for row in rows:
             note(folder, seconds=float(row[header.index("seconds")]))
@@ -157,11 +157,12 @@ def measure(side: str, num_trials: int, images: Path, cache: Path) -> dict[str, 
     ends = [n["at"] for n in notes if "at" in n]
     (end,) = (n["end"] for n in notes if "end" in n)
     training = sum(seconds)
-    # From the end of the first epoch on: before it is the start, told apart.
-    steady = NUM_SLOTS * (max(ends) - min(ends))
+    # From the first epoch on: before it is the start, told apart.
+    first_begin = min(ends) - seconds[0]
+    steady = NUM_SLOTS * (max(ends) - first_begin)
     return {
         "wall": end - start,
-        "start": min(ends) - seconds[0] - start,
+        "start": first_begin - start,
         "training": training,
         "epochs": len(seconds),
         "beyond": max(0.0, steady - training) / num_trials,

@@ -1,5 +1,6 @@
 """Ray Tune's TrialScheduler, over the study: passes each epoch on to the decisions."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ class StudyScheduler(FIFOScheduler):
         self.failure: Exception | None = None
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        _forget_results(tune_controller, trial)
         try:
             self._num_failed_starts = 0
             return self._next(trial, result[REPORT], worn_out=result[WORN_OUT])
@@ -92,6 +94,17 @@ class StudyScheduler(FIFOScheduler):
         """Remembers the first exception of a hook."""
         logger.debug("a hook of the search failed", exc_info=error)
         self.failure = self.failure or error
+
+
+def _forget_results(tune_controller: Any, trial: Trial) -> None:
+    """Lets go of what the worker has reported.
+
+    Ray 2.60 keeps a reference to every result of an actor, and with it the result, as long as
+    the actor lives: megabytes a minute with a worker that lives as long as the search.
+    """
+    with contextlib.suppress(AttributeError, KeyError):  # of another Ray
+        controller = tune_controller._tune_controller
+        controller._actor_manager.clear_actor_task_futures(controller._trial_to_actor[trial])
 
 
 def _last_error(trial: Trial) -> TrialError:
