@@ -81,6 +81,12 @@ class Decisions:
         return not self._interrupted and self._num_started >= self._num_trials
 
     @property
+    def num_missing(self) -> int:
+        """Trials that have yet to end."""
+        not_started = max(0, self._num_trials - self._num_started)
+        return not_started + len(self._interrupted) + len(self._running)
+
+    @property
     def broken(self) -> str | None:
         """Why going on makes no sense: the first trials all failed alike; else None."""
         failures = self._first_failures

@@ -59,6 +59,7 @@ def leased(study: SearchStudy) -> Iterator[None]:
     me = Driver.this()
     _refuse_another(study, me)
     study.driver = asdict(me)
+    study.is_ours = lambda: _is_driver(study, me)
     _refuse_another(study, me)  # of two that came at once, the later one has it
     ended = threading.Event()
     thread = threading.Thread(target=_beat, args=(study, me, ended), daemon=True)
@@ -69,7 +70,8 @@ def leased(study: SearchStudy) -> Iterator[None]:
         ended.set()
         thread.join()
         with contextlib.suppress(*AWAY):
-            study.driver = None
+            if _is_driver(study, me):
+                study.driver = None
 
 
 def _refuse_another(study: SearchStudy, me: Driver) -> None:
@@ -83,9 +85,16 @@ def _refuse_another(study: SearchStudy, me: Driver) -> None:
         )
 
 
+def _is_driver(study: SearchStudy, me: Driver) -> bool:
+    values = study.driver
+    return values is not None and Driver(**values).is_same(me)
+
+
 def _beat(study: SearchStudy, me: Driver, ended: threading.Event) -> None:
     while not ended.wait(SECONDS_BETWEEN_BEATS):
         with contextlib.suppress(*AWAY):
+            if not _is_driver(study, me):
+                return  # another one has it, after an outage: ours ends at its next write
             study.driver = asdict(replace(me, beat=time.time()))
 
 

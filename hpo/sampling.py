@@ -1,6 +1,7 @@
 """What the sampler sees: the study's trials in memory, a bounded part of a long study."""
 
 import contextlib
+import itertools
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,8 @@ class Sampling:
     """Draws params of new trials. A study of Optuna's in memory, told what the study is told.
 
     What is drawn depends on the seed, the trial's number and the trials told, so a search that
-    is resumed draws what it would have drawn.
+    is resumed draws what it would have drawn. Of a study so long that trials are forgotten that
+    holds with one slot: with several, the order in which trials ended matters a little.
     """
 
     def __init__(self, config: StudyConfig, space: Space) -> None:
@@ -105,6 +107,9 @@ class Sampling:
         self._num_since_rebuild = 0
         by_number = sorted(self._finished)
         kept = set(by_number[-self._num_latest :]) if self._num_latest else set()
+        # The first one gives a sequence its parameters.
+        complete = (n for n in by_number if self._finished[n].state == TrialState.COMPLETE)
+        kept |= set(itertools.islice(complete, 1))
         best = sorted(by_number, key=lambda n: self._rank(self._finished[n]))
         kept |= set(best[: self._num_best])
         self._finished = {n: self._finished[n] for n in by_number if n in kept}
@@ -135,8 +140,9 @@ class _NumberedQMCSampler(optuna.samplers.QMCSampler):
     Optuna's own counts in the study, and this one's study is forgotten.
     """
 
-    def __init__(self, seed: int, number: int) -> None:
-        super().__init__(seed=seed, scramble=True)  # one sequence, one seed
+    def __init__(self, seed: int, number: int, own_seed: int) -> None:
+        outside = optuna.samplers.RandomSampler(seed=own_seed)
+        super().__init__(seed=seed, scramble=True, independent_sampler=outside)
         self._number = number
 
     def _find_sample_id(self, study: optuna.Study, search_space: dict[str, Any]) -> int:
@@ -150,7 +156,7 @@ def create_sampler(config: StudyConfig, number: int) -> optuna.samplers.BaseSamp
         if config.sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
         if config.sampler == "qmc":
-            return _NumberedQMCSampler(config.seed, number)
+            return _NumberedQMCSampler(config.seed, number, seed)
         if config.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)

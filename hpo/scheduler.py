@@ -37,14 +37,17 @@ class StudyScheduler(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._decisions, self._make_task = decisions, make_task
         self._numbers: dict[str, int] = {}
-        self._retiring: set[str] = set()
-        self._num_failed_starts = 0
+        self._started: set[str] = set()
+        self._num_failed_starts: dict[str, int] = {}
         self.failure: Exception | None = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._num_failed_starts.setdefault(trial.trial_id, 0)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         _forget_results(tune_controller, trial)
         try:
-            self._num_failed_starts = 0
+            self._started.add(trial.trial_id)
             return self._next(trial, result[REPORT], worn_out=result[WORN_OUT])
         except Exception as error:  # noqa: BLE001
             self._keep(error)
@@ -56,38 +59,46 @@ class StudyScheduler(FIFOScheduler):
             number = self._numbers.pop(trial.trial_id, None)
             if number is not None:
                 self._decisions.on_lost(number, error)
-            elif trial.trial_id in self._retiring:
-                self._retiring.discard(trial.trial_id)
+            if trial.trial_id in self._started:
+                self._started.discard(trial.trial_id)
+                self._num_failed_starts[trial.trial_id] = 0
             else:
-                self._num_failed_starts += 1
-                if self._num_failed_starts >= MOST_FAILED_STARTS:
-                    self._keep(RunError(f"workers cannot start: {error.message}"))
+                self._on_failed_start(trial, error)
         except Exception as error_in_hook:  # noqa: BLE001
             self._keep(error_in_hook)
+
+    def _on_failed_start(self, trial: Trial, error: TrialError) -> None:
+        """Gives a slot up that cannot be started, and the search when it was the last one."""
+        self._num_failed_starts[trial.trial_id] += 1
+        if self._num_failed_starts[trial.trial_id] >= MOST_FAILED_STARTS:
+            trial.max_failures = 0
+        if min(self._num_failed_starts.values()) >= MOST_FAILED_STARTS:
+            self._keep(RunError(f"workers cannot start: {error.message}"))
 
     def _next(self, trial: Trial, report: TrialReport | None, *, worn_out: bool) -> str:
         worker = trial.temporary_state.ray_actor
         assert worker is not None  # it has just reported
         number = self._numbers.get(trial.trial_id)
-        if report is not None:
+        if report is not None and report.number == number:
             if report.end_reason is None and self._decisions.on_report(report):
                 return TrialScheduler.CONTINUE
             del self._numbers[trial.trial_id]
             self._decisions.on_end(report)
         elif number is not None:  # what it was told has not reached it
+            del self._numbers[trial.trial_id]
             lost = TrialError("WorkerLost", "the worker did not take the trial")
-            self._decisions.on_lost(self._numbers.pop(trial.trial_id), lost)
-        if worn_out and not self._decisions.finished:
-            self._retiring.add(trial.trial_id)
+            self._decisions.on_lost(number, lost)
+        if self._decisions.finished:
+            return TrialScheduler.STOP
+        if worn_out:
             worker.retire.remote()
             return TrialScheduler.CONTINUE
         proposal = self._decisions.next_trial()
         if proposal is not None:
             self._numbers[trial.trial_id] = proposal.number
-            # Ray runs a worker's calls in order: it has this before its next step.
-            worker.assign.remote(self._make_task(proposal))
-        elif self._decisions.finished:
-            return TrialScheduler.STOP
+        # Ray runs a worker's calls in order: it has this before its next step.
+        if proposal is not None or report is not None:
+            worker.assign.remote(None if proposal is None else self._make_task(proposal))
         return TrialScheduler.CONTINUE
 
     def _keep(self, error: Exception) -> None:

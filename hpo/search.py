@@ -89,7 +89,9 @@ def run_search(
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
         is_moving = now.predecessor is not None  # a crash may have left it half way
-        decoding = _start(lambda: _decode(config, observer))
+        is_over = threading.Event()
+        lease.callback(is_over.set)
+        decoding = _start(lambda: _decode(config, observer, is_over))
         if on_cluster or study is None or is_moving or _is_unfinished(study, config):
             with contextlib.suppress(TimeoutError):  # what is wrong with them is soon known
                 decoding.result(SECONDS_BEFORE_RAY)
@@ -257,15 +259,22 @@ def _refuse_other_images(study: SearchStudy | None, images: SearchedImages) -> N
         )
 
 
-def _decode(config: SearchConfig, observer: SearchObserver) -> SearchedImages:
-    """Fills this machine's cache.
+def _decode(
+    config: SearchConfig, observer: SearchObserver, is_over: threading.Event
+) -> SearchedImages:
+    """Fills this machine's cache; says nothing more when the search is over.
 
     Raises:
         DataError: Too many images cannot be read.
     """
     observer.phase("decoding images")
-    data = load_image_data(config.train.data, observer.step)
-    if data.unreadable:
+
+    def step(done: int, total: int) -> None:
+        if not is_over.is_set():
+            observer.step(done, total)
+
+    data = load_image_data(config.train.data, step)
+    if data.unreadable and not is_over.is_set():
         names = ", ".join(str(path) for path in data.unreadable[:10])
         observer.note(f"{len(data.unreadable)} unreadable images are passed over: {names}")
     counts = {name: len(samples) for name, samples in data.splits.items()}

@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage
@@ -19,6 +19,9 @@ from hpo.storage import open_storage, patiently, without_password
 from hpo.trial_writer import trial_writer
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class SearchStudy:
 
     Attributes:
         on_outage: Hears when the database goes away while trials run, and when it is back.
+        is_ours: Whether this process is the driver; asked after an outage.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class SearchStudy:
         self._live: _Live | None = None
         self._taken: set[int] = set()
         self.on_outage: Callable[[str], None] = lambda _text: None
+        self.is_ours: Callable[[], bool] = lambda: True
 
     @classmethod
     def create(cls, url: str, config: StudyConfig, space: Space) -> Self:
@@ -154,7 +159,7 @@ class SearchStudy:
         The sampler's random state is derived from the seed and the trial's number, so a resumed
         search draws what an uninterrupted one would have drawn.
         """
-        return patiently(self._ask, self.on_outage)
+        return self._patiently(self._ask)
 
     def _ask(self, is_retry: bool) -> Proposal:
         if is_retry:  # the earlier try may have made the trial, and its answer was lost
@@ -194,9 +199,7 @@ class SearchStudy:
         new = {epoch: values[epoch] for epoch in sorted(values) if epoch > num_reported}
         if new:
             trial_id = live.ids[number]
-            patiently(
-                lambda again: self._writer.report(trial_id, new, again=again), self.on_outage
-            )
+            self._patiently(lambda again: self._writer.report(trial_id, new, again=again))
             live.sampling.report(number, new)
             live.num_reported[number] = max(new)
 
@@ -211,9 +214,23 @@ class SearchStudy:
         live = self._known()
         trial_id, told = live.ids[number], TrialState[state]
         kept = live.sampling.finish(number, told, value)
-        patiently(lambda _: self._writer.finish(trial_id, told, kept, attributes), self.on_outage)
+        self._patiently(
+            lambda again: self._writer.finish(trial_id, told, kept, attributes, again=again)
+        )
         del live.ids[number], live.params[number], live.num_reported[number]
         self._taken.discard(number)
+
+    def _patiently(self, action: Callable[[bool], Result]) -> Result:
+        """Waits for a database that is away, and then goes on only if the study is still ours."""
+
+        def attempt(is_retry: bool) -> Result:
+            if is_retry and not self.is_ours():
+                raise StudyError(
+                    f"another search has taken up study {self._config.name!r} meanwhile"
+                )
+            return action(is_retry)
+
+        return patiently(attempt, self.on_outage)
 
     def _known(self) -> "_Live":
         if self._live is None:
@@ -221,7 +238,7 @@ class SearchStudy:
         return self._live
 
     def _read(self) -> "_Live":
-        """The study as it is, for going on with it; the only time that all of it is read."""
+        """The study as it is, for going on with it: at the start, and after an outage."""
         frozen = self._study.get_trials(deepcopy=False)
         live = _Live(Sampling(self._config, self._space), len(frozen))
         for trial in frozen:

@@ -16,7 +16,6 @@ from hpo.errors import RunError
 from sgformer import __version__
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.decoded_images import ImageData, ImagesId, load_image_data
-from sgformer.errors import InputError
 
 if TYPE_CHECKING:
     from sgformer.trainer import Trainer
@@ -112,7 +111,7 @@ def warm_up(data: DataConfig, images: ImagesId | None) -> None:
     """Imports what a training needs, and opens its images: seconds, once a process."""
     import sgformer.trainer  # noqa: F401  with torch and timm
 
-    with contextlib.suppress(InputError):  # the first training will say so
+    with contextlib.suppress(Exception):  # the first training will say what is wrong
         open_images(data, images)
 
 

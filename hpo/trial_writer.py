@@ -160,7 +160,8 @@ class DirectWriter:
             stored, kind = models.TrialValueModel.value_to_stored_repr(value)
             values.append({"objective": 0, "value": stored, "value_type": kind})
         with self._engine.begin() as connection:
-            _write(connection, ATTRIBUTES, trial_id, facts, again=again)
+            # Some may be there already: of another program's, or of a cut-short end.
+            _write(connection, ATTRIBUTES, trial_id, facts, again=True)
             _write(connection, VALUES, trial_id, values, again=again)
             self._set_state(connection, trial_id, state=state, datetime_complete=_now())
 

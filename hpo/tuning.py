@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hpo.checkpoints import TrialCheckpoints
@@ -82,22 +83,27 @@ def run_trials(
     ):
 
         def is_over() -> bool:
-            return bool(stop() or scheduler.failure or decisions.broken or decisions.paused)
+            over = decisions.broken or decisions.paused or not decisions.num_missing
+            return bool(stop() or scheduler.failure or over)
 
+        resources = replace(resources, num_slots=min(resources.num_slots, decisions.num_missing))
         settings = _worker_settings(config, images, resources)
         _tuner(config, resources, scheduler, is_over, settings, scratch, trainable).fit()
     if decisions.paused:
         raise DiskFullError(decisions.paused)
+    if decisions.broken:
+        raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
+    if not decisions.num_missing:
+        return
     if isinstance(scheduler.failure, (DiskFullError, RunError)):
         raise scheduler.failure
     if scheduler.failure is not None:
         raise RunError(f"the search failed: {scheduler.failure}") from scheduler.failure
-    if decisions.broken:
-        raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
     if stop():
         raise RunInterrupted(
             f"interrupted; continue with --resume (study {config.study.name!r}, {run.path})"
         )
+    raise RunError(f"workers are gone and {decisions.num_missing} trials have not ended: --resume")
 
 
 def _worker_settings(

@@ -81,12 +81,13 @@ class TrialWorker(tune.Trainable):
         self._retried: TrialError | None = None
         self._idle, self._retired = False, False
         self._bytes_after_first: int | None = None
+        self._worn_out = False
         self._warm_up(config[SETTINGS])
 
-    def assign(self, task: TrialTask) -> None:
-        """What to run from the next step on."""
-        self._end()
+    def assign(self, task: TrialTask | None) -> None:
+        """What to run from the next step on; None: nothing, for now."""
         self._task, self._retried, self._idle = task, None, False
+        self._end()
 
     def retire(self) -> None:
         """Has the next step raise, so that Ray puts a new process in this one's place."""
@@ -120,7 +121,8 @@ class TrialWorker(tune.Trainable):
         if report.end_reason is not None:
             self._end()
             self._task = None
-        return {REPORT: report, WORN_OUT: self._is_worn_out(report)}
+        self._worn_out |= report.end_reason == "failed"
+        return {REPORT: report, WORN_OUT: self._worn_out}
 
     def cleanup(self) -> None:
         self._end()
@@ -138,28 +140,22 @@ class TrialWorker(tune.Trainable):
 
     def _end(self) -> None:
         """Lets go of the trial that the worker is at: its model, and its processes."""
-        if self._epochs is None:
+        epochs, self._epochs = self._epochs, None
+        if epochs is None:
             return
-        self._epochs.close()
-        self._epochs = None
+        epochs.close()
         if "torch" in sys.modules:
-            from sgformer.memory import release_memory
+            from sgformer.memory import held_bytes, release_memory
 
             release_memory()  # a GPU may be shared with another trial
+            self._worn_out |= self._has_grown_to(held_bytes())
 
-    def _is_worn_out(self, report: TrialReport) -> bool:
-        """Whether a new process should take over: after an error, or when memory is lost."""
-        if report.end_reason is None or "torch" not in sys.modules:
-            return False
-        from sgformer.memory import held_bytes
-
-        held = held_bytes()
+    def _has_grown_to(self, held: int) -> bool:
+        """Whether trials have left too much since the first one ended."""
         if self._bytes_after_first is None:
             self._bytes_after_first = held
-        most = max(
-            MOST_GROWTH * self._bytes_after_first, self._bytes_after_first + MOST_GROWTH_BYTES
-        )
-        return report.end_reason == "failed" or held > most
+        first = self._bytes_after_first
+        return held > max(MOST_GROWTH * first, first + MOST_GROWTH_BYTES)
 
     def _next_epoch(self, task: TrialTask) -> Progress:
         """The next epoch; after a first exception, once more from the last checkpoint."""

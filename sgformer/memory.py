@@ -36,10 +36,11 @@ def release_memory() -> None:
 
 def held_bytes() -> int:
     """What the process holds now: its own pages, not those of mapped files, and on the GPU."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    own = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    sizes = dict(line.split(":", 1) for line in status.splitlines())
+    own = sizes.get("RssAnon") or sizes.get("VmRSS") or "0 kB"
     on_gpu = torch.cuda.memory_reserved() if torch.cuda.is_available() else 0
-    return 1024 * int(own.split()[1]) + on_gpu
+    return 1024 * int(own.split()[0]) + on_gpu
 
 
 def reset_peak_memory(device: torch.device) -> None:

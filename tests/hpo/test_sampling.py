@@ -89,3 +89,20 @@ def test_what_a_sampler_sees_of_a_long_study_is_bounded(config: SearchConfig) ->
         trial.number = number + 1
         source.add(trial)
     assert source.num_seen <= bound
+
+
+def test_a_conditional_parameter_is_drawn_anew_for_each_trial(config: SearchConfig) -> None:
+    values = config.model_dump()
+    values["study"]["sampler"] = "qmc"
+    when = {"augmentation.policy": ["guide"]}
+    values["space"] = {
+        "augmentation.policy": {"type": "categorical", "choices": ["mild", "guide"]},
+        "augmentation.mixup": {"type": "float", "low": 0.0, "high": 0.8, "when": when},
+    }
+    config = SearchConfig.model_validate(values)
+    source = Sampling(config.study, config.space)
+    source.draw(0, {"augmentation.policy": "mild"})
+    source.finish(0, TrialState.COMPLETE, 0.5)
+    drawn = [source.draw(number)[0].get("augmentation.mixup") for number in range(1, 20)]
+    drawn = [value for value in drawn if value is not None]
+    assert len(set(drawn)) == len(drawn) > 3

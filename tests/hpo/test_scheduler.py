@@ -33,7 +33,7 @@ class Remote:
         self.calls: list[Any] = []
 
     def remote(self, *args: Any) -> None:
-        self.calls.append(*args or (None,))
+        self.calls.append(args[0] if args else None)
 
 
 def slot(name: str, error_file: Path | None = None) -> Any:
@@ -47,7 +47,7 @@ def slot(name: str, error_file: Path | None = None) -> Any:
 
 def assigned(trial: Any) -> list[int]:
     """Numbers of the trials that a worker was told to run."""
-    return [proposal.number for proposal in trial.temporary_state.ray_actor.assign.calls]
+    return [task.number for task in trial.temporary_state.ray_actor.assign.calls if task]
 
 
 @pytest.fixture
@@ -164,16 +164,62 @@ def test_workers_that_cannot_start_end_the_search(
 ) -> None:
     error = tmp_path / "error.txt"
     error.write_text("Failure # 1 (occurred at x)\nray::T.__init__()\nImportError: no torch")
-    for _ in range(MOST_FAILED_STARTS):
-        assert scheduler.failure is None
-        scheduler.on_trial_error(None, slot("a", error))
+    slots = [slot("a", error), slot("b", error)]
+    for worker in slots:
+        scheduler.on_trial_add(None, worker)
+    for worker in slots:
+        for _ in range(MOST_FAILED_STARTS):
+            assert scheduler.failure is None
+            scheduler.on_trial_error(None, worker)
+        assert worker.max_failures == 0  # Ray does not start it again
     assert isinstance(scheduler.failure, RunError)
     assert str(scheduler.failure) == "workers cannot start: ImportError: no torch"
 
 
+def test_a_worker_that_dies_after_its_start_has_not_failed_to_start(
+    scheduler: StudyScheduler,
+) -> None:
+    worker = slot("a")
+    scheduler.on_trial_add(None, worker)
+    for _ in range(2 * MOST_FAILED_STARTS):
+        scheduler.on_trial_result(None, worker, IDLE)
+        scheduler.on_trial_error(None, worker)
+    assert scheduler.failure is None
+
+
+def test_a_report_of_another_trial_is_not_taken_for_the_workers(
+    scheduler: StudyScheduler, study: SearchStudy
+) -> None:
+    worker = slot("a")
+    scheduler.on_trial_result(None, worker, IDLE)
+    assert scheduler.on_trial_result(None, worker, result(99, 1, 0.5)) == CONTINUE
+    assert assigned(worker) == [0, 0]
+    assert study.trials()[0].curve == {}
+    assert scheduler.failure is None
+
+
 def test_an_exception_in_a_hook_ends_the_search_and_is_kept(scheduler: StudyScheduler) -> None:
-    assert scheduler.on_trial_result(None, slot("a"), result(99, 1, 0.5)) == CONTINUE
+    worker = slot("a")
+    scheduler.on_trial_result(None, worker, IDLE)
+    broken = {REPORT: TrialReport(0, ({"epoch": 1},)), WORN_OUT: False}
+    assert scheduler.on_trial_result(None, worker, broken) == CONTINUE
     assert isinstance(scheduler.failure, KeyError)
+
+
+def test_a_stopped_trials_worker_lets_go_of_it_though_nothing_can_start(
+    scheduler: StudyScheduler, decisions: Decisions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = slot("a"), slot("b")
+    for worker in (first, second):
+        scheduler.on_trial_result(None, worker, IDLE)
+    scheduler.on_trial_result(None, first, result(0, 1, 0.9))
+    monkeypatch.setattr(TrialCheckpoints, "has_room", lambda *_: False)
+    assert scheduler.on_trial_result(None, second, result(1, 1, 0.1)) == CONTINUE
+    assert second.temporary_state.ray_actor.assign.calls[-1] is None
+    assert scheduler.on_trial_result(None, second, IDLE) == CONTINUE
+    monkeypatch.undo()
+    scheduler.on_trial_result(None, second, IDLE)
+    assert second.temporary_state.ray_actor.assign.calls[-1].number == 2
 
 
 def test_rays_pickles_hold_neither_study_nor_observer(decisions: Decisions) -> None:

@@ -10,13 +10,16 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from postgres import PostgresServer
 from studies import create_study
 
 from hpo.config import SearchConfig, load_search_config
 from hpo.errors import StudyError
+from hpo.lease import leased
 from hpo.search_space import default_params
 from hpo.study import SearchStudy
+from hpo.trial_writer import DirectWriter, OptunaWriter
 
 
 @pytest.fixture
@@ -259,3 +262,56 @@ def test_a_dashboard_reads_while_the_search_writes(tmp_path: Path, config: Searc
     assert reads > 10
     with sqlite3.connect(tmp_path / "study.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.fixture
+def lost_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write arrives, and the connection breaks before it is heard of.
+
+    Not a real outage: that one cannot be timed so.
+    """
+    monkeypatch.setattr("hpo.storage.SECONDS_BETWEEN_TRIES", 0.0)
+    for kind in (DirectWriter, OptunaWriter):
+        for name in ("create", "start", "report", "finish"):
+            monkeypatch.setattr(kind, name, answered_the_second_time(getattr(kind, name)))
+
+
+def answered_the_second_time(function: Any) -> Any:
+    num_calls = 0
+
+    def call(*args: Any, **options: Any) -> Any:
+        nonlocal num_calls
+        result = function(*args, **options)
+        num_calls += 1
+        if num_calls % 2:
+            raise sqlalchemy.exc.OperationalError("COMMIT", None, Exception("connection lost"))
+        return result
+
+    return call
+
+
+@pytest.mark.usefixtures("lost_answers")
+def test_what_was_written_though_the_answer_was_lost_is_not_written_twice(
+    storage_url: str, config: SearchConfig
+) -> None:
+    study = create_study(storage_url, config)
+    for number in range(3):
+        assert study.ask().number == number
+        study.report(number, {1: 0.5, 2: 0.75})
+        study.finish(number, "COMPLETE", {"end_reason": "completed"}, 0.75)
+    trials = reopen(storage_url, config).trials()
+    assert [(t.number, t.state, t.value, t.curve, t.attributes) for t in trials] == [
+        (i, "COMPLETE", 0.75, {1: 0.5, 2: 0.75}, {"end_reason": "completed"}) for i in range(3)
+    ]
+
+
+@pytest.mark.usefixtures("lost_answers")
+def test_after_an_outage_a_study_that_another_search_has_taken_up_is_left_to_it(
+    storage_url: str, config: SearchConfig
+) -> None:
+    study = create_study(storage_url, config)
+    with leased(study):
+        study.driver = {"hostname": "elsewhere", "pid": 1, "started": 1, "beat": time.time()}
+        with pytest.raises(StudyError, match="another search has taken up study"):
+            study.ask()
+    assert study.driver is not None  # the other's
