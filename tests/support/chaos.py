@@ -30,6 +30,7 @@ from postgres import PostgresServer
 from searches import search_values
 
 NUM_TRIALS, MAX_EPOCHS, TOP_K = 8, 12, 2
+MOST_AFTER_TRIALS = 3  # kills of a search whose trials have all ended
 PATIENCE_SECONDS = 120.0
 MARK = "CHAOS_MARK"  # in the environment of every process that is started here
 INTERRUPTING = ("SIGKILL", "SIGINT", "SIGTERM", "full disk", "worker killed", "node removed")
@@ -210,6 +211,11 @@ class Victim:
             time.sleep(0.5)
         return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids]
 
+    def has_no_trial_left(self) -> bool:
+        """Whether only the winner's training and its delivery are left."""
+        trials = self.trials()
+        return len(trials) == NUM_TRIALS and all(t.state.is_finished() for t in trials)
+
     def num_begun(self) -> int:
         """Epochs begun, the retraining's among them."""
         return sum(map(len, self._begun("*/*/attempts.csv")))
@@ -365,6 +371,7 @@ def suffer_kills(
     chaos: Chaos, output_dir: Path, moments: random.Random, most_kills: int
 ) -> Counts:
     """Kills the driver so often, or until the search is through, then lets it end."""
+    num_after_trials = 0
     with Victim(chaos, output_dir, moments) as victim:
         while victim.counts.kills_made < most_kills:
             victim.start()
@@ -377,6 +384,10 @@ def suffer_kills(
             if victim.driver.process.poll() is not None:
                 break
             victim.kill_driver()
+            num_after_trials += victim.has_no_trial_left()
+            if num_after_trials == MOST_AFTER_TRIALS:
+                victim.start()
+                break
         else:
             victim.start()
         victim.wait_for_end()
