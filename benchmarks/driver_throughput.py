@@ -72,7 +72,9 @@ class Watch:
         return lambda *args: None
 
 
-def run_ours(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
+def run_ours(
+    num_trials: int, num_reports: int, folder: Path, sampler: str = "random"
+) -> dict[str, Any]:
     """A search of ours whose workers train nothing."""
     from hpo.cluster import TrialResources, connected
     from hpo.config import SearchConfig
@@ -84,7 +86,7 @@ def run_ours(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
 
     config = SearchConfig.model_validate(
         {
-            "study": {"name": "nothing", "num_trials": num_trials, "sampler": "random"},
+            "study": {"name": "nothing", "num_trials": num_trials, "sampler": sampler},
             "scheduler": {"name": "none"},
             "space": SPACE,
             "train": {"data": {"data_dir": str(folder)}, "max_epochs": num_reports},
@@ -110,11 +112,12 @@ def run_ours(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
 def timed_decisions() -> dict[str, list[float]]:
     """The seconds of each decision from now on, with what it writes."""
     from hpo.decisions import Decisions
+    from hpo.sampling import Sampling
 
     seconds: dict[str, list[float]] = {}
 
-    def timed(name: str) -> None:
-        function, own = getattr(Decisions, name), seconds.setdefault(name, [])
+    def timed(kind: type, name: str) -> None:
+        function, own = getattr(kind, name), seconds.setdefault(name, [])
 
         def call(*args: Any) -> Any:
             start = time.perf_counter()
@@ -123,10 +126,11 @@ def timed_decisions() -> dict[str, list[float]]:
                 own.append(time.perf_counter() - start)
             return result
 
-        setattr(Decisions, name, call)
+        setattr(kind, name, call)
 
     for name in ("next_trial", "on_report", "on_end"):
-        timed(name)
+        timed(Decisions, name)
+    timed(Sampling, "draw")  # the sampler's own time, in next_trial's
     return seconds
 
 
@@ -168,9 +172,12 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def in_process(which: str, num_trials: int, num_reports: int) -> dict[str, Any]:
+def in_process(
+    which: str, num_trials: int, num_reports: int, sampler: str = "random"
+) -> dict[str, Any]:
     """Runs one side in a process of its own."""
-    command = [sys.executable, __file__, "--side", which, str(num_trials), str(num_reports)]
+    side = (which, str(num_trials), str(num_reports), sampler)
+    command = [sys.executable, __file__, "--side", *side]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -178,6 +185,13 @@ def in_process(which: str, num_trials: int, num_reports: int) -> dict[str, Any]:
     )  # fmt: skip
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def run_side(which: str, num_trials: str, num_reports: str, sampler: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        how = (int(num_trials), int(num_reports), Path(folder))
+        result = run_plain(*how) if which == "plain" else run_ours(*how, sampler)
+    print(json.dumps(result))
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -201,13 +215,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--long", type=int, default=10000)
-    parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--tpe", type=int, default=2000, help="trials of a study by TPE")
+    parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        which, num_trials, num_reports = arguments.side
-        with tempfile.TemporaryDirectory() as folder:
-            side = {"ours": run_ours, "plain": run_plain}[which]
-            print(json.dumps(side(int(num_trials), int(num_reports), Path(folder))))
+        run_side(*arguments.side)
         return
     print(f"{arguments.trials} trials of {REPORTS} reports, 2 slots, {os.cpu_count()} cores")
     rates: dict[str, list[float]] = {"plain": [], "ours": []}
@@ -227,6 +239,11 @@ def main() -> None:
         print_decisions(result["decisions"], 5)
         print("  MiB, every 500 trials:", *(m // 2**20 for m in result["memory"]))
         print(f"  study.db: {result['bytes'] / 2**20:.1f} MiB")
+    if arguments.tpe:
+        print(f"{arguments.tpe} trials of {REPORTS} reports, ours, sampler: tpe")
+        result = in_process("ours", arguments.tpe, REPORTS, "tpe")
+        print(f"  {arguments.tpe / result['seconds']:.1f} trials/s")
+        print_decisions(result["decisions"], 5)
 
 
 if __name__ == "__main__":

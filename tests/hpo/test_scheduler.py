@@ -140,7 +140,9 @@ def test_a_lost_workers_trial_is_tried_again_then_told_with_what_ray_knows(
     assert trial.attributes["error"]["message"] == message
 
 
-def test_a_worn_out_worker_is_replaced_before_it_is_given_more(scheduler: StudyScheduler) -> None:
+def test_a_worn_out_warm_worker_is_replaced_before_it_is_given_more(
+    scheduler: StudyScheduler,
+) -> None:
     worker = slot("a")
     scheduler.on_trial_result(None, worker, IDLE)
     worn = result(0, 1, 0.5, "completed", worn_out=True)

@@ -1,6 +1,7 @@
 """The worker in this process; with a real Ray it runs in tests/test_search_end_to_end.py."""
 
 import csv
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -75,16 +76,27 @@ def test_a_worker_serves_one_trial_after_another(make_task: MakeTask, tmp_path: 
     assert (trial_folder(tmp_path, 1) / "best.safetensors").exists()
 
 
-def test_a_reused_worker_trains_as_a_fresh_one(make_task: MakeTask, tmp_path: Path) -> None:
-    used = worker(make_task(0, seed=3))
-    run(used)
-    used.assign(make_task(1))
-    fresh = worker(make_task(2))
-    losses = [
-        [row["train_loss"] for report in run(trainable) for row in report.epochs]
-        for trainable in (used, fresh)
-    ]
-    assert losses[0] == losses[1]
+def test_a_warm_worker_trains_as_a_cold_process_does(make_task: MakeTask) -> None:
+    script = (
+        "import sys, pickle, torch\n"
+        "from hpo.training import run_training\n"
+        "torch.set_num_threads(1)\n"
+        "training = pickle.loads(sys.stdin.buffer.read())\n"
+        "rows = [row for progress in run_training(training) for row in progress.epochs]\n"
+        "print([(row['train_loss'], row['val_loss']) for row in rows])\n"
+    )
+    cold = subprocess.run(
+        [sys.executable, "-c", script],
+        input=pickle.dumps(make_task(0).training),
+        check=True,
+        capture_output=True,
+    )
+    warm = worker(make_task(1, seed=3))
+    run(warm)
+    warm.assign(make_task(2))
+    rows = [row for report in run(warm) for row in report.epochs]
+    losses = [(row["train_loss"], row["val_loss"]) for row in rows]
+    assert repr(losses) == cold.stdout.decode().strip()
 
 
 def test_an_interrupted_trial_goes_on_and_tells_its_whole_curve(make_task: MakeTask) -> None:
@@ -217,7 +229,7 @@ def test_a_warm_worker_leaks_nothing_over_a_hundred_trials(make_task: MakeTask) 
     assert held[-1] < 1.05 * held[4]
 
 
-def test_a_worker_whose_memory_grows_is_worn_out(
+def test_a_warm_worker_whose_memory_grows_is_worn_out(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.worker.MOST_GROWTH", 1.0)
@@ -235,7 +247,7 @@ def test_a_worker_whose_memory_grows_is_worn_out(
         trainable.step()
 
 
-def test_a_worker_is_worn_out_by_a_failure_and_not_by_an_end(
+def test_a_warm_worker_is_worn_out_by_a_failure_and_not_by_an_end(
     make_task: MakeTask, break_training: Callable[..., None]
 ) -> None:
     trainable = worker(make_task(0, max_epochs=1))
