@@ -230,8 +230,9 @@ def main() -> None:
             print(f"  {which:5} {values[-1]:6.1f} trials/s", flush=True)
             if which == "ours":
                 print_decisions(result["decisions"], 1)
-    ratio = statistics.median(rates["ours"]) / statistics.median(rates["plain"])
-    print(f"ours / plain, medians: {ratio:.2f}")
+    if arguments.rounds:
+        ratio = statistics.median(rates["ours"]) / statistics.median(rates["plain"])
+        print(f"ours / plain, medians: {ratio:.2f}")
     if arguments.long:
         print(f"{arguments.long} trials of 20 reports, ours")
         result = in_process("ours", arguments.long, 20)
