@@ -7,7 +7,7 @@ factor of 2, an Optuna sampler) of scikit-learn's digits by ours, by a plain scr
 trainable, OptunaSearch, ASHAScheduler, Ray's defaults), and by the same script with
 reuse_actors=True; all three train with our trainer, on images that are decoded already. Wall
 time is from the start of the process to the end of the last trial. `small` has 60 training
-images, so that nearly all is overhead; `all` has 1,200, a trial takes some 10 to 20 seconds.
+images, so that nearly all is overhead; `all` has 1,200, an epoch takes some three seconds.
 """
 
 import argparse
