@@ -1,7 +1,16 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 
 from sgformer.evaluation import compute_metrics, predict_logits
 
@@ -23,7 +32,14 @@ def test_metrics_are_scikit_learns(num_classes: int) -> None:
     assert metrics.loss == pytest.approx(log_loss(labels, probabilities, labels=list(indices)))
     assert metrics.confusion_matrix == confusion_matrix(labels, predicted, labels=indices).tolist()
     assert metrics.num_images == sum(c.support for c in metrics.per_class.values()) == 50
+    per_class = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    for i, name in enumerate(classes):
+        expected = [float(column[i]) for column in per_class]
+        assert dataclasses.astuple(metrics.per_class[name]) == pytest.approx(expected)
     assert metrics.per_class[classes[-1]].support == 0
+    if num_classes > 5:
+        top5 = top_k_accuracy_score(labels, logits, k=5, labels=indices)
+        assert metrics.top5 == pytest.approx(top5)
 
 
 def test_top5_looks_at_five() -> None:
