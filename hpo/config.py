@@ -20,7 +20,7 @@ from sgformer.config import (
 from sgformer.errors import ConfigError
 
 Direction = Literal["maximize", "minimize"]
-Sampler = Literal["tpe", "gp", "qmc", "random"]
+Sampler = Literal["curves", "tpe", "gp", "qmc", "random"]
 
 
 class StudyConfig(FrozenConfig):
@@ -28,12 +28,14 @@ class StudyConfig(FrozenConfig):
 
     `storage` is an Optuna URL without its password; None means study.db in the run folder.
     `enqueue` are params to try right after the default configuration, which is always first.
+    `sampler` curves reads the trials' whole curves, the others their values; None: curves with
+    scheduler freeze_thaw, else tpe.
     """
 
     name: str = Field(default="", max_length=100)
     seed: int = Field(default=0, ge=0)
     objectives: tuple[tuple[Metric, Direction]] = (("val_top1", "maximize"),)
-    sampler: Sampler = "tpe"
+    sampler: Sampler | None = None
     num_trials: int = Field(ge=1)
     enqueue: tuple[dict[str, Value], ...] = ()
     max_retries: int = Field(default=3, ge=0)
@@ -76,13 +78,16 @@ class StudyConfig(FrozenConfig):
 
 
 class SchedulerConfig(FrozenConfig):
-    """asha stops a trial at a rung unless it is among the best 1 / reduction_factor there.
+    """freeze_thaw pauses trials and resumes the most promising by a model of their curves.
 
-    Rungs lie at min_epochs and its multiples by powers of reduction_factor. none: no stopping.
+    They compete first after min_epochs (None: chosen from the curves), then at some later epochs.
+    asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
+    at min_epochs (None: 4) and its multiples by powers of reduction_factor. none: no stopping.
+    Without a name it is freeze_thaw, or asha where study.sampler is not curves.
     """
 
-    name: Literal["asha", "none"] = "asha"
-    min_epochs: int = Field(default=4, ge=1)
+    name: Literal["freeze_thaw", "asha", "none"] | None = None
+    min_epochs: int | None = Field(default=None, ge=1)
     reduction_factor: int = Field(default=3, ge=2)
 
 
@@ -119,8 +124,13 @@ class ResourcesConfig(FrozenConfig):
 
 
 class BudgetConfig(FrozenConfig):
-    """What a search may take; None: no limit. `disk_bytes` is of the trials' checkpoints."""
+    """What a search may take; None: no limit.
 
+    `total_epochs` counts those of all trials; with scheduler freeze_thaw it is, unless set, a
+    quarter of what num_trials full trainings take. `disk_bytes` is of the trials' checkpoints.
+    """
+
+    total_epochs: int | None = Field(default=None, ge=1)
     disk_bytes: int | None = Field(default=None, ge=1)
 
 
@@ -143,6 +153,23 @@ class SearchConfig(FrozenConfig):
     retrain: RetrainConfig = RetrainConfig()
 
     @model_validator(mode="after")
+    def _scheduler_and_sampler_go_together(self) -> Self:
+        name, sampler = self.scheduler.name, self.study.sampler
+        name = name or ("freeze_thaw" if sampler in (None, "curves") else "asha")
+        sampler = sampler or ("curves" if name == "freeze_thaw" else "tpe")
+        if name == "freeze_thaw" and sampler != "curves":
+            raise ValueError(
+                f"scheduler.name: freeze_thaw weighs new trials against paused ones by its own "
+                f"model, study.sampler curves, and cannot with {sampler!r}; leave study.sampler "
+                "out, or choose scheduler.name asha"
+            )
+        scheduler = self.scheduler.model_copy(update={"name": name})
+        study = self.study.model_copy(update={"sampler": sampler})
+        object.__setattr__(self, "scheduler", scheduler)
+        object.__setattr__(self, "study", study)
+        return self
+
+    @model_validator(mode="after")
     def _early_stopping_follows_the_objective(self) -> Self:
         if self.train.early_stopping.metric is None:
             early_stopping = self.train.early_stopping.model_copy(
@@ -152,6 +179,8 @@ class SearchConfig(FrozenConfig):
             object.__setattr__(self, "train", train)
         return self
 
+
+DEFAULT_MIN_EPOCHS: Final = 4  # of asha
 
 # What a resumed run may change: nothing that would make its trials incomparable.
 CHANGEABLE: Final = (
@@ -315,7 +344,14 @@ def _clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
         )
     scheduler = config.scheduler
-    if scheduler.name == "asha" and scheduler.min_epochs >= max_epochs:
+    if scheduler.name == "asha" and scheduler.min_epochs is None:
+        min_epochs = min(DEFAULT_MIN_EPOCHS, max(1, max_epochs // scheduler.reduction_factor))
+        scheduler = scheduler.model_copy(update={"min_epochs": min_epochs})
+    if (
+        scheduler.name != "none"
+        and scheduler.min_epochs is not None
+        and scheduler.min_epochs >= max_epochs
+    ):
         low = max(1, max_epochs // scheduler.reduction_factor)
         notes.append(
             f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"

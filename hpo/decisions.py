@@ -3,19 +3,23 @@
 import math
 import re
 from collections import Counter, deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
+from hpo.freeze_thaw import Choice, FreezeThaw
 from hpo.halving import AsynchronousHalving
 from hpo.progress import SearchObserver
 from hpo.search_space import Params
-from hpo.study import Proposal, SearchStudy
+from hpo.study import Proposal, SearchStudy, TrialSummary
 from hpo.trial_report import TrialError, TrialReport
 from sgformer.config import maximises
 
 # After this many failures and no other end, the search is broken, not the trials.
-MAX_FIRST_FAILURES = 5
+MAX_FIRST_FAILURES: Final = 5
+# Of what num_trials full trainings take, where no budget is set.
+DEFAULT_SHARE_OF_EPOCHS: Final = 0.25
 
 
 class Decisions:
@@ -36,7 +40,7 @@ class Decisions:
         observer: SearchObserver,
         checkpoints: TrialCheckpoints,
     ) -> None:
-        self._metric = config.study.metric
+        self._config, self._metric = config, config.study.metric
         self._num_trials = config.study.num_trials
         self._max_retries = config.study.max_retries
         self._study, self._num_slots, self._observer = study, num_slots, observer
@@ -46,6 +50,10 @@ class Decisions:
         self._halving = AsynchronousHalving(
             config.scheduler, config.train.max_epochs, maximise=self._maximise
         )
+        self._thaw = _freeze_thaw(config)
+        self._choice: Choice | None = None
+        self._limits = search_limits(config)
+        self._is_over = False
         self._interrupted = deque(study.interrupted())
         self._curves: dict[int, dict[int, float]] = {}
         self._facts: dict[int, dict[str, Any]] = {}
@@ -65,6 +73,9 @@ class Decisions:
                 # tells what it resumed.
                 curve.pop(trial.num_epochs, None)
             self._halving.goes_on(trial.number, curve)
+        self._num_epochs = sum(trial.num_epochs for trial in earlier)
+        if self._thaw is not None:
+            self._take_up(self._thaw, earlier)
         self._running: set[int] = set()
         self.paused: str | None = None
 
@@ -78,13 +89,22 @@ class Decisions:
     @property
     def finished(self) -> bool:
         """Whether no further trial will start."""
-        return not self._interrupted and self._num_started >= self._num_trials
+        if self._interrupted:
+            return False
+        if self._thaw is None:
+            return self._num_started >= self._num_trials
+        return self._is_over or self._thaw.is_closing
 
     @property
     def num_missing(self) -> int:
         """Trials that have yet to end."""
         not_started = max(0, self._num_trials - self._num_started)
-        return not_started + len(self._interrupted) + len(self._running)
+        missing = not_started + len(self._interrupted) + len(self._running)
+        if self._thaw is None:
+            return missing
+        if self._is_over:
+            return len(self._interrupted) + len(self._running)
+        return max(1, missing + len(self._thaw.paused_trials()))
 
     @property
     def broken(self) -> str | None:
@@ -102,10 +122,13 @@ class Decisions:
             return None
         if self._interrupted:
             proposal = self._interrupted.popleft()
+        elif self._thaw is not None:
+            chosen = self._chosen(self._thaw)
+            if chosen is None:
+                return None
+            proposal = chosen
         else:
-            proposal = self._study.ask()
-            self._num_started += 1
-            self._curves[proposal.number] = {}
+            proposal = self._start(None)
         self._running.add(proposal.number)
         self._params[proposal.number] = proposal.params
         self._facts.setdefault(proposal.number, {})
@@ -116,15 +139,24 @@ class Decisions:
 
     def on_report(self, report: TrialReport) -> bool:
         """Writes the epochs to the study; gives back whether the trial goes on."""
-        self._record(report)
-        return self._halving.goes_on(report.number, self._curves[report.number])
+        number = report.number
+        has_news = self._record(report)
+        if self._thaw is None:
+            return self._halving.goes_on(number, self._curves[number])
+        # A trial that has only told what it resumed has competed already.
+        return not (has_news and self._thaw.is_at_level(number)) or self._wins(self._thaw, number)
 
     def on_end(self, report: TrialReport) -> None:
-        """A trial's last report: it ended by itself, or `on_report` stopped it."""
+        """A trial's last report: it ended by itself, or `on_report` stopped or paused it."""
         self._record(report)
         number, reason = report.number, report.end_reason
         if reason == "paused" and report.error is not None:
             self.paused = self.paused or report.error.message
+            return
+        if self._thaw is not None and number in self._thaw.paused_trials():
+            self._running.discard(number)
+            self._observer.trial_paused(number)
+            self._settle_after_last_one()
             return
         curve = self._curves[number]
         best = self._best(curve)
@@ -147,15 +179,104 @@ class Decisions:
         num_epochs = max(self._curves[number], default=0)
         self._interrupted.append(Proposal(number, self._params[number], num_epochs))
 
-    def _record(self, report: TrialReport) -> None:
+    def _start(self, params: Params | None) -> Proposal:
+        proposal = self._study.ask(params)
+        self._num_started += 1
+        self._curves[proposal.number] = {}
+        return proposal
+
+    def _take_up(self, thaw: FreezeThaw, trials: Sequence[TrialSummary]) -> None:
+        """Trials of an earlier run; those that stand where trials compete are paused."""
+        for trial in trials:
+            thaw.started(trial.number, trial.params)
+            thaw.reported(trial.number, trial.curve)
+            if trial.state != "RUNNING":
+                failed = trial.state == "FAIL"
+                thaw.ended(trial.number, None if failed else _value_at_end(trial))
+        for proposal in tuple(self._interrupted):
+            if thaw.is_at_level(proposal.number):
+                thaw.paused(proposal.number)
+                self._interrupted.remove(proposal)
+                self._params[proposal.number] = proposal.params
+                self._facts[proposal.number] = {}
+
+    def _wins(self, thaw: FreezeThaw, number: int) -> bool:
+        """Whether a trial that competes is itself what is best to run next."""
+        thaw.paused(number)
+        if not self._interrupted:
+            self._choice = self._choose(thaw)
+            if self._choice is not None and self._choice.number == number:
+                self._choice = None
+                thaw.resumed(number)
+                return True
+        return False
+
+    def _choose(self, thaw: FreezeThaw) -> Choice | None:
+        """The next trial to run; None where there is none.
+
+        When what is left of the budget is needed for it, the most promising trial runs to its
+        end, and no other does.
+        """
+        if thaw.last_one is not None:
+            return Choice(thaw.last_one) if thaw.is_paused(thaw.last_one) else None
+        left = self._limits["total_epochs"] - self._num_epochs - thaw.num_epochs_ahead()
+        may_start = self._num_started < self._num_trials
+        if self._study.has_waiting and may_start:
+            choice: Choice | None = Choice()
+        else:
+            choice = thaw.choose(may_start=may_start)
+        if choice is None or left > 2 * self._config.train.max_epochs:
+            return choice
+        ranking = thaw.ranking()
+        if ranking and left - thaw.num_epochs_of(choice) < thaw.num_epochs_left(ranking[0]):
+            thaw.last_one = ranking[0]
+            return self._choose(thaw)
+        return choice
+
+    def _chosen(self, thaw: FreezeThaw) -> Proposal | None:
+        choice, self._choice = self._choice or self._choose(thaw), None
+        if choice is None:
+            self._settle(thaw)
+            return None
+        if choice.number is None:
+            proposal = self._start(choice.params)
+            thaw.started(proposal.number, proposal.params)
+            return proposal
+        number = choice.number
+        thaw.resumed(number)
+        return Proposal(number, self._params[number], max(self._curves[number], default=0))
+
+    def _settle(self, thaw: FreezeThaw) -> None:
+        """Once nothing runs: what is paused will not be resumed."""
+        if self._running or self._interrupted or self._is_over:
+            return
+        self._is_over = True
+        for number in thaw.paused_trials():
+            self._give_up(number)
+        self._study.limits_reached = self._limits
+
+    def _settle_after_last_one(self) -> None:
+        if self._thaw is not None and self._thaw.is_closing:
+            self._settle(self._thaw)
+
+    def _give_up(self, number: int) -> None:
+        curve = self._curves[number]
+        self._finish(number, "PRUNED", f"paused at epoch {max(curve)}", self._best(curve))
+
+    def _record(self, report: TrialReport) -> bool:
+        """Whether it brings epochs that were not known."""
         number, curve = report.number, self._curves[report.number]
         values = report.values(self._metric)
         self._study.report(number, values)
         self._facts[number] |= report.facts
-        for epoch, value in values.items():
-            if epoch not in curve:
-                curve[epoch] = value
-                self._observer.epoch(number, epoch, value)
+        news = {epoch: value for epoch, value in values.items() if epoch not in curve}
+        curve |= news
+        self._num_epochs += len(news)
+        if self._thaw is not None:
+            self._thaw.reported(number, news)
+        for epoch, value in news.items():
+            self._observer.epoch(number, epoch, value)
+        return bool(news)
 
     def _best(self, curve: dict[int, float]) -> float | None:
         values = [value for value in curve.values() if not math.isnan(value)]
@@ -186,6 +307,36 @@ class Decisions:
         self._running.discard(number)
         self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
         self._observer.trial_ended(number, state, reason, best)
+        if self._thaw is not None:
+            at_end = math.nan if reason == "diverged" else best
+            self._thaw.ended(number, None if state == "FAIL" else at_end)
+            self._settle_after_last_one()
+
+
+def search_limits(config: SearchConfig) -> dict[str, int]:
+    """Trials and epochs after which a search has come to its end."""
+    num_trials, max_epochs = config.study.num_trials, config.train.max_epochs
+    default = max(2 * max_epochs, round(DEFAULT_SHARE_OF_EPOCHS * num_trials * max_epochs))
+    return {"num_trials": num_trials, "total_epochs": config.budget.total_epochs or default}
+
+
+def _freeze_thaw(config: SearchConfig) -> FreezeThaw | None:
+    if config.scheduler.name != "freeze_thaw":
+        return None
+    return FreezeThaw(
+        config.space,
+        config.train.max_epochs,
+        maximise=maximises(config.study.metric),
+        seed=config.study.seed,
+        first_level=config.scheduler.min_epochs,
+    )
+
+
+def _value_at_end(trial: TrialSummary) -> float:
+    """What a trial came to, NaN where it diverged."""
+    value = trial.attributes.get("best_value")
+    diverged = trial.attributes.get("end_reason") == "diverged"
+    return math.nan if diverged or value is None else float(value)
 
 
 def _without_numbers(text: str) -> str:

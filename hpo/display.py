@@ -36,6 +36,7 @@ class Display:
         self.config = config
         self.metric = config.study.metric
         self.running: dict[int, RunningTrial] = {}
+        self.paused: dict[int, RunningTrial] = {}
         self.states: Counter[str] = Counter()
         self.best: tuple[int, float] | None = None
         self.text = "starting"
@@ -80,7 +81,12 @@ class Display:
         trial.epoch, trial.latest = epoch, value
         trial.best = value if trial.best is None else self._better(trial.best, value)
 
+    def trial_paused(self, number: int) -> None:
+        self.paused[number] = self.running.pop(number)
+
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
+        if number in self.paused:
+            self.running[number] = self.paused.pop(number)
         self._ended_epochs.append(self.running.pop(number).epoch)
         self.states[state] += 1
         if state == "COMPLETE" and value is not None and self._is_best(value):
@@ -205,7 +211,7 @@ class PlainDisplay(Display):
         self._line_if_due()
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-        epoch = self.running[number].epoch
+        epoch = {**self.paused, **self.running}[number].epoch
         super().trial_ended(number, state, reason, value)
         self._line(
             f"trial {number} {state} after epoch {epoch} ({reason}), best {_number(value)}; "

@@ -7,7 +7,7 @@ stopping form.
 import math
 from collections.abc import Mapping
 
-from hpo.config import SchedulerConfig
+from hpo.config import DEFAULT_MIN_EPOCHS, SchedulerConfig
 
 
 class AsynchronousHalving:
@@ -28,7 +28,7 @@ class AsynchronousHalving:
         self._factor = config.reduction_factor
         self._sign = 1.0 if maximise else -1.0
         self._rungs: dict[int, dict[int, float]] = {}
-        epoch = config.min_epochs
+        epoch = config.min_epochs or DEFAULT_MIN_EPOCHS
         while config.name == "asha" and epoch < max_epochs:
             self._rungs[epoch] = {}
             epoch *= self._factor

@@ -27,6 +27,9 @@ class SearchObserver(Protocol):
     def epoch(self, number: int, epoch: int, value: float) -> None:
         """A trial's objective after an epoch."""
 
+    def trial_paused(self, number: int) -> None:
+        """A trial gave its worker up to another; it may be resumed."""
+
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
         """A trial was told to the study."""
 

@@ -33,8 +33,8 @@ class Sampling:
     def __init__(self, config: StudyConfig, space: Space) -> None:
         self._config, self._space = config, space
         self._maximise = config.direction == "maximize"
-        self._num_best = NUM_BEST.get(config.sampler, 0)
-        self._num_latest = NUM_LATEST.get(config.sampler, 0)
+        self._num_best = NUM_BEST.get(config.sampler or "tpe", 0)
+        self._num_latest = NUM_LATEST.get(config.sampler or "tpe", 0)
         self._finished: dict[int, FrozenTrial] = {}
         self._running: dict[int, Trial] = {}
         self._num_since_rebuild = 0

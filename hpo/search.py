@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.config import SearchConfig, differences
+from hpo.decisions import search_limits
 from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
 from hpo.lease import leased
@@ -351,7 +352,9 @@ def _tell_earlier_trials(study: SearchStudy, observer: SearchObserver) -> None:
 
 def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:
     trials = study.trials()
-    return len(trials) < config.study.num_trials or any(t.state == "RUNNING" for t in trials)
+    if any(trial.state == "RUNNING" for trial in trials):
+        return True
+    return len(trials) < config.study.num_trials and study.limits_reached != search_limits(config)
 
 
 def _result(study: SearchStudy, run: RunFolder) -> SearchResult:

@@ -195,10 +195,15 @@ def check_params(params: Mapping[str, Value], space: Space, where: str, source: 
 def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:
     """Samples the space, those parameters first that others depend on."""
     params: Params = {}
-    for path, parameter in sorted(space.items(), key=lambda item: bool(item[1].when)):
+    for path, parameter in sampling_order(space):
         if counts(parameter, params):
             params[path] = parameter.suggest(trial, path)
     return params
+
+
+def sampling_order(space: Space) -> list[tuple[str, Parameter]]:
+    """The parameters with their paths, those first that others depend on."""
+    return sorted(space.items(), key=lambda item: bool(item[1].when))
 
 
 def counts(parameter: Parameter, params: Mapping[str, Value]) -> bool:

@@ -119,6 +119,12 @@ class SearchStudy:
         return cls(study, storage, config, space)
 
     @classmethod
+    def in_memory(cls, config: StudyConfig, space: Space) -> Self:
+        """A new study that lasts as long as the process."""
+        study = optuna.create_study(direction=config.direction, pruner=optuna.pruners.NopPruner())
+        return cls(study, study._storage, config, space)
+
+    @classmethod
     def find(cls, url: str, config: StudyConfig, space: Space) -> Self | None:
         """The existing study, None if there is none of this name.
 
@@ -153,15 +159,20 @@ class SearchStudy:
             self._study.enqueue_trial(params, skip_if_exists=True)
         self._live = None
 
-    def ask(self) -> Proposal:
-        """A new trial, running from now on.
+    @property
+    def has_waiting(self) -> bool:
+        """Whether enqueued trials are yet to start."""
+        return bool(self._known().waiting)
+
+    def ask(self, params: Params | None = None) -> Proposal:
+        """A new trial, running from now on: one that waits, or the params, or what is sampled.
 
         The sampler's random state is derived from the seed and the trial's number, so a resumed
         search draws what an uninterrupted one would have drawn.
         """
-        return self._patiently(self._ask)
+        return self._patiently(lambda is_retry: self._ask(params, is_retry))
 
-    def _ask(self, is_retry: bool) -> Proposal:
+    def _ask(self, chosen: Params | None, is_retry: bool) -> Proposal:
         if is_retry:  # the earlier try may have made the trial, and its answer was lost
             self._live = None
             for number in self._known().ids.keys() - self._taken:
@@ -169,7 +180,7 @@ class SearchStudy:
         live = self._known()
         waiting = live.waiting.popleft() if live.waiting else None
         number = live.num_trials if waiting is None else waiting.number
-        fixed = None if waiting is None else dict(waiting.system_attrs["fixed_params"])
+        fixed = chosen if waiting is None else dict(waiting.system_attrs["fixed_params"])
         params, distributions = live.sampling.draw(number, fixed)
         if waiting is None:
             trial_id = self._writer.create(number, params, distributions)
@@ -339,6 +350,16 @@ class SearchStudy:
     @carried_to.setter
     def carried_to(self, name: str) -> None:
         self._study.set_user_attr("carried_to", name)
+
+    @property
+    def limits_reached(self) -> dict[str, Any] | None:
+        """The limits that the search has come to: to go on, they must be raised."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("limits_reached")
+        return values
+
+    @limits_reached.setter
+    def limits_reached(self, values: dict[str, Any]) -> None:
+        self._study.set_user_attr("limits_reached", values)
 
     @property
     def driver(self) -> dict[str, Any] | None:

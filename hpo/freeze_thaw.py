@@ -1,0 +1,338 @@
+"""Which trial to train on, which to pause, which to begin: decided by a model of all curves.
+
+Trials run to a level, a few epochs in the first place, and there compete: the model says of each
+paused trial, and of configurations not tried yet, how much it may gain in some epochs more. The
+best one runs to its next level; the others keep their checkpoints and may be resumed later.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from scipy.special import erfcx, log_ndtr
+from scipy.stats import qmc
+
+from hpo.curve_model import CurveModel, FloatArray, Rows, Scale
+from hpo.search_space import Params, Space
+from hpo.unit_cube import UnitCube
+
+# Source: shared measurements, levels 8, 16, 28, 52 of 52.
+FIRST_LEVEL: Final = 8 / 52
+LEVEL_FACTOR: Final = 1.87
+NUM_STARTUP_TRIALS: Final = 6
+MAX_ROWS: Final = 250
+NUM_REFIT_ITERATIONS: Final = 10
+NUM_SOBOL: Final = 256
+NUM_BEST: Final = 5
+NUM_AROUND: Final = 40
+AROUND_SDS: Final = (0.03, 0.1, 0.25)
+NUM_REFINED: Final = 8
+NUM_AROUND_REFINED: Final = 16
+REFINED_SDS: Final = ((0.03, 0.2), (0.01, 0.1))
+
+
+@dataclass
+class _Trial:
+    """What is known of a trial: where it lies, its curve (larger is better), what it is at."""
+
+    point: FloatArray
+    params: Params
+    curve: dict[int, float] = field(default_factory=dict)
+    state: str = "running"  # or paused, ended (its curve is whole), failed
+
+    @property
+    def epoch(self) -> int:
+        return max(self.curve, default=0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to run next: a paused trial, or a new one with these params, if any are set."""
+
+    number: int | None = None
+    params: Params | None = None
+
+
+def levels(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
+    """The epochs at which trials compete; the last one is max_epochs."""
+    first = min(max(1, first or round(FIRST_LEVEL * max_epochs)), max_epochs)
+    if first == max_epochs:
+        return (max_epochs,)
+    num_steps = max(1, round(math.log(max_epochs / first) / math.log(LEVEL_FACTOR)))
+    ratio = (max_epochs / first) ** (1 / num_steps)
+    return tuple(sorted({round(first * ratio**i) for i in range(num_steps)} | {max_epochs}))
+
+
+class FreezeThaw:
+    """The state of a search by curves, and its choices.
+
+    What is chosen depends on the seed, the trials and their curves, so a search that is resumed
+    goes on as it would have. Trial 0, the default configuration, is trained to its end at once.
+
+    Args:
+        space: That is searched.
+        max_epochs: The length of a trial.
+        maximise: Whether a larger value is better.
+        seed: Of all that is drawn.
+        first_level: The epoch at which trials compete first.
+
+    Attributes:
+        last_one: The trial that runs to its end before the search does.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        max_epochs: int,
+        *,
+        maximise: bool,
+        seed: int,
+        first_level: int | None = None,
+    ) -> None:
+        self._cube = UnitCube(space)
+        self._max_epochs, self._seed = max_epochs, seed
+        self._sign = 1.0 if maximise else -1.0
+        self._levels = levels(max_epochs, first_level)
+        self.last_one: int | None = None
+        self._trials: dict[int, _Trial] = {}
+        self._hyperparameters: FloatArray | None = None
+
+    def started(self, number: int, params: Params) -> None:
+        """A new trial runs."""
+        self._trials[number] = _Trial(self._cube.encode(params), params)
+
+    def reported(self, number: int, values: Mapping[int, float]) -> None:
+        """Adds epochs to a trial's curve."""
+        curve = self._trials[number].curve
+        curve |= {epoch: self._sign * value for epoch, value in values.items()}
+
+    def paused(self, number: int) -> None:
+        self._trials[number].state = "paused"
+
+    def resumed(self, number: int) -> None:
+        self._trials[number].state = "running"
+
+    def ended(self, number: int, value: float | None) -> None:
+        """A trial is over; `value` is what it came to, None if it failed."""
+        trial = self._trials[number]
+        trial.state = "failed" if value is None or not trial.curve else "ended"
+        if value is not None and trial.curve and not math.isnan(value):
+            trial.curve.setdefault(self._max_epochs, self._sign * value)
+
+    def is_at_level(self, number: int) -> bool:
+        """Whether a running trial has to compete now for going on."""
+        epoch = self._trials[number].epoch
+        runs_on = number in (0, self.last_one)
+        return not runs_on and epoch in self._levels and epoch < self._max_epochs
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing will be started or resumed any more."""
+        return self.last_one is not None and not self.is_paused(self.last_one)
+
+    def is_paused(self, number: int) -> bool:
+        return self._trials[number].state == "paused"
+
+    def num_epochs_left(self, number: int) -> int:
+        """Of a trial, until its end."""
+        trial = self._trials[number]
+        return 0 if trial.state == "ended" else self._max_epochs - trial.epoch
+
+    def num_epochs_of(self, choice: Choice) -> int:
+        """What a choice takes until its trial competes."""
+        if choice.number is None:
+            return self._target(len(self._trials), 0)
+        epoch = self._trials[choice.number].epoch
+        return self._target(choice.number, epoch) - epoch
+
+    def num_epochs_ahead(self) -> int:
+        """Of the running trials, until each has to compete."""
+        return sum(
+            self._target(n, trial.epoch) - trial.epoch
+            for n, trial in self._trials.items()
+            if trial.state == "running"
+        )
+
+    def paused_trials(self) -> tuple[int, ...]:
+        return tuple(n for n, trial in self._trials.items() if trial.state == "paused")
+
+    def choose(self, *, may_start: bool = True) -> Choice | None:
+        """What is best to run now; None where nothing is paused and none may start."""
+        paused = self.paused_trials()
+        if not may_start and not paused:
+            return None
+        known = [trial for trial in self._trials.values() if trial.state != "failed"]
+        has_reports = any(trial.curve for trial in known)
+        if may_start and (len(self._trials) < NUM_STARTUP_TRIALS or not has_reports):
+            return Choice(params=self._cube.decode(self._sobol(1, skip=len(self._trials))[0]))
+        rng = self._generator()
+        model = self._model(rng)
+        model = self._believing(model)
+        points = np.array([trial.point for trial in known])
+        at_end, _ = model.predict(points, np.ones(len(points)), with_sd=False)
+        incumbent = float(at_end.max())
+        horizon = int(rng.integers(1, self._max_epochs + 1))
+        best_paused, paused_score = self._best_paused(model, paused, horizon, incumbent)
+        if not may_start:
+            return Choice(number=best_paused)
+        order = np.argsort(-at_end, kind="stable")[:NUM_BEST]
+        point, new_score = self._best_new(model, points[order], horizon, incumbent, rng)
+        if best_paused is not None and paused_score >= new_score:
+            return Choice(number=best_paused)
+        return Choice(params=self._cube.decode(point))
+
+    def ranking(self) -> tuple[int, ...]:
+        """Started trials, the one first that is surest to end well: by mean - sd at the end."""
+        numbers = [n for n, t in self._trials.items() if t.state != "failed" and t.curve]
+        if len(numbers) < 2:
+            return tuple(numbers)
+        model = self._model(self._generator())
+        points = np.array([self._trials[n].point for n in numbers])
+        mean, sd = model.predict(points, np.ones(len(points)))
+        order = np.argsort(-(mean - sd), kind="stable")
+        return tuple(numbers[i] for i in order)
+
+    def _generator(self) -> np.random.Generator:
+        num_epochs = sum(len(trial.curve) for trial in self._trials.values())
+        return np.random.default_rng([self._seed, len(self._trials), num_epochs])
+
+    def _sobol(self, num: int, skip: int = 0, seed: int | None = None) -> FloatArray:
+        sequence = qmc.Sobol(len(self._cube.names), seed=self._seed if seed is None else seed)
+        if skip:
+            sequence.fast_forward(skip)
+        return self._cube.snap(sequence.random(num))
+
+    def _times(self, epochs: Sequence[float] | FloatArray) -> FloatArray:
+        if self._max_epochs == 1:
+            return np.ones(len(epochs))
+        times: FloatArray = np.log(np.asarray(epochs, float)) / math.log(self._max_epochs)
+        return times
+
+    def _model(self, rng: np.random.Generator) -> CurveModel:
+        points, epochs, values = [], [], []
+        for trial in self._trials.values():
+            if trial.state == "failed" or not trial.curve:
+                continue
+            last = trial.epoch
+            for epoch in sorted({e for e in self._levels if e < last} | {last}):
+                if epoch in trial.curve:
+                    points.append(trial.point)
+                    epochs.append(epoch)
+                    values.append(trial.curve[epoch])
+        y = np.array(values)
+        y[np.isnan(y)] = np.nanmin(y) if not np.isnan(y).all() else 0.0
+        rows = Rows(np.array(points), self._times(epochs), Scale(y).forward(y))
+        if len(rows) > MAX_ROWS:
+            order = np.argsort(-y, kind="stable")
+            best, rest = order[: MAX_ROWS // 2], order[MAX_ROWS // 2 :]
+            kept = np.sort(np.concatenate([best, rng.permutation(rest)[: MAX_ROWS - len(best)]]))
+            rows = Rows(rows.points[kept], rows.times[kept], rows.values[kept])
+        is_first = self._hyperparameters is None
+        model = CurveModel(
+            rows,
+            self._cube.is_categorical,
+            self._hyperparameters,
+            **({} if is_first else {"num_iterations": NUM_REFIT_ITERATIONS}),
+        )
+        self._hyperparameters = model.hyperparameters
+        return model
+
+    def _target(self, number: int, epoch: int) -> int:
+        if number in (0, self.last_one):
+            return self._max_epochs
+        return next((level for level in self._levels if level > epoch), self._max_epochs)
+
+    def _believing(self, model: CurveModel) -> CurveModel:
+        """As if the running trials had come to their levels as predicted ("kriging believer")."""
+        running = [(n, t) for n, t in self._trials.items() if t.state == "running"]
+        if not running:
+            return model
+        points = np.array([trial.point for _, trial in running])
+        times = self._times([self._target(n, trial.epoch) for n, trial in running])
+        means, _ = model.predict(points, times, with_sd=False)
+        return model.with_rows(Rows(points, times, means))
+
+    def _best_paused(
+        self, model: CurveModel, paused: Sequence[int], horizon: int, incumbent: float
+    ) -> tuple[int | None, float]:
+        if not paused:
+            return None, -math.inf
+        points = np.array([self._trials[n].point for n in paused])
+        epochs = np.array([self._trials[n].epoch for n in paused])
+        scores = self._scores(model, points, epochs, horizon, incumbent)
+        best = int(scores.argmax())
+        return paused[best], float(scores[best])
+
+    def _best_new(
+        self,
+        model: CurveModel,
+        best: FloatArray,
+        horizon: int,
+        incumbent: float,
+        rng: np.random.Generator,
+    ) -> tuple[FloatArray, float]:
+        """The most promising point not tried, found by sampling and local refinement."""
+        sobol = self._sobol(NUM_SOBOL, seed=int(rng.integers(2**31)))
+        sds = rng.choice(AROUND_SDS, NUM_AROUND * len(best))
+        points = np.concatenate([sobol, self._around(np.repeat(best, NUM_AROUND, 0), sds, rng)])
+        scores = self._scores(model, points, 0, horizon, incumbent)
+        for low, high in REFINED_SDS:
+            order = np.argsort(-scores, kind="stable")[:NUM_REFINED]
+            centres = np.repeat(points[order], NUM_AROUND_REFINED, 0)
+            around = self._around(centres, rng.uniform(low, high, len(centres)), rng)
+            points = np.concatenate([points[order], around])
+            scores = np.concatenate(
+                [scores[order], self._scores(model, around, 0, horizon, incumbent)]
+            )
+        top = int(scores.argmax())
+        return points[top], float(scores[top])
+
+    def _around(
+        self, centres: FloatArray, sds: FloatArray, rng: np.random.Generator
+    ) -> FloatArray:
+        """Points near others: each coordinate moved with probability 1/2, choices redrawn."""
+        moved = rng.random(centres.shape) < 0.5
+        moved[np.arange(len(centres)), rng.integers(centres.shape[1], size=len(centres))] = True
+        noise = rng.standard_normal(centres.shape) * sds[:, None]
+        near = np.clip(centres + noise, 0.0, 1.0)
+        anywhere = rng.random(centres.shape)
+        points = np.where(self._cube.is_categorical, anywhere, near)
+        return self._cube.snap(np.where(moved, points, centres))
+
+    def _scores(
+        self,
+        model: CurveModel,
+        points: FloatArray,
+        epochs: FloatArray | int,
+        horizon: int,
+        incumbent: float,
+    ) -> FloatArray:
+        """Logarithms of the expected improvement of points after `horizon` epochs more."""
+        ahead = np.broadcast_to(np.minimum(epochs + horizon, self._max_epochs), len(points))
+        at = model.at(points)
+        mean, sd = at.predict(self._times(ahead))
+        at_end, _ = at.predict(np.ones(len(points)), with_sd=False)
+        # Not what peaks early and then falls.
+        return log_expected_improvement(np.minimum(mean, at_end), sd, incumbent)
+
+
+def log_expected_improvement(mean: FloatArray, sd: FloatArray, incumbent: float) -> FloatArray:
+    """Log E[max(N(mean, sd) - incumbent, 0)], exact where the improvement is next to nothing.
+
+    Source: Ament et al., "Unexpected Improvements to Expected Improvement", 2023.
+    """
+    z = (mean - incumbent) / sd
+    log_phi = -(z**2) / 2 - math.log(2 * math.pi) / 2
+    near = np.maximum(z, -1.0)
+    density = np.exp(-(near**2) / 2) / math.sqrt(2 * math.pi)
+    direct = np.log(density + near * np.exp(log_ndtr(near)))
+    far = np.minimum(z, -1.0)
+    ratio = np.log(-far * erfcx(-far / math.sqrt(2)) * math.sqrt(math.pi / 2))
+    with np.errstate(divide="ignore"):
+        tail = np.where(
+            far > -1e6, np.log(-np.expm1(np.minimum(ratio, -1e-300))), -2 * np.log(-far)
+        )
+    improvement: FloatArray = np.log(sd) + np.where(z > -1, direct, log_phi + tail)
+    return improvement
