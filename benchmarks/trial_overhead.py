@@ -73,7 +73,7 @@ def run_ours(num_trials: int, images: Path, cache: Path, folder: Path) -> None:
     config = SearchConfig.model_validate(
         {
             "study": {"name": "tiny", "num_trials": num_trials},
-            "scheduler": {"min_epochs": 1, "reduction_factor": 2},
+            "scheduler": {"name": "asha", "min_epochs": 1, "reduction_factor": 2},
             "space": {
                 "optimizer.learning_rate": {
                     "type": "float", "low": 1e-4, "high": 1e-2, "log": True,

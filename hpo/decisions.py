@@ -52,6 +52,7 @@ class Decisions:
         )
         self._thaw = _freeze_thaw(config)
         self._choice: Choice | None = None
+        self._favourite: int | None = None
         self._limits = search_limits(config)
         self._is_over = False
         self._interrupted = deque(study.interrupted())
@@ -114,6 +115,16 @@ class Decisions:
             return None
         return failures[0] if len(set(map(_without_numbers, failures))) == 1 else None
 
+    def ranking(self) -> tuple[int, ...]:
+        """Numbers of trials, the most promising first; by the model if there is one."""
+        if self._thaw is not None:
+            return self._thaw.ranking()
+        sign = 1.0 if self._maximise else -1.0
+        values = {t.number: t.attributes.get("best_value") for t in self._study.trials()}
+        values |= {number: self._best(curve) for number, curve in self._curves.items()}
+        known = {number: value for number, value in values.items() if value is not None}
+        return tuple(sorted(known, key=lambda number: (-sign * known[number], number)))
+
     def next_trial(self) -> Proposal | None:
         """The trial to start now; None while every slot is taken or when there is none left."""
         if self.finished or self.paused or len(self._running) >= self._num_slots:
@@ -143,8 +154,13 @@ class Decisions:
         has_news = self._record(report)
         if self._thaw is None:
             return self._halving.goes_on(number, self._curves[number])
-        # A trial that has only told what it resumed has competed already.
-        return not (has_news and self._thaw.is_at_level(number)) or self._wins(self._thaw, number)
+        if not has_news:  # it has told what it resumed, and has competed already
+            return True
+        self._close_in_time(self._thaw)
+        if self._thaw.last_one not in (None, number):
+            self._thaw.paused(number)
+            return False
+        return not self._thaw.is_at_level(number) or self._wins(self._thaw, number)
 
     def on_end(self, report: TrialReport) -> None:
         """A trial's last report: it ended by itself, or `on_report` stopped or paused it."""
@@ -212,26 +228,30 @@ class Decisions:
         return False
 
     def _choose(self, thaw: FreezeThaw) -> Choice | None:
-        """The next trial to run; None where there is none.
-
-        When what is left of the budget is needed for it, the most promising trial runs to its
-        end, and no other does.
-        """
+        """The next trial to run; None where there is none."""
+        if self._num_epochs_left <= 2 * self._config.train.max_epochs:
+            fits = (n for n in thaw.ranking() if thaw.num_epochs_left(n) <= self._num_epochs_left)
+            self._favourite = next(fits, self._favourite)
+            self._close_in_time(thaw)
         if thaw.last_one is not None:
             return Choice(thaw.last_one) if thaw.is_paused(thaw.last_one) else None
-        left = self._limits["total_epochs"] - self._num_epochs - thaw.num_epochs_ahead()
         may_start = self._num_started < self._num_trials
         if self._study.has_waiting and may_start:
-            choice: Choice | None = Choice()
-        else:
-            choice = thaw.choose(may_start=may_start)
-        if choice is None or left > 2 * self._config.train.max_epochs:
-            return choice
-        ranking = thaw.ranking()
-        if ranking and left - thaw.num_epochs_of(choice) < thaw.num_epochs_left(ranking[0]):
-            thaw.last_one = ranking[0]
-            return self._choose(thaw)
-        return choice
+            return Choice()
+        return thaw.choose(may_start=may_start)
+
+    @property
+    def _num_epochs_left(self) -> int:
+        """Of the budget, when the epochs have ended that are being trained."""
+        return self._limits["total_epochs"] - self._num_epochs - len(self._running)
+
+    def _close_in_time(self, thaw: FreezeThaw) -> None:
+        """What is left of the budget is the favourite's when it needs it to come to its end."""
+        favourite = self._favourite
+        if thaw.last_one is not None or favourite is None:
+            return
+        if self._num_epochs_left <= thaw.num_epochs_left(favourite):
+            thaw.last_one = favourite
 
     def _chosen(self, thaw: FreezeThaw) -> Proposal | None:
         choice, self._choice = self._choice or self._choose(thaw), None

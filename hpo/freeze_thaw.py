@@ -140,21 +140,6 @@ class FreezeThaw:
         trial = self._trials[number]
         return 0 if trial.state == "ended" else self._max_epochs - trial.epoch
 
-    def num_epochs_of(self, choice: Choice) -> int:
-        """What a choice takes until its trial competes."""
-        if choice.number is None:
-            return self._target(len(self._trials), 0)
-        epoch = self._trials[choice.number].epoch
-        return self._target(choice.number, epoch) - epoch
-
-    def num_epochs_ahead(self) -> int:
-        """Of the running trials, until each has to compete."""
-        return sum(
-            self._target(n, trial.epoch) - trial.epoch
-            for n, trial in self._trials.items()
-            if trial.state == "running"
-        )
-
     def paused_trials(self) -> tuple[int, ...]:
         return tuple(n for n, trial in self._trials.items() if trial.state == "paused")
 

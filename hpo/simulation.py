@@ -2,10 +2,11 @@
 
 import heapq
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
@@ -14,6 +15,8 @@ from hpo.search_space import Params, default_params
 from hpo.study import SearchStudy
 from hpo.trial_report import TrialReport
 from sgformer.config import maximises
+
+SECONDS_OF_A_DECISION: Final = 2e-3
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class SimulatedSearch:
         num_epochs: Trained so far, in all trials.
         seconds: Of training, in all trials.
         curves: Of the trials, by number.
+        epochs: How far they have come, by number.
+        decision_seconds: What each real decision took, on the real clock.
     """
 
     def __init__(
@@ -51,23 +56,31 @@ class SimulatedSearch:
         self.decisions = Decisions(config, self.study, num_slots, _Silent(), checkpoints)
         self.now, self.num_epochs, self.seconds = 0.0, 0, 0.0
         self.curves: dict[int, Curve] = {}
-        self._epochs: dict[int, int] = {}
+        self.epochs: dict[int, int] = {}
+        self.decision_seconds: list[float] = []
         self._order = itertools.count()
         self._queue: list[tuple[float, int, int]] = []
 
     def step(self) -> bool:
         """Up to the end of the next epoch that ends; False when the search is over."""
-        self._start_trials()
+        begin = time.perf_counter()
+        if self._start_trials():
+            self.decision_seconds.append(time.perf_counter() - begin)
         if not self._queue:
             return False
         self.now, _, number = heapq.heappop(self._queue)
         curve = self.curves[number]
-        self._epochs[number] += 1
-        epoch = self._epochs[number]
+        self.epochs[number] += 1
+        epoch = self.epochs[number]
         self.num_epochs += 1
         self.seconds += curve.seconds[epoch - 1]
         report = self._report(number, epoch)
-        if report.end_reason is None and self.decisions.on_report(report):
+        begin = time.perf_counter()
+        goes_on = report.end_reason is None and self.decisions.on_report(report)
+        seconds = time.perf_counter() - begin
+        if seconds > SECONDS_OF_A_DECISION:  # and not only of writing the epoch down
+            self.decision_seconds.append(seconds)
+        if goes_on:
             self._train(number)
         else:
             self.decisions.on_end(report)
@@ -78,15 +91,19 @@ class SimulatedSearch:
         while self.step():
             pass
 
-    def _start_trials(self) -> None:
+    def _start_trials(self) -> int:
+        """How many it started."""
+        num_started = 0
         while (proposal := self.decisions.next_trial()) is not None:
             number = proposal.number
             if number not in self.curves:
-                self.curves[number], self._epochs[number] = self._curve_of(proposal.params), 0
+                self.curves[number], self.epochs[number] = self._curve_of(proposal.params), 0
             self._train(number)
+            num_started += 1
+        return num_started
 
     def _train(self, number: int) -> None:
-        seconds = self.curves[number].seconds[self._epochs[number]]
+        seconds = self.curves[number].seconds[self.epochs[number]]
         heapq.heappush(self._queue, (self.now + seconds, next(self._order), number))
 
     def _report(self, number: int, epoch: int) -> TrialReport:

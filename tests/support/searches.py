@@ -7,7 +7,7 @@ def search_values(image_folder: Path, cache_dir: Path) -> dict:
     """Two parameters, the smallest model, four epochs a trial, two trials at a time."""
     return {
         "study": {"num_trials": 4},
-        "scheduler": {"min_epochs": 1, "reduction_factor": 2},
+        "scheduler": {"name": "asha", "min_epochs": 1, "reduction_factor": 2},
         "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent_trials": 2},
         "space": {
             "optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},

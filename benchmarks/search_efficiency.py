@@ -1,0 +1,419 @@
+"""How good a configuration a search finds for its budget: ours beside Optuna's with ASHA.
+
+    python benchmarks/search_efficiency.py --surrogate ../shared/surrogates/lcbench
+        [--split develop|report] [--workers 1,8,64] [--seeds 5] [--strategies ours,tpe+asha,...]
+        [--clock epochs|seconds] [--noise 0.5] [--budget 40] [--output FILE.json]
+        [--plot FILE.html]
+
+On LCBench's surrogate (34 tasks, 7 parameters, curves of 52 epochs), with a simulated clock. The
+tasks sorted as numbers: the even ones to develop on, the odd ones only to report. Budgets are in
+full trainings (of 52 epochs; by the clock of seconds, of the default configuration's time), over
+all workers. Regret is (best - delivered) / (best - median), by the accuracy after 52 epochs, where
+best and median are of 20,000 random configurations: below 0 is better than the best of them.
+
+Ours runs the decisions of hpo/, and what it would deliver is what it could have trained to its
+end within the budget. The stock strategies deliver the trial with the best value seen, and its
+training to the end is not counted: `sampler+asha` is Ray's asynchronous halving with Optuna's
+sampler, as with OptunaSearch every trial told COMPLETE with its last value (`+pruned`: told
+PRUNED with its curve), rungs 4, 12, 36; `+default`: the default configuration first.
+"""
+
+import argparse
+import heapq
+import itertools
+import json
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+# Each run has one core; set before NumPy is imported.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating[Any]]
+Params = dict[str, Any]
+
+MAX_EPOCHS: Final = 52
+NUM_RANDOM: Final = 20_000
+BUDGETS: Final = (5, 10, 20, 40)
+ORDER: Final = (
+    "batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units",
+    "max_dropout",
+)  # fmt: skip
+STOCK: Final = (
+    "random+asha", "tpe", "tpe+asha", "tpe+asha+default", "tpe+asha+pruned+default",
+    "gp+asha", "gp+asha+default",
+)  # fmt: skip
+STRATEGIES: Final = ("ours", "ours-asha", *STOCK)
+
+
+class Surrogate:
+    """Learning curves of one task."""
+
+    def __init__(self, folder: Path, task: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+        encoding = json.loads((folder / "encoding.json").read_text())
+        self._code = encoding["OpenML_task_id"][task]
+        self.parameters = {
+            p["name"]: p
+            for p in load_space(folder)
+            if p["name"] not in ("OpenML_task_id", "epoch")
+        }
+        self.default = {name: p["default"] for name, p in self.parameters.items()}
+        values = self._random_values()
+        self.best, self.median = float(values.max()), float(np.median(values))
+
+    def _run(self, rows: Array) -> Array:
+        inputs = {
+            "x_cat": np.full((len(rows), 1), self._code, np.int32),
+            "x_cont": rows.astype(np.float32),
+        }
+        outputs: Array = self._session.run(None, inputs)[0]
+        return outputs
+
+    def _random_values(self) -> Array:
+        rng = np.random.default_rng(12345)
+        columns = [np.full(NUM_RANDOM, float(MAX_EPOCHS))]
+        for name in ORDER:
+            p, u = self.parameters[name], rng.random(NUM_RANDOM)
+            low, high, whole = p["lower"], p["upper"], p["type"] == "uniform_int"
+            half = 0.5 if whole else 0.0
+            if p["log"]:
+                value = np.exp(np.log(low - half) + u * np.log((high + half) / (low - half)))
+            else:
+                value = low - half + u * (high - low + 2 * half)
+            columns.append(np.clip(np.round(value) if whole else value, low, high))
+        return self._run(np.stack(columns, 1))[:, 1]
+
+    def curve(self, params: Params) -> tuple[Array, Array]:
+        """Accuracies after each epoch, in points of 100, and seconds of each epoch."""
+        rows = np.tile([0.0, *(float(params[name]) for name in ORDER)], (MAX_EPOCHS, 1))
+        rows[:, 0] = np.arange(1, MAX_EPOCHS + 1)
+        outputs = self._run(rows).astype(float)
+        return outputs[:, 1], np.maximum(np.diff(outputs[:, 0], prepend=0.0), 1e-3)
+
+    def regret(self, value: float) -> float:
+        return (self.best - value) / (self.best - self.median)
+
+
+def load_space(folder: Path) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = json.loads((folder / "config_space.json").read_text())[
+        "hyperparameters"
+    ]
+    return parameters
+
+
+def tasks(folder: Path, split: str) -> list[str]:
+    choices = next(p for p in load_space(folder) if p["name"] == "OpenML_task_id")["choices"]
+    ordered = sorted(choices, key=int)
+    return {"develop": ordered[0::2], "report": ordered[1::2]}.get(split) or split.split(",")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One search."""
+
+    strategy: str
+    surrogate: Path
+    task: str
+    seed: int
+    workers: int
+    noise: float
+    clock: str
+    budgets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Regret by budget; seconds of each decision; trials begun."""
+
+    regrets: dict[int, float]
+    decision_seconds: list[float]
+    num_trials: int
+
+
+class Trainings:
+    """What is trained, observed (with noise) and spent in one search."""
+
+    def __init__(self, job: Job) -> None:
+        self.surrogate = Surrogate(job.surrogate, job.task)
+        self._rng = np.random.default_rng([job.seed, 1])
+        self._noise = job.noise
+        _, seconds = self.surrogate.curve(self.surrogate.default)
+        self._mean_seconds = None if job.clock == "epochs" else float(seconds.mean())
+
+    def curve(self, params: Params) -> tuple[Array, Array, Array]:
+        """True and observed values, and the cost of each epoch, in epochs."""
+        values, seconds = self.surrogate.curve(params)
+        costs = np.ones(MAX_EPOCHS)
+        if self._mean_seconds is not None:
+            costs = seconds / self._mean_seconds
+        return values, values + self._rng.normal(0.0, self._noise, MAX_EPOCHS), costs
+
+
+def run_ours(job: Job) -> Outcome:
+    """Through hpo's decisions."""
+    import hpo.simulation
+    from hpo.config import SearchConfig
+    from hpo.simulation import Curve, SimulatedSearch
+
+    trainings = Trainings(job)
+    surrogate = trainings.surrogate
+    # The space is not that of a training of ours, so neither is its default configuration.
+    hpo.simulation.default_params = lambda train, space: dict(surrogate.default)
+    scheduler = {"name": "asha"} if job.strategy == "ours-asha" else {"name": "freeze_thaw"}
+    config = SearchConfig.model_validate(
+        {
+            "study": {"name": "simulated", "seed": job.seed, "num_trials": 10**6},
+            "scheduler": scheduler,
+            "budget": {"total_epochs": 10**9},
+            "space": {
+                name: {
+                    "type": "int" if p["type"] == "uniform_int" else "float",
+                    "low": p["lower"], "high": p["upper"], "log": p["log"],
+                }
+                for name, p in surrogate.parameters.items()
+            },
+            "train": {"max_epochs": MAX_EPOCHS},
+        }
+    )  # fmt: skip
+    true_values: list[float] = []
+    costs: list[Array] = []
+
+    def curve_of(params: Params) -> Curve:
+        values, observed, cost = trainings.curve(params)
+        true_values.append(float(values[-1]))
+        costs.append(cost)
+        return Curve(observed.tolist(), cost.tolist())
+
+    def cost_left(number: int) -> float:
+        return float(costs[number][search.epochs[number] :].sum())
+
+    search = SimulatedSearch(config, curve_of, job.workers)
+    delivered: dict[int, int] = {}
+    favourite, num_decisions = 0, 0
+    while len(delivered) < len(job.budgets) and search.step():
+        left = MAX_EPOCHS * next(b for b in job.budgets if b not in delivered) - search.seconds
+        if left <= 2 * MAX_EPOCHS + job.workers and len(search.decision_seconds) > num_decisions:
+            num_decisions = len(search.decision_seconds)
+            fits = (n for n in search.decisions.ranking() if cost_left(n) <= left - job.workers)
+            favourite = next(fits, favourite)
+        # What decisions do with a budget: the rest is the favourite's, to come to its end.
+        if left - job.workers <= cost_left(favourite):
+            delivered[job.budgets[len(delivered)]] = favourite
+    regrets = {b: surrogate.regret(true_values[number]) for b, number in delivered.items()}
+    return Outcome(regrets, search.decision_seconds, len(true_values))
+
+
+class StockSearch:
+    """Optuna's sampler under Ray's asynchronous halving, as people put them together."""
+
+    def __init__(self, strategy: str, seed: int, surrogate: Surrogate) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        name, *parts = strategy.split("+")
+        samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
+            "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+            "tpe": lambda: optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=5 if "default" in parts else 10
+            ),
+            "gp": lambda: optuna.samplers.GPSampler(seed=seed),
+        }
+        self._optuna = optuna
+        self._study = optuna.create_study(
+            direction="maximize", sampler=samplers[name](), pruner=optuna.pruners.NopPruner()
+        )
+        if "default" in parts:
+            self._study.enqueue_trial(surrogate.default)
+        self._tells_pruned = "pruned" in parts
+        self._rungs: dict[int, list[float]] = {4: [], 12: [], 36: []} if "asha" in parts else {}
+        self._trials: list[optuna.Trial] = []
+        self._space = {
+            name: optuna.distributions.IntDistribution(p["lower"], p["upper"], log=p["log"])
+            if p["type"] == "uniform_int"
+            else optuna.distributions.FloatDistribution(p["lower"], p["upper"], log=p["log"])
+            for name, p in surrogate.parameters.items()
+        }
+
+    def ask(self) -> Params:
+        trial = self._study.ask(self._space)
+        self._trials.append(trial)
+        return dict(trial.params)
+
+    def goes_on(self, number: int, epoch: int, value: float) -> bool:
+        trial = self._trials[number]
+        if self._tells_pruned:
+            trial.report(value, epoch)
+        if epoch == MAX_EPOCHS:
+            self._study.tell(trial, value)
+            return False
+        rung = self._rungs.get(epoch)
+        if rung is None:
+            return True
+        stands = not rung or value >= np.percentile(rung, (1 - 1 / 3) * 100)
+        rung.append(value)
+        if stands:
+            return True
+        if self._tells_pruned:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+        else:
+            self._study.tell(trial, value)
+        return False
+
+
+def run_stock(job: Job) -> Outcome:
+    trainings = Trainings(job)
+    search = StockSearch(job.strategy, job.seed, trainings.surrogate)
+    curves: list[tuple[Array, Array, Array]] = []
+    epochs: list[int] = []
+    queue: list[tuple[float, int, int]] = []
+    order, seconds, spent = itertools.count(), [], 0.0
+    best, best_value = 0, -np.inf
+    regrets: dict[int, float] = {}
+
+    def start(now: float) -> None:
+        begin = time.perf_counter()
+        params = search.ask()
+        seconds.append(time.perf_counter() - begin)
+        curves.append(trainings.curve(params))
+        epochs.append(0)
+        train(len(curves) - 1, now)
+
+    def train(number: int, now: float) -> None:
+        heapq.heappush(queue, (now + curves[number][2][epochs[number]], next(order), number))
+
+    for _ in range(job.workers):
+        start(0.0)
+    while len(regrets) < len(job.budgets):
+        now, _, number = heapq.heappop(queue)
+        epochs[number] += 1
+        values, observed, costs = curves[number]
+        spent += costs[epochs[number] - 1]
+        value = float(observed[epochs[number] - 1])
+        if value > best_value:
+            best, best_value = number, value
+        goes_on = search.goes_on(number, epochs[number], value)
+        for budget in job.budgets:
+            if budget not in regrets and spent >= MAX_EPOCHS * budget:
+                regrets[budget] = trainings.surrogate.regret(float(curves[best][0][-1]))
+        if goes_on:
+            train(number, now)
+        else:
+            start(now)
+    return Outcome(regrets, seconds, len(curves))
+
+
+def run(job: Job) -> Outcome:
+    return (run_ours if job.strategy.startswith("ours") else run_stock)(job)
+
+
+def summarise(
+    strategy: str, workers: int, jobs: list[Job], outcomes: list[Outcome]
+) -> Iterator[dict[str, Any]]:
+    """A row for each budget; the standard error is that of the tasks' means."""
+    times = [s for outcome in outcomes for s in outcome.decision_seconds]
+    for budget in jobs[0].budgets:
+        by_task: dict[str, list[float]] = {}
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            by_task.setdefault(job.task, []).append(outcome.regrets[budget])
+        means = [statistics.fmean(regrets) for regrets in by_task.values()]
+        every = [regret for regrets in by_task.values() for regret in regrets]
+        yield {
+            "strategy": strategy,
+            "workers": workers,
+            "budget": budget,
+            "mean": statistics.fmean(means),
+            "median": statistics.median(every),
+            "se": statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else 0.0,
+            "by_task": {task: statistics.fmean(regrets) for task, regrets in by_task.items()},
+            "decision_ms_p50": float(np.percentile(times, 50)) * 1000,
+            "decision_ms_p99": float(np.percentile(times, 99)) * 1000,
+            "num_trials": statistics.fmean(outcome.num_trials for outcome in outcomes),
+        }
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    budgets = sorted({row["budget"] for row in rows})
+    head = "".join(f"{f'{budget} mean (median)':>26}" for budget in budgets)
+    print(f"{'strategy':26}{'workers':>8}{head}{'decision ms p50 / p99':>24}{'trials':>8}")
+    for key, group in itertools.groupby(rows, key=lambda row: (row["strategy"], row["workers"])):
+        cells = list(group)
+        values = "".join(f"{c['mean']:>+11.3f} ±{c['se']:.3f} ({c['median']:+.3f})" for c in cells)
+        latency = f"{cells[0]['decision_ms_p50']:.0f} / {cells[0]['decision_ms_p99']:.0f}"
+        print(f"{key[0]:26}{key[1]:>8}{values}{latency:>24}{cells[0]['num_trials']:>8.0f}")
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for key, group in itertools.groupby(rows, key=lambda row: (row["strategy"], row["workers"])):
+        cells = list(group)
+        figure.add_scatter(
+            x=[c["budget"] for c in cells],
+            y=[c["mean"] for c in cells],
+            error_y={"array": [c["se"] for c in cells]},
+            name=f"{key[0]}, {key[1]} workers",
+        )
+    figure.update_layout(
+        xaxis={"title": "budget, full trainings", "type": "log"}, yaxis_title="regret, mean"
+    )
+    figure.write_html(path, include_plotlyjs=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--surrogate", type=Path, required=True)
+    parser.add_argument("--split", default="report", help="develop, report, or tasks: 3945,7593")
+    parser.add_argument("--workers", default="1,8,64")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--strategies", default=",".join(STRATEGIES))
+    parser.add_argument("--noise", type=float, default=0.0, help="in points of accuracy")
+    parser.add_argument("--clock", choices=("epochs", "seconds"), default="epochs")
+    parser.add_argument("--budget", type=int, default=BUDGETS[-1], help="the largest")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+    budgets = tuple(budget for budget in BUDGETS if budget <= args.budget)
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(args.processes) as pool:
+        for strategy in args.strategies.split(","):
+            for workers in map(int, args.workers.split(",")):
+                jobs = [
+                    Job(strategy, args.surrogate, task, seed, workers, args.noise, args.clock,
+                        budgets)
+                    for seed in range(args.first_seed, args.first_seed + args.seeds)
+                    for task in tasks(args.surrogate, args.split)
+                ]  # fmt: skip
+                outcomes = list(pool.map(run, jobs))
+                new = list(summarise(strategy, workers, jobs, outcomes))
+                print_table(new)
+                sys.stdout.flush()
+                rows += new
+                if args.output:
+                    args.output.write_text(json.dumps(rows, indent=1) + "\n")
+    if args.plot:
+        plot(rows, args.plot)
+
+
+if __name__ == "__main__":
+    main()
