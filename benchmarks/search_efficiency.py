@@ -50,6 +50,12 @@ ORDER: Final = (
     "batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units",
     "max_dropout",
 )  # fmt: skip
+# What one would try first, by convention (SGD with momentum); the surrogate's own "defaults" are
+# the middles of its ranges, no better than a random configuration.
+DEFAULT: Final[Params] = {
+    "batch_size": 128, "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 1e-4,
+    "num_layers": 3, "max_units": 512, "max_dropout": 0.2,
+}  # fmt: skip
 STOCK: Final = (
     "random+asha", "tpe", "tpe+asha", "tpe+asha+default", "tpe+asha+pruned+default",
     "gp+asha", "gp+asha+default",
@@ -74,7 +80,7 @@ class Surrogate:
             for p in load_space(folder)
             if p["name"] not in ("OpenML_task_id", "epoch")
         }
-        self.default = {name: p["default"] for name, p in self.parameters.items()}
+        self.default = dict(DEFAULT)
         values = self._random_values()
         self.best, self.median = float(values.max()), float(np.median(values))
 
