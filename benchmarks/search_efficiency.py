@@ -284,46 +284,57 @@ class StockSearch:
         return False
 
 
-def run_stock(job: Job) -> Outcome:
-    trainings = Trainings(job)
-    search = StockSearch(job.strategy, job.seed, trainings.surrogate)
-    curves: list[tuple[Array, Array, Array]] = []
-    epochs: list[int] = []
-    queue: list[tuple[float, int, int]] = []
-    order, seconds, spent = itertools.count(), [], 0.0
-    best, best_value = 0, -np.inf
-    regrets: dict[int, float] = {}
+class StockRun:
+    """A stock search on a simulated clock; delivers the trial with the best value seen."""
 
-    def start(now: float) -> None:
-        begin = time.perf_counter()
-        params = search.ask()
-        seconds.append(time.perf_counter() - begin)
-        curves.append(trainings.curve(params))
-        epochs.append(0)
-        train(len(curves) - 1, now)
+    def __init__(self, job: Job) -> None:
+        self.trainings = Trainings(job)
+        self._search = StockSearch(job.strategy, job.seed, self.trainings.surrogate)
+        self.curves: list[tuple[Array, Array, Array]] = []
+        self._epochs: list[int] = []
+        self._queue: list[tuple[float, int, int]] = []
+        self._order = itertools.count()
+        self.decision_seconds: list[float] = []
+        self.spent, self.best, self._best_value = 0.0, 0, -np.inf
+        for _ in range(job.workers):
+            self._start(0.0)
 
-    def train(number: int, now: float) -> None:
-        heapq.heappush(queue, (now + curves[number][2][epochs[number]], next(order), number))
-
-    for _ in range(job.workers):
-        start(0.0)
-    while len(regrets) < len(job.budgets):
-        now, _, number = heapq.heappop(queue)
-        epochs[number] += 1
-        values, observed, costs = curves[number]
-        spent += costs[epochs[number] - 1]
-        value = float(observed[epochs[number] - 1])
-        if value > best_value:
-            best, best_value = number, value
-        goes_on = search.goes_on(number, epochs[number], value)
-        for budget in job.budgets:
-            if budget not in regrets and spent >= MAX_EPOCHS * budget:
-                regrets[budget] = trainings.surrogate.regret(float(curves[best][0][-1]))
-        if goes_on:
-            train(number, now)
+    def step(self) -> None:
+        now, _, number = heapq.heappop(self._queue)
+        self._epochs[number] += 1
+        epoch = self._epochs[number]
+        _, observed, costs = self.curves[number]
+        self.spent += costs[epoch - 1]
+        value = float(observed[epoch - 1])
+        if value > self._best_value:
+            self.best, self._best_value = number, value
+        if self._search.goes_on(number, epoch, value):
+            self._train(number, now)
         else:
-            start(now)
-    return Outcome(regrets, seconds, len(curves))
+            self._start(now)
+
+    def _start(self, now: float) -> None:
+        begin = time.perf_counter()
+        params = self._search.ask()
+        self.decision_seconds.append(time.perf_counter() - begin)
+        self.curves.append(self.trainings.curve(params))
+        self._epochs.append(0)
+        self._train(len(self.curves) - 1, now)
+
+    def _train(self, number: int, now: float) -> None:
+        end = now + self.curves[number][2][self._epochs[number]]
+        heapq.heappush(self._queue, (end, next(self._order), number))
+
+
+def run_stock(job: Job) -> Outcome:
+    run = StockRun(job)
+    regrets: dict[int, float] = {}
+    for budget in job.budgets:
+        while run.spent < MAX_EPOCHS * budget:
+            run.step()
+        delivered = float(run.curves[run.best][0][-1])
+        regrets[budget] = run.trainings.surrogate.regret(delivered)
+    return Outcome(regrets, run.decision_seconds, len(run.curves))
 
 
 def run(job: Job) -> Outcome:

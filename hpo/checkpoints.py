@@ -1,4 +1,4 @@
-"""Which trials keep their checkpoints: those that run, and the best of those that ended."""
+"""Which trials keep their checkpoints: those that run or may, and the best that ended."""
 
 from pathlib import Path
 
@@ -21,11 +21,23 @@ class TrialCheckpoints:
         self._folder, self._num_kept, self._max_bytes = folder, num_kept, max_bytes
         self._sign = 1.0 if maximise else -1.0
         self._kept: dict[int, float] = {}
+        self._paused: set[int] = set()
         self._largest_trial = 0
+
+    def trial_paused(self, number: int) -> None:
+        """It keeps what it is resumed from, and no second copy."""
+        folder = self._folder / str(number)
+        (folder / "previous.safetensors").unlink(missing_ok=True)
+        self._largest_trial = max(self._largest_trial, _size(folder))
+        self._paused.add(number)
+
+    def trial_resumed(self, number: int) -> None:
+        self._paused.discard(number)
 
     def trial_ended(self, number: int, value: float | None) -> None:
         """Removes what no one will want; `value` is None for a trial that is not complete."""
         self._largest_trial = max(self._largest_trial, _size(self._folder / str(number)))
+        self._paused.discard(number)
         if value is None:
             self._remove(number)
             return
@@ -37,18 +49,18 @@ class TrialCheckpoints:
             self._remove(worst)
 
     def has_room(self, num_running: int) -> bool:
-        """Whether another trial's checkpoints fit beside the kept ones and the running ones.
+        """Whether another trial's checkpoints fit beside those of all others.
 
         Raises:
-            DiskFullError: They do not, and nothing that runs will make room.
+            DiskFullError: They do not, and nothing that runs or is paused can make room.
         """
         if self._max_bytes is None:
             return True
-        kept = sum(_size(self._folder / str(number)) for number in self._kept)
+        kept = sum(_size(self._folder / str(n)) for n in self._kept.keys() | self._paused)
         needed = kept + (num_running + 1) * self._largest_trial
         if needed <= self._max_bytes:
             return True
-        if num_running == 0:
+        if num_running == 0 and not self._paused:
             raise DiskFullError(
                 f"another trial's checkpoints do not fit: with those that are kept they would "
                 f"take {needed} bytes, and budget.disk_bytes is {self._max_bytes}; raise it, or "

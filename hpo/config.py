@@ -23,6 +23,10 @@ Direction = Literal["maximize", "minimize"]
 Sampler = Literal["curves", "tpe", "gp", "qmc", "random"]
 
 
+DEFAULT_MIN_EPOCHS: Final = 4  # of asha
+DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
+
+
 class StudyConfig(FrozenConfig):
     """The study: its name, what it optimises, how it samples, how many trials.
 
@@ -152,6 +156,15 @@ class SearchConfig(FrozenConfig):
     train: TrainConfig = TrainConfig()
     retrain: RetrainConfig = RetrainConfig()
 
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """Trials and epochs after which the search has come to its end."""
+        num_trials, total_epochs = self.study.num_trials, self.budget.total_epochs
+        if total_epochs is None and self.scheduler.name == "freeze_thaw":
+            share = round(DEFAULT_SHARE_OF_EPOCHS * num_trials * self.train.max_epochs)
+            total_epochs = max(2 * self.train.max_epochs, share)
+        return {"num_trials": num_trials, "total_epochs": total_epochs}
+
     @model_validator(mode="after")
     def _scheduler_and_sampler_go_together(self) -> Self:
         name, sampler = self.scheduler.name, self.study.sampler
@@ -179,8 +192,6 @@ class SearchConfig(FrozenConfig):
             object.__setattr__(self, "train", train)
         return self
 
-
-DEFAULT_MIN_EPOCHS: Final = 4  # of asha
 
 # What a resumed run may change: nothing that would make its trials incomparable.
 CHANGEABLE: Final = (

@@ -4,11 +4,10 @@ import math
 import re
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
-from hpo.freeze_thaw import Choice, FreezeThaw
 from hpo.halving import AsynchronousHalving
 from hpo.progress import SearchObserver
 from hpo.search_space import Params
@@ -16,10 +15,13 @@ from hpo.study import Proposal, SearchStudy, TrialSummary
 from hpo.trial_report import TrialError, TrialReport
 from sgformer.config import maximises
 
+if TYPE_CHECKING:
+    from hpo.freeze_thaw import Choice, FreezeThaw
+
 # After this many failures and no other end, the search is broken, not the trials.
 MAX_FIRST_FAILURES: Final = 5
-# Of what num_trials full trainings take, where no budget is set.
-DEFAULT_SHARE_OF_EPOCHS: Final = 0.25
+# Trials that keep their checkpoints while they wait.
+MAX_PAUSED: Final = 64
 
 
 class Decisions:
@@ -53,7 +55,7 @@ class Decisions:
         self._thaw = _freeze_thaw(config)
         self._choice: Choice | None = None
         self._favourite: int | None = None
-        self._limits = search_limits(config)
+        self._limits = config.limits
         self._is_over = False
         self._interrupted = deque(study.interrupted())
         self._curves: dict[int, dict[int, float]] = {}
@@ -93,13 +95,15 @@ class Decisions:
         if self._interrupted:
             return False
         if self._thaw is None:
-            return self._num_started >= self._num_trials
+            return self._num_started >= self._num_trials or self._is_spent
         return self._is_over or self._thaw.is_closing
 
     @property
     def num_missing(self) -> int:
         """Trials that have yet to end."""
         not_started = max(0, self._num_trials - self._num_started)
+        if self._is_spent:
+            not_started = 0
         missing = not_started + len(self._interrupted) + len(self._running)
         if self._thaw is None:
             return missing
@@ -129,8 +133,9 @@ class Decisions:
         """The trial to start now; None while every slot is taken or when there is none left."""
         if self.finished or self.paused or len(self._running) >= self._num_slots:
             return None
-        if not self._checkpoints.has_room(len(self._running)):
-            return None
+        while not self._checkpoints.has_room(len(self._running)):
+            if not self._make_room():
+                return None
         if self._interrupted:
             proposal = self._interrupted.popleft()
         elif self._thaw is not None:
@@ -153,7 +158,8 @@ class Decisions:
         number = report.number
         has_news = self._record(report)
         if self._thaw is None:
-            return self._halving.goes_on(number, self._curves[number])
+            goes_on = self._halving.goes_on(number, self._curves[number])
+            return goes_on and not self._is_spent
         if not has_news:  # it has told what it resumed, and has competed already
             return True
         self._close_in_time(self._thaw)
@@ -171,7 +177,10 @@ class Decisions:
             return
         if self._thaw is not None and number in self._thaw.paused_trials():
             self._running.discard(number)
+            self._checkpoints.trial_paused(number)
             self._observer.trial_paused(number)
+            if len(self._thaw.paused_trials()) > MAX_PAUSED:
+                self._make_room()
             self._settle_after_last_one()
             return
         curve = self._curves[number]
@@ -183,7 +192,8 @@ class Decisions:
         elif reason == "diverged" or best is None:
             self._finish(number, "PRUNED", "diverged", best)
         else:
-            self._finish(number, "PRUNED", f"stopped at rung {max(curve)}", best)
+            where = "the budget's end" if self._is_spent else f"rung {max(curve)}"
+            self._finish(number, "PRUNED", f"stopped at {where}", best)
 
     def on_lost(self, number: int, error: TrialError) -> None:
         """A trial's worker is gone: the trial goes on in the next free slot, a few times."""
@@ -201,7 +211,7 @@ class Decisions:
         self._curves[proposal.number] = {}
         return proposal
 
-    def _take_up(self, thaw: FreezeThaw, trials: Sequence[TrialSummary]) -> None:
+    def _take_up(self, thaw: "FreezeThaw", trials: Sequence[TrialSummary]) -> None:
         """Trials of an earlier run; those that stand where trials compete are paused."""
         for trial in trials:
             thaw.started(trial.number, trial.params)
@@ -212,11 +222,12 @@ class Decisions:
         for proposal in tuple(self._interrupted):
             if thaw.is_at_level(proposal.number):
                 thaw.paused(proposal.number)
+                self._checkpoints.trial_paused(proposal.number)
                 self._interrupted.remove(proposal)
                 self._params[proposal.number] = proposal.params
                 self._facts[proposal.number] = {}
 
-    def _wins(self, thaw: FreezeThaw, number: int) -> bool:
+    def _wins(self, thaw: "FreezeThaw", number: int) -> bool:
         """Whether a trial that competes is itself what is best to run next."""
         thaw.paused(number)
         if not self._interrupted:
@@ -227,25 +238,33 @@ class Decisions:
                 return True
         return False
 
-    def _choose(self, thaw: FreezeThaw) -> Choice | None:
+    def _choose(self, thaw: "FreezeThaw") -> "Choice | None":
         """The next trial to run; None where there is none."""
         if self._num_epochs_left <= 2 * self._config.train.max_epochs:
             fits = (n for n in thaw.ranking() if thaw.num_epochs_left(n) <= self._num_epochs_left)
             self._favourite = next(fits, self._favourite)
             self._close_in_time(thaw)
         if thaw.last_one is not None:
-            return Choice(thaw.last_one) if thaw.is_paused(thaw.last_one) else None
+            return thaw.last_choice()
         may_start = self._num_started < self._num_trials
         if self._study.has_waiting and may_start:
-            return Choice()
+            return thaw.any_new()
         return thaw.choose(may_start=may_start)
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether the budget's epochs have been trained."""
+        total = self._limits["total_epochs"]
+        return total is not None and self._num_epochs >= total
 
     @property
     def _num_epochs_left(self) -> int:
         """Of the budget, when the epochs have ended that are being trained."""
-        return self._limits["total_epochs"] - self._num_epochs - len(self._running)
+        total = self._limits["total_epochs"]
+        assert total is not None  # freeze_thaw always has one
+        return total - self._num_epochs - len(self._running)
 
-    def _close_in_time(self, thaw: FreezeThaw) -> None:
+    def _close_in_time(self, thaw: "FreezeThaw") -> None:
         """What is left of the budget is the favourite's when it needs it to come to its end."""
         favourite = self._favourite
         if thaw.last_one is not None or favourite is None:
@@ -253,7 +272,7 @@ class Decisions:
         if self._num_epochs_left <= thaw.num_epochs_left(favourite):
             thaw.last_one = favourite
 
-    def _chosen(self, thaw: FreezeThaw) -> Proposal | None:
+    def _chosen(self, thaw: "FreezeThaw") -> Proposal | None:
         choice, self._choice = self._choice or self._choose(thaw), None
         if choice is None:
             self._settle(thaw)
@@ -264,9 +283,10 @@ class Decisions:
             return proposal
         number = choice.number
         thaw.resumed(number)
+        self._checkpoints.trial_resumed(number)
         return Proposal(number, self._params[number], max(self._curves[number], default=0))
 
-    def _settle(self, thaw: FreezeThaw) -> None:
+    def _settle(self, thaw: "FreezeThaw") -> None:
         """Once nothing runs: what is paused will not be resumed."""
         if self._running or self._interrupted or self._is_over:
             return
@@ -274,6 +294,15 @@ class Decisions:
         for number in thaw.paused_trials():
             self._give_up(number)
         self._study.limits_reached = self._limits
+
+    def _make_room(self) -> bool:
+        """Gives a paused trial up, the least promising; False if there is none."""
+        chosen = None if self._choice is None else self._choice.number
+        number = None if self._thaw is None else self._thaw.least_promising()
+        if number is None or number == chosen:
+            return False
+        self._give_up(number)
+        return True
 
     def _settle_after_last_one(self) -> None:
         if self._thaw is not None and self._thaw.is_closing:
@@ -331,18 +360,15 @@ class Decisions:
             at_end = math.nan if reason == "diverged" else best
             self._thaw.ended(number, None if state == "FAIL" else at_end)
             self._settle_after_last_one()
+        elif self._is_spent and not self.num_missing:
+            self._study.limits_reached = self._limits
 
 
-def search_limits(config: SearchConfig) -> dict[str, int]:
-    """Trials and epochs after which a search has come to its end."""
-    num_trials, max_epochs = config.study.num_trials, config.train.max_epochs
-    default = max(2 * max_epochs, round(DEFAULT_SHARE_OF_EPOCHS * num_trials * max_epochs))
-    return {"num_trials": num_trials, "total_epochs": config.budget.total_epochs or default}
-
-
-def _freeze_thaw(config: SearchConfig) -> FreezeThaw | None:
+def _freeze_thaw(config: SearchConfig) -> "FreezeThaw | None":
     if config.scheduler.name != "freeze_thaw":
         return None
+    from hpo.freeze_thaw import FreezeThaw  # SciPy takes a second, and is not always needed
+
     return FreezeThaw(
         config.space,
         config.train.max_epochs,

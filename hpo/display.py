@@ -43,6 +43,7 @@ class Display:
         self.steps: tuple[int, int] | None = None
         self._clock, self._start = clock, clock()
         self._num_epochs, self._first_epoch_at = 0, 0.0
+        self._num_epochs_before = 0
         self._ended_epochs: list[int] = []
 
     def __enter__(self) -> Self:
@@ -65,12 +66,18 @@ class Display:
     def note(self, text: str) -> None:
         pass
 
-    def earlier_trials(self, states: Mapping[str, int], best: tuple[int, float] | None) -> None:
+    def earlier_trials(
+        self, states: Mapping[str, int], best: tuple[int, float] | None, num_epochs: int
+    ) -> None:
         """What a resumed search has done already."""
         self.states.update({s: n for s, n in states.items() if s != "RUNNING"})
         self.best = best
+        self._num_epochs_before = num_epochs
 
     def trial_started(self, number: int, params: Mapping[str, Value], num_epochs: int) -> None:
+        if number in self.paused:
+            self.running[number] = self.paused.pop(number)
+            return
         self.running[number] = RunningTrial(params, num_epochs)
 
     def epoch(self, number: int, epoch: int, value: float) -> None:
@@ -85,9 +92,9 @@ class Display:
         self.paused[number] = self.running.pop(number)
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-        if number in self.paused:
-            self.running[number] = self.paused.pop(number)
-        self._ended_epochs.append(self.running.pop(number).epoch)
+        self._ended_epochs.append(self._known(number).epoch)
+        self.running.pop(number, None)
+        self.paused.pop(number, None)
         self.states[state] += 1
         if state == "COMPLETE" and value is not None and self._is_best(value):
             self.best = (number, value)
@@ -111,15 +118,25 @@ class Display:
 
     def seconds_left(self) -> float | None:
         """Until the last trial ends, by the epochs of those that ended; None: no telling yet."""
-        if not self._ended_epochs or self._num_epochs < 2:
+        if self._num_epochs < 2:
             return None
         seconds_an_epoch = (self._clock() - self._first_epoch_at) / (self._num_epochs - 1)
+        limit = self.config.limits["total_epochs"]
+        if limit is not None:
+            epochs_left = limit - self._num_epochs_before - self._num_epochs
+            return max(0, epochs_left) * seconds_an_epoch if self.running else None
+        if not self._ended_epochs:
+            return None
         mean_epochs = sum(self._ended_epochs) / len(self._ended_epochs)
         waiting = self.config.study.num_trials - self.states.total() - len(self.running)
         epochs = max(0, waiting) * mean_epochs + sum(
             max(1.0, mean_epochs - trial.epoch) for trial in list(self.running.values())
         )
         return epochs * seconds_an_epoch if self.running else None
+
+    def _known(self, number: int) -> RunningTrial:
+        """A trial that runs or is paused; one that an earlier search paused is not known."""
+        return self.running.get(number) or self.paused.get(number) or RunningTrial({}, 0)
 
     def phase_text(self) -> str:
         if self.steps is None:
@@ -190,8 +207,10 @@ class PlainDisplay(Display):
         super().phase(text)
         self._line(text)
 
-    def earlier_trials(self, states: Mapping[str, int], best: tuple[int, float] | None) -> None:
-        super().earlier_trials(states, best)
+    def earlier_trials(
+        self, states: Mapping[str, int], best: tuple[int, float] | None, num_epochs: int
+    ) -> None:
+        super().earlier_trials(states, best, num_epochs)
         self._line(f"continuing: {self.summary()}")
 
     def step(self, done: int, total: int) -> None:
@@ -211,12 +230,17 @@ class PlainDisplay(Display):
         self._line_if_due()
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-        epoch = {**self.paused, **self.running}[number].epoch
+        epoch = self._known(number).epoch
         super().trial_ended(number, state, reason, value)
         self._line(
             f"trial {number} {state} after epoch {epoch} ({reason}), best {_number(value)}; "
             f"{self.summary()}"
         )
+
+    def trial_paused(self, number: int) -> None:
+        super().trial_paused(number)
+        trial = self.paused[number]
+        self._line(f"trial {number} is paused after epoch {trial.epoch}: {_number(trial.latest)}")
 
     def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
         super().retrain_epoch(row, max_epochs)

@@ -23,7 +23,6 @@ FIRST_LEVEL: Final = 8 / 52
 LEVEL_FACTOR: Final = 1.87
 NUM_STARTUP_TRIALS: Final = 6
 MAX_ROWS: Final = 250
-NUM_REFIT_ITERATIONS: Final = 10
 NUM_SOBOL: Final = 256
 NUM_BEST: Final = 5
 NUM_AROUND: Final = 40
@@ -96,6 +95,7 @@ class FreezeThaw:
         self._sign = 1.0 if maximise else -1.0
         self._levels = levels(max_epochs, first_level)
         self.last_one: int | None = None
+        self._at_end: dict[int, float] = {}
         self._trials: dict[int, _Trial] = {}
         self._hyperparameters: FloatArray | None = None
 
@@ -143,30 +143,59 @@ class FreezeThaw:
     def paused_trials(self) -> tuple[int, ...]:
         return tuple(n for n, trial in self._trials.items() if trial.state == "paused")
 
+    def least_promising(self) -> int | None:
+        """The paused trial that the model expects least of, as far as it has been asked."""
+        paused = [n for n in self.paused_trials() if n != self.last_one]
+        return min(paused, key=lambda n: self._at_end.get(n, math.inf), default=None)
+
+    def last_choice(self) -> Choice | None:
+        """The last trial, if it is yet to be resumed."""
+        return None if self.last_one is None or self.is_closing else Choice(self.last_one)
+
+    def any_new(self) -> Choice:
+        """A new trial of params that someone else has chosen."""
+        return Choice()
+
     def choose(self, *, may_start: bool = True) -> Choice | None:
         """What is best to run now; None where nothing is paused and none may start."""
         paused = self.paused_trials()
-        if not may_start and not paused:
-            return None
-        known = [trial for trial in self._trials.values() if trial.state != "failed"]
-        has_reports = any(trial.curve for trial in known)
-        if may_start and (len(self._trials) < NUM_STARTUP_TRIALS or not has_reports):
-            return Choice(params=self._cube.decode(self._sobol(1, skip=len(self._trials))[0]))
-        rng = self._generator()
-        model = self._model(rng)
-        model = self._believing(model)
-        points = np.array([trial.point for trial in known])
-        at_end, _ = model.predict(points, np.ones(len(points)), with_sd=False)
-        incumbent = float(at_end.max())
-        horizon = int(rng.integers(1, self._max_epochs + 1))
-        best_paused, paused_score = self._best_paused(model, paused, horizon, incumbent)
+        if not paused:
+            return Choice(params=self.propose()) if may_start else None
+        if may_start and self._is_starting_up:
+            return Choice(params=self._startup_params())
+        judge = self._judge()
+        number, paused_score = judge.best_of(paused)
         if not may_start:
-            return Choice(number=best_paused)
-        order = np.argsort(-at_end, kind="stable")[:NUM_BEST]
-        point, new_score = self._best_new(model, points[order], horizon, incumbent, rng)
-        if best_paused is not None and paused_score >= new_score:
-            return Choice(number=best_paused)
+            return Choice(number)
+        point, new_score = judge.best_new()
+        if paused_score >= new_score:
+            return Choice(number)
         return Choice(params=self._cube.decode(point))
+
+    def propose(self) -> Params:
+        """The most promising configuration not tried."""
+        if self._is_starting_up:
+            return self._startup_params()
+        return self._cube.decode(self._judge().best_new()[0])
+
+    @property
+    def _is_starting_up(self) -> bool:
+        has_reports = any(t.curve for t in self._trials.values() if t.state != "failed")
+        return len(self._trials) < NUM_STARTUP_TRIALS or not has_reports
+
+    def _startup_params(self) -> Params:
+        """The point of a sequence that covers the space, by the trial's number."""
+        return self._cube.decode(self._sobol(1, skip=len(self._trials))[0])
+
+    def _judge(self) -> "_Judge":
+        rng = self._generator()
+        model = self._believing(self._model(rng))
+        known = {n: trial for n, trial in self._trials.items() if trial.state != "failed"}
+        points = np.array([trial.point for trial in known.values()])
+        at_end, _ = model.predict(points, np.ones(len(points)), with_sd=False)
+        self._at_end = dict(zip(known, at_end.tolist(), strict=True))
+        horizon = int(rng.integers(1, self._max_epochs + 1))
+        return _Judge(self, model, points, at_end, horizon, rng)
 
     def ranking(self) -> tuple[int, ...]:
         """Started trials, the one first that is surest to end well: by mean - sd at the end."""
@@ -214,13 +243,7 @@ class FreezeThaw:
             best, rest = order[: MAX_ROWS // 2], order[MAX_ROWS // 2 :]
             kept = np.sort(np.concatenate([best, rng.permutation(rest)[: MAX_ROWS - len(best)]]))
             rows = Rows(rows.points[kept], rows.times[kept], rows.values[kept])
-        is_first = self._hyperparameters is None
-        model = CurveModel(
-            rows,
-            self._cube.is_categorical,
-            self._hyperparameters,
-            **({} if is_first else {"num_iterations": NUM_REFIT_ITERATIONS}),
-        )
+        model = CurveModel(rows, self._cube.is_categorical, self._hyperparameters)
         self._hyperparameters = model.hyperparameters
         return model
 
@@ -239,68 +262,75 @@ class FreezeThaw:
         means, _ = model.predict(points, times, with_sd=False)
         return model.with_rows(Rows(points, times, means))
 
-    def _best_paused(
-        self, model: CurveModel, paused: Sequence[int], horizon: int, incumbent: float
-    ) -> tuple[int | None, float]:
-        if not paused:
-            return None, -math.inf
-        points = np.array([self._trials[n].point for n in paused])
-        epochs = np.array([self._trials[n].epoch for n in paused])
-        scores = self._scores(model, points, epochs, horizon, incumbent)
-        best = int(scores.argmax())
-        return paused[best], float(scores[best])
 
-    def _best_new(
+class _Judge:
+    """One decision's view: the model with what runs believed, an incumbent, and a horizon.
+
+    Args:
+        search: What it decides for.
+        model: Of all curves.
+        points: Of the trials known.
+        at_end: Their expected values after the last epoch.
+        horizon: Epochs from now at which improvement counts; drawn anew for each decision.
+        rng: Of what is drawn.
+    """
+
+    def __init__(
         self,
+        search: FreezeThaw,
         model: CurveModel,
-        best: FloatArray,
+        points: FloatArray,
+        at_end: FloatArray,
         horizon: int,
-        incumbent: float,
         rng: np.random.Generator,
-    ) -> tuple[FloatArray, float]:
+    ) -> None:
+        self._search, self._model, self._horizon, self._rng = search, model, horizon, rng
+        self._incumbent = float(at_end.max())
+        self._best_points = points[np.argsort(-at_end, kind="stable")[:NUM_BEST]]
+
+    def best_of(self, numbers: Sequence[int]) -> tuple[int, float]:
+        """The most promising of some trials, and its score."""
+        trials = [self._search._trials[n] for n in numbers]
+        points = np.array([trial.point for trial in trials])
+        scores = self._scores(points, np.array([trial.epoch for trial in trials]))
+        best = int(scores.argmax())
+        return numbers[best], float(scores[best])
+
+    def best_new(self) -> tuple[FloatArray, float]:
         """The most promising point not tried, found by sampling and local refinement."""
-        sobol = self._sobol(NUM_SOBOL, seed=int(rng.integers(2**31)))
+        rng, best = self._rng, self._best_points
+        sobol = self._search._sobol(NUM_SOBOL, seed=int(rng.integers(2**31)))
         sds = rng.choice(AROUND_SDS, NUM_AROUND * len(best))
-        points = np.concatenate([sobol, self._around(np.repeat(best, NUM_AROUND, 0), sds, rng)])
-        scores = self._scores(model, points, 0, horizon, incumbent)
+        points = np.concatenate([sobol, self._around(np.repeat(best, NUM_AROUND, 0), sds)])
+        scores = self._scores(points, 0)
         for low, high in REFINED_SDS:
             order = np.argsort(-scores, kind="stable")[:NUM_REFINED]
             centres = np.repeat(points[order], NUM_AROUND_REFINED, 0)
-            around = self._around(centres, rng.uniform(low, high, len(centres)), rng)
+            around = self._around(centres, rng.uniform(low, high, len(centres)))
             points = np.concatenate([points[order], around])
-            scores = np.concatenate(
-                [scores[order], self._scores(model, around, 0, horizon, incumbent)]
-            )
+            scores = np.concatenate([scores[order], self._scores(around, 0)])
         top = int(scores.argmax())
         return points[top], float(scores[top])
 
-    def _around(
-        self, centres: FloatArray, sds: FloatArray, rng: np.random.Generator
-    ) -> FloatArray:
+    def _around(self, centres: FloatArray, sds: FloatArray) -> FloatArray:
         """Points near others: each coordinate moved with probability 1/2, choices redrawn."""
+        rng, cube = self._rng, self._search._cube
         moved = rng.random(centres.shape) < 0.5
         moved[np.arange(len(centres)), rng.integers(centres.shape[1], size=len(centres))] = True
         noise = rng.standard_normal(centres.shape) * sds[:, None]
         near = np.clip(centres + noise, 0.0, 1.0)
-        anywhere = rng.random(centres.shape)
-        points = np.where(self._cube.is_categorical, anywhere, near)
-        return self._cube.snap(np.where(moved, points, centres))
+        points = np.where(cube.is_categorical, rng.random(centres.shape), near)
+        return cube.snap(np.where(moved, points, centres))
 
-    def _scores(
-        self,
-        model: CurveModel,
-        points: FloatArray,
-        epochs: FloatArray | int,
-        horizon: int,
-        incumbent: float,
-    ) -> FloatArray:
+    def _scores(self, points: FloatArray, epochs: FloatArray | int) -> FloatArray:
         """Logarithms of the expected improvement of points after `horizon` epochs more."""
-        ahead = np.broadcast_to(np.minimum(epochs + horizon, self._max_epochs), len(points))
-        at = model.at(points)
-        mean, sd = at.predict(self._times(ahead))
+        last = self._search._max_epochs
+        ahead = np.broadcast_to(np.minimum(epochs + self._horizon, last), len(points))
+        at = self._model.at(points)
+        mean, sd = at.predict(self._search._times(ahead))
         at_end, _ = at.predict(np.ones(len(points)), with_sd=False)
         # Not what peaks early and then falls.
-        return log_expected_improvement(np.minimum(mean, at_end), sd, incumbent)
+        return log_expected_improvement(np.minimum(mean, at_end), sd, self._incumbent)
 
 
 def log_expected_improvement(mean: FloatArray, sd: FloatArray, incumbent: float) -> FloatArray:

@@ -18,8 +18,10 @@ class SearchObserver(Protocol):
     def note(self, text: str) -> None:
         """Something the user should read."""
 
-    def earlier_trials(self, states: Mapping[str, int], best: tuple[int, float] | None) -> None:
-        """What a resumed search has done: trials by state, and the best's number and value."""
+    def earlier_trials(
+        self, states: Mapping[str, int], best: tuple[int, float] | None, num_epochs: int
+    ) -> None:
+        """What a resumed search has done: trials by state, the best's number and value, epochs."""
 
     def trial_started(self, number: int, params: Mapping[str, Value], num_epochs: int) -> None:
         """A trial was handed to a worker; `num_epochs` it has trained before."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from hpo.config import StudyConfig
 from hpo.search_space import Params, Space, suggest_params
@@ -17,8 +17,8 @@ from hpo.search_space import Params, Space, suggest_params
 NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
 # Samplers read all trials that they are given each time: TPE takes 0.4 s over 10,000. They are
 # given the best, which they learn from, and the latest, which say where they have been.
-NUM_BEST: Final[Mapping[str, int]] = {"tpe": 250, "gp": 100, "qmc": 10}
-NUM_LATEST: Final[Mapping[str, int]] = {"tpe": 750, "gp": 100, "qmc": 0}
+NUM_BEST: Final[Mapping[str, int]] = {"curves": 100, "tpe": 250, "gp": 100, "qmc": 10}
+NUM_LATEST: Final[Mapping[str, int]] = {"curves": 100, "tpe": 750, "gp": 100, "qmc": 0}
 NUM_BEFORE_REBUILD: Final = 100
 
 
@@ -68,7 +68,7 @@ class Sampling:
         self, number: int, fixed: Params | None = None
     ) -> tuple[Params, dict[str, BaseDistribution]]:
         """Params of a new trial and their distributions; `fixed` ones are taken as they are."""
-        self._study.sampler = create_sampler(self._config, number)
+        self._study.sampler = create_sampler(self._config, self._space, number)
         if fixed is not None:
             self._study.enqueue_trial(fixed)
         with _experimental():
@@ -149,10 +149,61 @@ class _NumberedQMCSampler(optuna.samplers.QMCSampler):
         return self._number
 
 
-def create_sampler(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
+class CurveSampler(optuna.samplers.BaseSampler):
+    """Reads the whole curves of a study's trials, running ones too: see hpo.freeze_thaw."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space, self._seed = space, seed
+        self._independent = optuna.samplers.RandomSampler(seed=seed)
+        self._proposed: Params = {}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        if "fixed_params" in trial.system_attrs:  # chosen by someone else
+            return {}
+        self._proposed = self._propose(study, trial.number)
+        fixed = FixedTrial(self._proposed)
+        suggest_params(fixed, self._space)
+        return dict(fixed.distributions)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {name: self._proposed[name] for name in search_space}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _propose(self, study: optuna.Study, number: int) -> Params:
+        from hpo.freeze_thaw import FreezeThaw  # SciPy takes a second, and is not always needed
+
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != number and t.params]
+        max_epochs = max((t.last_step or 1 for t in trials), default=1)
+        maximise = study.direction == optuna.study.StudyDirection.MAXIMIZE
+        curves = FreezeThaw(self._space, max_epochs, maximise=maximise, seed=self._seed)
+        for trial in trials:
+            curves.started(trial.number, trial.params)
+            curves.reported(trial.number, trial.intermediate_values)
+            if trial.state == TrialState.PRUNED:
+                curves.paused(trial.number)
+            elif trial.state.is_finished():
+                curves.ended(trial.number, trial.value)
+        return curves.propose()
+
+
+def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.samplers.BaseSampler:
     """The configured sampler, in the random state that belongs to a trial's number."""
     seed = (config.seed * 1_000_003 + number) % 2**32
     with _experimental():
+        if config.sampler == "curves":
+            return CurveSampler(space, seed)
         if config.sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
         if config.sampler == "qmc":

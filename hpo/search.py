@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar
 from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.config import SearchConfig, differences
-from hpo.decisions import search_limits
 from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
 from hpo.lease import leased
@@ -342,11 +341,12 @@ def retrain_and_deliver(
 
 
 def _tell_earlier_trials(study: SearchStudy, observer: SearchObserver) -> None:
-    best = study.best_trial()
-    states = Counter(trial.state for trial in study.trials())
-    if states:
+    best, trials = study.best_trial(), study.trials()
+    if trials:
         observer.earlier_trials(
-            states, None if best is None or best.value is None else (best.number, best.value)
+            Counter(trial.state for trial in trials),
+            None if best is None or best.value is None else (best.number, best.value),
+            sum(trial.num_epochs for trial in trials),
         )
 
 
@@ -354,7 +354,7 @@ def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:
     trials = study.trials()
     if any(trial.state == "RUNNING" for trial in trials):
         return True
-    return len(trials) < config.study.num_trials and study.limits_reached != search_limits(config)
+    return len(trials) < config.study.num_trials and study.limits_reached != config.limits
 
 
 def _result(study: SearchStudy, run: RunFolder) -> SearchResult:

@@ -269,7 +269,7 @@ class SearchStudy:
         try:
             suggest_params(FixedTrial(frozen.params), self._space)
         except ValueError:
-            self._study.sampler = create_sampler(self._config, frozen.number)
+            self._study.sampler = create_sampler(self._config, self._space, frozen.number)
             suggest_params(Trial(self._study, frozen._trial_id), self._space)
             return self._study._storage.get_trial(frozen._trial_id)
         return frozen

@@ -110,7 +110,7 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ("train.optimzer.x=1", r"train\.optimzer: unknown key; nearest known: optimizer"),
         ("study.num_trials=-3", r"study\.num_trials: .*greater than or equal to 1, got -3"),
         ("study.name=a/b", r"study\.name: names a folder.*got 'a/b'"),
-        ("study.sampler=tep", r"study\.sampler: input should be 'tpe'.*got 'tep'"),
+        ("study.sampler=tep", r"study\.sampler: input should be 'curves'.*got 'tep'"),
         ("study.objectives=[[val_top1, minimize]]", r"val_top1 is to maximize, got 'minimize'"),
         ("study.objectives=[[accuracy, maximize]]", r"study\.objectives\.0\.0: .*got 'accuracy'"),
         ("space.optimizer.learning_rate.low=1", r"learning_rate: low must be below high, got low"),

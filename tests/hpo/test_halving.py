@@ -7,7 +7,7 @@ from hpo.halving import AsynchronousHalving
 
 
 def halving(**config: object) -> AsynchronousHalving:
-    values = {"min_epochs": 2, "reduction_factor": 3} | config
+    values = {"name": "asha", "min_epochs": 2, "reduction_factor": 3} | config
     return AsynchronousHalving(SchedulerConfig.model_validate(values), 20, maximise=True)
 
 
@@ -57,7 +57,7 @@ def test_the_default_is_never_stopped_but_counts() -> None:
 
 
 def test_loss_is_to_fall() -> None:
-    config = SchedulerConfig(min_epochs=2, reduction_factor=3)
+    config = SchedulerConfig(name="asha", min_epochs=2, reduction_factor=3)
     scheduler = AsynchronousHalving(config, 20, maximise=False)
     assert at_rung(scheduler, [0.5, 0.6, 0.7, 0.4]) == [True, True, False, True]
 

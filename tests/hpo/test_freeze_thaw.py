@@ -1,0 +1,202 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from hpo.freeze_thaw import Choice, FreezeThaw, levels, log_expected_improvement
+from hpo.search_space import CategoricalParameter, FloatParameter, Params, Space
+
+SPACE: Space = {
+    "rate": FloatParameter(type="float", low=1e-4, high=1e-1, log=True),
+    "drop": FloatParameter(type="float", low=0.0, high=0.5),
+    "model": CategoricalParameter(type="categorical", choices=("small", "large")),
+}
+DEFAULT: Params = {"rate": 1e-3, "drop": 0.1, "model": "small"}
+MAX_EPOCHS = 26
+
+
+def accuracy(params: Params, epoch: int) -> float:
+    """Best at rate 1e-2, without dropout, large; what a large model gains comes late."""
+    rate = math.log10(float(params["rate"] or 0)) + 2
+    final = 0.9 - 0.1 * rate**2 - 0.2 * float(params["drop"] or 0)
+    is_large = params["model"] == "large"
+    final += 0.03 if is_large else 0.0
+    return final * (1 - math.exp(-epoch / (5 if is_large else 4)))
+
+
+class Search:
+    """One slot, run by what is chosen."""
+
+    def __init__(self, seed: int = 0, sign: float = 1.0, max_epochs: int = MAX_EPOCHS) -> None:
+        self.sign, self.max_epochs = sign, max_epochs
+        self.thaw = FreezeThaw(SPACE, max_epochs, maximise=sign > 0, seed=seed)
+        self.params: dict[int, Params] = {}
+        self.epochs: dict[int, int] = {}
+        self.history: list[tuple[int, int]] = []
+
+    def start(self, params: Params) -> int:
+        number = len(self.params)
+        self.params[number], self.epochs[number] = params, 0
+        self.thaw.started(number, params)
+        return number
+
+    def train(self, number: int) -> None:
+        """To where the trial competes, or to its end."""
+        while True:
+            self.epochs[number] += 1
+            epoch = self.epochs[number]
+            value = self.sign * accuracy(self.params[number], epoch)
+            self.thaw.reported(number, {epoch: value})
+            if epoch == self.max_epochs:
+                self.thaw.ended(number, value)
+                break
+            if self.thaw.is_at_level(number):
+                self.thaw.paused(number)
+                break
+        self.history.append((number, self.epochs[number]))
+
+    def decide(self) -> Choice:
+        choice = self.thaw.choose()
+        assert choice is not None
+        if choice.number is not None:
+            self.thaw.resumed(choice.number)
+            self.train(choice.number)
+        else:
+            assert choice.params is not None
+            self.train(self.start(choice.params))
+        return choice
+
+    def run(self, num_decisions: int) -> None:
+        self.train(self.start(DEFAULT))
+        for _ in range(num_decisions):
+            self.decide()
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "first", "expected"),
+    [
+        (52, None, (8, 15, 28, 52)), (52, 4, (4, 8, 14, 28, 52)), (12, None, (2, 4, 7, 12)),
+        (3, None, (1, 2, 3)), (2, None, (1, 2)), (1, None, (1,)), (10, 10, (10,)),
+        (10, 40, (10,)), (90, 10, (10, 19, 35, 65, 90)),
+    ],
+)  # fmt: skip
+def test_levels(max_epochs: int, first: int | None, expected: tuple[int, ...]) -> None:
+    found = levels(max_epochs, first)
+    assert (found[0], found[-1]) == (expected[0], expected[-1])
+    assert list(found) == sorted(set(found))
+    assert all(b <= 2.4 * a + 1 for a, b in itertools.pairwise(found))
+
+
+def test_the_default_runs_to_its_end_and_others_compete() -> None:
+    search = Search()
+    search.run(3)
+    assert search.history[0] == (0, MAX_EPOCHS)
+    assert [epoch for _, epoch in search.history[1:]] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_it_finds_what_is_best_with_few_trainings(sign: float) -> None:
+    search = Search(sign=sign)
+    search.run(40)
+    best = search.params[search.thaw.ranking()[0]]
+    assert best["model"] == "large"
+    assert accuracy(best, MAX_EPOCHS) > 0.91  # 0.925 is the most
+    assert sum(search.epochs.values()) < 13 * MAX_EPOCHS
+
+
+def test_good_trials_are_trained_longer_than_bad_ones() -> None:
+    search = Search()
+    search.run(40)
+    finals = {n: accuracy(params, MAX_EPOCHS) for n, params in search.params.items() if n}
+    ordered = [search.epochs[n] for n in sorted(finals, key=lambda n: finals[n])]
+    third = len(ordered) // 3
+    assert sum(ordered[-third:]) > 2 * sum(ordered[:third])
+
+
+def test_the_same_study_gives_the_same_choice() -> None:
+    first, second = Search(), Search()
+    for search in (first, second):
+        search.run(15)
+    assert first.history == second.history
+    assert first.params == second.params
+    other = Search(seed=1)
+    other.run(15)
+    assert other.params != first.params
+
+
+def test_no_trial_is_begun_where_none_may_be() -> None:
+    search = Search()
+    search.run(8)
+    choice = search.thaw.choose(may_start=False)
+    assert choice is not None
+    assert choice.number in search.thaw.paused_trials()
+    for number in search.thaw.paused_trials():
+        search.thaw.ended(number, 0.5)
+    assert search.thaw.choose(may_start=False) is None
+
+
+def test_running_trials_are_not_tried_again() -> None:
+    search = Search()
+    search.run(8)
+    proposed: list[Params] = []
+    for _ in range(6):
+        params = search.thaw.propose()
+        proposed.append(params)
+        search.thaw.started(100 + len(proposed), params)
+    rates = [math.log10(float(params["rate"] or 0)) for params in proposed]
+    assert max(rates) - min(rates) > 0.5
+
+
+def test_a_diverged_trial_counts_as_the_worst_and_a_failed_one_not_at_all() -> None:
+    search = Search()
+    search.run(8)
+    before = search.thaw.ranking()
+    diverged, failed = search.start(DEFAULT), search.start(DEFAULT)
+    search.thaw.reported(diverged, {1: math.nan})
+    search.thaw.ended(diverged, math.nan)
+    search.thaw.ended(failed, None)
+    assert set(search.thaw.ranking()) == {*before, diverged}
+    assert search.thaw.choose() is not None
+
+
+def test_the_last_trial_does_not_compete_any_more() -> None:
+    search = Search()
+    search.run(8)
+    number = search.thaw.paused_trials()[0]
+    search.thaw.last_one = number
+    assert not search.thaw.is_closing
+    assert search.thaw.last_choice() == Choice(number)
+    search.thaw.resumed(number)
+    assert search.thaw.is_closing
+    search.train(number)
+    assert search.epochs[number] == MAX_EPOCHS
+    assert search.thaw.num_epochs_left(number) == 0
+
+
+def test_the_least_promising_of_the_paused_is_a_bad_one() -> None:
+    search = Search()
+    search.run(20)
+    search.thaw.choose()
+    worst = search.thaw.least_promising()
+    assert worst in search.thaw.paused_trials()
+    finals = {n: accuracy(search.params[n], MAX_EPOCHS) for n in search.thaw.paused_trials()}
+    assert worst is not None
+    assert sorted(finals.values()).index(finals[worst]) < len(finals) / 3
+
+
+def test_one_epoch_is_enough_for_a_trial() -> None:
+    search = Search(max_epochs=1)
+    search.run(10)
+    assert search.history == [(number, 1) for number in range(11)]
+
+
+def test_expected_improvement_is_exact_and_finite_far_off() -> None:
+    mean, sd = np.array([0.5, 1.0, 1.5, -3.0]), np.array([0.2, 1.0, 0.1, 0.5])
+    z = (mean - 1.0) / sd
+    expected = sd * (z * norm.cdf(z) + norm.pdf(z))
+    assert np.exp(log_expected_improvement(mean, sd, 1.0)) == pytest.approx(expected, rel=1e-6)
+    far = log_expected_improvement(np.array([-1e3, -1e5, -1e9]), np.ones(3), 0.0)
+    assert np.isfinite(far).all()
+    assert (np.diff(far) < 0).all()

@@ -1,0 +1,129 @@
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpo.config import SearchConfig, load_search_config
+from hpo.search_space import Params
+from hpo.simulation import Curve, SimulatedSearch
+
+MAX_EPOCHS = 12
+
+
+@pytest.fixture
+def search_config(search_file: Path) -> Any:
+    def load(*overrides: str, scheduler: str = "freeze_thaw") -> SearchConfig:
+        values = [
+            f"scheduler={{name: {scheduler}}}", f"train.max_epochs={MAX_EPOCHS}",
+            "study.num_trials=30", *overrides,
+        ]  # fmt: skip
+        return load_search_config(search_file, values)[0]
+
+    return load
+
+
+def curve_of(params: Params) -> Curve:
+    rate = math.log10(float(params["optimizer.learning_rate"] or 0)) + 3
+    final = 0.9 - 0.2 * rate**2 - 0.1 * float(params["model.drop_rate"] or 0)
+    values = [final * (1 - math.exp(-epoch / 3)) for epoch in range(1, MAX_EPOCHS + 1)]
+    return Curve(values, [1.0 + (rate > 0)] * MAX_EPOCHS)
+
+
+def simulated(config: SearchConfig, num_slots: int = 1) -> SimulatedSearch:
+    search = SimulatedSearch(config, curve_of, num_slots)
+    search.run()
+    return search
+
+
+@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("num_slots", [1, 5])
+def test_every_trial_ends_in_a_state_that_is_true(
+    search_config: Any, scheduler: str, num_slots: int
+) -> None:
+    search = simulated(search_config(scheduler=scheduler), num_slots)
+    trials = search.study.trials()
+    states = Counter(trial.state for trial in trials)
+    assert states.keys() <= {"COMPLETE", "PRUNED"}
+    assert states["COMPLETE"] >= 1
+    assert search.num_epochs == sum(trial.num_epochs for trial in trials)
+    for trial in trials:
+        assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
+        assert (trial.state == "COMPLETE") == (trial.num_epochs == MAX_EPOCHS)
+    assert search.decisions.finished
+    assert search.decisions.num_missing == 0
+
+
+@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("num_slots", [1, 4])
+@pytest.mark.parametrize("total_epochs", [30, 100])
+def test_a_budget_of_epochs_is_exceeded_by_no_more_than_what_runs(
+    search_config: Any, scheduler: str, num_slots: int, total_epochs: int
+) -> None:
+    config = search_config(f"budget.total_epochs={total_epochs}", scheduler=scheduler)
+    search = simulated(config, num_slots)
+    assert total_epochs - MAX_EPOCHS < search.num_epochs < total_epochs + num_slots
+    assert search.study.best_trial() is not None
+    assert search.study.limits_reached == {"num_trials": 30, "total_epochs": total_epochs}
+    assert search.decisions.num_missing == 0
+
+
+def test_the_rest_of_a_budget_brings_the_most_promising_trial_to_its_end(
+    search_config: Any,
+) -> None:
+    search = simulated(search_config("budget.total_epochs=80"))
+    best = search.study.best_trial()
+    assert best is not None
+    assert best.number != 0
+    finals = [curve_of(trial.params).values[-1] for trial in search.study.trials()]
+    assert best.value == pytest.approx(max(finals), abs=0.01)
+
+
+def test_a_quarter_of_all_full_trainings_is_the_budget_unless_one_is_set(
+    search_config: Any,
+) -> None:
+    search = simulated(search_config())
+    assert 30 * MAX_EPOCHS / 4 - MAX_EPOCHS < search.num_epochs <= 30 * MAX_EPOCHS / 4
+
+
+def test_paused_trials_that_are_not_resumed_are_pruned_with_their_curves(
+    search_config: Any,
+) -> None:
+    trials = simulated(search_config()).study.trials()
+    pruned = [trial for trial in trials if trial.state == "PRUNED"]
+    assert pruned
+    for trial in pruned:
+        assert trial.attributes["end_reason"] == f"paused at epoch {trial.num_epochs}"
+        assert trial.attributes["best_value"] == max(trial.curve.values())
+
+
+def test_with_few_trials_the_budget_is_spent_on_those_there_are(search_config: Any) -> None:
+    search = simulated(search_config("study.num_trials=5", "budget.total_epochs=1000"), 2)
+    assert [trial.num_epochs for trial in search.study.trials()] == [MAX_EPOCHS] * 5
+
+
+@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+def test_a_simulation_is_the_same_again(search_config: Any, scheduler: str) -> None:
+    first, second = (simulated(search_config(scheduler=scheduler), 3) for _ in range(2))
+    assert [(t.params, t.curve) for t in first.study.trials()] == [
+        (t.params, t.curve) for t in second.study.trials()
+    ]
+    assert first.now == second.now
+
+
+def test_the_clock_is_that_of_the_slots(search_config: Any) -> None:
+    one, many = (simulated(search_config(scheduler="none"), slots) for slots in (1, 30))
+    assert one.now == one.seconds
+    assert many.now == max(sum(curve.seconds) for curve in many.curves.values())
+
+
+def test_a_training_that_stops_itself_is_complete(search_config: Any) -> None:
+    def short(params: Params) -> Curve:
+        curve = curve_of(params)
+        return Curve(curve.values[:5], curve.seconds[:5])
+
+    search = SimulatedSearch(search_config("study.num_trials=3", scheduler="none"), short, 1)
+    search.run()
+    ends = {(t.state, t.attributes["end_reason"]) for t in search.study.trials()}
+    assert ends == {("COMPLETE", "early_stopped")}
