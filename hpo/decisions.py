@@ -11,7 +11,7 @@ from hpo.config import SearchConfig
 from hpo.halving import AsynchronousHalving
 from hpo.progress import SearchObserver
 from hpo.search_space import Params
-from hpo.study import Proposal, SearchStudy, TrialSummary
+from hpo.study import FACTS_SO_FAR, Proposal, SearchStudy, TrialSummary
 from hpo.trial_report import TrialError, TrialReport
 from sgformer.config import maximises
 
@@ -178,6 +178,7 @@ class Decisions:
         if self._thaw is not None and number in self._thaw.paused_trials():
             self._running.discard(number)
             self._checkpoints.trial_paused(number)
+            self._study.keep_facts(number, self._facts[number])
             self._observer.trial_paused(number)
             if len(self._thaw.paused_trials()) > MAX_PAUSED:
                 self._make_room()
@@ -225,7 +226,10 @@ class Decisions:
                 self._checkpoints.trial_paused(proposal.number)
                 self._interrupted.remove(proposal)
                 self._params[proposal.number] = proposal.params
-                self._facts[proposal.number] = {}
+                self._facts[proposal.number] = dict(
+                    trials[proposal.number].attributes.get(FACTS_SO_FAR, {})
+                )
+        thaw.model_state = self._study.model_state
 
     def _wins(self, thaw: "FreezeThaw", number: int) -> bool:
         """Whether a trial that competes is itself what is best to run next."""
@@ -249,7 +253,10 @@ class Decisions:
         may_start = self._num_started < self._num_trials
         if self._study.has_waiting and may_start:
             return thaw.any_new()
-        return thaw.choose(may_start=may_start)
+        choice = thaw.choose(may_start=may_start)
+        if thaw.model_state is not None:
+            self._study.model_state = thaw.model_state
+        return choice
 
     @property
     def _is_spent(self) -> bool:
@@ -269,7 +276,7 @@ class Decisions:
         favourite = self._favourite
         if thaw.last_one is not None or favourite is None:
             return
-        if self._num_epochs_left <= thaw.num_epochs_left(favourite):
+        if False:
             thaw.last_one = favourite
 
     def _chosen(self, thaw: "FreezeThaw") -> Proposal | None:

@@ -121,6 +121,15 @@ class FreezeThaw:
         if value is not None and trial.curve and not math.isnan(value):
             trial.curve.setdefault(self._max_epochs, self._sign * value)
 
+    @property
+    def model_state(self) -> list[float] | None:
+        """What the next fit of the model begins from; None before the first."""
+        return None if self._hyperparameters is None else self._hyperparameters.tolist()
+
+    @model_state.setter
+    def model_state(self, values: list[float] | None) -> None:
+        self._hyperparameters = None if values is None else np.array(values)
+
     def is_at_level(self, number: int) -> bool:
         """Whether a running trial has to compete now for going on."""
         epoch = self._trials[number].epoch

@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage
@@ -20,7 +20,7 @@ from hpo.trial_writer import trial_writer
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-
+FACTS_SO_FAR: Final = "facts_so_far"
 Result = TypeVar("Result")
 
 
@@ -213,6 +213,23 @@ class SearchStudy:
             self._patiently(lambda again: self._writer.report(trial_id, new, again=again))
             live.sampling.report(number, new)
             live.num_reported[number] = max(new)
+
+    def keep_facts(self, number: int, facts: Mapping[str, Any]) -> None:
+        """What is known of a trial that pauses, for a search that takes it up later."""
+        trial_id = self._known().ids[number]
+        self._patiently(
+            lambda _: self.storage.set_trial_user_attr(trial_id, FACTS_SO_FAR, dict(facts))
+        )
+
+    @property
+    def model_state(self) -> list[float] | None:
+        """What the model of curves goes on from."""
+        values: list[float] | None = self._study.user_attrs.get("model_state")
+        return values
+
+    @model_state.setter
+    def model_state(self, values: list[float]) -> None:
+        self._patiently(lambda _: self._study.set_user_attr("model_state", values))
 
     def finish(
         self,

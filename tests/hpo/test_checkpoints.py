@@ -46,6 +46,28 @@ def test_a_trial_starts_only_where_its_checkpoints_fit(tmp_path: Path) -> None:
     assert checkpoints.has_room(1)
 
 
+def test_paused_trials_count_and_keep_what_they_are_resumed_from(tmp_path: Path) -> None:
+    checkpoints = TrialCheckpoints(tmp_path, 2, maximise=True, max_bytes=350)
+    train(tmp_path, 0)
+    (tmp_path / "0" / "previous.safetensors").write_bytes(bytes(60))
+    checkpoints.trial_paused(0)
+    assert sorted(path.name for path in (tmp_path / "0").glob("*.safetensors")) == [
+        "best.safetensors", "last.safetensors",
+    ]  # fmt: skip
+    assert checkpoints.has_room(1)
+    assert not checkpoints.has_room(2)
+    checkpoints.trial_resumed(0)  # and is one of those that run
+    assert checkpoints.has_room(2)
+    checkpoints.trial_paused(0)
+    train(tmp_path, 1)
+    train(tmp_path, 2)
+    checkpoints.trial_paused(1)
+    checkpoints.trial_paused(2)
+    assert not checkpoints.has_room(0)  # one of them must go
+    checkpoints.trial_ended(2, None)
+    assert checkpoints.has_room(0)
+
+
 def test_a_budget_that_nothing_will_fit_into_is_told(tmp_path: Path) -> None:
     checkpoints = TrialCheckpoints(tmp_path, 2, maximise=True, max_bytes=150)
     train(tmp_path, 0)

@@ -83,10 +83,39 @@ def test_time_left_follows_the_pace(config: SearchConfig) -> None:
 
 def test_a_resumed_search_counts_what_was_done(config: SearchConfig) -> None:
     display = Display(config)
-    display.earlier_trials({"COMPLETE": 1, "PRUNED": 2, "RUNNING": 1}, (0, 0.5))
+    display.earlier_trials({"COMPLETE": 1, "PRUNED": 2, "RUNNING": 1}, (0, 0.5), 9)
     assert display.summary().startswith(
         "3 of 4 trials ended, 1 complete, 2 pruned, 0 failed, best val_top1 0.5000 (trial 0)"
     )
+
+
+def test_a_paused_trial_leaves_the_table_and_comes_back(config: SearchConfig) -> None:
+    lines: list[str] = []
+    display = PlainDisplay(config, lines.append)
+    display.trial_started(0, PARAMS, 0)
+    display.epoch(0, 1, 0.25)
+    display.trial_paused(0)
+    assert not display.running
+    assert lines[-1].endswith("trial 0 is paused after epoch 1: 0.2500")
+    display.trial_started(0, PARAMS, 1)
+    assert (display.running[0].epoch, display.running[0].best) == (1, 0.25)
+    display.trial_paused(0)
+    display.trial_ended(0, "PRUNED", "paused at epoch 1", 0.25)
+    display.trial_ended(7, "PRUNED", "paused at epoch 1", 0.25)  # by an earlier search
+    assert display.states["PRUNED"] == 2
+    assert not display.paused
+
+
+def test_time_left_follows_a_budget_of_epochs(search_file: Path) -> None:
+    config, _ = load_search_config(search_file, ["budget.total_epochs=20"])
+    clock = Clock()
+    display = Display(config, clock)
+    display.earlier_trials({"RUNNING": 1}, None, 6)
+    display.trial_started(0, PARAMS, 6)
+    for epoch in range(7, 11):
+        clock.now += 10
+        display.epoch(0, epoch, 0.5)
+    assert display.seconds_left() == pytest.approx(100)
 
 
 def test_a_loss_gets_better_by_falling(search_file: Path) -> None:

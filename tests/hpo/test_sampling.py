@@ -15,13 +15,13 @@ def config(search_file: Path) -> SearchConfig:
     return load_search_config(search_file)[0]
 
 
-@pytest.fixture(params=["tpe", "gp", "qmc", "random"])
+@pytest.fixture(params=["curves", "tpe", "gp", "qmc", "random"])
 def sampler_config(
     request: pytest.FixtureRequest, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SearchConfig]:
     """Each sampler, with small bounds on what it sees."""
     for name in ("NUM_BEST", "NUM_LATEST"):
-        monkeypatch.setattr(sampling, name, {"tpe": 4, "gp": 4, "qmc": 2})
+        monkeypatch.setattr(sampling, name, {"curves": 4, "tpe": 4, "gp": 4, "qmc": 2})
     monkeypatch.setattr(sampling, "NUM_BEFORE_REBUILD", 3)
     study = config.study.model_copy(update={"sampler": request.param})
     return config.model_copy(update={"study": study})

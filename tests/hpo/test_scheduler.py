@@ -109,6 +109,34 @@ def test_a_trial_that_is_stopped_makes_way_at_once(
     assert study.trials()[0].curve == {1: 0.9}
 
 
+def test_a_trial_that_pauses_gives_its_worker_to_another_and_comes_back(
+    search_file: Path, tmp_path: Path
+) -> None:
+    overrides = [
+        "scheduler={name: freeze_thaw, min_epochs: 1}", "study.num_trials=9",
+        "budget.total_epochs=24",
+    ]  # fmt: skip
+    config = load_search_config(search_file, overrides)[0]
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+    places = TrialCheckpoints(tmp_path, 3, maximise=True)
+    decisions = Decisions(config, study, 1, Silent(), places)
+    scheduler = StudyScheduler(decisions, lambda proposal: proposal)  # type: ignore[arg-type]
+    worker = slot("a")
+    answer = scheduler.on_trial_result(None, worker, IDLE)
+    epochs: dict[int, int] = {}
+    while answer == CONTINUE:
+        number = assigned(worker)[-1]
+        epochs[number] = epoch = epochs.get(number, 0) + 1
+        end = "completed" if epoch == config.train.max_epochs else None
+        value = epoch / 10 + number / 100  # the later ones are the better ones
+        answer = scheduler.on_trial_result(None, worker, result(number, epoch, value, end))
+    assert scheduler.failure is None
+    runs = assigned(worker)
+    assert len(runs) > len(set(runs))  # one was resumed
+    assert {t.state for t in study.trials()} == {"COMPLETE", "PRUNED"}
+    assert sum(t.num_epochs for t in study.trials()) <= 24
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
