@@ -276,7 +276,7 @@ class Decisions:
         favourite = self._favourite
         if thaw.last_one is not None or favourite is None:
             return
-        if False:
+        if self._num_epochs_left <= thaw.num_epochs_left(favourite):
             thaw.last_one = favourite
 
     def _chosen(self, thaw: "FreezeThaw") -> Proposal | None:
