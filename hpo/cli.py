@@ -35,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 WIDE = 160
+MOST_ROWS = 16
 
 RunDir = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits.")]
 Storage = Annotated[
@@ -142,15 +143,58 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
     states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
+    may_pause = config.scheduler.name == "freeze_thaw"
+    at_work = "running or paused" if may_pause else "running"
     rows = {
         "study": f"{config.study.name} ({run.path})",
         "trials": f"{len(trials)} of {config.study.num_trials} started: {states or 'none'}",
         "best": "none yet"
         if best is None
         else f"{config.study.metric} {best.value:.4f} (trial {best.number})",
-        **{f"trial {t.number}": f"running, epoch {t.num_epochs}" for t in running},
+        **{f"trial {t.number}": f"{at_work}, epoch {t.num_epochs}" for t in running[:MOST_ROWS]},
+        **({"": f"and {len(running) - MOST_ROWS} more"} if len(running) > MOST_ROWS else {}),
         "best model": str(run.best) if run.is_delivered else "not yet delivered",
     }
+    _print_rows(rows)
+
+
+@app.command()
+def simulate(
+    run_dir: RunDir,
+    slots: Annotated[int, typer.Option(min=1, max=1000, help="Trials at a time.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="freeze_thaw, asha or none. Default: the run's.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="As study.sampler. Default: the run's, or the scheduler's.")
+    ] = None,
+    as_json: AsJson = False,
+    storage: Storage = None,
+) -> None:
+    """What another strategy would have made of a run's trainings, on a simulated clock.
+
+    Curves of the study are replayed; what it has not trained, a model of its curves tells.
+    """
+    from hpo.display import clock_time
+    from hpo.replay import replay
+
+    _, config, study = _open_run(run_dir, storage)
+    result = replay(config, study.trials(), slots, scheduler, sampler)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
+        return
+    states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(result.states.items()))
+    rows = {
+        "strategy": f"{result.scheduler} with {result.sampler}, {result.num_slots} at a time",
+        "trials": states,
+        "epochs": f"{result.num_epochs}, {result.share_recorded:.0%} of them as recorded, "
+        "the others predicted",
+        "time": f"{clock_time(result.seconds)}, {clock_time(result.slot_seconds)} of training",
+        "best": "no trial came to its end"
+        if result.best_value is None
+        else f"{config.study.metric} {result.best_value:.4f} (trial {result.best_trial})",
+    }
+    rows |= {f"  {path}": str(value) for path, value in (result.best_params or {}).items()}
     _print_rows(rows)
 
 

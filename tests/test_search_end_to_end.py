@@ -374,6 +374,47 @@ def test_a_full_disk_pauses_the_search(search_file: Path, tmp_path: Path) -> Non
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def test_paused_trials_outlive_a_kill_and_simulate_decides_the_same(
+    image_folder: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    search_file = write_search(
+        tmp_path / "thaw.yaml", image_folder, cache_dir,
+        study={"num_trials": 9, "enqueue": []}, scheduler={"name": "freeze_thaw"},
+        resources={"max_concurrent_trials": 1}, budget={"total_epochs": 26},
+        space={"optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2}},
+        retrain={"max_epochs": 1},
+    )  # fmt: skip
+    folder = tmp_path / "runs" / "thaw"
+    command = ("search", search_file, "--output-dir", folder.parent, "--set", "train.max_epochs=6")
+    running = Background(*command, log=tmp_path / "log")
+    try:
+        running.wait_for(lambda: " is paused after epoch " in running.log.read_text())
+        running.wait_for(lambda: sum(num_epochs_reported(folder)) >= 11)
+    finally:
+        running.kill_everything()
+    assert "running or paused" in run("status", folder).stdout
+    run(*command, "--resume")
+    trials = load_trials(folder)
+    assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}
+    lengths = {trial.number: len(trial.intermediate_values) for trial in trials}
+    assert 26 - 6 < sum(lengths.values()) <= 26
+    begun = 0
+    for trial in trials:
+        assert (trial.state == TrialState.COMPLETE) == (lengths[trial.number] == 6)
+        assert {"config", "hostname", "diagnosis", "end_reason"} <= trial.user_attrs.keys()
+        assert len(load_epochs(folder, trial.number)) == lengths[trial.number]
+        attempts = (folder / "trials" / str(trial.number) / "attempts.csv").read_text()
+        begun += len(attempts.splitlines()) - 1
+    assert begun <= sum(lengths.values()) + 1  # what was paused is not trained again
+    result = json.loads(run("simulate", folder, "--json").stdout)
+    best = max(trials, key=lambda t: (t.state == TrialState.COMPLETE, t.value, -t.number))
+    assert (result["best_trial"], result["best_value"]) == (best.number, best.value)
+    assert (result["num_epochs"], result["share_recorded"]) == (sum(lengths.values()), 1.0)
+    assert "asha with tpe, 8 at a time" in run(
+        "simulate", folder, "--slots", 8, "--scheduler", "asha"
+    ).stdout  # fmt: skip
+
+
 def test_one_slot_and_one_seed_give_one_study(search_file: Path, tmp_path: Path) -> None:
     studies = []
     for name in ("first", "second"):

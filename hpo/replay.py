@@ -1,0 +1,183 @@
+"""A study's curves, replayed to other strategies; what was not trained is told by a model."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from hpo.config import SearchConfig
+from hpo.curve_model import CurveModel, FloatArray, Rows, Scale
+from hpo.errors import StudyError
+from hpo.search_space import Params
+from hpo.simulation import Curve, SimulatedSearch
+from hpo.study import TrialSummary
+from hpo.unit_cube import UnitCube
+from sgformer.config import maximises, validate
+
+MAX_ROWS: Final = 400
+EPOCHS_A_TRIAL: Final = 6
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a strategy would have cost, and found.
+
+    Attributes:
+        scheduler, sampler, num_slots: The strategy.
+        seconds: From the first epoch to the last.
+        slot_seconds: Of training, over all slots.
+        num_epochs: Likewise.
+        states: How many trials ended as what.
+        best_trial: Its number in the simulation; None: no trial came to its end.
+        best_value: Its best epoch's.
+        best_params: Its params.
+        share_recorded: Of the epochs, those that the study has; the others are the model's.
+    """
+
+    scheduler: str
+    sampler: str
+    num_slots: int
+    seconds: float
+    slot_seconds: float
+    num_epochs: int
+    states: Mapping[str, int]
+    best_trial: int | None
+    best_value: float | None
+    best_params: Params | None
+    share_recorded: float
+
+
+class StudyCurves:
+    """The training of any params: recorded where the study has it, else predicted.
+
+    Raises:
+        StudyError: The study has no curve to learn from.
+    """
+
+    def __init__(self, config: SearchConfig, trials: Sequence[TrialSummary]) -> None:
+        known = [trial for trial in trials if trial.curve]
+        if not any(math.isfinite(v) for trial in known for v in trial.curve.values()):
+            raise StudyError(f"study {config.study.name!r} has no epochs to replay")
+        self._max_epochs = config.train.max_epochs
+        self._sign = 1.0 if maximises(config.study.metric) else -1.0
+        self._cube = UnitCube(config.space)
+        self._recorded = {_key(trial.params): trial for trial in known}
+        seconds = [_seconds_an_epoch(trial) for trial in known]
+        self._seconds = float(np.median([s for s in seconds if s is not None] or [1.0]))
+        self._scale, self._model = self._fit(known)
+
+    def __call__(self, params: Params) -> Curve:
+        trial = self._recorded.get(_key(params))
+        predicted = self._predict(params)
+        if trial is None:
+            return Curve(predicted, [self._seconds] * self._max_epochs)
+        values = [trial.curve[epoch] for epoch in sorted(trial.curve)]
+        if trial.attributes.get("end_reason") not in {"early_stopped", "diverged"}:
+            values += predicted[len(values) :]
+        seconds = _seconds_an_epoch(trial) or self._seconds
+        return Curve(values, [seconds] * len(values))
+
+    def num_recorded(self, params: Params) -> int:
+        """Epochs of the params' curve that the study has."""
+        trial = self._recorded.get(_key(params))
+        return 0 if trial is None else trial.num_epochs
+
+    def _times(self, epochs: Sequence[int]) -> FloatArray:
+        if self._max_epochs == 1:
+            return np.ones(len(epochs))
+        times: FloatArray = np.log(np.array(epochs, float)) / math.log(self._max_epochs)
+        return times
+
+    def _fit(self, trials: Sequence[TrialSummary]) -> tuple[Scale, CurveModel]:
+        """Of a few epochs of each trial, evenly spread over the logarithm, and its last."""
+        rows = []
+        for trial in trials:
+            last = trial.num_epochs
+            chosen = {round(e) for e in np.geomspace(1, last, EPOCHS_A_TRIAL)} | {last}
+            rows += [
+                (self._cube.encode(trial.params), epoch, self._sign * trial.curve[epoch])
+                for epoch in sorted(chosen)
+                if math.isfinite(trial.curve.get(epoch, math.nan))
+            ]
+        if len(rows) > MAX_ROWS:
+            kept = np.random.default_rng(0).permutation(len(rows))[:MAX_ROWS]
+            rows = [rows[i] for i in sorted(kept)]
+        values = np.array([value for *_, value in rows])
+        scale = Scale(values)
+        data = Rows(
+            np.array([point for point, *_ in rows]),
+            self._times([epoch for _, epoch, _ in rows]),
+            scale.forward(values),
+        )
+        return scale, CurveModel(data, self._cube.is_categorical)
+
+    def _predict(self, params: Params) -> list[float]:
+        points = np.repeat(self._cube.encode(params)[None], self._max_epochs, axis=0)
+        times = self._times(range(1, self._max_epochs + 1))
+        mean, _ = self._model.predict(points, times, with_sd=False)
+        values: list[float] = (self._sign * self._scale.backward(mean)).tolist()
+        return values
+
+
+def replay(
+    config: SearchConfig,
+    trials: Sequence[TrialSummary],
+    num_slots: int,
+    scheduler: str | None = None,
+    sampler: str | None = None,
+) -> Replay:
+    """What another strategy would have made of a study's trainings.
+
+    With the study's own scheduler, sampler and one slot, what a search on one slot decided.
+
+    Raises:
+        ConfigError: No such scheduler or sampler, or they do not go together.
+        StudyError: The study has no curve to learn from.
+    """
+    if scheduler is not None or sampler is not None:
+        config = _with_strategy(config, scheduler, sampler)
+    curves = StudyCurves(config, trials)
+    search = SimulatedSearch(config, curves, num_slots)
+    search.run()
+    done = search.study.trials()
+    best = search.study.best_trial()
+    recorded = sum(min(t.num_epochs, curves.num_recorded(t.params)) for t in done)
+    return Replay(
+        scheduler=config.scheduler.name or "",
+        sampler=config.study.sampler or "",
+        num_slots=num_slots,
+        seconds=search.now,
+        slot_seconds=search.seconds,
+        num_epochs=search.num_epochs,
+        states=dict(Counter(trial.state for trial in done)),
+        best_trial=None if best is None else best.number,
+        best_value=None if best is None else best.value,
+        best_params=None if best is None else dict(best.params),
+        share_recorded=recorded / max(1, search.num_epochs),
+    )
+
+
+def _with_strategy(
+    config: SearchConfig, scheduler: str | None, sampler: str | None
+) -> SearchConfig:
+    values = config.model_dump()
+    if scheduler is not None and scheduler != config.scheduler.name:
+        values["scheduler"] = {"name": scheduler}
+        values["study"]["sampler"] = None
+    if sampler is not None:
+        values["study"]["sampler"] = sampler
+        if scheduler is None and sampler != config.study.sampler:
+            values["scheduler"] = {}
+    return validate(SearchConfig, values, "simulate")
+
+
+def _key(params: Params) -> tuple[Any, ...]:
+    return tuple(sorted(params.items()))
+
+
+def _seconds_an_epoch(trial: TrialSummary) -> float | None:
+    seconds = trial.attributes.get("seconds")
+    return None if not seconds else float(seconds) / max(1, trial.num_epochs)

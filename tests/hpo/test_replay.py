@@ -1,0 +1,108 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from hpo.config import SearchConfig, load_search_config
+from hpo.errors import StudyError
+from hpo.replay import StudyCurves, replay
+from hpo.search_space import Params
+from hpo.simulation import Curve, SimulatedSearch
+from hpo.study import TrialSummary
+from sgformer.errors import ConfigError
+
+MAX_EPOCHS = 12
+
+
+def config_of(search_file: Path, scheduler: str = "freeze_thaw") -> SearchConfig:
+    overrides = [
+        f"scheduler={{name: {scheduler}}}", f"train.max_epochs={MAX_EPOCHS}",
+        "study.num_trials=24",
+    ]  # fmt: skip
+    return load_search_config(search_file, overrides)[0]
+
+
+def curve_of(params: Params) -> Curve:
+    rate = math.log10(float(params["optimizer.learning_rate"] or 0)) + 3
+    final = 0.9 - 0.2 * rate**2 - 0.1 * float(params["model.drop_rate"] or 0)
+    values = [final * (1 - math.exp(-epoch / 3)) for epoch in range(1, MAX_EPOCHS + 1)]
+    return Curve(values, [2.0] * MAX_EPOCHS)
+
+
+def trials_of(config: SearchConfig, num_slots: int = 1) -> tuple[TrialSummary, ...]:
+    search = SimulatedSearch(config, curve_of, num_slots)
+    search.run()
+    return search.study.trials()
+
+
+@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+def test_the_own_strategy_on_one_slot_decides_as_it_did(search_file: Path, scheduler: str) -> None:
+    config = config_of(search_file, scheduler)
+    trials = trials_of(config)
+    search = SimulatedSearch(config, StudyCurves(config, trials), 1)
+    search.run()
+    assert [(t.params, t.state, t.curve) for t in search.study.trials()] == [
+        (t.params, t.state, t.curve) for t in trials
+    ]
+    result = replay(config, trials, 1)
+    assert result.share_recorded == 1
+    assert result.num_epochs == sum(trial.num_epochs for trial in trials)
+    assert (result.best_trial, result.best_value) == max(
+        ((t.number, t.value) for t in trials if t.value is not None), key=lambda pair: pair[1]
+    )
+
+
+def test_what_was_not_trained_is_told_by_a_model(search_file: Path) -> None:
+    config = config_of(search_file)
+    trials = trials_of(config)
+    curves = StudyCurves(config, trials)
+    errors = []
+    for rate in (5e-4, 1e-3, 2e-3):
+        params: Params = {"optimizer.learning_rate": rate, "model.drop_rate": 0.2}
+        assert curves.num_recorded(params) == 0
+        true, told = curve_of(params).values, curves(params).values
+        assert len(told) == MAX_EPOCHS
+        errors.append(abs(told[-1] - true[-1]))
+    assert max(errors) < 0.05
+
+
+def test_a_curve_that_was_cut_is_its_own_up_to_there(search_file: Path) -> None:
+    config = config_of(search_file)
+    trials = trials_of(config)
+    cut = next(trial for trial in trials if trial.num_epochs < MAX_EPOCHS)
+    told = StudyCurves(config, trials)(cut.params)
+    assert list(told.values[: cut.num_epochs]) == list(cut.curve.values())
+    assert len(told.values) == MAX_EPOCHS
+
+
+def test_other_strategies_and_slots_are_tried(search_file: Path) -> None:
+    config = config_of(search_file)
+    trials = trials_of(config)
+    asha = replay(config, trials, 4, scheduler="asha")
+    assert (asha.scheduler, asha.sampler, asha.num_slots) == ("asha", "tpe", 4)
+    assert sum(asha.states.values()) == 24
+    assert asha.seconds < asha.slot_seconds
+    assert 0 < asha.share_recorded < 1
+    assert replay(config, trials, 1, sampler="random").scheduler == "asha"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler", "message"),
+    [
+        ("hyper", None, "got 'hyper'"),
+        (None, "x", "got 'x'"),
+        ("freeze_thaw", "tpe", "leave study.sampler out"),
+    ],
+)
+def test_a_strategy_that_there_is_not_is_refused(
+    search_file: Path, scheduler: str | None, sampler: str | None, message: str
+) -> None:
+    config = config_of(search_file)
+    with pytest.raises(ConfigError, match=message):
+        replay(config, trials_of(config), 1, scheduler, sampler)
+
+
+def test_a_study_without_epochs_has_nothing_to_replay(search_file: Path) -> None:
+    config = config_of(search_file)
+    with pytest.raises(StudyError, match="no epochs to replay"):
+        StudyCurves(config, ())
