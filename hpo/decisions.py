@@ -11,7 +11,7 @@ from hpo.config import SearchConfig
 from hpo.halving import AsynchronousHalving
 from hpo.progress import SearchObserver
 from hpo.search_space import Params
-from hpo.study import FACTS_SO_FAR, Proposal, SearchStudy, TrialSummary
+from hpo.study import Proposal, SearchStudy, TrialSummary
 from hpo.trial_report import TrialError, TrialReport
 from sgformer.config import maximises
 
@@ -55,6 +55,7 @@ class Decisions:
         self._thaw = _freeze_thaw(config)
         self._choice: Choice | None = None
         self._favourite: int | None = None
+        self._undecided: set[int] = set()
         self._limits = config.limits
         self._is_over = False
         self._interrupted = deque(study.interrupted())
@@ -160,8 +161,9 @@ class Decisions:
         if self._thaw is None:
             goes_on = self._halving.goes_on(number, self._curves[number])
             return goes_on and not self._is_spent
-        if not has_news:  # it has told what it resumed, and has competed already
-            return True
+        if not has_news and number not in self._undecided:
+            return True  # it has told what it resumed, and has competed already
+        self._undecided.discard(number)
         self._close_in_time(self._thaw)
         if self._thaw.last_one not in (None, number):
             self._thaw.paused(number)
@@ -220,15 +222,21 @@ class Decisions:
             if trial.state != "RUNNING":
                 failed = trial.state == "FAIL"
                 thaw.ended(trial.number, None if failed else _value_at_end(trial))
+        by_number = {trial.number: trial for trial in trials}
         for proposal in tuple(self._interrupted):
-            if thaw.is_at_level(proposal.number):
-                thaw.paused(proposal.number)
-                self._checkpoints.trial_paused(proposal.number)
-                self._interrupted.remove(proposal)
-                self._params[proposal.number] = proposal.params
-                self._facts[proposal.number] = dict(
-                    trials[proposal.number].attributes.get(FACTS_SO_FAR, {})
-                )
+            number = proposal.number
+            if not thaw.is_at_level(number):
+                continue
+            facts = by_number[number].facts_of_pause
+            if facts is None:
+                # Whether it has competed is not known: it does, when its worker tells what it
+                # resumed.
+                self._undecided.add(number)
+                continue
+            thaw.paused(number)
+            self._checkpoints.trial_paused(number)
+            self._interrupted.remove(proposal)
+            self._params[number], self._facts[number] = proposal.params, facts
         thaw.model_state = self._study.model_state
 
     def _wins(self, thaw: "FreezeThaw", number: int) -> bool:

@@ -51,6 +51,12 @@ class TrialSummary:
     def num_epochs(self) -> int:
         return max(self.curve, default=0)
 
+    @property
+    def facts_of_pause(self) -> dict[str, Any] | None:
+        """What was known when it paused after its last epoch; None if it did not."""
+        kept = self.attributes.get(FACTS_SO_FAR, {})
+        return kept["facts"] if kept.get("epoch") == self.num_epochs else None
+
 
 @dataclass
 class _Live:
@@ -216,10 +222,10 @@ class SearchStudy:
 
     def keep_facts(self, number: int, facts: Mapping[str, Any]) -> None:
         """What is known of a trial that pauses, for a search that takes it up later."""
-        trial_id = self._known().ids[number]
-        self._patiently(
-            lambda _: self.storage.set_trial_user_attr(trial_id, FACTS_SO_FAR, dict(facts))
-        )
+        live = self._known()
+        trial_id, epoch = live.ids[number], live.num_reported[number]
+        kept = {"epoch": epoch, "facts": dict(facts)}
+        self._patiently(lambda _: self.storage.set_trial_user_attr(trial_id, FACTS_SO_FAR, kept))
 
     @property
     def model_state(self) -> list[float] | None:

@@ -278,7 +278,9 @@ def train_one_slot(decisions: Decisions, max_reports: int = 1000) -> int:
         epoch = trained.get(number, proposal.num_epochs_reported)
         past = {e: value_of(params, e) for e in range(1, epoch + 1)}
         goes_on = not past or decisions.on_report(report(number, past))
-        assert goes_on  # what it has resumed is no reason to pause it again
+        if not goes_on:  # a kill had left open whether it goes on
+            assert number not in trained
+            decisions.on_end(report(number, {}))
         while goes_on and num_reports < max_reports:
             epoch += 1
             num_reports += 1
