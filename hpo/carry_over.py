@@ -4,16 +4,13 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from hpo.config import SearchConfig, differences
 from hpo.run_folder import RunFolder
 from hpo.search_space import Params, Space, counts, value_at
-from hpo.study import SearchStudy, TrialSummary
+from hpo.study import CARRIED_OVER_FROM, SearchStudy, TrialSummary
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
-
-SOURCE: Final = "carried_over_from"
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def carry_over(
             shutil.copytree(source, target, dirs_exist_ok=True)
         attributes = {
             "checkpoint": str(target.absolute() / "best.safetensors"),
-            SOURCE: {"study": was.study.name, "number": trial.number},
+            CARRIED_OVER_FROM: {"study": was.study.name, "number": trial.number},
         }
         new.add(trial, params, attributes)
         done.add(trial.number)
@@ -109,8 +106,8 @@ def carry_over(
 
 def _sources(trials: tuple[TrialSummary, ...]) -> Iterator[int]:
     for trial in trials:
-        if SOURCE in trial.attributes:
-            yield int(trial.attributes[SOURCE]["number"])
+        if CARRIED_OVER_FROM in trial.attributes:
+            yield int(trial.attributes[CARRIED_OVER_FROM]["number"])
 
 
 def carried_params(

@@ -48,15 +48,20 @@ class TrialCheckpoints:
             del self._kept[worst]
             self._remove(worst)
 
-    def has_room(self, num_running: int) -> bool:
+    def has_room(self, num_running: int, resumed: int | None = None) -> bool:
         """Whether another trial's checkpoints fit beside those of all others.
+
+        Args:
+            num_running: Trials that run.
+            resumed: The trial that is to start, if it is a paused one.
 
         Raises:
             DiskFullError: They do not, and nothing that runs or is paused can make room.
         """
         if self._max_bytes is None:
             return True
-        kept = sum(_size(self._folder / str(n)) for n in self._kept.keys() | self._paused)
+        others = (self._kept.keys() | self._paused) - {resumed}
+        kept = sum(_size(self._folder / str(number)) for number in others)
         needed = kept + (num_running + 1) * self._largest_trial
         if needed <= self._max_bytes:
             return True

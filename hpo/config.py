@@ -180,6 +180,12 @@ class SearchConfig(FrozenConfig):
         study = self.study.model_copy(update={"sampler": sampler})
         object.__setattr__(self, "scheduler", scheduler)
         object.__setattr__(self, "study", study)
+        total, max_epochs = self.budget.total_epochs, self.train.max_epochs
+        if name == "freeze_thaw" and total is not None and total < max_epochs:
+            raise ValueError(
+                f"budget.total_epochs: must leave room for the default configuration's "
+                f"training of train.max_epochs={max_epochs}, got {total}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -236,7 +242,7 @@ def load_search_config(
     source = str(path)
     config = validate(SearchConfig, values, source)
     config = _fill_in(config, default_name=path.stem)
-    config, notes = _clip(config)
+    config, notes = clip(config)
     check_space(config.train, config.space, source)
     for params in config.study.enqueue:
         check_params(params, config.space, "study.enqueue", source)
@@ -344,7 +350,7 @@ def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
     return config.model_copy(update={"study": study, "train": train})
 
 
-def _clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
+def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
     """Shortens min_epochs and warm-up to what max_epochs leaves room for."""
     notes = []
     max_epochs = config.train.max_epochs
@@ -356,8 +362,7 @@ def _clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
         )
     scheduler = config.scheduler
     if scheduler.name == "asha" and scheduler.min_epochs is None:
-        min_epochs = min(DEFAULT_MIN_EPOCHS, max(1, max_epochs // scheduler.reduction_factor))
-        scheduler = scheduler.model_copy(update={"min_epochs": min_epochs})
+        scheduler = scheduler.model_copy(update={"min_epochs": DEFAULT_MIN_EPOCHS})
     if (
         scheduler.name != "none"
         and scheduler.min_epochs is not None

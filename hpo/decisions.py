@@ -77,10 +77,11 @@ class Decisions:
                 # tells what it resumed.
                 curve.pop(trial.num_epochs, None)
             self._halving.goes_on(trial.number, curve)
-        self._num_epochs = sum(trial.num_epochs for trial in earlier)
+        self._num_epochs = sum(t.num_epochs for t in earlier if not t.is_carried_over)
+        self._running: set[int] = set()
         if self._thaw is not None:
             self._take_up(self._thaw, earlier)
-        self._running: set[int] = set()
+            self._look_for_a_favourite(self._thaw)
         self.paused: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,18 +135,9 @@ class Decisions:
         """The trial to start now; None while every slot is taken or when there is none left."""
         if self.finished or self.paused or len(self._running) >= self._num_slots:
             return None
-        while not self._checkpoints.has_room(len(self._running)):
-            if not self._make_room():
-                return None
-        if self._interrupted:
-            proposal = self._interrupted.popleft()
-        elif self._thaw is not None:
-            chosen = self._chosen(self._thaw)
-            if chosen is None:
-                return None
-            proposal = chosen
-        else:
-            proposal = self._start(None)
+        proposal = self._next_proposal()
+        if proposal is None:
+            return None
         self._running.add(proposal.number)
         self._params[proposal.number] = proposal.params
         self._facts.setdefault(proposal.number, {})
@@ -165,7 +157,7 @@ class Decisions:
             return True  # it has told what it resumed, and has competed already
         self._undecided.discard(number)
         self._close_in_time(self._thaw)
-        if self._thaw.last_one not in (None, number):
+        if self._thaw.last_one not in (None, number) and number != 0:
             self._thaw.paused(number)
             return False
         return not self._thaw.is_at_level(number) or self._wins(self._thaw, number)
@@ -182,8 +174,10 @@ class Decisions:
             self._checkpoints.trial_paused(number)
             self._study.keep_facts(number, self._facts[number])
             self._observer.trial_paused(number)
-            if len(self._thaw.paused_trials()) > MAX_PAUSED:
-                self._make_room()
+            chosen = None if self._choice is None else self._choice.number
+            least = self._thaw.least_promising(besides=chosen)
+            if least is not None and len(self._thaw.paused_trials()) > MAX_PAUSED:
+                self._give_up(least)
             self._settle_after_last_one()
             return
         curve = self._curves[number]
@@ -208,6 +202,13 @@ class Decisions:
         num_epochs = max(self._curves[number], default=0)
         self._interrupted.append(Proposal(number, self._params[number], num_epochs))
 
+    def _next_proposal(self) -> Proposal | None:
+        if self._thaw is not None and not self._interrupted:
+            return self._chosen(self._thaw)
+        if not self._has_room():
+            return None
+        return self._interrupted.popleft() if self._interrupted else self._start(None)
+
     def _start(self, params: Params | None) -> Proposal:
         proposal = self._study.ask(params)
         self._num_started += 1
@@ -215,23 +216,22 @@ class Decisions:
         return proposal
 
     def _take_up(self, thaw: "FreezeThaw", trials: Sequence[TrialSummary]) -> None:
-        """Trials of an earlier run; those that stand where trials compete are paused."""
+        """Trials of an earlier run: paused ones are paused, others are yet to be continued."""
         for trial in trials:
             thaw.started(trial.number, trial.params)
             thaw.reported(trial.number, trial.curve)
             if trial.state != "RUNNING":
-                failed = trial.state == "FAIL"
-                thaw.ended(trial.number, None if failed else _value_at_end(trial))
+                reason = str(trial.attributes.get("end_reason"))
+                _tell_end(thaw, trial.number, trial.state, reason, trial.value)
         by_number = {trial.number: trial for trial in trials}
         for proposal in tuple(self._interrupted):
             number = proposal.number
-            if not thaw.is_at_level(number):
-                continue
             facts = by_number[number].facts_of_pause
             if facts is None:
-                # Whether it has competed is not known: it does, when its worker tells what it
-                # resumed.
-                self._undecided.add(number)
+                # Where trials compete, whether it has is not known: it does, when its worker
+                # tells what it resumed.
+                if thaw.is_at_level(number):
+                    self._undecided.add(number)
                 continue
             thaw.paused(number)
             self._checkpoints.trial_paused(number)
@@ -252,10 +252,8 @@ class Decisions:
 
     def _choose(self, thaw: "FreezeThaw") -> "Choice | None":
         """The next trial to run; None where there is none."""
-        if self._num_epochs_left <= 2 * self._config.train.max_epochs:
-            fits = (n for n in thaw.ranking() if thaw.num_epochs_left(n) <= self._num_epochs_left)
-            self._favourite = next(fits, self._favourite)
-            self._close_in_time(thaw)
+        self._look_for_a_favourite(thaw)
+        self._close_in_time(thaw)
         if thaw.last_one is not None:
             return thaw.last_choice()
         may_start = self._num_started < self._num_trials
@@ -266,6 +264,17 @@ class Decisions:
             self._study.model_state = thaw.model_state
         return choice
 
+    def _look_for_a_favourite(self, thaw: "FreezeThaw") -> None:
+        """Towards the end of the budget: the surest trial that it can bring to its end."""
+        left = self._num_epochs_left
+        if left > 2 * self._config.train.max_epochs:
+            return
+        able = thaw.may_be_last()
+        fits = (n for n in able if self._num_epochs_to_end(n) <= max(left, 0))
+        self._favourite = next(fits, self._favourite)
+        if self._favourite is None and left <= 0:
+            self._favourite = min(able, key=self._num_epochs_to_end, default=None)
+
     @property
     def _is_spent(self) -> bool:
         """Whether the budget's epochs have been trained."""
@@ -274,32 +283,54 @@ class Decisions:
 
     @property
     def _num_epochs_left(self) -> int:
-        """Of the budget, when the epochs have ended that are being trained."""
+        """Of the budget, without the epochs that are being trained, and all of the default's."""
         total = self._limits["total_epochs"]
         assert total is not None  # freeze_thaw always has one
-        return total - self._num_epochs - len(self._running)
+        left = total - self._num_epochs - len(self._running)
+        if 0 in self._running:
+            left -= self._config.train.max_epochs - max(self._curves[0], default=0) - 1
+        return left
+
+    def _num_epochs_to_end(self, number: int) -> int:
+        """Of a trial, beyond those that are set aside."""
+        assert self._thaw is not None
+        is_set_aside = number == 0 and 0 in self._running
+        return 0 if is_set_aside else self._thaw.num_epochs_left(number)
 
     def _close_in_time(self, thaw: "FreezeThaw") -> None:
         """What is left of the budget is the favourite's when it needs it to come to its end."""
         favourite = self._favourite
         if thaw.last_one is not None or favourite is None:
             return
-        if self._num_epochs_left <= thaw.num_epochs_left(favourite):
+        if self._num_epochs_left <= self._num_epochs_to_end(favourite):
             thaw.last_one = favourite
 
     def _chosen(self, thaw: "FreezeThaw") -> Proposal | None:
-        choice, self._choice = self._choice or self._choose(thaw), None
-        if choice is None:
+        self._choice = self._choice or self._choose(thaw)
+        if self._choice is None:
             self._settle(thaw)
             return None
-        if choice.number is None:
-            proposal = self._start(choice.params)
+        number, params = self._choice.number, self._choice.params
+        if not self._has_room(number):
+            return None
+        self._choice = None
+        if number is None:
+            proposal = self._start(params)
             thaw.started(proposal.number, proposal.params)
             return proposal
-        number = choice.number
         thaw.resumed(number)
         self._checkpoints.trial_resumed(number)
         return Proposal(number, self._params[number], max(self._curves[number], default=0))
+
+    def _has_room(self, resumed: int | None = None) -> bool:
+        """Whether a trial's checkpoints fit, if need be when paused ones are given up."""
+        while not self._checkpoints.has_room(len(self._running), resumed):
+            least = None if self._thaw is None else self._thaw.least_promising(besides=resumed)
+            if least is None:
+                # A paused trial that is alone has had room before.
+                return resumed is not None and not self._running
+            self._give_up(least)
+        return True
 
     def _settle(self, thaw: "FreezeThaw") -> None:
         """Once nothing runs: what is paused will not be resumed."""
@@ -309,15 +340,6 @@ class Decisions:
         for number in thaw.paused_trials():
             self._give_up(number)
         self._study.limits_reached = self._limits
-
-    def _make_room(self) -> bool:
-        """Gives a paused trial up, the least promising; False if there is none."""
-        chosen = None if self._choice is None else self._choice.number
-        number = None if self._thaw is None else self._thaw.least_promising()
-        if number is None or number == chosen:
-            return False
-        self._give_up(number)
-        return True
 
     def _settle_after_last_one(self) -> None:
         if self._thaw is not None and self._thaw.is_closing:
@@ -372,8 +394,9 @@ class Decisions:
         self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
         self._observer.trial_ended(number, state, reason, best)
         if self._thaw is not None:
-            at_end = math.nan if reason == "diverged" else best
-            self._thaw.ended(number, None if state == "FAIL" else at_end)
+            _tell_end(self._thaw, number, state, reason, best)
+            if number == self._thaw.last_one and state != "COMPLETE":
+                self._thaw.last_one = self._favourite = None  # another takes its place
             self._settle_after_last_one()
         elif self._is_spent and not self.num_missing:
             self._study.limits_reached = self._limits
@@ -393,11 +416,15 @@ def _freeze_thaw(config: SearchConfig) -> "FreezeThaw | None":
     )
 
 
-def _value_at_end(trial: TrialSummary) -> float:
-    """What a trial came to, NaN where it diverged."""
-    value = trial.attributes.get("best_value")
-    diverged = trial.attributes.get("end_reason") == "diverged"
-    return math.nan if diverged or value is None else float(value)
+def _tell_end(
+    thaw: "FreezeThaw", number: int, state: str, reason: str, value: float | None
+) -> None:
+    if state == "FAIL":
+        thaw.failed(number)
+    elif state == "COMPLETE" and value is not None:
+        thaw.completed(number, value)
+    else:
+        thaw.pruned(number, diverged=reason == "diverged")
 
 
 def _without_numbers(text: str) -> str:

@@ -39,7 +39,7 @@ class _Trial:
     point: FloatArray
     params: Params
     curve: dict[int, float] = field(default_factory=dict)
-    state: str = "running"  # or paused, ended (its curve is whole), failed
+    state: str = "running"  # or paused, complete, pruned (its curve was cut), failed
 
     @property
     def epoch(self) -> int:
@@ -114,12 +114,22 @@ class FreezeThaw:
     def resumed(self, number: int) -> None:
         self._trials[number].state = "running"
 
-    def ended(self, number: int, value: float | None) -> None:
-        """A trial is over; `value` is what it came to, None if it failed."""
+    def completed(self, number: int, value: float) -> None:
+        """A trial came to its end, or stopped itself at a value that stays."""
         trial = self._trials[number]
-        trial.state = "failed" if value is None or not trial.curve else "ended"
-        if value is not None and trial.curve and not math.isnan(value):
-            trial.curve.setdefault(self._max_epochs, self._sign * value)
+        trial.state = "complete"
+        trial.curve.setdefault(self._max_epochs, self._sign * value)
+
+    def pruned(self, number: int, *, diverged: bool = False) -> None:
+        """A trial is given up: its curve is known as far as it came."""
+        trial = self._trials[number]
+        trial.state = "pruned" if trial.curve else "failed"
+        if diverged and trial.curve:
+            trial.curve[self._max_epochs] = math.nan
+
+    def failed(self, number: int) -> None:
+        """Nothing is learnt from a trial."""
+        self._trials[number].state = "failed"
 
     @property
     def model_state(self) -> list[float] | None:
@@ -147,14 +157,19 @@ class FreezeThaw:
     def num_epochs_left(self, number: int) -> int:
         """Of a trial, until its end."""
         trial = self._trials[number]
-        return 0 if trial.state == "ended" else self._max_epochs - trial.epoch
+        return 0 if trial.state == "complete" else self._max_epochs - trial.epoch
+
+    def may_be_last(self) -> tuple[int, ...]:
+        """Trials that are at their end or can be trained to it, the surest first, 0 at last."""
+        able = [n for n in self.ranking() if self._trials[n].state != "pruned"]
+        return (*able, *({0} & self._trials.keys() - set(able)))
 
     def paused_trials(self) -> tuple[int, ...]:
         return tuple(n for n, trial in self._trials.items() if trial.state == "paused")
 
-    def least_promising(self) -> int | None:
+    def least_promising(self, besides: int | None = None) -> int | None:
         """The paused trial that the model expects least of, as far as it has been asked."""
-        paused = [n for n in self.paused_trials() if n != self.last_one]
+        paused = [n for n in self.paused_trials() if n not in (besides, self.last_one)]
         return min(paused, key=lambda n: self._at_end.get(n, math.inf), default=None)
 
     def last_choice(self) -> Choice | None:
@@ -200,9 +215,10 @@ class FreezeThaw:
         rng = self._generator()
         model = self._believing(self._model(rng))
         known = {n: trial for n, trial in self._trials.items() if trial.state != "failed"}
-        points = np.array([trial.point for trial in known.values()])
+        attainable = {n: trial for n, trial in known.items() if trial.state != "pruned"} or known
+        points = np.array([trial.point for trial in attainable.values()])
         at_end, _ = model.predict(points, np.ones(len(points)), with_sd=False)
-        self._at_end = dict(zip(known, at_end.tolist(), strict=True))
+        self._at_end = dict(zip(attainable, at_end.tolist(), strict=True))
         horizon = int(rng.integers(1, self._max_epochs + 1))
         return _Judge(self, model, points, at_end, horizon, rng)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hpo.config import SearchConfig
+from hpo.config import SearchConfig, clip
 from hpo.curve_model import CurveModel, FloatArray, Rows, Scale
 from hpo.errors import StudyError
 from hpo.search_space import Params
@@ -169,9 +169,9 @@ def _with_strategy(
         values["study"]["sampler"] = None
     if sampler is not None:
         values["study"]["sampler"] = sampler
-        if scheduler is None and sampler != config.study.sampler:
-            values["scheduler"] = {}
-    return validate(SearchConfig, values, "simulate")
+        if scheduler is None and config.scheduler.name == "freeze_thaw" and sampler != "curves":
+            values["scheduler"] = {"name": "asha"}
+    return clip(validate(SearchConfig, values, "simulate"))[0]
 
 
 def _key(params: Params) -> tuple[Any, ...]:

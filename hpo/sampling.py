@@ -152,9 +152,9 @@ class _NumberedQMCSampler(optuna.samplers.QMCSampler):
 class CurveSampler(optuna.samplers.BaseSampler):
     """Reads the whole curves of a study's trials, running ones too: see hpo.freeze_thaw."""
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: Space, seed: int, own_seed: int) -> None:
         self._space, self._seed = space, seed
-        self._independent = optuna.samplers.RandomSampler(seed=seed)
+        self._independent = optuna.samplers.RandomSampler(seed=own_seed)
         self._proposed: Params = {}
 
     def infer_relative_search_space(
@@ -192,9 +192,11 @@ class CurveSampler(optuna.samplers.BaseSampler):
             curves.started(trial.number, trial.params)
             curves.reported(trial.number, trial.intermediate_values)
             if trial.state == TrialState.PRUNED:
-                curves.paused(trial.number)
+                curves.pruned(trial.number)
+            elif trial.state == TrialState.COMPLETE and trial.value is not None:
+                curves.completed(trial.number, trial.value)
             elif trial.state.is_finished():
-                curves.ended(trial.number, trial.value)
+                curves.failed(trial.number)
         return curves.propose()
 
 
@@ -203,7 +205,7 @@ def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.sam
     seed = (config.seed * 1_000_003 + number) % 2**32
     with _experimental():
         if config.sampler == "curves":
-            return CurveSampler(space, seed)
+            return CurveSampler(space, config.seed, seed)
         if config.sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
         if config.sampler == "qmc":

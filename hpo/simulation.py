@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class SimulatedSearch:
         config: Of the search.
         curve_of: The training of params; as long as max_epochs, or shorter if it ends itself.
         num_slots: Trials at a time.
+        study: To go on with, as after a crash; None: a new one.
 
     Attributes:
         study: With all trials, in memory.
@@ -46,10 +48,14 @@ class SimulatedSearch:
     """
 
     def __init__(
-        self, config: SearchConfig, curve_of: Callable[[Params], Curve], num_slots: int
+        self,
+        config: SearchConfig,
+        curve_of: Callable[[Params], Curve],
+        num_slots: int,
+        study: SearchStudy | None = None,
     ) -> None:
         self._config, self._curve_of = config, curve_of
-        self.study = SearchStudy.in_memory(config.study, config.space)
+        self.study = study or SearchStudy.in_memory(config.study, config.space)
         self.study.enqueue_first_trials(default_params(config.train, config.space))
         maximise = maximises(config.study.metric)
         checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)
@@ -95,29 +101,39 @@ class SimulatedSearch:
         """How many it started."""
         num_started = 0
         while (proposal := self.decisions.next_trial()) is not None:
-            number = proposal.number
-            if number not in self.curves:
-                self.curves[number], self.epochs[number] = self._curve_of(proposal.params), 0
-            self._train(number)
             num_started += 1
+            number, epoch = proposal.number, proposal.num_epochs_reported
+            if number not in self.curves:
+                self.curves[number], self.epochs[number] = self._curve_of(proposal.params), epoch
+            if epoch:  # as a worker does, it first tells what it has resumed
+                rows = tuple(self._row(number, e) for e in range(1, epoch + 1))
+                if not self.decisions.on_report(TrialReport(number, rows)):
+                    self.decisions.on_end(TrialReport(number, ()))
+                    continue
+            self._train(number)
         return num_started
 
     def _train(self, number: int) -> None:
         seconds = self.curves[number].seconds[self.epochs[number]]
         heapq.heappush(self._queue, (self.now + seconds, next(self._order), number))
 
-    def _report(self, number: int, epoch: int) -> TrialReport:
+    def _row(self, number: int, epoch: int) -> dict[str, float]:
         curve = self.curves[number]
-        row = {
+        return {
             "epoch": epoch,
             self._config.study.metric: curve.values[epoch - 1],
             "seconds": curve.seconds[epoch - 1],
         }
+
+    def _report(self, number: int, epoch: int) -> TrialReport:
+        curve = self.curves[number]
         end_reason = None
-        if epoch == len(curve.values):
+        if math.isnan(curve.values[epoch - 1]):
+            end_reason = "diverged"
+        elif epoch == len(curve.values):
             is_whole = epoch >= self._config.train.max_epochs
             end_reason = "completed" if is_whole else "early_stopped"
-        return TrialReport(number, (row,), end_reason)
+        return TrialReport(number, (self._row(number, epoch),), end_reason)
 
 
 class _Silent:

@@ -21,6 +21,7 @@ from hpo.trial_writer import trial_writer
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 FACTS_SO_FAR: Final = "facts_so_far"
+CARRIED_OVER_FROM: Final = "carried_over_from"
 Result = TypeVar("Result")
 
 
@@ -50,6 +51,11 @@ class TrialSummary:
     @property
     def num_epochs(self) -> int:
         return max(self.curve, default=0)
+
+    @property
+    def is_carried_over(self) -> bool:
+        """Whether another study's search has trained it."""
+        return CARRIED_OVER_FROM in self.attributes
 
     @property
     def facts_of_pause(self) -> dict[str, Any] | None:

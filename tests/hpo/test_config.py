@@ -21,7 +21,7 @@ def test_shipped_search_files_are_valid_at_any_length(path: Path, max_epochs: in
     config, _ = load_search_config(path, overrides)
     assert config.study.name == path.stem
     assert config.train.optimizer.warmup_epochs < config.train.max_epochs
-    assert config.scheduler.min_epochs < config.train.max_epochs
+    assert (config.scheduler.min_epochs or 1) < config.train.max_epochs
     default = default_params(config.train, config.space)
     assert apply_params(config.train, default, "default") == config.train
 

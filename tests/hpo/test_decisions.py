@@ -361,3 +361,19 @@ def test_enqueued_trials_come_before_the_models_own(
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     train_one_slot(Decisions(config, study, 1, watcher, checkpoints))
     assert [trial.params for trial in study.trials()[1:3]] == list(guesses)
+
+
+@pytest.mark.parametrize("max_bytes", [250, 350, 450, 650])
+def test_a_small_disk_holds_few_paused_trials_and_ends_no_search(
+    thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, max_bytes: int
+) -> None:
+    for number in range(10):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "last.safetensors").write_bytes(bytes(100))
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", thaw_config)
+    places = TrialCheckpoints(tmp_path, 1, maximise=True, max_bytes=max_bytes)
+    decisions = Decisions(thaw_config, study, 1, watcher, places)
+    train_one_slot(decisions)
+    assert decisions.finished
+    assert {trial.state for trial in study.trials()} == {"COMPLETE", "PRUNED"}
+    assert sum(trial.num_epochs for trial in study.trials()) > 40 - 8

@@ -50,7 +50,7 @@ class Search:
             value = self.sign * accuracy(self.params[number], epoch)
             self.thaw.reported(number, {epoch: value})
             if epoch == self.max_epochs:
-                self.thaw.ended(number, value)
+                self.thaw.completed(number, value)
                 break
             if self.thaw.is_at_level(number):
                 self.thaw.paused(number)
@@ -133,7 +133,7 @@ def test_no_trial_is_begun_where_none_may_be() -> None:
     assert choice is not None
     assert choice.number in search.thaw.paused_trials()
     for number in search.thaw.paused_trials():
-        search.thaw.ended(number, 0.5)
+        search.thaw.pruned(number)
     assert search.thaw.choose(may_start=False) is None
 
 
@@ -155,8 +155,8 @@ def test_a_diverged_trial_counts_as_the_worst_and_a_failed_one_not_at_all() -> N
     before = search.thaw.ranking()
     diverged, failed = search.start(DEFAULT), search.start(DEFAULT)
     search.thaw.reported(diverged, {1: math.nan})
-    search.thaw.ended(diverged, math.nan)
-    search.thaw.ended(failed, None)
+    search.thaw.pruned(diverged, diverged=True)
+    search.thaw.failed(failed)
     assert set(search.thaw.ranking()) == {*before, diverged}
     assert search.thaw.choose() is not None
 
@@ -200,3 +200,14 @@ def test_expected_improvement_is_exact_and_finite_far_off() -> None:
     far = log_expected_improvement(np.array([-1e3, -1e5, -1e9]), np.ones(3), 0.0)
     assert np.isfinite(far).all()
     assert (np.diff(far) < 0).all()
+
+
+def test_a_trial_that_was_given_up_is_not_to_be_the_last_one() -> None:
+    search = Search()
+    search.run(20)
+    number = next(n for n in search.thaw.may_be_last() if search.thaw.is_paused(n))
+    before = search.thaw.ranking()
+    search.thaw.pruned(number)
+    assert number not in search.thaw.may_be_last()
+    assert search.thaw.num_epochs_left(number) > 0
+    assert set(search.thaw.ranking()) == set(before)  # what it has shown still counts

@@ -8,6 +8,7 @@ import pytest
 from hpo.config import SearchConfig, load_search_config
 from hpo.search_space import Params
 from hpo.simulation import Curve, SimulatedSearch
+from hpo.study import CARRIED_OVER_FROM, SearchStudy
 
 MAX_EPOCHS = 12
 
@@ -127,3 +128,84 @@ def test_a_training_that_stops_itself_is_complete(search_config: Any) -> None:
     search.run()
     ends = {(t.state, t.attributes["end_reason"]) for t in search.study.trials()}
     assert ends == {("COMPLETE", "early_stopped")}
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "total_epochs", "num_trials", "num_slots"),
+    [
+        (12, 12, 6, 1), (12, 13, 6, 3), (12, 24, 8, 8), (12, 24, 20, 20), (50, 100, 8, 8),
+        (1, 5, 5, 2), (2, 7, 9, 3), (12, 100, 8, 64), (12, 500, 5, 3),
+    ],
+)  # fmt: skip
+def test_small_budgets_and_many_slots_end_in_time_with_the_default_whole(
+    search_config: Any, max_epochs: int, total_epochs: int, num_trials: int, num_slots: int
+) -> None:
+    config = search_config(
+        f"train.max_epochs={max_epochs}", f"study.num_trials={num_trials}",
+        f"budget.total_epochs={total_epochs}",
+    )  # fmt: skip
+
+    def curve(params: Params) -> Curve:
+        values = list(curve_of(params).values) * 5
+        return Curve(sorted(values[:max_epochs]), [1.0] * max_epochs)
+
+    search = SimulatedSearch(config, curve, num_slots)
+    search.run()
+    trials = search.study.trials()
+    assert search.num_epochs < total_epochs + num_slots
+    assert (trials[0].state, trials[0].num_epochs) == ("COMPLETE", max_epochs)
+    assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
+    assert search.decisions.num_missing == 0
+
+
+@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+@pytest.mark.parametrize("num_slots", [1, 2, 4])
+def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
+    search_config: Any, scheduler: str, num_slots: int
+) -> None:
+    config = search_config("budget.total_epochs=60", scheduler=scheduler)
+    for num_steps in range(1, 60, 4):
+        first = SimulatedSearch(config, curve_of, num_slots)
+        for _ in range(num_steps):
+            first.step()
+        study = SearchStudy(
+            first.study.optuna_study, first.study.storage, config.study, config.space
+        )
+        second = SimulatedSearch(config, curve_of, num_slots, study)
+        second.run()
+        trials = study.trials()
+        assert sum(trial.num_epochs for trial in trials) < 60 + 2 * num_slots
+        assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
+        assert trials[0].state == "COMPLETE"
+        for trial in trials:
+            assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
+
+
+def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config: Any) -> None:
+    def diverging(params: Params) -> Curve:
+        curve = curve_of(params)
+        if abs(math.log10(float(params["optimizer.learning_rate"] or 0)) + 3) < 0.2:
+            values = [*curve.values[:9], math.nan]  # the best ones do
+            return Curve(values, curve.seconds[:10])
+        return curve
+
+    config = search_config("budget.total_epochs=100")
+    search = SimulatedSearch(config, diverging, 3)
+    search.run()
+    trials = search.study.trials()
+    reasons = Counter(trial.attributes["end_reason"] for trial in trials)
+    assert reasons["diverged"]
+    assert 100 - MAX_EPOCHS < search.num_epochs < 103
+    complete = [trial for trial in trials if trial.state == "COMPLETE"]
+    assert len(complete) >= 2
+
+
+def test_what_another_search_has_trained_is_not_of_this_ones_budget(search_config: Any) -> None:
+    config = search_config("budget.total_epochs=40")
+    earlier = simulated(config).study.trials()
+    study = SearchStudy.in_memory(config.study, config.space)
+    for trial in earlier:
+        study.add(trial, dict(trial.params), {CARRIED_OVER_FROM: {"study": "x", "number": 0}})
+    search = SimulatedSearch(config, curve_of, 1, study)
+    search.run()
+    assert 40 - MAX_EPOCHS < search.num_epochs <= 40

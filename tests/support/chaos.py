@@ -78,7 +78,7 @@ class Chaos:
         self.folder, self.say = folder, say
         values = search_values(image_folder, folder / "cache")
         values["study"] = {"num_trials": NUM_TRIALS, "name": "chaos"}
-        values["scheduler"] = {"min_epochs": 3, "reduction_factor": 2}
+        values["scheduler"] = {"name": "asha", "min_epochs": 3, "reduction_factor": 2}
         values["resources"]["max_concurrent_trials"] = 1
         values["train"] |= {"max_epochs": MAX_EPOCHS, "early_stopping": {"patience": None}}
         values["train"]["optimizer"]["batch_size"] = 3  # an epoch takes about half a second
