@@ -176,10 +176,6 @@ class FreezeThaw:
         """The last trial, if it is yet to be resumed."""
         return None if self.last_one is None or self.is_closing else Choice(self.last_one)
 
-    def any_new(self) -> Choice:
-        """A new trial of params that someone else has chosen."""
-        return Choice()
-
     def choose(self, *, may_start: bool = True) -> Choice | None:
         """What is best to run now; None where nothing is paused and none may start."""
         paused = self.paused_trials()

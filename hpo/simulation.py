@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
-from hpo.decisions import Decisions
 from hpo.search_space import Params, default_params
+from hpo.strategy import make_decisions
 from hpo.study import SearchStudy
 from hpo.trial_report import TrialReport
 from sgformer.config import maximises
@@ -59,7 +59,7 @@ class SimulatedSearch:
         self.study.enqueue_first_trials(default_params(config.train, config.space))
         maximise = maximises(config.study.metric)
         checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)
-        self.decisions = Decisions(config, self.study, num_slots, _Silent(), checkpoints)
+        self.decisions = make_decisions(config, self.study, num_slots, _Silent(), checkpoints)
         self.now, self.num_epochs, self.seconds = 0.0, 0, 0.0
         self.curves: dict[int, Curve] = {}
         self.epochs: dict[int, int] = {}

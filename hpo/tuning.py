@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from hpo.checkpoints import TrialCheckpoints
 from hpo.cluster import TrialResources
 from hpo.config import SearchConfig
-from hpo.decisions import Decisions
 from hpo.errors import RunError, RunInterrupted
 from hpo.progress import SearchObserver
 from hpo.run_folder import RunFolder
 from hpo.search_space import apply_params
+from hpo.strategy import make_decisions
 from hpo.study import Proposal, SearchStudy
 from hpo.training import Training
 from sgformer.config import maximises
@@ -75,7 +75,7 @@ def run_trials(
         maximise=maximises(config.study.metric),
         max_bytes=config.budget.disk_bytes,
     )
-    decisions = Decisions(config, study, resources.num_slots, observer, checkpoints)
+    decisions = make_decisions(config, study, resources.num_slots, observer, checkpoints)
     scheduler = StudyScheduler(decisions, _task_maker(config, run, images, resources))
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,

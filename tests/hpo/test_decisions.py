@@ -1,4 +1,3 @@
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from studies import create_study
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig, load_search_config
 from hpo.decisions import Decisions
-from hpo.search_space import Params
 from hpo.study import SearchStudy
 from hpo.trial_report import TrialError, TrialReport
 
@@ -251,129 +249,3 @@ def test_a_rung_that_a_crash_left_undecided_is_decided_as_it_would_have_been(
     )
     assert start(again) == number
     assert not again.on_report(report(number, {1: 0.1}))
-
-
-@pytest.fixture
-def thaw_config(search_file: Path) -> SearchConfig:
-    """Levels 2 and 4 of 8 epochs, 10 trials, 40 epochs in all."""
-    overrides = [
-        "scheduler={name: freeze_thaw, min_epochs: 2}", "study.num_trials=10",
-        "train.max_epochs=8", "budget.total_epochs=40",
-    ]  # fmt: skip
-    return load_search_config(search_file, overrides)[0]
-
-
-def value_of(params: Params, epoch: int) -> float:
-    return 0.5 + 0.05 * epoch - float(params["model.drop_rate"] or 0) / 4
-
-
-def train_one_slot(decisions: Decisions, max_reports: int = 1000) -> int:
-    """As a worker does, from what it has trained before; how many epochs were told."""
-    num_reports, trained = 0, dict[int, int]()
-    while num_reports < max_reports:
-        proposal = decisions.next_trial()
-        if proposal is None:
-            break
-        number, params = proposal.number, proposal.params
-        epoch = trained.get(number, proposal.num_epochs_reported)
-        past = {e: value_of(params, e) for e in range(1, epoch + 1)}
-        goes_on = not past or decisions.on_report(report(number, past))
-        if not goes_on:  # a kill had left open whether it goes on
-            assert number not in trained
-            decisions.on_end(report(number, {}))
-        while goes_on and num_reports < max_reports:
-            epoch += 1
-            num_reports += 1
-            trained[number] = epoch
-            news = report(number, {epoch: value_of(params, epoch)}, "completed" * (epoch == 8))
-            goes_on = news.end_reason == "" and decisions.on_report(
-                dataclasses.replace(news, end_reason=None)
-            )
-            if not goes_on and num_reports < max_reports:
-                decisions.on_end(dataclasses.replace(news, end_reason=news.end_reason or None))
-    return num_reports
-
-
-def history(study: SearchStudy) -> list[tuple[Any, ...]]:
-    return [
-        (t.number, t.state, t.params, dict(t.curve), t.attributes["end_reason"])
-        for t in study.trials()
-    ]
-
-
-def test_a_freeze_thaw_search_pauses_resumes_and_ends(
-    thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, checkpoints: TrialCheckpoints
-) -> None:
-    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", thaw_config)
-    decisions = Decisions(thaw_config, study, 1, watcher, checkpoints)
-    assert 40 - 8 < train_one_slot(decisions) <= 40
-    assert decisions.finished
-    assert decisions.num_missing == 0
-    trials = study.trials()
-    assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
-    assert watcher.named("trial_paused")
-    assert [e for e in watcher.named("trial_started") if e[2]]  # one was resumed
-    assert len(watcher.named("trial_ended")) == len(trials)
-
-
-@pytest.mark.parametrize("num_reports", [1, 8, 9, 10, 11, 12, 17, 21, 25, 30, 35])
-def test_a_freeze_thaw_search_that_was_killed_goes_on_as_it_would_have(
-    thaw_config: SearchConfig, tmp_path: Path, num_reports: int
-) -> None:
-    histories = []
-    for name, cut in (("whole", None), ("cut", num_reports)):
-        url = f"sqlite:///{tmp_path / name}.db"
-        study = create_study(url, thaw_config)
-        for most in (cut, 1000) if cut else (1000,):
-            study = SearchStudy.open(url, thaw_config.study, thaw_config.space)
-            places = TrialCheckpoints(tmp_path / name, 1, maximise=True)
-            train_one_slot(Decisions(thaw_config, study, 1, Watcher(), places), most)
-        histories.append(history(study))
-    assert histories[1] == histories[0]
-
-
-def test_paused_trials_make_room_for_others(
-    thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hpo.decisions.MAX_PAUSED", 2)
-    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", thaw_config)
-    places = TrialCheckpoints(tmp_path, 1, maximise=True)
-    train_one_slot(Decisions(thaw_config, study, 1, watcher, places))
-    paused, most = set[int](), 0
-    for name, *values in watcher.events:
-        if name == "trial_paused":
-            paused.add(values[0])
-        elif name in {"trial_started", "trial_ended"}:
-            paused.discard(values[0])
-            most = max(most, len(paused))
-    assert most == 2
-
-
-def test_enqueued_trials_come_before_the_models_own(
-    thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, checkpoints: TrialCheckpoints
-) -> None:
-    guesses = tuple(
-        {"optimizer.learning_rate": rate, "model.drop_rate": 0.5} for rate in (1e-3, 5e-3)
-    )
-    config = thaw_config.model_copy(
-        update={"study": thaw_config.study.model_copy(update={"enqueue": guesses})}
-    )
-    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
-    train_one_slot(Decisions(config, study, 1, watcher, checkpoints))
-    assert [trial.params for trial in study.trials()[1:3]] == list(guesses)
-
-
-@pytest.mark.parametrize("max_bytes", [250, 350, 450, 650])
-def test_a_small_disk_holds_few_paused_trials_and_ends_no_search(
-    thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, max_bytes: int
-) -> None:
-    for number in range(10):
-        (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / "last.safetensors").write_bytes(bytes(100))
-    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", thaw_config)
-    places = TrialCheckpoints(tmp_path, 1, maximise=True, max_bytes=max_bytes)
-    decisions = Decisions(thaw_config, study, 1, watcher, places)
-    train_one_slot(decisions)
-    assert decisions.finished
-    assert {trial.state for trial in study.trials()} == {"COMPLETE", "PRUNED"}
-    assert sum(trial.num_epochs for trial in study.trials()) > 40 - 8

@@ -13,6 +13,7 @@ from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig, load_search_config
 from hpo.decisions import Decisions
 from hpo.errors import RunError
+from hpo.pausing import PausingDecisions
 from hpo.progress import SearchObserver
 from hpo.scheduler import MOST_FAILED_STARTS, StudyScheduler
 from hpo.study import SearchStudy
@@ -119,7 +120,7 @@ def test_a_trial_that_pauses_gives_its_worker_to_another_and_comes_back(
     config = load_search_config(search_file, overrides)[0]
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     places = TrialCheckpoints(tmp_path, 3, maximise=True)
-    decisions = Decisions(config, study, 1, Silent(), places)
+    decisions = PausingDecisions(config, study, 1, Silent(), places)
     scheduler = StudyScheduler(decisions, lambda proposal: proposal)  # type: ignore[arg-type]
     worker = slot("a")
     answer = scheduler.on_trial_result(None, worker, IDLE)

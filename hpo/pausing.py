@@ -1,0 +1,244 @@
+"""The decisions of a search that pauses trials: what freeze_thaw chooses, within the budget."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from hpo.checkpoints import TrialCheckpoints
+from hpo.config import SearchConfig
+from hpo.decisions import Decisions
+from hpo.freeze_thaw import Choice, FreezeThaw
+from hpo.progress import SearchObserver
+from hpo.study import Proposal, SearchStudy, TrialSummary
+from hpo.trial_report import TrialReport
+from sgformer.config import maximises
+
+# Trials that keep their checkpoints while they wait.
+MAX_PAUSED: Final = 64
+
+
+class PausingDecisions(Decisions):
+    """Trials run to a level and compete there: one goes on, or makes way for what is better.
+
+    A paused trial is RUNNING in the study until the search ends, and its folder keeps what it is
+    resumed from. The budget always leaves room for the default configuration's training, and at
+    its end for that of the surest trial.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        study: SearchStudy,
+        num_slots: int,
+        observer: SearchObserver,
+        checkpoints: TrialCheckpoints,
+    ) -> None:
+        super().__init__(config, study, num_slots, observer, checkpoints)
+        self._thaw = FreezeThaw(
+            config.space,
+            config.train.max_epochs,
+            maximise=maximises(config.study.metric),
+            seed=config.study.seed,
+            first_level=config.scheduler.min_epochs,
+        )
+        self._choice: Choice | None = None
+        self._favourite: int | None = None
+        self._undecided: set[int] = set()
+        self._is_over = False
+        self._take_up(study.trials())
+        self._look_for_a_favourite()
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further trial will start, or be resumed."""
+        return not self._interrupted and (self._is_over or self._thaw.is_closing)
+
+    @property
+    def num_missing(self) -> int:
+        """Trials that have yet to end, as far as that is known."""
+        going_on = len(self._interrupted) + len(self._running)
+        if self._is_over:
+            return going_on
+        return max(1, self._num_to_start + going_on + len(self._thaw.paused_trials()))
+
+    def ranking(self) -> tuple[int, ...]:
+        """Numbers of trials, the one first that is surest to end well."""
+        return self._thaw.ranking()
+
+    def on_end(self, report: TrialReport) -> None:
+        """A trial's last report: it ended by itself, or `on_report` paused it."""
+        number = report.number
+        if not self._thaw.is_paused(number):
+            super().on_end(report)
+            return
+        self._record(report)
+        self._running.discard(number)
+        self._checkpoints.trial_paused(number)
+        self._study.keep_facts(number, self._facts[number])
+        self._observer.trial_paused(number)
+        chosen = None if self._choice is None else self._choice.number
+        least = self._thaw.least_promising(besides=chosen)
+        if least is not None and len(self._thaw.paused_trials()) > MAX_PAUSED:
+            self._give_up(least)
+        self._settle_after_last_one()
+
+    def _take_up(self, trials: Sequence[TrialSummary]) -> None:
+        """Trials of an earlier run: paused ones are paused, others are yet to be continued."""
+        for trial in trials:
+            self._thaw.started(trial.number, trial.params)
+            self._thaw.reported(trial.number, trial.curve)
+            if trial.state != "RUNNING":
+                reason = str(trial.attributes.get("end_reason"))
+                self._tell_end(trial.number, trial.state, reason, trial.value)
+        by_number = {trial.number: trial for trial in trials}
+        for proposal in tuple(self._interrupted):
+            number = proposal.number
+            facts = by_number[number].facts_of_pause
+            if facts is None:
+                # Where trials compete, whether it has is not known: it does, when its worker
+                # tells what it resumed.
+                if self._thaw.is_at_level(number):
+                    self._undecided.add(number)
+                continue
+            self._thaw.paused(number)
+            self._checkpoints.trial_paused(number)
+            self._interrupted.remove(proposal)
+            self._params[number], self._facts[number] = proposal.params, facts
+        self._thaw.model_state = self._study.model_state
+
+    def _record(self, report: TrialReport) -> Mapping[int, float]:
+        news = super()._record(report)
+        self._thaw.reported(report.number, news)
+        return news
+
+    def _goes_on(self, number: int, *, has_news: bool) -> bool:
+        if not has_news and number not in self._undecided:
+            return True  # it has told what it resumed, and has competed already
+        self._undecided.discard(number)
+        self._close_in_time()
+        if self._thaw.last_one not in (None, number) and number != 0:
+            self._thaw.paused(number)
+            return False
+        return not self._thaw.is_at_level(number) or self._wins(number)
+
+    def _next_proposal(self) -> Proposal | None:
+        if not self._interrupted:
+            return self._chosen()
+        return self._interrupted.popleft() if self._has_room() else None
+
+    def _wins(self, number: int) -> bool:
+        """Whether a trial that competes is itself what is best to run next."""
+        self._thaw.paused(number)
+        if not self._interrupted:
+            self._choice = self._choose()
+            if self._choice is not None and self._choice.number == number:
+                self._choice = None
+                self._thaw.resumed(number)
+                return True
+        return False
+
+    def _choose(self) -> Choice | None:
+        """The next trial to run; None where there is none."""
+        self._look_for_a_favourite()
+        self._close_in_time()
+        if self._thaw.last_one is not None:
+            return self._thaw.last_choice()
+        may_start = self._num_started < self._num_trials
+        if self._study.has_waiting and may_start:
+            return Choice()
+        choice = self._thaw.choose(may_start=may_start)
+        if self._thaw.model_state is not None:
+            self._study.model_state = self._thaw.model_state
+        return choice
+
+    def _look_for_a_favourite(self) -> None:
+        """Towards the end of the budget: the surest trial that it can bring to its end."""
+        left = self._num_epochs_left
+        if left > 2 * self._config.train.max_epochs:
+            return
+        able = self._thaw.may_be_last()
+        fits = (n for n in able if self._num_epochs_to_end(n) <= max(left, 0))
+        self._favourite = next(fits, self._favourite)
+        if self._favourite is None and left <= 0:
+            self._favourite = min(able, key=self._num_epochs_to_end, default=None)
+
+    @property
+    def _num_epochs_left(self) -> int:
+        """Of the budget, without the epochs that are being trained, and all of the default's."""
+        total = self._limits["total_epochs"]
+        assert total is not None  # freeze_thaw always has one
+        left = total - self._num_epochs - len(self._running)
+        if 0 in self._running:
+            left -= self._config.train.max_epochs - max(self._curves[0], default=0) - 1
+        return left
+
+    def _num_epochs_to_end(self, number: int) -> int:
+        """Of a trial, beyond those that are set aside."""
+        is_set_aside = number == 0 and 0 in self._running
+        return 0 if is_set_aside else self._thaw.num_epochs_left(number)
+
+    def _close_in_time(self) -> None:
+        """What is left of the budget is the favourite's when it needs it to come to its end."""
+        favourite = self._favourite
+        if self._thaw.last_one is not None or favourite is None:
+            return
+        if self._num_epochs_left <= self._num_epochs_to_end(favourite):
+            self._thaw.last_one = favourite
+
+    def _chosen(self) -> Proposal | None:
+        self._choice = self._choice or self._choose()
+        if self._choice is None:
+            self._settle()
+            return None
+        number, params = self._choice.number, self._choice.params
+        if not self._has_room(number):
+            return None
+        self._choice = None
+        if number is None:
+            proposal = self._start(params)
+            self._thaw.started(proposal.number, proposal.params)
+            return proposal
+        self._thaw.resumed(number)
+        self._checkpoints.trial_resumed(number)
+        return Proposal(number, self._params[number], max(self._curves[number], default=0))
+
+    def _has_room(self, resumed: int | None = None) -> bool:
+        """Whether a trial's checkpoints fit, if need be when paused ones are given up."""
+        while not self._checkpoints.has_room(len(self._running), resumed):
+            least = self._thaw.least_promising(besides=resumed)
+            if least is None:
+                # A paused trial that is alone has had room before.
+                return resumed is not None and not self._running
+            self._give_up(least)
+        return True
+
+    def _settle(self) -> None:
+        """Once nothing runs: what is paused will not be resumed."""
+        if self._running or self._interrupted or self._is_over:
+            return
+        self._is_over = True
+        for number in self._thaw.paused_trials():
+            self._give_up(number)
+        self._study.limits_reached = self._limits
+
+    def _settle_after_last_one(self) -> None:
+        if self._thaw.is_closing:
+            self._settle()
+
+    def _give_up(self, number: int) -> None:
+        curve = self._curves[number]
+        self._finish(number, "PRUNED", f"paused at epoch {max(curve)}", self._best(curve))
+
+    def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
+        super()._finish(number, state, reason, best)
+        self._tell_end(number, state, reason, best)
+        if number == self._thaw.last_one and state != "COMPLETE":
+            self._thaw.last_one = self._favourite = None  # another takes its place
+        self._settle_after_last_one()
+
+    def _tell_end(self, number: int, state: str, reason: str, value: float | None) -> None:
+        if state == "FAIL":
+            self._thaw.failed(number)
+        elif state == "COMPLETE" and value is not None:
+            self._thaw.completed(number, value)
+        else:
+            self._thaw.pruned(number, diverged=reason == "diverged")

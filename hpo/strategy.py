@@ -1,0 +1,22 @@
+"""The decisions that a search file asks for."""
+
+from hpo.checkpoints import TrialCheckpoints
+from hpo.config import SearchConfig
+from hpo.decisions import Decisions
+from hpo.progress import SearchObserver
+from hpo.study import SearchStudy
+
+
+def make_decisions(
+    config: SearchConfig,
+    study: SearchStudy,
+    num_slots: int,
+    observer: SearchObserver,
+    checkpoints: TrialCheckpoints,
+) -> Decisions:
+    """By `scheduler.name`, over the study as it is; arguments as those of Decisions."""
+    if config.scheduler.name == "freeze_thaw":
+        from hpo.pausing import PausingDecisions  # SciPy takes a second, and is not always needed
+
+        return PausingDecisions(config, study, num_slots, observer, checkpoints)
+    return Decisions(config, study, num_slots, observer, checkpoints)
