@@ -22,7 +22,6 @@ from sgformer.errors import ConfigError
 Direction = Literal["maximize", "minimize"]
 Sampler = Literal["curves", "tpe", "gp", "qmc", "random"]
 
-
 DEFAULT_MIN_EPOCHS: Final = 4  # of asha
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
 
@@ -84,7 +83,8 @@ class StudyConfig(FrozenConfig):
 class SchedulerConfig(FrozenConfig):
     """freeze_thaw pauses trials and resumes the most promising by a model of their curves.
 
-    They compete first after min_epochs (None: chosen from the curves), then at some later epochs.
+    They compete first after min_epochs (None: about a seventh of max_epochs), then at some later
+    epochs.
     asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
     at min_epochs (None: 4) and its multiples by powers of reduction_factor. none: no stopping.
     Without a name it is freeze_thaw, or asha where study.sampler is not curves.

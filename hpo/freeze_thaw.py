@@ -37,7 +37,6 @@ class _Trial:
     """What is known of a trial: where it lies, its curve (larger is better), what it is at."""
 
     point: FloatArray
-    params: Params
     curve: dict[int, float] = field(default_factory=dict)
     state: str = "running"  # or paused, complete, pruned (its curve was cut), failed
 
@@ -101,7 +100,7 @@ class FreezeThaw:
 
     def started(self, number: int, params: Params) -> None:
         """A new trial runs."""
-        self._trials[number] = _Trial(self._cube.encode(params), params)
+        self._trials[number] = _Trial(self._cube.encode(params))
 
     def reported(self, number: int, values: Mapping[int, float]) -> None:
         """Adds epochs to a trial's curve."""
@@ -290,7 +289,7 @@ class _Judge:
     Args:
         search: What it decides for.
         model: Of all curves.
-        points: Of the trials known.
+        points: Of the trials that are or can be brought to their end.
         at_end: Their expected values after the last epoch.
         horizon: Epochs from now at which improvement counts; drawn anew for each decision.
         rng: Of what is drawn.

@@ -206,8 +206,7 @@ class PausingDecisions(Decisions):
         while not self._checkpoints.has_room(len(self._running), resumed):
             least = self._thaw.least_promising(besides=resumed)
             if least is None:
-                # A paused trial that is alone has had room before.
-                return resumed is not None and not self._running
+                return not self._running  # what is alone has had room before
             self._give_up(least)
         return True
 
