@@ -92,6 +92,7 @@ def run_search(
         is_over = threading.Event()
         lease.callback(is_over.set)
         decoding = _start(lambda: _decode(config, observer, is_over))
+        _start(lambda: _import_decisions(config))
         if on_cluster or study is None or is_moving or _is_unfinished(study, config):
             with contextlib.suppress(TimeoutError):  # what is wrong with them is soon known
                 decoding.result(SECONDS_BEFORE_RAY)
@@ -234,6 +235,12 @@ def _run_missing_trials(
 ) -> None:
     if _is_unfinished(study, config):
         run_trials(config, run, study, images, resources, observer)
+
+
+def _import_decisions(config: SearchConfig) -> None:
+    """While Ray starts: SciPy takes most of a second."""
+    if config.scheduler.name == "freeze_thaw":
+        import hpo.pausing  # noqa: F401
 
 
 def _start(action: Callable[[], Result]) -> Future[Result]:

@@ -1,28 +1,15 @@
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from studies import create_study
+from watcher import Watcher
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig, load_search_config
 from hpo.decisions import Decisions
 from hpo.study import SearchStudy
 from hpo.trial_report import TrialError, TrialReport
-
-
-class Watcher:
-    """Remembers what it heard."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[Any, ...]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args: self.events.append((name, *args))
-
-    def named(self, name: str) -> list[tuple[Any, ...]]:
-        return [event[1:] for event in self.events if event[0] == name]
 
 
 @pytest.fixture

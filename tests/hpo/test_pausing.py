@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from studies import create_study
+from watcher import Watcher
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig, load_search_config
@@ -11,19 +12,6 @@ from hpo.pausing import PausingDecisions
 from hpo.search_space import Params
 from hpo.study import SearchStudy
 from hpo.trial_report import TrialReport
-
-
-class Watcher:
-    """Remembers what it heard."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[Any, ...]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args: self.events.append((name, *args))
-
-    def named(self, name: str) -> list[tuple[Any, ...]]:
-        return [event[1:] for event in self.events if event[0] == name]
 
 
 @pytest.fixture
