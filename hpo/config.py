@@ -3,23 +3,23 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from hpo.objectives import METRICS, Constraint, Direction, Objective, better_direction
 from hpo.search_space import Parameter, Value, check_params, check_space
 from sgformer.config import (
     FrozenConfig,
     Metric,
     TrainConfig,
-    maximises,
     nearest_known,
     validate,
 )
 from sgformer.errors import ConfigError
 
-Direction = Literal["maximize", "minimize"]
+Select = Literal["best", "knee", "front"]
 Sampler = Literal["curves", "tpe", "gp", "qmc", "random"]
 
 DEFAULT_MIN_EPOCHS: Final = 4  # of asha
@@ -29,6 +29,11 @@ DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
 class StudyConfig(FrozenConfig):
     """The study: its name, what it optimises, how it samples, how many trials.
 
+    One of the `objectives` is a metric, with a learning curve; others are what an architecture
+    costs. `constraints` are bounds that the result keeps to. `select`, of the trials that do: best
+    by the metric; the knee of the Pareto front; or each trial of the front. None: best, with
+    several objectives knee.
+
     `storage` is an Optuna URL without its password; None means study.db in the run folder.
     `enqueue` are params to try right after the default configuration, which is always first.
     `sampler` curves reads the trials' whole curves, the others their values; None: curves with
@@ -37,7 +42,9 @@ class StudyConfig(FrozenConfig):
 
     name: str = Field(default="", max_length=100)
     seed: int = Field(default=0, ge=0)
-    objectives: tuple[tuple[Metric, Direction]] = (("val_top1", "maximize"),)
+    objectives: tuple[tuple[Objective, Direction], ...] = (("val_top1", "maximize"),)
+    constraints: tuple[Constraint, ...] = ()
+    select: Select | None = Field(default=None, validate_default=True)
     sampler: Sampler | None = None
     num_trials: int = Field(ge=1)
     enqueue: tuple[dict[str, Value], ...] = ()
@@ -64,20 +71,48 @@ class StudyConfig(FrozenConfig):
 
     @field_validator("objectives")
     @classmethod
-    def _sensible(cls, objectives: tuple[tuple[Metric, Direction]]) -> Any:
-        metric, direction = objectives[0]
-        if maximises(metric) != (direction == "maximize"):
-            better = "maximize" if maximises(metric) else "minimize"
-            raise ValueError(f"{metric} is to {better}, got {direction!r}")
+    def _sensible(cls, objectives: tuple[tuple[Objective, Direction], ...]) -> Any:
+        names = [name for name, _ in objectives]
+        metrics = [name for name in names if name in METRICS]
+        if len(metrics) != 1 or len(set(names)) < len(names):
+            raise ValueError(
+                f"takes one of {', '.join(METRICS)}, and beside it num_parameters or latency_ms, "
+                f"each once, got {', '.join(names) or 'none'}"
+            )
+        for name, direction in objectives:
+            if direction != better_direction(name):
+                raise ValueError(f"{name} is to {better_direction(name)}, got {direction!r}")
         return objectives
+
+    @field_validator("select")
+    @classmethod
+    def _select_fits(cls, select: Select | None, info: ValidationInfo) -> Any:
+        has_several = len(info.data.get("objectives", ())) > 1  # none: they are wrong
+        if select in ("knee", "front") and not has_several:
+            raise ValueError(
+                f"{select} is of several study.objectives; with one there is only best"
+            )
+        return select or ("knee" if has_several else "best")
 
     @property
     def metric(self) -> Metric:
-        return self.objectives[0][0]
+        """The objective that has a learning curve."""
+        return next(cast("Metric", name) for name, _ in self.objectives if name in METRICS)
 
     @property
     def direction(self) -> Direction:
-        return self.objectives[0][1]
+        """Of the metric."""
+        return better_direction(self.metric)
+
+    @property
+    def has_several_objectives(self) -> bool:
+        return len(self.objectives) > 1
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """What the search has to know of an architecture before it is trained."""
+        names = (*(n for n, _ in self.objectives), *(c.name for c in self.constraints))
+        return tuple(dict.fromkeys(name for name in names if name not in METRICS))
 
 
 class SchedulerConfig(FrozenConfig):
@@ -168,8 +203,15 @@ class SearchConfig(FrozenConfig):
     @model_validator(mode="after")
     def _scheduler_and_sampler_go_together(self) -> Self:
         name, sampler = self.scheduler.name, self.study.sampler
-        name = name or ("freeze_thaw" if sampler in (None, "curves") else "asha")
+        several = self.study.has_several_objectives
+        name = name or ("asha" if several or sampler not in (None, "curves") else "freeze_thaw")
         sampler = sampler or ("curves" if name == "freeze_thaw" else "tpe")
+        if several and (name == "freeze_thaw" or sampler == "curves"):
+            raise ValueError(
+                f"study.objectives: scheduler freeze_thaw and sampler curves model one objective, "
+                f"got {len(self.study.objectives)}; choose scheduler.name asha and another "
+                "study.sampler, such as tpe, or leave both out"
+            )
         if name == "freeze_thaw" and sampler != "curves":
             raise ValueError(
                 f"scheduler.name: freeze_thaw weighs new trials against paused ones by its own "
@@ -203,6 +245,7 @@ class SearchConfig(FrozenConfig):
 CHANGEABLE: Final = (
     "study.num_trials",
     "study.max_retries",
+    "study.select",
     "budget",
     "resources",
     "retrain",

@@ -6,13 +6,16 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from hpo.architectures import ArchitectureCosts
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.halving import AsynchronousHalving
+from hpo.objectives import METRICS
 from hpo.progress import SearchObserver
 from hpo.search_space import Params
 from hpo.study import Proposal, SearchStudy
 from hpo.trial_report import TrialError, TrialReport
+from hpo.trial_summary import NUM_INFEASIBLE_A_TRIAL
 from sgformer.config import maximises
 
 # After this many failures and no other end, the search is broken, not the trials.
@@ -48,14 +51,18 @@ class Decisions:
             config.scheduler, config.train.max_epochs, maximise=self._maximise
         )
         self._limits = config.limits
+        self._costs = ArchitectureCosts(config, study.architectures)
+        self._bounded_metrics = [c for c in config.study.constraints if c.name in METRICS]
+        self._best_epochs: dict[int, Mapping[str, Any]] = {}
         self._interrupted = deque(study.interrupted())
         self._curves: dict[int, dict[int, float]] = {}
         self._facts: dict[int, dict[str, Any]] = {}
         self._params: dict[int, Params] = {}
         self._num_lost: Counter[int] = Counter()
         earlier = study.trials()
-        self._num_started = len(earlier)
-        self._num_ended_well = sum(t.state in {"COMPLETE", "PRUNED"} for t in earlier)
+        self._num_infeasible = sum(t.outcome == "INFEASIBLE" for t in earlier)
+        self._num_trained = len(earlier) - self._num_infeasible
+        self._num_ended_well = sum(t.outcome in {"COMPLETE", "PRUNED"} for t in earlier)
         self._first_failures: list[str] = []
         for trial in earlier:
             if trial.state != "RUNNING":
@@ -66,7 +73,7 @@ class Decisions:
                 # Whether it was judged after its last epoch is not known: it is, when its worker
                 # tells what it resumed.
                 curve.pop(trial.num_epochs, None)
-            self._halving.goes_on(trial.number, curve)
+            self._halving.goes_on(trial.number, curve, self._costs.objectives(trial.params))
         self._num_epochs = sum(t.num_epochs for t in earlier if not t.is_carried_over)
         self._running: set[int] = set()
         self.paused: str | None = None
@@ -83,6 +90,11 @@ class Decisions:
         """Whether no further trial will start."""
         none_is_left = self._num_started >= self._num_trials or self._is_spent
         return none_is_left and not self._interrupted
+
+    @property
+    def _num_started(self) -> int:
+        """Trials, as study.num_trials counts them."""
+        return self._num_trained + self._num_infeasible // NUM_INFEASIBLE_A_TRIAL
 
     @property
     def num_missing(self) -> int:
@@ -161,18 +173,36 @@ class Decisions:
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         """Whether a running trial keeps its worker after a report."""
-        return self._halving.goes_on(number, self._curves[number]) and not self._is_spent
+        costs = self._costs.objectives(self._params[number])
+        goes_on = self._halving.goes_on(number, self._curves[number], costs)
+        return goes_on and not self._is_spent
 
     def _next_proposal(self) -> Proposal | None:
         if not self._checkpoints.has_room(len(self._running)):
             return None
-        return self._interrupted.popleft() if self._interrupted else self._start(None)
+        if self._interrupted:
+            return self._interrupted.popleft()
+        while self._num_to_start:
+            if (proposal := self._start(None)) is not None:
+                return proposal
+        return None
 
-    def _start(self, params: Params | None) -> Proposal:
+    def _start(self, params: Params | None) -> Proposal | None:
+        """A new trial; None where it has ended at once, since its architecture rules it out."""
         proposal = self._study.ask(params)
-        self._num_started += 1
         self._curves[proposal.number] = {}
-        return proposal
+        self._asked(proposal)
+        reason = self._costs.infeasible(proposal.params)
+        if reason is None:
+            self._num_trained += 1
+            return proposal
+        self._num_infeasible += 1
+        self._params[proposal.number], self._facts[proposal.number] = proposal.params, {}
+        self._finish(proposal.number, "PRUNED", f"infeasible: {reason}", None)
+        return None
+
+    def _asked(self, proposal: Proposal) -> None:
+        """A new trial is in the study; it may yet be ruled out."""
 
     @property
     def _is_spent(self) -> bool:
@@ -186,12 +216,28 @@ class Decisions:
         values = report.values(self._metric)
         self._study.report(number, values)
         self._facts[number] |= report.facts
+        self._note_best_epoch(report)
         news = {epoch: value for epoch, value in values.items() if epoch not in curve}
         curve |= news
         self._num_epochs += len(news)
         for epoch, value in news.items():
             self._observer.epoch(number, epoch, value)
         return news
+
+    def _note_best_epoch(self, report: TrialReport) -> None:
+        """Keeps what constraints on other metrics need; after a resume all epochs are told."""
+        if not self._bounded_metrics:
+            return
+        for row in report.epochs:
+            best = self._best_epochs.get(report.number, {}).get(self._metric)
+            value = float(row[self._metric])
+            if self._best({0: math.nan if best is None else best, 1: value}) != best:
+                self._best_epochs[report.number] = row
+
+    def _violations(self, number: int) -> dict[str, float]:
+        """By how much a trial's best epoch misses each constraint on a metric."""
+        row = self._best_epochs.pop(number, {})
+        return {str(c): c.violation(row[c.name]) for c in self._bounded_metrics if c.name in row}
 
     def _best(self, curve: dict[int, float]) -> float | None:
         values = [value for value in curve.values() if not math.isnan(value)]
@@ -208,20 +254,24 @@ class Decisions:
         self._finish(number, "FAIL", f"{error.type}: {error.message}", None)
 
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
-        curve = self._curves.pop(number)
-        del self._params[number]
+        curve, params = self._curves.pop(number), self._params.pop(number)
         self._num_lost.pop(number, None)
         attributes = {
             **self._facts.pop(number),
+            **self._costs.of(params),
             "end_reason": reason,
             "best_value": best,
             "num_epochs": max(curve, default=0),
         }
-        self._num_ended_well += state != "FAIL"
-        self._study.finish(number, state, attributes, best if state == "COMPLETE" else None)
+        was_ruled_out = not curve and self._costs.infeasible(params) is not None
+        self._num_ended_well += state != "FAIL" and not was_ruled_out
+        value = best if state == "COMPLETE" else None
+        violations = self._costs.violations(params) | self._violations(number)
+        self._study.finish(number, state, attributes, value, violations)
         self._running.discard(number)
         self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
-        self._observer.trial_ended(number, state, reason, best)
+        outcome = "INFEASIBLE" if was_ruled_out else state
+        self._observer.trial_ended(number, outcome, reason, best)
         if self._is_spent and not self.num_missing:
             self._study.limits_reached = self._limits
 

@@ -6,11 +6,12 @@ best one runs to its next level; the others keep their checkpoints and may be re
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import erfcx, log_ndtr
 from scipy.stats import qmc
 
@@ -75,6 +76,7 @@ class FreezeThaw:
         maximise: Whether a larger value is better.
         seed: Of all that is drawn.
         first_level: The epoch at which trials compete first.
+        is_allowed: Says of a configuration whether it may be begun; None: any may.
 
     Attributes:
         last_one: The trial that runs to its end before the search does.
@@ -88,8 +90,10 @@ class FreezeThaw:
         maximise: bool,
         seed: int,
         first_level: int | None = None,
+        is_allowed: Callable[[Params], bool] | None = None,
     ) -> None:
         self._cube = UnitCube(space)
+        self._is_allowed = is_allowed
         self._max_epochs, self._seed = max_epochs, seed
         self._sign = 1.0 if maximise else -1.0
         self._levels = levels(max_epochs, first_level)
@@ -204,7 +208,19 @@ class FreezeThaw:
 
     def _startup_params(self) -> Params:
         """The point of a sequence that covers the space, by the trial's number."""
+        if self._is_allowed is not None:
+            points = self._sobol(NUM_SOBOL)
+            allowed = points[self._allowed(points)]
+            if len(self._trials) < len(allowed):
+                return self._cube.decode(allowed[len(self._trials)])
         return self._cube.decode(self._sobol(1, skip=len(self._trials))[0])
+
+    def _allowed(self, points: FloatArray) -> npt.NDArray[np.bool_]:
+        """(N,) which points may be begun."""
+        allow = self._is_allowed
+        if allow is None:
+            return np.ones(len(points), dtype=bool)
+        return np.array([allow(self._cube.decode(point)) for point in points], dtype=bool)
 
     def _judge(self) -> "_Judge":
         rng = self._generator()
@@ -322,13 +338,13 @@ class _Judge:
         sobol = self._search._sobol(NUM_SOBOL, seed=int(rng.integers(2**31)))
         sds = rng.choice(AROUND_SDS, NUM_AROUND * len(best))
         points = np.concatenate([sobol, self._around(np.repeat(best, NUM_AROUND, 0), sds)])
-        scores = self._scores(points, 0)
+        scores = self._scores_of_new(points)
         for low, high in REFINED_SDS:
             order = np.argsort(-scores, kind="stable")[:NUM_REFINED]
             centres = np.repeat(points[order], NUM_AROUND_REFINED, 0)
             around = self._around(centres, rng.uniform(low, high, len(centres)))
             points = np.concatenate([points[order], around])
-            scores = np.concatenate([scores[order], self._scores(around, 0)])
+            scores = np.concatenate([scores[order], self._scores_of_new(around)])
         top = int(scores.argmax())
         return points[top], float(scores[top])
 
@@ -341,6 +357,12 @@ class _Judge:
         near = np.clip(centres + noise, 0.0, 1.0)
         points = np.where(cube.is_categorical, rng.random(centres.shape), near)
         return cube.snap(np.where(moved, points, centres))
+
+    def _scores_of_new(self, points: FloatArray) -> FloatArray:
+        scores: FloatArray = np.where(
+            self._search._allowed(points), self._scores(points, 0), -np.inf
+        )
+        return scores
 
     def _scores(self, points: FloatArray, epochs: FloatArray | int) -> FloatArray:
         """Logarithms of the expected improvement of points after `horizon` epochs more."""

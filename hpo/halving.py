@@ -5,8 +5,11 @@ stopping form.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from hpo import pareto
 from hpo.config import DEFAULT_MIN_EPOCHS, SchedulerConfig
 
 
@@ -16,7 +19,8 @@ class AsynchronousHalving:
     The value at a rung is the best one up to it, as the trial's own value will be: one noisy
     epoch ends no trial. Trial 0, the default configuration, is compared with but never stopped:
     it is what the winner has to beat. Nor is a trial that comes to a rung before there are
-    reduction_factor to compare.
+    reduction_factor to compare. With several objectives the best are whole non-dominated fronts,
+    and the most diverse of the front that does not fit.
 
     Args:
         config: First rung and reduction factor; `none` has no rungs.
@@ -27,7 +31,7 @@ class AsynchronousHalving:
     def __init__(self, config: SchedulerConfig, max_epochs: int, *, maximise: bool) -> None:
         self._factor = config.reduction_factor
         self._sign = 1.0 if maximise else -1.0
-        self._rungs: dict[int, dict[int, float]] = {}
+        self._rungs: dict[int, dict[int, tuple[float, ...]]] = {}
         epoch = config.min_epochs or DEFAULT_MIN_EPOCHS
         while config.name == "asha" and epoch < max_epochs:
             self._rungs[epoch] = {}
@@ -37,26 +41,40 @@ class AsynchronousHalving:
     def rung_epochs(self) -> tuple[int, ...]:
         return tuple(self._rungs)
 
-    def goes_on(self, number: int, curve: Mapping[int, float]) -> bool:
-        """Whether a trial continues after the epochs of its curve (objective by epoch).
+    def goes_on(
+        self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
+    ) -> bool:
+        """Whether a trial continues after the epochs of its curve (metric by epoch).
 
         It must stand at every rung that it has reached and was not judged at: after a crash,
-        several epochs may come in one report.
+        several epochs may come in one report. `costs` are its other objectives, the smaller the
+        better.
         """
         last = max(curve, default=0)
         verdicts = [
-            self._stands(number, epoch, curve)
+            self._stands(number, epoch, curve, costs)
             for epoch, rung in self._rungs.items()
             if epoch <= last and number not in rung
         ]
         return all(verdicts)
 
-    def _stands(self, number: int, epoch: int, curve: Mapping[int, float]) -> bool:
+    def _stands(
+        self, number: int, epoch: int, curve: Mapping[int, float], costs: Sequence[float]
+    ) -> bool:
         """Enters the trial into a rung; whether it is among the best there."""
         rung = self._rungs[epoch]
         values = (self._sign * v for e, v in curve.items() if e <= epoch and not math.isnan(v))
-        rung[number] = max(values, default=-math.inf)
+        rung[number] = (-max(values, default=-math.inf), *costs)
         if number == 0 or len(rung) < self._factor:
             return True
         num_kept = math.ceil(len(rung) / self._factor)
-        return rung[number] >= sorted(rung.values(), reverse=True)[num_kept - 1]
+        if costs:
+            return _is_among_best(rung, number, num_kept)
+        return rung[number] <= sorted(rung.values())[num_kept - 1]
+
+
+def _is_among_best(rung: Mapping[int, tuple[float, ...]], number: int, num_kept: int) -> bool:
+    """By several losses; a curve of NaN is the worst, however little its trial costs."""
+    numbers = [n for n, losses in rung.items() if math.isfinite(losses[0])]
+    best = pareto.best_rows(np.array([rung[n] for n in numbers]), num_kept)
+    return number in {numbers[row] for row in best}

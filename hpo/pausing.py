@@ -39,6 +39,7 @@ class PausingDecisions(Decisions):
             maximise=maximises(config.study.metric),
             seed=config.study.seed,
             first_level=config.scheduler.min_epochs,
+            is_allowed=lambda params: self._costs.infeasible(params) is None,
         )
         self._choice: Choice | None = None
         self._favourite: int | None = None
@@ -194,12 +195,13 @@ class PausingDecisions(Decisions):
             return None
         self._choice = None
         if number is None:
-            proposal = self._start(params)
-            self._thaw.started(proposal.number, proposal.params)
-            return proposal
+            return self._start(params) or self._chosen()
         self._thaw.resumed(number)
         self._checkpoints.trial_resumed(number)
         return Proposal(number, self._params[number], max(self._curves[number], default=0))
+
+    def _asked(self, proposal: Proposal) -> None:
+        self._thaw.started(proposal.number, proposal.params)
 
     def _has_room(self, resumed: int | None = None) -> bool:
         """Whether a trial's checkpoints fit, if need be when paused ones are given up."""

@@ -4,15 +4,17 @@ import contextlib
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
+from hpo import pareto
 from hpo.config import StudyConfig
-from hpo.search_space import Params, Space, suggest_params
+from hpo.search_space import ARCHITECTURE, Params, Space, Value, suggest_params
 
 NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
 # Samplers read all trials that they are given each time: TPE takes 0.4 s over 10,000. They are
@@ -32,7 +34,8 @@ class Sampling:
 
     def __init__(self, config: StudyConfig, space: Space) -> None:
         self._config, self._space = config, space
-        self._maximise = config.direction == "maximize"
+        self._directions = [direction for _, direction in config.objectives]
+        self._has_curves = not config.has_several_objectives
         self._num_best = NUM_BEST.get(config.sampler or "tpe", 0)
         self._num_latest = NUM_LATEST.get(config.sampler or "tpe", 0)
         self._finished: dict[int, FrozenTrial] = {}
@@ -41,9 +44,7 @@ class Sampling:
         self._study = self._new_study()
 
     def _new_study(self) -> optuna.Study:
-        return optuna.create_study(
-            direction=self._config.direction, pruner=optuna.pruners.NopPruner()
-        )
+        return optuna.create_study(directions=self._directions, pruner=optuna.pruners.NopPruner())
 
     @property
     def num_seen(self) -> int:
@@ -54,10 +55,11 @@ class Sampling:
         """A trial of the study that was not drawn here. To be called in order of numbers."""
         seen = create_trial(
             state=trial.state,
-            value=trial.value,
+            values=trial.values,
             params=trial.params,
             distributions=trial.distributions,
-            intermediate_values=trial.intermediate_values,
+            intermediate_values=trial.intermediate_values if self._has_curves else None,
+            constraints=trial.constraints,
         )
         if trial.state.is_finished():
             self._add_finished(trial.number, seen)
@@ -78,15 +80,28 @@ class Sampling:
         return params, trial.distributions
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
+        """Adds epochs; with several objectives Optuna's samplers take no curve."""
+        if not self._has_curves:
+            return
         for epoch, value in values.items():
             self._running[number].report(value, epoch)
 
-    def finish(self, number: int, state: TrialState, value: float | None) -> float | None:
-        """The value that Optuna gives the trial: a pruned one's is its last epoch's."""
-        trial = self._study.tell(self._running.pop(number), value, state)
+    def finish(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        constraints: Mapping[str, float] | None = None,
+    ) -> list[float] | None:
+        """The values that Optuna gives the trial: a pruned one's is its last epoch's."""
+        running = self._running.pop(number)
+        for name, violation in (constraints or {}).items():
+            running.set_constraint(name, violation)
+        trial = self._study.tell(running, values, state)
         self._finished[number] = trial
         self._forget()
-        return trial.value
+        kept: list[float] | None = trial.values
+        return kept
 
     def _add_finished(self, number: int, trial: FrozenTrial) -> None:
         self._study.add_trial(trial)
@@ -110,8 +125,7 @@ class Sampling:
         # The first one gives a sequence its parameters.
         complete = (n for n in by_number if self._finished[n].state == TrialState.COMPLETE)
         kept |= set(itertools.islice(complete, 1))
-        best = sorted(by_number, key=lambda n: self._rank(self._finished[n]))
-        kept |= set(best[: self._num_best])
+        kept |= set(self._best(by_number)[: self._num_best])
         self._finished = {n: self._finished[n] for n in by_number if n in kept}
         running = {
             n: self._study._storage.get_trial(trial._trial_id)
@@ -124,14 +138,22 @@ class Sampling:
             else:
                 self._study.add_trial(self._finished[number])
 
-    def _rank(self, trial: FrozenTrial) -> tuple[bool, float, float]:
-        """The smaller the better: complete ones by value, then by how far they came."""
-        sign = -1.0 if self._maximise else 1.0
-        if trial.state == TrialState.COMPLETE and trial.value is not None:
-            return False, sign * trial.value, 0.0
+    def _best(self, numbers: Sequence[int]) -> list[int]:
+        """As many as are kept of the best, complete ones by their values first."""
+        complete = [n for n in numbers if self._finished[n].state == TrialState.COMPLETE]
+        others = sorted(set(numbers) - set(complete), key=lambda n: self._rank(self._finished[n]))
+        if not complete:
+            return others
+        signs = [-1.0 if direction == "maximize" else 1.0 for direction in self._directions]
+        losses = np.array([self._finished[n].values for n in complete]) * signs
+        return [complete[row] for row in pareto.best_rows(losses, self._num_best)] + others
+
+    def _rank(self, trial: FrozenTrial) -> tuple[float, float]:
+        """Of one that is not complete: by how far it came; the smaller the better."""
+        sign = -1.0 if self._directions[0] == "maximize" else 1.0
         epoch = trial.last_step
         value = math.nan if epoch is None else trial.intermediate_values[epoch]
-        return True, -float(epoch or 0), math.inf if math.isnan(value) else sign * value
+        return -float(epoch or 0), math.inf if math.isnan(value) else sign * value
 
 
 class _NumberedQMCSampler(optuna.samplers.QMCSampler):
@@ -187,7 +209,19 @@ class CurveSampler(optuna.samplers.BaseSampler):
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number and t.params]
         max_epochs = max((t.last_step or 1 for t in trials), default=1)
         maximise = study.direction == optuna.study.StudyDirection.MAXIMIZE
-        curves = FreezeThaw(self._space, max_epochs, maximise=maximise, seed=self._seed)
+        # What was ruled out before its training was so by its architecture.
+        ruled_out = {
+            _architecture(trial.params)
+            for trial in trials
+            if trial.state == TrialState.PRUNED and not trial.intermediate_values
+        }
+        curves = FreezeThaw(
+            self._space,
+            max_epochs,
+            maximise=maximise,
+            seed=self._seed,
+            is_allowed=(lambda p: _architecture(p) not in ruled_out) if ruled_out else None,
+        )
         for trial in trials:
             curves.started(trial.number, trial.params)
             curves.reported(trial.number, trial.intermediate_values)
@@ -198,6 +232,10 @@ class CurveSampler(optuna.samplers.BaseSampler):
             elif trial.state.is_finished():
                 curves.failed(trial.number)
         return curves.propose()
+
+
+def _architecture(params: Params) -> tuple[Value, ...]:
+    return tuple(params.get(path) for path in ARCHITECTURE)
 
 
 def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.samplers.BaseSampler:

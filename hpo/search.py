@@ -9,6 +9,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from hpo.architectures import (
+    ArchitectureCosts,
+    check_feasible,
+    measure_architecture,
+    missing_architectures,
+)
 from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.config import SearchConfig, differences
@@ -23,6 +29,7 @@ from hpo.search_space import default_params
 from hpo.storage import storage_exists, with_absolute_path, without_password
 from hpo.study import SearchStudy, TrialSummary
 from hpo.training import Training
+from hpo.trial_summary import num_counted
 from hpo.tuning import run_trials
 from sgformer.decoded_images import ImagesId, load_image_data
 from sgformer.disk import noticing_full_disk
@@ -106,6 +113,7 @@ def run_search(
                     lease.enter_context(leased(study))
                 if now.predecessor is not None:
                     _carry_over(study, now, storage, images, observer)
+                _measure_architectures(config, study, images, observer)
                 study.enqueue_first_trials(default_params(config.train, config.space))
                 run.save_config(config)
                 _run_missing_trials(config, run, study, images.id, resources, observer)
@@ -237,6 +245,27 @@ def _run_missing_trials(
         run_trials(config, run, study, images, resources, observer)
 
 
+def _measure_architectures(
+    config: SearchConfig, study: SearchStudy, images: SearchedImages, observer: SearchObserver
+) -> None:
+    """Before trials make this machine busy; a resumed search finds them in its study."""
+    if not config.study.costs:
+        return
+    missing = missing_architectures(config, study.architectures)
+    if missing:
+        observer.phase("measuring architectures")
+    num_classes = len(images.facts["classes"])
+    for done, (name, params) in enumerate(missing.items(), 1):
+        costs = measure_architecture(config, params, num_classes)
+        study.architectures = {**study.architectures, name: costs}
+        observer.step(done, len(missing))
+    check_feasible(config, study.architectures)
+    default = default_params(config.train, config.space)
+    reason = ArchitectureCosts(config, study.architectures).infeasible(default)
+    if reason is not None:
+        observer.note(f"the default configuration is not trained: it is infeasible ({reason})")
+
+
 def _import_decisions(config: SearchConfig) -> None:
     """While Ray starts: SciPy takes most of a second."""
     if config.scheduler.name == "freeze_thaw":
@@ -351,7 +380,7 @@ def _tell_earlier_trials(study: SearchStudy, observer: SearchObserver) -> None:
     best, trials = study.best_trial(), study.trials()
     if trials:
         observer.earlier_trials(
-            Counter(trial.state for trial in trials),
+            Counter(trial.outcome for trial in trials),
             None if best is None or best.value is None else (best.number, best.value),
             sum(trial.num_epochs for trial in trials),
         )
@@ -361,7 +390,7 @@ def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:
     trials = study.trials()
     if any(trial.state == "RUNNING" for trial in trials):
         return True
-    return len(trials) < config.study.num_trials and study.limits_reached != config.limits
+    return num_counted(trials) < config.study.num_trials and study.limits_reached != config.limits
 
 
 def _result(study: SearchStudy, run: RunFolder) -> SearchResult:

@@ -22,6 +22,9 @@ def _number_from_yaml(value: Any) -> Any:
     return float(value) if is_number else value
 
 
+# The settings that shape a model's graph.
+ARCHITECTURE: Final = ("model.name", "data.image_size")
+
 Value = Annotated[bool | int | float | str | None, BeforeValidator(_number_from_yaml)]
 Params = dict[str, Value]
 

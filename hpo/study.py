@@ -3,9 +3,9 @@
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage
@@ -15,13 +15,15 @@ from hpo.config import StudyConfig
 from hpo.errors import StudyError
 from hpo.sampling import Sampling, create_sampler
 from hpo.search_space import Params, Space, suggest_params
+from hpo.selection import selected
 from hpo.storage import open_storage, patiently, without_password
-from hpo.trial_writer import trial_writer
+from hpo.trial_summary import CARRIED_OVER_FROM as CARRIED_OVER_FROM
+from hpo.trial_summary import FACTS_SO_FAR
+from hpo.trial_summary import TrialSummary as TrialSummary
+from hpo.trial_writer import Ending, trial_writer
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-FACTS_SO_FAR: Final = "facts_so_far"
-CARRIED_OVER_FROM: Final = "carried_over_from"
 Result = TypeVar("Result")
 
 
@@ -32,36 +34,6 @@ class Proposal:
     number: int
     params: Params
     num_epochs_reported: int = 0
-
-
-@dataclass(frozen=True)
-class TrialSummary:
-    """One trial as the study has it.
-
-    `curve` is the objective by epoch; only a COMPLETE trial has a `value`, its best epoch's.
-    """
-
-    number: int
-    state: str
-    value: float | None
-    params: Params
-    curve: Mapping[int, float]
-    attributes: Mapping[str, Any]
-
-    @property
-    def num_epochs(self) -> int:
-        return max(self.curve, default=0)
-
-    @property
-    def is_carried_over(self) -> bool:
-        """Whether another study's search has trained it."""
-        return CARRIED_OVER_FROM in self.attributes
-
-    @property
-    def facts_of_pause(self) -> dict[str, Any] | None:
-        """What was known when it paused after its last epoch; None if it did not."""
-        kept = self.attributes.get(FACTS_SO_FAR, {})
-        return kept["facts"] if kept.get("epoch") == self.num_epochs else None
 
 
 @dataclass
@@ -118,7 +90,7 @@ class SearchStudy:
             study = optuna.create_study(
                 storage=storage,
                 study_name=config.name,
-                direction=config.direction,
+                directions=[direction for _, direction in config.objectives],
                 pruner=optuna.pruners.NopPruner(),
             )
         except optuna.exceptions.DuplicatedStudyError:
@@ -127,13 +99,14 @@ class SearchStudy:
             ) from None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([config.metric])
+            study.set_metric_names([name for name, _ in config.objectives])
         return cls(study, storage, config, space)
 
     @classmethod
     def in_memory(cls, config: StudyConfig, space: Space) -> Self:
         """A new study that lasts as long as the process."""
-        study = optuna.create_study(direction=config.direction, pruner=optuna.pruners.NopPruner())
+        directions = [direction for _, direction in config.objectives]
+        study = optuna.create_study(directions=directions, pruner=optuna.pruners.NopPruner())
         return cls(study, study._storage, config, space)
 
     @classmethod
@@ -249,16 +222,31 @@ class SearchStudy:
         state: str,
         attributes: Mapping[str, Any],
         value: float | None = None,
+        constraints: Mapping[str, float] | None = None,
     ) -> None:
-        """Ends a trial as COMPLETE (with its value), PRUNED or FAIL; attributes are kept."""
+        """Ends a trial as COMPLETE (with its value), PRUNED or FAIL.
+
+        Args:
+            number: The trial's.
+            state: What it is told as.
+            attributes: Are kept; what its architecture costs is among them, where that counts.
+            value: Of the metric.
+            constraints: By how much it misses each, by name; at most 0 where it does not.
+        """
         live = self._known()
         trial_id, told = live.ids[number], TrialState[state]
-        kept = live.sampling.finish(number, told, value)
-        self._patiently(
-            lambda again: self._writer.finish(trial_id, told, kept, attributes, again=again)
-        )
+        values = None if value is None else self._objectives(value, attributes)
+        kept = live.sampling.finish(number, told, values, constraints)
+        ending = Ending(told, kept, attributes, constraints or {})
+        self._patiently(lambda again: self._writer.finish(trial_id, ending, again=again))
         del live.ids[number], live.params[number], live.num_reported[number]
         self._taken.discard(number)
+
+    def _objectives(self, value: float, attributes: Mapping[str, Any]) -> list[float]:
+        """Values of all objectives, given the metric's."""
+        metric = self._config.metric
+        names = (name for name, _ in self._config.objectives)
+        return [value if name == metric else float(attributes[name]) for name in names]
 
     def _patiently(self, action: Callable[[bool], Result]) -> Result:
         """Waits for a database that is away, and then goes on only if the study is still ours."""
@@ -307,28 +295,46 @@ class SearchStudy:
         """Adds a trial of another study as it is, with params of this one's space."""
         fixed = FixedTrial(params)
         suggest_params(fixed, self._space)
-        value = trial.value
-        if trial.state == "PRUNED":  # as Optuna has it
-            last = trial.curve.get(trial.num_epochs, math.nan)
-            value = None if math.isnan(last) else last
+        values = None if trial.value is None else self._objectives(trial.value, trial.attributes)
+        if trial.state == "PRUNED" and not self._config.has_several_objectives:
+            last = trial.curve.get(trial.num_epochs, math.nan)  # as Optuna has it
+            values = None if math.isnan(last) else [last]
         frozen = create_trial(
             state=TrialState[trial.state],
-            value=value,
+            values=values,
             params=params,
             distributions=fixed.distributions,
             user_attrs={**trial.attributes, **attributes},
             intermediate_values=dict(trial.curve),
+            constraints=dict(trial.constraints),
         )
         patiently(lambda _: self._study.add_trial(frozen), self.on_outage)
 
     def trials(self) -> tuple[TrialSummary, ...]:
         """All trials that started, by number."""
         frozen = self._study.get_trials(deepcopy=False)
-        return tuple(_summary(trial) for trial in frozen if trial.state != TrialState.WAITING)
+        started = (trial for trial in frozen if trial.state != TrialState.WAITING)
+        return tuple(self._summary(trial) for trial in started)
+
+    def _summary(self, trial: FrozenTrial) -> TrialSummary:
+        # Optuna gives a pruned trial its last epoch's value, which is not what it is worth.
+        value = None
+        if trial.state == TrialState.COMPLETE:
+            names = [name for name, _ in self._config.objectives]
+            value = trial.values[names.index(self._config.metric)]
+        return TrialSummary(
+            number=trial.number,
+            state=trial.state.name,
+            value=value,
+            params=dict(trial.params),
+            curve=dict(sorted(trial.intermediate_values.items())),
+            attributes=dict(trial.user_attrs),
+            constraints=dict(trial.constraints),
+        )
 
     def best_trial(self) -> TrialSummary | None:
-        """The COMPLETE trial with the best value; None if there is none."""
-        return pick_best(self.trials(), maximise=self._config.direction == "maximize")
+        """The COMPLETE trial that is delivered, by the config's `select`; None: there is none."""
+        return next(iter(selected(self.trials(), self._config)), None)
 
     @property
     def search_config(self) -> dict[str, Any] | None:
@@ -339,6 +345,16 @@ class SearchStudy:
     @search_config.setter
     def search_config(self, values: dict[str, Any]) -> None:
         self._study.set_user_attr("search_config", values)
+
+    @property
+    def architectures(self) -> dict[str, dict[str, float]]:
+        """What architectures cost, by their names, as far as it was measured."""
+        values: dict[str, dict[str, float]] = self._study.user_attrs.get("architectures", {})
+        return values
+
+    @architectures.setter
+    def architectures(self, values: Mapping[str, Mapping[str, float]]) -> None:
+        self._study.set_user_attr("architectures", {name: dict(v) for name, v in values.items()})
 
     @property
     def images(self) -> dict[str, Any] | None:
@@ -413,23 +429,3 @@ class SearchStudy:
     def optuna_study(self) -> optuna.Study:
         """For Optuna's own analyses, such as importances."""
         return self._study
-
-
-def pick_best(trials: Sequence[TrialSummary], *, maximise: bool) -> TrialSummary | None:
-    """The COMPLETE trial with the best value, the earliest among equals."""
-    complete = [t for t in trials if t.state == "COMPLETE" and t.value is not None]
-    sign = 1 if maximise else -1
-    return max(complete, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
-
-
-def _summary(trial: FrozenTrial) -> TrialSummary:
-    # Optuna gives a pruned trial its last epoch's value, which is not what it is worth.
-    complete = trial.state == TrialState.COMPLETE
-    return TrialSummary(
-        number=trial.number,
-        state=trial.state.name,
-        value=trial.value if complete else None,
-        params=dict(trial.params),
-        curve=dict(sorted(trial.intermediate_values.items())),
-        attributes=dict(trial.user_attrs),
-    )

@@ -6,7 +6,8 @@ version is known; any other storage, or schema, by Optuna's methods.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -25,6 +26,31 @@ PARAMS: Final[Any] = models.TrialParamModel.__table__
 CURVES: Final[Any] = models.TrialIntermediateValueModel.__table__
 VALUES: Final[Any] = models.TrialValueModel.__table__
 ATTRIBUTES: Final[Any] = models.TrialUserAttributeModel.__table__
+SYSTEM_ATTRIBUTES: Final[Any] = models.TrialSystemAttributeModel.__table__
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ends.
+
+    Attributes:
+        state: The one that it is told as.
+        values: Of the objectives; None: it has none.
+        attributes: What else is known of it.
+        constraints: By how much it misses each; at most 0 where it does not.
+    """
+
+    state: TrialState
+    values: Sequence[float] | None
+    attributes: Mapping[str, Any]
+    constraints: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def system_attributes(self) -> dict[str, Any]:
+        """The constraints as Optuna stores them."""
+        return create_trial(
+            state=TrialState.PRUNED, constraints=dict(self.constraints)
+        ).system_attrs
 
 
 class TrialWriter(Protocol):
@@ -44,15 +70,7 @@ class TrialWriter(Protocol):
     def report(self, trial_id: int, values: Mapping[int, float], *, again: bool = False) -> None:
         """Adds epochs to the curve."""
 
-    def finish(
-        self,
-        trial_id: int,
-        state: TrialState,
-        value: float | None,
-        attributes: Mapping[str, Any],
-        *,
-        again: bool = False,
-    ) -> None:
+    def finish(self, trial_id: int, ending: Ending, *, again: bool = False) -> None:
         """Ends a trial."""
 
 
@@ -88,21 +106,14 @@ class OptunaWriter:
         for epoch, value in values.items():
             self._storage.set_trial_intermediate_value(trial_id, epoch, value)
 
-    def finish(
-        self,
-        trial_id: int,
-        state: TrialState,
-        value: float | None,
-        attributes: Mapping[str, Any],
-        *,
-        again: bool = False,
-    ) -> None:
+    def finish(self, trial_id: int, ending: Ending, *, again: bool = False) -> None:
         if again and self._storage.get_trial(trial_id).state.is_finished():
             return
-        for key, attribute in attributes.items():
+        for key, attribute in ending.attributes.items():
             self._storage.set_trial_user_attr(trial_id, key, attribute)
-        values = None if value is None else [value]
-        self._storage.set_trial_state_values(trial_id, state, values)
+        for key, attribute in ending.system_attributes.items():
+            self._storage.set_trial_system_attr(trial_id, key, attribute)
+        self._storage.set_trial_state_values(trial_id, ending.state, ending.values)
 
 
 class DirectWriter:
@@ -145,25 +156,18 @@ class DirectWriter:
         with self._engine.begin() as connection:
             _write(connection, CURVES, trial_id, rows, again=again)
 
-    def finish(
-        self,
-        trial_id: int,
-        state: TrialState,
-        value: float | None,
-        attributes: Mapping[str, Any],
-        *,
-        again: bool = False,
-    ) -> None:
-        facts = [{"key": key, "value_json": json.dumps(a)} for key, a in attributes.items()]
+    def finish(self, trial_id: int, ending: Ending, *, again: bool = False) -> None:
         values = []
-        if value is not None:
+        for objective, value in enumerate(ending.values or ()):
             stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-            values.append({"objective": 0, "value": stored, "value_type": kind})
+            values.append({"objective": objective, "value": stored, "value_type": kind})
         with self._engine.begin() as connection:
             # Some may be there already: of another program's, or of a cut-short end.
-            _write(connection, ATTRIBUTES, trial_id, facts, again=True)
+            _write(connection, ATTRIBUTES, trial_id, _as_rows(ending.attributes), again=True)
+            system = _as_rows(ending.system_attributes)
+            _write(connection, SYSTEM_ATTRIBUTES, trial_id, system, again=True)
             _write(connection, VALUES, trial_id, values, again=again)
-            self._set_state(connection, trial_id, state=state, datetime_complete=_now())
+            self._set_state(connection, trial_id, state=ending.state, datetime_complete=_now())
 
     def _set_state(self, connection: sqlalchemy.Connection, trial_id: int, **values: Any) -> None:
         connection.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(**values))
@@ -204,6 +208,10 @@ def _write(
         written = table.c[key].in_([row[key] for row in rows])
         connection.execute(table.delete().where((table.c.trial_id == trial_id) & written))
     connection.execute(table.insert(), [{"trial_id": trial_id, **row} for row in rows])
+
+
+def _as_rows(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
 
 
 def _now() -> datetime:

@@ -43,9 +43,9 @@ def test_a_resumed_search_draws_what_an_unbroken_one_does(sampler_config: Search
             params, distributions = source.draw(number)
             source.report(number, {1: value(number)})
             state = TrialState.PRUNED if number % 3 == 2 else TrialState.COMPLETE
-            kept = source.finish(number, state, value(number) if number % 3 < 2 else None)
+            kept = source.finish(number, state, [value(number)] if number % 3 < 2 else None)
             trial = create_trial(
-                state=state, value=kept, params=params, distributions=distributions,
+                state=state, values=kept, params=params, distributions=distributions,
                 intermediate_values={1: value(number)},
             )  # fmt: skip
             trial.number = number
@@ -65,9 +65,9 @@ def test_running_trials_outlive_what_is_forgotten(sampler_config: SearchConfig) 
     source.report(0, {1: 0.5})
     for number in range(1, 30):
         source.draw(number)
-        source.finish(number, TrialState.COMPLETE, value(number))
+        source.finish(number, TrialState.COMPLETE, [value(number)])
     source.report(0, {2: 0.75})
-    assert source.finish(0, TrialState.PRUNED, None) == 0.75
+    assert source.finish(0, TrialState.PRUNED, None) == [0.75]
 
 
 def test_fixed_params_are_taken_as_they_are(config: SearchConfig) -> None:
@@ -102,7 +102,7 @@ def test_a_conditional_parameter_is_drawn_anew_for_each_trial(config: SearchConf
     config = SearchConfig.model_validate(values)
     source = Sampling(config.study, config.space)
     source.draw(0, {"augmentation.policy": "mild"})
-    source.finish(0, TrialState.COMPLETE, 0.5)
+    source.finish(0, TrialState.COMPLETE, [0.5])
     drawn = [source.draw(number)[0].get("augmentation.mixup") for number in range(1, 20)]
     drawn = [value for value in drawn if value is not None]
     assert len(set(drawn)) == len(drawn) > 3

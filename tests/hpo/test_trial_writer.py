@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.storage import open_storage
-from hpo.trial_writer import DirectWriter, OptunaWriter, TrialWriter, trial_writer
+from hpo.trial_writer import DirectWriter, Ending, OptunaWriter, TrialWriter, trial_writer
 
 DISTRIBUTIONS = {
     "rate": FloatDistribution(1e-5, 1.0, log=True),
@@ -25,6 +25,7 @@ def write(writer: TrialWriter, study: optuna.Study) -> None:
     (waiting,) = study.trials
     for again in (False, True):
         writer.start(waiting._trial_id, PARAMS, DISTRIBUTIONS, again=again)
+    missed = {"latency_ms <= 5": 0.25, "num_parameters <= 1000": -0.5}
     for number, (state, values, value) in enumerate(
         [
             (TrialState.COMPLETE, {1: 0.5, 2: 0.75}, 0.75),
@@ -39,7 +40,20 @@ def write(writer: TrialWriter, study: optuna.Study) -> None:
         for again in (False, True):
             writer.report(trial_id, values, again=again)
         for again in (False, True):
-            writer.finish(trial_id, state, value, attributes, again=again)
+            told = None if value is None else [value]
+            writer.finish(trial_id, Ending(state, told, attributes, missed), again=again)
+
+
+def test_several_values_are_kept_and_the_curve_beside_them(storage_url: str) -> None:
+    storage = open_storage(storage_url)
+    study = optuna.create_study(storage=storage, directions=["maximize", "minimize"])
+    writer = trial_writer(storage, study._study_id)
+    trial_id = writer.create(0, PARAMS, DISTRIBUTIONS)
+    writer.report(trial_id, {1: 0.5, 2: 0.75})
+    writer.finish(trial_id, Ending(TrialState.COMPLETE, [0.75, 4.0], {}, {"a <= 1": 3.0}))
+    (trial,) = study.trials
+    assert (trial.values, trial.intermediate_values) == ([0.75, 4.0], {1: 0.5, 2: 0.75})
+    assert trial.constraints == {"a <= 1": 3.0}
 
 
 def as_read(trial: FrozenTrial) -> tuple[str, ...]:

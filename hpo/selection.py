@@ -1,0 +1,58 @@
+"""Which trials a search delivers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpo import pareto
+from hpo.config import StudyConfig
+from hpo.trial_summary import TrialSummary
+
+
+def selected(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[TrialSummary, ...]:
+    """By `select`, the first for best/: of the COMPLETE trials that keep to the constraints.
+
+    best: the best one by the metric, the earliest among equals. knee: that of the Pareto front.
+    front: the knee, then the others by the metric.
+    """
+    on_front = pareto_front(trials, config)
+    if not on_front or config.select == "best":
+        return on_front[:1]
+    knee = on_front[pareto.knee(_losses(on_front, config))]
+    if config.select == "knee":
+        return (knee,)
+    return (knee, *(trial for trial in on_front if trial.number != knee.number))
+
+
+def pareto_front(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[TrialSummary, ...]:
+    """COMPLETE, feasible trials that no other one is better than in every way, by the metric.
+
+    Of several with the same values the earliest; with one objective that is the best trial.
+    """
+    able = [t for t in trials if t.state == "COMPLETE" and t.value is not None and t.is_feasible]
+    if not able:
+        return ()
+    losses = _losses(able, config)
+    on_front = pareto.front(losses)
+    _, first = np.unique(losses, axis=0, return_index=True)
+    rows = [row for row in sorted(first.tolist()) if on_front[row]]
+    sign = 1.0 if config.direction == "maximize" else -1.0
+    return tuple(sorted((able[row] for row in rows), key=lambda t: -sign * (t.value or 0.0)))
+
+
+def objective_values(trial: TrialSummary, config: StudyConfig) -> dict[str, float | None]:
+    """By name, as far as they are known."""
+    names = (name for name, _ in config.objectives)
+    return {
+        name: trial.value if name == config.metric else trial.attributes.get(name)
+        for name in names
+    }
+
+
+def _losses(trials: Sequence[TrialSummary], config: StudyConfig) -> pareto.FloatArray:
+    """(N, objectives), the smaller the better, the metric's first."""
+    ordered = sorted(config.objectives, key=lambda objective: objective[0] != config.metric)
+    signs = np.array([-1.0 if direction == "maximize" else 1.0 for _, direction in ordered])
+    values = [[objective_values(t, config)[name] for name, _ in ordered] for t in trials]
+    losses: pareto.FloatArray = signs * np.array(values, dtype=np.float64)
+    return losses
