@@ -20,11 +20,14 @@ from hpo.errors import RunError
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpo.config import SearchConfig
     from hpo.display import Display
     from hpo.run_folder import RunFolder
     from hpo.search import SearchResult
     from hpo.study import SearchStudy
+    from hpo.trial_summary import TrialSummary
     from sgformer.image_folder import ImageFolder
 
 # Heavy modules (Ray, torch, Optuna) are imported inside the commands: --help stays fast.
@@ -126,10 +129,13 @@ def search(
 @app.command()
 def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) -> None:
     """How far a run is."""
+    from hpo.selection import objective_values, pareto_front
+
     run, config, study = _open_run(run_dir, storage)
     trials = study.trials()
     best = study.best_trial()
-    counts = Counter(trial.state for trial in trials)
+    counts = Counter(trial.outcome for trial in trials)
+    front = pareto_front(trials, config.study)
     running = [t for t in trials if t.state == "RUNNING"]
     if as_json:
         values = {
@@ -137,6 +143,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
             "num_trials": config.study.num_trials,
             "counts": dict(counts),
             "best": best and {"number": best.number, "value": best.value, "params": best.params},
+            "front": [{"number": t.number, **objective_values(t, config.study)} for t in front],
             "running": [{"number": t.number, "epoch": t.num_epochs} for t in running],
             "delivered": run.is_delivered,
         }
@@ -150,7 +157,8 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         "trials": f"{len(trials)} of {config.study.num_trials} started: {states or 'none'}",
         "best": "none yet"
         if best is None
-        else f"{config.study.metric} {best.value:.4f} (trial {best.number})",
+        else f"{_objectives(best, config)} (trial {best.number})",
+        **_front_rows(front, config),
         **{f"trial {t.number}": f"{at_work}, epoch {t.num_epochs}" for t in running[:MOST_ROWS]},
         **({"": f"and {len(running) - MOST_ROWS} more"} if len(running) > MOST_ROWS else {}),
         "best model": str(run.best) if run.is_delivered else "not yet delivered",
@@ -179,7 +187,8 @@ def simulate(
     from hpo.replay import replay
 
     _, config, study = _open_run(run_dir, storage)
-    result = replay(config, study.trials(), slots, scheduler, sampler)
+    architectures = study.architectures
+    result = replay(config, study.trials(), slots, scheduler, sampler, architectures)
     if as_json:
         sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
         return
@@ -396,19 +405,40 @@ def _print_plan(config: "SearchConfig", folder: "ImageFolder", ray_address: str 
     )
 
 
+def _objectives(trial: "TrialSummary", config: "SearchConfig") -> str:
+    """Such as 'val_top1 0.9700, latency_ms 2.1'."""
+    from hpo.selection import objective_values
+
+    values = objective_values(trial, config.study)
+    metric, value = config.study.metric, values.pop(config.study.metric)
+    return ", ".join([f"{metric} {value:.4f}", *(f"{name} {v:g}" for name, v in values.items())])
+
+
+def _front_rows(front: "Sequence[TrialSummary]", config: "SearchConfig") -> dict[str, str]:
+    """The Pareto front, where there are several objectives."""
+    if not config.study.has_several_objectives:
+        return {}
+    rows = {f"front, trial {t.number}": _objectives(t, config) for t in front[:MOST_ROWS]}
+    more = len(front) - MOST_ROWS
+    return rows | ({"front": f"and {more} more"} if more > 0 else {})
+
+
 def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
+    from hpo.selection import pareto_front
+
     winner, run = result.winner, result.run
-    counts = Counter(trial.state.lower() for trial in result.trials)
+    counts = Counter(trial.outcome.lower() for trial in result.trials)
     rows = {
         "trials": ", ".join(f"{n} {state}" for state, n in sorted(counts.items())),
-        "winner": f"trial {winner.number}, {config.study.metric} {winner.value:.4f}",
+        "winner": f"trial {winner.number}, {_objectives(winner, config)}",
         **{f"  {path}": f"{value}" for path, value in winner.params.items()},
     }
     default = next((t for t in result.trials if t.number == 0), None)
     if default is not None and default.value is not None and default.number != winner.number:
-        rows["default"] = f"trial 0, {config.study.metric} {default.value:.4f}"
+        rows["default"] = f"trial 0, {_objectives(default, config)}"
     if result.delivered != winner.number:
         rows["in best/"] = f"trial {result.delivered}, by `retrain --trial`"
+    rows |= _front_rows(pareto_front(result.trials, config.study), config)
     rows |= _delivery_rows(run)
     rows |= {
         "report": str(run.report),

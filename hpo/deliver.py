@@ -1,4 +1,4 @@
-"""The run's best/ folder: the winner's weights, config, metrics and ONNX file."""
+"""A run's best/ folder: the winner's weights, config, metrics and ONNX file."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from hpo.run_folder import RunFolder, replace_text
+from hpo.run_folder import replace_text
 from sgformer.config import TrainConfig
 from sgformer.errors import DataError
 
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 EVAL_BATCH_SIZE: Final = 32  # fits where a training did
 
 
-def deliver(run: RunFolder, checkpoint: Path, images: "ImagesId | None" = None) -> None:
-    """Evaluates, exports and proves a checkpoint; only then replaces best/ as a whole.
+def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) -> None:
+    """Evaluates, exports and proves a checkpoint; only then replaces the folder as a whole.
 
-    The images are those of the checkpoint's own config, at its own resolution.
+    The folder is a run's best/, or one like it. The images are those of the checkpoint's own
+    config, at its own resolution.
     """
     from sgformer.decoded_images import load_image_data
 
-    new, old = run.path / ".best-new", run.path / ".best-old"
+    new, old = (folder.with_name(f".{folder.name}-{suffix}") for suffix in ("new", "old"))
     for left_over in (new, old):
         shutil.rmtree(left_over, ignore_errors=True)
-    new.mkdir()
+    new.mkdir(parents=True)
     shutil.copyfile(checkpoint, new / "checkpoint.safetensors")
     config, model, classes = load_model(new / "checkpoint.safetensors")
     data = load_image_data(config.data, expected=images)
@@ -37,9 +38,9 @@ def deliver(run: RunFolder, checkpoint: Path, images: "ImagesId | None" = None) 
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", evaluate_splits(config, model, data))
     _export(new, config, model, data, classes)
-    if run.best.exists():
-        run.best.rename(old)
-    new.rename(run.best)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

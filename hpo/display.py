@@ -92,7 +92,8 @@ class Display:
         self.paused[number] = self.running.pop(number)
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-        self._ended_epochs.append(self._known(number).epoch)
+        if state != "INFEASIBLE":
+            self._ended_epochs.append(self._known(number).epoch)
         self.running.pop(number, None)
         self.paused.pop(number, None)
         self.states[state] += 1
@@ -109,7 +110,11 @@ class Display:
         total = self.config.study.num_trials
         names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
         counts = [f"{self.states[state]} {name}" for state, name in names.items()]
-        parts = [f"{self.states.total()} of {total} trials ended", *counts]
+        num_infeasible = self.states["INFEASIBLE"]
+        if num_infeasible:
+            counts.append(f"{num_infeasible} infeasible")
+        num_ended = self.states.total() - num_infeasible
+        parts = [f"{num_ended} of {total} trials ended", *counts]
         if self.best is not None:
             parts.append(f"best {self.metric} {self.best[1]:.4f} (trial {self.best[0]})")
         left = self.seconds_left()
@@ -128,7 +133,8 @@ class Display:
         if not self._ended_epochs:
             return None
         mean_epochs = sum(self._ended_epochs) / len(self._ended_epochs)
-        waiting = self.config.study.num_trials - self.states.total() - len(self.running)
+        num_ended = self.states.total() - self.states["INFEASIBLE"]
+        waiting = self.config.study.num_trials - num_ended - len(self.running)
         epochs = max(0, waiting) * mean_epochs + sum(
             max(1.0, mean_epochs - trial.epoch) for trial in list(self.running.values())
         )

@@ -33,7 +33,7 @@ class SearchObserver(Protocol):
         """A trial gave its worker up to another; it may be resumed."""
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-        """A trial was told to the study."""
+        """A trial was told to the study; INFEASIBLE: its architecture ruled its training out."""
 
     def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
         """An epoch of the winner's training."""

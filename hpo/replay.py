@@ -128,6 +128,7 @@ def replay(
     num_slots: int,
     scheduler: str | None = None,
     sampler: str | None = None,
+    architectures: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Replay:
     """What another strategy would have made of a study's trainings.
 
@@ -140,7 +141,7 @@ def replay(
     if scheduler is not None or sampler is not None:
         config = _with_strategy(config, scheduler, sampler)
     curves = StudyCurves(config, trials)
-    search = SimulatedSearch(config, curves, num_slots)
+    search = SimulatedSearch(config, curves, num_slots, architectures=architectures)
     search.run()
     done = search.study.trials()
     best = search.study.best_trial()
@@ -152,7 +153,7 @@ def replay(
         seconds=search.now,
         slot_seconds=search.seconds,
         num_epochs=search.num_epochs,
-        states=dict(Counter(trial.state for trial in done)),
+        states=dict(Counter(trial.outcome for trial in done)),
         best_trial=None if best is None else best.number,
         best_value=None if best is None else best.value,
         best_params=None if best is None else dict(best.params),

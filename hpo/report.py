@@ -14,7 +14,9 @@ import plotly.graph_objects as go
 from hpo.config import SearchConfig
 from hpo.run_folder import RunFolder, replace_text
 from hpo.search_space import Parameter
-from hpo.study import SearchStudy, TrialSummary
+from hpo.selection import objective_values, pareto_front
+from hpo.study import SearchStudy
+from hpo.trial_summary import TrialSummary
 
 COLOURS: Final = {
     "COMPLETE": "#1f77b4",
@@ -56,10 +58,12 @@ def leaderboard_rows(
 ) -> Iterator[dict[str, Any]]:
     """One row a trial: complete ones by value, then pruned and others by their best so far."""
     sign = 1 if config.study.direction == "maximize" else -1
+    several = config.study.has_several_objectives
+    front = {trial.number for trial in pareto_front(trials, config.study)}
     order = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "FAIL": 3}
 
     def rank(trial: TrialSummary) -> tuple[Any, ...]:
-        best = trial.value if trial.value is not None else trial.attributes.get("best_value")
+        best = _value_so_far(trial)
         return (order[trial.state], -sign * best if best is not None else math.inf, trial.number)
 
     for trial in sorted(trials, key=rank):
@@ -67,12 +71,14 @@ def leaderboard_rows(
         yield {
             "number": trial.number,
             "state": trial.state,
-            config.study.metric: trial.value,
+            **objective_values(trial, config.study),
+            **({"front": trial.number in front} if several else {}),
             "best_so_far": attributes.get("best_value"),
             "num_epochs": trial.num_epochs,
             "end_reason": attributes.get("end_reason"),
             **{path: trial.params.get(path) for path in config.space},
             "num_parameters": attributes.get("num_parameters"),
+            **{name: attributes.get(name) for name in config.study.costs},
             "seconds": attributes.get("seconds"),
             "diagnosis": "; ".join(f["tag"] for f in attributes.get("diagnosis", ())) or None,
         }
@@ -96,10 +102,11 @@ def _to_html(
     trials = study.trials()
     metrics = _read_json(run.best / "metrics.json")
     figures = [
+        *_front_figures(trials, config, winner),
         ("Every trial", _history_figure(trials, config)),
         (_curves_title(trials), _curves_figure(trials, config, winner)),
         ("Parameters", _parameters_figure(trials, config)),
-        ("What mattered", _importance_figure(study)),
+        ("What mattered", _importance_figure(study, config)),
         *_confusion_figures(run, metrics),
     ]
     parts = [
@@ -129,10 +136,12 @@ def _figure_html(figure: go.Figure, *, with_script: bool) -> str:
 
 
 def _headline(trials: Sequence[TrialSummary], config: SearchConfig) -> str:
-    counts = {state: sum(t.state == state for t in trials) for state in COLOURS}
+    counts = {state: sum(t.outcome == state for t in trials) for state in COLOURS}
+    counts["INFEASIBLE"] = sum(t.outcome == "INFEASIBLE" for t in trials)
     states = ", ".join(f"{n} {state.lower()}" for state, n in counts.items() if n)
-    metric, direction = config.study.objectives[0]
-    return f"{len(trials)} trials ({states or 'none yet'}), {direction} {metric}"
+    objectives = ", ".join(f"{direction} {name}" for name, direction in config.study.objectives)
+    bounds = "".join(f"; {constraint}" for constraint in config.study.constraints)
+    return f"{len(trials)} trials ({states or 'none yet'}), {objectives}{bounds}"
 
 
 def _origin(study: SearchStudy) -> str:
@@ -158,7 +167,10 @@ def _summary_html(
         return "<p>No trial has run to its end yet.</p>"
     cards = [
         ("winner", f"trial {winner.number}"),
-        (f"its {config.study.metric} as a trial", _format(winner.value)),
+        *(
+            (f"its {name} as a trial", _format(value))
+            for name, value in objective_values(winner, config.study).items()
+        ),
     ]
     default = next((t for t in trials if t.number == 0 and t.value is not None), None)
     if default is not None:
@@ -171,12 +183,61 @@ def _summary_html(
     return f"<div class='summary'>{items}</div><p>{html.escape(params)}</p>"
 
 
+def _front_figures(
+    trials: Sequence[TrialSummary], config: SearchConfig, winner: TrialSummary | None
+) -> Iterator[tuple[str, go.Figure]]:
+    """The metric over each other objective, with the Pareto front, where there are several."""
+    metric, front = config.study.metric, pareto_front(trials, config.study)
+    for cost, _ in config.study.objectives:
+        if cost != metric and front:
+            yield f"{metric} and {cost}", _front_figure(trials, front, config, cost, winner)
+
+
+def _front_figure(
+    trials: Sequence[TrialSummary],
+    front: Sequence[TrialSummary],
+    config: SearchConfig,
+    cost: str,
+    winner: TrialSummary | None,
+) -> go.Figure:
+    figure = go.Figure()
+
+    def add(name: str, chosen: Sequence[TrialSummary], **style: Any) -> None:
+        figure.add_scatter(
+            x=[trial.attributes.get(cost) for trial in chosen],
+            y=[_value_so_far(trial) for trial in chosen],
+            name=name,
+            text=[_hover(trial) for trial in chosen],
+            hovertemplate="%{x}, %{y:.4f}<br>%{text}<extra></extra>",
+            **style,
+        )
+
+    for state, colour in COLOURS.items():
+        marker = {"color": colour, "size": 7, "opacity": 0.5}
+        if chosen := [trial for trial in trials if trial.state == state and trial.curve]:
+            add(state.lower(), chosen, mode="markers", marker=marker)
+    by_cost = sorted(front, key=lambda trial: trial.attributes[cost])
+    marker, line = {"color": "#2ca02c", "size": 11}, {"color": "#2ca02c", "width": 1.5}
+    add("Pareto front", by_cost, mode="lines+markers", marker=marker, line=line)
+    if winner is not None:
+        marker = {"color": "rgba(0,0,0,0)", "size": 19, "line": {"color": "#222", "width": 2}}
+        add(f"trial {winner.number}, in best/", [winner], mode="markers", marker=marker)
+    for constraint in config.study.constraints:
+        if constraint.name == cost:
+            figure.add_vline(x=constraint.bound, line_dash="dot", annotation_text=str(constraint))
+    figure.update_xaxes(title=cost)
+    figure.update_yaxes(title=config.study.metric)
+    return figure
+
+
+def _value_so_far(trial: TrialSummary) -> float | None:
+    return trial.value if trial.value is not None else trial.attributes.get("best_value")
+
+
 def _history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure:
     figure = go.Figure()
     pick = max if config.study.direction == "maximize" else min
-    values = [
-        (t, t.value if t.value is not None else t.attributes.get("best_value")) for t in trials
-    ]
+    values = [(t, _value_so_far(t)) for t in trials]
     for state, colour in COLOURS.items():
         chosen = [(t, v) for t, v in values if t.state == state and v is not None]
         if chosen:
@@ -236,9 +297,7 @@ def _curves_figure(
 
 def _parameters_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure | None:
     """Parallel coordinates over the parameters of trials with any value."""
-    values = [
-        (t, t.value if t.value is not None else t.attributes.get("best_value")) for t in trials
-    ]
+    values = [(t, _value_so_far(t)) for t in trials]
     chosen = [(t, v) for t, v in values if v is not None]
     if len(chosen) < 2:
         return None
@@ -281,12 +340,15 @@ def _dimension(path: str, parameter: Parameter, values: Sequence[Any]) -> dict[s
     }
 
 
-def _importance_figure(study: SearchStudy) -> go.Figure | None:
+def _importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | None:
     """Optuna's PED-ANOVA importances; None with too few complete trials to tell anything."""
     if sum(trial.state == "COMPLETE" for trial in study.trials()) < MIN_TRIALS_FOR_IMPORTANCE:
         return None
+    row = [name for name, _ in config.study.objectives].index(config.study.metric)
+    several = config.study.has_several_objectives
+    target = (lambda trial: float(trial.values[row])) if several else None
     try:
-        importances = optuna.importance.get_param_importances(study.optuna_study)
+        importances = optuna.importance.get_param_importances(study.optuna_study, target=target)
     except (ValueError, RuntimeError, ZeroDivisionError):
         return None
     names = list(importances)[::-1]

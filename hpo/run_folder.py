@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "best"
 
     @property
+    def front(self) -> Path:
+        """Folders like best/ of the Pareto front's other trials, by their numbers."""
+        return self.path / "front"
+
+    @property
     def leaderboard(self) -> Path:
         return self.path / "leaderboard.csv"
 
@@ -57,10 +62,15 @@ class RunFolder:
         """Whether everything that a finished run leaves is there."""
         return self.is_delivered and self.report.exists() and self.leaderboard.exists()
 
-    def delivered_fingerprint(self) -> str | None:
-        """The fingerprint of the config that best/ was trained with; None without one."""
-        path = self.best / "config.yaml"
-        if not self.is_delivered or not path.is_file():
+    def delivered_fingerprint(self, folder: Path | None = None) -> str | None:
+        """The fingerprint of the config that best/ was trained with; None without one.
+
+        Args:
+            folder: Another one like best/.
+        """
+        folder = folder or self.best
+        path = folder / "config.yaml"
+        if not (folder / "export.json").exists() or not path.is_file():
             return None
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         return validate(TrainConfig, values, str(path)).fingerprint()

@@ -4,9 +4,10 @@ import contextlib
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from hpo.architectures import (
@@ -26,6 +27,7 @@ from hpo.report import write_report
 from hpo.retrain import retrain_config, retrain_epochs, retrain_epochs_on_cluster
 from hpo.run_folder import RunFolder
 from hpo.search_space import default_params
+from hpo.selection import selected
 from hpo.storage import storage_exists, with_absolute_path, without_password
 from hpo.study import SearchStudy, TrialSummary
 from hpo.training import Training
@@ -90,7 +92,7 @@ def run_search(
         study = find_study(config, run, storage, resume=resume)
         if study is not None:
             _tell_earlier_trials(study, observer)
-            if run.is_complete and not _is_unfinished(study, config):
+            if run.is_complete and not _is_unfinished(study, config) and _selects_as(run, config):
                 return _result(study, run)
             lease.enter_context(leased(study))
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
@@ -123,6 +125,7 @@ def run_search(
         _refuse_other_images(study, images)
         if not on_cluster:
             _retrain_winner(config, run, study, observer, images.id)
+        run.save_config(config)
         observer.phase("writing the report")
         write_report(run, config, study)
         return _result(study, run)
@@ -326,15 +329,29 @@ def _retrain_winner(
     images: ImagesId,
     resources: TrialResources | None = None,
 ) -> None:
-    """Retrains and delivers the winner, on the cluster if resources are given."""
-    winner = study.best_trial()
-    if winner is None:
+    """Retrains and delivers what is selected, on the cluster if resources are given."""
+    chosen = selected(study.trials(), config.study)
+    if not chosen:
+        within = " within the constraints" if config.study.constraints else ""
         raise RunError(
-            f"no trial of study {config.study.name!r} ran to its end, so there is no winner; see "
-            f"`status {run.path}`; to begin anew, choose another --study-name"
+            f"no trial of study {config.study.name!r} ran to its end{within}, so there is no "
+            f"winner; see `status {run.path}`; to begin anew, choose another --study-name"
         )
-    if run.delivered_fingerprint() != retrain_config(config, winner.params).fingerprint():
-        retrain_and_deliver(config, run, study, winner, observer, images, resources)
+    folders = {trial.number: run.front / str(trial.number) for trial in chosen[1:]}
+    folders[chosen[0].number] = run.best
+    for trial in chosen:
+        folder = folders[trial.number]
+        wanted = retrain_config(config, trial.params).fingerprint()
+        if run.delivered_fingerprint(folder) != wanted:
+            retrain_and_deliver(config, run, study, trial, observer, images, resources, folder)
+    _remove_others(run, tuple(folders.values()))
+
+
+def _remove_others(run: RunFolder, folders: Sequence[Path]) -> None:
+    """What was on the front before better trials were."""
+    for path in run.front.glob("*") if run.front.is_dir() else ():
+        if path not in folders:
+            shutil.rmtree(path)
 
 
 def retrain_and_deliver(
@@ -345,34 +362,39 @@ def retrain_and_deliver(
     observer: SearchObserver,
     images: ImagesId | None = None,
     resources: TrialResources | None = None,
+    folder: Path | None = None,
 ) -> None:
-    """Trains a trial's configuration at full length and puts its best epoch into best/.
+    """Trains a trial's configuration at full length and puts its best epoch into a folder.
 
-    Without `images` over whatever the folder of images holds; without `resources` in this
-    process.
+    That is best/ unless another is given. Without `images` over whatever the folder of images
+    holds; without `resources` in this process.
 
     Raises:
         RunError: Not one epoch of it gave a model.
     """
     train = retrain_config(config, trial.params)
     observer.phase(f"retraining trial {trial.number}")
-    folder = run.retraining.absolute() / f"{trial.number}-{train.fingerprint()}"
+    training = Training(
+        train, run.retraining.absolute() / f"{trial.number}-{train.fingerprint()}", images
+    )
     if resources is None:
-        rows = retrain_epochs(Training(train, folder, images))
+        rows = retrain_epochs(training)
     else:
-        rows = retrain_epochs_on_cluster(Training(train, folder, images), resources)
+        rows = retrain_epochs_on_cluster(training, resources)
     for row in rows:
         observer.retrain_epoch(row, train.max_epochs)
         if row["val_loss"] != row["val_loss"]:
             observer.note(f"the retraining diverged in epoch {row['epoch']}")
-    if not (folder / "best.safetensors").exists():
+    checkpoint = training.folder / "best.safetensors"
+    if not checkpoint.exists():
         raise RunError(
             f"the retraining of trial {trial.number} diverged in its first epoch; retrain another "
             f"with `retrain {run.path} --trial N`"
         )
     observer.phase("exporting to ONNX and checking it")
-    deliver(run, folder / "best.safetensors", images)
-    study.delivered_trial = trial.number
+    deliver(folder or run.best, checkpoint, images)
+    if folder in (None, run.best):
+        study.delivered_trial = trial.number
     shutil.rmtree(run.retraining)
 
 
@@ -391,6 +413,11 @@ def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:
     if any(trial.state == "RUNNING" for trial in trials):
         return True
     return num_counted(trials) < config.study.num_trials and study.limits_reached != config.limits
+
+
+def _selects_as(run: RunFolder, config: SearchConfig) -> bool:
+    """Whether the run was delivered by the same `select`."""
+    return run.load_config().study.select == config.study.select
 
 
 def _result(study: SearchStudy, run: RunFolder) -> SearchResult:

@@ -4,7 +4,7 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +36,7 @@ class SimulatedSearch:
         curve_of: The training of params; as long as max_epochs, or shorter if it ends itself.
         num_slots: Trials at a time.
         study: To go on with, as after a crash; None: a new one.
+        architectures: What they cost, where the search has to know.
 
     Attributes:
         study: With all trials, in memory.
@@ -53,9 +54,12 @@ class SimulatedSearch:
         curve_of: Callable[[Params], Curve],
         num_slots: int,
         study: SearchStudy | None = None,
+        architectures: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self._config, self._curve_of = config, curve_of
         self.study = study or SearchStudy.in_memory(config.study, config.space)
+        if architectures:
+            self.study.architectures = architectures
         self.study.enqueue_first_trials(default_params(config.train, config.space))
         maximise = maximises(config.study.metric)
         checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)

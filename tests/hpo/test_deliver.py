@@ -40,7 +40,7 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
 ) -> None:  # fmt: skip
     run = RunFolder(tmp_path / "run")
     run.make()
-    deliver(run, checkpoint)
+    deliver(run.best, checkpoint)
     assert run.is_delivered
     assert run.delivered_fingerprint() == train_config.fingerprint()
     metrics = json.loads((run.best / "metrics.json").read_text())
@@ -50,7 +50,7 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
     # No real model can fail the proof here, so its tolerance is taken away.
     monkeypatch.setattr(onnx_export, "LOOSE_DIFF", -1.0)
     with pytest.raises(ExportError, match="disagrees with PyTorch"):
-        deliver(run, checkpoint)
+        deliver(run.best, checkpoint)
     assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before
 
 
@@ -64,7 +64,7 @@ def test_without_a_test_split_there_are_no_test_metrics(
     list(retrain_epochs(Training(config, tmp_path / "training")))
     run = RunFolder(tmp_path / "run")
     run.make()
-    deliver(run, tmp_path / "training" / "best.safetensors")
+    deliver(run.best, tmp_path / "training" / "best.safetensors")
     metrics = json.loads((run.best / "metrics.json").read_text())
     assert metrics["test"] is None
     assert metrics["val"] is not None
