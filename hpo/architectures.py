@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hpo.config import SearchConfig
 from hpo.errors import StudyError
-from hpo.objectives import COSTS
+from hpo.objectives import COSTS, Constraint
 from hpo.search_space import (
     ARCHITECTURE,
     CategoricalParameter,
@@ -34,7 +34,7 @@ class ArchitectureCosts:
         self._constraints = [c for c in config.study.constraints if c.name in COSTS]
 
     def of(self, params: Params) -> dict[str, float]:
-        """By name, those that the search has to know.
+        """By name, those that the search has to know; of what is ruled out some are enough.
 
         Raises:
             StudyError: The architecture was not measured.
@@ -44,9 +44,9 @@ class ArchitectureCosts:
             return {}
         architecture = _name(self._config, params)
         known = self._measured.get(architecture, {})
-        if not known.keys() >= set(names):
+        if not _is_known(self._config, known):
             raise StudyError(f"what {architecture} costs is not in the study: {', '.join(names)}")
-        return {name: known[name] for name in names}
+        return {name: known[name] for name in names if name in known}
 
     def objectives(self, params: Params) -> tuple[float, ...]:
         """Those of the objectives that are not the metric, the smaller the better."""
@@ -58,36 +58,39 @@ class ArchitectureCosts:
         if not self._constraints:
             return {}
         costs = self.of(params)
-        return {str(c): c.violation(costs[c.name]) for c in self._constraints}
+        return {str(c): c.violation(costs[c.name]) for c in self._constraints if c.name in costs}
 
     def infeasible(self, params: Params) -> str | None:
         """Why a configuration need not be trained; None: it may be."""
         if not self._constraints:
             return None
         costs = self.of(params)
-        missed = [c for c in self._constraints if c.violation(costs[c.name]) > 0]
-        return "; ".join(f"{c.name} {costs[c.name]:g}, not {c.sense} {c.bound:g}" for c in missed)
+        missed = _missed(self._config, costs)
+        reasons = (f"{c.name} {costs[c.name]:g}, not {c.sense} {c.bound:g}" for c in missed)
+        return "; ".join(reasons) or None
 
 
 def missing_architectures(
     config: SearchConfig, known: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Params]:
     """Those of the space that are yet to be measured, by name, each with a configuration."""
-    wanted = set(config.study.costs)
     return {
         name: params
         for name, params in _architectures(config)
-        if not known.get(name, {}).keys() >= wanted
+        if not _is_known(config, known.get(name, {}))
     }
 
 
 def measure_architecture(config: SearchConfig, params: Params, num_classes: int) -> dict[str, Any]:
-    """What a configuration's architecture costs on this machine, and which machine that is."""
+    """What a configuration's architecture costs on this machine, and which machine that is.
+
+    What its number of parameters rules out is not timed.
+    """
     from sgformer.architecture import measure_latency_ms, num_parameters  # torch
 
     train = apply_params(config.train, params, "space")
     costs: dict[str, Any] = {"num_parameters": num_parameters(train, num_classes)}
-    if "latency_ms" in config.study.costs:
+    if not _is_known(config, costs):
         costs["latency_ms"] = measure_latency_ms(train, num_classes)
         costs |= {"hostname": socket.gethostname(), "num_cpus": os.cpu_count()}
     return costs
@@ -103,6 +106,15 @@ def check_feasible(config: SearchConfig, measured: Mapping[str, Mapping[str, flo
             "no architecture of the space keeps to study.constraints; change a bound, or widen "
             f"space.model.name or space.data.image_size:\n{lines}"
         )
+
+
+def _is_known(config: SearchConfig, costs: Mapping[str, float]) -> bool:
+    """Whether they are all there, or enough to rule the architecture out."""
+    return costs.keys() >= set(config.study.costs) or bool(_missed(config, costs))
+
+
+def _missed(config: SearchConfig, costs: Mapping[str, float]) -> list[Constraint]:
+    return [c for c in config.study.constraints if c.violation(costs.get(c.name, c.bound)) > 0]
 
 
 def _architectures(config: SearchConfig) -> Iterator[tuple[str, Params]]:

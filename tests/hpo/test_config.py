@@ -114,6 +114,19 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ("study.objectives=[[val_top1, minimize]]", r"val_top1 is to maximize, got 'minimize'"),
         ("study.objectives=[[accuracy, maximize]]", r"study\.objectives\.0\.0: .*got 'accuracy'"),
         ("space.optimizer.learning_rate.low=1", r"learning_rate: low must be below high, got low"),
+        ("study.objectives=[]", r"study\.objectives: takes one of val_top1.*got none"),
+        ("study.objectives=[[latency_ms, minimize]]", r"takes one of val_top1.*got latency_ms"),
+        (
+            "study.objectives=[[val_top1, maximize], [val_loss, minimize]]",
+            r"takes one of val_top1.*each once, got val_top1, val_loss",
+        ),
+        (
+            "study.objectives=[[val_top1, maximize], [latency_ms, maximize]]",
+            r"latency_ms is to minimize, got 'maximize'",
+        ),
+        ("study.constraints=[latency <= 5]", r"study\.constraints\.0: no such objective: 'laten"),
+        ("study.select=knee", r"study\.select: knee is of several study\.objectives"),
+        ("study.select=top", r"study\.select: input should be 'best'.*got 'top'"),
         ("resources.gpus_per_trial=2", r"gpus_per_trial: a process trains on one GPU or a share"),
         ("study.enqueue=[{model.drop_rate: 0.9}]", r"study\.enqueue\.model\.drop_rate: 0\.9 lies"),
         ("study.storage=postgresql://u:pw@h/d", r"study\.storage: holds a password; pass the"),
@@ -129,6 +142,34 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
 def test_wrong_settings_are_refused(search_file: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_search_config(search_file, [override])
+
+
+SEVERAL = "study.objectives=[[num_parameters, minimize], [val_macro_f1, maximize]]"
+
+
+def test_several_objectives_have_defaults_of_their_own(edit: Edit) -> None:
+    config = load(edit(lambda values: values.pop("scheduler")), SEVERAL)
+    assert (config.scheduler.name, config.study.sampler, config.study.select) == (
+        "asha", "tpe", "knee",
+    )  # fmt: skip
+    assert (config.study.metric, config.study.direction) == ("val_macro_f1", "maximize")
+    assert config.train.metric == "val_macro_f1"
+    assert config.study.costs == ("num_parameters",)
+    assert load(edit(lambda _: None)).study.select == "best"
+
+
+@pytest.mark.parametrize("override", ["scheduler={name: freeze_thaw}", "study.sampler=curves"])
+def test_a_model_of_one_curve_refuses_several_objectives(search_file: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=r"study\.objectives: scheduler freeze_thaw and sampler"):
+        load(search_file, SEVERAL, override)
+
+
+def test_constraints_survive_the_dump(search_file: Path, tmp_path: Path) -> None:
+    config = load(search_file, "study.constraints=[latency_ms <= 5, num_parameters <= 1e7]")
+    copy = tmp_path / "tiny.yaml"
+    copy.write_text(dump_search_config(config))
+    assert "- latency_ms <= 5.0" in copy.read_text()
+    assert load(copy) == config
 
 
 @pytest.mark.parametrize(

@@ -90,3 +90,28 @@ def test_a_trial_that_did_not_reach_a_rung_is_not_in_it() -> None:
         assert scheduler.goes_on(i, {1: 0.9})
     assert scheduler.goes_on(6, {})
     assert at_rung(scheduler, [0.1, 0.1]) == [True, True]
+
+
+def test_with_several_objectives_a_trial_goes_on_by_its_front() -> None:
+    scheduler = halving()
+    trials = [(0.9, 9.0), (0.8, 2.0), (0.5, 1.0), (0.7, 3.0), (0.95, 9.5), (0.4, 0.5)]
+    decided = [scheduler.goes_on(i, {2: value}, (cost,)) for i, (value, cost) in enumerate(trials)]
+    # Trial 2 is as good as the others, but one of three goes on; 3 is worse than 1 in every way.
+    assert decided == [True, True, False, False, True, True]
+
+
+def test_a_curve_of_nan_is_the_worst_however_little_its_trial_costs() -> None:
+    scheduler = halving()
+    for number in (1, 2, 3):
+        scheduler.goes_on(number, {2: 0.5}, (1.0,))
+    assert not scheduler.goes_on(4, {2: math.nan}, (0.1,))
+
+
+def test_restored_rungs_of_several_objectives_decide_alike() -> None:
+    trials = [(0.9, 9.0), (0.8, 2.0), (0.5, 1.0), (0.7, 3.0)]
+    whole, restored = halving(), halving()
+    for i, (value, cost) in enumerate(trials, 1):
+        whole.goes_on(i, {2: value}, (cost,))
+        restored.goes_on(i, {1: 0.0, 2: value, 3: 1.0}, (cost,))
+    for value, cost in ((0.85, 4.0), (0.6, 0.5), (0.2, 8.0)):
+        assert whole.goes_on(9, {2: value}, (cost,)) == restored.goes_on(9, {2: value}, (cost,))

@@ -7,8 +7,10 @@ import pytest
 
 from hpo.config import SearchConfig, load_search_config
 from hpo.search_space import Params
+from hpo.selection import pareto_front
 from hpo.simulation import Curve, SimulatedSearch
 from hpo.study import CARRIED_OVER_FROM, SearchStudy
+from hpo.trial_summary import num_counted
 
 MAX_EPOCHS = 12
 
@@ -209,3 +211,120 @@ def test_what_another_search_has_trained_is_not_of_this_ones_budget(search_confi
     search = SimulatedSearch(config, curve_of, 1, study)
     search.run()
     assert 40 - MAX_EPOCHS < search.num_epochs <= 40
+
+
+MODELS = {
+    "sg_former_pico": (1.0, 1e5),
+    "sg_former_nano": (2.0, 4e5),
+    "sg_former_micro": (9.0, 1e6),
+}
+ARCHITECTURES = {
+    f"{name} at 32 pixels": {"latency_ms": latency, "num_parameters": num_parameters}
+    for name, (latency, num_parameters) in MODELS.items()
+}
+SPACE = f"space.model.name={{type: categorical, choices: [{', '.join(MODELS)}]}}"
+TWO = "study.objectives=[[val_top1, maximize], [latency_ms, minimize]]"
+BOUND = "study.constraints=[latency_ms <= 5]"
+
+
+def curve_of_model(params: Params) -> Curve:
+    """As `curve_of`, the better the larger the model."""
+    curve = curve_of(params)
+    gain = 0.01 * list(MODELS).index(str(params["model.name"]))
+    return Curve([value + gain for value in curve.values], curve.seconds)
+
+
+def simulated_models(config: SearchConfig, study: SearchStudy | None = None) -> SimulatedSearch:
+    return SimulatedSearch(config, curve_of_model, 2, study, ARCHITECTURES)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
+def test_several_objectives_are_searched_with_curves_and_rungs(
+    search_config: Any, sampler: str
+) -> None:
+    config = search_config(SPACE, TWO, f"study.sampler={sampler}", scheduler="asha")
+    search = simulated_models(config)
+    search.run()
+    trials = search.study.trials()
+    assert len(trials) == 30
+    states = Counter(trial.state for trial in trials)
+    assert states.keys() == {"COMPLETE", "PRUNED"}
+    assert states["PRUNED"] > 10
+    for trial in trials:
+        assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
+        assert trial.attributes["latency_ms"] == MODELS[str(trial.params["model.name"])][0]
+    front = pareto_front(trials, config.study)
+    assert len({trial.params["model.name"] for trial in front}) == len(front) > 1
+    assert search.study.best_trial() in front
+
+
+def test_a_resumed_search_of_several_objectives_decides_as_an_unbroken_one(
+    search_config: Any,
+) -> None:
+    config = search_config(SPACE, TWO, scheduler="asha")
+    whole, broken = simulated_models(config), simulated_models(config)
+    whole.run()
+    for _ in range(60):
+        broken.step()
+    again = simulated_models(config, broken.study)
+    again.run()
+    assert len(again.study.trials()) == 30
+    assert "RUNNING" not in {trial.state for trial in again.study.trials()}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [("freeze_thaw", "curves"), ("asha", "curves"), ("asha", "tpe"), ("asha", "random")],
+)
+def test_what_is_infeasible_is_not_trained(
+    search_config: Any, scheduler: str, sampler: str
+) -> None:
+    enqueued = "study.enqueue=[{model.name: sg_former_micro}]"
+    sampled = f"study.sampler={sampler}"
+    config = search_config(SPACE, BOUND, sampled, enqueued, scheduler=scheduler)
+    search = simulated_models(config)
+    search.run()
+    trials = search.study.trials()
+    ruled_out = [trial for trial in trials if trial.params["model.name"] == "sg_former_micro"]
+    assert 1 in {trial.number for trial in ruled_out}
+    for trial in ruled_out:
+        assert (trial.outcome, trial.state, trial.curve) == ("INFEASIBLE", "PRUNED", {})
+        assert trial.attributes["end_reason"] == "infeasible: latency_ms 9, not <= 5"
+        assert trial.constraints == {"latency_ms <= 5": pytest.approx(0.8)}
+    if sampler == "curves":  # it proposes none that is known to be infeasible
+        assert len(ruled_out) <= 2
+    assert num_counted(trials) == 30 or scheduler == "freeze_thaw"
+    best = search.study.best_trial()
+    assert best is not None
+    assert best.params["model.name"] != "sg_former_micro"
+
+
+def test_a_search_ends_even_if_nothing_is_feasible(search_config: Any) -> None:
+    none = "study.constraints=[latency_ms <= 0.5]"
+    search = simulated_models(search_config(SPACE, none, "study.num_trials=3", scheduler="asha"))
+    search.run()
+    trials = search.study.trials()
+    assert (len(trials), {trial.outcome for trial in trials}) == (30, {"INFEASIBLE"})
+    assert search.study.best_trial() is None
+
+
+def test_an_infeasible_default_is_not_trained_and_the_search_goes_on(search_config: Any) -> None:
+    default = "train.model.name=sg_former_micro"
+    search = simulated_models(search_config(SPACE, BOUND, default))
+    search.run()
+    first, *others = search.study.trials()
+    assert first.outcome == "INFEASIBLE"
+    assert any(trial.state == "COMPLETE" for trial in others)
+
+
+def test_a_bound_on_the_metric_is_told_and_kept_to(search_config: Any) -> None:
+    bounds = "study.constraints=[val_top1 >= 0.85]"
+    search = simulated_models(search_config(SPACE, TWO, bounds, scheduler="asha"))
+    search.run()
+    complete = [trial for trial in search.study.trials() if trial.state == "COMPLETE"]
+    for trial in complete:
+        assert trial.is_feasible == ((trial.value or 0.0) >= 0.85)
+    assert {trial.is_feasible for trial in complete} == {True, False}
+    best = search.study.best_trial()
+    assert best is not None
+    assert best.is_feasible
