@@ -3,7 +3,7 @@
 import itertools
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from hpo.config import SearchConfig
@@ -68,6 +68,13 @@ class ArchitectureCosts:
         missed = _missed(self._config, costs)
         reasons = (f"{c.name} {costs[c.name]:g}, not {c.sense} {c.bound:g}" for c in missed)
         return "; ".join(reasons) or None
+
+    @property
+    def is_allowed(self) -> Callable[[Params], bool] | None:
+        """Says of a configuration whether it may be trained; None: any may."""
+        if not self._constraints:
+            return None
+        return lambda params: self.infeasible(params) is None
 
 
 def missing_architectures(

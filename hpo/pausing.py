@@ -39,7 +39,7 @@ class PausingDecisions(Decisions):
             maximise=maximises(config.study.metric),
             seed=config.study.seed,
             first_level=config.scheduler.min_epochs,
-            is_allowed=lambda params: self._costs.infeasible(params) is None,
+            is_allowed=self._costs.is_allowed,
         )
         self._choice: Choice | None = None
         self._favourite: int | None = None

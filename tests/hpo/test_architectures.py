@@ -41,13 +41,15 @@ def test_costs_are_looked_up_by_what_shapes_the_model(search_config: Any) -> Non
     assert costs.violations(nano) == {"num_parameters <= 200000": 1.0, "latency_ms <= 1": 1.0}
     assert costs.infeasible(nano) == "num_parameters 400000, not <= 200000; latency_ms 2, not <= 1"
     assert costs.infeasible({}) is None
+    assert costs.is_allowed is not None
+    assert (costs.is_allowed(nano), costs.is_allowed({})) == (False, True)
 
 
 def test_a_search_that_asks_for_no_costs_has_none(search_config: Any) -> None:
     config = search_config("study.constraints=[val_top1 >= 0.5]")
     costs = ArchitectureCosts(config, {})
     assert (costs.of({}), costs.objectives({}), costs.violations({})) == ({}, (), {})
-    assert costs.infeasible({}) is None
+    assert (costs.infeasible({}), costs.is_allowed) == (None, None)
     assert not missing_architectures(config, {})
 
 

@@ -281,7 +281,8 @@ def test_what_is_infeasible_is_not_trained(
 ) -> None:
     enqueued = "study.enqueue=[{model.name: sg_former_micro}]"
     sampled = f"study.sampler={sampler}"
-    config = search_config(SPACE, BOUND, sampled, enqueued, scheduler=scheduler)
+    fewer = "study.num_trials=12"
+    config = search_config(SPACE, BOUND, sampled, enqueued, fewer, scheduler=scheduler)
     search = simulated_models(config)
     search.run()
     trials = search.study.trials()
@@ -293,7 +294,7 @@ def test_what_is_infeasible_is_not_trained(
         assert trial.constraints == {"latency_ms <= 5": pytest.approx(0.8)}
     if sampler == "curves":  # it proposes none that is known to be infeasible
         assert len(ruled_out) <= 2
-    assert num_counted(trials) == 30 or scheduler == "freeze_thaw"
+    assert num_counted(trials) == 12 or scheduler == "freeze_thaw"
     best = search.study.best_trial()
     assert best is not None
     assert best.params["model.name"] != "sg_former_micro"
@@ -310,7 +311,7 @@ def test_a_search_ends_even_if_nothing_is_feasible(search_config: Any) -> None:
 
 def test_an_infeasible_default_is_not_trained_and_the_search_goes_on(search_config: Any) -> None:
     default = "train.model.name=sg_former_micro"
-    search = simulated_models(search_config(SPACE, BOUND, default))
+    search = simulated_models(search_config(SPACE, BOUND, default, "study.num_trials=12"))
     search.run()
     first, *others = search.study.trials()
     assert first.outcome == "INFEASIBLE"

@@ -1,0 +1,117 @@
+"""Accuracy against size, with a real Ray: killed, resumed, and its whole front delivered."""
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import Background, load_epochs, load_trials, run
+from optuna.trial import TrialState
+from searches import search_values
+
+MICRO = {"model.name": "sg_former_micro", "optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
+
+
+@pytest.fixture(scope="module")
+def search_file(
+    tmp_path_factory: pytest.TempPathFactory, image_folder: Path, cache_dir: Path
+) -> Path:
+    values = search_values(image_folder, cache_dir)
+    values["study"] = {
+        "num_trials": 6,
+        "enqueue": [MICRO],
+        "objectives": [["num_parameters", "minimize"], ["val_top1", "maximize"]],
+        "constraints": ["num_parameters <= 1e6"],
+        "select": "front",
+    }
+    values["space"]["model.name"] = {
+        "type": "categorical",
+        "choices": ["sg_former_pico", "sg_former_nano", "sg_former_micro"],
+    }
+    path = tmp_path_factory.mktemp("file") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+Finished = tuple[Path, subprocess.CompletedProcess, dict[int, list[dict]]]
+
+
+@pytest.fixture(scope="module")
+def finished(search_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Of a search that was killed and resumed: folder, output, and what was trained before."""
+    output_dir = tmp_path_factory.mktemp("runs")
+    folder = output_dir / "tiny"
+    command = ("search", search_file, "--output-dir", output_dir)
+
+    def has_begun() -> bool:
+        if not (folder / "search.yaml").exists():
+            return False
+        return sum(len(trial.intermediate_values) for trial in load_trials(folder)) >= 5
+
+    running = Background(*command, log=output_dir / "log")
+    try:
+        running.wait_for(has_begun)
+    finally:
+        running.kill_everything()
+    before = {
+        t.number: load_epochs(folder, t.number) for t in load_trials(folder) if t.number != 1
+    }
+    return folder, run(*command, "--resume"), before
+
+
+def test_curves_are_kept_and_go_on_after_a_kill(finished: Finished) -> None:
+    folder, _, before = finished
+    trials = load_trials(folder)
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    for trial in trials:
+        if trial.user_attrs["end_reason"].startswith("infeasible"):
+            continue
+        rows = load_epochs(folder, trial.number)
+        told = [float(row["val_top1"]) for row in rows]
+        assert list(trial.intermediate_values.values()) == told
+        known = before.get(trial.number, [])
+        assert rows[: len(known)] == known
+        if trial.state == TrialState.COMPLETE:
+            assert trial.values == [trial.user_attrs["num_parameters"], max(told)]
+
+
+def test_what_the_architecture_rules_out_costs_no_epoch(finished: Finished) -> None:
+    folder, done, _ = finished
+    trial = load_trials(folder)[1]
+    assert trial.params == MICRO
+    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {})
+    assert trial.user_attrs["end_reason"].startswith("infeasible: num_parameters")
+    assert trial.constraints["num_parameters <= 1e+06"] > 0
+    assert not (folder / "trials" / "1").exists()
+    assert "infeasible" in done.stdout
+
+
+def test_the_front_is_shown_and_each_of_it_delivered(finished: Finished) -> None:
+    folder, done, _ = finished
+    status = json.loads(run("status", folder, "--json").stdout)
+    front = {row["number"]: row for row in status["front"]}
+    assert status["best"]["number"] in front
+    others = {str(number) for number in front if number != status["best"]["number"]}
+    delivered = {path.name for path in folder.glob("front/*")}
+    assert delivered == others
+    for path in (folder / "best", *folder.glob("front/*")):
+        assert {"model.onnx", "metrics.json", "export.json"} < {p.name for p in path.iterdir()}
+    assert all(f"front, trial {number}" in done.stdout for number in front)
+    rows = {int(r["number"]): r for r in csv.DictReader((folder / "leaderboard.csv").open())}
+    assert {number for number, row in rows.items() if row["front"] == "True"} == set(front)
+    page = (folder / "report.html").read_text()
+    assert "<h2>val_top1 and num_parameters</h2>" in page
+    assert "Pareto front" in page
+
+
+def test_another_select_delivers_anew(finished: Finished, search_file: Path) -> None:
+    folder = finished[0]
+    command = ("search", search_file, "--output-dir", folder.parent, "--resume")
+    run(*command, "--set", "study.select=best")
+    values = json.loads(run("status", folder, "--json").stdout)
+    assert values["best"]["value"] == max(row["val_top1"] for row in values["front"])
+    config = yaml.safe_load((folder / "best" / "config.yaml").read_text())
+    assert config["model"]["name"] == values["best"]["params"]["model.name"]
+    assert not list(folder.glob("front/*"))
