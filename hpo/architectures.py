@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hpo.config import SearchConfig
 from hpo.errors import StudyError
-from hpo.objectives import COSTS, Constraint
+from hpo.objectives import COSTS, Constraint, brief
 from hpo.search_space import (
     ARCHITECTURE,
     CategoricalParameter,
@@ -66,7 +66,9 @@ class ArchitectureCosts:
             return None
         costs = self.of(params)
         missed = _missed(self._config, costs)
-        reasons = (f"{c.name} {costs[c.name]:g}, not {c.sense} {c.bound:g}" for c in missed)
+        reasons = (
+            f"{c.name} {brief(costs[c.name])}, not {c.sense} {brief(c.bound)}" for c in missed
+        )
         return "; ".join(reasons) or None
 
     @property

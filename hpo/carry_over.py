@@ -95,7 +95,8 @@ def carry_over(
         }
         new.add(trial, params, attributes)
         done.add(trial.number)
-    new.architectures = {**old.architectures, **new.architectures}
+    if old.architectures:
+        new.architectures = old.architectures | new.architectures
     new.carried_from = {
         "study": was.study.name,
         "num_carried_over": len(done),

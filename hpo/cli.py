@@ -407,11 +407,14 @@ def _print_plan(config: "SearchConfig", folder: "ImageFolder", ray_address: str 
 
 def _objectives(trial: "TrialSummary", config: "SearchConfig") -> str:
     """Such as 'val_top1 0.9700, latency_ms 2.1'."""
+    from hpo.objectives import brief
     from hpo.selection import objective_values
 
     values = objective_values(trial, config.study)
     metric, value = config.study.metric, values.pop(config.study.metric)
-    return ", ".join([f"{metric} {value:.4f}", *(f"{name} {v:g}" for name, v in values.items())])
+    return ", ".join(
+        [f"{metric} {value:.4f}", *(f"{name} {brief(v or 0.0)}" for name, v in values.items())]
+    )
 
 
 def _front_rows(front: "Sequence[TrialSummary]", config: "SearchConfig") -> dict[str, str]:

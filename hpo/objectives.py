@@ -52,7 +52,7 @@ class Constraint(FrozenConfig):
         return f"{self.name} {self.sense} {self.bound!r}"
 
     def __str__(self) -> str:
-        return f"{self.name} {self.sense} {self.bound:g}"
+        return f"{self.name} {self.sense} {brief(self.bound)}"
 
     def violation(self, value: float) -> float:
         """By how much a value misses the bound, as a share of it; at most 0 where it holds.
@@ -61,6 +61,11 @@ class Constraint(FrozenConfig):
         """
         excess = value - self.bound if self.sense == "<=" else self.bound - value
         return excess / abs(self.bound) if self.bound else excess
+
+
+def brief(value: float) -> str:
+    """Such as '7.132' or '5,350,562'."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _number(text: str) -> float | None:

@@ -83,7 +83,7 @@ def test_what_the_architecture_rules_out_costs_no_epoch(finished: Finished) -> N
     assert trial.params == MICRO
     assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {})
     assert trial.user_attrs["end_reason"].startswith("infeasible: num_parameters")
-    assert trial.constraints["num_parameters <= 1e+06"] > 0
+    assert trial.constraints["num_parameters <= 1,000,000"] > 0
     assert not (folder / "trials" / "1").exists()
     assert "infeasible" in done.stdout
 

@@ -38,8 +38,10 @@ def test_costs_are_looked_up_by_what_shapes_the_model(search_config: Any) -> Non
     assert costs.of(nano) == {"latency_ms": 2.0, "num_parameters": 400_000}
     assert costs.objectives(nano) == (2.0,)
     assert costs.objectives({}) == (0.5,)  # train's own model
-    assert costs.violations(nano) == {"num_parameters <= 200000": 1.0, "latency_ms <= 1": 1.0}
-    assert costs.infeasible(nano) == "num_parameters 400000, not <= 200000; latency_ms 2, not <= 1"
+    assert costs.violations(nano) == {"num_parameters <= 200,000": 1.0, "latency_ms <= 1": 1.0}
+    assert (
+        costs.infeasible(nano) == "num_parameters 400,000, not <= 200,000; latency_ms 2, not <= 1"
+    )
     assert costs.infeasible({}) is None
     assert costs.is_allowed is not None
     assert (costs.is_allowed(nano), costs.is_allowed({})) == (False, True)
@@ -92,7 +94,7 @@ def test_what_is_ruled_out_by_its_parameters_is_not_timed(search_config: Any) ->
     assert measured == {PICO: {"num_parameters": 119_800}}
     assert PICO not in missing_architectures(config, measured)
     assert ArchitectureCosts(config, measured).infeasible({}) == (
-        "num_parameters 119800, not <= 100000"
+        "num_parameters 119,800, not <= 100,000"
     )
 
 

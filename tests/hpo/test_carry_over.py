@@ -139,3 +139,31 @@ def test_trials_move_with_states_curves_and_folders_and_only_once(
     (running,) = new.interrupted()
     assert (running.number, running.num_epochs_reported) == (3, 2)
     assert new.ask().number == 4
+
+
+def test_several_objectives_constraints_and_what_was_measured_move_too(
+    search_file: Path, tmp_path: Path
+) -> None:
+    several = (
+        "study.objectives=[[val_top1, maximize], [latency_ms, minimize]]",
+        "study.constraints=[latency_ms <= 5]",
+    )
+    config = changed(search_file, *several)
+    run = RunFolder(tmp_path / "tiny")
+    run.make()
+    run.save_config(config)
+    old = create_study(run.storage_url(config), config)
+    old.architectures = {"sg_former_pico at 32 pixels": {"latency_ms": 2.0}}
+    for state, value in (("COMPLETE", 0.5), ("PRUNED", None)):
+        number = old.ask().number
+        old.report(number, {1: 0.25, 2: 0.5})
+        old.finish(number, state, {"latency_ms": 2.0}, value, {"latency_ms <= 5": -0.6})
+    now = continuation(changed(search_file, ADDED, *several), run)
+    now.run.make()
+    new = SearchStudy.create(now.run.storage_url(now.config), now.config.study, now.config.space)
+    assert carry_over(old, new, config, now) == (2, 2)
+    assert new.architectures == old.architectures
+    for before, after in zip(old.trials(), new.trials(), strict=True):
+        assert (before.value, before.curve) == (after.value, after.curve)
+        assert after.constraints == {"latency_ms <= 5": -0.6}
+    assert new.optuna_study.trials[0].values == [0.5, 2.0]

@@ -66,6 +66,16 @@ def test_lines_say_what_began_and_ended(config: SearchConfig) -> None:
     assert "note: something" in text
 
 
+def test_what_was_not_trained_is_counted_apart(config: SearchConfig) -> None:
+    display = Display(config)
+    follow(display)
+    for number in (2, 3, 4):
+        display.trial_ended(number, "INFEASIBLE", "infeasible: latency_ms 9, not <= 5", None)
+    text = display.summary()
+    assert text.startswith("1 of 4 trials ended, 1 complete, 0 pruned, 0 failed, 3 infeasible")
+    assert "infeasible" not in Display(config).summary()
+
+
 def test_time_left_follows_the_pace(config: SearchConfig) -> None:
     clock = Clock()
     display = Display(config, clock)

@@ -26,7 +26,9 @@ def test_a_constraint_is_dumped_as_it_is_written(text: str) -> None:
 
 
 def test_a_constraint_is_shown_briefly() -> None:
-    assert str(Constraint.model_validate("num_parameters <= 2e7")) == "num_parameters <= 2e+07"
+    assert (
+        str(Constraint.model_validate("num_parameters <= 2e7")) == "num_parameters <= 20,000,000"
+    )
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,18 @@ def test_a_study_without_epochs_has_nothing_to_replay(search_file: Path) -> None
     config = config_of(search_file)
     with pytest.raises(StudyError, match="no epochs to replay"):
         StudyCurves(config, ())
+
+
+def test_several_objectives_are_replayed_with_what_architectures_cost(search_file: Path) -> None:
+    overrides = [
+        "scheduler={name: asha}", f"train.max_epochs={MAX_EPOCHS}", "study.num_trials=12",
+        "study.objectives=[[val_top1, maximize], [latency_ms, minimize]]",
+    ]  # fmt: skip
+    config = load_search_config(search_file, overrides)[0]
+    costs = {"sg_former_pico at 32 pixels": {"latency_ms": 2.0}}
+    search = SimulatedSearch(config, curve_of, 1, architectures=costs)
+    search.run()
+    result = replay(config, search.study.trials(), 1, architectures=costs)
+    assert result.num_epochs == search.num_epochs
+    with pytest.raises(ConfigError, match="model one objective"):
+        replay(config, search.study.trials(), 1, "freeze_thaw", architectures=costs)

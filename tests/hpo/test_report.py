@@ -151,3 +151,33 @@ def test_a_categorical_and_a_wide_parameter_are_drawn(search_file: Path, run: Ru
     write_report(run, config, make_study(config, run, ["COMPLETE"] * 4))
     assert "<h2>Parameters</h2>" in run.report.read_text()
     assert "sg_former_pico" in html_of(run)
+
+
+def test_several_objectives_have_a_front_in_table_and_page(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    values = config.model_dump()
+    values["study"] |= {
+        "objectives": [["val_top1", "maximize"], ["latency_ms", "minimize"]],
+        "constraints": ["latency_ms <= 5"],
+        "select": None,
+    }
+    config = SearchConfig.model_validate(values)
+    study = create_study(run.storage_url(config), config)
+    for value, latency in ((0.5, 1.0), (0.75, 2.0), (0.625, 3.0), (0.875, 4.0), (0.9, 9.0)):
+        number = study.ask().number
+        study.report(number, {1: value})
+        missed = {"latency_ms <= 5": latency / 5 - 1}
+        study.finish(number, "COMPLETE", {"latency_ms": latency}, value, missed)
+    ruled_out = study.ask().number
+    reason = {"end_reason": "infeasible: latency_ms 9, not <= 5", "latency_ms": 9.0}
+    study.finish(ruled_out, "PRUNED", reason, None, {"latency_ms <= 5": 0.8})
+    write_report(run, config, study)
+    rows = {int(row["number"]): row for row in csv.DictReader(run.leaderboard.open())}
+    assert {n for n, row in rows.items() if row["front"] == "True"} == {0, 1, 3}
+    assert (rows[1]["val_top1"], rows[1]["latency_ms"]) == ("0.75", "2.0")
+    page = html_of(run)
+    assert "<h2>val_top1 and latency_ms</h2>" in page
+    assert "maximize val_top1, minimize latency_ms; latency_ms &lt;= 5" in page
+    assert "1 infeasible" in page
+    assert "<b>trial 1</b>" in page  # the knee

@@ -58,6 +58,73 @@ def test_states_curves_values_and_attributes_are_kept(
     assert best.number == 0
 
 
+SEVERAL = {
+    "objectives": [["latency_ms", "minimize"], ["val_top1", "maximize"]],
+    "constraints": ["latency_ms <= 5"],
+    "sampler": "tpe",
+    "select": "best",
+}
+
+
+def test_several_objectives_keep_curves_values_and_constraints(
+    storage_url: str, config: SearchConfig
+) -> None:
+    config = changed(config, **SEVERAL)
+    study = create_study(storage_url, config)
+    for value, latency in ((0.75, 2.0), (0.875, 7.5), (0.5, 4.0)):
+        number = study.ask().number
+        study.report(number, {1: 0.25, 2: value})
+        missed = {"latency_ms <= 5": latency / 5 - 1}
+        study.finish(number, "COMPLETE", {"latency_ms": latency}, value, missed)
+    stopped = study.ask().number
+    study.report(stopped, {1: 0.25})
+    again = reopen(storage_url, config)
+    again.report(stopped, {1: 0.25, 2: 0.375})
+    again.finish(stopped, "PRUNED", {"latency_ms": 1.0})
+    trials = reopen(storage_url, config).trials()
+    assert [trial.value for trial in trials] == [0.75, 0.875, 0.5, None]
+    assert trials[1].curve == {1: 0.25, 2: 0.875}
+    assert trials[1].constraints == {"latency_ms <= 5": 0.5}
+    assert trials[stopped].curve == {1: 0.25, 2: 0.375}
+    assert study.optuna_study.trials[0].values == [2.0, 0.75]
+    assert study.optuna_study.metric_names == ["latency_ms", "val_top1"]
+    best = again.best_trial()
+    assert best is not None
+    assert best.number == 0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_a_reopened_study_of_several_objectives_samples_on(
+    tmp_path: Path, config: SearchConfig, sampler: str
+) -> None:
+    config = changed(config, **SEVERAL | {"sampler": sampler})
+
+    def sample(url: str, *, reopening: bool) -> list[dict]:
+        study = create_study(url, config)
+        params = []
+        for i in range(9):
+            if reopening and i % 3 == 2:
+                study = reopen(url, config)
+            proposal = study.ask()
+            params.append(proposal.params)
+            study.report(proposal.number, {1: math.sin(i)})
+            latency = 1.0 + i % 2
+            state, value = ("PRUNED", None) if i % 4 == 1 else ("COMPLETE", math.sin(i))
+            missed = {"latency_ms <= 5": latency - 1.5}
+            study.finish(proposal.number, state, {"latency_ms": latency}, value, missed)
+        return params
+
+    whole = sample(f"sqlite:///{tmp_path / 'a.db'}", reopening=False)
+    assert whole == sample(f"sqlite:///{tmp_path / 'b.db'}", reopening=True)
+
+
+def test_what_architectures_cost_is_kept(storage_url: str, config: SearchConfig) -> None:
+    study = create_study(storage_url, config)
+    assert study.architectures == {}
+    study.architectures = {"sg_former_b0 at 224 pixels": {"latency_ms": 7.5}}
+    assert reopen(storage_url, config).architectures == study.architectures
+
+
 def test_a_diverged_epoch_is_kept_as_nan(storage_url: str, config: SearchConfig) -> None:
     study = create_study(storage_url, config)
     number = study.ask().number
