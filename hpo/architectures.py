@@ -113,7 +113,7 @@ def check_feasible(config: SearchConfig, measured: Mapping[str, Mapping[str, flo
         lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
         raise StudyError(
             "no architecture of the space keeps to study.constraints; change a bound, or widen "
-            f"space.model.name or space.data.image_size:\n{lines}"
+            f"space.model.name or space.data.image_size, and choose another --study-name:\n{lines}"
         )
 
 

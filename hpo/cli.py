@@ -150,11 +150,12 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
     states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
+    num_started = len(trials) - counts["INFEASIBLE"]
     may_pause = config.scheduler.name == "freeze_thaw"
     at_work = "running or paused" if may_pause else "running"
     rows = {
         "study": f"{config.study.name} ({run.path})",
-        "trials": f"{len(trials)} of {config.study.num_trials} started: {states or 'none'}",
+        "trials": f"{num_started} of {config.study.num_trials} started: {states or 'none'}",
         "best": "none yet"
         if best is None
         else f"{_objectives(best, config)} (trial {best.number})",

@@ -123,9 +123,9 @@ class Decisions:
 
     def next_trial(self) -> Proposal | None:
         """The trial to start now; None while every slot is taken or when there is none left."""
-        if self.finished or self.paused or len(self._running) >= self._num_slots:
+        if self.paused or len(self._running) >= self._num_slots:
             return None
-        proposal = self._next_proposal()
+        proposal = self._feasible_proposal()
         if proposal is None:
             return None
         self._running.add(proposal.number)
@@ -177,32 +177,37 @@ class Decisions:
         goes_on = self._halving.goes_on(number, self._curves[number], costs)
         return goes_on and not self._is_spent
 
+    def _feasible_proposal(self) -> Proposal | None:
+        """What to run next; those that are ruled out on the way have ended."""
+        while not self.finished:
+            proposal = self._next_proposal()
+            if proposal is None or not self._rules_out(proposal):
+                return proposal
+        return None
+
     def _next_proposal(self) -> Proposal | None:
         if not self._checkpoints.has_room(len(self._running)):
             return None
         if self._interrupted:
             return self._interrupted.popleft()
-        while self._num_to_start:
-            if (proposal := self._start(None)) is not None:
-                return proposal
-        return None
+        return self._start(None)
 
-    def _start(self, params: Params | None) -> Proposal | None:
-        """A new trial; None where it has ended at once, since its architecture rules it out."""
+    def _start(self, params: Params | None) -> Proposal:
         proposal = self._study.ask(params)
+        self._num_trained += 1
         self._curves[proposal.number] = {}
-        self._asked(proposal)
+        return proposal
+
+    def _rules_out(self, proposal: Proposal) -> bool:
+        """Whether its architecture does; then the trial has ended, before any training."""
         reason = self._costs.infeasible(proposal.params)
-        if reason is None:
-            self._num_trained += 1
-            return proposal
+        if reason is None or self._curves[proposal.number]:
+            return False
+        self._num_trained -= 1
         self._num_infeasible += 1
         self._params[proposal.number], self._facts[proposal.number] = proposal.params, {}
         self._finish(proposal.number, "PRUNED", f"infeasible: {reason}", None)
-        return None
-
-    def _asked(self, proposal: Proposal) -> None:
-        """A new trial is in the study; it may yet be ruled out."""
+        return True
 
     @property
     def _is_spent(self) -> bool:

@@ -195,13 +195,12 @@ class PausingDecisions(Decisions):
             return None
         self._choice = None
         if number is None:
-            return self._start(params) or self._chosen()
+            proposal = self._start(params)
+            self._thaw.started(proposal.number, proposal.params)
+            return proposal
         self._thaw.resumed(number)
         self._checkpoints.trial_resumed(number)
         return Proposal(number, self._params[number], max(self._curves[number], default=0))
-
-    def _asked(self, proposal: Proposal) -> None:
-        self._thaw.started(proposal.number, proposal.params)
 
     def _has_room(self, resumed: int | None = None) -> bool:
         """Whether a trial's checkpoints fit, if need be when paused ones are given up."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hpo.config import SearchConfig, load_search_config
-from hpo.search_space import Params
+from hpo.search_space import Params, default_params
 from hpo.selection import pareto_front
 from hpo.simulation import Curve, SimulatedSearch
 from hpo.study import CARRIED_OVER_FROM, SearchStudy
@@ -298,6 +298,18 @@ def test_what_is_infeasible_is_not_trained(
     best = search.study.best_trial()
     assert best is not None
     assert best.params["model.name"] != "sg_former_micro"
+
+
+def test_what_a_crash_left_infeasible_and_running_is_not_trained(search_config: Any) -> None:
+    config = search_config(SPACE, BOUND, "study.num_trials=3", scheduler="asha")
+    study = SearchStudy.in_memory(config.study, config.space)
+    default = default_params(config.train, config.space)
+    left = study.ask(default | {"model.name": "sg_former_micro"}).number
+    search = simulated_models(config, study)
+    search.run()
+    trials = search.study.trials()
+    assert trials[left].outcome == "INFEASIBLE"
+    assert num_counted(trials) == 3
 
 
 def test_a_search_ends_even_if_nothing_is_feasible(search_config: Any) -> None:
