@@ -211,3 +211,29 @@ def test_a_trial_that_was_given_up_is_not_to_be_the_last_one() -> None:
     assert number not in search.thaw.may_be_last()
     assert search.thaw.num_epochs_left(number) > 0
     assert set(search.thaw.ranking()) == set(before)  # what it has shown still counts
+
+
+def test_what_is_not_allowed_is_not_proposed() -> None:
+    thaw = FreezeThaw(
+        SPACE, MAX_EPOCHS, maximise=True, seed=0, is_allowed=lambda p: p["model"] == "small"
+    )
+    thaw.started(0, DEFAULT)
+    proposed = []
+    for number in range(1, 10):
+        params = thaw.propose()
+        proposed.append(tuple(params.values()))
+        assert params["model"] == "small"
+        thaw.started(number, params)
+        thaw.reported(number, {1: accuracy(params, 1)})
+        thaw.paused(number)
+    assert len(set(proposed)) == len(proposed)
+
+
+def test_where_anything_is_allowed_the_same_is_proposed_as_without_asking() -> None:
+    proposed = []
+    for is_allowed in (None, lambda _: True):
+        thaw = FreezeThaw(SPACE, MAX_EPOCHS, maximise=True, seed=0, is_allowed=is_allowed)
+        thaw.started(0, DEFAULT)
+        thaw.started(1, thaw.propose())
+        proposed.append(thaw.propose())
+    assert proposed[0] == proposed[1]

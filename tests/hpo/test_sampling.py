@@ -106,3 +106,26 @@ def test_a_conditional_parameter_is_drawn_anew_for_each_trial(config: SearchConf
     drawn = [source.draw(number)[0].get("augmentation.mixup") for number in range(1, 20)]
     drawn = [value for value in drawn if value is not None]
     assert len(set(drawn)) == len(drawn) > 3
+
+
+def test_of_a_long_study_of_several_objectives_the_front_is_seen(
+    config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sampling.NUM_BEST, "tpe", 4)
+    monkeypatch.setitem(sampling.NUM_LATEST, "tpe", 4)
+    monkeypatch.setattr(sampling, "NUM_BEFORE_REBUILD", 10)
+    values = config.model_dump()
+    values["study"] |= {
+        "objectives": [["val_top1", "maximize"], ["latency_ms", "minimize"]],
+        "select": None,
+    }
+    config = SearchConfig.model_validate(values)
+    source = Sampling(config.study, config.space)
+    for number in range(60):
+        source.draw(number)
+        source.report(number, {1: 0.5})
+        stopped = number % 3 == 2
+        told = None if stopped else [value(number), 1.0 + number % 5]
+        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
+        assert source.finish(number, state, told, {"latency_ms <= 9": -0.5}) == told
+    assert source.num_seen <= 20
