@@ -50,9 +50,8 @@ def objective_values(trial: TrialSummary, config: StudyConfig) -> dict[str, floa
 
 
 def _losses(trials: Sequence[TrialSummary], config: StudyConfig) -> pareto.FloatArray:
-    """(N, objectives), the smaller the better, the metric's first."""
-    ordered = sorted(config.objectives, key=lambda objective: objective[0] != config.metric)
-    signs = np.array([-1.0 if direction == "maximize" else 1.0 for _, direction in ordered])
-    values = [[objective_values(t, config)[name] for name, _ in ordered] for t in trials]
+    """(N, objectives), the smaller the better."""
+    signs = [-1.0 if direction == "maximize" else 1.0 for _, direction in config.objectives]
+    values = [list(objective_values(trial, config).values()) for trial in trials]
     losses: pareto.FloatArray = signs * np.array(values, dtype=np.float64)
     return losses

@@ -217,9 +217,11 @@ def test_what_is_not_allowed_is_not_proposed() -> None:
     thaw = FreezeThaw(
         SPACE, MAX_EPOCHS, maximise=True, seed=0, is_allowed=lambda p: p["model"] == "small"
     )
-    thaw.started(0, DEFAULT)
+    thaw.started(0, DEFAULT | {"model": "large"})
+    thaw.reported(0, {1: 0.99})
+    thaw.paused(0)
     proposed = []
-    for number in range(1, 10):
+    for number in range(1, 12):
         params = thaw.propose()
         proposed.append(tuple(params.values()))
         assert params["model"] == "small"

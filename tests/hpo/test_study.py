@@ -110,7 +110,7 @@ def test_a_reopened_study_of_several_objectives_samples_on(
             study.report(proposal.number, {1: math.sin(i)})
             latency = 1.0 + i % 2
             state, value = ("PRUNED", None) if i % 4 == 1 else ("COMPLETE", math.sin(i))
-            missed = {"latency_ms <= 5": latency - 1.5}
+            missed = {"latency_ms <= 5": 0.5 if i % 3 == 0 else -0.5}
             study.finish(proposal.number, state, {"latency_ms": latency}, value, missed)
         return params
 
