@@ -53,5 +53,5 @@ def _losses(trials: Sequence[TrialSummary], config: StudyConfig) -> pareto.Float
     """(N, objectives), the smaller the better."""
     signs = [-1.0 if direction == "maximize" else 1.0 for _, direction in config.objectives]
     values = [list(objective_values(trial, config).values()) for trial in trials]
-    losses: pareto.FloatArray = signs * np.array(values, dtype=np.float64)
+    losses: pareto.FloatArray = np.array(signs) * np.array(values, dtype=np.float64)
     return losses
