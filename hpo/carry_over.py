@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hpo.config import SearchConfig, differences
 from hpo.run_folder import RunFolder
 from hpo.search_space import Params, Space, counts, value_at
-from hpo.study import CARRIED_OVER_FROM, SearchStudy, TrialSummary
+from hpo.study import SearchStudy, TrialSummary
+from hpo.trial_summary import CARRIED_OVER_FROM
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 

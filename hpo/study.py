@@ -17,9 +17,8 @@ from hpo.sampling import Sampling, create_sampler
 from hpo.search_space import Params, Space, suggest_params
 from hpo.selection import selected
 from hpo.storage import open_storage, patiently, without_password
-from hpo.trial_summary import CARRIED_OVER_FROM as CARRIED_OVER_FROM
 from hpo.trial_summary import FACTS_SO_FAR
-from hpo.trial_summary import TrialSummary as TrialSummary
+from hpo.trial_summary import TrialSummary as TrialSummary  # others read it from here
 from hpo.trial_writer import Ending, trial_writer
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

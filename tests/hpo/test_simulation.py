@@ -9,8 +9,8 @@ from hpo.config import SearchConfig, load_search_config
 from hpo.search_space import Params, default_params
 from hpo.selection import pareto_front
 from hpo.simulation import Curve, SimulatedSearch
-from hpo.study import CARRIED_OVER_FROM, SearchStudy
-from hpo.trial_summary import num_counted
+from hpo.study import SearchStudy
+from hpo.trial_summary import CARRIED_OVER_FROM, num_counted
 
 MAX_EPOCHS = 12
 
