@@ -8,6 +8,7 @@ from watcher import Watcher
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig, load_search_config
 from hpo.decisions import Decisions
+from hpo.search_space import default_params
 from hpo.study import SearchStudy
 from hpo.trial_report import TrialError, TrialReport
 
@@ -236,3 +237,30 @@ def test_a_rung_that_a_crash_left_undecided_is_decided_as_it_would_have_been(
     )
     assert start(again) == number
     assert not again.on_report(report(number, {1: 0.1}))
+
+
+def test_what_is_ruled_out_takes_no_slot_and_is_heard_of(
+    search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> None:
+    overrides = [
+        "space.model.name={type: categorical, choices: [sg_former_pico, sg_former_nano]}",
+        "study.constraints=[latency_ms <= 5]", "study.enqueue=[{model.name: sg_former_nano}]",
+        "study.num_trials=6",
+    ]  # fmt: skip
+    config = load_search_config(search_file, overrides)[0]
+    study = SearchStudy.in_memory(config.study, config.space)
+    study.architectures = {
+        f"sg_former_{name} at 32 pixels": {"latency_ms": latency}
+        for name, latency in (("pico", 2.0), ("nano", 7.132))
+    }
+    study.enqueue_first_trials(default_params(config.train, config.space))
+    decisions = Decisions(config, study, 2, watcher, checkpoints)
+    started = [start(decisions), start(decisions)]
+    assert started[0] == 0
+    assert started[1] > 1
+    assert watcher.named("trial_ended")[0] == (
+        1, "INFEASIBLE", "infeasible: latency_ms 7.132, not <= 5", None,
+    )  # fmt: skip
+    assert study.trials()[1].attributes["latency_ms"] == 7.132
+    decisions.on_end(report(0, {1: 0.5}, "completed"))
+    assert study.trials()[0].constraints == {"latency_ms <= 5": pytest.approx(-0.6)}
