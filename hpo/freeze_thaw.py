@@ -158,13 +158,30 @@ class FreezeThaw:
         trial = self._trials[number]
         return 0 if trial.state == "complete" else self._max_epochs - trial.epoch
 
+    @property
+    def first_level(self) -> int:
+        return self._levels[0]
+
+    @property
+    def num_epochs_to_last_level(self) -> int:
+        """From the first level."""
+        return self._max_epochs - self._levels[0]
+
+    def num_epochs_ahead(self, number: int) -> int:
+        """Of a trial that runs, or may be resumed, until it stops."""
+        epoch = self._trials[number].epoch
+        return self._target(number, epoch) - epoch
+
     def may_be_last(self) -> tuple[int, ...]:
-        """Trials that are at their end or can be trained to it, the surest first, 0 at last."""
+        """Trials that are at their end or can be trained to it, the best end first, 0 at last."""
         able = [n for n in self.ranking() if self._trials[n].state != "pruned"]
         return (*able, *({0} & self._trials.keys() - set(able)))
 
     def paused_trials(self) -> tuple[int, ...]:
         return tuple(n for n, trial in self._trials.items() if trial.state == "paused")
+
+    def running_trials(self) -> tuple[int, ...]:
+        return tuple(n for n, trial in self._trials.items() if trial.state == "running")
 
     def least_promising(self, besides: int | None = None) -> int | None:
         """The paused trial that the model expects least of, as far as it has been asked."""
@@ -175,9 +192,11 @@ class FreezeThaw:
         """The last trial, if it is yet to be resumed."""
         return None if self.last_one is None or self.is_closing else Choice(self.last_one)
 
-    def choose(self, *, may_start: bool = True) -> Choice | None:
-        """What is best to run now; None where nothing is paused and none may start."""
-        paused = self.paused_trials()
+    def choose(
+        self, paused: Sequence[int] | None = None, *, may_start: bool = True
+    ) -> Choice | None:
+        """What is best to run now, of these paused trials (None: of all) and new ones."""
+        paused = self.paused_trials() if paused is None else paused
         if not paused:
             return Choice(params=self.propose()) if may_start else None
         if may_start and self._is_starting_up:
@@ -218,14 +237,14 @@ class FreezeThaw:
         return _Judge(self, model, points, at_end, horizon, rng)
 
     def ranking(self) -> tuple[int, ...]:
-        """Started trials, the one first that is surest to end well: by mean - sd at the end."""
+        """Started trials, the one first that is expected to end best."""
         numbers = [n for n, t in self._trials.items() if t.state != "failed" and t.curve]
         if len(numbers) < 2:
             return tuple(numbers)
         model = self._model(self._generator())
         points = np.array([self._trials[n].point for n in numbers])
-        mean, sd = model.predict(points, np.ones(len(points)))
-        order = np.argsort(-(mean - sd), kind="stable")
+        mean, _ = model.predict(points, np.ones(len(points)), with_sd=False)
+        order = np.argsort(-mean, kind="stable")
         return tuple(numbers[i] for i in order)
 
     def _generator(self) -> np.random.Generator:

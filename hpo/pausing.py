@@ -14,6 +14,9 @@ from sgformer.config import maximises
 
 # Trials that keep their checkpoints while they wait.
 MAX_PAUSED: Final = 64
+# Of a full training: what the search keeps at its end to go on with the best of those begun.
+# Source: docs/performance.md.
+SHARE_TO_COMPARE: Final = 0.3
 
 
 class PausingDecisions(Decisions):
@@ -21,7 +24,7 @@ class PausingDecisions(Decisions):
 
     A paused trial is RUNNING in the study until the search ends, and its folder keeps what it is
     resumed from. The budget always leaves room for the default configuration's training, and at
-    its end for that of the surest trial.
+    its end for that of the trial that is expected to end best.
     """
 
     def __init__(
@@ -41,11 +44,10 @@ class PausingDecisions(Decisions):
             first_level=config.scheduler.min_epochs,
         )
         self._choice: Choice | None = None
-        self._favourite: int | None = None
+        self._max_epochs = config.train.max_epochs
         self._undecided: set[int] = set()
         self._is_over = False
         self._take_up(study.trials())
-        self._look_for_a_favourite()
 
     @property
     def finished(self) -> bool:
@@ -61,7 +63,7 @@ class PausingDecisions(Decisions):
         return max(1, self._num_to_start + going_on + len(self._thaw.paused_trials()))
 
     def ranking(self) -> tuple[int, ...]:
-        """Numbers of trials, the one first that is surest to end well."""
+        """Numbers of trials, the one first that is expected to end best."""
         return self._thaw.ranking()
 
     def on_end(self, report: TrialReport) -> None:
@@ -107,17 +109,14 @@ class PausingDecisions(Decisions):
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         news = super()._record(report)
-        self._thaw.reported(report.number, news)
+        if news:
+            self._thaw.reported(report.number, news)
         return news
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         if not has_news and number not in self._undecided:
             return True  # it has told what it resumed, and has competed already
         self._undecided.discard(number)
-        self._close_in_time()
-        if self._thaw.last_one not in (None, number) and number != 0:
-            self._thaw.paused(number)
-            return False
         return not self._thaw.is_at_level(number) or self._wins(number)
 
     def _next_proposal(self) -> Proposal | None:
@@ -137,52 +136,57 @@ class PausingDecisions(Decisions):
         return False
 
     def _choose(self) -> Choice | None:
-        """The next trial to run; None where there is none."""
-        self._look_for_a_favourite()
-        self._close_in_time()
-        if self._thaw.last_one is not None:
-            return self._thaw.last_choice()
-        may_start = self._num_started < self._num_trials
-        if self._study.has_waiting and may_start:
+        """The next trial to run; None where there is none, or none before those that run stop."""
+        if self._thaw.last_one is None:
+            choice = self._affordable_choice()
+            is_waiting = choice is None and self._thaw.running_trials()
+            if choice is not None or is_waiting:
+                return choice
+            self._thaw.last_one = self._favourite(self._num_epochs_left)
+        return self._thaw.last_choice()
+
+    def _affordable_choice(self) -> Choice | None:
+        """What is best to run of what leaves enough to bring any trial to its end."""
+        left = self._num_epochs_left - self._thaw.num_epochs_to_last_level
+        first_level = self._thaw.first_level
+        may_start = self._num_started < self._num_trials and left >= first_level
+        if may_start and self._study.has_waiting:
             return Choice()
-        choice = self._thaw.choose(may_start=may_start)
-        if self._thaw.model_state is not None:
-            self._study.model_state = self._thaw.model_state
+        may_start = may_start and left >= first_level + round(SHARE_TO_COMPARE * self._max_epochs)
+        paused = self._thaw.paused_trials()
+        able = tuple(n for n in paused if left >= self._thaw.num_epochs_ahead(n))
+        if not (may_start or able):
+            return None
+        choice = self._thaw.choose(able, may_start=may_start)
+        self._keep_model_state()
         return choice
 
-    def _look_for_a_favourite(self) -> None:
-        """Towards the end of the budget: the surest trial that it can bring to its end."""
-        left = self._num_epochs_left
-        if left > 2 * self._config.train.max_epochs:
-            return
+    def _favourite(self, left: int) -> int | None:
+        """The trial of the best end that what is left brings there; else the one nearest to it.
+
+        Where that one is at its end already, what is left is for the next best.
+        """
         able = self._thaw.may_be_last()
-        fits = (n for n in able if self._num_epochs_to_end(n) <= max(left, 0))
-        self._favourite = next(fits, self._favourite)
-        if self._favourite is None and left <= 0:
-            self._favourite = min(able, key=self._num_epochs_to_end, default=None)
+        self._keep_model_state()
+        fits = (n for n in able if 0 < self._num_epochs_to_end(n) <= left)
+        return next(fits, min(able, key=self._num_epochs_to_end, default=None))
+
+    def _keep_model_state(self) -> None:
+        if self._thaw.model_state is not None:
+            self._study.model_state = self._thaw.model_state
 
     @property
     def _num_epochs_left(self) -> int:
-        """Of the budget, without the epochs that are being trained, and all of the default's."""
+        """Of the budget, without what trials that run take to where they stop."""
         total = self._limits["total_epochs"]
         assert total is not None  # freeze_thaw always has one
-        left = total - self._num_epochs - len(self._running)
-        if 0 in self._running:
-            left -= self._config.train.max_epochs - max(self._curves[0], default=0) - 1
-        return left
+        running = (n for n in self._thaw.running_trials() if n not in self._undecided)
+        return total - self._num_epochs - sum(map(self._thaw.num_epochs_ahead, running))
 
     def _num_epochs_to_end(self, number: int) -> int:
         """Of a trial, beyond those that are set aside."""
-        is_set_aside = number == 0 and 0 in self._running
+        is_set_aside = number == 0 and 0 in self._thaw.running_trials()
         return 0 if is_set_aside else self._thaw.num_epochs_left(number)
-
-    def _close_in_time(self) -> None:
-        """What is left of the budget is the favourite's when it needs it to come to its end."""
-        favourite = self._favourite
-        if self._thaw.last_one is not None or favourite is None:
-            return
-        if self._num_epochs_left <= self._num_epochs_to_end(favourite):
-            self._thaw.last_one = favourite
 
     def _chosen(self) -> Proposal | None:
         self._choice = self._choice or self._choose()
@@ -231,7 +235,7 @@ class PausingDecisions(Decisions):
         super()._finish(number, state, reason, best)
         self._tell_end(number, state, reason, best)
         if number == self._thaw.last_one and state != "COMPLETE":
-            self._thaw.last_one = self._favourite = None  # another takes its place
+            self._thaw.last_one = None  # another takes its place
         self._settle_after_last_one()
 
     def _tell_end(self, number: int, state: str, reason: str, value: float | None) -> None:
