@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from hpo.grid import grid_points
 from hpo.search_space import Parameter, Value, check_params, check_space
 from sgformer.config import (
     FrozenConfig,
@@ -20,7 +21,7 @@ from sgformer.config import (
 from sgformer.errors import ConfigError
 
 Direction = Literal["maximize", "minimize"]
-Sampler = Literal["curves", "tpe", "gp", "qmc", "random"]
+Sampler = Literal["curves", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
 
 DEFAULT_MIN_EPOCHS: Final = 4  # of asha
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
@@ -351,8 +352,12 @@ def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
 
 
 def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
-    """Shortens min_epochs and warm-up to what max_epochs leaves room for."""
-    notes = []
+    """Shortens min_epochs and warm-up to what max_epochs leaves room for, a grid's trials to it.
+
+    Raises:
+        ConfigError: The sampler is grid, and the space is none.
+    """
+    notes: list[str] = []
     max_epochs = config.train.max_epochs
     train = config.train.with_epochs(max_epochs)
     if train != config.train:
@@ -373,7 +378,21 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
         )
         scheduler = scheduler.model_copy(update={"min_epochs": low})
-    return config.model_copy(update={"train": train, "scheduler": scheduler}), tuple(notes)
+    study = _clip_to_grid(config, notes)
+    clipped = {"study": study, "train": train, "scheduler": scheduler}
+    return config.model_copy(update=clipped), tuple(notes)
+
+
+def _clip_to_grid(config: SearchConfig, notes: list[str]) -> StudyConfig:
+    """A search over a grid ends with its last configuration."""
+    study = config.study
+    if study.sampler != "grid":
+        return study
+    num_points = len(grid_points(config.space))
+    if study.num_trials <= num_points:
+        return study
+    notes.append(f"study.num_trials: {study.num_trials} clipped to {num_points}, the whole grid")
+    return study.model_copy(update={"num_trials": num_points})
 
 
 def _flatten(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -12,13 +12,19 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from hpo.config import StudyConfig
+from hpo.evolution import CmaEs, SteadyNSGAII, SteadyNSGAIII
+from hpo.grid import Grid
 from hpo.search_space import Params, Space, suggest_params
 
 NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
 # Samplers read all trials that they are given each time: TPE takes 0.4 s over 10,000. They are
 # given the best, which they learn from, and the latest, which say where they have been.
-NUM_BEST: Final[Mapping[str, int]] = {"curves": 100, "tpe": 250, "gp": 100, "qmc": 10}
-NUM_LATEST: Final[Mapping[str, int]] = {"curves": 100, "tpe": 750, "gp": 100, "qmc": 0}
+NUM_BEST: Final[Mapping[str, int]] = {
+    "curves": 100, "tpe": 250, "gp": 100, "qmc": 10, "cmaes": 0, "nsga2": 100, "nsga3": 100,
+}  # fmt: skip
+NUM_LATEST: Final[Mapping[str, int]] = {
+    "curves": 100, "tpe": 750, "gp": 100, "qmc": 0, "cmaes": 1000, "nsga2": 0, "nsga3": 0,
+}  # fmt: skip
 NUM_BEFORE_REBUILD: Final = 100
 
 
@@ -39,6 +45,7 @@ class Sampling:
         self._running: dict[int, Trial] = {}
         self._num_since_rebuild = 0
         self._study = self._new_study()
+        self._grid = Grid(space, config.seed) if config.sampler == "grid" else None
 
     def _new_study(self) -> optuna.Study:
         return optuna.create_study(
@@ -59,6 +66,8 @@ class Sampling:
             distributions=trial.distributions,
             intermediate_values=trial.intermediate_values,
         )
+        if self._grid is not None:
+            self._grid.take(trial.params)
         if trial.state.is_finished():
             self._add_finished(trial.number, seen)
         else:
@@ -69,11 +78,15 @@ class Sampling:
     ) -> tuple[Params, dict[str, BaseDistribution]]:
         """Params of a new trial and their distributions; `fixed` ones are taken as they are."""
         self._study.sampler = create_sampler(self._config, self._space, number)
+        if fixed is None and self._grid is not None:
+            fixed = self._grid.next_params()
         if fixed is not None:
             self._study.enqueue_trial(fixed)
         with _experimental():
             trial = self._study.ask()
             params = suggest_params(trial, self._space)
+        if self._grid is not None:
+            self._grid.take(params)
         self._running[number] = trial
         return params, trial.distributions
 
@@ -210,7 +223,13 @@ def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.sam
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
         if config.sampler == "qmc":
             return _NumberedQMCSampler(config.seed, number, seed)
-        if config.sampler == "random":
+        if config.sampler == "cmaes":
+            return CmaEs(space, seed)
+        if config.sampler == "nsga2":
+            return SteadyNSGAII(seed)
+        if config.sampler == "nsga3":
+            return SteadyNSGAIII(seed)
+        if config.sampler in {"random", "grid"}:  # the grid's params are fixed
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
 
