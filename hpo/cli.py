@@ -163,7 +163,7 @@ def simulate(
     run_dir: RunDir,
     slots: Annotated[int, typer.Option(min=1, max=1000, help="Trials at a time.")] = 1,
     scheduler: Annotated[
-        str | None, typer.Option(help="freeze_thaw, asha or none. Default: the run's.")
+        str | None, typer.Option(help="As scheduler.name, such as asha. Default: the run's.")
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="As study.sampler. Default: the run's, or the scheduler's.")

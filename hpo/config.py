@@ -22,8 +22,9 @@ from sgformer.errors import ConfigError
 
 Direction = Literal["maximize", "minimize"]
 Sampler = Literal["curves", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
+Scheduler = Literal["freeze_thaw", "asha", "hyperband", "median", "none"]
 
-DEFAULT_MIN_EPOCHS: Final = 4  # of asha
+DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
 
 
@@ -87,11 +88,13 @@ class SchedulerConfig(FrozenConfig):
     They compete first after min_epochs (None: about a seventh of max_epochs), then at some later
     epochs.
     asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
-    at min_epochs (None: 4) and its multiples by powers of reduction_factor. none: no stopping.
+    at min_epochs (None: 4) and its multiples by powers of reduction_factor. hyperband: brackets of
+    asha, which leave out more and more of the first rungs. median: from min_epochs (None: 4) on, a
+    trial stops when its best is worse than the median of the others' averages. none: no stopping.
     Without a name it is freeze_thaw, or asha where study.sampler is not curves.
     """
 
-    name: Literal["freeze_thaw", "asha", "none"] | None = None
+    name: Scheduler | None = None
     min_epochs: int | None = Field(default=None, ge=1)
     reduction_factor: int = Field(default=3, ge=2)
 
@@ -366,7 +369,7 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
         )
     scheduler = config.scheduler
-    if scheduler.name == "asha" and scheduler.min_epochs is None:
+    if scheduler.name not in {"freeze_thaw", "none"} and scheduler.min_epochs is None:
         scheduler = scheduler.model_copy(update={"min_epochs": DEFAULT_MIN_EPOCHS})
     if (
         scheduler.name != "none"

@@ -1,16 +1,17 @@
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from hpo.config import SearchConfig, load_search_config
+from hpo.config import Scheduler, SearchConfig, load_search_config
 from hpo.search_space import Params
 from hpo.simulation import Curve, SimulatedSearch
 from hpo.study import CARRIED_OVER_FROM, SearchStudy
 
 MAX_EPOCHS = 12
+SCHEDULERS = get_args(Scheduler)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def simulated(config: SearchConfig, num_slots: int = 1) -> SimulatedSearch:
     return search
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 5])
 def test_every_trial_ends_in_a_state_that_is_true(
     search_config: Any, scheduler: str, num_slots: int
@@ -56,7 +57,7 @@ def test_every_trial_ends_in_a_state_that_is_true(
     assert search.decisions.num_missing == 0
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 4])
 @pytest.mark.parametrize("total_epochs", [30, 100])
 def test_a_budget_of_epochs_is_exceeded_by_no_more_than_what_runs(
@@ -104,7 +105,7 @@ def test_with_few_trials_the_budget_is_spent_on_those_there_are(search_config: A
     assert [trial.num_epochs for trial in search.study.trials()] == [MAX_EPOCHS] * 5
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_simulation_is_the_same_again(search_config: Any, scheduler: str) -> None:
     first, second = (simulated(search_config(scheduler=scheduler), 3) for _ in range(2))
     assert [(t.params, t.curve) for t in first.study.trials()] == [
@@ -158,7 +159,7 @@ def test_small_budgets_and_many_slots_end_in_time_with_the_default_whole(
     assert search.decisions.num_missing == 0
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 2, 4])
 def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
     search_config: Any, scheduler: str, num_slots: int
