@@ -6,7 +6,8 @@ from typing import Final
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
-from hpo.freeze_thaw import Choice, FreezeThaw
+from hpo.freeze_thaw import FreezeThaw
+from hpo.pausing_policy import Choice
 from hpo.progress import SearchObserver
 from hpo.study import Proposal, SearchStudy, TrialSummary
 from hpo.trial_report import TrialReport
