@@ -22,7 +22,9 @@ from sgformer.errors import ConfigError
 
 Direction = Literal["maximize", "minimize"]
 Sampler = Literal["curves", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
-Scheduler = Literal["freeze_thaw", "asha", "hyperband", "median", "none"]
+Scheduler = Literal["freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none"]
+
+PAUSING: Final = ("freeze_thaw", "asha_promotion")
 
 DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
@@ -88,9 +90,10 @@ class SchedulerConfig(FrozenConfig):
     They compete first after min_epochs (None: about a seventh of max_epochs), then at some later
     epochs.
     asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
-    at min_epochs (None: 4) and its multiples by powers of reduction_factor. hyperband: brackets of
-    asha, which leave out more and more of the first rungs. median: from min_epochs (None: 4) on, a
-    trial stops when its best is worse than the median of the others' averages. none: no stopping.
+    at min_epochs (None: 4) and its multiples by powers of reduction_factor. asha_promotion pauses
+    every trial there, and resumes the best when a slot is free. hyperband: brackets of asha, which
+    leave out more and more of the first rungs. median: from min_epochs (None: 4) on, a trial stops
+    when its best is worse than the median of the others' averages. none: no stopping.
     Without a name it is freeze_thaw, or asha where study.sampler is not curves.
     """
 
@@ -185,7 +188,7 @@ class SearchConfig(FrozenConfig):
         object.__setattr__(self, "scheduler", scheduler)
         object.__setattr__(self, "study", study)
         total, max_epochs = self.budget.total_epochs, self.train.max_epochs
-        if name == "freeze_thaw" and total is not None and total < max_epochs:
+        if name in PAUSING and total is not None and total < max_epochs:
             raise ValueError(
                 f"budget.total_epochs: must leave room for the default configuration's "
                 f"training of train.max_epochs={max_epochs}, got {total}"

@@ -1,14 +1,16 @@
-"""The decisions of a search that pauses trials: what freeze_thaw chooses, within the budget."""
+"""The decisions of a search that pauses trials: what its policy chooses, within the budget."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
 from hpo.freeze_thaw import FreezeThaw
-from hpo.pausing_policy import Choice
+from hpo.pausing_policy import Choice, PausingPolicy
 from hpo.progress import SearchObserver
+from hpo.promotion import Promotion
 from hpo.study import Proposal, SearchStudy, TrialSummary
 from hpo.trial_report import TrialReport
 from sgformer.config import maximises
@@ -34,13 +36,7 @@ class PausingDecisions(Decisions):
         checkpoints: TrialCheckpoints,
     ) -> None:
         super().__init__(config, study, num_slots, observer, checkpoints)
-        self._thaw = FreezeThaw(
-            config.space,
-            config.train.max_epochs,
-            maximise=maximises(config.study.metric),
-            seed=config.study.seed,
-            first_level=config.scheduler.min_epochs,
-        )
+        self._thaw = _make_policy(config)
         self._choice: Choice | None = None
         self._favourite: int | None = None
         self._undecided: set[int] = set()
@@ -74,7 +70,7 @@ class PausingDecisions(Decisions):
         self._record(report)
         self._running.discard(number)
         self._checkpoints.trial_paused(number)
-        self._study.keep_facts(number, self._facts[number])
+        self._study.pause(number, self._facts[number])
         self._observer.trial_paused(number)
         chosen = None if self._choice is None else self._choice.number
         least = self._thaw.least_promising(besides=chosen)
@@ -163,11 +159,11 @@ class PausingDecisions(Decisions):
             self._favourite = min(able, key=self._num_epochs_to_end, default=None)
 
     @property
-    def _num_epochs_left(self) -> int:
+    def _num_epochs_left(self) -> float:
         """Of the budget, without the epochs that are being trained, and all of the default's."""
         total = self._limits["total_epochs"]
-        assert total is not None  # freeze_thaw always has one
-        left = total - self._num_epochs - len(self._running)
+        left = math.inf if total is None else total
+        left -= self._num_epochs + len(self._running)
         if 0 in self._running:
             left -= self._config.train.max_epochs - max(self._curves[0], default=0) - 1
         return left
@@ -242,3 +238,16 @@ class PausingDecisions(Decisions):
             self._thaw.completed(number, value)
         else:
             self._thaw.pruned(number, diverged=reason == "diverged")
+
+
+def _make_policy(config: SearchConfig) -> PausingPolicy[Any]:
+    max_epochs, maximise = config.train.max_epochs, maximises(config.study.metric)
+    if config.scheduler.name == "asha_promotion":
+        return Promotion(config.scheduler, max_epochs, maximise=maximise)
+    return FreezeThaw(
+        config.space,
+        max_epochs,
+        maximise=maximise,
+        seed=config.study.seed,
+        first_level=config.scheduler.min_epochs,
+    )

@@ -43,6 +43,7 @@ class Sampling:
         self._num_latest = NUM_LATEST.get(config.sampler or "tpe", 0)
         self._finished: dict[int, FrozenTrial] = {}
         self._running: dict[int, Trial] = {}
+        self._paused: set[int] = set()
         self._num_since_rebuild = 0
         self._study = self._new_study()
         self._grid = Grid(space, config.seed) if config.sampler == "grid" else None
@@ -77,25 +78,35 @@ class Sampling:
         self, number: int, fixed: Params | None = None
     ) -> tuple[Params, dict[str, BaseDistribution]]:
         """Params of a new trial and their distributions; `fixed` ones are taken as they are."""
-        self._study.sampler = create_sampler(self._config, self._space, number)
         if fixed is None and self._grid is not None:
             fixed = self._grid.next_params()
+        study = self._study if fixed is not None or not self._paused else self._with_paused()
+        study.sampler = create_sampler(self._config, self._space, number)
         if fixed is not None:
-            self._study.enqueue_trial(fixed)
+            study.enqueue_trial(fixed)
         with _experimental():
-            trial = self._study.ask()
+            trial = study.ask()
             params = suggest_params(trial, self._space)
         if self._grid is not None:
             self._grid.take(params)
-        self._running[number] = trial
+        if study is self._study:
+            self._running[number] = trial
+        else:
+            self._add_running(number, study._storage.get_trial(trial._trial_id))
         return params, trial.distributions
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
+        self._paused.discard(number)
         for epoch, value in values.items():
             self._running[number].report(value, epoch)
 
+    def pause(self, number: int) -> None:
+        """Until it reports again, a trial counts as pruned: its curve is to be learnt from."""
+        self._paused.add(number)
+
     def finish(self, number: int, state: TrialState, value: float | None) -> float | None:
         """The value that Optuna gives the trial: a pruned one's is its last epoch's."""
+        self._paused.discard(number)
         trial = self._study.tell(self._running.pop(number), value, state)
         self._finished[number] = trial
         self._forget()
@@ -126,16 +137,25 @@ class Sampling:
         best = sorted(by_number, key=lambda n: self._rank(self._finished[n]))
         kept |= set(best[: self._num_best])
         self._finished = {n: self._finished[n] for n in by_number if n in kept}
-        running = {
-            n: self._study._storage.get_trial(trial._trial_id)
-            for n, trial in self._running.items()
-        }
+        running = {number: self._frozen(number) for number in self._running}
         self._study, self._running = self._new_study(), {}
         for number in sorted(self._finished.keys() | running.keys()):
             if number in running:
                 self._add_running(number, running[number])
             else:
                 self._study.add_trial(self._finished[number])
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        """A running trial as it is."""
+        return self._study._storage.get_trial(self._running[number]._trial_id)
+
+    def _with_paused(self) -> optuna.Study:
+        """A study like this one where paused trials are pruned: what ended cannot run again."""
+        study = self._new_study()
+        for number in sorted(self._finished.keys() | self._running.keys()):
+            trial = self._finished.get(number) or self._frozen(number)
+            study.add_trial(_as_pruned(trial) if number in self._paused else trial)
+        return study
 
     def _rank(self, trial: FrozenTrial) -> tuple[bool, float, float]:
         """The smaller the better: complete ones by value, then by how far they came."""
@@ -145,6 +165,17 @@ class Sampling:
         epoch = trial.last_step
         value = math.nan if epoch is None else trial.intermediate_values[epoch]
         return True, -float(epoch or 0), math.inf if math.isnan(value) else sign * value
+
+
+def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    value = trial.intermediate_values.get(trial.last_step or 0, math.nan)
+    return create_trial(
+        state=TrialState.PRUNED,
+        value=None if math.isnan(value) else value,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=trial.intermediate_values,
+    )
 
 
 class _NumberedQMCSampler(optuna.samplers.QMCSampler):

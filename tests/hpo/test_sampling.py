@@ -152,6 +152,30 @@ def test_a_grid_is_drawn_to_its_last_point_and_none_twice(config: SearchConfig) 
     assert orders[0] == orders[1] != orders[2]
 
 
+def test_a_paused_trial_is_learnt_from_as_if_it_were_pruned(
+    sampler_config: SearchConfig,
+) -> None:
+    def drawn(*, pausing: bool) -> list[dict]:
+        source = Sampling(sampler_config.study, sampler_config.space)
+        params = []
+        for number in range(9):
+            params.append(source.draw(number)[0])
+            source.report(number, {1: value(number)})
+            if number == 0:
+                source.finish(number, TrialState.COMPLETE, value(number))
+            elif pausing:
+                source.pause(number)
+            else:
+                source.finish(number, TrialState.PRUNED, None)
+        if pausing:  # it goes on
+            source.report(3, {2: 0.75})
+            assert source.finish(3, TrialState.COMPLETE, 0.875) == 0.875
+            assert source.finish(4, TrialState.PRUNED, None) == value(4)
+        return params
+
+    assert drawn(pausing=True) == drawn(pausing=False)
+
+
 def test_fixed_params_are_taken_as_they_are(config: SearchConfig) -> None:
     fixed = {"optimizer.learning_rate": 0.001, "model.drop_rate": 0.25}
     params, distributions = Sampling(config.study, config.space).draw(0, fixed)
