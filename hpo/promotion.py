@@ -80,10 +80,10 @@ class Promotion(PausingPolicy[TrialState]):
         return next(waiting, None)
 
     def _at_last(self) -> Choice | None:
-        """The best trial, when it waits and nothing runs that could make others promotable."""
-        if any(trial.state == "running" for trial in self._trials.values()):
+        """The best trial, when it waits and no other runs that could make more promotable."""
+        if any(trial.state == "running" for number, trial in self._trials.items() if number):
             return None
-        best = next(iter(self.ranking()), None)
+        best = next(iter(self.may_be_last()), None)
         return Choice(best) if best is not None and self.is_paused(best) else None
 
     def _best(self, number: int, epoch: int) -> float:

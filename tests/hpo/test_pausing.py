@@ -139,6 +139,20 @@ def test_a_search_with_promotion_pauses_resumes_and_ends(
     assert all(trial.num_epochs > 2 for trial in trials if trial.number in resumed)
 
 
+def test_a_small_disk_holds_few_trials_that_wait_for_promotion(
+    promotion_config: SearchConfig, tmp_path: Path, watcher: Watcher
+) -> None:
+    for number in range(10):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "last.safetensors").write_bytes(bytes(100))
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", promotion_config)
+    places = TrialCheckpoints(tmp_path, 1, maximise=True, max_bytes=350)
+    decisions = PausingDecisions(promotion_config, study, 1, watcher, places)
+    train_one_slot(decisions)
+    assert decisions.finished
+    assert {trial.state for trial in study.trials()} == {"COMPLETE", "PRUNED"}
+
+
 @pytest.mark.parametrize("num_reports", [1, 9, 10, 12, 17, 25])
 def test_a_search_with_promotion_that_was_killed_goes_on_as_it_would_have(
     promotion_config: SearchConfig, tmp_path: Path, num_reports: int

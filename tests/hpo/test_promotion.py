@@ -110,6 +110,16 @@ def test_at_last_the_best_trial_is_trained_to_its_end() -> None:
     assert policy.choose(may_start=False) is None
 
 
+def test_at_last_the_best_is_one_that_can_be_trained() -> None:
+    policy = promotion()
+    policy.started(0, {})  # and runs all the time
+    paused_at_first_rung(policy, [0.5, 0.6, 0.7])
+    policy.resumed(3)
+    policy.reported(3, {6: 0.7, 7: math.nan})
+    policy.pruned(3, diverged=True)
+    assert policy.choose(may_start=False) == Choice(2)
+
+
 def test_at_last_no_trial_is_trained_that_the_default_was_better_than() -> None:
     policy = promotion()
     policy.started(0, {})

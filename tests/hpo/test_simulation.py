@@ -182,6 +182,35 @@ def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
             assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_search_on_one_slot_that_is_killed_goes_on_as_it_would_have(
+    search_config: Any, scheduler: str
+) -> None:
+    config = search_config("study.num_trials=14", scheduler=scheduler)
+    whole = [(t.params, t.state, t.curve) for t in simulated(config).study.trials()]
+    for num_steps in (5, 20, 33):
+        first = SimulatedSearch(config, curve_of, 1)
+        for _ in range(num_steps):
+            first.step()
+        study = SearchStudy(
+            first.study.optuna_study, first.study.storage, config.study, config.space
+        )
+        SimulatedSearch(config, curve_of, 1, study).run()
+        assert [(t.params, t.state, t.curve) for t in study.trials()] == whole
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_with_promotion_trials_are_resumed_from_where_they_were_paused(
+    search_config: Any, num_slots: int
+) -> None:
+    search = simulated(search_config(scheduler="asha_promotion"), num_slots)
+    by_epochs = Counter(trial.num_epochs for trial in search.study.trials())
+    assert by_epochs.keys() == {4, MAX_EPOCHS}
+    assert 30 // 3 <= by_epochs[MAX_EPOCHS] < 20
+    reasons = Counter(trial.attributes["end_reason"] for trial in search.study.trials())
+    assert reasons == {"paused at epoch 4": by_epochs[4], "completed": by_epochs[MAX_EPOCHS]}
+
+
 def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config: Any) -> None:
     def diverging(params: Params) -> Curve:
         curve = curve_of(params)
