@@ -51,19 +51,19 @@ def test_cma_es_goes_from_the_first_trial_to_where_others_were_better(state: Tri
     assert mean_of(study_of(first + better, state)) < 0.65
 
 
-def test_a_trial_without_a_value_is_the_worst(recwarn: pytest.WarningsRecorder) -> None:
-    values = [(0.5, 0.5)] * 6
-    study = study_of(values, TrialState.COMPLETE)
-    for _ in range(6):
-        params = {"x": 0.9, "y": 0.9, "kind": "a"}
+def test_a_trial_without_a_value_is_the_worst() -> None:
+    study = study_of([(0.5, 0.5)], TrialState.COMPLETE)
+    for i in range(1, 12):
+        has_value = i % 2 == 0
+        point = 0.5 if has_value else 0.9
         study.add_trial(
             create_trial(
-                state=TrialState.PRUNED, params=params, distributions=DISTRIBUTIONS,
-                intermediate_values={1: float("nan")},
+                state=TrialState.COMPLETE if has_value else TrialState.PRUNED,
+                value=-1.0 if has_value else None, distributions=DISTRIBUTIONS,
+                params={"x": point, "y": point, "kind": "a"},
             )
         )  # fmt: skip
-    assert mean_of(study) < 0.9
-    assert not recwarn.list
+    assert mean_of(study) < 0.6
 
 
 @pytest.mark.parametrize("sampler", [SteadyNSGAII, SteadyNSGAIII])
@@ -79,6 +79,16 @@ def test_parents_are_the_fittest_of_all_that_ended(
     inherited = [x for pair in children for x in pair if x in of_the_fit]
     assert len(inherited) > 30  # the others mutated
     assert not {x for pair in children for x in pair} & {x for x, _ in unfit}
+
+
+@pytest.mark.parametrize("sampler", [SteadyNSGAII, SteadyNSGAIII])
+def test_the_next_trial_may_have_other_parents(
+    sampler: type[SteadyNSGAII | SteadyNSGAIII],
+) -> None:
+    study = study_of([(0.9, 0.9)] * POPULATION, TrialState.COMPLETE)
+    drawn(study, sampler(0))
+    study.add_trials(study_of([(0.1, 0.1)] * POPULATION, TrialState.COMPLETE).trials)
+    assert 0.1 in {x for seed in range(10) for x in drawn(study, sampler(seed))}
 
 
 @pytest.mark.parametrize("sampler", [SteadyNSGAII, SteadyNSGAIII])

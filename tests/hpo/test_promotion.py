@@ -49,13 +49,12 @@ def test_the_best_third_of_a_rung_is_promoted(maximise: bool) -> None:
 
 def test_the_highest_rung_comes_first() -> None:
     policy = promotion()
-    paused_at_first_rung(policy, [0.5, 0.6, 0.4, 0.3, 0.2, 0.7, 0.1, 0.1, 0.1])
+    paused_at_first_rung(policy, [0.5, 0.6, 0.4, 0.3, 0.2, 0.7, *[0.1] * 6])
     for number, value in ((6, 0.7), (2, 0.8), (1, 0.6)):
         go_on(policy, number, {6: value})
-    paused = policy.paused_trials()
-    assert len(paused) == 9
-    assert policy.choose() == Choice(2)
-    policy.resumed(2)
+    for number in (2, 3):
+        assert policy.choose() == Choice(number)
+        policy.resumed(number)
     assert policy.choose() == Choice()
 
 
@@ -125,12 +124,17 @@ def test_at_last_no_trial_is_trained_that_the_default_was_better_than() -> None:
     policy.started(0, {})
     policy.reported(0, {2: 0.8, 6: 0.9, 18: 0.9, 20: 0.9})
     policy.completed(0, 0.9)
-    paused_at_first_rung(policy, [0.5, 0.6])
+    paused_at_first_rung(policy, [0.7])
     assert policy.choose(may_start=False) is None
-    policy.started(3, {})
-    policy.reported(3, {2: 0.85})
-    policy.paused(3)
-    assert policy.choose(may_start=False) == Choice(3)
+
+
+def test_at_last_a_trial_is_trained_that_was_better_than_the_default_at_its_rung() -> None:
+    policy = promotion()
+    policy.started(0, {})
+    policy.reported(0, {2: 0.8, 6: 0.9, 18: 0.9, 20: 0.9})
+    policy.completed(0, 0.9)
+    paused_at_first_rung(policy, [0.85])
+    assert policy.choose(may_start=False) == Choice(1)
 
 
 def test_the_last_of_the_lowest_rung_is_given_up_first() -> None:

@@ -176,6 +176,25 @@ def test_a_paused_trial_is_learnt_from_as_if_it_were_pruned(
     assert drawn(pausing=True) == drawn(pausing=False)
 
 
+def test_a_paused_trial_that_reports_again_is_running(sampler_config: SearchConfig) -> None:
+    def drawn(*, pausing: bool) -> list[dict]:
+        source = Sampling(sampler_config.study, sampler_config.space)
+        rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
+        for number in range(9):
+            fixed = {"optimizer.learning_rate": rates[number % 5], "model.drop_rate": 0.25}
+            source.draw(number, fixed)
+            source.report(number, {1: value(number)})
+            if number % 2 == 0:
+                source.finish(number, TrialState.COMPLETE, value(number))
+            elif pausing:
+                source.pause(number)
+        for number in (1, 3, 5, 7):
+            source.report(number, {2: value(number)})
+        return [source.draw(9)[0], source.draw(10)[0]]
+
+    assert drawn(pausing=True) == drawn(pausing=False)
+
+
 def test_fixed_params_are_taken_as_they_are(config: SearchConfig) -> None:
     fixed = {"optimizer.learning_rate": 0.001, "model.drop_rate": 0.25}
     params, distributions = Sampling(config.study, config.space).draw(0, fixed)

@@ -199,6 +199,21 @@ def test_a_search_on_one_slot_that_is_killed_goes_on_as_it_would_have(
         assert [(t.params, t.state, t.curve) for t in study.trials()] == whole
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [("asha", "stopped at rung "), ("hyperband", "stopped at rung "),
+     ("median", "stopped at epoch ")],
+)  # fmt: skip
+def test_the_reason_says_where_a_trial_was_stopped(
+    search_config: Any, scheduler: str, reason: str
+) -> None:
+    trials = simulated(search_config(scheduler=scheduler)).study.trials()
+    pruned = [trial for trial in trials if trial.state == "PRUNED"]
+    assert pruned
+    for trial in pruned:
+        assert trial.attributes["end_reason"] == f"{reason}{trial.num_epochs}"
+
+
 @pytest.mark.parametrize("num_slots", [1, 4])
 def test_with_promotion_trials_are_resumed_from_where_they_were_paused(
     search_config: Any, num_slots: int
