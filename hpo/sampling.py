@@ -186,7 +186,12 @@ class _NumberedQMCSampler(optuna.samplers.QMCSampler):
 
     def __init__(self, seed: int, number: int, own_seed: int) -> None:
         outside = optuna.samplers.RandomSampler(seed=own_seed)
-        super().__init__(seed=seed, scramble=True, independent_sampler=outside)
+        super().__init__(
+            seed=seed,
+            scramble=True,
+            independent_sampler=outside,
+            warn_independent_sampling=False,
+        )
         self._number = number
 
     def _find_sample_id(self, study: optuna.Study, search_space: dict[str, Any]) -> int:
@@ -251,7 +256,9 @@ def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.sam
         if config.sampler == "curves":
             return CurveSampler(space, config.seed, seed)
         if config.sampler == "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=NUM_STARTUP_TRIALS, warn_independent_sampling=False
+            )
         if config.sampler == "qmc":
             return _NumberedQMCSampler(config.seed, number, seed)
         if config.sampler == "cmaes":

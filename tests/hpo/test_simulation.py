@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from hpo.config import Scheduler, SearchConfig, load_search_config
+from hpo.config import Sampler, Scheduler, SearchConfig, load_search_config
 from hpo.search_space import Params
 from hpo.simulation import Curve, SimulatedSearch
 from hpo.study import CARRIED_OVER_FROM, SearchStudy
@@ -182,11 +182,19 @@ def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
             assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+SAMPLERS = [name for name in get_args(Sampler) if name not in {"curves", "gp", "grid"}]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [(scheduler, "null") for scheduler in SCHEDULERS]
+    + [("asha_promotion", sampler) for sampler in SAMPLERS],
+)
 def test_a_search_on_one_slot_that_is_killed_goes_on_as_it_would_have(
-    search_config: Any, scheduler: str
+    search_config: Any, scheduler: str, sampler: str
 ) -> None:
-    config = search_config("study.num_trials=14", scheduler=scheduler)
+    overrides = ("study.num_trials=14", f"study.sampler={sampler}")
+    config = search_config(*overrides, scheduler=scheduler)
     whole = [(t.params, t.state, t.curve) for t in simulated(config).study.trials()]
     for num_steps in (5, 20, 33):
         first = SimulatedSearch(config, curve_of, 1)
