@@ -11,11 +11,12 @@ full trainings (of 52 epochs; by the clock of seconds, of the default configurat
 all workers. Regret is (best - delivered) / (best - median), by the accuracy after 52 epochs, where
 best and median are of 20,000 random configurations: below 0 is better than the best of them.
 
-Ours runs the decisions of hpo/, and what it would deliver is what it could have trained to its
-end within the budget. The stock strategies deliver the trial with the best value seen, and its
-training to the end is not counted: `sampler+asha` is Ray's asynchronous halving with Optuna's
-sampler, as with OptunaSearch every trial told COMPLETE with its last value (`+pruned`: told
-PRUNED with its curve), rungs 4, 12, 36; `+default`: the default configuration first.
+Ours runs the decisions of hpo/ (`ours-NAME`: those of scheduler NAME), and what it would deliver
+is what it could have trained to its end within the budget. The stock strategies deliver the trial
+with the best value seen, and its training to the end is not counted: `sampler+asha` is Ray's
+asynchronous halving with Optuna's sampler, as with OptunaSearch every trial told COMPLETE with its
+last value (`+pruned`: told PRUNED with its curve), rungs 4, 12, 36; `+default`: the default
+configuration first.
 """
 
 import argparse
@@ -60,7 +61,8 @@ STOCK: Final = (
     "random+asha", "tpe", "tpe+asha", "tpe+asha+default", "tpe+asha+pruned+default",
     "gp+asha", "gp+asha+default",
 )  # fmt: skip
-STRATEGIES: Final = ("ours", "ours-asha", *STOCK)
+OURS: Final = ("ours", "ours-asha", "ours-asha-promotion", "ours-hyperband", "ours-median")
+STRATEGIES: Final = (*OURS, *STOCK)
 
 
 class Surrogate:
@@ -182,11 +184,11 @@ def run_ours(job: Job) -> Outcome:
     surrogate = trainings.surrogate
     # The space is not that of a training of ours, so neither is its default configuration.
     hpo.simulation.default_params = lambda train, space: dict(surrogate.default)
-    scheduler = {"name": "asha"} if job.strategy == "ours-asha" else {"name": "freeze_thaw"}
+    variant = job.strategy.removeprefix("ours").removeprefix("-").replace("-", "_")
     config = SearchConfig.model_validate(
         {
             "study": {"name": "simulated", "seed": job.seed, "num_trials": 10**6},
-            "scheduler": scheduler,
+            "scheduler": {"name": variant or "freeze_thaw"},
             "budget": {"total_epochs": 10**9},
             "space": {
                 name: {

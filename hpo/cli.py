@@ -126,6 +126,8 @@ def search(
 @app.command()
 def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) -> None:
     """How far a run is."""
+    from hpo.config import PAUSING
+
     run, config, study = _open_run(run_dir, storage)
     trials = study.trials()
     best = study.best_trial()
@@ -143,7 +145,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
     states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
-    may_pause = config.scheduler.name == "freeze_thaw"
+    may_pause = config.scheduler.name in PAUSING
     at_work = "running or paused" if may_pause else "running"
     rows = {
         "study": f"{config.study.name} ({run.path})",
@@ -163,7 +165,7 @@ def simulate(
     run_dir: RunDir,
     slots: Annotated[int, typer.Option(min=1, max=1000, help="Trials at a time.")] = 1,
     scheduler: Annotated[
-        str | None, typer.Option(help="freeze_thaw, asha or none. Default: the run's.")
+        str | None, typer.Option(help="As scheduler.name, such as asha. Default: the run's.")
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="As study.sampler. Default: the run's, or the scheduler's.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from hpo.grid import grid_points
 from hpo.search_space import Parameter, Value, check_params, check_space
 from sgformer.config import (
     FrozenConfig,
@@ -20,9 +21,12 @@ from sgformer.config import (
 from sgformer.errors import ConfigError
 
 Direction = Literal["maximize", "minimize"]
-Sampler = Literal["curves", "tpe", "gp", "qmc", "random"]
+Sampler = Literal["curves", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
+Scheduler = Literal["freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none"]
 
-DEFAULT_MIN_EPOCHS: Final = 4  # of asha
+PAUSING: Final = ("freeze_thaw", "asha_promotion")
+
+DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
 
 
@@ -86,11 +90,14 @@ class SchedulerConfig(FrozenConfig):
     They compete first after min_epochs (None: about a seventh of max_epochs), then at some later
     epochs.
     asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
-    at min_epochs (None: 4) and its multiples by powers of reduction_factor. none: no stopping.
+    at min_epochs (None: 4) and its multiples by powers of reduction_factor. asha_promotion pauses
+    every trial there, and resumes the best when a slot is free. hyperband: brackets of asha, which
+    leave out more and more of the first rungs. median: from min_epochs (None: 4) on, a trial stops
+    when its best is worse than the median of the others' averages. none: no stopping.
     Without a name it is freeze_thaw, or asha where study.sampler is not curves.
     """
 
-    name: Literal["freeze_thaw", "asha", "none"] | None = None
+    name: Scheduler | None = None
     min_epochs: int | None = Field(default=None, ge=1)
     reduction_factor: int = Field(default=3, ge=2)
 
@@ -181,7 +188,7 @@ class SearchConfig(FrozenConfig):
         object.__setattr__(self, "scheduler", scheduler)
         object.__setattr__(self, "study", study)
         total, max_epochs = self.budget.total_epochs, self.train.max_epochs
-        if name == "freeze_thaw" and total is not None and total < max_epochs:
+        if name in PAUSING and total is not None and total < max_epochs:
             raise ValueError(
                 f"budget.total_epochs: must leave room for the default configuration's "
                 f"training of train.max_epochs={max_epochs}, got {total}"
@@ -351,8 +358,12 @@ def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
 
 
 def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
-    """Shortens min_epochs and warm-up to what max_epochs leaves room for."""
-    notes = []
+    """Shortens min_epochs and warm-up to what max_epochs leaves room for, a grid's trials to it.
+
+    Raises:
+        ConfigError: The sampler is grid, and the space is none.
+    """
+    notes: list[str] = []
     max_epochs = config.train.max_epochs
     train = config.train.with_epochs(max_epochs)
     if train != config.train:
@@ -361,7 +372,7 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
         )
     scheduler = config.scheduler
-    if scheduler.name == "asha" and scheduler.min_epochs is None:
+    if scheduler.name not in {"freeze_thaw", "none"} and scheduler.min_epochs is None:
         scheduler = scheduler.model_copy(update={"min_epochs": DEFAULT_MIN_EPOCHS})
     if (
         scheduler.name != "none"
@@ -373,7 +384,21 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
         )
         scheduler = scheduler.model_copy(update={"min_epochs": low})
-    return config.model_copy(update={"train": train, "scheduler": scheduler}), tuple(notes)
+    study = _clip_to_grid(config, notes)
+    clipped = {"study": study, "train": train, "scheduler": scheduler}
+    return config.model_copy(update=clipped), tuple(notes)
+
+
+def _clip_to_grid(config: SearchConfig, notes: list[str]) -> StudyConfig:
+    """A search over a grid ends with its last configuration."""
+    study = config.study
+    if study.sampler != "grid":
+        return study
+    num_points = len(grid_points(config.space))
+    if study.num_trials <= num_points:
+        return study
+    notes.append(f"study.num_trials: {study.num_trials} clipped to {num_points}, the whole grid")
+    return study.model_copy(update={"num_trials": num_points})
 
 
 def _flatten(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
-from hpo.halving import AsynchronousHalving
 from hpo.progress import SearchObserver
 from hpo.search_space import Params
+from hpo.stopping import make_stopping_rule
 from hpo.study import Proposal, SearchStudy
 from hpo.trial_report import TrialError, TrialReport
 from sgformer.config import maximises
@@ -23,7 +23,7 @@ class Decisions:
     """Which trial starts next, which goes on, and how each one ended.
 
     What is told is in the study before the next decision rests on it. Trials that an earlier
-    run left behind are continued first, and its curves fill the rungs.
+    run left behind are continued first, and its curves are what others are compared with.
 
     Attributes:
         paused: Why nothing can go on now, such as a full disk; None while it can.
@@ -44,7 +44,7 @@ class Decisions:
         self._checkpoints = checkpoints
         study.on_outage = observer.note
         self._maximise = maximises(self._metric)
-        self._halving = AsynchronousHalving(
+        self._stopping = make_stopping_rule(
             config.scheduler, config.train.max_epochs, maximise=self._maximise
         )
         self._limits = config.limits
@@ -66,7 +66,7 @@ class Decisions:
                 # Whether it was judged after its last epoch is not known: it is, when its worker
                 # tells what it resumed.
                 curve.pop(trial.num_epochs, None)
-            self._halving.goes_on(trial.number, curve)
+            self._stopping.goes_on(trial.number, curve)
         self._num_epochs = sum(t.num_epochs for t in earlier if not t.is_carried_over)
         self._running: set[int] = set()
         self.paused: str | None = None
@@ -146,7 +146,8 @@ class Decisions:
         elif reason == "diverged" or best is None:
             self._finish(number, "PRUNED", "diverged", best)
         else:
-            where = "the budget's end" if self._is_spent else f"rung {max(curve)}"
+            point = "epoch" if self._config.scheduler.name == "median" else "rung"
+            where = "the budget's end" if self._is_spent else f"{point} {max(curve)}"
             self._finish(number, "PRUNED", f"stopped at {where}", best)
 
     def on_lost(self, number: int, error: TrialError) -> None:
@@ -161,7 +162,7 @@ class Decisions:
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         """Whether a running trial keeps its worker after a report."""
-        return self._halving.goes_on(number, self._curves[number]) and not self._is_spent
+        return self._stopping.goes_on(number, self._curves[number]) and not self._is_spent
 
     def _next_proposal(self) -> Proposal | None:
         if not self._checkpoints.has_room(len(self._running)):

@@ -1,13 +1,24 @@
-"""Asynchronous successive halving (ASHA): which trials stop at a rung.
+"""Asynchronous successive halving (ASHA), alone and in brackets: which trials stop at a rung.
 
 Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; the
-stopping form.
+stopping form. Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparameter
+Optimization", JMLR 2018.
 """
 
 import math
 from collections.abc import Mapping
 
 from hpo.config import DEFAULT_MIN_EPOCHS, SchedulerConfig
+
+
+def rung_epochs(config: SchedulerConfig, max_epochs: int) -> tuple[int, ...]:
+    """min_epochs and its multiples by powers of reduction_factor, below max_epochs."""
+    epochs = []
+    epoch = config.min_epochs or DEFAULT_MIN_EPOCHS
+    while epoch < max_epochs:
+        epochs.append(epoch)
+        epoch *= config.reduction_factor
+    return tuple(epochs)
 
 
 class AsynchronousHalving:
@@ -19,7 +30,7 @@ class AsynchronousHalving:
     reduction_factor to compare.
 
     Args:
-        config: First rung and reduction factor; `none` has no rungs.
+        config: First rung and reduction factor; other schedulers than these have no rungs.
         max_epochs: The length of a trial; there is no rung at the end.
         maximise: Whether a larger value is better.
     """
@@ -27,11 +38,9 @@ class AsynchronousHalving:
     def __init__(self, config: SchedulerConfig, max_epochs: int, *, maximise: bool) -> None:
         self._factor = config.reduction_factor
         self._sign = 1.0 if maximise else -1.0
-        self._rungs: dict[int, dict[int, float]] = {}
-        epoch = config.min_epochs or DEFAULT_MIN_EPOCHS
-        while config.name == "asha" and epoch < max_epochs:
-            self._rungs[epoch] = {}
-            epoch *= self._factor
+        has_rungs = config.name in {"asha", "hyperband"}
+        epochs = rung_epochs(config, max_epochs) if has_rungs else ()
+        self._rungs: dict[int, dict[int, float]] = {epoch: {} for epoch in epochs}
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:
@@ -60,3 +69,57 @@ class AsynchronousHalving:
             return True
         num_kept = math.ceil(len(rung) / self._factor)
         return rung[number] >= sorted(rung.values(), reverse=True)[num_kept - 1]
+
+
+class Hyperband:
+    """Brackets of asynchronous halving whose first rungs lie later and later; the last has none.
+
+    So curves that cross are not all judged at the first rung. A trial's number says which bracket
+    it is in; they take turns, each with its share of the trials. Trial 0, the default
+    configuration, is compared with in all of them.
+
+    Args:
+        config: First rung of the first bracket, and reduction factor.
+        max_epochs: The length of a trial.
+        maximise: Whether a larger value is better.
+    """
+
+    def __init__(self, config: SchedulerConfig, max_epochs: int, *, maximise: bool) -> None:
+        starts = (*rung_epochs(config, max_epochs), max_epochs)
+        self._brackets = tuple(
+            AsynchronousHalving(
+                config.model_copy(update={"min_epochs": first}), max_epochs, maximise=maximise
+            )
+            for first in starts
+        )
+        self._turns = _turns(len(starts), config.reduction_factor)
+
+    @property
+    def brackets(self) -> tuple[tuple[int, ...], ...]:
+        """The epochs of each bracket's rungs."""
+        return tuple(bracket.rung_epochs for bracket in self._brackets)
+
+    def bracket_of(self, number: int) -> int:
+        """The bracket that a trial is in."""
+        return self._turns[number % len(self._turns)]
+
+    def goes_on(self, number: int, curve: Mapping[int, float]) -> bool:
+        """Whether a trial continues after the epochs of its curve (objective by epoch)."""
+        if number:
+            return self._brackets[self.bracket_of(number)].goes_on(number, curve)
+        verdicts = [bracket.goes_on(0, curve) for bracket in self._brackets]
+        return all(verdicts)
+
+
+def _turns(num_brackets: int, factor: int) -> tuple[int, ...]:
+    """The brackets of successive trials, each evenly spread.
+
+    Source: Hyperband, algorithm 1: a bracket of s halvings begins with n factor^s / (s + 1)
+    trials, rounded up, of n brackets.
+    """
+    places = []
+    for bracket in range(num_brackets):
+        num_halvings = num_brackets - 1 - bracket
+        share = math.ceil(num_brackets * factor**num_halvings / (num_halvings + 1))
+        places += [((i + 0.5) / share, bracket) for i in range(share)]
+    return tuple(bracket for _, bracket in sorted(places))

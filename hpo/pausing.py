@@ -1,13 +1,16 @@
-"""The decisions of a search that pauses trials: what freeze_thaw chooses, within the budget."""
+"""The decisions of a search that pauses trials: what its policy chooses, within the budget."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
-from hpo.freeze_thaw import Choice, FreezeThaw
+from hpo.freeze_thaw import FreezeThaw
+from hpo.pausing_policy import Choice, PausingPolicy
 from hpo.progress import SearchObserver
+from hpo.promotion import Promotion
 from hpo.study import Proposal, SearchStudy, TrialSummary
 from hpo.trial_report import TrialReport
 from sgformer.config import maximises
@@ -36,13 +39,7 @@ class PausingDecisions(Decisions):
         checkpoints: TrialCheckpoints,
     ) -> None:
         super().__init__(config, study, num_slots, observer, checkpoints)
-        self._thaw = FreezeThaw(
-            config.space,
-            config.train.max_epochs,
-            maximise=maximises(config.study.metric),
-            seed=config.study.seed,
-            first_level=config.scheduler.min_epochs,
-        )
+        self._thaw = _make_policy(config)
         self._choice: Choice | None = None
         self._max_epochs = config.train.max_epochs
         self._undecided: set[int] = set()
@@ -75,7 +72,7 @@ class PausingDecisions(Decisions):
         self._record(report)
         self._running.discard(number)
         self._checkpoints.trial_paused(number)
-        self._study.keep_facts(number, self._facts[number])
+        self._study.pause(number, self._facts[number])
         self._observer.trial_paused(number)
         chosen = None if self._choice is None else self._choice.number
         least = self._thaw.least_promising(besides=chosen)
@@ -161,14 +158,15 @@ class PausingDecisions(Decisions):
         self._keep_model_state()
         return choice
 
-    def _favourite(self, left: int) -> int | None:
+    def _favourite(self, left: float) -> int | None:
         """The trial of the best end that what is left brings there; else the one nearest to it.
 
-        Where that one is at its end already, what is left is for the next best.
+        Where that one is at its end already, what is left of a budget is for the next best.
         """
         able = self._thaw.may_be_last()
         self._keep_model_state()
-        fits = (n for n in able if 0 < self._num_epochs_to_end(n) <= left)
+        least = 1 if left < math.inf else 0
+        fits = (n for n in able if least <= self._num_epochs_to_end(n) <= left)
         return next(fits, min(able, key=self._num_epochs_to_end, default=None))
 
     def _keep_model_state(self) -> None:
@@ -176,10 +174,11 @@ class PausingDecisions(Decisions):
             self._study.model_state = self._thaw.model_state
 
     @property
-    def _num_epochs_left(self) -> int:
+    def _num_epochs_left(self) -> float:
         """Of the budget, without what trials that run take to where they stop."""
         total = self._limits["total_epochs"]
-        assert total is not None  # freeze_thaw always has one
+        if total is None:
+            return math.inf
         running = (n for n in self._thaw.running_trials() if n not in self._undecided)
         return total - self._num_epochs - sum(map(self._thaw.num_epochs_ahead, running))
 
@@ -245,3 +244,16 @@ class PausingDecisions(Decisions):
             self._thaw.completed(number, value)
         else:
             self._thaw.pruned(number, diverged=reason == "diverged")
+
+
+def _make_policy(config: SearchConfig) -> PausingPolicy[Any]:
+    max_epochs, maximise = config.train.max_epochs, maximises(config.study.metric)
+    if config.scheduler.name == "asha_promotion":
+        return Promotion(config.scheduler, max_epochs, maximise=maximise)
+    return FreezeThaw(
+        config.space,
+        max_epochs,
+        maximise=maximise,
+        seed=config.study.seed,
+        first_level=config.scheduler.min_epochs,
+    )

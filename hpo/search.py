@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
-from hpo.config import SearchConfig, differences
+from hpo.config import PAUSING, SearchConfig, differences
 from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
 from hpo.lease import leased
@@ -239,7 +239,7 @@ def _run_missing_trials(
 
 def _import_decisions(config: SearchConfig) -> None:
     """While Ray starts: SciPy takes most of a second."""
-    if config.scheduler.name == "freeze_thaw":
+    if config.scheduler.name in PAUSING:
         import hpo.pausing  # noqa: F401
 
 

@@ -226,12 +226,16 @@ class SearchStudy:
             live.sampling.report(number, new)
             live.num_reported[number] = max(new)
 
-    def keep_facts(self, number: int, facts: Mapping[str, Any]) -> None:
-        """What is known of a trial that pauses, for a search that takes it up later."""
+    def pause(self, number: int, facts: Mapping[str, Any]) -> None:
+        """A trial pauses, and may be taken up later, by another search too, with these facts.
+
+        To Optuna it is RUNNING, but the sampler learns from it as if it ended here.
+        """
         live = self._known()
         trial_id, epoch = live.ids[number], live.num_reported[number]
         kept = {"epoch": epoch, "facts": dict(facts)}
         self._patiently(lambda _: self.storage.set_trial_user_attr(trial_id, FACTS_SO_FAR, kept))
+        live.sampling.pause(number)
 
     @property
     def model_state(self) -> list[float] | None:
@@ -291,6 +295,8 @@ class SearchStudy:
                 live.params[trial.number] = dict(trial.params)
                 live.num_reported[trial.number] = max(trial.intermediate_values, default=0)
             live.sampling.add(trial)
+            if trial.state == TrialState.RUNNING and _summary(trial).facts_of_pause is not None:
+                live.sampling.pause(trial.number)
         return live
 
     def _completed(self, frozen: FrozenTrial) -> FrozenTrial:

@@ -59,6 +59,15 @@ def test_clipping_is_noted(search_file: Path) -> None:
     assert any("warmup_epochs: 5 clipped to 1" in note for note in notes)
 
 
+def test_a_grid_bounds_the_number_of_trials(search_file: Path) -> None:
+    rate = "space.optimizer.learning_rate={type: categorical, choices: [1e-3, 2e-3]}"
+    overrides = [rate, "study.sampler=grid"]
+    assert load_search_config(search_file, overrides)[0].study.num_trials == 4
+    config, notes = load_search_config(search_file, [*overrides, "study.num_trials=100"])
+    assert config.study.num_trials == 22
+    assert "study.num_trials: 100 clipped to 22, the whole grid" in notes
+
+
 def test_the_folder_is_kept_absolute_and_given_values_win(
     search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +131,7 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ("study.name=2024-13-45", r"--set study\.name: the value is not YAML: '2024-13-45'"),
         ("space.model.drop_rate.hgih=1", r"drop_rate\.hgih: unknown key; nearest known: high"),
         ("space.model.droprat.low=0", r"no such searched parameter; nearest known: model\.drop_r"),
+        ("study.sampler=grid", r"grid: space\.optimizer\.learning_rate is continuous .* a step"),
         ("study.num_trials", r"--set takes path=value, got 'study\.num_trials'"),
         ("study.num_trials=[", r"--set study\.num_trials: the value is not YAML: '\['"),
     ],

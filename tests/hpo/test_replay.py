@@ -1,9 +1,10 @@
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from hpo.config import SearchConfig, load_search_config
+from hpo.config import Scheduler, SearchConfig, load_search_config
 from hpo.errors import StudyError
 from hpo.replay import StudyCurves, replay
 from hpo.search_space import Params
@@ -12,6 +13,7 @@ from hpo.study import TrialSummary
 from sgformer.errors import ConfigError
 
 MAX_EPOCHS = 12
+SCHEDULERS = get_args(Scheduler)
 
 
 def config_of(search_file: Path, scheduler: str = "freeze_thaw") -> SearchConfig:
@@ -35,7 +37,7 @@ def trials_of(config: SearchConfig, num_slots: int = 1) -> tuple[TrialSummary, .
     return search.study.trials()
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_the_own_strategy_on_one_slot_decides_as_it_did(search_file: Path, scheduler: str) -> None:
     config = config_of(search_file, scheduler)
     trials = trials_of(config)

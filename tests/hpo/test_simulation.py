@@ -1,16 +1,17 @@
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from hpo.config import SearchConfig, load_search_config
+from hpo.config import Sampler, Scheduler, SearchConfig, load_search_config
 from hpo.search_space import Params
 from hpo.simulation import Curve, SimulatedSearch
 from hpo.study import CARRIED_OVER_FROM, SearchStudy
 
 MAX_EPOCHS = 12
+SCHEDULERS = get_args(Scheduler)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def simulated(config: SearchConfig, num_slots: int = 1) -> SimulatedSearch:
     return search
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 5])
 def test_every_trial_ends_in_a_state_that_is_true(
     search_config: Any, scheduler: str, num_slots: int
@@ -56,7 +57,7 @@ def test_every_trial_ends_in_a_state_that_is_true(
     assert search.decisions.num_missing == 0
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 4])
 @pytest.mark.parametrize("total_epochs", [30, 100])
 def test_a_budget_of_epochs_is_exceeded_by_no_more_than_what_runs(
@@ -104,7 +105,7 @@ def test_with_few_trials_the_budget_is_spent_on_those_there_are(search_config: A
     assert [trial.num_epochs for trial in search.study.trials()] == [MAX_EPOCHS] * 5
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_simulation_is_the_same_again(search_config: Any, scheduler: str) -> None:
     first, second = (simulated(search_config(scheduler=scheduler), 3) for _ in range(2))
     assert [(t.params, t.curve) for t in first.study.trials()] == [
@@ -158,7 +159,7 @@ def test_small_budgets_and_many_slots_end_in_time_with_the_default_whole(
     assert search.decisions.num_missing == 0
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 2, 4])
 def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
     search_config: Any, scheduler: str, num_slots: int
@@ -179,6 +180,58 @@ def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
         assert trials[0].state == "COMPLETE"
         for trial in trials:
             assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
+
+
+SAMPLERS = [name for name in get_args(Sampler) if name not in {"curves", "gp", "grid"}]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [(scheduler, "null") for scheduler in SCHEDULERS]
+    + [("asha_promotion", sampler) for sampler in SAMPLERS],
+)
+def test_a_search_on_one_slot_that_is_killed_goes_on_as_it_would_have(
+    search_config: Any, scheduler: str, sampler: str
+) -> None:
+    overrides = ("study.num_trials=14", f"study.sampler={sampler}")
+    config = search_config(*overrides, scheduler=scheduler)
+    whole = [(t.params, t.state, t.curve) for t in simulated(config).study.trials()]
+    for num_steps in (5, 20, 33):
+        first = SimulatedSearch(config, curve_of, 1)
+        for _ in range(num_steps):
+            first.step()
+        study = SearchStudy(
+            first.study.optuna_study, first.study.storage, config.study, config.space
+        )
+        SimulatedSearch(config, curve_of, 1, study).run()
+        assert [(t.params, t.state, t.curve) for t in study.trials()] == whole
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [("asha", "stopped at rung "), ("hyperband", "stopped at rung "),
+     ("median", "stopped at epoch ")],
+)  # fmt: skip
+def test_the_reason_says_where_a_trial_was_stopped(
+    search_config: Any, scheduler: str, reason: str
+) -> None:
+    trials = simulated(search_config(scheduler=scheduler)).study.trials()
+    pruned = [trial for trial in trials if trial.state == "PRUNED"]
+    assert pruned
+    for trial in pruned:
+        assert trial.attributes["end_reason"] == f"{reason}{trial.num_epochs}"
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_with_promotion_trials_are_resumed_from_where_they_were_paused(
+    search_config: Any, num_slots: int
+) -> None:
+    search = simulated(search_config(scheduler="asha_promotion"), num_slots)
+    by_epochs = Counter(trial.num_epochs for trial in search.study.trials())
+    assert by_epochs.keys() == {4, MAX_EPOCHS}
+    assert 30 // 3 <= by_epochs[MAX_EPOCHS] < 20
+    reasons = Counter(trial.attributes["end_reason"] for trial in search.study.trials())
+    assert reasons == {"paused at epoch 4": by_epochs[4], "completed": by_epochs[MAX_EPOCHS]}
 
 
 def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config: Any) -> None:

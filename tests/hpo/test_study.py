@@ -120,7 +120,7 @@ def test_a_trial_that_a_crash_left_half_sampled_is_completed(
     assert dict(raw.trials[0].params) == proposal.params
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "nsga3"])
 def test_a_reopened_study_samples_what_an_unbroken_one_would(
     tmp_path: Path, config: SearchConfig, sampler: str
 ) -> None:
