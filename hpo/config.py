@@ -188,7 +188,7 @@ class SearchConfig(FrozenConfig):
         object.__setattr__(self, "scheduler", scheduler)
         object.__setattr__(self, "study", study)
         total, max_epochs = self.budget.total_epochs, self.train.max_epochs
-        if name in PAUSING and total is not None and total < max_epochs:
+        if total is not None and total < max_epochs:
             raise ValueError(
                 f"budget.total_epochs: must leave room for the default configuration's "
                 f"training of train.max_epochs={max_epochs}, got {total}"

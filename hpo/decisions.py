@@ -162,7 +162,8 @@ class Decisions:
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         """Whether a running trial keeps its worker after a report."""
-        return self._stopping.goes_on(number, self._curves[number]) and not self._is_spent
+        stands = self._stopping.goes_on(number, self._curves[number])
+        return stands and (number == 0 or not self._is_spent)
 
     def _next_proposal(self) -> Proposal | None:
         if not self._checkpoints.has_room(len(self._running)):
@@ -177,9 +178,13 @@ class Decisions:
 
     @property
     def _is_spent(self) -> bool:
-        """Whether the budget's epochs have been trained."""
+        """Whether the budget's epochs have been trained, or are the default's to come."""
         total = self._limits["total_epochs"]
-        return total is not None and self._num_epochs >= total
+        default = self._curves.get(0)
+        set_aside = (
+            0 if default is None else self._config.train.max_epochs - max(default, default=0)
+        )
+        return total is not None and self._num_epochs + set_aside >= total
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         """The epochs that were not known."""

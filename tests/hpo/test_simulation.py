@@ -58,7 +58,7 @@ def test_every_trial_ends_in_a_state_that_is_true(
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("num_slots", [1, 4])
+@pytest.mark.parametrize("num_slots", [1, 8])
 @pytest.mark.parametrize("total_epochs", [30, 100])
 def test_a_budget_of_epochs_is_exceeded_by_no_more_than_what_runs(
     search_config: Any, scheduler: str, num_slots: int, total_epochs: int
