@@ -1,9 +1,24 @@
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from hpo.retrain import retrain_epochs
+import pytest
+
+from hpo.attempts import Attempts
+from hpo.cluster import TrialResources, connected
+from hpo.errors import RunError
+from hpo.retrain import retrain_all_on_cluster, retrain_epochs
 from hpo.training import Training
 from sgformer.config import TrainConfig, validate
+from sgformer.errors import CheckpointError
+
+TWO_SLOTS = TrialResources(cpus=1, gpus=0, num_slots=2)
+
+
+@pytest.fixture(scope="module")
+def _ray() -> Iterator[None]:
+    with connected(None):
+        yield
 
 
 def test_an_interrupted_retraining_goes_on(train_config: TrainConfig, tmp_path: Path) -> None:
@@ -25,3 +40,44 @@ def test_a_retraining_that_diverges_at_once_leaves_no_model(
     rows = list(retrain_epochs(Training(config, tmp_path)))
     assert math.isnan(rows[-1]["val_loss"])
     assert not (tmp_path / "best.safetensors").exists()
+
+
+@pytest.mark.usefixtures("_ray")
+def test_several_trainings_tell_their_epochs_and_their_ends(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "run" / "retraining" / str(i) for i in range(3)]
+    trainings = [
+        Training(train_config.model_copy(update={"seed": i}), folder)
+        for i, folder in enumerate(folders)
+    ]
+    list(retrain_epochs(trainings[2]))  # as if it had been trained before an interruption
+    told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=0))
+    for i, folder in enumerate(folders):
+        rows = [row for which, row in told if which == i]
+        assert [row["epoch"] for row in rows if row is not None] == [1, 2, 3]
+        assert rows[-1] is None
+        assert Attempts(folder).epochs() == (1, 2, 3)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_what_breaks_is_tried_again_and_then_raised(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "retraining" / "0"
+    (folder / "last.safetensors").mkdir(parents=True)
+    (folder / "epochs.csv").mkdir()
+    trainings = [Training(train_config, folder)]
+    with pytest.raises(RunError, match=r"the retraining broke on the cluster: .*--resume retries"):
+        list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=1))
+    assert Attempts(folder).epochs() == (1, 1)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_damaged_checkpoint_is_named(train_config: TrainConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "retraining" / "0"
+    folder.mkdir(parents=True)
+    (folder / "last.safetensors").write_text("a checkpoint that is none")
+    trainings = [Training(train_config, folder)]
+    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*last\.safetensors"):
+        list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=3))
