@@ -1,9 +1,12 @@
 """Trains the finalists on fresh seeds, several at a time, and tells the study what they reach."""
 
+import contextlib
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from hpo.cluster import TrialResources
@@ -60,30 +63,42 @@ def compare_finalists(
     """
     finalists = _choose(config, study, images)
     done = study.fresh_trainings
-    all_of_them = tuple(trainings_of(config, study.trials(), finalists))
-    due = [(n, train) for n, train in all_of_them if training_name(n, train) not in done]
+    everything = tuple(trainings_of(config, study.trials(), finalists))
+    due = [(n, train) for n, train in everything if training_name(n, train) not in done]
     if not due:
         return
     observer.phase(
         f"comparing {len(finalists.numbers)} finalists on {finalists.asked_for.seeds} fresh seeds"
     )
-    trainings = [_training(run, n, train, images.id) for n, train in due]
+    first_seed = everything[0][1].seed
+    with _interrupted_by_sigterm():
+        for number, train, ended in _train(config, run, due, images.id, resources, observer):
+            study.add_fresh_training(training_name(number, train), asdict(ended))
+            observer.finalist_trained(number, ended.seed, ended.value)
+            if train.seed != first_seed:
+                shutil.rmtree(_folder(run, number, train))
+
+
+def _train(
+    config: SearchConfig,
+    run: RunFolder,
+    due: Sequence[tuple[int, TrainConfig]],
+    images: ImagesId,
+    resources: TrialResources,
+    observer: SearchObserver,
+) -> Iterator[tuple[int, TrainConfig, FreshTraining]]:
+    """Yields each training when it has come to its end."""
+    trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
-    num_epochs = sum(train.max_epochs for _, train in due)
-    first_seed = all_of_them[0][1].seed
-    told = retrain_all_on_cluster(trainings, resources, config.study.max_retries)
-    for i, row in told:
-        number, train = due[i]
+    lengths = [train.max_epochs for _, train in due]
+    for i, row in retrain_all_on_cluster(trainings, resources, config.study.max_retries):
         if row is not None:
             curves[i][row["epoch"]] = row
-            observer.step(sum(map(len, curves)), num_epochs)
-            continue
-        ended = fresh_training(number, train, config.study.metric, curves[i].values(), resources)
-        study.add_fresh_training(training_name(number, train), asdict(ended))
-        observer.finalist_trained(number, ended.seed, ended.value)
-        num_epochs -= train.max_epochs - ended.num_epochs
-        if train.seed != first_seed:
-            shutil.rmtree(trainings[i].folder)
+        else:
+            lengths[i] = len(curves[i])
+            rows = curves[i].values()
+            yield *due[i], fresh_training(*due[i], config.study.metric, rows, resources)
+        observer.step(sum(map(len, curves)), sum(lengths))
 
 
 def fresh_training(
@@ -128,5 +143,15 @@ def _choose(config: SearchConfig, study: SearchStudy, images: SearchedImages) ->
     return finalists
 
 
-def _training(run: RunFolder, number: int, train: TrainConfig, images: ImagesId) -> Training:
-    return Training(train, run.retraining.absolute() / training_name(number, train), images)
+def _folder(run: RunFolder, number: int, train: TrainConfig) -> Path:
+    return run.retraining.absolute() / training_name(number, train)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Has it end as Ctrl-C does: what runs on the cluster is stopped, and can be resumed."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

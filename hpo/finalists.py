@@ -70,7 +70,11 @@ def predicted_ranking(
     from hpo.freeze_thaw import FreezeThaw
 
     thaw = FreezeThaw(
-        config.space, config.train.max_epochs, maximise=maximise, seed=config.study.seed
+        config.space,
+        config.train.max_epochs,
+        maximise=maximise,
+        seed=config.study.seed,
+        first_level=config.scheduler.min_epochs,
     )
     for trial in trials:
         thaw.started(trial.number, trial.params)
