@@ -128,7 +128,7 @@ def search(
 def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) -> None:
     """How far a run is."""
     run, config, study = _open_run(run_dir, storage)
-    from hpo.finalists import read_verdict
+    from hpo.finalists import comparison_progress, read_verdict
     from hpo.verdict import verdict_values
 
     trials = study.trials()
@@ -150,12 +150,14 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
     may_pause = config.scheduler.name == "freeze_thaw"
     at_work = "running or paused" if may_pause else "running"
+    num_compared = comparison_progress(config, study, trials)
     rows = {
         "study": f"{config.study.name} ({run.path})",
         "trials": f"{len(trials)} of {config.study.num_trials} started: {states or 'none'}",
         "best": "none yet"
         if best is None
         else f"{config.study.metric} {best.value:.4f} (trial {best.number})",
+        **({} if num_compared is None else {"finalists": _trainings_text(*num_compared)}),
         **({} if verdict is None else _verdict_rows(verdict)),
         **{f"trial {t.number}": f"{at_work}, epoch {t.num_epochs}" for t in running[:MOST_ROWS]},
         **({"": f"and {len(running) - MOST_ROWS} more"} if len(running) > MOST_ROWS else {}),
@@ -444,6 +446,10 @@ def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
 
 def _as_trial(config: "SearchConfig", trial: "TrialSummary") -> str:
     return f"{config.study.metric} {trial.value:.4f}"
+
+
+def _trainings_text(num_done: int, num_trainings: int) -> str:
+    return f"{num_done} of {num_trainings} trainings on fresh seeds have ended"
 
 
 def _verdict_rows(verdict: "Verdict", params: dict[str, str] | None = None) -> dict[str, str]:

@@ -117,8 +117,8 @@ def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialS
     known = read_finalists(study)
     if known is None or known.asked_for != asked_for(config, trials):
         return False
-    done = study.fresh_trainings
-    return all(training_name(*one) in done for one in trainings_of(config, trials, known))
+    num_done, num_trainings = comparison_progress(config, study, trials) or (0, 0)
+    return num_done == num_trainings
 
 
 def read_finalists(study: SearchStudy) -> Finalists | None:
@@ -160,6 +160,17 @@ def read_verdict(
     trainings = [FreshTraining(**done[name]) for name in names]
     val = (finalists.num_val_images, finalists.fold_ratio)
     return judge(finalists.numbers, trainings, config.study.metric, *val)
+
+
+def comparison_progress(
+    config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
+) -> tuple[int, int] | None:
+    """Finalists' trainings that have ended, and all; None while there is nothing to compare."""
+    finalists, done = read_finalists(study), study.fresh_trainings
+    if finalists is None or finalists.asked_for != asked_for(config, trials):
+        return None
+    names = [training_name(*one) for one in trainings_of(config, trials, finalists)]
+    return (sum(name in done for name in names), len(names)) if names else None
 
 
 def winner_of(

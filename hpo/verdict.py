@@ -164,6 +164,7 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
         verdict.metric: plain(verdict.means.get(verdict.winner)),
         "gain_over_default": plain(gain),
         "is_within_noise": gain is None or gain.is_within_noise,
+        "best_epochs": [training.best_epoch for training in verdict.trainings],
     }
 
 

@@ -394,7 +394,9 @@ def test_a_killed_comparison_goes_on_and_more_seeds_add_to_it(
         running.kill_everything()
     before = fresh_trainings(folder)
     assert 1 <= len(before) < 9
-    assert "winner" not in run("status", folder).stdout
+    status = run("status", folder).stdout
+    assert re.search(r"finalists +\d of [69] trainings on fresh seeds have ended", status)
+    assert "winner" not in status
     run(*command, "--resume")
     after = fresh_trainings(folder)
     assert len(after) in {6, 9}  # without the default among the best two, it is the third

@@ -10,6 +10,7 @@ from hpo.finalists import (
     Finalists,
     asked_for,
     choose_finalists,
+    comparison_progress,
     is_settled,
     predicted_ranking,
     read_finalists,
@@ -173,10 +174,12 @@ def test_the_winner_is_who_is_best_on_fresh_seeds(config: SearchConfig, tmp_path
     finalists = chosen(config, study, (1, 2, 0))
     assert [n for n, _ in trainings_of(config, trials, finalists)] == [1, 2, 0, 1, 2, 0]
     assert not is_settled(config, study, trials)
+    assert comparison_progress(config, study, trials) == (0, 6)
     assert read_verdict(config, study, trials) is None
     assert winner_of(study, trials, None) == trials[1]
     tell(config, study, finalists, {0: 0.5, 1: 0.6, 2: 0.8})
     assert is_settled(config, study, trials)
+    assert comparison_progress(config, study, trials) == (6, 6)
     verdict = read_verdict(config, study, trials)
     assert verdict is not None
     assert (verdict.winner, verdict.has_default) == (2, True)
@@ -209,6 +212,7 @@ def test_a_default_without_rivals_wins_untried(config: SearchConfig, tmp_path: P
     trials = study.trials()
     assert list(trainings_of(config, trials, finalists)) == []
     assert is_settled(config, study, trials)
+    assert comparison_progress(config, study, trials) is None
     verdict = read_verdict(config, study, trials)
     assert verdict is not None
     assert (verdict.winner, verdict.means) == (0, {})

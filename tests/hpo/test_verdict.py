@@ -142,6 +142,7 @@ def test_values_for_programs_and_the_leaderboard() -> None:
     verdict = verdict_on(CLEAR)
     values = verdict_values(verdict)
     assert (values["number"], values["num_seeds"], values["is_within_noise"]) == (7, 2, False)
+    assert values["best_epochs"] == [8, 8]
     gain = values["gain_over_default"]
     assert gain["mean"] == pytest.approx(0.315)
     assert gain["low"] < gain["mean"] < gain["high"]
