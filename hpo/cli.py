@@ -102,7 +102,7 @@ def search(
         bool, typer.Option("--dry-run", help="Print what would be done, and start nothing.")
     ] = False,
 ) -> None:
-    """Searches the space of a search file, retrains the winner and exports it to ONNX."""
+    """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
     from hpo.cluster import check_address, local_nodes, trial_resources
     from hpo.config import load_search_config
     from sgformer.image_folder import read_image_folder

@@ -4,7 +4,7 @@ import contextlib
 import math
 import shutil
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,9 @@ def compare_finalists(
         f"comparing {len(finalists.numbers)} finalists on {finalists.asked_for.seeds} fresh seeds"
     )
     first_seed = everything[0][1].seed
-    with _interrupted_by_sigterm():
-        for number, train, ended in _train(config, run, due, images.id, resources, observer):
+    told = _train(config, run, due, images.id, resources, observer)
+    with _interrupted_by_sigterm(), contextlib.closing(told):
+        for number, train, ended in told:
             study.add_fresh_training(training_name(number, train), asdict(ended))
             observer.finalist_trained(number, ended.seed, ended.value)
             if train.seed != first_seed:
@@ -86,7 +87,7 @@ def _train(
     images: ImagesId,
     resources: TrialResources,
     observer: SearchObserver,
-) -> Iterator[tuple[int, TrainConfig, FreshTraining]]:
+) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
     """Yields each training when it has come to its end."""
     trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]

@@ -71,18 +71,25 @@ def retrain_all_on_cluster(
     """
     waiting: Queue[int] = Queue()
     told: Queue[Told] = Queue()
+    is_over = threading.Event()
     for i in range(len(trainings)):
         waiting.put(i)
 
     def work() -> None:
         with contextlib.suppress(Empty):
-            while True:
+            while not is_over.is_set():
                 i = waiting.get_nowait()
-                _tell_all(i, _with_retries(trainings[i], resources, max_retries), told)
+                _tell_all(i, _with_retries(trainings[i], resources, max_retries, is_over), told)
 
     for _ in range(min(resources.num_slots, len(trainings))):
         threading.Thread(target=work, daemon=True).start()
-    num_left = len(trainings)
+    try:
+        yield from _as_told(told, len(trainings))
+    finally:
+        is_over.set()
+
+
+def _as_told(told: "Queue[Told]", num_left: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
     while num_left:
         i, said = told.get()
         if isinstance(said, Exception):
@@ -101,13 +108,14 @@ def _tell_all(i: int, rows: Iterator[dict[str, Any]], told: "Queue[Told]") -> No
 
 
 def _with_retries(
-    training: Training, resources: TrialResources, max_retries: int
+    training: Training, resources: TrialResources, max_retries: int, is_over: threading.Event
 ) -> Iterator[dict[str, Any]]:
     for num_left in range(max_retries, -1, -1):
         try:
             yield from retrain_epochs_on_cluster(training, resources)
         except RunError:
-            if not num_left:
+            # When all is over Ray is gone, and asking it for another try would start a new one.
+            if not num_left or is_over.is_set():
                 raise
         else:
             return
