@@ -65,8 +65,7 @@ def test_what_breaks_is_tried_again_and_then_raised(
     train_config: TrainConfig, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run" / "retraining" / "0"
-    (folder / "last.safetensors").mkdir(parents=True)
-    (folder / "epochs.csv").mkdir()
+    (folder / "best.safetensors").mkdir(parents=True)  # so the best epoch cannot be kept
     trainings = [Training(train_config, folder)]
     with pytest.raises(RunError, match=r"the retraining broke on the cluster: .*--resume retries"):
         list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=1))
