@@ -302,7 +302,7 @@ def test_a_terminal_shows_a_live_table(search_file: Path, tmp_path: Path) -> Non
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
     process = subprocess.Popen(
         [*PROGRAM, "search", str(search_file), "--output-dir", str(tmp_path),
-         "--set", "study.num_trials=2", "--set", "study.enqueue=[]",
+         "--set", "study.num_trials=2", "--set", "study.enqueue=[]", "--set", "retrain.seeds=0",
          "--set", "train.max_epochs=40", "--set", "train.early_stopping.patience=null"],
         stdout=terminal, stderr=terminal, start_new_session=True,
     )  # fmt: skip
