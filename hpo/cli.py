@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from hpo.display import Display
     from hpo.run_folder import RunFolder
     from hpo.search import SearchResult
-    from hpo.study import SearchStudy
+    from hpo.study import SearchStudy, TrialSummary
+    from hpo.verdict import Verdict
     from sgformer.image_folder import ImageFolder
 
 # Heavy modules (Ray, torch, Optuna) are imported inside the commands: --help stays fast.
@@ -101,7 +102,7 @@ def search(
         bool, typer.Option("--dry-run", help="Print what would be done, and start nothing.")
     ] = False,
 ) -> None:
-    """Searches the space of a search file, retrains the winner and exports it to ONNX."""
+    """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
     from hpo.cluster import check_address, local_nodes, trial_resources
     from hpo.config import load_search_config
     from sgformer.image_folder import read_image_folder
@@ -129,8 +130,11 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     from hpo.config import PAUSING
 
     run, config, study = _open_run(run_dir, storage)
+    from hpo.finalists import comparison_progress, read_verdict
+    from hpo.verdict import verdict_values
+
     trials = study.trials()
-    best = study.best_trial()
+    best, verdict = study.best_trial(), read_verdict(config, study, trials)
     counts = Counter(trial.state for trial in trials)
     running = [t for t in trials if t.state == "RUNNING"]
     if as_json:
@@ -140,6 +144,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
             "counts": dict(counts),
             "best": best and {"number": best.number, "value": best.value, "params": best.params},
             "running": [{"number": t.number, "epoch": t.num_epochs} for t in running],
+            "winner": verdict and verdict_values(verdict),
             "delivered": run.is_delivered,
         }
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
@@ -147,12 +152,15 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
     may_pause = config.scheduler.name in PAUSING
     at_work = "running or paused" if may_pause else "running"
+    num_compared = comparison_progress(config, study, trials)
     rows = {
         "study": f"{config.study.name} ({run.path})",
         "trials": f"{len(trials)} of {config.study.num_trials} started: {states or 'none'}",
         "best": "none yet"
         if best is None
         else f"{config.study.metric} {best.value:.4f} (trial {best.number})",
+        **({} if num_compared is None else {"finalists": _trainings_text(*num_compared)}),
+        **({} if verdict is None else _verdict_rows(verdict)),
         **{f"trial {t.number}": f"{at_work}, epoch {t.num_epochs}" for t in running[:MOST_ROWS]},
         **({"": f"and {len(running) - MOST_ROWS} more"} if len(running) > MOST_ROWS else {}),
         "best model": str(run.best) if run.is_delivered else "not yet delivered",
@@ -244,7 +252,7 @@ def retrain(
     from hpo.search import retrain_and_deliver
 
     run, config, study = _open_run(run_dir, storage)
-    chosen = _choose_trial(study, trial, run)
+    chosen = _choose_trial(study, trial, run, config)
     with run.locked(), _display(config) as display:
         retrain_and_deliver(config, run, study, chosen, display)
         write_report(run, config, study)
@@ -344,13 +352,18 @@ def _open_run(run_dir: Path, storage: str | None) -> "tuple[RunFolder, SearchCon
     return run, config, SearchStudy.open(url, config.study, config.space)
 
 
-def _choose_trial(study: "SearchStudy", number: int | None, run: "RunFolder") -> Any:
+def _choose_trial(
+    study: "SearchStudy", number: int | None, run: "RunFolder", config: "SearchConfig"
+) -> Any:
+    from hpo.finalists import read_verdict, winner_of
+
+    all_trials = study.trials()
     if number is None:
-        winner = study.best_trial()
+        winner = winner_of(study, all_trials, read_verdict(config, study, all_trials))
         if winner is None:
             raise InputError(f"no trial of {run.path} ran to its end; name one with --trial")
         return winner
-    trials = {trial.number: trial for trial in study.trials()}
+    trials = {trial.number: trial for trial in all_trials}
     if number not in trials:
         raise InputError(
             f"--trial: no trial {number}; the study has 0 to {max(trials, default=0)}"
@@ -393,22 +406,35 @@ def _print_plan(config: "SearchConfig", folder: "ImageFolder", ray_address: str 
         {
             "images": f"{counts} in {len(folder.classes)} classes",
             "a trial takes": "; ".join(takes),
+            "finalists": _finalists_plan(config),
             "where": ray_address or "a Ray on this machine",
         }
+    )
+
+
+def _finalists_plan(config: "SearchConfig") -> str:
+    top_k, seeds = config.retrain.top_k, config.retrain.seeds
+    if not seeds:
+        return "none: the best trial is the winner (retrain.seeds)"
+    max_epochs = config.retrain.max_epochs or config.train.max_epochs
+    return (
+        f"the best {top_k} and the default, each trained on {seeds} fresh seed(s): up to "
+        f"{(top_k + 1) * seeds} trainings of {max_epochs} epochs"
     )
 
 
 def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
     winner, run = result.winner, result.run
     counts = Counter(trial.state.lower() for trial in result.trials)
-    rows = {
-        "trials": ", ".join(f"{n} {state}" for state, n in sorted(counts.items())),
-        "winner": f"trial {winner.number}, {config.study.metric} {winner.value:.4f}",
-        **{f"  {path}": f"{value}" for path, value in winner.params.items()},
-    }
-    default = next((t for t in result.trials if t.number == 0), None)
-    if default is not None and default.value is not None and default.number != winner.number:
-        rows["default"] = f"trial 0, {config.study.metric} {default.value:.4f}"
+    params = {f"  {path}": f"{value}" for path, value in winner.params.items()}
+    rows = {"trials": ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))}
+    if result.verdict is not None:
+        rows |= _verdict_rows(result.verdict, params)
+    else:
+        rows |= {"winner": f"trial {winner.number}, {_as_trial(config, winner)}", **params}
+        default = next((t for t in result.trials if t.number == 0), None)
+        if default is not None and default.value is not None and default.number != winner.number:
+            rows["default"] = f"trial 0, {_as_trial(config, default)}"
     if result.delivered != winner.number:
         rows["in best/"] = f"trial {result.delivered}, by `retrain --trial`"
     rows |= _delivery_rows(run)
@@ -418,6 +444,27 @@ def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
         "dashboard": f"run_search.py dashboard {run.path}",
     }
     _print_rows(rows)
+
+
+def _as_trial(config: "SearchConfig", trial: "TrialSummary") -> str:
+    return f"{config.study.metric} {trial.value:.4f}"
+
+
+def _trainings_text(num_done: int, num_trainings: int) -> str:
+    return f"{num_done} of {num_trainings} trainings on fresh seeds have ended"
+
+
+def _verdict_rows(verdict: "Verdict", params: dict[str, str] | None = None) -> dict[str, str]:
+    """Who won on fresh seeds, against the default configuration."""
+    from hpo.verdict import DEFAULT, epochs_text, gain_text, mean_text
+
+    rows = {"winner": f"trial {verdict.winner}", **(params or {})}
+    if verdict.means:
+        rows["winner"] += f", {mean_text(verdict, verdict.winner)}"
+        rows["its epochs"] = epochs_text(verdict)
+    if DEFAULT in verdict.means and verdict.winner != DEFAULT:
+        rows["default"] = f"trial {DEFAULT}, {mean_text(verdict, DEFAULT)}"
+    return rows | {"gain": gain_text(verdict)}
 
 
 def _delivery_rows(run: "RunFolder") -> dict[str, str]:

@@ -146,10 +146,16 @@ class BudgetConfig(FrozenConfig):
 
 
 class RetrainConfig(FrozenConfig):
-    """The winner's training; None: as long as a trial's. The best `top_k` trials stay on disk."""
+    """Trainings on fresh seeds, of the winner and before that of those it is picked from.
+
+    The best `top_k` trials and the default configuration are trained again, each on the same
+    `seeds` fresh seeds (0: none, and the best trial is the winner), as long as `max_epochs`
+    (None: as a trial). The best `top_k` trials also keep their checkpoints.
+    """
 
     max_epochs: int | None = Field(default=None, ge=1)
     top_k: int = Field(default=3, ge=1)
+    seeds: int = Field(default=3, ge=0)
 
 
 class SearchConfig(FrozenConfig):

@@ -11,19 +11,28 @@ from typing import Any, Final, TypeVar
 
 from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
+from hpo.comparison import SearchedImages, compare_finalists
 from hpo.config import PAUSING, SearchConfig, differences
 from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
+from hpo.finalists import (
+    is_settled,
+    read_verdict,
+    retrain_config,
+    training_name,
+    winner_of,
+)
 from hpo.lease import leased
 from hpo.progress import SearchObserver
 from hpo.report import write_report
-from hpo.retrain import retrain_config, retrain_epochs, retrain_epochs_on_cluster
+from hpo.retrain import retrain_epochs, retrain_epochs_on_cluster
 from hpo.run_folder import RunFolder
 from hpo.search_space import default_params
 from hpo.storage import storage_exists, with_absolute_path, without_password
 from hpo.study import SearchStudy, TrialSummary
 from hpo.training import Training
 from hpo.tuning import run_trials
+from hpo.verdict import Verdict
 from sgformer.decoded_images import ImagesId, load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
@@ -33,19 +42,12 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class SearchedImages:
-    """The images of a search, and what the study says of them."""
-
-    id: ImagesId
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class SearchResult:
-    """A finished run: its folder, the best trial, the trial that best/ is of, and all trials."""
+    """A finished run: its folder, who won and why, the trial that best/ is of, and all trials."""
 
     run: RunFolder
     winner: TrialSummary
+    verdict: Verdict | None
     delivered: int
     trials: tuple[TrialSummary, ...]
 
@@ -84,7 +86,7 @@ def run_search(
         if study is not None:
             _tell_earlier_trials(study, observer)
             if run.is_complete and not _is_unfinished(study, config):
-                return _result(study, run)
+                return _result(study, run, config)
             lease.enter_context(leased(study))
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
@@ -108,7 +110,7 @@ def run_search(
                     _carry_over(study, now, storage, images, observer)
                 study.enqueue_first_trials(default_params(config.train, config.space))
                 run.save_config(config)
-                _run_missing_trials(config, run, study, images.id, resources, observer)
+                _run_missing_trials(config, run, study, images, resources, observer)
                 if on_cluster:
                     _retrain_winner(config, run, study, observer, images.id, resources)
         images = decoding.result()
@@ -117,7 +119,7 @@ def run_search(
             _retrain_winner(config, run, study, observer, images.id)
         observer.phase("writing the report")
         write_report(run, config, study)
-        return _result(study, run)
+        return _result(study, run, config)
 
 
 def check_continuation(
@@ -229,12 +231,15 @@ def _run_missing_trials(
     config: SearchConfig,
     run: RunFolder,
     study: SearchStudy,
-    images: ImagesId,
+    images: SearchedImages,
     resources: TrialResources,
     observer: SearchObserver,
 ) -> None:
-    if _is_unfinished(study, config):
-        run_trials(config, run, study, images, resources, observer)
+    """Of the search, and then of its finalists, if it has any."""
+    if _has_missing_trials(study, config):
+        run_trials(config, run, study, images.id, resources, observer)
+    if config.retrain.seeds and study.best_trial() is not None:
+        compare_finalists(config, run, study, images, resources, observer)
 
 
 def _import_decisions(config: SearchConfig) -> None:
@@ -286,7 +291,8 @@ def _decode(
         observer.note(f"{len(data.unreadable)} unreadable images are passed over: {names}")
     counts = {name: len(samples) for name, samples in data.splits.items()}
     facts = {"classes": list(data.classes), **counts, "content": data.images.id.content}
-    return SearchedImages(data.images.id, facts)
+    ratio = counts["val"] / counts["train"] if data.folder.val_is_of_train else None
+    return SearchedImages(data.images.id, facts, ratio)
 
 
 def _retrain_winner(
@@ -298,7 +304,8 @@ def _retrain_winner(
     resources: TrialResources | None = None,
 ) -> None:
     """Retrains and delivers the winner, on the cluster if resources are given."""
-    winner = study.best_trial()
+    trials = study.trials()
+    winner = winner_of(study, trials, read_verdict(config, study, trials))
     if winner is None:
         raise RunError(
             f"no trial of study {config.study.name!r} ran to its end, so there is no winner; see "
@@ -306,6 +313,7 @@ def _retrain_winner(
         )
     if run.delivered_fingerprint() != retrain_config(config, winner.params).fingerprint():
         retrain_and_deliver(config, run, study, winner, observer, images, resources)
+    shutil.rmtree(run.retraining, ignore_errors=True)  # of finalists that did not win
 
 
 def retrain_and_deliver(
@@ -327,7 +335,7 @@ def retrain_and_deliver(
     """
     train = retrain_config(config, trial.params)
     observer.phase(f"retraining trial {trial.number}")
-    folder = run.retraining.absolute() / f"{trial.number}-{train.fingerprint()}"
+    folder = run.retraining.absolute() / training_name(trial.number, train)
     if resources is None:
         rows = retrain_epochs(Training(train, folder, images))
     else:
@@ -358,17 +366,25 @@ def _tell_earlier_trials(study: SearchStudy, observer: SearchObserver) -> None:
 
 
 def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:
+    """Whether trials, or finalists, are yet to be trained."""
+    if _has_missing_trials(study, config):
+        return True
+    return study.best_trial() is not None and not is_settled(config, study, study.trials())
+
+
+def _has_missing_trials(study: SearchStudy, config: SearchConfig) -> bool:
     trials = study.trials()
     if any(trial.state == "RUNNING" for trial in trials):
         return True
     return len(trials) < config.study.num_trials and study.limits_reached != config.limits
 
 
-def _result(study: SearchStudy, run: RunFolder) -> SearchResult:
-    winner = study.best_trial()
+def _result(study: SearchStudy, run: RunFolder, config: SearchConfig) -> SearchResult:
+    trials = study.trials()
+    verdict = read_verdict(config, study, trials)
+    winner = winner_of(study, trials, verdict)
     if winner is None:
         raise RunError(f"study of {run.path} has no complete trial")
     delivered = study.delivered_trial
-    return SearchResult(
-        run, winner, winner.number if delivered is None else delivered, study.trials()
-    )
+    delivered = winner.number if delivered is None else delivered
+    return SearchResult(run, winner, verdict, delivered, trials)

@@ -22,6 +22,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 FACTS_SO_FAR: Final = "facts_so_far"
 CARRIED_OVER_FROM: Final = "carried_over_from"
+FRESH_TRAINING: Final = "fresh_training:"
 Result = TypeVar("Result")
 
 
@@ -365,6 +366,27 @@ class SearchStudy:
     @delivered_trial.setter
     def delivered_trial(self, number: int) -> None:
         self._study.set_user_attr("delivered_trial", number)
+
+    @property
+    def finalists(self) -> dict[str, Any] | None:
+        """The trials that are compared on fresh seeds, as plain values."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("finalists")
+        return values
+
+    @finalists.setter
+    def finalists(self, values: dict[str, Any]) -> None:
+        self._study.set_user_attr("finalists", values)
+
+    @property
+    def fresh_trainings(self) -> dict[str, dict[str, Any]]:
+        """The finalists' trainings that have come to their end, by name, as plain values."""
+        attributes = self._study.user_attrs.items()
+        prefix = FRESH_TRAINING
+        return {k.removeprefix(prefix): v for k, v in attributes if k.startswith(prefix)}
+
+    def add_fresh_training(self, name: str, values: Mapping[str, Any]) -> None:
+        key = f"{FRESH_TRAINING}{name}"
+        self._patiently(lambda _: self._study.set_user_attr(key, dict(values)))
 
     @property
     def carried_from(self) -> dict[str, Any] | None:

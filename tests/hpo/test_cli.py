@@ -211,9 +211,21 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     assert code == 0
     assert "60 train, 30 val, 20 test in 10 classes" in out
     assert "1 CPU; 0 GPU" in out
+    assert "finalists         none: the best trial is the winner (retrain.seeds)" in out
     assert not (tmp_path / "runs").exists()
     values = yaml.safe_load(out[: out.index("images")])
     assert values["study"]["num_trials"] == 77
+
+
+def test_a_dry_run_says_what_comparing_finalists_takes(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    _, out, _ = call(
+        "search", search_file, "--output-dir", tmp_path / "runs", "--dry-run",
+        "--set", "retrain={seeds: 2, top_k: 5}",
+    )  # fmt: skip
+    assert "the best 5 and the default, each trained on 2 fresh seed(s): up to 12 trainings" in out
+    assert "of 4 epochs" in out
 
 
 def test_status_of_a_run_whose_study_is_gone_ends_with_2(

@@ -157,6 +157,17 @@ def test_what_the_search_leaves_in_the_study_comes_back(
     assert (again.images, again.delivered_trial) == ({"classes": ["a"], "train": 3}, 0)
 
 
+def test_what_finalists_reach_comes_back(storage_url: str, config: SearchConfig) -> None:
+    study = create_study(storage_url, config)
+    assert (study.finalists, study.fresh_trainings) == (None, {})
+    study.finalists = {"numbers": [3, 0]}
+    study.add_fresh_training("3-abc", {"value": 0.5})
+    study.add_fresh_training("0-def", {"value": None})
+    again = reopen(storage_url, config)
+    assert again.finalists == {"numbers": [3, 0]}
+    assert again.fresh_trainings == {"3-abc": {"value": 0.5}, "0-def": {"value": None}}
+
+
 def test_optunas_own_tools_read_the_study(tmp_path: Path, config: SearchConfig) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     study = create_study(url, config)
