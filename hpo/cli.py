@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hpo.run_folder import RunFolder
     from hpo.search import SearchResult
     from hpo.study import SearchStudy, TrialSummary
+    from hpo.surrogate import Surrogate
     from hpo.verdict import Verdict
     from sgformer.image_folder import ImageFolder
 
@@ -178,18 +179,25 @@ def simulate(
     sampler: Annotated[
         str | None, typer.Option(help="As study.sampler. Default: the run's, or the scheduler's.")
     ] = None,
+    surrogate: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="Another run; the model learns its curves as well."),
+    ] = None,
     as_json: AsJson = False,
     storage: Storage = None,
 ) -> None:
     """What another strategy would have made of a run's trainings, on a simulated clock.
 
-    Curves of the study are replayed; what it has not trained, a model of its curves tells.
+    Curves of the study are replayed; what it has not trained, a model of its curves tells, and
+    of those of --surrogate whose trainings its space has.
     """
     from hpo.display import clock_time
     from hpo.replay import replay
 
-    _, config, study = _open_run(run_dir, storage)
-    result = replay(config, study.trials(), slots, scheduler, sampler)
+    run, config, study = _open_run(run_dir, storage)
+    other = None if surrogate is None else _find_surrogate(run, config, study, surrogate, storage)
+    others = () if other is None else other.trials
+    result = replay(config, study.trials(), slots, scheduler, sampler, others)
     if as_json:
         sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
         return
@@ -205,6 +213,9 @@ def simulate(
         else f"{config.study.metric} {result.best_value:.4f} (trial {result.best_trial})",
     }
     rows |= {f"  {path}": str(value) for path, value in (result.best_params or {}).items()}
+    if other is not None:
+        learnt = f"{len(others)} of the {other.num_trials} trials of study {other.name}"
+        rows["surrogate"] = learnt
     _print_rows(rows)
 
 
@@ -350,6 +361,23 @@ def _open_run(run_dir: Path, storage: str | None) -> "tuple[RunFolder, SearchCon
     if not storage_exists(url):
         raise StudyError(f"the study of {run_dir} is gone: no file {url}")
     return run, config, SearchStudy.open(url, config.study, config.space)
+
+
+def _find_surrogate(
+    run: "RunFolder",
+    config: "SearchConfig",
+    study: "SearchStudy",
+    surrogate: Path,
+    storage: str | None,
+) -> "Surrogate":
+    from hpo.run_folder import RunFolder
+    from hpo.surrogate import find_surrogate
+
+    if surrogate.resolve() == run.path.resolve():
+        raise InputError(f"--surrogate: {surrogate} is the run itself; name another run's folder")
+    in_database = RunFolder(surrogate).load_config().study.storage is not None
+    _, other, other_study = _open_run(surrogate, storage if in_database else None)
+    return find_surrogate(config, study, other, other_study)
 
 
 def _choose_trial(
