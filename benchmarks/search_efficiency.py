@@ -11,11 +11,13 @@ full trainings (of 52 epochs; by the clock of seconds, of the default configurat
 all workers. Regret is (best - delivered) / (best - median), by the accuracy after 52 epochs, where
 best and median are of 20,000 random configurations: below 0 is better than the best of them.
 
-Ours runs the decisions of hpo/, and what it would deliver is what it could have trained to its
-end within the budget. The stock strategies deliver the trial with the best value seen, and its
-training to the end is not counted: `sampler+asha` is Ray's asynchronous halving with Optuna's
-sampler, as with OptunaSearch every trial told COMPLETE with its last value (`+pruned`: told
-PRUNED with its curve), rungs 4, 12, 36; `+default`: the default configuration first.
+Ours runs the decisions of hpo/ (`ours-NAME`: those of scheduler NAME), by the clock of epochs in a
+search for each budget, which plans with it; it delivers a trial that it has trained to its end
+within the budget. The stock strategies, which know of no budget, deliver the trial
+with the best value seen, and its training to the end is not counted: `sampler+asha` is Ray's
+asynchronous halving with Optuna's sampler, as with OptunaSearch every trial told COMPLETE with its
+last value (`+pruned`: told PRUNED with its curve), rungs 4, 12, 36; `+default`: the default
+configuration first.
 """
 
 import argparse
@@ -60,7 +62,8 @@ STOCK: Final = (
     "random+asha", "tpe", "tpe+asha", "tpe+asha+default", "tpe+asha+pruned+default",
     "gp+asha", "gp+asha+default",
 )  # fmt: skip
-STRATEGIES: Final = ("ours", "ours-asha", *STOCK)
+OURS: Final = ("ours", "ours-asha", "ours-asha-promotion", "ours-hyperband", "ours-median")
+STRATEGIES: Final = (*OURS, *STOCK)
 
 
 class Surrogate:
@@ -172,22 +175,47 @@ class Trainings:
         return values, values + self._rng.normal(0.0, self._noise, MAX_EPOCHS), costs
 
 
-def run_ours(job: Job) -> Outcome:
-    """Through hpo's decisions."""
-    import hpo.simulation
-    from hpo.config import SearchConfig
-    from hpo.simulation import Curve, SimulatedSearch
+class OurSearch:
+    """One search through hpo's decisions, with a budget of epochs (None: without end)."""
 
-    trainings = Trainings(job)
-    surrogate = trainings.surrogate
-    # The space is not that of a training of ours, so neither is its default configuration.
-    hpo.simulation.default_params = lambda train, space: dict(surrogate.default)
-    scheduler = {"name": "asha"} if job.strategy == "ours-asha" else {"name": "freeze_thaw"}
-    config = SearchConfig.model_validate(
+    def __init__(self, job: Job, budget: int | None) -> None:
+        import hpo.simulation
+
+        self._trainings = Trainings(job)
+        self.surrogate = self._trainings.surrogate
+        default = self.surrogate.default
+        # The space is not that of a training of ours, so neither is its default configuration.
+        hpo.simulation.default_params = lambda train, space: dict(default)
+        self.true_values: list[float] = []
+        self._costs: list[Array] = []
+        config = our_config(job, self.surrogate, budget)
+        self.search = hpo.simulation.SimulatedSearch(config, self._curve, job.workers)
+
+    def _curve(self, params: Params) -> Any:
+        from hpo.simulation import Curve
+
+        values, observed, cost = self._trainings.curve(params)
+        self.true_values.append(float(values[-1]))
+        self._costs.append(cost)
+        return Curve(observed.tolist(), cost.tolist())
+
+    def cost_left(self, number: int) -> float:
+        """Of a trial, until its end."""
+        return float(self._costs[number][self.search.epochs[number] :].sum())
+
+    def regret(self, number: int) -> float:
+        return self.surrogate.regret(self.true_values[number])
+
+
+def our_config(job: Job, surrogate: Surrogate, budget: int | None) -> Any:
+    from hpo.config import SearchConfig
+
+    variant = job.strategy.removeprefix("ours").removeprefix("-").replace("-", "_")
+    return SearchConfig.model_validate(
         {
             "study": {"name": "simulated", "seed": job.seed, "num_trials": 10**6},
-            "scheduler": scheduler,
-            "budget": {"total_epochs": 10**9},
+            "scheduler": {"name": variant or "freeze_thaw"},
+            "budget": {"total_epochs": 10**9 if budget is None else MAX_EPOCHS * budget},
             "space": {
                 name: {
                     "type": "int" if p["type"] == "uniform_int" else "float",
@@ -198,19 +226,28 @@ def run_ours(job: Job) -> Outcome:
             "train": {"max_epochs": MAX_EPOCHS},
         }
     )  # fmt: skip
-    true_values: list[float] = []
-    costs: list[Array] = []
 
-    def curve_of(params: Params) -> Curve:
-        values, observed, cost = trainings.curve(params)
-        true_values.append(float(values[-1]))
-        costs.append(cost)
-        return Curve(observed.tolist(), cost.tolist())
 
-    def cost_left(number: int) -> float:
-        return float(costs[number][search.epochs[number] :].sum())
+def run_ours(job: Job) -> Outcome:
+    """With the clock of epochs a search for each budget, which plans with it."""
+    if job.clock != "epochs":
+        return run_ours_at_once(job)
+    regrets, seconds, num_trials = {}, list[float](), 0
+    for budget in job.budgets:
+        ours = OurSearch(job, budget)
+        ours.search.run()
+        complete = {t.number for t in ours.search.study.trials() if t.state == "COMPLETE"}
+        best = next(n for n in ours.search.decisions.ranking() if n in complete)
+        regrets[budget] = ours.regret(best)
+        seconds += ours.search.decision_seconds
+        num_trials = len(ours.true_values)
+    return Outcome(regrets, seconds, num_trials)
 
-    search = SimulatedSearch(config, curve_of, job.workers)
+
+def run_ours_at_once(job: Job) -> Outcome:
+    """One search that knows of no budget, looked at where each would have ended."""
+    ours = OurSearch(job, None)
+    search, cost_left = ours.search, ours.cost_left
     delivered: dict[int, int] = {}
     favourite, num_decisions = 0, 0
     while len(delivered) < len(job.budgets) and search.step():
@@ -219,11 +256,10 @@ def run_ours(job: Job) -> Outcome:
             num_decisions = len(search.decision_seconds)
             fits = (n for n in search.decisions.ranking() if cost_left(n) <= left - job.workers)
             favourite = next(fits, favourite)
-        # What decisions do with a budget: the rest is the favourite's, to come to its end.
         if left - job.workers <= cost_left(favourite):
             delivered[job.budgets[len(delivered)]] = favourite
-    regrets = {b: surrogate.regret(true_values[number]) for b, number in delivered.items()}
-    return Outcome(regrets, search.decision_seconds, len(true_values))
+    regrets = {b: ours.regret(number) for b, number in delivered.items()}
+    return Outcome(regrets, search.decision_seconds, len(ours.true_values))
 
 
 class StockSearch:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from hpo.display import Display
     from hpo.run_folder import RunFolder
     from hpo.search import SearchResult
-    from hpo.study import SearchStudy
-    from hpo.trial_summary import TrialSummary
+    from hpo.study import SearchStudy, TrialSummary
+    from hpo.surrogate import Surrogate
+    from hpo.verdict import Verdict
     from sgformer.image_folder import ImageFolder
 
 # Heavy modules (Ray, torch, Optuna) are imported inside the commands: --help stays fast.
@@ -104,7 +105,7 @@ def search(
         bool, typer.Option("--dry-run", help="Print what would be done, and start nothing.")
     ] = False,
 ) -> None:
-    """Searches the space of a search file, retrains the winner and exports it to ONNX."""
+    """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
     from hpo.cluster import check_address, local_nodes, trial_resources
     from hpo.config import load_search_config
     from sgformer.image_folder import read_image_folder
@@ -129,11 +130,15 @@ def search(
 @app.command()
 def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) -> None:
     """How far a run is."""
+    from hpo.config import PAUSING
     from hpo.selection import objective_values, pareto_front
 
     run, config, study = _open_run(run_dir, storage)
+    from hpo.finalists import comparison_progress, read_verdict
+    from hpo.verdict import verdict_values
+
     trials = study.trials()
-    best = study.best_trial()
+    best, verdict = study.best_trial(), read_verdict(config, study, trials)
     counts = Counter(trial.outcome for trial in trials)
     front = pareto_front(trials, config.study)
     running = [t for t in trials if t.state == "RUNNING"]
@@ -145,14 +150,16 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
             "best": best and {"number": best.number, "value": best.value, "params": best.params},
             "front": [{"number": t.number, **objective_values(t, config.study)} for t in front],
             "running": [{"number": t.number, "epoch": t.num_epochs} for t in running],
+            "winner": verdict and verdict_values(verdict),
             "delivered": run.is_delivered,
         }
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
     states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
     num_started = len(trials) - counts["INFEASIBLE"]
-    may_pause = config.scheduler.name == "freeze_thaw"
+    may_pause = config.scheduler.name in PAUSING
     at_work = "running or paused" if may_pause else "running"
+    num_compared = comparison_progress(config, study, trials)
     rows = {
         "study": f"{config.study.name} ({run.path})",
         "trials": f"{num_started} of {config.study.num_trials} started: {states or 'none'}",
@@ -160,6 +167,8 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         if best is None
         else f"{_objectives(best, config)} (trial {best.number})",
         **_front_rows(front, config),
+        **({} if num_compared is None else {"finalists": _trainings_text(*num_compared)}),
+        **({} if verdict is None else _verdict_rows(verdict)),
         **{f"trial {t.number}": f"{at_work}, epoch {t.num_epochs}" for t in running[:MOST_ROWS]},
         **({"": f"and {len(running) - MOST_ROWS} more"} if len(running) > MOST_ROWS else {}),
         "best model": str(run.best) if run.is_delivered else "not yet delivered",
@@ -172,24 +181,31 @@ def simulate(
     run_dir: RunDir,
     slots: Annotated[int, typer.Option(min=1, max=1000, help="Trials at a time.")] = 1,
     scheduler: Annotated[
-        str | None, typer.Option(help="freeze_thaw, asha or none. Default: the run's.")
+        str | None, typer.Option(help="As scheduler.name, such as asha. Default: the run's.")
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="As study.sampler. Default: the run's, or the scheduler's.")
+    ] = None,
+    surrogate: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="Another run; the model learns its curves as well."),
     ] = None,
     as_json: AsJson = False,
     storage: Storage = None,
 ) -> None:
     """What another strategy would have made of a run's trainings, on a simulated clock.
 
-    Curves of the study are replayed; what it has not trained, a model of its curves tells.
+    Curves of the study are replayed; what it has not trained, a model of its curves tells, and
+    of those of --surrogate whose trainings its space has.
     """
     from hpo.display import clock_time
     from hpo.replay import replay
 
-    _, config, study = _open_run(run_dir, storage)
+    run, config, study = _open_run(run_dir, storage)
+    other = None if surrogate is None else _find_surrogate(run, config, study, surrogate, storage)
+    others = () if other is None else other.trials
     architectures = study.architectures
-    result = replay(config, study.trials(), slots, scheduler, sampler, architectures)
+    result = replay(config, study.trials(), slots, scheduler, sampler, others, architectures)
     if as_json:
         sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
         return
@@ -205,6 +221,9 @@ def simulate(
         else f"{config.study.metric} {result.best_value:.4f} (trial {result.best_trial})",
     }
     rows |= {f"  {path}": str(value) for path, value in (result.best_params or {}).items()}
+    if other is not None:
+        learnt = f"{len(others)} of the {other.num_trials} trials of study {other.name}"
+        rows["surrogate"] = learnt
     _print_rows(rows)
 
 
@@ -252,7 +271,7 @@ def retrain(
     from hpo.search import retrain_and_deliver
 
     run, config, study = _open_run(run_dir, storage)
-    chosen = _choose_trial(study, trial, run)
+    chosen = _choose_trial(study, trial, run, config)
     with run.locked(), _display(config) as display:
         retrain_and_deliver(config, run, study, chosen, display)
         write_report(run, config, study)
@@ -352,13 +371,36 @@ def _open_run(run_dir: Path, storage: str | None) -> "tuple[RunFolder, SearchCon
     return run, config, SearchStudy.open(url, config.study, config.space)
 
 
-def _choose_trial(study: "SearchStudy", number: int | None, run: "RunFolder") -> Any:
+def _find_surrogate(
+    run: "RunFolder",
+    config: "SearchConfig",
+    study: "SearchStudy",
+    surrogate: Path,
+    storage: str | None,
+) -> "Surrogate":
+    from hpo.run_folder import RunFolder
+    from hpo.surrogate import find_surrogate
+
+    if surrogate.resolve() == run.path.resolve():
+        raise InputError(f"--surrogate: {surrogate} is the run itself; name another run's folder")
+    in_database = RunFolder(surrogate).load_config().study.storage is not None
+    _, other, other_study = _open_run(surrogate, storage if in_database else None)
+    return find_surrogate(config, study, other, other_study)
+
+
+def _choose_trial(
+    study: "SearchStudy", number: int | None, run: "RunFolder", config: "SearchConfig"
+) -> Any:
+    from hpo.finalists import read_verdict, winner_of
+
+    all_trials = study.trials()
     if number is None:
-        winner = study.best_trial()
+        verdict = read_verdict(config, study, all_trials)
+        winner = winner_of(config, all_trials, verdict)
         if winner is None:
             raise InputError(f"no trial of {run.path} ran to its end; name one with --trial")
         return winner
-    trials = {trial.number: trial for trial in study.trials()}
+    trials = {trial.number: trial for trial in all_trials}
     if number not in trials:
         raise InputError(
             f"--trial: no trial {number}; the study has 0 to {max(trials, default=0)}"
@@ -401,6 +443,7 @@ def _print_plan(config: "SearchConfig", folder: "ImageFolder", ray_address: str 
         {
             "images": f"{counts} in {len(folder.classes)} classes",
             "a trial takes": "; ".join(takes),
+            "finalists": _finalists_plan(config),
             "where": ray_address or "a Ray on this machine",
         }
     )
@@ -427,19 +470,36 @@ def _front_rows(front: "Sequence[TrialSummary]", config: "SearchConfig") -> dict
     return rows | ({"front": f"and {more} more"} if more > 0 else {})
 
 
+def _finalists_plan(config: "SearchConfig") -> str:
+    top_k, seeds = config.retrain.top_k, config.retrain.seeds
+    if config.study.has_several_objectives:
+        return (
+            f"none: with several objectives study.select, {config.study.select}, says what is "
+            "delivered, and retrain.seeds has no effect"
+        )
+    if not seeds:
+        return "none: the best trial is the winner (retrain.seeds)"
+    max_epochs = config.retrain.max_epochs or config.train.max_epochs
+    return (
+        f"the best {top_k} and the default, each trained on {seeds} fresh seed(s): up to "
+        f"{(top_k + 1) * seeds} trainings of {max_epochs} epochs"
+    )
+
+
 def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
     from hpo.selection import pareto_front
 
     winner, run = result.winner, result.run
     counts = Counter(trial.outcome.lower() for trial in result.trials)
-    rows = {
-        "trials": ", ".join(f"{n} {state}" for state, n in sorted(counts.items())),
-        "winner": f"trial {winner.number}, {_objectives(winner, config)}",
-        **{f"  {path}": f"{value}" for path, value in winner.params.items()},
-    }
-    default = next((t for t in result.trials if t.number == 0), None)
-    if default is not None and default.value is not None and default.number != winner.number:
-        rows["default"] = f"trial 0, {_objectives(default, config)}"
+    params = {f"  {path}": f"{value}" for path, value in winner.params.items()}
+    rows = {"trials": ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))}
+    if result.verdict is not None:
+        rows |= _verdict_rows(result.verdict, params)
+    else:
+        rows |= {"winner": f"trial {winner.number}, {_objectives(winner, config)}", **params}
+        default = next((t for t in result.trials if t.number == 0), None)
+        if default is not None and default.value is not None and default.number != winner.number:
+            rows["default"] = f"trial 0, {_objectives(default, config)}"
     if result.delivered != winner.number:
         rows["in best/"] = f"trial {result.delivered}, by `retrain --trial`"
     rows |= _front_rows(pareto_front(result.trials, config.study), config)
@@ -450,6 +510,23 @@ def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
         "dashboard": f"run_search.py dashboard {run.path}",
     }
     _print_rows(rows)
+
+
+def _trainings_text(num_done: int, num_trainings: int) -> str:
+    return f"{num_done} of {num_trainings} trainings on fresh seeds have ended"
+
+
+def _verdict_rows(verdict: "Verdict", params: dict[str, str] | None = None) -> dict[str, str]:
+    """Who won on fresh seeds, against the default configuration."""
+    from hpo.verdict import DEFAULT, epochs_text, gain_text, mean_text
+
+    rows = {"winner": f"trial {verdict.winner}", **(params or {})}
+    if verdict.means:
+        rows["winner"] += f", {mean_text(verdict, verdict.winner)}"
+        rows["its epochs"] = epochs_text(verdict)
+    if DEFAULT in verdict.means and verdict.winner != DEFAULT:
+        rows["default"] = f"trial {DEFAULT}, {mean_text(verdict, DEFAULT)}"
+    return rows | {"gain": gain_text(verdict)}
 
 
 def _delivery_rows(run: "RunFolder") -> dict[str, str]:

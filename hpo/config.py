@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self, cast
 import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from hpo.grid import grid_points
 from hpo.objectives import METRICS, Constraint, Direction, Objective, better_direction
 from hpo.search_space import Parameter, Value, check_params, check_space
 from sgformer.config import (
@@ -20,9 +21,15 @@ from sgformer.config import (
 from sgformer.errors import ConfigError
 
 Select = Literal["best", "knee", "front"]
-Sampler = Literal["curves", "tpe", "gp", "qmc", "random"]
+Sampler = Literal["curves", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
+Scheduler = Literal["freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none"]
 
-DEFAULT_MIN_EPOCHS: Final = 4  # of asha
+PAUSING: Final = ("freeze_thaw", "asha_promotion")
+# With several objectives; the others compare trials by one value.
+SCHEDULERS_OF_SEVERAL: Final = ("asha", "hyperband", "none")
+SAMPLERS_OF_SEVERAL: Final = ("tpe", "gp", "nsga2", "nsga3", "qmc", "random", "grid")
+
+DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
 
 
@@ -121,11 +128,14 @@ class SchedulerConfig(FrozenConfig):
     They compete first after min_epochs (None: about a seventh of max_epochs), then at some later
     epochs.
     asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
-    at min_epochs (None: 4) and its multiples by powers of reduction_factor. none: no stopping.
+    at min_epochs (None: 4) and its multiples by powers of reduction_factor. asha_promotion pauses
+    every trial there, and resumes the best when a slot is free. hyperband: brackets of asha, which
+    leave out more and more of the first rungs. median: from min_epochs (None: 4) on, a trial stops
+    when its best is worse than the median of the others' averages. none: no stopping.
     Without a name it is freeze_thaw, or asha where study.sampler is not curves.
     """
 
-    name: Literal["freeze_thaw", "asha", "none"] | None = None
+    name: Scheduler | None = None
     min_epochs: int | None = Field(default=None, ge=1)
     reduction_factor: int = Field(default=3, ge=2)
 
@@ -174,10 +184,17 @@ class BudgetConfig(FrozenConfig):
 
 
 class RetrainConfig(FrozenConfig):
-    """The winner's training; None: as long as a trial's. The best `top_k` trials stay on disk."""
+    """Trainings on fresh seeds, of the winner and before that of those it is picked from.
+
+    The best `top_k` trials and the default configuration are trained again, each on the same
+    `seeds` fresh seeds (0: none, and the best trial is the winner), as long as `max_epochs`
+    (None: as a trial). The best `top_k` trials also keep their checkpoints. With several
+    objectives nothing is compared: `study.select` says which trials are delivered.
+    """
 
     max_epochs: int | None = Field(default=None, ge=1)
     top_k: int = Field(default=3, ge=1)
+    seeds: int = Field(default=3, ge=0)
 
 
 class SearchConfig(FrozenConfig):
@@ -190,6 +207,11 @@ class SearchConfig(FrozenConfig):
     space: dict[str, Parameter] = Field(min_length=1)
     train: TrainConfig = TrainConfig()
     retrain: RetrainConfig = RetrainConfig()
+
+    @property
+    def compares_finalists(self) -> bool:
+        """Whether the winner is picked on fresh seeds; fronts are not."""
+        return self.retrain.seeds > 0 and not self.study.has_several_objectives
 
     @property
     def limits(self) -> dict[str, int | None]:
@@ -206,12 +228,8 @@ class SearchConfig(FrozenConfig):
         several = self.study.has_several_objectives
         name = name or ("asha" if several or sampler not in (None, "curves") else "freeze_thaw")
         sampler = sampler or ("curves" if name == "freeze_thaw" else "tpe")
-        if several and (name == "freeze_thaw" or sampler == "curves"):
-            raise ValueError(
-                f"study.objectives: scheduler freeze_thaw and sampler curves model one objective, "
-                f"got {len(self.study.objectives)}; choose scheduler.name asha and another "
-                "study.sampler, such as tpe, or leave both out"
-            )
+        if several:
+            self._check_several_objectives(name, sampler)
         if name == "freeze_thaw" and sampler != "curves":
             raise ValueError(
                 f"scheduler.name: freeze_thaw weighs new trials against paused ones by its own "
@@ -223,12 +241,25 @@ class SearchConfig(FrozenConfig):
         object.__setattr__(self, "scheduler", scheduler)
         object.__setattr__(self, "study", study)
         total, max_epochs = self.budget.total_epochs, self.train.max_epochs
-        if name == "freeze_thaw" and total is not None and total < max_epochs:
+        if total is not None and total < max_epochs:
             raise ValueError(
                 f"budget.total_epochs: must leave room for the default configuration's "
                 f"training of train.max_epochs={max_epochs}, got {total}"
             )
         return self
+
+    def _check_several_objectives(self, scheduler: Scheduler, sampler: Sampler) -> None:
+        """Raises ValueError where one of them judges trials by one objective."""
+        for path, name, allowed in (
+            ("scheduler.name", scheduler, SCHEDULERS_OF_SEVERAL),
+            ("study.sampler", sampler, SAMPLERS_OF_SEVERAL),
+        ):
+            if name not in allowed:
+                raise ValueError(
+                    f"{path}: {name} judges trials by one objective, and study.objectives has "
+                    f"{len(self.study.objectives)}; choose one of {', '.join(allowed)}, or leave "
+                    f"{path} out"
+                )
 
     @model_validator(mode="after")
     def _early_stopping_follows_the_objective(self) -> Self:
@@ -394,8 +425,12 @@ def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
 
 
 def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
-    """Shortens min_epochs and warm-up to what max_epochs leaves room for."""
-    notes = []
+    """Shortens min_epochs and warm-up to what max_epochs leaves room for, a grid's trials to it.
+
+    Raises:
+        ConfigError: The sampler is grid, and the space is none.
+    """
+    notes: list[str] = []
     max_epochs = config.train.max_epochs
     train = config.train.with_epochs(max_epochs)
     if train != config.train:
@@ -404,7 +439,7 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
         )
     scheduler = config.scheduler
-    if scheduler.name == "asha" and scheduler.min_epochs is None:
+    if scheduler.name not in {"freeze_thaw", "none"} and scheduler.min_epochs is None:
         scheduler = scheduler.model_copy(update={"min_epochs": DEFAULT_MIN_EPOCHS})
     if (
         scheduler.name != "none"
@@ -416,7 +451,21 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
         )
         scheduler = scheduler.model_copy(update={"min_epochs": low})
-    return config.model_copy(update={"train": train, "scheduler": scheduler}), tuple(notes)
+    study = _clip_to_grid(config, notes)
+    clipped = {"study": study, "train": train, "scheduler": scheduler}
+    return config.model_copy(update=clipped), tuple(notes)
+
+
+def _clip_to_grid(config: SearchConfig, notes: list[str]) -> StudyConfig:
+    """A search over a grid ends with its last configuration."""
+    study = config.study
+    if study.sampler != "grid":
+        return study
+    num_points = len(grid_points(config.space))
+    if study.num_trials <= num_points:
+        return study
+    notes.append(f"study.num_trials: {study.num_trials} clipped to {num_points}, the whole grid")
+    return study.model_copy(update={"num_trials": num_points})
 
 
 def _flatten(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

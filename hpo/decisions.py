@@ -9,10 +9,10 @@ from typing import Any, Final
 from hpo.architectures import ArchitectureCosts
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
-from hpo.halving import AsynchronousHalving
 from hpo.objectives import METRICS
 from hpo.progress import SearchObserver
 from hpo.search_space import Params
+from hpo.stopping import make_stopping_rule
 from hpo.study import Proposal, SearchStudy
 from hpo.trial_report import TrialError, TrialReport
 from hpo.trial_summary import NUM_INFEASIBLE_A_TRIAL
@@ -20,13 +20,14 @@ from sgformer.config import maximises
 
 # After this many failures and no other end, the search is broken, not the trials.
 MAX_FIRST_FAILURES: Final = 5
+BEST_EPOCH: Final = "metrics_of_best_epoch"
 
 
 class Decisions:
     """Which trial starts next, which goes on, and how each one ended.
 
     What is told is in the study before the next decision rests on it. Trials that an earlier
-    run left behind are continued first, and its curves fill the rungs.
+    run left behind are continued first, and its curves are what others are compared with.
 
     Attributes:
         paused: Why nothing can go on now, such as a full disk; None while it can.
@@ -47,13 +48,12 @@ class Decisions:
         self._checkpoints = checkpoints
         study.on_outage = observer.note
         self._maximise = maximises(self._metric)
-        self._halving = AsynchronousHalving(
+        self._stopping = make_stopping_rule(
             config.scheduler, config.train.max_epochs, maximise=self._maximise
         )
         self._limits = config.limits
         self._costs = ArchitectureCosts(config, study.architectures)
         self._bounded_metrics = [c for c in config.study.constraints if c.name in METRICS]
-        self._best_epochs: dict[int, Mapping[str, Any]] = {}
         self._interrupted = deque(study.interrupted())
         self._curves: dict[int, dict[int, float]] = {}
         self._facts: dict[int, dict[str, Any]] = {}
@@ -73,7 +73,7 @@ class Decisions:
                 # Whether it was judged after its last epoch is not known: it is, when its worker
                 # tells what it resumed.
                 curve.pop(trial.num_epochs, None)
-            self._halving.goes_on(trial.number, curve, self._costs.objectives(trial.params))
+            self._stopping.goes_on(trial.number, curve, self._costs.objectives(trial.params))
         self._num_epochs = sum(t.num_epochs for t in earlier if not t.is_carried_over)
         self._running: set[int] = set()
         self.paused: str | None = None
@@ -88,8 +88,7 @@ class Decisions:
     @property
     def finished(self) -> bool:
         """Whether no further trial will start."""
-        none_is_left = self._num_started >= self._num_trials or self._is_spent
-        return none_is_left and not self._interrupted
+        return not self._num_to_start and not self._interrupted
 
     @property
     def _num_started(self) -> int:
@@ -103,7 +102,9 @@ class Decisions:
 
     @property
     def _num_to_start(self) -> int:
-        return 0 if self._is_spent else max(0, self._num_trials - self._num_started)
+        if self._is_spent or self._study.is_exhausted:
+            return 0
+        return max(0, self._num_trials - self._num_started)
 
     @property
     def broken(self) -> str | None:
@@ -158,7 +159,8 @@ class Decisions:
         elif reason == "diverged" or best is None:
             self._finish(number, "PRUNED", "diverged", best)
         else:
-            where = "the budget's end" if self._is_spent else f"rung {max(curve)}"
+            point = "epoch" if self._config.scheduler.name == "median" else "rung"
+            where = "the budget's end" if self._is_spent else f"{point} {max(curve)}"
             self._finish(number, "PRUNED", f"stopped at {where}", best)
 
     def on_lost(self, number: int, error: TrialError) -> None:
@@ -174,8 +176,8 @@ class Decisions:
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         """Whether a running trial keeps its worker after a report."""
         costs = self._costs.objectives(self._params[number])
-        goes_on = self._halving.goes_on(number, self._curves[number], costs)
-        return goes_on and not self._is_spent
+        stands = self._stopping.goes_on(number, self._curves[number], costs)
+        return stands and (number == 0 or not self._is_spent)
 
     def _feasible_proposal(self) -> Proposal | None:
         """What to run next; those that are ruled out on the way have ended."""
@@ -211,9 +213,13 @@ class Decisions:
 
     @property
     def _is_spent(self) -> bool:
-        """Whether the budget's epochs have been trained."""
+        """Whether the budget's epochs have been trained, or are the default's to come."""
         total = self._limits["total_epochs"]
-        return total is not None and self._num_epochs >= total
+        default = self._curves.get(0)
+        set_aside = (
+            0 if default is None else self._config.train.max_epochs - max(default, default=0)
+        )
+        return total is not None and self._num_epochs + set_aside >= total
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         """The epochs that were not known."""
@@ -230,18 +236,20 @@ class Decisions:
         return news
 
     def _note_best_epoch(self, report: TrialReport) -> None:
-        """Keeps what constraints on other metrics need; after a resume all epochs are told."""
+        """Keeps what constraints on metrics need with the trial's facts, also while it pauses."""
         if not self._bounded_metrics:
             return
+        facts = self._facts[report.number]
+        names = {self._metric, *(constraint.name for constraint in self._bounded_metrics)}
         for row in report.epochs:
-            best = self._best_epochs.get(report.number, {}).get(self._metric)
+            best = facts.get(BEST_EPOCH, {}).get(self._metric)
             value = float(row[self._metric])
             if self._best({0: math.nan if best is None else best, 1: value}) != best:
-                self._best_epochs[report.number] = row
+                facts[BEST_EPOCH] = {name: float(row[name]) for name in names if name in row}
 
-    def _violations(self, number: int) -> dict[str, float]:
+    def _violations(self, facts: Mapping[str, Any]) -> dict[str, float]:
         """By how much a trial's best epoch misses each constraint on a metric."""
-        row = self._best_epochs.pop(number, {})
+        row = facts.get(BEST_EPOCH, {})
         return {str(c): c.violation(row[c.name]) for c in self._bounded_metrics if c.name in row}
 
     def _best(self, curve: dict[int, float]) -> float | None:
@@ -260,9 +268,10 @@ class Decisions:
 
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
         curve, params = self._curves.pop(number), self._params.pop(number)
+        facts = self._facts.pop(number)
         self._num_lost.pop(number, None)
         attributes = {
-            **self._facts.pop(number),
+            **facts,
             **self._costs.of(params),
             "end_reason": reason,
             "best_value": best,
@@ -271,13 +280,14 @@ class Decisions:
         was_ruled_out = not curve and self._costs.infeasible(params) is not None
         self._num_ended_well += state != "FAIL" and not was_ruled_out
         value = best if state == "COMPLETE" else None
-        violations = self._costs.violations(params) | self._violations(number)
+        violations = self._costs.violations(params) | self._violations(facts)
         self._study.finish(number, state, attributes, value, violations)
         self._running.discard(number)
         self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
         outcome = "INFEASIBLE" if was_ruled_out else state
         self._observer.trial_ended(number, outcome, reason, best)
-        if self._is_spent and not self.num_missing:
+        is_cut_short = self._is_spent or self._study.is_exhausted
+        if is_cut_short and not self.num_missing:
             self._study.limits_reached = self._limits
 
 

@@ -100,6 +100,9 @@ class Display:
         if state == "COMPLETE" and value is not None and self._is_best(value):
             self.best = (number, value)
 
+    def finalist_trained(self, number: int, seed: int, value: float | None) -> None:
+        pass
+
     def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
         value = f"{self.metric} {row[self.metric]:.4f}"
         head = self.text.split(":")[0]
@@ -247,6 +250,10 @@ class PlainDisplay(Display):
         super().trial_paused(number)
         trial = self.paused[number]
         self._line(f"trial {number} is paused after epoch {trial.epoch}: {_number(trial.latest)}")
+
+    def finalist_trained(self, number: int, seed: int, value: float | None) -> None:
+        super().finalist_trained(number, seed, value)
+        self._line(f"trial {number} on seed {seed}: {self.metric} {_number(value)}")
 
     def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
         super().retrain_epoch(row, max_epochs)

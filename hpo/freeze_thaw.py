@@ -6,8 +6,8 @@ best one runs to its next level; the others keep their checkpoints and may be re
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.special import erfcx, log_ndtr
 from scipy.stats import qmc
 
 from hpo.curve_model import CurveModel, FloatArray, Rows, Scale
+from hpo.pausing_policy import Choice, PausingPolicy, TrialState
 from hpo.search_space import Params, Space
 from hpo.unit_cube import UnitCube
 
@@ -34,24 +35,10 @@ REFINED_SDS: Final = ((0.03, 0.2), (0.01, 0.1))
 
 
 @dataclass
-class _Trial:
-    """What is known of a trial: where it lies, its curve (larger is better), what it is at."""
+class _Trial(TrialState):
+    """Of a model's view: also where the trial lies."""
 
     point: FloatArray
-    curve: dict[int, float] = field(default_factory=dict)
-    state: str = "running"  # or paused, complete, pruned (its curve was cut), failed
-
-    @property
-    def epoch(self) -> int:
-        return max(self.curve, default=0)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to run next: a paused trial, or a new one with these params, if any are set."""
-
-    number: int | None = None
-    params: Params | None = None
 
 
 def levels(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
@@ -64,7 +51,7 @@ def levels(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
     return tuple(sorted({round(first * ratio**i) for i in range(num_steps)} | {max_epochs}))
 
 
-class FreezeThaw:
+class FreezeThaw(PausingPolicy[_Trial]):
     """The state of a search by curves, and its choices.
 
     What is chosen depends on the seed, the trials and their curves, so a search that is resumed
@@ -77,9 +64,6 @@ class FreezeThaw:
         seed: Of all that is drawn.
         first_level: The epoch at which trials compete first.
         is_allowed: Says of a configuration whether it may be begun; None: any may.
-
-    Attributes:
-        last_one: The trial that runs to its end before the search does.
     """
 
     def __init__(
@@ -92,47 +76,14 @@ class FreezeThaw:
         first_level: int | None = None,
         is_allowed: Callable[[Params], bool] | None = None,
     ) -> None:
+        super().__init__(max_epochs, levels(max_epochs, first_level), maximise=maximise)
         self._cube = UnitCube(space)
-        self._is_allowed = is_allowed
-        self._max_epochs, self._seed = max_epochs, seed
-        self._sign = 1.0 if maximise else -1.0
-        self._levels = levels(max_epochs, first_level)
-        self.last_one: int | None = None
+        self._is_allowed, self._seed = is_allowed, seed
         self._at_end: dict[int, float] = {}
-        self._trials: dict[int, _Trial] = {}
         self._hyperparameters: FloatArray | None = None
 
     def started(self, number: int, params: Params) -> None:
-        """A new trial runs."""
         self._trials[number] = _Trial(self._cube.encode(params))
-
-    def reported(self, number: int, values: Mapping[int, float]) -> None:
-        """Adds epochs to a trial's curve."""
-        curve = self._trials[number].curve
-        curve |= {epoch: self._sign * value for epoch, value in values.items()}
-
-    def paused(self, number: int) -> None:
-        self._trials[number].state = "paused"
-
-    def resumed(self, number: int) -> None:
-        self._trials[number].state = "running"
-
-    def completed(self, number: int, value: float) -> None:
-        """A trial came to its end, or stopped itself at a value that stays."""
-        trial = self._trials[number]
-        trial.state = "complete"
-        trial.curve.setdefault(self._max_epochs, self._sign * value)
-
-    def pruned(self, number: int, *, diverged: bool = False) -> None:
-        """A trial is given up: its curve is known as far as it came."""
-        trial = self._trials[number]
-        trial.state = "pruned" if trial.curve else "failed"
-        if diverged and trial.curve:
-            trial.curve[self._max_epochs] = math.nan
-
-    def failed(self, number: int) -> None:
-        """Nothing is learnt from a trial."""
-        self._trials[number].state = "failed"
 
     @property
     def model_state(self) -> list[float] | None:
@@ -143,45 +94,16 @@ class FreezeThaw:
     def model_state(self, values: list[float] | None) -> None:
         self._hyperparameters = None if values is None else np.array(values)
 
-    def is_at_level(self, number: int) -> bool:
-        """Whether a running trial has to compete now for going on."""
-        epoch = self._trials[number].epoch
-        runs_on = number in (0, self.last_one)
-        return not runs_on and epoch in self._levels and epoch < self._max_epochs
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether nothing will be started or resumed any more."""
-        return self.last_one is not None and not self.is_paused(self.last_one)
-
-    def is_paused(self, number: int) -> bool:
-        return self._trials[number].state == "paused"
-
-    def num_epochs_left(self, number: int) -> int:
-        """Of a trial, until its end."""
-        trial = self._trials[number]
-        return 0 if trial.state == "complete" else self._max_epochs - trial.epoch
-
-    def may_be_last(self) -> tuple[int, ...]:
-        """Trials that are at their end or can be trained to it, the surest first, 0 at last."""
-        able = [n for n in self.ranking() if self._trials[n].state != "pruned"]
-        return (*able, *({0} & self._trials.keys() - set(able)))
-
-    def paused_trials(self) -> tuple[int, ...]:
-        return tuple(n for n, trial in self._trials.items() if trial.state == "paused")
-
     def least_promising(self, besides: int | None = None) -> int | None:
         """The paused trial that the model expects least of, as far as it has been asked."""
         paused = [n for n in self.paused_trials() if n not in (besides, self.last_one)]
         return min(paused, key=lambda n: self._at_end.get(n, math.inf), default=None)
 
-    def last_choice(self) -> Choice | None:
-        """The last trial, if it is yet to be resumed."""
-        return None if self.last_one is None or self.is_closing else Choice(self.last_one)
-
-    def choose(self, *, may_start: bool = True) -> Choice | None:
-        """What is best to run now; None where nothing is paused and none may start."""
-        paused = self.paused_trials()
+    def choose(
+        self, paused: Sequence[int] | None = None, *, may_start: bool = True
+    ) -> Choice | None:
+        """What is best to run now, of these paused trials (None: of all) and new ones."""
+        paused = self.paused_trials() if paused is None else paused
         if not paused:
             return Choice(params=self.propose()) if may_start else None
         if may_start and self._is_starting_up:
@@ -234,14 +156,14 @@ class FreezeThaw:
         return _Judge(self, model, points, at_end, horizon, rng)
 
     def ranking(self) -> tuple[int, ...]:
-        """Started trials, the one first that is surest to end well: by mean - sd at the end."""
+        """Started trials, the one first that is expected to end best."""
         numbers = [n for n, t in self._trials.items() if t.state != "failed" and t.curve]
         if len(numbers) < 2:
             return tuple(numbers)
         model = self._model(self._generator())
         points = np.array([self._trials[n].point for n in numbers])
-        mean, sd = model.predict(points, np.ones(len(points)))
-        order = np.argsort(-(mean - sd), kind="stable")
+        mean, _ = model.predict(points, np.ones(len(points)), with_sd=False)
+        order = np.argsort(-mean, kind="stable")
         return tuple(numbers[i] for i in order)
 
     def _generator(self) -> np.random.Generator:
@@ -282,11 +204,6 @@ class FreezeThaw:
         model = CurveModel(rows, self._cube.is_categorical, self._hyperparameters)
         self._hyperparameters = model.hyperparameters
         return model
-
-    def _target(self, number: int, epoch: int) -> int:
-        if number in (0, self.last_one):
-            return self._max_epochs
-        return next((level for level in self._levels if level > epoch), self._max_epochs)
 
     def _believing(self, model: CurveModel) -> CurveModel:
         """As if the running trials had come to their levels as predicted ("kriging believer")."""

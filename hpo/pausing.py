@@ -1,19 +1,26 @@
-"""The decisions of a search that pauses trials: what freeze_thaw chooses, within the budget."""
+"""The decisions of a search that pauses trials: what its policy chooses, within the budget."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
-from hpo.freeze_thaw import Choice, FreezeThaw
+from hpo.freeze_thaw import FreezeThaw
+from hpo.pausing_policy import Choice, PausingPolicy
 from hpo.progress import SearchObserver
+from hpo.promotion import Promotion
+from hpo.search_space import Params
 from hpo.study import Proposal, SearchStudy, TrialSummary
 from hpo.trial_report import TrialReport
 from sgformer.config import maximises
 
 # Trials that keep their checkpoints while they wait.
 MAX_PAUSED: Final = 64
+# Of a full training: what the search keeps at its end to go on with the best of those begun.
+# Source: docs/performance.md.
+SHARE_TO_COMPARE: Final = 0.3
 
 
 class PausingDecisions(Decisions):
@@ -21,7 +28,7 @@ class PausingDecisions(Decisions):
 
     A paused trial is RUNNING in the study until the search ends, and its folder keeps what it is
     resumed from. The budget always leaves room for the default configuration's training, and at
-    its end for that of the surest trial.
+    its end for that of the trial that is expected to end best.
     """
 
     def __init__(
@@ -33,20 +40,12 @@ class PausingDecisions(Decisions):
         checkpoints: TrialCheckpoints,
     ) -> None:
         super().__init__(config, study, num_slots, observer, checkpoints)
-        self._thaw = FreezeThaw(
-            config.space,
-            config.train.max_epochs,
-            maximise=maximises(config.study.metric),
-            seed=config.study.seed,
-            first_level=config.scheduler.min_epochs,
-            is_allowed=self._costs.is_allowed,
-        )
+        self._thaw = _make_policy(config, self._costs.is_allowed)
         self._choice: Choice | None = None
-        self._favourite: int | None = None
+        self._max_epochs = config.train.max_epochs
         self._undecided: set[int] = set()
         self._is_over = False
         self._take_up(study.trials())
-        self._look_for_a_favourite()
 
     @property
     def finished(self) -> bool:
@@ -62,7 +61,7 @@ class PausingDecisions(Decisions):
         return max(1, self._num_to_start + going_on + len(self._thaw.paused_trials()))
 
     def ranking(self) -> tuple[int, ...]:
-        """Numbers of trials, the one first that is surest to end well."""
+        """Numbers of trials, the one first that is expected to end best."""
         return self._thaw.ranking()
 
     def on_end(self, report: TrialReport) -> None:
@@ -74,7 +73,7 @@ class PausingDecisions(Decisions):
         self._record(report)
         self._running.discard(number)
         self._checkpoints.trial_paused(number)
-        self._study.keep_facts(number, self._facts[number])
+        self._study.pause(number, self._facts[number])
         self._observer.trial_paused(number)
         chosen = None if self._choice is None else self._choice.number
         least = self._thaw.least_promising(besides=chosen)
@@ -108,17 +107,14 @@ class PausingDecisions(Decisions):
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         news = super()._record(report)
-        self._thaw.reported(report.number, news)
+        if news:
+            self._thaw.reported(report.number, news)
         return news
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         if not has_news and number not in self._undecided:
             return True  # it has told what it resumed, and has competed already
         self._undecided.discard(number)
-        self._close_in_time()
-        if self._thaw.last_one not in (None, number) and number != 0:
-            self._thaw.paused(number)
-            return False
         return not self._thaw.is_at_level(number) or self._wins(number)
 
     def _next_proposal(self) -> Proposal | None:
@@ -138,52 +134,60 @@ class PausingDecisions(Decisions):
         return False
 
     def _choose(self) -> Choice | None:
-        """The next trial to run; None where there is none."""
-        self._look_for_a_favourite()
-        self._close_in_time()
-        if self._thaw.last_one is not None:
-            return self._thaw.last_choice()
-        may_start = self._num_started < self._num_trials
-        if self._study.has_waiting and may_start:
+        """The next trial to run; None where there is none, or none before those that run stop."""
+        if self._thaw.last_one is None:
+            choice = self._affordable_choice()
+            is_waiting = choice is None and self._thaw.running_trials()
+            if choice is not None or is_waiting:
+                return choice
+            self._thaw.last_one = self._favourite(self._num_epochs_left)
+        return self._thaw.last_choice()
+
+    def _affordable_choice(self) -> Choice | None:
+        """What is best to run of what leaves enough to bring any trial to its end."""
+        left = self._num_epochs_left - self._thaw.num_epochs_to_last_level
+        first_level = self._thaw.first_level
+        may_start = self._num_to_start > 0 and left >= first_level
+        if may_start and self._study.has_waiting:
             return Choice()
-        choice = self._thaw.choose(may_start=may_start)
-        if self._thaw.model_state is not None:
-            self._study.model_state = self._thaw.model_state
+        kept = round(SHARE_TO_COMPARE * self._max_epochs) if self._thaw.has_begun else 0
+        may_start = may_start and left >= first_level + kept
+        paused = self._thaw.paused_trials()
+        able = tuple(n for n in paused if left >= self._thaw.num_epochs_ahead(n))
+        if not (may_start or able):
+            return None
+        choice = self._thaw.choose(able, may_start=may_start)
+        self._keep_model_state()
         return choice
 
-    def _look_for_a_favourite(self) -> None:
-        """Towards the end of the budget: the surest trial that it can bring to its end."""
-        left = self._num_epochs_left
-        if left > 2 * self._config.train.max_epochs:
-            return
+    def _favourite(self, left: float) -> int | None:
+        """The trial of the best end that what is left brings there; else the one nearest to it.
+
+        Where that one is at its end already, what is left of a budget is for the next best.
+        """
         able = self._thaw.may_be_last()
-        fits = (n for n in able if self._num_epochs_to_end(n) <= max(left, 0))
-        self._favourite = next(fits, self._favourite)
-        if self._favourite is None and left <= 0:
-            self._favourite = min(able, key=self._num_epochs_to_end, default=None)
+        self._keep_model_state()
+        least = 1 if left < math.inf else 0
+        fits = (n for n in able if least <= self._num_epochs_to_end(n) <= left)
+        return next(fits, min(able, key=self._num_epochs_to_end, default=None))
+
+    def _keep_model_state(self) -> None:
+        if self._thaw.model_state is not None:
+            self._study.model_state = self._thaw.model_state
 
     @property
-    def _num_epochs_left(self) -> int:
-        """Of the budget, without the epochs that are being trained, and all of the default's."""
+    def _num_epochs_left(self) -> float:
+        """Of the budget, without what trials that run take to where they stop."""
         total = self._limits["total_epochs"]
-        assert total is not None  # freeze_thaw always has one
-        left = total - self._num_epochs - len(self._running)
-        if 0 in self._running:
-            left -= self._config.train.max_epochs - max(self._curves[0], default=0) - 1
-        return left
+        if total is None:
+            return math.inf
+        running = (n for n in self._thaw.running_trials() if n not in self._undecided)
+        return total - self._num_epochs - sum(map(self._thaw.num_epochs_ahead, running))
 
     def _num_epochs_to_end(self, number: int) -> int:
         """Of a trial, beyond those that are set aside."""
-        is_set_aside = number == 0 and 0 in self._running
+        is_set_aside = number == 0 and 0 in self._thaw.running_trials()
         return 0 if is_set_aside else self._thaw.num_epochs_left(number)
-
-    def _close_in_time(self) -> None:
-        """What is left of the budget is the favourite's when it needs it to come to its end."""
-        favourite = self._favourite
-        if self._thaw.last_one is not None or favourite is None:
-            return
-        if self._num_epochs_left <= self._num_epochs_to_end(favourite):
-            self._thaw.last_one = favourite
 
     def _chosen(self) -> Proposal | None:
         self._choice = self._choice or self._choose()
@@ -232,7 +236,7 @@ class PausingDecisions(Decisions):
         super()._finish(number, state, reason, best)
         self._tell_end(number, state, reason, best)
         if number == self._thaw.last_one and state != "COMPLETE":
-            self._thaw.last_one = self._favourite = None  # another takes its place
+            self._thaw.last_one = None  # another takes its place
         self._settle_after_last_one()
 
     def _tell_end(self, number: int, state: str, reason: str, value: float | None) -> None:
@@ -242,3 +246,20 @@ class PausingDecisions(Decisions):
             self._thaw.completed(number, value)
         else:
             self._thaw.pruned(number, diverged=reason == "diverged")
+
+
+def _make_policy(
+    config: SearchConfig, is_allowed: Callable[[Params], bool] | None
+) -> PausingPolicy[Any]:
+    """By `scheduler.name`; what promotion starts is the sampler's, and ruled out after it."""
+    max_epochs, maximise = config.train.max_epochs, maximises(config.study.metric)
+    if config.scheduler.name == "asha_promotion":
+        return Promotion(config.scheduler, max_epochs, maximise=maximise)
+    return FreezeThaw(
+        config.space,
+        max_epochs,
+        maximise=maximise,
+        seed=config.study.seed,
+        first_level=config.scheduler.min_epochs,
+        is_allowed=is_allowed,
+    )

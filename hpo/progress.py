@@ -35,5 +35,8 @@ class SearchObserver(Protocol):
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
         """A trial was told to the study; INFEASIBLE: its architecture ruled its training out."""
 
+    def finalist_trained(self, number: int, seed: int, value: float | None) -> None:
+        """A finalist came to the end of a training on a fresh seed; None: it diverged at once."""
+
     def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
         """An epoch of the winner's training."""

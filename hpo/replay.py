@@ -20,6 +20,8 @@ from sgformer.config import maximises, validate
 MAX_ROWS: Final = 400
 EPOCHS_A_TRIAL: Final = 6
 
+_Row = tuple[FloatArray, int, float]  # point, epoch, value; more is better
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -35,6 +37,7 @@ class Replay:
         best_value: Its best epoch's.
         best_params: Its params.
         share_recorded: Of the epochs, those that the study has; the others are the model's.
+        num_surrogate_trials: Of another study, which the model has learnt from as well.
     """
 
     scheduler: str
@@ -48,26 +51,38 @@ class Replay:
     best_value: float | None
     best_params: Params | None
     share_recorded: float
+    num_surrogate_trials: int
 
 
 class StudyCurves:
     """The training of any params: recorded where the study has it, else predicted.
 
+    Args:
+        config: Of the search.
+        trials: Of its study.
+        others: Of another study, with params of this space; only the model knows them.
+
     Raises:
-        StudyError: The study has no curve to learn from.
+        StudyError: There is no curve to learn from.
     """
 
-    def __init__(self, config: SearchConfig, trials: Sequence[TrialSummary]) -> None:
+    def __init__(
+        self,
+        config: SearchConfig,
+        trials: Sequence[TrialSummary],
+        others: Sequence[TrialSummary] = (),
+    ) -> None:
         known = [trial for trial in trials if trial.curve]
-        if not any(math.isfinite(v) for trial in known for v in trial.curve.values()):
+        learnt = (*known, *others)
+        if not any(math.isfinite(v) for trial in learnt for v in trial.curve.values()):
             raise StudyError(f"study {config.study.name!r} has no epochs to replay")
         self._max_epochs = config.train.max_epochs
         self._sign = 1.0 if maximises(config.study.metric) else -1.0
         self._cube = UnitCube(config.space)
         self._recorded = {_key(trial.params): trial for trial in known}
-        seconds = [_seconds_an_epoch(trial) for trial in known]
+        seconds = [_seconds_an_epoch(trial) for trial in known or others]
         self._seconds = float(np.median([s for s in seconds if s is not None] or [1.0]))
-        self._scale, self._model = self._fit(known)
+        self._scale, self._model = self._fit(known, others)
 
     def __call__(self, params: Params) -> Curve:
         trial = self._recorded.get(_key(params))
@@ -91,8 +106,24 @@ class StudyCurves:
         times: FloatArray = np.log(np.array(epochs, float)) / math.log(self._max_epochs)
         return times
 
-    def _fit(self, trials: Sequence[TrialSummary]) -> tuple[Scale, CurveModel]:
-        """Of a few epochs of each trial, evenly spread over the logarithm, and its last."""
+    def _fit(
+        self, trials: Sequence[TrialSummary], others: Sequence[TrialSummary]
+    ) -> tuple[Scale, CurveModel]:
+        """Of both studies; the other one has at most half of the rows, unless there is room."""
+        own, theirs = self._rows(trials), self._rows(others)
+        own = _thinned(own, MAX_ROWS - min(len(theirs), MAX_ROWS // 2))
+        rows = own + _thinned(theirs, MAX_ROWS - len(own))
+        values = np.array([value for *_, value in rows])
+        scale = Scale(values)
+        data = Rows(
+            np.array([point for point, *_ in rows]),
+            self._times([epoch for _, epoch, _ in rows]),
+            scale.forward(values),
+        )
+        return scale, CurveModel(data, self._cube.is_categorical)
+
+    def _rows(self, trials: Sequence[TrialSummary]) -> list[_Row]:
+        """A few epochs of each trial, evenly spread over the logarithm, and its last."""
         rows = []
         for trial in trials:
             last = trial.num_epochs
@@ -102,17 +133,7 @@ class StudyCurves:
                 for epoch in sorted(chosen)
                 if math.isfinite(trial.curve.get(epoch, math.nan))
             ]
-        if len(rows) > MAX_ROWS:
-            kept = np.random.default_rng(0).permutation(len(rows))[:MAX_ROWS]
-            rows = [rows[i] for i in sorted(kept)]
-        values = np.array([value for *_, value in rows])
-        scale = Scale(values)
-        data = Rows(
-            np.array([point for point, *_ in rows]),
-            self._times([epoch for _, epoch, _ in rows]),
-            scale.forward(values),
-        )
-        return scale, CurveModel(data, self._cube.is_categorical)
+        return rows
 
     def _predict(self, params: Params) -> list[float]:
         points = np.repeat(self._cube.encode(params)[None], self._max_epochs, axis=0)
@@ -128,19 +149,29 @@ def replay(
     num_slots: int,
     scheduler: str | None = None,
     sampler: str | None = None,
+    others: Sequence[TrialSummary] = (),
     architectures: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Replay:
     """What another strategy would have made of a study's trainings.
 
     With the study's own scheduler, sampler and one slot, what a search on one slot decided.
 
+    Args:
+        config: Of the search.
+        trials: Of its study.
+        num_slots: Trials at a time.
+        scheduler: Of the other strategy; None: the search's own.
+        sampler: Likewise; None: the search's own, or what goes with the scheduler.
+        others: As of StudyCurves.
+        architectures: What they cost, where the search has to know.
+
     Raises:
         ConfigError: No such scheduler or sampler, or they do not go together.
-        StudyError: The study has no curve to learn from.
+        StudyError: There is no curve to learn from.
     """
     if scheduler is not None or sampler is not None:
         config = _with_strategy(config, scheduler, sampler)
-    curves = StudyCurves(config, trials)
+    curves = StudyCurves(config, trials, others)
     search = SimulatedSearch(config, curves, num_slots, architectures=architectures)
     search.run()
     done = search.study.trials()
@@ -158,6 +189,7 @@ def replay(
         best_value=None if best is None else best.value,
         best_params=None if best is None else dict(best.params),
         share_recorded=recorded / max(1, search.num_epochs),
+        num_surrogate_trials=len(others),
     )
 
 
@@ -173,6 +205,14 @@ def _with_strategy(
         if scheduler is None and config.scheduler.name == "freeze_thaw" and sampler != "curves":
             values["scheduler"] = {"name": "asha"}
     return clip(validate(SearchConfig, values, "simulate"))[0]
+
+
+def _thinned(rows: list[_Row], most: int) -> list[_Row]:
+    """So many of them, at random but always the same."""
+    if len(rows) <= most:
+        return rows
+    kept = np.random.default_rng(0).permutation(len(rows))[:most]
+    return [rows[i] for i in sorted(kept)]
 
 
 def _key(params: Params) -> tuple[Any, ...]:

@@ -12,11 +12,21 @@ import optuna
 import plotly.graph_objects as go
 
 from hpo.config import SearchConfig
+from hpo.finalists import read_verdict, winner_of
 from hpo.run_folder import RunFolder, replace_text
 from hpo.search_space import Parameter
 from hpo.selection import objective_values, pareto_front
-from hpo.study import SearchStudy
-from hpo.trial_summary import TrialSummary
+from hpo.study import SearchStudy, TrialSummary
+from hpo.verdict import (
+    DEFAULT,
+    Verdict,
+    correction_text,
+    epochs_text,
+    finalist_values,
+    gain_text,
+    mean_text,
+    signed_text,
+)
 
 COLOURS: Final = {
     "COMPLETE": "#1f77b4",
@@ -47,16 +57,17 @@ tr.winner { background: #e8f3ff; font-weight: 600; }
 def write_report(run: RunFolder, config: SearchConfig, study: SearchStudy) -> None:
     """Writes both files, from the study and from best/ if that is there."""
     trials = study.trials()
-    winner = study.best_trial()
-    rows = list(leaderboard_rows(trials, config))
+    verdict = read_verdict(config, study, trials)
+    winner = winner_of(config, trials, verdict)
+    rows = list(leaderboard_rows(trials, config, verdict))
     replace_text(run.leaderboard, _to_csv(rows))
-    replace_text(run.report, _to_html(run, config, study, rows, winner))
+    replace_text(run.report, _to_html(run, config, study, rows, winner, verdict))
 
 
 def leaderboard_rows(
-    trials: Sequence[TrialSummary], config: SearchConfig
+    trials: Sequence[TrialSummary], config: SearchConfig, verdict: Verdict | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One row a trial: complete ones by value, then pruned and others by their best so far."""
+    """One row a trial: the winner, complete ones by value, others by their best so far."""
     sign = 1 if config.study.direction == "maximize" else -1
     several = config.study.has_several_objectives
     front = {trial.number for trial in pareto_front(trials, config.study)}
@@ -64,7 +75,13 @@ def leaderboard_rows(
 
     def rank(trial: TrialSummary) -> tuple[Any, ...]:
         best = _value_so_far(trial)
-        return (order[trial.state], -sign * best if best is not None else math.inf, trial.number)
+        is_winner = verdict is not None and trial.number == verdict.winner
+        return (
+            not is_winner,
+            order[trial.state],
+            -sign * best if best is not None else math.inf,
+            trial.number,
+        )
 
     for trial in sorted(trials, key=rank):
         attributes = trial.attributes
@@ -74,6 +91,7 @@ def leaderboard_rows(
             **objective_values(trial, config.study),
             **({"front": trial.number in front} if several else {}),
             "best_so_far": attributes.get("best_value"),
+            **({} if verdict is None else finalist_values(verdict, trial.number)),
             "num_epochs": trial.num_epochs,
             "end_reason": attributes.get("end_reason"),
             **{path: trial.params.get(path) for path in config.space},
@@ -98,6 +116,7 @@ def _to_html(
     study: SearchStudy,
     rows: Sequence[dict[str, Any]],
     winner: TrialSummary | None,
+    verdict: Verdict | None,
 ) -> str:
     trials = study.trials()
     metrics = _read_json(run.best / "metrics.json")
@@ -116,6 +135,7 @@ def _to_html(
         f"<h1>{html.escape(config.study.name)}</h1>",
         f"<p>{html.escape(_headline(trials, config) + _origin(study))}</p>",
         _summary_html(trials, config, winner, metrics),
+        "" if verdict is None else _verdict_html(verdict),
     ]
     with_script = True
     for title, figure in figures:
@@ -181,6 +201,28 @@ def _summary_html(
     items = "".join(f"<div>{html.escape(name)}<b>{value}</b></div>" for name, value in cards)
     params = ", ".join(f"{path} = {_format(v)}" for path, v in winner.params.items())
     return f"<div class='summary'>{items}</div><p>{html.escape(params)}</p>"
+
+
+def _verdict_html(verdict: Verdict) -> str:
+    """Who won on fresh seeds, and how surely."""
+    text = [f"Gain: {gain_text(verdict)}."]
+    if not verdict.means:
+        return f"<p>{html.escape(text[0])}</p>"
+    text += [f"The winner is {epochs_text(verdict)}.", correction_text(verdict)]
+    rows = []
+    for number in sorted(verdict.means, key=lambda n: n != verdict.winner):
+        name = f"trial {number}" + (" (the default)" if number == DEFAULT else "")
+        gain = verdict.gains.get(number)
+        cells = (name, mean_text(verdict, number), "-" if gain is None else signed_text(gain))
+        style = " class='winner'" if number == verdict.winner else ""
+        rows.append(
+            f"<tr{style}>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
+        )
+    head = "".join(f"<th>{name}</th>" for name in ("finalist", "mean", "gain over the default"))
+    return (
+        f"<h2>Finalists</h2><p>{html.escape(' '.join(text))}</p><div class='scroll'>"
+        f"<table class='text'><tr>{head}</tr>{''.join(rows)}</table></div>"
+    )
 
 
 def _front_figures(

@@ -1,24 +1,19 @@
-"""The winner's full-length training, by the trainer that trained it as a trial."""
+"""Full-length trainings on fresh seeds, by the trainer that trained the trials."""
 
-from collections.abc import Iterator
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from queue import Empty, Queue
 from typing import Any
 
 from hpo.cluster import TrialResources
-from hpo.config import SearchConfig
 from hpo.errors import RunError
 from hpo.group_training import run_group_training
-from hpo.search_space import Params, apply_params
 from hpo.training import Training, run_training
-from sgformer.config import TrainConfig
+from sgformer.errors import DiskFullError, InputError
 
-
-def retrain_config(config: SearchConfig, params: Params) -> TrainConfig:
-    """The winner's configuration at full length, on a seed that no trial has seen."""
-    train = apply_params(config.train, params, "the winner's params")
-    if config.retrain.max_epochs not in (None, train.max_epochs):
-        train = train.with_epochs(config.retrain.max_epochs)
-    device = "cpu" if config.resources.gpus_per_trial == 0 else train.device
-    return train.model_copy(update={"seed": train.seed + 1, "device": device})
+# Which of several trainings, and its epoch's row; None: it has ended.
+Told = tuple[int, dict[str, Any] | Exception | None]
 
 
 def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
@@ -36,6 +31,8 @@ def retrain_epochs_on_cluster(
 
     Raises:
         RunError: It broke there, or a process died.
+        InputError: The images, or what the folder holds, cannot be used.
+        DiskFullError: There is no room for a checkpoint.
     """
     training.folder.mkdir(parents=True, exist_ok=True)
     if resources.group is not None:
@@ -52,7 +49,73 @@ def retrain_epochs_on_cluster(
             yield row
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
+        if isinstance(cause, (InputError, DiskFullError)):
+            raise cause from error
         reason = str(cause).strip().splitlines()[0]
         raise RunError(
             f"the retraining broke on the cluster: {reason}; --resume retries"
         ) from error
+
+
+def retrain_all_on_cluster(
+    trainings: Sequence[Training], resources: TrialResources, max_retries: int
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Several as by `retrain_epochs_on_cluster`, as many at a time as there are slots.
+
+    Yields:
+        Which one, and its next epoch's row; None: it has come to its end. One that is tried
+        again tells its epochs again.
+
+    Raises:
+        RunError: One broke more than `max_retries` times.
+    """
+    waiting: Queue[int] = Queue()
+    told: Queue[Told] = Queue()
+    is_over = threading.Event()
+    for i in range(len(trainings)):
+        waiting.put(i)
+
+    def work() -> None:
+        with contextlib.suppress(Empty):
+            while not is_over.is_set():
+                i = waiting.get_nowait()
+                _tell_all(i, _with_retries(trainings[i], resources, max_retries, is_over), told)
+
+    for _ in range(min(resources.num_slots, len(trainings))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        yield from _as_told(told, len(trainings))
+    finally:
+        is_over.set()
+
+
+def _as_told(told: "Queue[Told]", num_left: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    while num_left:
+        i, said = told.get()
+        if isinstance(said, Exception):
+            raise said
+        num_left -= said is None
+        yield i, said
+
+
+def _tell_all(i: int, rows: Iterator[dict[str, Any]], told: "Queue[Told]") -> None:
+    try:
+        for row in rows:
+            told.put((i, row))
+        told.put((i, None))
+    except Exception as error:  # noqa: BLE001  it is raised where it is waited for
+        told.put((i, error))
+
+
+def _with_retries(
+    training: Training, resources: TrialResources, max_retries: int, is_over: threading.Event
+) -> Iterator[dict[str, Any]]:
+    for num_left in range(max_retries, -1, -1):
+        try:
+            yield from retrain_epochs_on_cluster(training, resources)
+        except RunError:
+            # When all is over Ray is gone, and asking it for another try would start a new one.
+            if not num_left or is_over.is_set():
+                raise
+        else:
+            return

@@ -14,13 +14,19 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_tria
 
 from hpo import pareto
 from hpo.config import StudyConfig
+from hpo.evolution import CmaEs, SteadyNSGAII, SteadyNSGAIII
+from hpo.grid import Grid
 from hpo.search_space import ARCHITECTURE, Params, Space, Value, suggest_params
 
 NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
 # Samplers read all trials that they are given each time: TPE takes 0.4 s over 10,000. They are
 # given the best, which they learn from, and the latest, which say where they have been.
-NUM_BEST: Final[Mapping[str, int]] = {"curves": 100, "tpe": 250, "gp": 100, "qmc": 10}
-NUM_LATEST: Final[Mapping[str, int]] = {"curves": 100, "tpe": 750, "gp": 100, "qmc": 0}
+NUM_BEST: Final[Mapping[str, int]] = {
+    "curves": 100, "tpe": 250, "gp": 100, "qmc": 10, "cmaes": 0, "nsga2": 100, "nsga3": 100,
+}  # fmt: skip
+NUM_LATEST: Final[Mapping[str, int]] = {
+    "curves": 100, "tpe": 750, "gp": 100, "qmc": 0, "cmaes": 1000, "nsga2": 0, "nsga3": 0,
+}  # fmt: skip
 NUM_BEFORE_REBUILD: Final = 100
 
 
@@ -40,8 +46,10 @@ class Sampling:
         self._num_latest = NUM_LATEST.get(config.sampler or "tpe", 0)
         self._finished: dict[int, FrozenTrial] = {}
         self._running: dict[int, Trial] = {}
+        self._paused: set[int] = set()
         self._num_since_rebuild = 0
         self._study = self._new_study()
+        self._grid = Grid(space, config.seed) if config.sampler == "grid" else None
 
     def _new_study(self) -> optuna.Study:
         return optuna.create_study(directions=self._directions, pruner=optuna.pruners.NopPruner())
@@ -50,6 +58,11 @@ class Sampling:
     def num_seen(self) -> int:
         """Trials that the sampler can see."""
         return len(self._study.get_trials(deepcopy=False))
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing is left to draw: a grid's end."""
+        return self._grid is not None and self._grid.is_exhausted
 
     def add(self, trial: FrozenTrial) -> None:
         """A trial of the study that was not drawn here. To be called in order of numbers."""
@@ -61,6 +74,8 @@ class Sampling:
             intermediate_values=trial.intermediate_values if self._has_curves else None,
             constraints=trial.constraints,
         )
+        if self._grid is not None:
+            self._grid.take(trial.params)
         if trial.state.is_finished():
             self._add_finished(trial.number, seen)
         else:
@@ -70,21 +85,34 @@ class Sampling:
         self, number: int, fixed: Params | None = None
     ) -> tuple[Params, dict[str, BaseDistribution]]:
         """Params of a new trial and their distributions; `fixed` ones are taken as they are."""
-        self._study.sampler = create_sampler(self._config, self._space, number)
+        if fixed is None and self._grid is not None:
+            fixed = self._grid.next_params()
+        study = self._study if fixed is not None or not self._paused else self._with_paused()
+        study.sampler = create_sampler(self._config, self._space, number)
         if fixed is not None:
-            self._study.enqueue_trial(fixed)
+            study.enqueue_trial(fixed)
         with _experimental():
-            trial = self._study.ask()
+            trial = study.ask()
             params = suggest_params(trial, self._space)
-        self._running[number] = trial
+        if self._grid is not None:
+            self._grid.take(params)
+        if study is self._study:
+            self._running[number] = trial
+        else:
+            self._add_running(number, study._storage.get_trial(trial._trial_id))
         return params, trial.distributions
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
         """Adds epochs; with several objectives Optuna's samplers take no curve."""
+        self._paused.discard(number)
         if not self._has_curves:
             return
         for epoch, value in values.items():
             self._running[number].report(value, epoch)
+
+    def pause(self, number: int) -> None:
+        """Until it reports again, a trial counts as pruned: its curve is to be learnt from."""
+        self._paused.add(number)
 
     def finish(
         self,
@@ -94,6 +122,7 @@ class Sampling:
         constraints: Mapping[str, float] | None = None,
     ) -> list[float] | None:
         """The values that Optuna gives the trial: a pruned one's is its last epoch's."""
+        self._paused.discard(number)
         running = self._running.pop(number)
         for name, violation in (constraints or {}).items():
             running.set_constraint(name, violation)
@@ -127,16 +156,25 @@ class Sampling:
         kept |= set(itertools.islice(complete, 1))
         kept |= set(self._best(by_number)[: self._num_best])
         self._finished = {n: self._finished[n] for n in by_number if n in kept}
-        running = {
-            n: self._study._storage.get_trial(trial._trial_id)
-            for n, trial in self._running.items()
-        }
+        running = {number: self._frozen(number) for number in self._running}
         self._study, self._running = self._new_study(), {}
         for number in sorted(self._finished.keys() | running.keys()):
             if number in running:
                 self._add_running(number, running[number])
             else:
                 self._study.add_trial(self._finished[number])
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        """A running trial as it is."""
+        return self._study._storage.get_trial(self._running[number]._trial_id)
+
+    def _with_paused(self) -> optuna.Study:
+        """A study like this one where paused trials are pruned: what ended cannot run again."""
+        study = self._new_study()
+        for number in sorted(self._finished.keys() | self._running.keys()):
+            trial = self._finished.get(number) or self._frozen(number)
+            study.add_trial(_as_pruned(trial) if number in self._paused else trial)
+        return study
 
     def _best(self, numbers: Sequence[int]) -> list[int]:
         """As many as are kept of the best, complete ones by their values first."""
@@ -156,6 +194,17 @@ class Sampling:
         return -float(epoch or 0), math.inf if math.isnan(value) else sign * value
 
 
+def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    value = trial.intermediate_values.get(trial.last_step or 0, math.nan)
+    return create_trial(
+        state=TrialState.PRUNED,
+        value=None if math.isnan(value) else value,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=trial.intermediate_values,
+    )
+
+
 class _NumberedQMCSampler(optuna.samplers.QMCSampler):
     """The point of a low-discrepancy sequence that belongs to a trial's number.
 
@@ -164,7 +213,12 @@ class _NumberedQMCSampler(optuna.samplers.QMCSampler):
 
     def __init__(self, seed: int, number: int, own_seed: int) -> None:
         outside = optuna.samplers.RandomSampler(seed=own_seed)
-        super().__init__(seed=seed, scramble=True, independent_sampler=outside)
+        super().__init__(
+            seed=seed,
+            scramble=True,
+            independent_sampler=outside,
+            warn_independent_sampling=False,
+        )
         self._number = number
 
     def _find_sample_id(self, study: optuna.Study, search_space: dict[str, Any]) -> int:
@@ -245,10 +299,18 @@ def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.sam
         if config.sampler == "curves":
             return CurveSampler(space, config.seed, seed)
         if config.sampler == "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=NUM_STARTUP_TRIALS, warn_independent_sampling=False
+            )
         if config.sampler == "qmc":
             return _NumberedQMCSampler(config.seed, number, seed)
-        if config.sampler == "random":
+        if config.sampler == "cmaes":
+            return CmaEs(space, seed)
+        if config.sampler == "nsga2":
+            return SteadyNSGAII(seed)
+        if config.sampler == "nsga3":
+            return SteadyNSGAIII(seed)
+        if config.sampler in {"random", "grid"}:  # the grid's params are fixed
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
 

@@ -18,21 +18,30 @@ from hpo.architectures import (
 )
 from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
-from hpo.config import SearchConfig, differences
+from hpo.comparison import SearchedImages, compare_finalists
+from hpo.config import PAUSING, SearchConfig, differences
 from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
+from hpo.finalists import (
+    is_settled,
+    read_verdict,
+    retrain_config,
+    training_name,
+    winner_of,
+    winners_of,
+)
 from hpo.lease import leased
 from hpo.progress import SearchObserver
 from hpo.report import write_report
-from hpo.retrain import retrain_config, retrain_epochs, retrain_epochs_on_cluster
+from hpo.retrain import retrain_epochs, retrain_epochs_on_cluster
 from hpo.run_folder import RunFolder
 from hpo.search_space import default_params
-from hpo.selection import selected
 from hpo.storage import storage_exists, with_absolute_path, without_password
 from hpo.study import SearchStudy, TrialSummary
 from hpo.training import Training
 from hpo.trial_summary import num_counted
 from hpo.tuning import run_trials
+from hpo.verdict import Verdict
 from sgformer.decoded_images import ImagesId, load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
@@ -42,19 +51,12 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class SearchedImages:
-    """The images of a search, and what the study says of them."""
-
-    id: ImagesId
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class SearchResult:
-    """A finished run: its folder, the best trial, the trial that best/ is of, and all trials."""
+    """A finished run: its folder, who won and why, the trial that best/ is of, and all trials."""
 
     run: RunFolder
     winner: TrialSummary
+    verdict: Verdict | None
     delivered: int
     trials: tuple[TrialSummary, ...]
 
@@ -93,7 +95,7 @@ def run_search(
         if study is not None:
             _tell_earlier_trials(study, observer)
             if run.is_complete and not _is_unfinished(study, config) and _selects_as(run, config):
-                return _result(study, run)
+                return _result(study, run, config)
             lease.enter_context(leased(study))
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
@@ -118,7 +120,7 @@ def run_search(
                 _measure_architectures(config, study, images, observer)
                 study.enqueue_first_trials(default_params(config.train, config.space))
                 run.save_config(config)
-                _run_missing_trials(config, run, study, images.id, resources, observer)
+                _run_missing_trials(config, run, study, images, resources, observer)
                 if on_cluster:
                     _retrain_winner(config, run, study, observer, images.id, resources)
         images = decoding.result()
@@ -128,7 +130,7 @@ def run_search(
         run.save_config(config)
         observer.phase("writing the report")
         write_report(run, config, study)
-        return _result(study, run)
+        return _result(study, run, config)
 
 
 def check_continuation(
@@ -240,12 +242,15 @@ def _run_missing_trials(
     config: SearchConfig,
     run: RunFolder,
     study: SearchStudy,
-    images: ImagesId,
+    images: SearchedImages,
     resources: TrialResources,
     observer: SearchObserver,
 ) -> None:
-    if _is_unfinished(study, config):
-        run_trials(config, run, study, images, resources, observer)
+    """Of the search, and then of its finalists, if it has any."""
+    if _has_missing_trials(study, config):
+        run_trials(config, run, study, images.id, resources, observer)
+    if config.compares_finalists and study.best_trial() is not None:
+        compare_finalists(config, run, study, images, resources, observer)
 
 
 def _measure_architectures(
@@ -271,7 +276,7 @@ def _measure_architectures(
 
 def _import_decisions(config: SearchConfig) -> None:
     """While Ray starts: SciPy takes most of a second."""
-    if config.scheduler.name == "freeze_thaw":
+    if config.scheduler.name in PAUSING:
         import hpo.pausing  # noqa: F401
 
 
@@ -318,7 +323,8 @@ def _decode(
         observer.note(f"{len(data.unreadable)} unreadable images are passed over: {names}")
     counts = {name: len(samples) for name, samples in data.splits.items()}
     facts = {"classes": list(data.classes), **counts, "content": data.images.id.content}
-    return SearchedImages(data.images.id, facts)
+    ratio = counts["val"] / counts["train"] if data.folder.val_is_of_train else None
+    return SearchedImages(data.images.id, facts, ratio)
 
 
 def _retrain_winner(
@@ -329,8 +335,9 @@ def _retrain_winner(
     images: ImagesId,
     resources: TrialResources | None = None,
 ) -> None:
-    """Retrains and delivers what is selected, on the cluster if resources are given."""
-    chosen = selected(study.trials(), config.study)
+    """Retrains and delivers who won or is selected, on the cluster if resources are given."""
+    trials = study.trials()
+    chosen = winners_of(config, trials, read_verdict(config, study, trials))
     if not chosen:
         within = " within the constraints" if config.study.constraints else ""
         raise RunError(
@@ -344,6 +351,7 @@ def _retrain_winner(
         wanted = retrain_config(config, trial.params).fingerprint()
         if run.delivered_fingerprint(folder) != wanted:
             retrain_and_deliver(config, run, study, trial, observer, images, resources, folder)
+    shutil.rmtree(run.retraining, ignore_errors=True)  # of finalists that did not win
     _remove_others(run, tuple(folders.values()))
 
 
@@ -374,9 +382,8 @@ def retrain_and_deliver(
     """
     train = retrain_config(config, trial.params)
     observer.phase(f"retraining trial {trial.number}")
-    training = Training(
-        train, run.retraining.absolute() / f"{trial.number}-{train.fingerprint()}", images
-    )
+    name = training_name(trial.number, train)
+    training = Training(train, run.retraining.absolute() / name, images)
     if resources is None:
         rows = retrain_epochs(training)
     else:
@@ -409,6 +416,13 @@ def _tell_earlier_trials(study: SearchStudy, observer: SearchObserver) -> None:
 
 
 def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:
+    """Whether trials, or finalists, are yet to be trained."""
+    if _has_missing_trials(study, config):
+        return True
+    return study.best_trial() is not None and not is_settled(config, study, study.trials())
+
+
+def _has_missing_trials(study: SearchStudy, config: SearchConfig) -> bool:
     trials = study.trials()
     if any(trial.state == "RUNNING" for trial in trials):
         return True
@@ -420,11 +434,12 @@ def _selects_as(run: RunFolder, config: SearchConfig) -> bool:
     return run.load_config().study.select == config.study.select
 
 
-def _result(study: SearchStudy, run: RunFolder) -> SearchResult:
-    winner = study.best_trial()
+def _result(study: SearchStudy, run: RunFolder, config: SearchConfig) -> SearchResult:
+    trials = study.trials()
+    verdict = read_verdict(config, study, trials)
+    winner = winner_of(config, trials, verdict)
     if winner is None:
         raise RunError(f"study of {run.path} has no complete trial")
     delivered = study.delivered_trial
-    return SearchResult(
-        run, winner, winner.number if delivered is None else delivered, study.trials()
-    )
+    delivered = winner.number if delivered is None else delivered
+    return SearchResult(run, winner, verdict, delivered, trials)

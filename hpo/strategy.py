@@ -1,7 +1,7 @@
 """The decisions that a search file asks for."""
 
 from hpo.checkpoints import TrialCheckpoints
-from hpo.config import SearchConfig
+from hpo.config import PAUSING, SearchConfig
 from hpo.decisions import Decisions
 from hpo.progress import SearchObserver
 from hpo.study import SearchStudy
@@ -15,7 +15,7 @@ def make_decisions(
     checkpoints: TrialCheckpoints,
 ) -> Decisions:
     """By `scheduler.name`, over the study as it is; arguments as those of Decisions."""
-    if config.scheduler.name == "freeze_thaw":
+    if config.scheduler.name in PAUSING:
         from hpo.pausing import PausingDecisions  # SciPy takes a second, and is not always needed
 
         return PausingDecisions(config, study, num_slots, observer, checkpoints)

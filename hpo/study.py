@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage
@@ -23,6 +23,7 @@ from hpo.trial_writer import Ending, trial_writer
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+FRESH_TRAINING: Final = "fresh_training:"
 Result = TypeVar("Result")
 
 
@@ -148,6 +149,12 @@ class SearchStudy:
         """Whether enqueued trials are yet to start."""
         return bool(self._known().waiting)
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is no trial left to ask for, as over a grid that has been tried."""
+        live = self._known()
+        return not live.waiting and live.sampling.is_exhausted
+
     def ask(self, params: Params | None = None) -> Proposal:
         """A new trial, running from now on: one that waits, or the params, or what is sampled.
 
@@ -198,12 +205,16 @@ class SearchStudy:
             live.sampling.report(number, new)
             live.num_reported[number] = max(new)
 
-    def keep_facts(self, number: int, facts: Mapping[str, Any]) -> None:
-        """What is known of a trial that pauses, for a search that takes it up later."""
+    def pause(self, number: int, facts: Mapping[str, Any]) -> None:
+        """A trial pauses, and may be taken up later, by another search too, with these facts.
+
+        To Optuna it is RUNNING, but the sampler learns from it as if it ended here.
+        """
         live = self._known()
         trial_id, epoch = live.ids[number], live.num_reported[number]
         kept = {"epoch": epoch, "facts": dict(facts)}
         self._patiently(lambda _: self.storage.set_trial_user_attr(trial_id, FACTS_SO_FAR, kept))
+        live.sampling.pause(number)
 
     @property
     def model_state(self) -> list[float] | None:
@@ -278,6 +289,9 @@ class SearchStudy:
                 live.params[trial.number] = dict(trial.params)
                 live.num_reported[trial.number] = max(trial.intermediate_values, default=0)
             live.sampling.add(trial)
+            is_running = trial.state == TrialState.RUNNING
+            if is_running and self._summary(trial).facts_of_pause is not None:
+                live.sampling.pause(trial.number)
         return live
 
     def _completed(self, frozen: FrozenTrial) -> FrozenTrial:
@@ -374,6 +388,27 @@ class SearchStudy:
     @delivered_trial.setter
     def delivered_trial(self, number: int) -> None:
         self._study.set_user_attr("delivered_trial", number)
+
+    @property
+    def finalists(self) -> dict[str, Any] | None:
+        """The trials that are compared on fresh seeds, as plain values."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("finalists")
+        return values
+
+    @finalists.setter
+    def finalists(self, values: dict[str, Any]) -> None:
+        self._study.set_user_attr("finalists", values)
+
+    @property
+    def fresh_trainings(self) -> dict[str, dict[str, Any]]:
+        """The finalists' trainings that have come to their end, by name, as plain values."""
+        attributes = self._study.user_attrs.items()
+        prefix = FRESH_TRAINING
+        return {k.removeprefix(prefix): v for k, v in attributes if k.startswith(prefix)}
+
+    def add_fresh_training(self, name: str, values: Mapping[str, Any]) -> None:
+        key = f"{FRESH_TRAINING}{name}"
+        self._patiently(lambda _: self._study.set_user_attr(key, dict(values)))
 
     @property
     def carried_from(self) -> dict[str, Any] | None:

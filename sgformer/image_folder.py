@@ -46,6 +46,11 @@ class ImageFolder:
         return self.splits[name]
 
     @property
+    def val_is_of_train(self) -> bool:
+        """Whether val is a share of the train folder's images."""
+        return any(name.startswith("train/") for name in self.splits["val"].names)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All images, in sorted order."""
         return tuple(sorted(name for images in self.splits.values() for name in images.names))

@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
+import optuna
 import pytest
 import yaml
 from command_line import PROGRAM, Background, load_epochs, load_trials, run
@@ -46,7 +47,10 @@ def write_search(path: Path, image_folder: Path, cache_dir: Path, **changes: dic
 def search_file(
     tmp_path_factory: pytest.TempPathFactory, image_folder: Path, cache_dir: Path
 ) -> Path:
-    return write_search(tmp_path_factory.mktemp("file") / "tiny.yaml", image_folder, cache_dir)
+    return write_search(
+        tmp_path_factory.mktemp("file") / "tiny.yaml", image_folder, cache_dir,
+        retrain={"top_k": 3, "seeds": 2},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +164,48 @@ def test_metrics_and_export_are_as_the_contract_says(finished: Finished) -> None
 def test_the_leaderboard_has_every_trial_the_winner_first(finished: Finished) -> None:
     rows = list(csv.DictReader((finished[0] / "leaderboard.csv").open()))
     assert {int(row["number"]) for row in rows} == set(range(8))
-    values = [float(row["val_top1"]) for row in rows if row["state"] == "COMPLETE"]
+    values = [float(row["val_top1"]) for row in rows[1:] if row["state"] == "COMPLETE"]
     assert values == sorted(values, reverse=True)
     assert rows[-1]["state"] == "FAIL"
+    means = {int(row["number"]): row["mean_on_fresh_seeds"] for row in rows}
+    known = {number: float(mean) for number, mean in means.items() if mean}
+    assert known[int(rows[0]["number"])] == max(known.values())
+
+
+def fresh_trainings(folder: Path) -> dict[str, dict]:
+    """The finalists' trainings, by name, as the study has them."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    try:
+        attributes = optuna.load_study(study_name=folder.name, storage=storage).user_attrs
+    finally:
+        storage.engine.dispose()
+    return {k: v for k, v in attributes.items() if k.startswith("fresh_training:")}
+
+
+def test_finalists_are_compared_on_fresh_seeds(finished: Finished) -> None:
+    folder, done = finished
+    trainings = list(fresh_trainings(folder).values())
+    complete = {t.number for t in load_trials(folder) if t.state == TrialState.COMPLETE}
+    numbers = {training["trial"] for training in trainings}
+    assert 0 in numbers <= complete
+    assert len(numbers) in {min(3, len(complete)), min(4, len(complete))}
+    assert Counter(training["seed"] for training in trainings) == {
+        1: len(numbers),
+        2: len(numbers),
+    }
+    assert all(training["num_epochs"] == 4 for training in trainings)
+    means = {n: sum(t["value"] for t in trainings if t["trial"] == n) / 2 for n in numbers}
+    winner = max(sorted(means), key=lambda n: round(means[n], 9))
+    assert f"trial {winner}, val_top1 {means[winner]:.4f} (" in done.stdout
+    assert re.search(r"gain +(none: |\+0\.\d+ \(.*\) over the default: )", done.stdout)
+    assert done.stderr.count(" on seed ") == len(trainings)
+    config = yaml.safe_load((folder / "best" / "config.yaml").read_text())
+    params = load_trials(folder)[winner].params
+    assert (config["seed"], config["model"]["drop_rate"]) == (1, params["model.drop_rate"])
+    assert not (folder / ".retraining").exists()
+    told = json.loads(run("status", folder, "--json").stdout)["winner"]
+    assert (told["number"], told["num_seeds"]) == (winner, 2)
+    assert "<h2>Finalists</h2>" in (folder / "report.html").read_text()
 
 
 def test_the_output_shows_progress_and_the_result(finished: Finished) -> None:
@@ -178,13 +221,14 @@ def test_the_output_shows_progress_and_the_result(finished: Finished) -> None:
 
 def test_a_finished_run_is_not_run_again(finished: Finished, search_file: Path) -> None:
     folder, first = finished
-    before = (folder / "best" / "model.onnx").stat().st_mtime_ns
+    files = [folder / "best" / name for name in ("model.onnx", "metrics.json")]
+    before = [file.stat().st_mtime_ns for file in files]
     refused = run("search", search_file, "--output-dir", folder.parent, expect=2)
     assert "study 'tiny' exists already" in refused.stderr
     assert "--resume" in refused.stderr
     shown = run("search", search_file, "--output-dir", folder.parent, "--resume")
     assert shown.stdout == first.stdout
-    assert (folder / "best" / "model.onnx").stat().st_mtime_ns == before
+    assert [file.stat().st_mtime_ns for file in files] == before  # test is not looked at again
 
 
 def test_a_resume_that_would_make_trials_incomparable_is_refused(
@@ -258,7 +302,7 @@ def test_a_terminal_shows_a_live_table(search_file: Path, tmp_path: Path) -> Non
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
     process = subprocess.Popen(
         [*PROGRAM, "search", str(search_file), "--output-dir", str(tmp_path),
-         "--set", "study.num_trials=2", "--set", "study.enqueue=[]",
+         "--set", "study.num_trials=2", "--set", "study.enqueue=[]", "--set", "retrain.seeds=0",
          "--set", "train.max_epochs=40", "--set", "train.early_stopping.patience=null"],
         stdout=terminal, stderr=terminal, start_new_session=True,
     )  # fmt: skip
@@ -329,6 +373,40 @@ def test_an_interrupted_search_goes_on_where_it_was(
         # What was trained is not trained again: even its times are the old ones.
         assert rows[: len(before[trial.number])] == before[trial.number]
     assert (folder / "best" / "metrics.json").exists()
+
+
+def test_a_killed_comparison_goes_on_and_more_seeds_add_to_it(
+    own_image_folder: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(own_image_folder / "val")  # so each seed splits its own off train
+    search_file = write_search(
+        tmp_path / "few.yaml", own_image_folder, cache_dir,
+        study={"num_trials": 3, "enqueue": []}, retrain={"top_k": 2, "seeds": 3},
+        scheduler={"name": "none"},
+        space={"optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2}},
+    )  # fmt: skip
+    folder = tmp_path / "runs" / "few"
+    command = ("search", search_file, "--output-dir", folder.parent)
+    running = Background(*command, log=tmp_path / "log")
+    try:
+        running.wait_for(lambda: " on seed " in running.log.read_text())
+    finally:
+        running.kill_everything()
+    before = fresh_trainings(folder)
+    assert 1 <= len(before) < 9
+    status = run("status", folder).stdout
+    assert re.search(r"finalists +\d of [69] trainings on fresh seeds have ended", status)
+    assert "winner" not in status
+    run(*command, "--resume")
+    after = fresh_trainings(folder)
+    assert len(after) in {6, 9}  # without the default among the best two, it is the third
+    assert after.items() >= before.items()  # seconds included: nothing was trained again
+    assert Counter(t["seed"] for t in after.values()).keys() == {1, 2, 3}
+    more = run(*command, "--resume", "--set", "retrain.seeds=4")
+    assert "on seed 4" in more.stderr
+    assert "on seed 3" not in more.stderr
+    assert "on 4 fresh seeds" in more.stdout
+    assert fresh_trainings(folder).items() > after.items()
 
 
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
@@ -422,6 +500,7 @@ def test_one_slot_and_one_seed_give_one_study(search_file: Path, tmp_path: Path)
             "study.num_trials=5",
             "resources.max_concurrent_trials=1",
             "retrain.max_epochs=1",
+            "retrain.seeds=0",
         )
         options = [word for setting in settings for word in ("--set", setting)]
         run("search", search_file, "--output-dir", tmp_path / name, *options)
@@ -432,7 +511,8 @@ def test_one_slot_and_one_seed_give_one_study(search_file: Path, tmp_path: Path)
 
 
 def test_a_changed_space_goes_on_in_a_new_study(search_file: Path, tmp_path: Path) -> None:
-    command = ("search", search_file, "--output-dir", tmp_path, "--set", "retrain.max_epochs=1")
+    settings = ("--set", "retrain.max_epochs=1", "--set", "retrain.seeds=0")
+    command = ("search", search_file, "--output-dir", tmp_path, *settings)
     run(*command, "--set", "study.num_trials=4")
     added = "space.model.attn_drop_rate={type: float, low: 0, high: 0.3}"
     resumed = run(*command, "--set", "study.num_trials=6", "--set", added, "--resume")

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,10 @@ import yaml
 from command_line import run
 
 from hpo import cli
+from hpo.config import load_search_config
+from hpo.run_folder import RunFolder
+from hpo.simulation import Curve, SimulatedSearch
+from hpo.study import SearchStudy
 
 Call = Callable[..., tuple[int, str, str]]
 NO_GPU = not torch.cuda.is_available()
@@ -211,9 +216,32 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     assert code == 0
     assert "60 train, 30 val, 20 test in 10 classes" in out
     assert "1 CPU; 0 GPU" in out
+    assert "finalists         none: the best trial is the winner (retrain.seeds)" in out
     assert not (tmp_path / "runs").exists()
     values = yaml.safe_load(out[: out.index("images")])
     assert values["study"]["num_trials"] == 77
+
+
+def test_a_dry_run_says_what_comparing_finalists_takes(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    _, out, _ = call(
+        "search", search_file, "--output-dir", tmp_path / "runs", "--dry-run",
+        "--set", "retrain={seeds: 2, top_k: 5}",
+    )  # fmt: skip
+    assert "the best 5 and the default, each trained on 2 fresh seed(s): up to 12 trainings" in out
+    assert "of 4 epochs" in out
+
+
+def test_a_dry_run_says_that_several_objectives_are_not_compared(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    _, out, _ = call(
+        "search", search_file, "--output-dir", tmp_path / "runs", "--dry-run",
+        "--set", "retrain.seeds=2", "--set", "study.select=front",
+        "--set", "study.objectives=[[val_top1, maximize], [num_parameters, minimize]]",
+    )  # fmt: skip
+    assert "none: with several objectives study.select, front, says what is delivered" in out
 
 
 def test_status_of_a_run_whose_study_is_gone_ends_with_2(
@@ -224,6 +252,57 @@ def test_status_of_a_run_whose_study_is_gone_ends_with_2(
     (run_dir / "search.yaml").write_text(search_file.read_text())
     assert "is gone: no file" in refused(call("status", run_dir))
     assert sorted(path.name for path in run_dir.iterdir()) == ["search.yaml"]
+
+
+def write_run(folder: Path, search_file: Path, *overrides: str) -> Path:
+    """A run folder whose trials have all ended, in no time."""
+    config, _ = load_search_config(search_file, overrides, name=folder.name)
+    run_folder = RunFolder(folder)
+    run_folder.make()
+    run_folder.save_config(config)
+    study = SearchStudy.create(run_folder.storage_url(config), config.study, config.space)
+    SimulatedSearch(config, lambda params: Curve([0.5] * 4, [1.0] * 4), 1, study).run()
+    return folder
+
+
+def test_simulate_says_what_the_surrogate_has(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    own = write_run(tmp_path / "own", search_file)
+    other = write_run(tmp_path / "other", search_file, "study.seed=1", "study.num_trials=6")
+    command = ("simulate", own, "--scheduler", "asha", "--sampler", "random")
+    code, out, err = call(*command, "--surrogate", other)
+    assert code == 0, err
+    assert "6 of the 6 trials of study other" in out
+    assert "surrogate" not in call(*command)[1]
+    _, out, _ = call(*command, "--surrogate", other, "--json")
+    assert json.loads(out)["num_surrogate_trials"] == 6
+
+
+def test_a_storage_that_is_given_is_not_that_of_a_surrogate_in_its_folder(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    url = f"journal:{tmp_path / 'journal'}"
+    stored = write_run(tmp_path / "own", search_file, f"study.storage={url}")
+    other = write_run(tmp_path / "other", search_file)
+    strategy = ("--scheduler", "asha", "--sampler", "random")
+    for run_dir, surrogate in ((stored, other), (other, stored)):
+        storage = ("--storage", url) if run_dir == stored else ()
+        code, _, err = call("simulate", run_dir, "--surrogate", surrogate, *strategy, *storage)
+        assert code == 0, err
+
+
+def test_a_surrogate_that_cannot_be_used_ends_with_2(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    own = write_run(tmp_path / "own", search_file)
+    longer = write_run(tmp_path / "longer", search_file, "train.max_epochs=3")
+    for surrogate, message in (
+        (own / ".." / "own", "is the run itself; name another run's folder"),
+        (longer, "max_epochs: 3 there, 4 here"),
+        (tmp_path, f"not a run folder: {tmp_path} has no search.yaml"),
+    ):
+        assert message in refused(call("simulate", own, "--surrogate", surrogate))
 
 
 def test_help_needs_none_of_the_heavy_modules() -> None:

@@ -1,12 +1,22 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
 import search_spaces
-from hpo.config import SearchConfig, differences, dump_search_config, load_search_config
+from hpo.config import (
+    SAMPLERS_OF_SEVERAL,
+    SCHEDULERS_OF_SEVERAL,
+    Sampler,
+    Scheduler,
+    SearchConfig,
+    differences,
+    dump_search_config,
+    load_search_config,
+)
 from hpo.search_space import apply_params, default_params
 from sgformer.errors import ConfigError
 
@@ -57,6 +67,15 @@ def test_clipping_is_noted(search_file: Path) -> None:
     assert (config.scheduler.min_epochs, config.train.optimizer.warmup_epochs) == (1, 1)
     assert any("scheduler.min_epochs: 9 clipped to 1" in note for note in notes)
     assert any("warmup_epochs: 5 clipped to 1" in note for note in notes)
+
+
+def test_a_grid_bounds_the_number_of_trials(search_file: Path) -> None:
+    rate = "space.optimizer.learning_rate={type: categorical, choices: [1e-3, 2e-3]}"
+    overrides = [rate, "study.sampler=grid"]
+    assert load_search_config(search_file, overrides)[0].study.num_trials == 4
+    config, notes = load_search_config(search_file, [*overrides, "study.num_trials=100"])
+    assert config.study.num_trials == 22
+    assert "study.num_trials: 100 clipped to 22, the whole grid" in notes
 
 
 def test_the_folder_is_kept_absolute_and_given_values_win(
@@ -135,6 +154,7 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ("study.name=2024-13-45", r"--set study\.name: the value is not YAML: '2024-13-45'"),
         ("space.model.drop_rate.hgih=1", r"drop_rate\.hgih: unknown key; nearest known: high"),
         ("space.model.droprat.low=0", r"no such searched parameter; nearest known: model\.drop_r"),
+        ("study.sampler=grid", r"grid: space\.optimizer\.learning_rate is continuous .* a step"),
         ("study.num_trials", r"--set takes path=value, got 'study\.num_trials'"),
         ("study.num_trials=[", r"--set study\.num_trials: the value is not YAML: '\['"),
     ],
@@ -158,10 +178,22 @@ def test_several_objectives_have_defaults_of_their_own(edit: Edit) -> None:
     assert load(edit(lambda _: None)).study.select == "best"
 
 
-@pytest.mark.parametrize("override", ["scheduler={name: freeze_thaw}", "study.sampler=curves"])
-def test_a_model_of_one_curve_refuses_several_objectives(search_file: Path, override: str) -> None:
-    with pytest.raises(ConfigError, match=r"study\.objectives: scheduler freeze_thaw and sampler"):
-        load(search_file, SEVERAL, override)
+@pytest.mark.parametrize("scheduler", sorted({*get_args(Scheduler)} - {*SCHEDULERS_OF_SEVERAL}))
+def test_a_scheduler_of_one_objective_refuses_several(search_file: Path, scheduler: str) -> None:
+    with pytest.raises(ConfigError, match=rf"name: {scheduler} .* asha, hyperband, none"):
+        load(search_file, SEVERAL, f"scheduler={{name: {scheduler}}}")
+
+
+@pytest.mark.parametrize("sampler", sorted({*get_args(Sampler)} - {*SAMPLERS_OF_SEVERAL}))
+def test_a_sampler_of_one_objective_refuses_several(search_file: Path, sampler: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sampler: {sampler} .* has 2; .* tpe, gp, nsga2"):
+        load(search_file, SEVERAL, f"study.sampler={sampler}")
+
+
+def test_several_objectives_are_not_compared_on_fresh_seeds(search_file: Path) -> None:
+    assert load(search_file, "retrain.seeds=3").compares_finalists
+    assert not load(search_file, "retrain.seeds=0").compares_finalists
+    assert not load(search_file, "retrain.seeds=3", SEVERAL).compares_finalists
 
 
 def test_constraints_survive_the_dump(search_file: Path, tmp_path: Path) -> None:

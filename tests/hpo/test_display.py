@@ -138,6 +138,17 @@ def test_a_loss_gets_better_by_falling(search_file: Path) -> None:
     assert display.best == (1, 0.25)
 
 
+def test_finalists_are_shown(config: SearchConfig) -> None:
+    lines: list[str] = []
+    display = PlainDisplay(config, lines.append)
+    display.finalist_trained(3, 2, 0.5)
+    display.finalist_trained(0, 2, None)
+    assert [line.partition("] ")[2] for line in lines] == [
+        "trial 3 on seed 2: val_top1 0.5000",
+        "trial 0 on seed 2: val_top1 -",
+    ]
+
+
 def test_retraining_is_shown(config: SearchConfig) -> None:
     lines: list[str] = []
     display = PlainDisplay(config, lines.append)

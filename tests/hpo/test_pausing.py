@@ -108,6 +108,68 @@ def test_a_freeze_thaw_search_that_was_killed_goes_on_as_it_would_have(
     assert histories[1] == histories[0]
 
 
+@pytest.fixture(params=["tpe", "cmaes", "nsga2"])
+def promotion_config(thaw_config: SearchConfig, request: pytest.FixtureRequest) -> SearchConfig:
+    """Rungs 2 and 4 of 8 epochs, 10 trials, as many epochs as they take."""
+    values = thaw_config.model_dump()
+    values["scheduler"] = {"name": "asha_promotion", "min_epochs": 2, "reduction_factor": 2}
+    values["budget"]["total_epochs"], values["study"]["sampler"] = None, request.param
+    return SearchConfig.model_validate(values)
+
+
+def test_a_search_with_promotion_pauses_resumes_and_ends(
+    promotion_config: SearchConfig,
+    tmp_path: Path,
+    watcher: Watcher,
+    checkpoints: TrialCheckpoints,
+) -> None:
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", promotion_config)
+    decisions = PausingDecisions(promotion_config, study, 1, watcher, checkpoints)
+    train_one_slot(decisions)
+    assert decisions.finished
+    assert decisions.num_missing == 0
+    trials = study.trials()
+    assert len(trials) == 10
+    assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
+    assert {trial.num_epochs for trial in trials} == {2, 4, 8}
+    at_first = sorted((t for t in trials), key=lambda t: t.curve[2], reverse=True)
+    assert at_first[0].num_epochs == 8
+    assert at_first[-1].num_epochs == 2
+    resumed = {event[0] for event in watcher.named("trial_started") if event[2]}
+    assert all(trial.num_epochs > 2 for trial in trials if trial.number in resumed)
+
+
+def test_a_small_disk_holds_few_trials_that_wait_for_promotion(
+    promotion_config: SearchConfig, tmp_path: Path, watcher: Watcher
+) -> None:
+    for number in range(10):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "last.safetensors").write_bytes(bytes(100))
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", promotion_config)
+    places = TrialCheckpoints(tmp_path, 1, maximise=True, max_bytes=350)
+    decisions = PausingDecisions(promotion_config, study, 1, watcher, places)
+    train_one_slot(decisions)
+    assert decisions.finished
+    assert {trial.state for trial in study.trials()} == {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.parametrize("num_reports", [1, 9, 10, 12, 17, 25])
+def test_a_search_with_promotion_that_was_killed_goes_on_as_it_would_have(
+    promotion_config: SearchConfig, tmp_path: Path, num_reports: int
+) -> None:
+    histories = []
+    for name, cut in (("whole", None), ("cut", num_reports)):
+        url = f"sqlite:///{tmp_path / name}.db"
+        study = create_study(url, promotion_config)
+        for most in (cut, 1000) if cut else (1000,):
+            study = SearchStudy.open(url, promotion_config.study, promotion_config.space)
+            places = TrialCheckpoints(tmp_path / name, 1, maximise=True)
+            decisions = PausingDecisions(promotion_config, study, 1, Watcher(), places)
+            train_one_slot(decisions, most)
+        histories.append(history(study))
+    assert histories[1] == histories[0]
+
+
 def test_paused_trials_make_room_for_others(
     thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

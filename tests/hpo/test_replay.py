@@ -1,9 +1,10 @@
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from hpo.config import SearchConfig, load_search_config
+from hpo.config import Scheduler, SearchConfig, load_search_config
 from hpo.errors import StudyError
 from hpo.replay import StudyCurves, replay
 from hpo.search_space import Params
@@ -12,6 +13,7 @@ from hpo.study import TrialSummary
 from sgformer.errors import ConfigError
 
 MAX_EPOCHS = 12
+SCHEDULERS = get_args(Scheduler)
 
 
 def config_of(search_file: Path, scheduler: str = "freeze_thaw") -> SearchConfig:
@@ -35,7 +37,7 @@ def trials_of(config: SearchConfig, num_slots: int = 1) -> tuple[TrialSummary, .
     return search.study.trials()
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_the_own_strategy_on_one_slot_decides_as_it_did(search_file: Path, scheduler: str) -> None:
     config = config_of(search_file, scheduler)
     trials = trials_of(config)
@@ -102,6 +104,44 @@ def test_a_strategy_that_there_is_not_is_refused(
         replay(config, trials_of(config), 1, scheduler, sampler)
 
 
+def test_the_model_learns_from_a_surrogate_as_well(search_file: Path) -> None:
+    config = config_of(search_file)
+    trials = trials_of(config)
+    few = trials[:1]
+    params = [t.params for t in trials if t.num_epochs == MAX_EPOCHS]
+
+    def error(curves: StudyCurves) -> float:
+        told = (curves(p).values[-1] - curve_of(p).values[-1] for p in params)
+        return max(map(abs, told))
+
+    assert error(StudyCurves(config, few, trials)) < error(StudyCurves(config, few)) / 2
+
+
+@pytest.mark.parametrize(("times_own", "times_other"), [(80, 1), (1, 80)])
+def test_the_model_hears_the_smaller_study_too(
+    search_file: Path, times_own: int, times_other: int
+) -> None:
+    config = config_of(search_file)
+    trials = trials_of(config)
+    own = [t for t in trials if float(t.params["optimizer.learning_rate"] or 0) < 1e-3]
+    others = [t for t in trials if t not in own and t.num_epochs == MAX_EPOCHS]
+    curves = StudyCurves(config, own * times_own, others * times_other)
+    low: Params = {"optimizer.learning_rate": 1e-4, "model.drop_rate": 0.2}
+    for params in (low, others[0].params):
+        assert curves.num_recorded(params) == 0
+        true, told = curve_of(params).values[-1], curves(params).values[-1]
+        assert told == pytest.approx(true, abs=0.03)
+
+
+def test_only_the_own_curves_are_replayed_as_recorded(search_file: Path) -> None:
+    config = config_of(search_file)
+    trials = trials_of(config)
+    result = replay(config, trials, 1, others=trials)
+    assert (result.share_recorded, result.num_surrogate_trials) == (1, len(trials))
+    result = replay(config, (), 1, others=trials)
+    assert (result.share_recorded, result.num_surrogate_trials) == (0, len(trials))
+
+
 def test_a_study_without_epochs_has_nothing_to_replay(search_file: Path) -> None:
     config = config_of(search_file)
     with pytest.raises(StudyError, match="no epochs to replay"):
@@ -119,5 +159,5 @@ def test_several_objectives_are_replayed_with_what_architectures_cost(search_fil
     search.run()
     result = replay(config, search.study.trials(), 1, architectures=costs)
     assert result.num_epochs == search.num_epochs
-    with pytest.raises(ConfigError, match="model one objective"):
+    with pytest.raises(ConfigError, match="freeze_thaw judges trials by one objective"):
         replay(config, search.study.trials(), 1, "freeze_thaw", architectures=costs)

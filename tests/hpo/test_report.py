@@ -3,15 +3,18 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from studies import create_study
 
-from hpo.config import SearchConfig, load_search_config
+from hpo.config import RetrainConfig, SearchConfig, load_search_config
+from hpo.finalists import Finalists, asked_for, training_name, trainings_of
 from hpo.report import write_report
 from hpo.run_folder import RunFolder
 from hpo.study import SearchStudy
+from hpo.verdict import FreshTraining
 
 
 @pytest.fixture
@@ -133,6 +136,49 @@ def test_findings_are_listed_with_their_trials_and_remedies(
 def test_a_study_without_findings_has_no_diagnosis(config: SearchConfig, run: RunFolder) -> None:
     write_report(run, config, make_study(config, run, ["COMPLETE"]))
     assert "Diagnosis" not in html_of(run)
+
+
+def compare(config: SearchConfig, study: SearchStudy, values: dict[int, list[float]]) -> None:
+    """As if the finalists had been trained on fresh seeds."""
+    trials = study.trials()
+    config = config.model_copy(update={"retrain": RetrainConfig(seeds=2)})
+    finalists = Finalists(
+        numbers=tuple(values),
+        asked_for=asked_for(config, trials),
+        num_val_images=10_000,
+        fold_ratio=None,
+    )
+    study.finalists = finalists.model_dump(mode="json")
+    for i, (number, train) in enumerate(trainings_of(config, trials, finalists)):
+        value = values[number][i // len(values)]
+        kept = FreshTraining(number, train.seed, value, 4, 4, 4, 1.0, 0.0)
+        study.add_fresh_training(training_name(number, train), asdict(kept))
+
+
+def test_who_wins_on_fresh_seeds_comes_first_with_the_gain(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    study = make_study(config, run, ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"])
+    compare(config, study, {3: [0.6, 0.61], 2: [0.8, 0.82], 0: [0.5, 0.51]})
+    write_report(run, config, study)
+    rows = list(csv.DictReader(run.leaderboard.open()))
+    assert [int(row["number"]) for row in rows] == [2, 3, 1, 0]
+    assert float(rows[0]["gain"]) == pytest.approx(0.305)
+    assert float(rows[0]["gain_low"]) < 0.305 < float(rows[0]["gain_high"])
+    assert [row["mean_on_fresh_seeds"] != "" for row in rows] == [True, True, False, True]
+    page = html_of(run)
+    assert "winner<b>trial 2</b>" in page
+    assert "<h2>Finalists</h2>" in page
+    assert re.search(r"Gain: \+0\.3050 \(\+0\.\d+ to \+0\.\d+\) over the default: better", page)
+    assert "<td>trial 0 (the default)</td><td>val_top1 0.5050 (" in page
+
+
+def test_a_default_that_wins_is_told_plainly(config: SearchConfig, run: RunFolder) -> None:
+    study = make_study(config, run, ["COMPLETE", "COMPLETE"])
+    compare(config, study, {1: [0.5, 0.51], 0: [0.5, 0.52]})
+    write_report(run, config, study)
+    assert "winner<b>trial 0</b>" in html_of(run)
+    assert "none: the default configuration is the best of 2 finalists" in html_of(run)
 
 
 @pytest.mark.parametrize("states", [[], ["RUNNING"], ["FAIL"], ["PRUNED", "PRUNED"]])

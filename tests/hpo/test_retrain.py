@@ -1,25 +1,24 @@
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hpo.config import load_search_config
-from hpo.retrain import retrain_config, retrain_epochs
+from hpo.attempts import Attempts
+from hpo.cluster import TrialResources, connected
+from hpo.errors import RunError
+from hpo.retrain import retrain_all_on_cluster, retrain_epochs
 from hpo.training import Training
 from sgformer.config import TrainConfig, validate
+from sgformer.errors import CheckpointError
 
-PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.25}
+TWO_SLOTS = TrialResources(cpus=1, gpus=0, num_slots=2)
 
 
-@pytest.mark.parametrize(("override", "epochs"), [(None, 4), ("retrain.max_epochs=9", 9)])
-def test_the_winner_trains_at_full_length_on_a_fresh_seed(
-    search_file: Path, override: str | None, epochs: int
-) -> None:
-    config, _ = load_search_config(search_file, [override] if override else [])
-    train = retrain_config(config, PARAMS)
-    assert (train.max_epochs, train.seed) == (epochs, config.train.seed + 1)
-    assert (train.optimizer.learning_rate, train.model.drop_rate) == (1e-3, 0.25)
-    assert train.data.val_seed == config.train.data.val_seed
+@pytest.fixture(scope="module")
+def _ray() -> Iterator[None]:
+    with connected(None):
+        yield
 
 
 def test_an_interrupted_retraining_goes_on(train_config: TrainConfig, tmp_path: Path) -> None:
@@ -43,10 +42,41 @@ def test_a_retraining_that_diverges_at_once_leaves_no_model(
     assert not (tmp_path / "best.safetensors").exists()
 
 
-@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (None, "auto")])
-def test_trials_without_a_gpu_are_retrained_without_one(
-    search_file: Path, gpus: int | None, device: str
+@pytest.mark.usefixtures("_ray")
+def test_several_trainings_tell_their_epochs_and_their_ends(
+    train_config: TrainConfig, tmp_path: Path
 ) -> None:
-    overrides = [f"resources.gpus_per_trial={'null' if gpus is None else gpus}"]
-    config, _ = load_search_config(search_file, [*overrides, "train.device=auto"])
-    assert retrain_config(config, PARAMS).device == device
+    folders = [tmp_path / "run" / "retraining" / str(i) for i in range(3)]
+    trainings = [
+        Training(train_config.model_copy(update={"seed": i}), folder)
+        for i, folder in enumerate(folders)
+    ]
+    list(retrain_epochs(trainings[2]))  # as if it had been trained before an interruption
+    told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=0))
+    for i, folder in enumerate(folders):
+        rows = [row for which, row in told if which == i]
+        assert [row["epoch"] for row in rows if row is not None] == [1, 2, 3]
+        assert rows[-1] is None
+        assert Attempts(folder).epochs() == (1, 2, 3)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_what_breaks_is_tried_again_and_then_raised(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "retraining" / "0"
+    (folder / "best.safetensors").mkdir(parents=True)  # so the best epoch cannot be kept
+    trainings = [Training(train_config, folder)]
+    with pytest.raises(RunError, match=r"the retraining broke on the cluster: .*--resume retries"):
+        list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=1))
+    assert Attempts(folder).epochs() == (1, 1)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_damaged_checkpoint_is_named(train_config: TrainConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "retraining" / "0"
+    folder.mkdir(parents=True)
+    (folder / "last.safetensors").write_text("a checkpoint that is none")
+    trainings = [Training(train_config, folder)]
+    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*last\.safetensors"):
+        list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=3))

@@ -1,11 +1,18 @@
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from hpo.config import SearchConfig, load_search_config
+from hpo.config import (
+    PAUSING,
+    SAMPLERS_OF_SEVERAL,
+    Sampler,
+    Scheduler,
+    SearchConfig,
+    load_search_config,
+)
 from hpo.search_space import Params, default_params
 from hpo.selection import pareto_front
 from hpo.simulation import Curve, SimulatedSearch
@@ -13,6 +20,7 @@ from hpo.study import SearchStudy
 from hpo.trial_summary import CARRIED_OVER_FROM, num_counted
 
 MAX_EPOCHS = 12
+SCHEDULERS = get_args(Scheduler)
 
 
 @pytest.fixture
@@ -40,7 +48,7 @@ def simulated(config: SearchConfig, num_slots: int = 1) -> SimulatedSearch:
     return search
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 5])
 def test_every_trial_ends_in_a_state_that_is_true(
     search_config: Any, scheduler: str, num_slots: int
@@ -58,8 +66,8 @@ def test_every_trial_ends_in_a_state_that_is_true(
     assert search.decisions.num_missing == 0
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "none"])
-@pytest.mark.parametrize("num_slots", [1, 4])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("num_slots", [1, 8])
 @pytest.mark.parametrize("total_epochs", [30, 100])
 def test_a_budget_of_epochs_is_exceeded_by_no_more_than_what_runs(
     search_config: Any, scheduler: str, num_slots: int, total_epochs: int
@@ -106,7 +114,7 @@ def test_with_few_trials_the_budget_is_spent_on_those_there_are(search_config: A
     assert [trial.num_epochs for trial in search.study.trials()] == [MAX_EPOCHS] * 5
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_simulation_is_the_same_again(search_config: Any, scheduler: str) -> None:
     first, second = (simulated(search_config(scheduler=scheduler), 3) for _ in range(2))
     assert [(t.params, t.curve) for t in first.study.trials()] == [
@@ -160,7 +168,7 @@ def test_small_budgets_and_many_slots_end_in_time_with_the_default_whole(
     assert search.decisions.num_missing == 0
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 2, 4])
 def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
     search_config: Any, scheduler: str, num_slots: int
@@ -181,6 +189,58 @@ def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
         assert trials[0].state == "COMPLETE"
         for trial in trials:
             assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
+
+
+SAMPLERS = [name for name in get_args(Sampler) if name not in {"curves", "gp", "grid"}]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [(scheduler, "null") for scheduler in SCHEDULERS]
+    + [("asha_promotion", sampler) for sampler in SAMPLERS],
+)
+def test_a_search_on_one_slot_that_is_killed_goes_on_as_it_would_have(
+    search_config: Any, scheduler: str, sampler: str
+) -> None:
+    overrides = ("study.num_trials=14", f"study.sampler={sampler}")
+    config = search_config(*overrides, scheduler=scheduler)
+    whole = [(t.params, t.state, t.curve) for t in simulated(config).study.trials()]
+    for num_steps in (5, 20, 33):
+        first = SimulatedSearch(config, curve_of, 1)
+        for _ in range(num_steps):
+            first.step()
+        study = SearchStudy(
+            first.study.optuna_study, first.study.storage, config.study, config.space
+        )
+        SimulatedSearch(config, curve_of, 1, study).run()
+        assert [(t.params, t.state, t.curve) for t in study.trials()] == whole
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [("asha", "stopped at rung "), ("hyperband", "stopped at rung "),
+     ("median", "stopped at epoch ")],
+)  # fmt: skip
+def test_the_reason_says_where_a_trial_was_stopped(
+    search_config: Any, scheduler: str, reason: str
+) -> None:
+    trials = simulated(search_config(scheduler=scheduler)).study.trials()
+    pruned = [trial for trial in trials if trial.state == "PRUNED"]
+    assert pruned
+    for trial in pruned:
+        assert trial.attributes["end_reason"] == f"{reason}{trial.num_epochs}"
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_with_promotion_trials_are_resumed_from_where_they_were_paused(
+    search_config: Any, num_slots: int
+) -> None:
+    search = simulated(search_config(scheduler="asha_promotion"), num_slots)
+    by_epochs = Counter(trial.num_epochs for trial in search.study.trials())
+    assert by_epochs.keys() == {4, MAX_EPOCHS}
+    assert 30 // 3 <= by_epochs[MAX_EPOCHS] < 20
+    reasons = Counter(trial.attributes["end_reason"] for trial in search.study.trials())
+    assert reasons == {"paused at epoch 4": by_epochs[4], "completed": by_epochs[MAX_EPOCHS]}
 
 
 def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config: Any) -> None:
@@ -238,18 +298,26 @@ def simulated_models(config: SearchConfig, study: SearchStudy | None = None) -> 
     return SimulatedSearch(config, curve_of_model, 2, study, ARCHITECTURES)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
+RATES = "space.optimizer.learning_rate={type: categorical, choices: [2.0e-3, 1.0e-3]}"
+DROPS = "space.model.drop_rate={type: categorical, choices: [0.1, 0.3]}"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [("asha", sampler) for sampler in SAMPLERS_OF_SEVERAL] + [("hyperband", "tpe")],
+)
 def test_several_objectives_are_searched_with_curves_and_rungs(
-    search_config: Any, sampler: str
+    search_config: Any, scheduler: str, sampler: str
 ) -> None:
-    config = search_config(SPACE, TWO, f"study.sampler={sampler}", scheduler="asha")
+    grid = (RATES,) if sampler == "grid" else ()
+    config = search_config(SPACE, TWO, f"study.sampler={sampler}", *grid, scheduler=scheduler)
     search = simulated_models(config)
     search.run()
     trials = search.study.trials()
     assert len(trials) == 30
     states = Counter(trial.state for trial in trials)
     assert states.keys() == {"COMPLETE", "PRUNED"}
-    assert states["PRUNED"] > 10
+    assert states["PRUNED"] > 5
     for trial in trials:
         assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
         assert trial.attributes["latency_ms"] == MODELS[str(trial.params["model.name"])][0]
@@ -274,15 +342,18 @@ def test_a_resumed_search_of_several_objectives_decides_as_an_unbroken_one(
 
 @pytest.mark.parametrize(
     ("scheduler", "sampler"),
-    [("freeze_thaw", "curves"), ("asha", "curves"), ("asha", "tpe"), ("asha", "random")],
-)
+    [("freeze_thaw", "curves"), ("asha", "curves"), ("asha", "tpe"), ("asha", "random"),
+     ("asha_promotion", "tpe"), ("asha_promotion", "cmaes"), ("hyperband", "nsga2"),
+     ("median", "nsga3"), ("none", "gp"), ("asha", "grid")],
+)  # fmt: skip
 def test_what_is_infeasible_is_not_trained(
     search_config: Any, scheduler: str, sampler: str
 ) -> None:
     enqueued = "study.enqueue=[{model.name: sg_former_micro}]"
     sampled = f"study.sampler={sampler}"
     fewer = "study.num_trials=12"
-    config = search_config(SPACE, BOUND, sampled, enqueued, fewer, scheduler=scheduler)
+    grid = (RATES,) if sampler == "grid" else ()
+    config = search_config(SPACE, BOUND, sampled, enqueued, fewer, *grid, scheduler=scheduler)
     search = simulated_models(config)
     search.run()
     trials = search.study.trials()
@@ -321,13 +392,69 @@ def test_a_search_ends_even_if_nothing_is_feasible(search_config: Any) -> None:
     assert search.study.best_trial() is None
 
 
-def test_an_infeasible_default_is_not_trained_and_the_search_goes_on(search_config: Any) -> None:
-    default = "train.model.name=sg_former_micro"
-    search = simulated_models(search_config(SPACE, BOUND, default, "study.num_trials=12"))
+INFEASIBLE_DEFAULT = (SPACE, BOUND, "train.model.name=sg_former_micro", "study.num_trials=12")
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("num_slots", [1, 4])
+@pytest.mark.parametrize("total_epochs", ["null", "12", "13", "40"])
+def test_an_infeasible_default_is_not_trained_and_the_search_goes_on(
+    search_config: Any, scheduler: str, num_slots: int, total_epochs: str
+) -> None:
+    budget = f"budget.total_epochs={total_epochs}"
+    config = search_config(*INFEASIBLE_DEFAULT, budget, scheduler=scheduler)
+    search = SimulatedSearch(config, curve_of_model, num_slots, None, ARCHITECTURES)
     search.run()
     first, *others = search.study.trials()
-    assert first.outcome == "INFEASIBLE"
-    assert any(trial.state == "COMPLETE" for trial in others)
+    assert (first.outcome, first.curve) == ("INFEASIBLE", {})
+    assert {trial.state for trial in others} <= {"COMPLETE", "PRUNED"}
+    if scheduler in PAUSING or total_epochs in {"null", "40"}:
+        assert any(trial.state == "COMPLETE" for trial in others)
+    if total_epochs != "null":
+        assert int(total_epochs) - MAX_EPOCHS < search.num_epochs
+        assert search.num_epochs < int(total_epochs) + num_slots
+    assert (search.decisions.num_missing, search.decisions.finished) == (0, True)
+
+
+@pytest.mark.parametrize("scheduler", PAUSING)
+@pytest.mark.parametrize("num_steps", [1, 6, 15, 25])
+def test_a_search_with_constraints_that_is_killed_goes_on_as_it_would_have(
+    search_config: Any, scheduler: str, num_steps: int
+) -> None:
+    bounds = "study.constraints=[latency_ms <= 5, val_top1 >= 0.8]"
+    budget = "budget.total_epochs=60"
+    config = search_config(*INFEASIBLE_DEFAULT, bounds, budget, scheduler=scheduler)
+    whole = SimulatedSearch(config, curve_of_model, 1, None, ARCHITECTURES)
+    whole.run()
+    first = SimulatedSearch(config, curve_of_model, 1, None, ARCHITECTURES)
+    for _ in range(num_steps):
+        first.step()
+    study = SearchStudy(first.study.optuna_study, first.study.storage, config.study, config.space)
+    SimulatedSearch(config, curve_of_model, 1, study, ARCHITECTURES).run()
+    known, again = (
+        [(t.params, t.state, t.curve, t.constraints) for t in of.trials()]
+        for of in (whole.study, study)
+    )
+    assert again == known
+    trained = [trial for trial in study.trials() if trial.curve]
+    assert {trial.is_feasible for trial in trained} == {True, False}
+    assert all("val_top1 >= 0.8" in trial.constraints for trial in trained)
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "asha_promotion"])
+@pytest.mark.parametrize("num_slots", [1, 3])
+def test_a_grid_of_which_some_is_infeasible_ends_with_its_last_configuration(
+    search_config: Any, scheduler: str, num_slots: int
+) -> None:
+    grid = ("study.sampler=grid", SPACE, RATES, DROPS)
+    config = search_config(BOUND, *grid, scheduler=scheduler)
+    search = SimulatedSearch(config, curve_of_model, num_slots, None, ARCHITECTURES)
+    search.run()
+    trials = search.study.trials()
+    assert len({tuple(sorted(trial.params.items())) for trial in trials}) == len(trials) == 12
+    assert Counter(trial.outcome for trial in trials)["INFEASIBLE"] == 4
+    assert (search.decisions.num_missing, search.decisions.finished) == (0, True)
+    assert search.study.limits_reached == config.limits
 
 
 def test_a_bound_on_the_metric_is_told_and_kept_to(search_config: Any) -> None:

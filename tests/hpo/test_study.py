@@ -187,7 +187,7 @@ def test_a_trial_that_a_crash_left_half_sampled_is_completed(
     assert dict(raw.trials[0].params) == proposal.params
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "nsga3"])
 def test_a_reopened_study_samples_what_an_unbroken_one_would(
     tmp_path: Path, config: SearchConfig, sampler: str
 ) -> None:
@@ -222,6 +222,17 @@ def test_what_the_search_leaves_in_the_study_comes_back(
     assert again.search_config is not None
     assert SearchConfig.model_validate(again.search_config) == config
     assert (again.images, again.delivered_trial) == ({"classes": ["a"], "train": 3}, 0)
+
+
+def test_what_finalists_reach_comes_back(storage_url: str, config: SearchConfig) -> None:
+    study = create_study(storage_url, config)
+    assert (study.finalists, study.fresh_trainings) == (None, {})
+    study.finalists = {"numbers": [3, 0]}
+    study.add_fresh_training("3-abc", {"value": 0.5})
+    study.add_fresh_training("0-def", {"value": None})
+    again = reopen(storage_url, config)
+    assert again.finalists == {"numbers": [3, 0]}
+    assert again.fresh_trainings == {"3-abc": {"value": 0.5}, "0-def": {"value": None}}
 
 
 def test_optunas_own_tools_read_the_study(tmp_path: Path, config: SearchConfig) -> None:

@@ -36,6 +36,8 @@ def test_val_is_split_off_train_stratified_and_by_seed(tmp_path: Path) -> None:
     assert not set(folder.split("val").names) & set(folder.split("train").names)
     assert len(folder.split("train")) == 24
     assert read_image_folder(config) == folder
+    assert folder.val_is_of_train
+    assert not read_image_folder(make(tmp_path / "both", GOOD)).val_is_of_train
     other = config.model_copy(update={"val_seed": 1})
     assert read_image_folder(other).split("val") != folder.split("val")
 

@@ -1,0 +1,158 @@
+"""Trains the finalists on fresh seeds, several at a time, and tells the study what they reach."""
+
+import contextlib
+import math
+import shutil
+import signal
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo.cluster import TrialResources
+from hpo.config import SearchConfig
+from hpo.finalists import (
+    Finalists,
+    asked_for,
+    choose_finalists,
+    predicted_ranking,
+    read_finalists,
+    training_name,
+    trainings_of,
+)
+from hpo.progress import SearchObserver
+from hpo.retrain import retrain_all_on_cluster
+from hpo.run_folder import RunFolder
+from hpo.study import SearchStudy
+from hpo.training import Training
+from hpo.verdict import FreshTraining
+from sgformer.config import Metric, TrainConfig, maximises
+from sgformer.decoded_images import ImagesId
+
+
+@dataclass(frozen=True)
+class SearchedImages:
+    """The images of a search.
+
+    Attributes:
+        id: Theirs.
+        facts: What the study says of them.
+        fold_ratio: Val images for each training image, where val is split off train.
+    """
+
+    id: ImagesId
+    facts: dict[str, Any]
+    fold_ratio: float | None
+
+
+def compare_finalists(
+    config: SearchConfig,
+    run: RunFolder,
+    study: SearchStudy,
+    images: SearchedImages,
+    resources: TrialResources,
+    observer: SearchObserver,
+) -> None:
+    """Chooses the finalists, unless they are known, and trains them on the connected Ray.
+
+    A training that was interrupted goes on; one that is in the study is not repeated. The first
+    seed's stay in the run's `retraining` folder: the winner's is the one that is delivered.
+
+    Raises:
+        RunError: A training broke more often than a trial may.
+    """
+    finalists = _choose(config, study, images)
+    done = study.fresh_trainings
+    everything = tuple(trainings_of(config, study.trials(), finalists))
+    due = [(n, train) for n, train in everything if training_name(n, train) not in done]
+    if not due:
+        return
+    observer.phase(
+        f"comparing {len(finalists.numbers)} finalists on {finalists.asked_for.seeds} fresh seeds"
+    )
+    first_seed = everything[0][1].seed
+    told = _train(config, run, due, images.id, resources, observer)
+    with _interrupted_by_sigterm(), contextlib.closing(told):
+        for number, train, ended in told:
+            study.add_fresh_training(training_name(number, train), asdict(ended))
+            observer.finalist_trained(number, ended.seed, ended.value)
+            if train.seed != first_seed:
+                shutil.rmtree(_folder(run, number, train))
+
+
+def _train(
+    config: SearchConfig,
+    run: RunFolder,
+    due: Sequence[tuple[int, TrainConfig]],
+    images: ImagesId,
+    resources: TrialResources,
+    observer: SearchObserver,
+) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
+    """Yields each training when it has come to its end."""
+    trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
+    curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
+    lengths = [train.max_epochs for _, train in due]
+    for i, row in retrain_all_on_cluster(trainings, resources, config.study.max_retries):
+        if row is not None:
+            curves[i][row["epoch"]] = row
+        else:
+            lengths[i] = len(curves[i])
+            rows = curves[i].values()
+            yield *due[i], fresh_training(*due[i], config.study.metric, rows, resources)
+        observer.step(sum(map(len, curves)), sum(lengths))
+
+
+def fresh_training(
+    number: int,
+    train: TrainConfig,
+    metric: Metric,
+    rows: Iterable[Mapping[str, Any]],
+    resources: TrialResources,
+) -> FreshTraining:
+    """What is kept of a training, by the rows of its epochs."""
+    rows = tuple(rows)
+    sign = 1 if maximises(metric) else -1
+    known = {int(row["epoch"]): float(row[metric]) for row in rows}
+    known = {epoch: value for epoch, value in known.items() if not math.isnan(value)}
+    best = max(known, key=lambda epoch: (sign * known[epoch], -epoch), default=None)
+    seconds = sum(float(row["seconds"]) for row in rows)
+    return FreshTraining(
+        trial=number,
+        seed=train.seed,
+        value=None if best is None else known[best],
+        best_epoch=best,
+        num_epochs=len(rows),
+        max_epochs=train.max_epochs,
+        seconds=seconds,
+        gpu_seconds=seconds * resources.gpus * resources.num_processes,
+    )
+
+
+def _choose(config: SearchConfig, study: SearchStudy, images: SearchedImages) -> Finalists:
+    trials, known = study.trials(), read_finalists(study)
+    asked = asked_for(config, trials)
+    if known is not None and known.asked_for == asked:
+        return known
+    ranking = predicted_ranking(config, trials, study.model_state)
+    finalists = Finalists(
+        numbers=choose_finalists(trials, ranking, config.retrain.top_k),
+        asked_for=asked,
+        num_val_images=images.facts["val"],
+        fold_ratio=images.fold_ratio,
+    )
+    study.finalists = finalists.model_dump(mode="json")
+    return finalists
+
+
+def _folder(run: RunFolder, number: int, train: TrainConfig) -> Path:
+    return run.retraining.absolute() / training_name(number, train)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Has it end as Ctrl-C does: what runs on the cluster is stopped, and can be resumed."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

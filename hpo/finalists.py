@@ -1,0 +1,201 @@
+"""Who wins: the best trials and the default configuration, each trained again on fresh seeds.
+
+A trial is the best of many by its value, which therefore is too good: chance has helped it. What
+a finalist reaches on seeds, and where val is split off train on val images, that no trial has
+seen does not depend on that.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hpo.config import RetrainConfig, SearchConfig
+from hpo.search_space import Params, apply_params
+from hpo.selection import selected
+from hpo.study import SearchStudy, TrialSummary
+from hpo.verdict import DEFAULT, FreshTraining, Verdict, judge
+from sgformer.config import FrozenConfig, TrainConfig, maximises
+
+
+class AskedFor(FrozenConfig):
+    """What finalists are chosen from, and how they are compared: those of other settings differ.
+
+    `num_trials` is how many the study had; the others are RetrainConfig's.
+    """
+
+    num_trials: int
+    top_k: int
+    seeds: int
+    max_epochs: int | None
+
+
+class Finalists(FrozenConfig):
+    """Which trials are compared, as the study keeps it.
+
+    `numbers` are the trials', the most promising first; the others are of `ValImages`.
+    """
+
+    numbers: tuple[int, ...]
+    asked_for: AskedFor
+    num_val_images: int
+    fold_ratio: float | None
+
+
+def retrain_config(config: SearchConfig, params: Params, i: int = 0) -> TrainConfig:
+    """A trial's configuration at full length, on the i-th seed that no trial has seen.
+
+    Where val is split off train, it is split anew: what the search has been picked by is not
+    what it is measured on.
+    """
+    train = apply_params(config.train, params, "the winner's params")
+    if config.retrain.max_epochs not in (None, train.max_epochs):
+        train = train.with_epochs(config.retrain.max_epochs)
+    data = train.data.model_copy(update={"val_seed": train.data.val_seed + 1 + i})
+    device = "cpu" if config.resources.gpus_per_trial == 0 else train.device
+    return train.model_copy(update={"seed": train.seed + 1 + i, "data": data, "device": device})
+
+
+def predicted_ranking(
+    config: SearchConfig, trials: Sequence[TrialSummary], model_state: list[float] | None = None
+) -> tuple[int, ...]:
+    """Numbers of trials, the one first that promises the best value at its end.
+
+    With scheduler freeze_thaw the model of all curves says that, also of trials that were paused
+    and not resumed; else their values do, of those that came to their end.
+    """
+    maximise = maximises(config.study.metric)
+    if config.scheduler.name != "freeze_thaw":
+        sign = 1 if maximise else -1
+        values = {t.number: sign * t.value for t in trials if t.value is not None}
+        return tuple(sorted(values, key=lambda number: (-values[number], number)))
+    from hpo.freeze_thaw import FreezeThaw
+
+    thaw = FreezeThaw(
+        config.space,
+        config.train.max_epochs,
+        maximise=maximise,
+        seed=config.study.seed,
+        first_level=config.scheduler.min_epochs,
+    )
+    for trial in trials:
+        thaw.started(trial.number, trial.params)
+        thaw.reported(trial.number, trial.curve)
+        if trial.state == "COMPLETE" and trial.value is not None:
+            thaw.completed(trial.number, trial.value)
+        elif trial.state == "FAIL":
+            thaw.failed(trial.number)
+        else:
+            thaw.pruned(trial.number, diverged=trial.attributes.get("end_reason") == "diverged")
+    thaw.model_state = model_state
+    return thaw.ranking()
+
+
+def choose_finalists(
+    trials: Sequence[TrialSummary], ranking: Sequence[int], top_k: int
+) -> tuple[int, ...]:
+    """The first `top_k` of different params, and the default configuration, unless it broke.
+
+    They keep to the constraints; the default need not, to be compared with.
+    """
+    by_number = {trial.number: trial for trial in trials}
+    chosen: dict[tuple[Any, ...], int] = {}
+    for number in ranking:
+        trial = by_number[number]
+        if len(chosen) < top_k and _is_sound(trial) and trial.is_feasible:
+            chosen.setdefault(tuple(trial.params.items()), number)
+    default = by_number.get(DEFAULT)
+    if default is not None and _is_sound(default) and DEFAULT not in chosen.values():
+        chosen.pop(tuple(default.params.items()), None)
+        return (*chosen.values(), DEFAULT)
+    return tuple(chosen.values())
+
+
+def _is_sound(trial: TrialSummary) -> bool:
+    is_broken = trial.state == "FAIL" or trial.attributes.get("end_reason") == "diverged"
+    return not is_broken and any(not math.isnan(value) for value in trial.curve.values())
+
+
+def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]) -> bool:
+    """Whether the finalists that the config asks for are known, and all trained."""
+    if not config.compares_finalists:
+        return True
+    known = read_finalists(study)
+    if known is None or known.asked_for != asked_for(config, trials):
+        return False
+    num_done, num_trainings = comparison_progress(config, study, trials) or (0, 0)
+    return num_done == num_trainings
+
+
+def read_finalists(study: SearchStudy) -> Finalists | None:
+    """Those that the study keeps; None before they are chosen."""
+    return None if study.finalists is None else Finalists.model_validate(study.finalists)
+
+
+def asked_for(config: SearchConfig, trials: Sequence[TrialSummary]) -> AskedFor:
+    return AskedFor(num_trials=len(trials), **config.retrain.model_dump())
+
+
+def trainings_of(
+    config: SearchConfig, trials: Sequence[TrialSummary], finalists: Finalists
+) -> Iterator[tuple[int, TrainConfig]]:
+    """Trials' numbers with what is trained: all on the same seeds; nothing of one alone."""
+    params = {trial.number: trial.params for trial in trials}
+    for i in range(finalists.asked_for.seeds if len(finalists.numbers) > 1 else 0):
+        for number in finalists.numbers:
+            yield number, retrain_config(config, params[number], i)
+
+
+def training_name(number: int, train: TrainConfig) -> str:
+    """Of its folder, and in the study."""
+    return f"{number}-{train.fingerprint()}"
+
+
+def read_verdict(
+    config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
+) -> Verdict | None:
+    """What the finalists' trainings say; None while they are not chosen, or not all trained."""
+    finalists, done = read_finalists(study), study.fresh_trainings
+    if finalists is None or finalists.asked_for.num_trials != len(trials):
+        return None
+    as_asked = RetrainConfig(**finalists.asked_for.model_dump(exclude={"num_trials"}))
+    config = config.model_copy(update={"retrain": as_asked})
+    names = [training_name(*one) for one in trainings_of(config, trials, finalists)]
+    if not finalists.numbers or not all(name in done for name in names):
+        return None
+    trainings = [FreshTraining(**done[name]) for name in names]
+    default = next((trial for trial in trials if trial.number == DEFAULT), None)
+    return judge(
+        finalists.numbers,
+        trainings,
+        config.study.metric,
+        finalists.num_val_images,
+        finalists.fold_ratio,
+        default_may_win=default is None or default.is_feasible,
+    )
+
+
+def comparison_progress(
+    config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
+) -> tuple[int, int] | None:
+    """Finalists' trainings that have ended, and all; None while there is nothing to compare."""
+    finalists, done = read_finalists(study), study.fresh_trainings
+    if finalists is None or finalists.asked_for != asked_for(config, trials):
+        return None
+    names = [training_name(*one) for one in trainings_of(config, trials, finalists)]
+    return (sum(name in done for name in names), len(names)) if names else None
+
+
+def winners_of(
+    config: SearchConfig, trials: Sequence[TrialSummary], verdict: Verdict | None
+) -> tuple[TrialSummary, ...]:
+    """The finalist that won; without a comparison what `study.select` says, best/'s first."""
+    if verdict is None:
+        return selected(trials, config.study)
+    return tuple(trial for trial in trials if trial.number == verdict.winner)
+
+
+def winner_of(
+    config: SearchConfig, trials: Sequence[TrialSummary], verdict: Verdict | None
+) -> TrialSummary | None:
+    """The trial that best/ is of; None: there is none."""
+    return next(iter(winners_of(config, trials, verdict)), None)

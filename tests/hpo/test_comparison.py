@@ -1,0 +1,42 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from hpo.cluster import TrialResources
+from hpo.comparison import fresh_training
+from hpo.config import load_search_config
+from hpo.finalists import retrain_config
+from sgformer.config import Metric, TrainConfig
+
+PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.25}
+
+
+@pytest.fixture
+def train(search_file: Path) -> TrainConfig:
+    return retrain_config(load_search_config(search_file)[0], PARAMS, 2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "best_epoch"), [("val_top1", 0.75, 2), ("val_loss", 0.25, 1)]
+)
+def test_a_training_is_kept_with_its_best_epoch_and_what_it_cost(
+    train: TrainConfig, metric: Metric, value: float, best_epoch: int
+) -> None:
+    rows = [
+        {"epoch": i, "seconds": 2.0, "val_top1": top1, "val_loss": 1 - top1 if i > 1 else 0.25}
+        for i, top1 in enumerate([0.5, 0.75, 0.75, math.nan], start=1)
+    ]
+    rows[3]["val_loss"] = math.nan
+    resources = TrialResources(cpus=1, gpus=0.5, num_slots=4, num_processes=2)
+    kept = fresh_training(6, train, metric, rows, resources)
+    assert (kept.trial, kept.seed) == (6, train.seed)
+    assert (kept.value, kept.best_epoch) == (value, best_epoch)
+    assert (kept.num_epochs, kept.max_epochs) == (4, 4)
+    assert (kept.seconds, kept.gpu_seconds) == (8.0, 8.0)
+
+
+def test_a_training_that_diverged_at_once_has_no_value(train: TrainConfig) -> None:
+    rows = [{"epoch": 1, "seconds": 2.0, "val_top1": math.nan}]
+    kept = fresh_training(6, train, "val_top1", rows, TrialResources(1, 0, 1))
+    assert (kept.value, kept.best_epoch, kept.num_epochs) == (None, None, 1)
