@@ -34,6 +34,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -471,7 +472,10 @@ def main() -> None:
     args = parser.parse_args()
     budgets = tuple(budget for budget in BUDGETS if budget <= args.budget)
     rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(args.processes) as pool:
+    # A process keeps the memory of the searches that it has run.
+    with ProcessPoolExecutor(
+        args.processes, mp_context=get_context("spawn"), max_tasks_per_child=8
+    ) as pool:
         for strategy in args.strategies.split(","):
             for workers in map(int, args.workers.split(",")):
                 jobs = [
