@@ -11,7 +11,8 @@ full trainings (of 52 epochs; by the clock of seconds, of the default configurat
 all workers. Regret is (best - delivered) / (best - median), by the accuracy after 52 epochs, where
 best and median are of 20,000 random configurations: below 0 is better than the best of them.
 
-Ours runs the decisions of hpo/ (`ours-NAME`: those of scheduler NAME), by the clock of epochs in a
+Ours runs the decisions of hpo/ (`ours-NAME`: those of scheduler NAME; `ours-warm`: begun with the
+best of a search on another task), by the clock of epochs in a
 search for each budget, which plans with it; it delivers a trial that it has trained to its end
 within the budget. The stock strategies, which know of no budget, deliver the trial
 with the best value seen, and its training to the end is not counted: `sampler+asha` is Ray's
@@ -21,6 +22,7 @@ configuration first.
 """
 
 import argparse
+import dataclasses
 import heapq
 import itertools
 import json
@@ -29,9 +31,10 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,8 +181,9 @@ class Trainings:
 class OurSearch:
     """One search through hpo's decisions, with a budget of epochs (None: without end)."""
 
-    def __init__(self, job: Job, budget: int | None) -> None:
+    def __init__(self, job: Job, budget: int | None, warm_start: Sequence[Params] = ()) -> None:
         import hpo.simulation
+        from hpo.study import SearchStudy
 
         self._trainings = Trainings(job)
         self.surrogate = self._trainings.surrogate
@@ -189,7 +193,9 @@ class OurSearch:
         self.true_values: list[float] = []
         self._costs: list[Array] = []
         config = our_config(job, self.surrogate, budget)
-        self.search = hpo.simulation.SimulatedSearch(config, self._curve, job.workers)
+        study = SearchStudy.in_memory(config.study, config.space)
+        study.warm_start = warm_start
+        self.search = hpo.simulation.SimulatedSearch(config, self._curve, job.workers, study)
 
     def _curve(self, params: Params) -> Any:
         from hpo.simulation import Curve
@@ -211,6 +217,7 @@ def our_config(job: Job, surrogate: Surrogate, budget: int | None) -> Any:
     from hpo.config import SearchConfig
 
     variant = job.strategy.removeprefix("ours").removeprefix("-").replace("-", "_")
+    variant = "" if variant == "warm" else variant
     return SearchConfig.model_validate(
         {
             "study": {"name": "simulated", "seed": job.seed, "num_trials": 10**6},
@@ -233,8 +240,9 @@ def run_ours(job: Job) -> Outcome:
     if job.clock != "epochs":
         return run_ours_at_once(job)
     regrets, seconds, num_trials = {}, list[float](), 0
+    warm_start = best_of_another_task(job) if job.strategy == "ours-warm" else ()
     for budget in job.budgets:
-        ours = OurSearch(job, budget)
+        ours = OurSearch(job, budget, warm_start)
         ours.search.run()
         complete = {t.number for t in ours.search.study.trials() if t.state == "COMPLETE"}
         best = next(n for n in ours.search.decisions.ranking() if n in complete)
@@ -242,6 +250,22 @@ def run_ours(job: Job) -> Outcome:
         seconds += ours.search.decision_seconds
         num_trials = len(ours.true_values)
     return Outcome(regrets, seconds, num_trials)
+
+
+def best_of_another_task(job: Job) -> tuple[Params, ...]:
+    """What study.warm_start makes of a search of ten full trainings on the task before."""
+    from hpo.warm_start import different
+
+    every = sorted(tasks(job.surrogate, "develop") + tasks(job.surrogate, "report"), key=int)
+    before = dataclasses.replace(
+        job, task=every[every.index(job.task) - 1], strategy="ours", seed=job.seed + 1000
+    )
+    earlier = OurSearch(before, 10)
+    earlier.search.run()
+    params = {trial.number: dict(trial.params) for trial in earlier.search.study.trials()}
+    ranking = [params[number] for number in earlier.search.decisions.ranking()]
+    config = our_config(job, earlier.surrogate, 10)
+    return different(config.space, earlier.surrogate.default, [ranking])
 
 
 def run_ours_at_once(job: Job) -> Outcome:
@@ -448,7 +472,10 @@ def main() -> None:
     args = parser.parse_args()
     budgets = tuple(budget for budget in BUDGETS if budget <= args.budget)
     rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(args.processes) as pool:
+    # A process keeps the memory of the searches that it has run.
+    with ProcessPoolExecutor(
+        args.processes, mp_context=get_context("spawn"), max_tasks_per_child=8
+    ) as pool:
         for strategy in args.strategies.split(","):
             for workers in map(int, args.workers.split(",")):
                 jobs = [

@@ -119,7 +119,7 @@ def search(
         check_address(ray_address)
     folder = read_image_folder(config.train.data)
     if dry_run:
-        _print_plan(config, folder, ray_address)
+        _print_plan(config, folder, ray_address, storage)
         return
     if not ray_address:
         trial_resources(config.resources, local_nodes(config.resources))
@@ -429,9 +429,17 @@ def _display(config: "SearchConfig") -> "Display":
     return PlainDisplay(config, lambda line: print(line, file=sys.stderr, flush=True))
 
 
-def _print_plan(config: "SearchConfig", folder: "ImageFolder", ray_address: str | None) -> None:
+def _print_plan(
+    config: "SearchConfig", folder: "ImageFolder", ray_address: str | None, storage: str | None
+) -> None:
     from hpo.config import dump_search_config
 
+    begin = {}
+    if config.study.warm_start:
+        from hpo.warm_start import warm_start_params
+
+        num_earlier = len(warm_start_params(config, storage))
+        begin["tried early"] = f"{num_earlier} configurations of earlier studies"
     sys.stdout.write(dump_search_config(config))
     counts = ", ".join(f"{len(images)} {name}" for name, images in folder.splits.items())
     cpus, gpus = config.resources.cpus_per_trial, config.resources.gpus_per_trial
@@ -443,6 +451,7 @@ def _print_plan(config: "SearchConfig", folder: "ImageFolder", ray_address: str 
         {
             "images": f"{counts} in {len(folder.classes)} classes",
             "a trial takes": "; ".join(takes),
+            **begin,
             "finalists": _finalists_plan(config),
             "where": ray_address or "a Ray on this machine",
         }

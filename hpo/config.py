@@ -33,6 +33,10 @@ DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
 
 
+def _has_password(url: str) -> bool:
+    return re.search(r"://[^/@]*:[^/@]*@|[?&]password=", url) is not None
+
+
 class StudyConfig(FrozenConfig):
     """The study: its name, what it optimises, how it samples, how many trials.
 
@@ -43,6 +47,7 @@ class StudyConfig(FrozenConfig):
 
     `storage` is an Optuna URL without its password; None means study.db in the run folder.
     `enqueue` are params to try right after the default configuration, which is always first.
+    `warm_start` are earlier runs' folders, or URL#STUDY, whose best configurations come next.
     `sampler` curves reads the trials' whole curves, the others their values; None: curves with
     scheduler freeze_thaw, else tpe.
     """
@@ -55,6 +60,7 @@ class StudyConfig(FrozenConfig):
     sampler: Sampler | None = None
     num_trials: int = Field(ge=1)
     enqueue: tuple[dict[str, Value], ...] = ()
+    warm_start: tuple[str, ...] = ()
     max_retries: int = Field(default=3, ge=0)
     storage: str | None = None
 
@@ -72,9 +78,18 @@ class StudyConfig(FrozenConfig):
     @field_validator("storage")
     @classmethod
     def _without_password(cls, storage: str | None) -> str | None:
-        if storage is not None and re.search(r"://[^/@]*:[^/@]*@|[?&]password=", storage):
+        if storage is not None and _has_password(storage):
             raise ValueError("holds a password; pass the whole URL in HPO_STORAGE instead")
         return storage
+
+    @field_validator("warm_start")
+    @classmethod
+    def _without_passwords(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        if any(map(_has_password, sources)):
+            raise ValueError(
+                "holds a password; leave it out: that of HPO_STORAGE is used for the same database"
+            )
+        return sources
 
     @field_validator("objectives")
     @classmethod

@@ -4,14 +4,17 @@ Source: Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014, for
 kernel over params and the logarithm of the epoch in place of theirs.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_solve, lapack, solve_triangular
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
@@ -23,6 +26,24 @@ PRIOR_SCALE: Final = (0.5, 1.0)
 PRIOR_NOISE: Final = (1e-3, 1.5)
 NUM_ITERATIONS: Final = 25
 JITTER: Final = 1e-6
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_BLAS: Final = ThreadpoolController().select(user_api="blas")
+
+
+def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """Has a function's matrices computed by one thread.
+
+    They are small, and the cores are busy with trials: threads of BLAS wait for each other.
+    """
+
+    @functools.wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _BLAS.limit(limits=1):
+            return function(*args, **kwargs)
+
+    return limited
 
 
 @dataclass(frozen=True)

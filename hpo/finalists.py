@@ -11,7 +11,7 @@ from typing import Any
 
 from hpo.config import RetrainConfig, SearchConfig
 from hpo.search_space import Params, apply_params
-from hpo.selection import selected
+from hpo.selection import pareto_front, selected
 from hpo.study import SearchStudy, TrialSummary
 from hpo.verdict import DEFAULT, FreshTraining, Verdict, judge
 from sgformer.config import FrozenConfig, TrainConfig, maximises
@@ -61,13 +61,17 @@ def predicted_ranking(
     """Numbers of trials, the one first that promises the best value at its end.
 
     With scheduler freeze_thaw the model of all curves says that, also of trials that were paused
-    and not resumed; else their values do, of those that came to their end.
+    and not resumed; else their values do, of those that came to their end. With several objectives
+    the Pareto front comes first.
     """
     maximise = maximises(config.study.metric)
     if config.scheduler.name != "freeze_thaw":
         sign = 1 if maximise else -1
         values = {t.number: sign * t.value for t in trials if t.value is not None}
-        return tuple(sorted(values, key=lambda number: (-values[number], number)))
+        by_value = sorted(values, key=lambda number: (-values[number], number))
+        several = config.study.has_several_objectives
+        front = pareto_front(trials, config.study) if several else ()
+        return tuple(dict.fromkeys((*(trial.number for trial in front), *by_value)))
     from hpo.freeze_thaw import FreezeThaw
 
     thaw = FreezeThaw(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.special import erfcx, log_ndtr
 from scipy.stats import qmc
 
-from hpo.curve_model import CurveModel, FloatArray, Rows, Scale
+from hpo.curve_model import CurveModel, FloatArray, Rows, Scale, on_one_thread
 from hpo.pausing_policy import Choice, PausingPolicy, TrialState
 from hpo.search_space import Params, Space
 from hpo.unit_cube import UnitCube
@@ -99,6 +99,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
         paused = [n for n in self.paused_trials() if n not in (besides, self.last_one)]
         return min(paused, key=lambda n: self._at_end.get(n, math.inf), default=None)
 
+    @on_one_thread
     def choose(
         self, paused: Sequence[int] | None = None, *, may_start: bool = True
     ) -> Choice | None:
@@ -117,6 +118,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
             return Choice(number)
         return Choice(params=self._cube.decode(point))
 
+    @on_one_thread
     def propose(self) -> Params:
         """The most promising configuration not tried."""
         if self._is_starting_up:
@@ -155,6 +157,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
         horizon = int(rng.integers(1, self._max_epochs + 1))
         return _Judge(self, model, points, at_end, horizon, rng)
 
+    @on_one_thread
     def ranking(self) -> tuple[int, ...]:
         """Started trials, the one first that is expected to end best."""
         numbers = [n for n, t in self._trials.items() if t.state != "failed" and t.curve]

@@ -42,6 +42,7 @@ from hpo.training import Training
 from hpo.trial_summary import num_counted
 from hpo.tuning import run_trials
 from hpo.verdict import Verdict
+from hpo.warm_start import warm_start_params
 from sgformer.decoded_images import ImagesId, load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
@@ -97,6 +98,7 @@ def run_search(
             if run.is_complete and not _is_unfinished(study, config) and _selects_as(run, config):
                 return _result(study, run, config)
             lease.enter_context(leased(study))
+        warm_start = () if study is not None else warm_start_params(config, storage)
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
         is_moving = now.predecessor is not None  # a crash may have left it half way
@@ -114,6 +116,7 @@ def run_search(
                 resources = trial_resources(config.resources, cluster_nodes())
                 if study is None:
                     study = create_study(config, run, storage, images.facts)
+                    study.warm_start = warm_start
                     lease.enter_context(leased(study))
                 if now.predecessor is not None:
                     _carry_over(study, now, storage, images, observer)

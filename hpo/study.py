@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
-from hpo.config import StudyConfig
+from hpo.config import SearchConfig, StudyConfig
 from hpo.errors import StudyError
 from hpo.sampling import Sampling, create_sampler
 from hpo.search_space import Params, Space, suggest_params
@@ -135,12 +135,31 @@ class SearchStudy:
             raise StudyError(f"no study {config.name!r} in {without_password(url)}")
         return study
 
+    @classmethod
+    def of_search(cls, url: str, name: str) -> tuple[Self, SearchConfig]:
+        """A study with the config of the search that made it.
+
+        Raises:
+            StudyError: The storage cannot be used, has no such study, or not one of ours.
+        """
+        try:
+            study = optuna.load_study(storage=open_storage(url), study_name=name)
+        except KeyError:
+            raise StudyError(f"no study {name!r} in {without_password(url)}") from None
+        values = study.user_attrs.get("search_config")
+        if values is None:
+            raise StudyError(
+                f"study {name!r} in {without_password(url)} was not made by this program"
+            )
+        config = SearchConfig.model_validate(values)
+        return cls(study, study._storage, config.study, config.space), config
+
     def enqueue_first_trials(self, default: Params) -> None:
-        """Has the default configuration tried first, then those of the config's `enqueue`.
+        """Has the default configuration tried first, then `enqueue`'s and `warm_start`'s.
 
         May be called again: what was tried or waits already is not added twice.
         """
-        for params in (default, *self._config.enqueue):
+        for params in (default, *self._config.enqueue, *(self.warm_start or ())):
             self._study.enqueue_trial(params, skip_if_exists=True)
         self._live = None
 
@@ -378,6 +397,16 @@ class SearchStudy:
     @images.setter
     def images(self, values: dict[str, Any]) -> None:
         self._study.set_user_attr("images", values)
+
+    @property
+    def warm_start(self) -> list[Params] | None:
+        """What earlier studies suggest to begin with; None before they were asked."""
+        params: list[Params] | None = self._study.user_attrs.get("warm_start")
+        return params
+
+    @warm_start.setter
+    def warm_start(self, params: Sequence[Params]) -> None:
+        self._study.set_user_attr("warm_start", list(params))
 
     @property
     def delivered_trial(self) -> int | None:

@@ -244,6 +244,26 @@ def test_a_dry_run_says_that_several_objectives_are_not_compared(
     assert "none: with several objectives study.select, front, says what is delivered" in out
 
 
+def test_a_search_after_another_says_what_it_begins_with_before_it_starts(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    config = load_search_config(search_file, name="a")[0]
+    earlier = RunFolder(tmp_path / "a")
+    earlier.make()
+    earlier.save_config(config)
+    study = SearchStudy.create(earlier.storage_url(config), config.study, config.space)
+    study.search_config = config.model_dump(mode="json")
+    SimulatedSearch(config, lambda _: Curve([0.5] * 4, [1.0] * 4), 1, study).run()
+
+    arguments = ("search", search_file, "--output-dir", tmp_path / "runs")
+    _, out, _ = call(*arguments, "--dry-run", "--set", f"study.warm_start=[{earlier.path}]")
+    assert "configurations of earlier studies" in out
+    for more in ((), ("--dry-run",)):
+        error = refused(call(*arguments, *more, "--set", "study.warm_start=[gone]"))
+        assert "not a run folder: gone has no search.yaml" in error
+    assert not (tmp_path / "runs" / config.study.name / "study.db").exists()
+
+
 def test_status_of_a_run_whose_study_is_gone_ends_with_2(
     call: Call, search_file: Path, tmp_path: Path
 ) -> None:

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
+from threadpoolctl import threadpool_info
 
-from hpo.curve_model import CurveModel, FloatArray, Rows, Scale
+from hpo.curve_model import CurveModel, FloatArray, Rows, Scale, on_one_thread
 
 NUMERIC = np.zeros(2, bool)
 
@@ -101,3 +102,8 @@ def test_a_scale_spreads_the_best_out() -> None:
     scaled = Scale(np.array([0.1, 0.2, 0.5, 0.89, 0.9])).forward(np.array([0.1, 0.2, 0.89, 0.9]))
     assert (scaled[3] - scaled[2]) / (scaled[1] - scaled[0]) > 1 / 10 * 2
     assert math.isclose(scaled[3], scaled.max())
+
+
+def test_matrices_are_computed_by_one_thread() -> None:
+    threads = on_one_thread(threadpool_info)()
+    assert {pool["num_threads"] for pool in threads if pool["user_api"] == "blas"} == {1}

@@ -82,6 +82,16 @@ def test_values_rank_trials_that_came_to_their_end(config: SearchConfig) -> None
     assert predicted_ranking(config, trials) == (2, 0, 3)
 
 
+def test_of_several_objectives_the_front_comes_first(search_file: Path) -> None:
+    objectives = "study.objectives=[[val_top1, maximize], [num_parameters, minimize]]"
+    config, _ = load_search_config(search_file, [objectives])
+    trials = [
+        dataclasses.replace(trial(number, [value]), attributes={"num_parameters": size})
+        for number, (value, size) in enumerate([(0.8, 9), (0.5, 1), (0.9, 8), (0.7, 7)])
+    ]
+    assert predicted_ranking(config, trials) == (2, 3, 1, 0)
+
+
 @pytest.mark.parametrize(("metric", "best"), [("val_top1", 2), ("val_loss", 1)])
 def test_curves_rank_paused_trials_too(search_file: Path, metric: str, best: int) -> None:
     direction = "minimize" if metric == "val_loss" else "maximize"
