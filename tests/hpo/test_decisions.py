@@ -288,7 +288,8 @@ def test_at_a_rung_a_small_model_is_kept_for_its_size(
     study.enqueue_first_trials(default_params(config.train, config.space))
     decisions = Decisions(config, study, 9, watcher, checkpoints)
     goes_on = [
-        decisions.on_report(report(start(decisions), {1: value})) for value in (0.5, 0.6, 0.7, 0.1)
+        decisions.on_report(report(start(decisions), {1: value, 2: value}))
+        for value in (0.5, 0.6, 0.7, 0.1)
     ]
     assert goes_on[2:] == [True, True]  # of models of its size the last one is the best
     again = Decisions(
