@@ -26,6 +26,7 @@ def search_file(
         "constraints": ["num_parameters <= 1e6"],
         "select": "front",
     }
+    values["retrain"]["seeds"] = 2  # of no effect
     values["space"]["model.name"] = {
         "type": "categorical",
         "choices": ["sg_former_pico", "sg_former_nano", "sg_former_micro"],
@@ -99,6 +100,8 @@ def test_the_front_is_shown_and_each_of_it_delivered(finished: Finished) -> None
     for path in (folder / "best", *folder.glob("front/*")):
         assert {"model.onnx", "metrics.json", "export.json"} < {p.name for p in path.iterdir()}
     assert all(f"front, trial {number}" in done.stdout for number in front)
+    assert "fresh seed" not in done.stdout + done.stderr
+    assert status["winner"] is None
     rows = {int(r["number"]): r for r in csv.DictReader((folder / "leaderboard.csv").open())}
     assert {number for number, row in rows.items() if row["front"] == "True"} == set(front)
     page = (folder / "report.html").read_text()

@@ -264,3 +264,40 @@ def test_what_is_ruled_out_takes_no_slot_and_is_heard_of(
     assert study.trials()[1].attributes["latency_ms"] == 7.132
     decisions.on_end(report(0, {1: 0.5}, "completed"))
     assert study.trials()[0].constraints == {"latency_ms <= 5": pytest.approx(-0.6)}
+
+
+def test_at_a_rung_a_small_model_is_kept_for_its_size(
+    search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> None:
+    nano, pico = ({"model.name": f"sg_former_{name}"} for name in ("nano", "pico"))
+    overrides = [
+        "study.objectives=[[val_top1, maximize], [latency_ms, minimize]]", "study.num_trials=9",
+        "space.model.name={type: categorical, choices: [sg_former_pico, sg_former_nano]}",
+        "train.model.name=sg_former_nano",
+    ]  # fmt: skip
+    values = load_search_config(search_file, overrides)[0].model_dump()
+    rates = [{"optimizer.learning_rate": rate / 1000} for rate in (1, 3, 4, 5)]
+    enqueued = [other | rate for other, rate in zip((nano, nano, pico, pico), rates, strict=True)]
+    values["study"]["enqueue"] = enqueued
+    config = SearchConfig.model_validate(values)
+    study = SearchStudy.in_memory(config.study, config.space)
+    study.architectures = {
+        "sg_former_pico at 32 pixels": {"latency_ms": 2.0},
+        "sg_former_nano at 32 pixels": {"latency_ms": 7.0},
+    }
+    study.enqueue_first_trials(default_params(config.train, config.space))
+    decisions = Decisions(config, study, 9, watcher, checkpoints)
+    goes_on = [
+        decisions.on_report(report(start(decisions), {1: value})) for value in (0.5, 0.6, 0.7, 0.1)
+    ]
+    assert goes_on[2:] == [True, True]  # of models of its size the last one is the best
+    again = Decisions(
+        config,
+        SearchStudy(study.optuna_study, study.storage, config.study, config.space),
+        9,
+        watcher,
+        checkpoints,
+    )
+    for _ in range(4):
+        assert again.on_report(report(start(again), {1: 0.0, 2: 0.0}))
+    assert again.on_report(report(start(again), {1: 0.2}))

@@ -156,3 +156,14 @@ def test_a_search_shorter_than_a_rung_trains_each_trial_to_its_end() -> None:
     policy.reported(1, {1: 0.5})
     assert not policy.is_at_level(1)
     assert policy.choose() == Choice()
+
+
+def test_a_default_that_failed_is_not_brought_to_its_end() -> None:
+    policy = promotion()
+    assert not policy.has_begun
+    policy.started(0, {})
+    assert policy.has_begun
+    assert policy.may_be_last() == (0,)
+    policy.failed(0)
+    assert not policy.has_begun
+    assert policy.may_be_last() == ()
