@@ -138,6 +138,7 @@ def search_config(
         f"study.num_trials={arguments.epochs}",  # the epochs are the limit
         f"budget.total_epochs={arguments.epochs}",
         "scheduler={}",  # the default
+        "retrain.seeds=0",  # plain compares nothing either
         f"resources.max_concurrent_trials={arguments.slots}",
         f"train.seed={seed}",
         f"train.max_epochs={arguments.max_epochs}",
@@ -260,7 +261,8 @@ def retrain_and_test(
 ) -> dict[str, Any]:
     """As ours retrains a winner, without the export."""
     from hpo.deliver import evaluate_splits, load_model
-    from hpo.retrain import retrain_config, retrain_epochs
+    from hpo.finalists import retrain_config
+    from hpo.retrain import retrain_epochs
     from hpo.training import Training
     from sgformer.decoded_images import load_image_data
 

@@ -30,6 +30,7 @@ SCHEDULERS_OF_SEVERAL: Final = ("asha", "hyperband", "none")
 SAMPLERS_OF_SEVERAL: Final = ("tpe", "gp", "nsga2", "nsga3", "qmc", "random", "grid")
 
 DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
+FIRST_LEVEL: Final = 8 / 52  # of freeze_thaw, of max_epochs. Source: shared measurements.
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
 
 
@@ -191,7 +192,8 @@ class BudgetConfig(FrozenConfig):
     """What a search may take; None: no limit.
 
     `total_epochs` counts those of all trials; with scheduler freeze_thaw it is, unless set, a
-    quarter of what num_trials full trainings take. `disk_bytes` is of the trials' checkpoints.
+    quarter of what num_trials full trainings take, and at least what brings
+    each to its first level and two to their end. `disk_bytes` is of the trials' checkpoints.
     """
 
     total_epochs: int | None = Field(default=None, ge=1)
@@ -233,8 +235,10 @@ class SearchConfig(FrozenConfig):
         """Trials and epochs after which the search has come to its end."""
         num_trials, total_epochs = self.study.num_trials, self.budget.total_epochs
         if total_epochs is None and self.scheduler.name == "freeze_thaw":
-            share = round(DEFAULT_SHARE_OF_EPOCHS * num_trials * self.train.max_epochs)
-            total_epochs = max(2 * self.train.max_epochs, share)
+            max_epochs = self.train.max_epochs
+            first_level = self.scheduler.min_epochs or max(1, round(FIRST_LEVEL * max_epochs))
+            share = round(DEFAULT_SHARE_OF_EPOCHS * num_trials * max_epochs)
+            total_epochs = max(2 * max_epochs + num_trials * first_level, share)
         return {"num_trials": num_trials, "total_epochs": total_epochs}
 
     @model_validator(mode="after")

@@ -152,6 +152,8 @@ class Decisions:
             return
         curve = self._curves[number]
         best = self._best(curve)
+        if reason != "failed":  # one that ended by itself is compared with, too
+            self._stopping.goes_on(number, curve, self._costs.objectives(self._params[number]))
         if reason == "failed":
             self._fail(number, report.error or TrialError("Unknown", "no reason was given"))
         elif reason in {"completed", "early_stopped"} and best is not None:

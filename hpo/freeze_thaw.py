@@ -15,13 +15,12 @@ import numpy.typing as npt
 from scipy.special import erfcx, log_ndtr
 from scipy.stats import qmc
 
+from hpo.config import FIRST_LEVEL
 from hpo.curve_model import CurveModel, FloatArray, Rows, Scale, on_one_thread
 from hpo.pausing_policy import Choice, PausingPolicy, TrialState
 from hpo.search_space import Params, Space
 from hpo.unit_cube import UnitCube
 
-# Source: shared measurements, levels 8, 16, 28, 52 of 52.
-FIRST_LEVEL: Final = 8 / 52
 LEVEL_FACTOR: Final = 1.87
 NUM_STARTUP_TRIALS: Final = 6
 MAX_ROWS: Final = 250

@@ -90,6 +90,7 @@ class PausingDecisions(Decisions):
                 reason = str(trial.attributes.get("end_reason"))
                 self._tell_end(trial.number, trial.state, reason, trial.value)
         by_number = {trial.number: trial for trial in trials}
+        running = [trial for trial in trials if trial.state == "RUNNING"]
         for proposal in tuple(self._interrupted):
             number = proposal.number
             facts = by_number[number].facts_of_pause
@@ -104,6 +105,8 @@ class PausingDecisions(Decisions):
             self._interrupted.remove(proposal)
             self._params[number], self._facts[number] = proposal.params, facts
         self._thaw.model_state = self._study.model_state
+        if any(trial.number == self._study.last_one for trial in running):
+            self._thaw.last_one = self._study.last_one
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         news = super()._record(report)
@@ -140,8 +143,12 @@ class PausingDecisions(Decisions):
             is_waiting = choice is None and self._thaw.running_trials()
             if choice is not None or is_waiting:
                 return choice
-            self._thaw.last_one = self._favourite(self._num_epochs_left)
+            self._close_with(self._favourite(self._num_epochs_left))
         return self._thaw.last_choice()
+
+    def _close_with(self, number: int | None) -> None:
+        """Has a trial be the last one, also of a search that is resumed."""
+        self._thaw.last_one = self._study.last_one = number
 
     def _affordable_choice(self) -> Choice | None:
         """What is best to run of what leaves enough to bring any trial to its end."""
@@ -150,9 +157,9 @@ class PausingDecisions(Decisions):
         may_start = self._num_to_start > 0 and left >= first_level
         if may_start and self._study.has_waiting:
             return Choice()
-        kept = round(SHARE_TO_COMPARE * self._max_epochs) if self._thaw.has_begun else 0
-        may_start = may_start and left >= first_level + kept
         paused = self._thaw.paused_trials()
+        kept = round(SHARE_TO_COMPARE * self._max_epochs) if paused else 0
+        may_start = may_start and left >= first_level + kept
         able = tuple(n for n in paused if left >= self._thaw.num_epochs_ahead(n))
         if not (may_start or able):
             return None
@@ -236,7 +243,7 @@ class PausingDecisions(Decisions):
         super()._finish(number, state, reason, best)
         self._tell_end(number, state, reason, best)
         if number == self._thaw.last_one and state != "COMPLETE":
-            self._thaw.last_one = None  # another takes its place
+            self._close_with(None)  # another takes its place
         self._settle_after_last_one()
 
     def _tell_end(self, number: int, state: str, reason: str, value: float | None) -> None:

@@ -130,11 +130,6 @@ class PausingPolicy(ABC, Generic[Trial]):
         """From the first level."""
         return self._max_epochs - self._levels[0]
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is a trial to learn from, or to bring to its end."""
-        return any(trial.state != "failed" for trial in self._trials.values())
-
     def num_epochs_ahead(self, number: int) -> int:
         """Of a trial that runs, or may be resumed, until it stops."""
         epoch = self._trials[number].epoch

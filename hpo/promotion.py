@@ -64,7 +64,10 @@ class Promotion(PausingPolicy[TrialState]):
         others = [epoch for number, epoch in reached.items() if number]
         if 0 in reached and others:
             reached[0] = min(reached[0], max(others))
-        key = {number: (epoch, self._rungs[epoch][number]) for number, epoch in reached.items()}
+        key = {
+            number: (epoch, self._rungs[epoch].get(number, self._best(number, epoch)))
+            for number, epoch in reached.items()
+        }
         return tuple(sorted(key, key=lambda n: (-key[n][0], -key[n][1], n)))
 
     def least_promising(self, besides: int | None = None) -> int | None:

@@ -245,6 +245,16 @@ class SearchStudy:
     def model_state(self, values: list[float]) -> None:
         self._patiently(lambda _: self._study.set_user_attr("model_state", values))
 
+    @property
+    def last_one(self) -> int | None:
+        """The trial that a budget's rest belongs to, once it is chosen."""
+        number: int | None = self._study.user_attrs.get("last_one")
+        return number
+
+    @last_one.setter
+    def last_one(self, number: int | None) -> None:
+        self._patiently(lambda _: self._study.set_user_attr("last_one", number))
+
     def finish(
         self,
         number: int,

@@ -191,6 +191,78 @@ def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
             assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("lengths", [{}, {3: 4, 5: 4, 9: 8}], ids=["whole", "some stop early"])
+def test_a_search_on_one_slot_that_is_killed_near_its_end_goes_on_as_it_would_have(
+    search_config: Any, scheduler: str, lengths: dict[int, int]
+) -> None:
+    config = search_config("budget.total_epochs=40", scheduler=scheduler)
+
+    def curves() -> Any:
+        known: dict[str, int] = {}
+
+        def stopping_early(params: Params) -> Curve:
+            number = known.setdefault(str(sorted(params.items())), len(known))
+            curve = curve_of(params)
+            return Curve(curve.values[: lengths.get(number, MAX_EPOCHS)], curve.seconds)
+
+        return stopping_early
+
+    whole = SimulatedSearch(config, curves(), 1)
+    whole.run()
+    expected = [(t.params, t.state, t.curve) for t in whole.study.trials()]
+    for num_steps in range(20, 40, 3):
+        of_params = curves()
+        first = SimulatedSearch(config, of_params, 1)
+        for _ in range(num_steps):
+            first.step()
+        study = SearchStudy(
+            first.study.optuna_study, first.study.storage, config.study, config.space
+        )
+        SimulatedSearch(config, of_params, 1, study).run()
+        assert [(t.params, t.state, t.curve) for t in study.trials()] == expected
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+@pytest.mark.parametrize("num_trials", [2, 4, 8])
+def test_a_small_search_begins_all_its_trials_but_one_at_most(
+    search_config: Any, num_trials: int, num_slots: int
+) -> None:
+    trials = simulated(search_config(f"study.num_trials={num_trials}"), num_slots).study.trials()
+    assert len(trials) >= max(2, num_trials - 1)
+    assert sum(trial.state == "COMPLETE" for trial in trials) >= 2
+
+
+@pytest.mark.parametrize("scheduler", PAUSING)
+def test_a_budget_of_two_trainings_is_not_the_defaults_alone(
+    search_config: Any, scheduler: str
+) -> None:
+    config = search_config(f"budget.total_epochs={2 * MAX_EPOCHS}", scheduler=scheduler)
+    trials = simulated(config).study.trials()
+    assert [trial.state for trial in trials] == ["COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("length", [1, 3, 5, 9])
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_a_default_that_stops_itself_is_compared_with(
+    search_config: Any, scheduler: str, length: int, num_slots: int
+) -> None:
+    config = search_config(scheduler=scheduler)
+    default = default_params(config.train, config.space)
+
+    def stopping_early(params: Params) -> Curve:
+        curve = curve_of(params)
+        return Curve(curve.values[: length if params == default else MAX_EPOCHS], curve.seconds)
+
+    search = SimulatedSearch(config, stopping_early, num_slots)
+    search.run()
+    trials = search.study.trials()
+    assert trials[0].attributes["end_reason"] == "early_stopped"
+    assert len(trials) > 10
+    assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
+
+
 SAMPLERS = [name for name in get_args(Sampler) if name not in {"curves", "gp", "grid"}]
 
 
