@@ -160,10 +160,7 @@ def test_a_search_shorter_than_a_rung_trains_each_trial_to_its_end() -> None:
 
 def test_a_default_that_failed_is_not_brought_to_its_end() -> None:
     policy = promotion()
-    assert not policy.has_begun
     policy.started(0, {})
-    assert policy.has_begun
     assert policy.may_be_last() == (0,)
     policy.failed(0)
-    assert not policy.has_begun
     assert policy.may_be_last() == ()
