@@ -5,7 +5,7 @@ import math
 import shutil
 import signal
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def compare_finalists(
     seed's stay in the run's `retraining` folder: the winner's is the one that is delivered.
 
     Raises:
-        RunError: A training broke more often than a trial may.
+        RunError: Processes died more often than a trial's may.
     """
     finalists = _choose(config, study, images)
     done = study.fresh_trainings
@@ -92,13 +92,17 @@ def _train(
     trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
     lengths = [train.max_epochs for _, train in due]
-    for i, row in retrain_all_on_cluster(trainings, resources, config.study.max_retries):
-        if row is not None:
-            curves[i][row["epoch"]] = row
+    for i, said in retrain_all_on_cluster(trainings, resources, config.study.max_retries):
+        if isinstance(said, dict):
+            curves[i][said["epoch"]] = said
         else:
             lengths[i] = len(curves[i])
             rows = curves[i].values()
-            yield *due[i], fresh_training(*due[i], config.study.metric, rows, resources)
+            ended = fresh_training(*due[i], config.study.metric, rows, resources)
+            if said is not None:
+                observer.note(f"finalist {due[i][0]} is out on seed {ended.seed}: {said}")
+                ended = replace(ended, value=None, best_epoch=None)
+            yield *due[i], ended
         observer.step(sum(map(len, curves)), sum(lengths))
 
 

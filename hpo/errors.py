@@ -19,6 +19,10 @@ class RunInterrupted(RunError):  # noqa: N818  named as Python's KeyboardInterru
     """A run that was stopped from outside; it can be continued."""
 
 
+class BrokenTrainingError(RunError):
+    """A training that breaks by what it is: another try would, too."""
+
+
 class ProcessDiedError(RunError):
     """A process that trained is gone; another may go on from the last checkpoint."""
 

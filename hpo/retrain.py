@@ -7,13 +7,15 @@ from queue import Empty, Queue
 from typing import Any
 
 from hpo.cluster import TrialResources
-from hpo.errors import RunError
+from hpo.errors import BrokenTrainingError, RunError
 from hpo.group_training import run_group_training
 from hpo.training import Training, run_training
 from sgformer.errors import DiskFullError, InputError
 
-# Which of several trainings, and its epoch's row; None: it has ended.
-Told = tuple[int, dict[str, Any] | Exception | None]
+# Of a training: its epoch's row; None: it has ended; or that it broke.
+Said = dict[str, Any] | BrokenTrainingError | None
+# Which of several trainings, and what it said, or what ends them all.
+Told = tuple[int, Said | Exception]
 
 
 def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
@@ -30,7 +32,8 @@ def retrain_epochs_on_cluster(
     """As `retrain_epochs`, on the connected Ray cluster, by as many processes as a trial has.
 
     Raises:
-        RunError: It broke there, or a process died.
+        BrokenTrainingError: It broke there.
+        RunError: A process died, or Ray.
         InputError: The images, or what the folder holds, cannot be used.
         DiskFullError: There is no room for a checkpoint.
     """
@@ -52,22 +55,23 @@ def retrain_epochs_on_cluster(
         if isinstance(cause, (InputError, DiskFullError)):
             raise cause from error
         reason = str(cause).strip().splitlines()[0]
-        raise RunError(
-            f"the retraining broke on the cluster: {reason}; --resume retries"
-        ) from error
+        what = f"the retraining broke on the cluster: {reason}"
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise BrokenTrainingError(what) from error
+        raise RunError(f"{what}; --resume retries") from error
 
 
 def retrain_all_on_cluster(
     trainings: Sequence[Training], resources: TrialResources, max_retries: int
-) -> Iterator[tuple[int, dict[str, Any] | None]]:
+) -> Iterator[tuple[int, Said]]:
     """Several as by `retrain_epochs_on_cluster`, as many at a time as there are slots.
 
     Yields:
-        Which one, and its next epoch's row; None: it has come to its end. One that is tried
-        again tells its epochs again.
+        Which one, and its next epoch's row; None: it has come to its end; or the error that it
+        broke with more than `max_retries` times. One that is tried again tells its epochs again.
 
     Raises:
-        RunError: One broke more than `max_retries` times.
+        RunError: Processes died more than `max_retries` times, or Ray.
     """
     waiting: Queue[int] = Queue()
     told: Queue[Told] = Queue()
@@ -89,12 +93,12 @@ def retrain_all_on_cluster(
         is_over.set()
 
 
-def _as_told(told: "Queue[Told]", num_left: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def _as_told(told: "Queue[Told]", num_left: int) -> Iterator[tuple[int, Said]]:
     while num_left:
         i, said = told.get()
-        if isinstance(said, Exception):
+        if isinstance(said, Exception) and not isinstance(said, BrokenTrainingError):
             raise said
-        num_left -= said is None
+        num_left -= not isinstance(said, dict)
         yield i, said
 
 

@@ -21,7 +21,7 @@ class FreshTraining:
     Attributes:
         trial: The number of the trial whose configuration it is.
         seed: Of weights, order and augmentation.
-        value: The objective in its best epoch; None: it diverged at once.
+        value: The objective in its best epoch; None: it diverged at once, or broke.
         best_epoch: That epoch.
         num_epochs: That it took.
         max_epochs: That it might have taken.
@@ -73,7 +73,7 @@ def judge(
 ) -> Verdict | None:
     """The verdict on some finalists, by all of their trainings.
 
-    One that diverged at once on some seed is out; None if all did.
+    One that diverged at once, or broke, on some seed is out; None if all did.
 
     Args:
         numbers: Of the finalists, the most promising first.

@@ -156,7 +156,7 @@ def test_a_retried_trial_that_reports_its_past_again_changes_nothing(
 
 
 def test_a_weak_trial_is_stopped_at_a_rung(decisions: Decisions, study: SearchStudy) -> None:
-    decisions.on_end(report(start(decisions), {1: 0.9}, "completed"))
+    decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
     strong, weak = start(decisions), start(decisions)
     assert decisions.on_report(report(strong, {1: 0.8}))
     assert not decisions.on_report(report(weak, {1: 0.1}))

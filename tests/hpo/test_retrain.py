@@ -6,7 +6,7 @@ import pytest
 
 from hpo.attempts import Attempts
 from hpo.cluster import TrialResources, connected
-from hpo.errors import RunError
+from hpo.errors import BrokenTrainingError
 from hpo.retrain import retrain_all_on_cluster, retrain_epochs
 from hpo.training import Training
 from sgformer.config import TrainConfig, validate
@@ -55,21 +55,25 @@ def test_several_trainings_tell_their_epochs_and_their_ends(
     told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=0))
     for i, folder in enumerate(folders):
         rows = [row for which, row in told if which == i]
-        assert [row["epoch"] for row in rows if row is not None] == [1, 2, 3]
+        assert [row["epoch"] for row in rows if isinstance(row, dict)] == [1, 2, 3]
         assert rows[-1] is None
         assert Attempts(folder).epochs() == (1, 2, 3)
 
 
 @pytest.mark.usefixtures("_ray")
-def test_what_breaks_is_tried_again_and_then_raised(
+def test_what_breaks_is_tried_again_and_then_told_while_others_go_on(
     train_config: TrainConfig, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run" / "retraining" / "0"
-    (folder / "best.safetensors").mkdir(parents=True)  # so the best epoch cannot be kept
-    trainings = [Training(train_config, folder)]
-    with pytest.raises(RunError, match=r"the retraining broke on the cluster: .*--resume retries"):
-        list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=1))
-    assert Attempts(folder).epochs() == (1, 1)
+    folders = [tmp_path / "run" / "retraining" / str(i) for i in range(2)]
+    (folders[0] / "best.safetensors").mkdir(parents=True)  # so the best epoch cannot be kept
+    trainings = [Training(train_config, folder) for folder in folders]
+    told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=1))
+    (error,) = (said for i, said in told if i == 0)
+    assert isinstance(error, BrokenTrainingError)
+    assert str(error).startswith("the retraining broke on the cluster: ")
+    assert Attempts(folders[0]).epochs() == (1, 1)
+    assert (1, None) in told
+    assert Attempts(folders[1]).epochs() == (1, 2, 3)
 
 
 @pytest.mark.usefixtures("_ray")
