@@ -73,7 +73,7 @@ def judge(
 ) -> Verdict | None:
     """The verdict on some finalists, by all of their trainings.
 
-    One that diverged at once, or broke, on some seed is out; None if all did.
+    One that diverged at once, or broke, on some seed is out; None if none is left that may win.
 
     Args:
         numbers: Of the finalists, the most promising first.
