@@ -185,7 +185,7 @@ def _margin(spread: _Spread | None, num_compared: int) -> float | None:
     """
     if spread is None:
         return None
-    from scipy.stats import t
+    from scipy.special import stdtrit  # Student's t; scipy.stats takes half a second more
 
-    quantile = t.ppf(1 - (1 - CONFIDENCE) / (2 * num_compared), spread.df)
+    quantile = stdtrit(spread.df, 1 - (1 - CONFIDENCE) / (2 * num_compared))
     return float(quantile * math.sqrt(spread.variance))
