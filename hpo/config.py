@@ -191,12 +191,17 @@ class ResourcesConfig(FrozenConfig):
 class BudgetConfig(FrozenConfig):
     """What a search may take; None: no limit.
 
-    `total_epochs` counts those of all trials; with scheduler freeze_thaw it is, unless set, a
-    quarter of what num_trials full trainings take, and at least what brings
-    each to its first level and two to their end. `disk_bytes` is of the trials' checkpoints.
+    `total_epochs` counts those of all trials and of the trainings on fresh seeds after them; so
+    do `gpu_hours`, which a trial without a GPU takes as one with one would, and
+    `wall_clock_hours`, while the search runs. With scheduler freeze_thaw and none of them set,
+    `total_epochs` is, for the trials, a quarter of what num_trials full trainings take, and at
+    least what brings each to its first level and two to their end. `disk_bytes` is of the trials'
+    checkpoints.
     """
 
     total_epochs: int | None = Field(default=None, ge=1)
+    gpu_hours: float | None = Field(default=None, gt=0)
+    wall_clock_hours: float | None = Field(default=None, gt=0)
     disk_bytes: int | None = Field(default=None, ge=1)
 
 
@@ -231,15 +236,35 @@ class SearchConfig(FrozenConfig):
         return self.retrain.seeds > 0 and not self.study.has_several_objectives
 
     @property
-    def limits(self) -> dict[str, int | None]:
-        """Trials and epochs after which the search has come to its end."""
-        num_trials, total_epochs = self.study.num_trials, self.budget.total_epochs
-        if total_epochs is None and self.scheduler.name == "freeze_thaw":
+    def num_fresh_trainings(self) -> int:
+        """That come after the search: of finalists, at most, or of the winner."""
+        if self.retrain.seeds == 0 or self.study.has_several_objectives:
+            return 1
+        return (self.retrain.top_k + 1) * self.retrain.seeds
+
+    @property
+    def fresh_epochs(self) -> int:
+        """Of one of them."""
+        return self.retrain.max_epochs or self.train.max_epochs
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """Trials, epochs and hours after which the search has come to its end."""
+        num_trials, budget = self.study.num_trials, self.budget
+        total_epochs = budget.total_epochs
+        is_limited = any((total_epochs, budget.gpu_hours, budget.wall_clock_hours))
+        if self.scheduler.name == "freeze_thaw" and not is_limited:
             max_epochs = self.train.max_epochs
             first_level = self.scheduler.min_epochs or max(1, round(FIRST_LEVEL * max_epochs))
             share = round(DEFAULT_SHARE_OF_EPOCHS * num_trials * max_epochs)
             total_epochs = max(2 * max_epochs + num_trials * first_level, share)
-        return {"num_trials": num_trials, "total_epochs": total_epochs}
+            total_epochs += self.num_fresh_trainings * self.fresh_epochs
+        return {
+            "num_trials": num_trials,
+            "total_epochs": total_epochs,
+            "gpu_hours": budget.gpu_hours,
+            "wall_clock_hours": budget.wall_clock_hours,
+        }
 
     @model_validator(mode="after")
     def _scheduler_and_sampler_go_together(self) -> Self:
@@ -260,10 +285,13 @@ class SearchConfig(FrozenConfig):
         object.__setattr__(self, "scheduler", scheduler)
         object.__setattr__(self, "study", study)
         total, max_epochs = self.budget.total_epochs, self.train.max_epochs
-        if total is not None and total < max_epochs:
+        after = self.num_fresh_trainings * self.fresh_epochs
+        if total is not None and total < max_epochs + after:
             raise ValueError(
-                f"budget.total_epochs: must leave room for the default configuration's "
-                f"training of train.max_epochs={max_epochs}, got {total}"
+                f"budget.total_epochs: must leave room for the default configuration's training "
+                f"of {max_epochs} and {self.num_fresh_trainings} of {self.fresh_epochs} after the "
+                f"search (retrain.top_k, retrain.seeds): at least {max_epochs + after}, got "
+                f"{total}"
             )
         return self
 

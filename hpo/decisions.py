@@ -2,11 +2,13 @@
 
 import math
 import re
+import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hpo.architectures import ArchitectureCosts
+from hpo.budget import Budget
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.objectives import METRICS
@@ -18,6 +20,7 @@ from hpo.trial_report import TrialError, TrialReport
 from hpo.trial_summary import NUM_INFEASIBLE_A_TRIAL
 from sgformer.config import maximises
 
+SECONDS_BETWEEN_NOTES: Final = 10.0
 # After this many failures and no other end, the search is broken, not the trials.
 MAX_FIRST_FAILURES: Final = 5
 BEST_EPOCH: Final = "metrics_of_best_epoch"
@@ -40,6 +43,7 @@ class Decisions:
         num_slots: int,
         observer: SearchObserver,
         checkpoints: TrialCheckpoints,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config, self._metric = config, config.study.metric
         self._num_trials = config.study.num_trials
@@ -74,7 +78,9 @@ class Decisions:
                 # tells what it resumed.
                 curve.pop(trial.num_epochs, None)
             self._stopping.goes_on(trial.number, curve, self._costs.objectives(trial.params))
-        self._num_epochs = sum(t.num_epochs for t in earlier if not t.is_carried_over)
+        self._budget = Budget(config, num_slots, clock)
+        self._budget.take_up(earlier, study.fresh_trainings.values(), study.seconds_searched)
+        self._seconds_noted = self._budget.seconds
         self._running: set[int] = set()
         self.paused: str | None = None
 
@@ -179,7 +185,7 @@ class Decisions:
         """Whether a running trial keeps its worker after a report."""
         costs = self._costs.objectives(self._params[number])
         stands = self._stopping.goes_on(number, self._curves[number], costs)
-        return stands and (number == 0 or not self._is_spent)
+        return stands and not (self._is_used_up if number == 0 else self._is_spent)
 
     def _feasible_proposal(self) -> Proposal | None:
         """What to run next; those that are ruled out on the way have ended."""
@@ -214,14 +220,23 @@ class Decisions:
         return True
 
     @property
+    def _is_used_up(self) -> bool:
+        """Whether a limit leaves no more for trials."""
+        return any(self._budget.left(limit) <= 0 for limit in self._budget.limits)
+
+    @property
     def _is_spent(self) -> bool:
-        """Whether the budget's epochs have been trained, or are the default's to come."""
-        total = self._limits["total_epochs"]
-        default = self._curves.get(0)
-        set_aside = (
-            0 if default is None else self._config.train.max_epochs - max(default, default=0)
+        """Whether the default's training takes what is left beside the epochs that are begun."""
+        default, budget = self._curves.get(0), self._budget
+        to_come = 0 if default is None else self._config.train.max_epochs - max(default, default=0)
+        others = self._running - {0}
+        return any(
+            budget.left(limit)
+            <= limit.together(
+                [to_come * budget.an_epoch(limit, 0), *(budget.an_epoch(limit, n) for n in others)]
+            )
+            for limit in budget.limits
         )
-        return total is not None and self._num_epochs + set_aside >= total
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         """The epochs that were not known."""
@@ -232,10 +247,16 @@ class Decisions:
         self._note_best_epoch(report)
         news = {epoch: value for epoch, value in values.items() if epoch not in curve}
         curve |= news
-        self._num_epochs += len(news)
+        self._budget.trained(number, max(curve, default=0), self._facts[number])
+        if self._budget.seconds > self._seconds_noted + SECONDS_BETWEEN_NOTES:
+            self._note_seconds()
         for epoch, value in news.items():
             self._observer.epoch(number, epoch, value)
         return news
+
+    def _note_seconds(self) -> None:
+        """What a search that is resumed has taken of the clock."""
+        self._seconds_noted = self._study.seconds_searched = self._budget.seconds
 
     def _note_best_epoch(self, report: TrialReport) -> None:
         """Keeps what constraints on metrics need with the trial's facts, also while it pauses."""

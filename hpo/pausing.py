@@ -1,9 +1,10 @@
 """The decisions of a search that pauses trials: what its policy chooses, within the budget."""
 
-import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from hpo.budget import Limit
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
@@ -38,8 +39,9 @@ class PausingDecisions(Decisions):
         num_slots: int,
         observer: SearchObserver,
         checkpoints: TrialCheckpoints,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(config, study, num_slots, observer, checkpoints)
+        super().__init__(config, study, num_slots, observer, checkpoints, clock)
         self._thaw = _make_policy(config, self._costs.is_allowed)
         self._choice: Choice | None = None
         self._max_epochs = config.train.max_epochs
@@ -118,6 +120,8 @@ class PausingDecisions(Decisions):
         if not has_news and number not in self._undecided:
             return True  # it has told what it resumed, and has competed already
         self._undecided.discard(number)
+        if self._is_used_up:
+            return False
         return not self._thaw.is_at_level(number) or self._wins(number)
 
     def _next_proposal(self) -> Proposal | None:
@@ -143,7 +147,7 @@ class PausingDecisions(Decisions):
             is_waiting = choice is None and self._thaw.running_trials()
             if choice is not None or is_waiting:
                 return choice
-            self._close_with(self._favourite(self._num_epochs_left))
+            self._close_with(self._favourite())
         return self._thaw.last_choice()
 
     def _close_with(self, number: int | None) -> None:
@@ -152,44 +156,69 @@ class PausingDecisions(Decisions):
 
     def _affordable_choice(self) -> Choice | None:
         """What is best to run of what leaves enough to bring any trial to its end."""
-        left = self._num_epochs_left - self._thaw.num_epochs_to_last_level
         first_level = self._thaw.first_level
-        may_start = self._num_to_start > 0 and left >= first_level
+        may_start = self._num_to_start > 0 and self._allows(None, first_level)
         if may_start and self._study.has_waiting:
             return Choice()
         paused = self._thaw.paused_trials()
         kept = round(SHARE_TO_COMPARE * self._max_epochs) if paused else 0
-        may_start = may_start and left >= first_level + kept
-        able = tuple(n for n in paused if left >= self._thaw.num_epochs_ahead(n))
+        may_start = may_start and self._allows(None, first_level + kept)
+        able = tuple(n for n in paused if self._allows(n, self._thaw.num_epochs_ahead(n)))
         if not (may_start or able):
             return None
         choice = self._thaw.choose(able, may_start=may_start)
         self._keep_model_state()
         return choice
 
-    def _favourite(self, left: float) -> int | None:
-        """The trial of the best end that what is left brings there; else the one nearest to it.
+    def _allows(self, number: int | None, num_epochs: int) -> bool:
+        """Whether a trial (None: a new one) can train so far, and then any one to its end."""
+        budget, to_end = self._budget, self._thaw.num_epochs_to_last_level
+        return all(
+            budget.left(limit)
+            >= self._taken_by_running(limit, num_epochs * budget.an_epoch(limit, number))
+            + to_end * budget.an_epoch(limit, self._best_so_far)
+            for limit in budget.limits
+        )
 
-        Where that one is at its end already, what is left of a budget is for the next best.
+    def _taken_by_running(self, limit: Limit, beside: float) -> float:
+        """What trials that run, and something beside them, take of a limit until they stop."""
+        ahead = [
+            self._thaw.num_epochs_ahead(n) * self._budget.an_epoch(limit, n)
+            for n in self._thaw.running_trials()
+            if n not in self._undecided
+        ]
+        return limit.together([*ahead, beside])
+
+    @property
+    def _best_so_far(self) -> int | None:
+        """The trial with the best value that may still be trained, for what its epochs take."""
+        best = {n: self._best(self._curves[n]) for n in self._thaw.paused_trials()}
+        known = {n: value for n, value in best.items() if value is not None}
+        return (max if self._maximise else min)(known, key=lambda n: known[n], default=None)
+
+    def _favourite(self) -> int | None:
+        """The trial of the best end that what is left brings there; else the best that is there.
+
+        Where the best is at its end already, what is left of a budget is for the next one.
         """
         able = self._thaw.may_be_last()
         self._keep_model_state()
-        least = 1 if left < math.inf else 0
-        fits = (n for n in able if least <= self._num_epochs_to_end(n) <= left)
-        return next(fits, min(able, key=self._num_epochs_to_end, default=None))
+        least = 1 if self._budget.limits else 0
+        fits = (n for n in able if self._num_epochs_to_end(n) >= least and self._fits(n))
+        return next(fits, next((n for n in able if self._num_epochs_to_end(n) == 0), None))
+
+    def _fits(self, number: int) -> bool:
+        """Whether what is left brings a trial to its end."""
+        num_epochs, budget = self._num_epochs_to_end(number), self._budget
+        return all(
+            budget.left(limit)
+            >= self._taken_by_running(limit, num_epochs * budget.an_epoch(limit, number))
+            for limit in budget.limits
+        )
 
     def _keep_model_state(self) -> None:
         if self._thaw.model_state is not None:
             self._study.model_state = self._thaw.model_state
-
-    @property
-    def _num_epochs_left(self) -> float:
-        """Of the budget, without what trials that run take to where they stop."""
-        total = self._limits["total_epochs"]
-        if total is None:
-            return math.inf
-        running = (n for n in self._thaw.running_trials() if n not in self._undecided)
-        return total - self._num_epochs - sum(map(self._thaw.num_epochs_ahead, running))
 
     def _num_epochs_to_end(self, number: int) -> int:
         """Of a trial, beyond those that are set aside."""

@@ -63,8 +63,11 @@ class SimulatedSearch:
         self.study.enqueue_first_trials(default_params(config.train, config.space))
         maximise = maximises(config.study.metric)
         checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)
-        self.decisions = make_decisions(config, self.study, num_slots, _Silent(), checkpoints)
-        self.now, self.num_epochs, self.seconds = 0.0, 0, 0.0
+        self.now = 0.0
+        self.decisions = make_decisions(
+            config, self.study, num_slots, _Silent(), checkpoints, lambda: self.now
+        )
+        self.num_epochs, self.seconds = 0, 0.0
         self.curves: dict[int, Curve] = {}
         self.epochs: dict[int, int] = {}
         self.decision_seconds: list[float] = []
@@ -137,7 +140,8 @@ class SimulatedSearch:
         elif epoch == len(curve.values):
             is_whole = epoch >= self._config.train.max_epochs
             end_reason = "completed" if is_whole else "early_stopped"
-        return TrialReport(number, (self._row(number, epoch),), end_reason)
+        facts = {"seconds": float(sum(curve.seconds[:epoch])), "num_epochs_trained": epoch}
+        return TrialReport(number, (self._row(number, epoch),), end_reason, facts)
 
 
 class _Silent:

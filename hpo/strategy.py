@@ -1,5 +1,8 @@
 """The decisions that a search file asks for."""
 
+import time
+from collections.abc import Callable
+
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import PAUSING, SearchConfig
 from hpo.decisions import Decisions
@@ -13,10 +16,11 @@ def make_decisions(
     num_slots: int,
     observer: SearchObserver,
     checkpoints: TrialCheckpoints,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Decisions:
     """By `scheduler.name`, over the study as it is; arguments as those of Decisions."""
     if config.scheduler.name in PAUSING:
         from hpo.pausing import PausingDecisions  # SciPy takes a second, and is not always needed
 
-        return PausingDecisions(config, study, num_slots, observer, checkpoints)
-    return Decisions(config, study, num_slots, observer, checkpoints)
+        return PausingDecisions(config, study, num_slots, observer, checkpoints, clock)
+    return Decisions(config, study, num_slots, observer, checkpoints, clock)

@@ -246,6 +246,15 @@ class SearchStudy:
         self._patiently(lambda _: self._study.set_user_attr("model_state", values))
 
     @property
+    def seconds_searched(self) -> float:
+        """Of the clock, while searches ran over the study, as far as it was noted."""
+        return float(self._study.user_attrs.get("seconds_searched", 0.0))
+
+    @seconds_searched.setter
+    def seconds_searched(self, seconds: float) -> None:
+        self._patiently(lambda _: self._study.set_user_attr("seconds_searched", seconds))
+
+    @property
     def last_one(self) -> int | None:
         """The trial that a budget's rest belongs to, once it is chosen."""
         number: int | None = self._study.user_attrs.get("last_one")

@@ -49,6 +49,14 @@ class TrialSummary:
         return "INFEASIBLE" if was_ruled_out else self.state
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What its worker told of it: at its end, or when it paused last."""
+        if "end_reason" in self.attributes:
+            return self.attributes
+        facts: Mapping[str, Any] = self.attributes.get(FACTS_SO_FAR, {}).get("facts", {})
+        return facts
+
+    @property
     def facts_of_pause(self) -> dict[str, Any] | None:
         """What was known when it paused after its last epoch; None if it did not."""
         kept = self.attributes.get(FACTS_SO_FAR, {})

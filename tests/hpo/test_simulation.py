@@ -35,6 +35,11 @@ def search_config(search_file: Path) -> Any:
     return load
 
 
+def budget(num_epochs: int) -> str:
+    """So many epochs for the trials, and the winner's retraining."""
+    return f"budget.total_epochs={num_epochs + MAX_EPOCHS}"
+
+
 def curve_of(params: Params) -> Curve:
     rate = math.log10(float(params["optimizer.learning_rate"] or 0)) + 3
     final = 0.9 - 0.2 * rate**2 - 0.1 * float(params["model.drop_rate"] or 0)
@@ -72,18 +77,52 @@ def test_every_trial_ends_in_a_state_that_is_true(
 def test_a_budget_of_epochs_is_exceeded_by_no_more_than_what_runs(
     search_config: Any, scheduler: str, num_slots: int, total_epochs: int
 ) -> None:
-    config = search_config(f"budget.total_epochs={total_epochs}", scheduler=scheduler)
+    config = search_config(budget(total_epochs), scheduler=scheduler)
     search = simulated(config, num_slots)
     assert total_epochs - MAX_EPOCHS < search.num_epochs < total_epochs + num_slots
     assert search.study.best_trial() is not None
-    assert search.study.limits_reached == {"num_trials": 30, "total_epochs": total_epochs}
+    assert search.study.limits_reached == config.limits
     assert search.decisions.num_missing == 0
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("num_slots", [1, 5])
+@pytest.mark.parametrize("seconds", [100, 300])
+def test_gpu_hours_are_taken_and_not_exceeded(
+    search_config: Any, scheduler: str, num_slots: int, seconds: int
+) -> None:
+    config = search_config(
+        f"budget.gpu_hours={seconds / 3600}", "study.num_trials=1000", scheduler=scheduler
+    )
+    search = simulated(config, num_slots)
+    retraining = MAX_EPOCHS * search.seconds / search.num_epochs
+    most = seconds - retraining + 2 * num_slots  # an epoch takes up to two
+    assert most - 3 * MAX_EPOCHS - 2 * num_slots < search.seconds < most
+    assert search.study.best_trial() is not None
+    assert search.study.limits_reached == config.limits
+    assert search.decisions.num_missing == 0
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("num_slots", [1, 5])
+@pytest.mark.parametrize("seconds", [100, 300])
+def test_the_clock_is_not_exceeded(
+    search_config: Any, scheduler: str, num_slots: int, seconds: int
+) -> None:
+    config = search_config(
+        f"budget.wall_clock_hours={seconds / 3600}", "study.num_trials=1000", scheduler=scheduler
+    )
+    search = simulated(config, num_slots)
+    retraining = MAX_EPOCHS * search.seconds / search.num_epochs
+    assert seconds - 4 * MAX_EPOCHS - retraining < search.now < seconds - retraining + 4
+    assert search.study.best_trial() is not None
+    assert search.study.limits_reached == config.limits
 
 
 def test_the_rest_of_a_budget_brings_the_most_promising_trial_to_its_end(
     search_config: Any,
 ) -> None:
-    search = simulated(search_config("budget.total_epochs=80"))
+    search = simulated(search_config(budget(80)))
     best = search.study.best_trial()
     assert best is not None
     assert best.number != 0
@@ -110,7 +149,7 @@ def test_paused_trials_that_are_not_resumed_are_pruned_with_their_curves(
 
 
 def test_with_few_trials_the_budget_is_spent_on_those_there_are(search_config: Any) -> None:
-    search = simulated(search_config("study.num_trials=5", "budget.total_epochs=1000"), 2)
+    search = simulated(search_config("study.num_trials=5", budget(1000)), 2)
     assert [trial.num_epochs for trial in search.study.trials()] == [MAX_EPOCHS] * 5
 
 
@@ -152,7 +191,7 @@ def test_small_budgets_and_many_slots_end_in_time_with_the_default_whole(
 ) -> None:
     config = search_config(
         f"train.max_epochs={max_epochs}", f"study.num_trials={num_trials}",
-        f"budget.total_epochs={total_epochs}",
+        f"budget.total_epochs={total_epochs + max_epochs}",
     )  # fmt: skip
 
     def curve(params: Params) -> Curve:
@@ -173,7 +212,7 @@ def test_small_budgets_and_many_slots_end_in_time_with_the_default_whole(
 def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
     search_config: Any, scheduler: str, num_slots: int
 ) -> None:
-    config = search_config("budget.total_epochs=60", scheduler=scheduler)
+    config = search_config(budget(60), scheduler=scheduler)
     for num_steps in range(1, 60, 4):
         first = SimulatedSearch(config, curve_of, num_slots)
         for _ in range(num_steps):
@@ -196,7 +235,7 @@ def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
 def test_a_search_on_one_slot_that_is_killed_near_its_end_goes_on_as_it_would_have(
     search_config: Any, scheduler: str, lengths: dict[int, int]
 ) -> None:
-    config = search_config("budget.total_epochs=40", scheduler=scheduler)
+    config = search_config(budget(40), scheduler=scheduler)
 
     def curves() -> Any:
         known: dict[str, int] = {}
@@ -237,7 +276,7 @@ def test_a_small_search_begins_all_its_trials_but_one_at_most(
 def test_a_budget_of_two_trainings_is_not_the_defaults_alone(
     search_config: Any, scheduler: str
 ) -> None:
-    config = search_config(f"budget.total_epochs={2 * MAX_EPOCHS}", scheduler=scheduler)
+    config = search_config(budget(2 * MAX_EPOCHS), scheduler=scheduler)
     trials = simulated(config).study.trials()
     assert [trial.state for trial in trials] == ["COMPLETE", "COMPLETE"]
 
@@ -323,7 +362,7 @@ def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config
             return Curve(values, curve.seconds[:10])
         return curve
 
-    config = search_config("budget.total_epochs=100")
+    config = search_config(budget(100))
     search = SimulatedSearch(config, diverging, 3)
     search.run()
     trials = search.study.trials()
@@ -335,7 +374,7 @@ def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config
 
 
 def test_what_another_search_has_trained_is_not_of_this_ones_budget(search_config: Any) -> None:
-    config = search_config("budget.total_epochs=40")
+    config = search_config(budget(40))
     earlier = simulated(config).study.trials()
     study = SearchStudy.in_memory(config.study, config.space)
     for trial in earlier:
@@ -473,8 +512,8 @@ INFEASIBLE_DEFAULT = (SPACE, BOUND, "train.model.name=sg_former_micro", "study.n
 def test_an_infeasible_default_is_not_trained_and_the_search_goes_on(
     search_config: Any, scheduler: str, num_slots: int, total_epochs: str
 ) -> None:
-    budget = f"budget.total_epochs={total_epochs}"
-    config = search_config(*INFEASIBLE_DEFAULT, budget, scheduler=scheduler)
+    limit = budget(int(total_epochs)) if total_epochs != "null" else "budget.total_epochs=null"
+    config = search_config(*INFEASIBLE_DEFAULT, limit, scheduler=scheduler)
     search = SimulatedSearch(config, curve_of_model, num_slots, None, ARCHITECTURES)
     search.run()
     first, *others = search.study.trials()
@@ -494,8 +533,8 @@ def test_a_search_with_constraints_that_is_killed_goes_on_as_it_would_have(
     search_config: Any, scheduler: str, num_steps: int
 ) -> None:
     bounds = "study.constraints=[latency_ms <= 5, val_top1 >= 0.8]"
-    budget = "budget.total_epochs=60"
-    config = search_config(*INFEASIBLE_DEFAULT, bounds, budget, scheduler=scheduler)
+    limit = budget(60)
+    config = search_config(*INFEASIBLE_DEFAULT, bounds, limit, scheduler=scheduler)
     whole = SimulatedSearch(config, curve_of_model, 1, None, ARCHITECTURES)
     whole.run()
     first = SimulatedSearch(config, curve_of_model, 1, None, ARCHITECTURES)

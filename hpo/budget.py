@@ -1,0 +1,140 @@
+"""What a search may take, what it has taken, and what is set aside for the trainings after it."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hpo.config import SearchConfig
+from hpo.trial_summary import TrialSummary
+
+SECONDS_AN_HOUR: Final = 3600.0
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit of a search.
+
+    Attributes:
+        name: As in the search file.
+        total: Epochs; or seconds, of GPUs or of the clock.
+        adds_up: Whether trials that run at a time take of it together, as they do not of a clock.
+    """
+
+    name: str
+    total: float
+    adds_up: bool = True
+
+    def together(self, taken: Sequence[float]) -> float:
+        """What several trials take that run at a time."""
+        return sum(taken) if self.adds_up else max(taken, default=0.0)
+
+
+@dataclass
+class _Taken:
+    """By a trial, or a training on a fresh seed; what was trained twice counts twice."""
+
+    epochs: float = 0.0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+
+class Budget:
+    """Counts what a search takes of its limits.
+
+    The trainings after the search, of the finalists or of the winner, are set aside from the
+    start. A trial without a GPU counts as one on one GPU. The clock stands still while no search
+    runs.
+
+    Args:
+        config: Of the search.
+        num_slots: Trials at a time.
+        clock: In seconds.
+    """
+
+    def __init__(
+        self, config: SearchConfig, num_slots: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock, self._begin, self._seconds_before = clock, clock(), 0.0
+        self._num_slots = num_slots
+        self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
+        self._trials: dict[int, _Taken] = {}
+        self._fresh: tuple[_Taken, ...] = ()
+        self.limits = tuple(_limits(config))
+
+    def take_up(
+        self,
+        trials: Sequence[TrialSummary],
+        fresh: Iterable[Mapping[str, Any]],
+        seconds: float,
+    ) -> None:
+        """What earlier runs have taken: trials, trainings on fresh seeds, and seconds in all."""
+        self._seconds_before = seconds
+        self._fresh = tuple(
+            _Taken(float(t["num_epochs"]), float(t["seconds"]), _of_gpus(t)) for t in fresh
+        )
+        for trial in trials:
+            if not trial.is_carried_over:
+                self.trained(trial.number, trial.num_epochs, trial.facts)
+
+    def trained(self, number: int, num_epochs: int, facts: Mapping[str, Any]) -> None:
+        """A trial has come to an epoch; `facts` are those of its report, as far as known."""
+        taken = self._trials.setdefault(number, _Taken())
+        taken.epochs = max(num_epochs, float(facts.get("num_epochs_trained", 0)))
+        repeated = taken.epochs / max(1, num_epochs)
+        if "seconds" in facts:
+            taken.seconds = float(facts["seconds"]) * repeated
+            taken.gpu_seconds = _of_gpus(facts) * repeated
+
+    @property
+    def seconds(self) -> float:
+        """Of the clock, over all runs of the search."""
+        return self._seconds_before + self._clock() - self._begin
+
+    def left(self, limit: Limit) -> float:
+        """Of a limit, for trials."""
+        return limit.total - self.taken(limit) - self._set_aside(limit)
+
+    def taken(self, limit: Limit) -> float:
+        if limit.name == "wall_clock_hours":
+            return self.seconds
+        everything = (*self._trials.values(), *self._fresh)
+        if limit.name == "gpu_hours":
+            return sum(taken.gpu_seconds for taken in everything)
+        return sum(taken.epochs for taken in everything)
+
+    def an_epoch(self, limit: Limit, number: int | None = None) -> float:
+        """What an epoch of a trial takes of a limit; of one not known, what they do on average."""
+        if limit.name == "total_epochs":
+            return 1.0
+        of_gpus = limit.name == "gpu_hours"
+        known = [self._trials[number]] if number in self._trials else []
+        for some in (known, self._trials.values()):
+            timed = [taken for taken in some if taken.seconds and taken.epochs]
+            if timed:
+                seconds = sum(t.gpu_seconds if of_gpus else t.seconds for t in timed)
+                return seconds / sum(taken.epochs for taken in timed)
+        return 0.0
+
+    def _set_aside(self, limit: Limit) -> float:
+        one = self._epochs_after * self.an_epoch(limit)
+        at_a_time = 1 if limit.adds_up else min(self._num_slots, self._num_after)
+        return one * math.ceil(self._num_after / at_a_time)
+
+
+def _limits(config: SearchConfig) -> Iterable[Limit]:
+    limits, hours = config.limits, SECONDS_AN_HOUR
+    total_epochs, gpu, wall = (
+        limits[name] for name in ("total_epochs", "gpu_hours", "wall_clock_hours")
+    )
+    if total_epochs is not None:
+        yield Limit("total_epochs", total_epochs)
+    if gpu is not None:
+        yield Limit("gpu_hours", gpu * hours)
+    if wall is not None:
+        yield Limit("wall_clock_hours", wall * hours, adds_up=False)
+
+
+def _of_gpus(facts: Mapping[str, Any]) -> float:
+    return float(facts.get("gpu_seconds") or facts["seconds"])
