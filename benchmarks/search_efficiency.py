@@ -222,7 +222,8 @@ def our_config(job: Job, surrogate: Surrogate, budget: int | None) -> Any:
         {
             "study": {"name": "simulated", "seed": job.seed, "num_trials": 10**6},
             "scheduler": {"name": variant or "freeze_thaw"},
-            "budget": {"total_epochs": 10**9 if budget is None else MAX_EPOCHS * budget},
+            "budget": {"total_epochs": 10**9 if budget is None else MAX_EPOCHS * (budget + 1)},
+            "retrain": {"seeds": 0},
             "space": {
                 name: {
                     "type": "int" if p["type"] == "uniform_int" else "float",

@@ -31,10 +31,10 @@ def report(number: int, values: dict[int, float], end: str | None = None) -> Tri
 
 @pytest.fixture
 def thaw_config(search_file: Path) -> SearchConfig:
-    """Levels 2 and 4 of 8 epochs, 10 trials, 40 epochs in all."""
+    """Levels 2 and 4 of 8 epochs, 10 trials, 40 epochs for them and 8 for the retraining."""
     overrides = [
         "scheduler={name: freeze_thaw, min_epochs: 2}", "study.num_trials=10",
-        "train.max_epochs=8", "budget.total_epochs=40",
+        "train.max_epochs=8", "budget.total_epochs=48",
     ]  # fmt: skip
     return load_search_config(search_file, overrides)[0]
 
