@@ -136,7 +136,8 @@ def search_config(
         "study.name=real",
         f"study.seed={seed}",
         f"study.num_trials={arguments.epochs}",  # the epochs are the limit
-        f"budget.total_epochs={arguments.epochs}",
+        # The winner's retraining counts, too.
+        f"budget.total_epochs={arguments.epochs + arguments.max_epochs}",
         "scheduler={}",  # the default
         "retrain.seeds=0",  # plain compares nothing either
         f"resources.max_concurrent_trials={arguments.slots}",
@@ -223,8 +224,8 @@ def run_plain(config: "SearchConfig", folder: Path, *, default_first: bool) -> N
             max_concurrent_trials=config.resources.max_concurrent_trials, reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            storage_path=str(folder / "ray"), stop=EpochBudget(config.budget.total_epochs),
-            verbose=0,
+            storage_path=str(folder / "ray"), verbose=0,
+            stop=EpochBudget(config.budget.total_epochs - config.train.max_epochs),
         ),
     ).fit()  # fmt: skip
     best = results.get_best_result(scope="all")

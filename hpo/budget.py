@@ -1,6 +1,8 @@
 """What a search may take, what it has taken, and what is set aside for the trainings after it."""
 
+import functools
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from typing import Any, Final
 
 from hpo.config import SearchConfig
 from hpo.trial_summary import TrialSummary
+from sgformer.config import maximises
 
 SECONDS_AN_HOUR: Final = 3600.0
 
@@ -38,14 +41,15 @@ class _Taken:
     epochs: float = 0.0
     seconds: float = 0.0
     gpu_seconds: float = 0.0
+    promise: float = -math.inf  # the best value, turned such that larger is better
 
 
 class Budget:
     """Counts what a search takes of its limits.
 
     The trainings after the search, of the finalists or of the winner, are set aside from the
-    start. A trial without a GPU counts as one on one GPU. The clock stands still while no search
-    runs.
+    start, each epoch as long as those of the best trials so far. A trial without a GPU counts as
+    one on one GPU. The clock stands still while no search runs.
 
     Args:
         config: Of the search.
@@ -59,6 +63,8 @@ class Budget:
         self._clock, self._begin, self._seconds_before = clock, clock(), 0.0
         self._num_slots = num_slots
         self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
+        self._top_k = config.retrain.top_k
+        self._sign = 1 if maximises(config.study.metric) else -1
         self._trials: dict[int, _Taken] = {}
         self._fresh: tuple[_Taken, ...] = ()
         self.limits = tuple(_limits(config))
@@ -76,11 +82,15 @@ class Budget:
         )
         for trial in trials:
             if not trial.is_carried_over:
-                self.trained(trial.number, trial.num_epochs, trial.facts)
+                self.trained(trial.number, trial.curve, trial.facts)
 
-    def trained(self, number: int, num_epochs: int, facts: Mapping[str, Any]) -> None:
+    def trained(self, number: int, curve: Mapping[int, float], facts: Mapping[str, Any]) -> None:
         """A trial has come to an epoch; `facts` are those of its report, as far as known."""
+        self.__dict__.pop("_finalists", None)
         taken = self._trials.setdefault(number, _Taken())
+        num_epochs = max(curve, default=0)
+        known = (self._sign * value for value in curve.values() if not math.isnan(value))
+        taken.promise = max(known, default=-math.inf)
         taken.epochs = max(num_epochs, float(facts.get("num_epochs_trained", 0)))
         repeated = taken.epochs / max(1, num_epochs)
         if "seconds" in facts:
@@ -106,21 +116,49 @@ class Budget:
 
     def an_epoch(self, limit: Limit, number: int | None = None) -> float:
         """What an epoch of a trial takes of a limit; of one not known, what they do on average."""
-        if limit.name == "total_epochs":
-            return 1.0
-        of_gpus = limit.name == "gpu_hours"
         known = [self._trials[number]] if number in self._trials else []
-        for some in (known, self._trials.values()):
-            timed = [taken for taken in some if taken.seconds and taken.epochs]
-            if timed:
-                seconds = sum(t.gpu_seconds if of_gpus else t.seconds for t in timed)
-                return seconds / sum(taken.epochs for taken in timed)
-        return 0.0
+        return _an_epoch(limit, known) or _an_epoch(limit, self._trials.values())
+
+    def num_seeds(self, finalists: Sequence[int], most: int) -> int:
+        """On how many seeds what is left lets the finalists be trained; on one in any case."""
+        fitting = (n for n in range(most, 1, -1) if self._lets_train(finalists, n))
+        return min(most, next(fitting, 1))
+
+    def _lets_train(self, finalists: Sequence[int], num_seeds: int) -> bool:
+        for limit in self.limits:
+            epochs = [self.an_epoch(limit, number) for number in finalists]
+            num_rounds = math.ceil(num_seeds * len(finalists) / self._num_slots)
+            needed = num_seeds * sum(epochs) if limit.adds_up else num_rounds * max(epochs)
+            if needed * self._epochs_after > limit.total - self.taken(limit):
+                return False
+        return True
+
+    @functools.cached_property
+    def _finalists(self) -> tuple[_Taken, ...]:
+        """As it looks now."""
+        order = sorted(self._trials, key=lambda n: (-self._trials[n].promise, n))
+        return tuple(self._trials[n] for n in order[: self._top_k])
 
     def _set_aside(self, limit: Limit) -> float:
-        one = self._epochs_after * self.an_epoch(limit)
+        each = [_an_epoch(limit, [trial]) for trial in self._finalists]
+        # Of several that may be the one, the dearest.
+        one = max(each, default=0.0) if self._num_after == 1 else _an_epoch(limit, self._finalists)
+        one = one or self.an_epoch(limit)
         at_a_time = 1 if limit.adds_up else min(self._num_slots, self._num_after)
-        return one * math.ceil(self._num_after / at_a_time)
+        return self._epochs_after * one * math.ceil(self._num_after / at_a_time)
+
+
+def _an_epoch(limit: Limit, some: Iterable[_Taken]) -> float:
+    """On average over some trials; 0 if that is not known yet."""
+    if limit.name == "total_epochs":
+        return 1.0
+    timed = [taken for taken in some if taken.seconds and taken.epochs]
+    if not timed:
+        return 0.0
+    of_gpus = limit.name == "gpu_hours"
+    return statistics.fmean(
+        (taken.gpu_seconds if of_gpus else taken.seconds) / taken.epochs for taken in timed
+    )
 
 
 def _limits(config: SearchConfig) -> Iterable[Limit]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hpo.budget import Budget
 from hpo.cluster import TrialResources
 from hpo.config import SearchConfig
 from hpo.finalists import (
@@ -61,20 +62,27 @@ def compare_finalists(
     Raises:
         RunError: Processes died more often than a trial's may.
     """
-    finalists = _choose(config, study, images)
+    budget = _budget(config, study, resources)
+    finalists = _choose(config, study, images, budget)
     done = study.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
     due = [(n, train) for n, train in everything if training_name(n, train) not in done]
     if not due:
         return
     observer.phase(
-        f"comparing {len(finalists.numbers)} finalists on {finalists.asked_for.seeds} fresh seeds"
+        f"comparing {len(finalists.numbers)} finalists on {finalists.num_seeds} fresh seeds"
     )
+    if finalists.num_seeds < config.retrain.seeds:
+        observer.note(
+            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds="
+            f"{config.retrain.seeds}"
+        )
     first_seed = everything[0][1].seed
     told = _train(config, run, due, images.id, resources, observer)
     with _interrupted_by_sigterm(), contextlib.closing(told):
         for number, train, ended in told:
             study.add_fresh_training(training_name(number, train), asdict(ended))
+            study.seconds_searched = budget.seconds
             observer.finalist_trained(number, ended.seed, ended.value)
             if train.seed != first_seed:
                 shutil.rmtree(_folder(run, number, train))
@@ -132,15 +140,25 @@ def fresh_training(
     )
 
 
-def _choose(config: SearchConfig, study: SearchStudy, images: SearchedImages) -> Finalists:
+def _budget(config: SearchConfig, study: SearchStudy, resources: TrialResources) -> Budget:
+    budget = Budget(config, resources.num_slots)
+    budget.take_up(study.trials(), study.fresh_trainings.values(), study.seconds_searched)
+    return budget
+
+
+def _choose(
+    config: SearchConfig, study: SearchStudy, images: SearchedImages, budget: Budget
+) -> Finalists:
     trials, known = study.trials(), read_finalists(study)
     asked = asked_for(config, trials)
     if known is not None and known.asked_for == asked:
         return known
     ranking = predicted_ranking(config, trials, study.model_state)
+    numbers = choose_finalists(trials, ranking, config.retrain.top_k)
     finalists = Finalists(
-        numbers=choose_finalists(trials, ranking, config.retrain.top_k),
+        numbers=numbers,
         asked_for=asked,
+        num_seeds=budget.num_seeds(numbers, config.retrain.seeds),
         num_val_images=images.facts["val"],
         fold_ratio=images.fold_ratio,
     )

@@ -247,7 +247,7 @@ class Decisions:
         self._note_best_epoch(report)
         news = {epoch: value for epoch, value in values.items() if epoch not in curve}
         curve |= news
-        self._budget.trained(number, max(curve, default=0), self._facts[number])
+        self._budget.trained(number, curve, self._facts[number])
         if self._budget.seconds > self._seconds_noted + SECONDS_BETWEEN_NOTES:
             self._note_seconds()
         for epoch, value in news.items():
@@ -308,6 +308,7 @@ class Decisions:
         self._running.discard(number)
         self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
         outcome = "INFEASIBLE" if was_ruled_out else state
+        self._note_seconds()
         self._observer.trial_ended(number, outcome, reason, best)
         is_cut_short = self._is_spent or self._study.is_exhausted
         if is_cut_short and not self.num_missing:

@@ -131,7 +131,8 @@ class Display:
         seconds_an_epoch = (self._clock() - self._first_epoch_at) / (self._num_epochs - 1)
         limit = self.config.limits["total_epochs"]
         if limit is not None:
-            epochs_left = limit - self._num_epochs_before - self._num_epochs
+            after = self.config.num_fresh_trainings * self.config.fresh_epochs
+            epochs_left = limit - after - self._num_epochs_before - self._num_epochs
             return max(0, epochs_left) * seconds_an_epoch if self.running else None
         if not self._ended_epochs:
             return None

@@ -32,11 +32,13 @@ class AskedFor(FrozenConfig):
 class Finalists(FrozenConfig):
     """Which trials are compared, as the study keeps it.
 
-    `numbers` are the trials', the most promising first; the others are of `ValImages`.
+    `numbers` are the trials', the most promising first; `num_seeds` are those of the seeds asked
+    for that the budget has left room for, one at least; the others are of `ValImages`.
     """
 
     numbers: tuple[int, ...]
     asked_for: AskedFor
+    num_seeds: int
     num_val_images: int
     fold_ratio: float | None
 
@@ -144,7 +146,7 @@ def trainings_of(
 ) -> Iterator[tuple[int, TrainConfig]]:
     """Trials' numbers with what is trained: all on the same seeds; nothing of one alone."""
     params = {trial.number: trial.params for trial in trials}
-    for i in range(finalists.asked_for.seeds if len(finalists.numbers) > 1 else 0):
+    for i in range(finalists.num_seeds if len(finalists.numbers) > 1 else 0):
         for number in finalists.numbers:
             yield number, retrain_config(config, params[number], i)
 

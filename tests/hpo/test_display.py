@@ -117,7 +117,7 @@ def test_a_paused_trial_leaves_the_table_and_comes_back(config: SearchConfig) ->
 
 
 def test_time_left_follows_a_budget_of_epochs(search_file: Path) -> None:
-    config, _ = load_search_config(search_file, ["budget.total_epochs=20"])
+    config, _ = load_search_config(search_file, ["budget.total_epochs=24"])  # 4 after it
     clock = Clock()
     display = Display(config, clock)
     display.earlier_trials({"RUNNING": 1}, None, 6)

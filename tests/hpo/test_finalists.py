@@ -177,6 +177,7 @@ def chosen(config: SearchConfig, study: SearchStudy, numbers: tuple[int, ...]) -
     finalists = Finalists(
         numbers=numbers,
         asked_for=asked_for(config, study.trials()),
+        num_seeds=config.retrain.seeds,
         num_val_images=10_000,
         fold_ratio=None,
     )

@@ -145,6 +145,7 @@ def compare(config: SearchConfig, study: SearchStudy, values: dict[int, list[flo
     finalists = Finalists(
         numbers=tuple(values),
         asked_for=asked_for(config, trials),
+        num_seeds=2,
         num_val_images=10_000,
         fold_ratio=None,
     )
