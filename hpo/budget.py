@@ -13,6 +13,11 @@ from hpo.trial_summary import TrialSummary
 from sgformer.config import maximises
 
 SECONDS_AN_HOUR: Final = 3600.0
+UNITS: Final = {
+    "total_epochs": ("epochs", 1.0),
+    "gpu_hours": ("GPU-hours", SECONDS_AN_HOUR),
+    "wall_clock_hours": ("hours", SECONDS_AN_HOUR),
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,9 @@ class Limit:
     def together(self, taken: Sequence[float]) -> float:
         """What several trials take that run at a time."""
         return sum(taken) if self.adds_up else max(taken, default=0.0)
+
+
+GPU_TIME: Final = Limit("gpu_hours", math.inf)
 
 
 @dataclass
@@ -146,6 +154,14 @@ class Budget:
         one = one or self.an_epoch(limit)
         at_a_time = 1 if limit.adds_up else min(self._num_slots, self._num_after)
         return self._epochs_after * one * math.ceil(self._num_after / at_a_time)
+
+    def in_words(self) -> str:
+        """'61 of 100 epochs, 0.4 of 2 GPU-hours'; empty without a limit."""
+        return ", ".join(
+            f"{self.taken(limit) / unit:.4g} of {limit.total / unit:.4g} {name}"
+            for limit in self.limits
+            for name, unit in (UNITS[limit.name],)
+        )
 
 
 def _an_epoch(limit: Limit, some: Iterable[_Taken]) -> float:

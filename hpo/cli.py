@@ -134,10 +134,13 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     from hpo.selection import objective_values, pareto_front
 
     run, config, study = _open_run(run_dir, storage)
+    from hpo.budget import Budget
     from hpo.finalists import comparison_progress, read_verdict
     from hpo.verdict import verdict_values
 
     trials = study.trials()
+    budget = Budget(config, 1)
+    budget.take_up(trials, study.fresh_trainings.values(), study.seconds_searched)
     best, verdict = study.best_trial(), read_verdict(config, study, trials)
     counts = Counter(trial.outcome for trial in trials)
     front = pareto_front(trials, config.study)
@@ -147,6 +150,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
             "study": config.study.name,
             "num_trials": config.study.num_trials,
             "counts": dict(counts),
+            "budget": {limit.name: [budget.taken(limit), limit.total] for limit in budget.limits},
             "best": best and {"number": best.number, "value": best.value, "params": best.params},
             "front": [{"number": t.number, **objective_values(t, config.study)} for t in front],
             "running": [{"number": t.number, "epoch": t.num_epochs} for t in running],
@@ -163,6 +167,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     rows = {
         "study": f"{config.study.name} ({run.path})",
         "trials": f"{num_started} of {config.study.num_trials} started: {states or 'none'}",
+        **({"budget": budget.in_words()} if budget.limits else {}),
         "best": "none yet"
         if best is None
         else f"{_objectives(best, config)} (trial {best.number})",

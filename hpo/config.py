@@ -188,6 +188,12 @@ class ResourcesConfig(FrozenConfig):
         return self
 
 
+class StopWhen(FrozenConfig):
+    """The search ends when less than `gain_per_gpu_hour`, of the objective, is to be expected."""
+
+    gain_per_gpu_hour: float = Field(gt=0)
+
+
 class BudgetConfig(FrozenConfig):
     """What a search may take; None: no limit.
 
@@ -196,13 +202,14 @@ class BudgetConfig(FrozenConfig):
     `wall_clock_hours`, while the search runs. With scheduler freeze_thaw and none of them set,
     `total_epochs` is, for the trials, a quarter of what num_trials full trainings take, and at
     least what brings each to its first level and two to their end. `disk_bytes` is of the trials'
-    checkpoints.
+    checkpoints. `stop_when` asks freeze_thaw's model of curves whether more trials are worth it.
     """
 
     total_epochs: int | None = Field(default=None, ge=1)
     gpu_hours: float | None = Field(default=None, gt=0)
     wall_clock_hours: float | None = Field(default=None, gt=0)
     disk_bytes: int | None = Field(default=None, ge=1)
+    stop_when: StopWhen | None = None
 
 
 class RetrainConfig(FrozenConfig):
@@ -249,9 +256,9 @@ class SearchConfig(FrozenConfig):
 
     @property
     def limits(self) -> dict[str, float | None]:
-        """Trials, epochs and hours after which the search has come to its end."""
+        """Trials, epochs, hours and gain at which the search has come to its end."""
         num_trials, budget = self.study.num_trials, self.budget
-        total_epochs = budget.total_epochs
+        total_epochs, stop_when = budget.total_epochs, budget.stop_when
         is_limited = any((total_epochs, budget.gpu_hours, budget.wall_clock_hours))
         if self.scheduler.name == "freeze_thaw" and not is_limited:
             max_epochs = self.train.max_epochs
@@ -264,6 +271,7 @@ class SearchConfig(FrozenConfig):
             "total_epochs": total_epochs,
             "gpu_hours": budget.gpu_hours,
             "wall_clock_hours": budget.wall_clock_hours,
+            "gain_per_gpu_hour": stop_when.gain_per_gpu_hour if stop_when else None,
         }
 
     @model_validator(mode="after")
@@ -279,6 +287,11 @@ class SearchConfig(FrozenConfig):
                 f"scheduler.name: freeze_thaw weighs new trials against paused ones by its own "
                 f"model, study.sampler curves, and cannot with {sampler!r}; leave study.sampler "
                 "out, or choose scheduler.name asha"
+            )
+        if self.budget.stop_when is not None and name != "freeze_thaw":
+            raise ValueError(
+                "budget.stop_when: asks the model of curves of scheduler.name freeze_thaw, and "
+                f"cannot with {name!r}; leave it out"
             )
         scheduler = self.scheduler.model_copy(update={"name": name})
         study = self.study.model_copy(update={"sampler": sampler})

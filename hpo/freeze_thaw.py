@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import erfcx, log_ndtr
+from scipy.special import erfcx, log_ndtr, ndtri
 from scipy.stats import qmc
 
 from hpo.config import FIRST_LEVEL
@@ -31,6 +31,7 @@ AROUND_SDS: Final = (0.03, 0.1, 0.25)
 NUM_REFINED: Final = 8
 NUM_AROUND_REFINED: Final = 16
 REFINED_SDS: Final = ((0.03, 0.2), (0.01, 0.1))
+QUANTILES: Final = ndtri((np.arange(64) + 0.5) / 64)  # of the standard normal distribution
 
 
 @dataclass
@@ -80,6 +81,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
         self._is_allowed, self._seed = is_allowed, seed
         self._at_end: dict[int, float] = {}
         self._hyperparameters: FloatArray | None = None
+        self._scale: Scale | None = None
 
     def started(self, number: int, params: Params) -> None:
         self._trials[number] = _Trial(self._cube.encode(params))
@@ -124,6 +126,21 @@ class FreezeThaw(PausingPolicy[_Trial]):
             return self._startup_params()
         return self._cube.decode(self._judge().best_new()[0])
 
+    @on_one_thread
+    def expected_gains(self, paused: Sequence[int]) -> dict[int | None, float]:
+        """How much better than the best each may be expected to end (None: a new one).
+
+        In units of the objective. Empty while too little is known to tell: the default
+        configuration has not come to its end, or others have not begun.
+        """
+        default = self._trials.get(0)
+        if default is None or default.state == "running" or self._is_starting_up:
+            return {}
+        judge = self._judge(horizon=self._max_epochs)
+        point, _ = judge.best_new()
+        points = np.array([*(self._trials[n].point for n in paused), point])
+        return dict(zip((*paused, None), judge.gains(points).tolist(), strict=True))
+
     @property
     def _is_starting_up(self) -> bool:
         has_reports = any(t.curve for t in self._trials.values() if t.state != "failed")
@@ -145,7 +162,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
             return np.ones(len(points), dtype=bool)
         return np.array([allow(self._cube.decode(point)) for point in points], dtype=bool)
 
-    def _judge(self) -> "_Judge":
+    def _judge(self, horizon: int | None = None) -> "_Judge":
         rng = self._generator()
         model = self._believing(self._model(rng))
         known = {n: trial for n, trial in self._trials.items() if trial.state != "failed"}
@@ -153,7 +170,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
         points = np.array([trial.point for trial in attainable.values()])
         at_end, _ = model.predict(points, np.ones(len(points)), with_sd=False)
         self._at_end = dict(zip(attainable, at_end.tolist(), strict=True))
-        horizon = int(rng.integers(1, self._max_epochs + 1))
+        horizon = horizon or int(rng.integers(1, self._max_epochs + 1))
         return _Judge(self, model, points, at_end, horizon, rng)
 
     @on_one_thread
@@ -197,7 +214,8 @@ class FreezeThaw(PausingPolicy[_Trial]):
                     values.append(trial.curve[epoch])
         y = np.array(values)
         y[np.isnan(y)] = np.nanmin(y) if not np.isnan(y).all() else 0.0
-        rows = Rows(np.array(points), self._times(epochs), Scale(y).forward(y))
+        self._scale = Scale(y)
+        rows = Rows(np.array(points), self._times(epochs), self._scale.forward(y))
         if len(rows) > MAX_ROWS:
             order = np.argsort(-y, kind="stable")
             best, rest = order[: MAX_ROWS // 2], order[MAX_ROWS // 2 :]
@@ -266,6 +284,16 @@ class _Judge:
             scores = np.concatenate([scores[order], self._scores_of_new(around)])
         top = int(scores.argmax())
         return points[top], float(scores[top])
+
+    def gains(self, points: FloatArray) -> FloatArray:
+        """Expected improvements at the end, in units of the objective."""
+        scale = self._search._scale
+        assert scale is not None
+        mean, sd = self._model.predict(points, np.ones(len(points)))
+        ends = scale.backward(mean[:, None] + sd[:, None] * QUANTILES)
+        best = scale.backward(np.array(self._incumbent))
+        gains: FloatArray = np.maximum(ends - best, 0.0).mean(1)
+        return gains
 
     def _around(self, centres: FloatArray, sds: FloatArray) -> FloatArray:
         """Points near others: each coordinate moved with probability 1/2, choices redrawn."""

@@ -1,10 +1,11 @@
 """The decisions of a search that pauses trials: what its policy chooses, within the budget."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from hpo.budget import Limit
+from hpo.budget import GPU_TIME, SECONDS_AN_HOUR, Limit
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
@@ -47,6 +48,7 @@ class PausingDecisions(Decisions):
         self._max_epochs = config.train.max_epochs
         self._undecided: set[int] = set()
         self._is_over = False
+        self._too_little: str | None = None  # is to be gained, when that ends the search
         self._take_up(study.trials())
 
     @property
@@ -148,6 +150,8 @@ class PausingDecisions(Decisions):
             if choice is not None or is_waiting:
                 return choice
             self._close_with(self._favourite())
+            if self._too_little is not None:
+                self._observer.note(self._too_little)
         return self._thaw.last_choice()
 
     def _close_with(self, number: int | None) -> None:
@@ -164,11 +168,35 @@ class PausingDecisions(Decisions):
         kept = round(SHARE_TO_COMPARE * self._max_epochs) if paused else 0
         may_start = may_start and self._allows(None, first_level + kept)
         able = tuple(n for n in paused if self._allows(n, self._thaw.num_epochs_ahead(n)))
-        if not (may_start or able):
+        if not (may_start or able) or not self._is_worth_it(able, may_start=may_start):
             return None
         choice = self._thaw.choose(able, may_start=may_start)
         self._keep_model_state()
         return choice
+
+    def _is_worth_it(self, able: Sequence[int], *, may_start: bool) -> bool:
+        """Whether `budget.stop_when` lets a trial start or be resumed."""
+        stop_when, thaw = self._config.budget.stop_when, self._thaw
+        self._too_little = None
+        if stop_when is None or not isinstance(thaw, FreezeThaw):
+            return True
+        rates = [
+            gain / hours if (hours := self._hours_to_end(number)) else math.inf
+            for number, gain in thaw.expected_gains(able).items()
+            if may_start or number is not None
+        ]
+        if not rates or max(rates) >= stop_when.gain_per_gpu_hour:
+            return True
+        self._too_little = (
+            f"the search ends: {max(rates):.2g} {self._metric} is expected of a GPU-hour, below "
+            f"budget.stop_when.gain_per_gpu_hour={stop_when.gain_per_gpu_hour:g}"
+        )
+        return False
+
+    def _hours_to_end(self, number: int | None) -> float:
+        """Of a GPU, for a paused trial (None: a new one)."""
+        num_epochs = self._max_epochs if number is None else self._thaw.num_epochs_left(number)
+        return num_epochs * self._budget.an_epoch(GPU_TIME, number) / SECONDS_AN_HOUR
 
     def _allows(self, number: int | None, num_epochs: int) -> bool:
         """Whether a trial (None: a new one) can train so far, and then any one to its end."""
@@ -203,7 +231,7 @@ class PausingDecisions(Decisions):
         """
         able = self._thaw.may_be_last()
         self._keep_model_state()
-        least = 1 if self._budget.limits else 0
+        least = 1 if self._budget.limits and self._too_little is None else 0
         fits = (n for n in able if self._num_epochs_to_end(n) >= least and self._fits(n))
         return next(fits, next((n for n in able if self._num_epochs_to_end(n) == 0), None))
 

@@ -470,7 +470,9 @@ def test_paused_trials_outlive_a_kill_and_simulate_decides_the_same(
         running.wait_for(lambda: sum(num_epochs_reported(folder)) >= 11)
     finally:
         running.kill_everything()
-    assert "running or paused" in run("status", folder).stdout
+    status = run("status", folder).stdout
+    assert "running or paused" in status
+    assert re.search(r"budget +1\d of 26 epochs", status)
     run(*command, "--resume")
     trials = load_trials(folder)
     assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}

@@ -95,6 +95,13 @@ def test_the_trainings_after_the_search_are_set_aside(
     assert budget.left(WALL_CLOCK) == 3600 - 10 - seconds
 
 
+def test_it_says_what_is_taken(make_budget: Callable[..., Budget]) -> None:
+    budget = make_budget("budget.gpu_hours=2")
+    budget.trained(0, curve(0.1, 0.2), facts(900.0, 1800.0, 2))
+    expected = "2 of 100 epochs, 0.5 of 2 GPU-hours, 0.002778 of 1 hours"
+    assert budget.in_words() == expected
+
+
 def test_what_earlier_runs_took_is_taken(make_budget: Callable[..., Budget]) -> None:
     budget = make_budget(now=3.0)
     ended = TrialSummary(0, "COMPLETE", 0.5, {}, curve(0.5, 0.5), facts(20.0, 20.0, 2))

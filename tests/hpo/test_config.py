@@ -146,6 +146,17 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ("study.constraints=[latency <= 5]", r"study\.constraints\.0: no such objective: 'laten"),
         ("study.select=knee", r"study\.select: knee is of several study\.objectives"),
         ("study.select=top", r"study\.select: input should be 'best'.*got 'top'"),
+        (
+            "budget.total_epochs=7",
+            r"must leave room for the default configuration's training of 4 and 1 of 4 after .* "
+            r"at least 8, got 7",
+        ),
+        ("budget.gpu_hours=0", r"budget\.gpu_hours: .*greater than 0, got 0"),
+        ("budget.stop_when={}", r"budget\.stop_when\.gain_per_gpu_hour: "),
+        (
+            "budget.stop_when={gain_per_gpu_hour: 0.1}",
+            r"budget\.stop_when: asks the model of curves .* and cannot with 'asha'",
+        ),
         ("resources.gpus_per_trial=2", r"gpus_per_trial: a process trains on one GPU or a share"),
         ("study.enqueue=[{model.drop_rate: 0.9}]", r"study\.enqueue\.model\.drop_rate: 0\.9 lies"),
         ("study.storage=postgresql://u:pw@h/d", r"study\.storage: holds a password; pass the"),

@@ -239,3 +239,31 @@ def test_where_anything_is_allowed_the_same_is_proposed_as_without_asking() -> N
         thaw.started(1, thaw.propose())
         proposed.append(thaw.propose())
     assert proposed[0] == proposed[1]
+
+
+def test_what_may_be_gained_falls_as_more_is_known() -> None:
+    search = Search()
+    search.train(search.start(DEFAULT))
+    assert search.thaw.expected_gains(()) == {}  # too little is known
+    gains = []
+    for _ in range(3):
+        for _ in range(12):
+            search.decide()
+        paused = search.thaw.paused_trials()
+        found = search.thaw.expected_gains(paused)
+        assert list(found) == [*paused, None]
+        assert min(found.values()) >= 0
+        gains.append(max(found.values()))
+    assert gains[0] > 2 * gains[2]
+    best = max(accuracy(params, MAX_EPOCHS) for params in search.params.values())
+    assert gains[0] < 0.1
+    assert gains[2] > 0.1 * (0.925 - best)
+
+
+def test_nothing_is_to_be_gained_from_what_runs_until_the_default_has_ended() -> None:
+    search = Search()
+    search.start(DEFAULT)
+    search.thaw.reported(0, {1: 0.1})
+    for _ in range(8):
+        search.decide()
+    assert search.thaw.expected_gains(search.thaw.paused_trials()) == {}

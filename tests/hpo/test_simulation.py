@@ -121,6 +121,26 @@ def test_the_clock_is_not_exceeded(
     assert search.study.limits_reached == config.limits
 
 
+@pytest.mark.parametrize("num_slots", [1, 5])
+def test_a_search_ends_when_too_little_is_to_be_gained(search_config: Any, num_slots: int) -> None:
+    def searched(gain: float | None) -> SimulatedSearch:
+        stop_when = "null" if gain is None else f"{{gain_per_gpu_hour: {gain}}}"
+        overrides = ("study.num_trials=100", f"budget.stop_when={stop_when}", budget(300))
+        return simulated(search_config(*overrides, scheduler="freeze_thaw"), num_slots)
+
+    to_the_end = searched(None)
+    num_epochs = []
+    for gain in (0.2, 2.0):  # of val_top1, in an hour, where an epoch takes a second or two
+        search = searched(gain)
+        best = search.study.best_trial()
+        assert best is not None
+        assert (best.value or 0) > 0.85  # 0.884 is the most
+        assert (search.study.limits_reached or {})["gain_per_gpu_hour"] == gain
+        assert (search.decisions.finished, search.decisions.num_missing) == (True, 0)
+        num_epochs.append(search.num_epochs)
+    assert num_epochs[1] <= num_epochs[0] < to_the_end.num_epochs / 2
+
+
 def test_the_rest_of_a_budget_brings_the_most_promising_trial_to_its_end(
     search_config: Any,
 ) -> None:
