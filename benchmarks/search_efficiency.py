@@ -32,7 +32,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -474,9 +473,7 @@ def main() -> None:
     budgets = tuple(budget for budget in BUDGETS if budget <= args.budget)
     rows: list[dict[str, Any]] = []
     # A process keeps the memory of the searches that it has run.
-    with ProcessPoolExecutor(
-        args.processes, mp_context=get_context("spawn"), max_tasks_per_child=8
-    ) as pool:
+    with get_context("spawn").Pool(args.processes, maxtasksperchild=8) as pool:
         for strategy in args.strategies.split(","):
             for workers in map(int, args.workers.split(",")):
                 jobs = [
@@ -485,7 +482,7 @@ def main() -> None:
                     for seed in range(args.first_seed, args.first_seed + args.seeds)
                     for task in tasks(args.surrogate, args.split)
                 ]  # fmt: skip
-                outcomes = list(pool.map(run, jobs))
+                outcomes = pool.map(run, jobs, chunksize=1)
                 new = list(summarise(strategy, workers, jobs, outcomes))
                 print_table(new)
                 sys.stdout.flush()
