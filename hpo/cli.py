@@ -131,7 +131,7 @@ def search(
 def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) -> None:
     """How far a run is."""
     from hpo.config import PAUSING
-    from hpo.selection import objective_values, pareto_front
+    from hpo.selection import best_so_far, objective_values, pareto_front
 
     run, config, study = _open_run(run_dir, storage)
     from hpo.budget import Budget
@@ -141,7 +141,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     trials = study.trials()
     budget = Budget(config, 1)
     budget.take_up(trials, study.fresh_trainings.values(), study.seconds_searched)
-    best, verdict = study.best_trial(), read_verdict(config, study, trials)
+    best, verdict = best_so_far(trials, config), read_verdict(config, study, trials)
     counts = Counter(trial.outcome for trial in trials)
     front = pareto_front(trials, config.study)
     running = [t for t in trials if t.state == "RUNNING"]
@@ -151,7 +151,8 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
             "num_trials": config.study.num_trials,
             "counts": dict(counts),
             "budget": {limit.name: [budget.taken(limit), limit.total] for limit in budget.limits},
-            "best": best and {"number": best.number, "value": best.value, "params": best.params},
+            "best": best
+            and {"number": best[0].number, "value": best[1], "params": best[0].params},
             "front": [{"number": t.number, **objective_values(t, config.study)} for t in front],
             "running": [{"number": t.number, "epoch": t.num_epochs} for t in running],
             "winner": verdict and verdict_values(verdict),
@@ -170,7 +171,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         **({"budget": budget.in_words()} if budget.limits else {}),
         "best": "none yet"
         if best is None
-        else f"{_objectives(best, config)} (trial {best.number})",
+        else f"{_objectives(best[0], config, best[1])} (trial {best[0].number})",
         **_front_rows(front, config),
         **({} if num_compared is None else {"finalists": _trainings_text(*num_compared)}),
         **({} if verdict is None else _verdict_rows(verdict)),
@@ -463,13 +464,15 @@ def _print_plan(
     )
 
 
-def _objectives(trial: "TrialSummary", config: "SearchConfig") -> str:
-    """Such as 'val_top1 0.9700, latency_ms 2.1'."""
+def _objectives(
+    trial: "TrialSummary", config: "SearchConfig", value_so_far: float | None = None
+) -> str:
+    """Such as 'val_top1 0.9700, latency_ms 2.1'; of a trial that has yet to end, its value."""
     from hpo.objectives import brief
     from hpo.selection import objective_values
 
     values = objective_values(trial, config.study)
-    metric, value = config.study.metric, values.pop(config.study.metric)
+    metric, value = config.study.metric, values.pop(config.study.metric) or value_so_far
     return ", ".join(
         [f"{metric} {value:.4f}", *(f"{name} {brief(v or 0.0)}" for name, v in values.items())]
     )

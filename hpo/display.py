@@ -89,7 +89,9 @@ class Display:
         trial.best = value if trial.best is None else self._better(trial.best, value)
 
     def trial_paused(self, number: int) -> None:
-        self.paused[number] = self.running.pop(number)
+        trial = self.paused[number] = self.running.pop(number)
+        if trial.best is not None and self._is_best(trial.best):
+            self.best = (number, trial.best)
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
         if state != "INFEASIBLE":

@@ -29,8 +29,8 @@ class PausingDecisions(Decisions):
     """Trials run to a level and compete there: one goes on, or makes way for what is better.
 
     A paused trial is RUNNING in the study until the search ends, and its folder keeps what it is
-    resumed from. The budget always leaves room for the default configuration's training, and at
-    its end for that of the trial that is expected to end best.
+    resumed from. The budget always leaves room for the default configuration's training, and for
+    that of the trial that is expected to end best, unless finalists are trained on fresh seeds.
     """
 
     def __init__(
@@ -147,19 +147,26 @@ class PausingDecisions(Decisions):
         if self._thaw.last_one is None:
             choice = self._affordable_choice()
             is_waiting = choice is None and self._thaw.running_trials()
-            if choice is not None or is_waiting:
+            if choice is not None or is_waiting or not self._ends_with_one:
                 return choice
             self._close_with(self._favourite())
-            if self._too_little is not None:
-                self._observer.note(self._too_little)
         return self._thaw.last_choice()
+
+    @property
+    def _ends_with_one(self) -> bool:
+        """Whether the search itself brings the trial to its end that is expected to end best.
+
+        The finalists of freeze_thaw need not have come to their ends, and are trained anew.
+        """
+        picks_finalists = self._config.compares_finalists and isinstance(self._thaw, FreezeThaw)
+        return not picks_finalists or self._thaw.has_lost_default
 
     def _close_with(self, number: int | None) -> None:
         """Has a trial be the last one, also of a search that is resumed."""
         self._thaw.last_one = self._study.last_one = number
 
     def _affordable_choice(self) -> Choice | None:
-        """What is best to run of what leaves enough to bring any trial to its end."""
+        """What is best to run of what the budget allows."""
         first_level = self._thaw.first_level
         may_start = self._num_to_start > 0 and self._allows(None, first_level)
         if may_start and self._study.has_waiting:
@@ -199,8 +206,9 @@ class PausingDecisions(Decisions):
         return num_epochs * self._budget.an_epoch(GPU_TIME, number) / SECONDS_AN_HOUR
 
     def _allows(self, number: int | None, num_epochs: int) -> bool:
-        """Whether a trial (None: a new one) can train so far, and then any one to its end."""
-        budget, to_end = self._budget, self._thaw.num_epochs_to_last_level
+        """Whether a trial (None: a new one) can train so far, and one to its end if need be."""
+        budget = self._budget
+        to_end = self._thaw.num_epochs_to_last_level if self._ends_with_one else 0
         return all(
             budget.left(limit)
             >= self._taken_by_running(limit, num_epochs * budget.an_epoch(limit, number))
@@ -284,6 +292,8 @@ class PausingDecisions(Decisions):
         if self._running or self._interrupted or self._is_over:
             return
         self._is_over = True
+        if self._too_little is not None:
+            self._observer.note(self._too_little)
         for number in self._thaw.paused_trials():
             self._give_up(number)
         self._study.limits_reached = self._limits

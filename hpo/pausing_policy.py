@@ -142,6 +142,12 @@ class PausingPolicy(ABC, Generic[Trial]):
         is_left = default is not None and default.state != "failed" and 0 not in able
         return (*able, *((0,) if is_left else ()))
 
+    @property
+    def has_lost_default(self) -> bool:
+        """Whether the default configuration's trial will not come to its end."""
+        default = self._trials.get(0)
+        return default is not None and default.state in {"pruned", "failed"}
+
     def paused_trials(self) -> tuple[int, ...]:
         return tuple(n for n, trial in self._trials.items() if trial.state == "paused")
 

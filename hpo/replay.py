@@ -11,6 +11,7 @@ import numpy as np
 from hpo.config import SearchConfig, clip
 from hpo.curve_model import CurveModel, FloatArray, Rows, Scale
 from hpo.errors import StudyError
+from hpo.finalists import choose_finalists, predicted_ranking
 from hpo.search_space import Params
 from hpo.simulation import Curve, SimulatedSearch
 from hpo.study import TrialSummary
@@ -33,7 +34,7 @@ class Replay:
         slot_seconds: Of training, over all slots.
         num_epochs: Likewise.
         states: How many trials ended as what.
-        best_trial: Its number in the simulation; None: no trial came to its end.
+        best_trial: That would win, or lead the finalists; None: no trial came to its end.
         best_value: Its best epoch's.
         best_params: Its params.
         share_recorded: Of the epochs, those that the study has; the others are the model's.
@@ -175,7 +176,7 @@ def replay(
     search = SimulatedSearch(config, curves, num_slots, architectures=architectures)
     search.run()
     done = search.study.trials()
-    best = search.study.best_trial()
+    best, pick = _winner(config, search), max if maximises(config.study.metric) else min
     recorded = sum(min(t.num_epochs, curves.num_recorded(t.params)) for t in done)
     return Replay(
         scheduler=config.scheduler.name or "",
@@ -186,11 +187,21 @@ def replay(
         num_epochs=search.num_epochs,
         states=dict(Counter(trial.outcome for trial in done)),
         best_trial=None if best is None else best.number,
-        best_value=None if best is None else best.value,
+        best_value=None if best is None else best.best_value(pick),
         best_params=None if best is None else dict(best.params),
         share_recorded=recorded / max(1, search.num_epochs),
         num_surrogate_trials=len(others),
     )
+
+
+def _winner(config: SearchConfig, search: SimulatedSearch) -> TrialSummary | None:
+    """What would be first of the finalists, or is the winner where there are none."""
+    trials = search.study.trials()
+    if not config.compares_finalists:
+        return search.study.best_trial()
+    ranking = predicted_ranking(config, trials, search.study.model_state)
+    first = choose_finalists(trials, ranking, 1)
+    return next((trial for trial in trials if trial.number in first[:1]), None)
 
 
 def _with_strategy(

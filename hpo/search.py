@@ -36,6 +36,7 @@ from hpo.report import write_report
 from hpo.retrain import retrain_epochs, retrain_epochs_on_cluster
 from hpo.run_folder import RunFolder
 from hpo.search_space import default_params
+from hpo.selection import best_so_far
 from hpo.storage import storage_exists, with_absolute_path, without_password
 from hpo.study import SearchStudy, TrialSummary
 from hpo.training import Training
@@ -94,7 +95,7 @@ def run_search(
         config = check_continuation(config, run, storage, resume=resume)
         study = find_study(config, run, storage, resume=resume)
         if study is not None:
-            _tell_earlier_trials(study, observer)
+            _tell_earlier_trials(config, study, observer)
             if run.is_complete and not _is_unfinished(study, config) and _selects_as(run, config):
                 return _result(study, run, config)
             lease.enter_context(leased(study))
@@ -408,12 +409,15 @@ def retrain_and_deliver(
     shutil.rmtree(run.retraining)
 
 
-def _tell_earlier_trials(study: SearchStudy, observer: SearchObserver) -> None:
-    best, trials = study.best_trial(), study.trials()
+def _tell_earlier_trials(
+    config: SearchConfig, study: SearchStudy, observer: SearchObserver
+) -> None:
+    trials = study.trials()
+    best = best_so_far(trials, config)
     if trials:
         observer.earlier_trials(
             Counter(trial.outcome for trial in trials),
-            None if best is None or best.value is None else (best.number, best.value),
+            None if best is None else (best[0].number, best[1]),
             sum(trial.num_epochs for trial in trials),
         )
 

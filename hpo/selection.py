@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo import pareto
-from hpo.config import StudyConfig
+from hpo.config import PAUSING, SearchConfig, StudyConfig
 from hpo.trial_summary import TrialSummary
 
 
@@ -22,6 +22,25 @@ def selected(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[Trial
     if config.select == "knee":
         return (knee,)
     return (knee, *(trial for trial in on_front if trial.number != knee.number))
+
+
+def best_so_far(
+    trials: Sequence[TrialSummary], config: SearchConfig
+) -> tuple[TrialSummary, float] | None:
+    """The trial with the best value of those that may win yet, and the value.
+
+    Where trials are paused, that may be one which has not come to its end.
+    """
+    if config.scheduler.name not in PAUSING or config.study.has_several_objectives:
+        best = next(iter(selected(trials, config.study)), None)
+        return None if best is None or best.value is None else (best, best.value)
+    pick = max if config.study.direction == "maximize" else min
+    values = {t.number: t.best_value(pick) for t in trials if t.state != "FAIL" and t.is_feasible}
+    known = {number: value for number, value in values.items() if value is not None}
+    if not known:
+        return None
+    number = pick(known, key=lambda n: known[n])
+    return next(t for t in trials if t.number == number), known[number]
 
 
 def pareto_front(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[TrialSummary, ...]:

@@ -1,6 +1,7 @@
 """One trial as the study has it."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,6 +32,11 @@ class TrialSummary:
     @property
     def num_epochs(self) -> int:
         return max(self.curve, default=0)
+
+    def best_value(self, pick: Callable[[Iterable[float]], float]) -> float | None:
+        """Of any epoch, as `pick` has it: max or min."""
+        values = [value for value in self.curve.values() if not math.isnan(value)]
+        return pick(values) if values else None
 
     @property
     def is_carried_over(self) -> bool:

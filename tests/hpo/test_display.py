@@ -107,6 +107,7 @@ def test_a_paused_trial_leaves_the_table_and_comes_back(config: SearchConfig) ->
     display.trial_paused(0)
     assert not display.running
     assert lines[-1].endswith("trial 0 is paused after epoch 1: 0.2500")
+    assert display.best == (0, 0.25)
     display.trial_started(0, PARAMS, 1)
     assert (display.running[0].epoch, display.running[0].best) == (1, 0.25)
     display.trial_paused(0)

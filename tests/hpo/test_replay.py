@@ -161,3 +161,14 @@ def test_several_objectives_are_replayed_with_what_architectures_cost(search_fil
     assert result.num_epochs == search.num_epochs
     with pytest.raises(ConfigError, match="freeze_thaw judges trials by one objective"):
         replay(config, search.study.trials(), 1, "freeze_thaw", architectures=costs)
+
+
+def test_what_would_lead_the_finalists_is_told(search_file: Path) -> None:
+    values = config_of(search_file).model_dump()
+    values["retrain"] = {"top_k": 1, "seeds": 2}
+    config = SearchConfig.model_validate(values)
+    found = replay(config, trials_of(config), 1)
+    assert found.best_trial != 0
+    assert found.best_params is not None
+    finals = [curve_of(trial.params).values[-1] for trial in trials_of(config)]
+    assert curve_of(found.best_params).values[-1] > max(finals) - 0.02

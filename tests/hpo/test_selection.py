@@ -1,10 +1,11 @@
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpo.config import StudyConfig, load_search_config
-from hpo.selection import objective_values, pareto_front, selected
+from hpo.selection import best_so_far, objective_values, pareto_front, selected
 from hpo.trial_summary import TrialSummary
 
 TWO = [["latency_ms", "minimize"], ["val_top1", "maximize"]]
@@ -64,3 +65,32 @@ def test_values_are_given_by_name_as_far_as_they_are_known(study_config: Any) ->
     config = study_config(objectives=TWO)
     assert objective_values(trial(0, 0.5, 2.0), config) == {"latency_ms": 2.0, "val_top1": 0.5}
     assert objective_values(trial(0, None, 2.0), config) == {"latency_ms": 2.0, "val_top1": None}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "objective", "expected"),
+    [
+        ("asha", "[val_top1, maximize]", (1, 0.6)),
+        ("freeze_thaw", "[val_top1, maximize]", (2, 0.7)),
+        ("asha_promotion", "[val_top1, maximize]", (2, 0.7)),
+        ("freeze_thaw", "[val_loss, minimize]", (0, 0.5)),
+    ],
+)
+def test_where_trials_are_paused_the_best_so_far_need_not_have_ended(
+    search_file: Path, scheduler: str, objective: str, expected: tuple[int, float]
+) -> None:
+    config, _ = load_search_config(
+        search_file, [f"scheduler={{name: {scheduler}}}", f"study.objectives=[{objective}]"]
+    )
+    trials = [
+        TrialSummary(0, "COMPLETE", 0.5, {}, {1: 0.5}, {}),
+        TrialSummary(1, "COMPLETE", 0.6, {}, {1: 0.55, 2: 0.6}, {}),
+        TrialSummary(2, "RUNNING", None, {}, {1: 0.7, 2: math.nan}, {}),
+        TrialSummary(3, "FAIL", None, {}, {1: 0.9}, {}),
+        TrialSummary(4, "PRUNED", None, {}, {1: 0.9}, {}, {"val_top1 <= 0.8": 0.1}),
+        TrialSummary(5, "RUNNING", None, {}, {}, {}),
+    ]
+    best = best_so_far(trials, config)
+    assert best is not None
+    assert (best[0].number, best[1]) == expected
+    assert best_so_far(trials[3:], config) is None

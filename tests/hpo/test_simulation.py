@@ -121,6 +121,42 @@ def test_the_clock_is_not_exceeded(
     assert search.study.limits_reached == config.limits
 
 
+WITH_FINALISTS = (  # four trainings after the search
+    "retrain={top_k: 1, seeds: 2}", f"budget.total_epochs={40 + 4 * MAX_EPOCHS}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("num_slots", [1, 5])
+def test_what_finalists_are_trained_for_anew_the_search_does_not_pay(
+    search_config: Any, num_slots: int
+) -> None:
+    search = simulated(search_config(*WITH_FINALISTS, scheduler="freeze_thaw"), num_slots)
+    default, *others = search.study.trials()
+    assert default.state == "COMPLETE"
+    assert 40 - MAX_EPOCHS / 2 < search.num_epochs <= 40
+    assert search.decisions.num_missing == 0
+    to_the_end = simulated(search_config(budget(40), scheduler="freeze_thaw"), num_slots)
+    assert len(others) + 1 > len(to_the_end.study.trials())
+    finals = [curve_of(trial.params).values[-1] for trial in search.study.trials()]
+    assert finals[search.decisions.ranking()[0]] == pytest.approx(max(finals), abs=0.01)
+
+
+def test_where_the_default_is_lost_a_trial_is_brought_to_its_end_all_the_same(
+    search_config: Any,
+) -> None:
+    def curve(params: Params) -> Curve:
+        found = curve_of(params)
+        is_default = params["optimizer.learning_rate"] == 2e-3 and params["model.drop_rate"] == 0.1
+        return Curve([math.nan] * MAX_EPOCHS, found.seconds) if is_default else found
+
+    config = search_config(*WITH_FINALISTS, scheduler="freeze_thaw")
+    search = SimulatedSearch(config, curve, 2)
+    search.run()
+    assert search.study.trials()[0].state == "PRUNED"
+    assert search.study.best_trial() is not None
+    assert search.num_epochs <= 40 + 2
+
+
 @pytest.mark.parametrize("num_slots", [1, 5])
 def test_a_search_ends_when_too_little_is_to_be_gained(search_config: Any, num_slots: int) -> None:
     def searched(gain: float | None) -> SimulatedSearch:
