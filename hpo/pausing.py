@@ -9,6 +9,7 @@ from hpo.budget import GPU_TIME, SECONDS_AN_HOUR, Limit
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
+from hpo.fidelity import choose_first_level, first_level_text, is_due, read_first_levels
 from hpo.freeze_thaw import FreezeThaw
 from hpo.pausing_policy import Choice, PausingPolicy
 from hpo.progress import SearchObserver
@@ -49,6 +50,9 @@ class PausingDecisions(Decisions):
         self._undecided: set[int] = set()
         self._is_over = False
         self._too_little: str | None = None  # is to be gained, when that ends the search
+        self._first_levels = read_first_levels(study.first_levels)
+        if isinstance(self._thaw, FreezeThaw):
+            self._thaw.set_first_levels(self._first_levels)
         self._take_up(study.trials())
 
     @property
@@ -145,6 +149,7 @@ class PausingDecisions(Decisions):
     def _choose(self) -> Choice | None:
         """The next trial to run; None where there is none, or none before those that run stop."""
         if self._thaw.last_one is None:
+            self._choose_first_level()
             choice = self._affordable_choice()
             is_waiting = choice is None and self._thaw.running_trials()
             if choice is not None or is_waiting:
@@ -153,6 +158,19 @@ class PausingDecisions(Decisions):
             if self._too_little is not None:
                 self._observer.note(self._too_little)
         return self._thaw.last_choice()
+
+    def _choose_first_level(self) -> None:
+        """Anew whenever twice as many trials as before have come far enough."""
+        thaw, config, curves = self._thaw, self._config, self._thaw.curves()
+        if not isinstance(thaw, FreezeThaw) or not is_due(config, self._first_levels, curves):
+            return
+        chosen = choose_first_level([curves], self._max_epochs, from_trial=thaw.next_number)
+        if chosen is None:
+            return
+        self._first_levels = (*self._first_levels, chosen)
+        self._study.first_levels = [one.model_dump(mode="json") for one in self._first_levels]
+        thaw.set_first_levels(self._first_levels)
+        self._observer.note(first_level_text(config, self._first_levels) or "")
 
     def _close_with(self, number: int | None) -> None:
         """Has a trial be the last one, also of a search that is resumed."""

@@ -1,0 +1,219 @@
+"""The first level: the epoch at which trials are first compared, chosen by what ranks tell there.
+
+Where trials rank early as they do late, a few epochs tell good from bad; where they do not, what
+is decided early is decided by chance.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hpo.config import DEFAULT_MIN_EPOCHS, FIRST_LEVEL, SearchConfig
+from sgformer.config import FrozenConfig
+
+LEVEL_FACTOR: Final = 1.87
+NUM_LOWER: Final = 2
+# Source: docs/performance.md, of these three.
+MIN_TRIALS: Final = 6  # with a late epoch; below, the default holds
+AGREE: Final = 0.9  # ranks of an earlier epoch than the default, to be trusted
+DISAGREE: Final = 0.5  # ranks of the default, not to be
+
+Curve = Mapping[int, float]
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+class FirstLevel(FrozenConfig):
+    """Where trials are first compared, as the study keeps it; trials before `from_trial` are not.
+
+    `agreement` is what Spearman's rank correlation is estimated to be, over all trials, between
+    the epochs that were considered and the epoch `late`, to which `num_trials` have come.
+    """
+
+    epoch: int
+    late: int
+    num_trials: int
+    agreement: dict[int, float]
+    from_trial: int = 0
+    is_of_earlier_studies: bool = False
+
+
+def levels(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
+    """The epochs at which trials compete; the last one is max_epochs."""
+    first = min(max(1, first or round(FIRST_LEVEL * max_epochs)), max_epochs)
+    if first == max_epochs:
+        return (max_epochs,)
+    num_steps = max(1, round(math.log(max_epochs / first) / math.log(LEVEL_FACTOR)))
+    ratio = (max_epochs / first) ** (1 / num_steps)
+    return tuple(sorted({round(first * ratio**i) for i in range(num_steps)} | {max_epochs}))
+
+
+def fidelities(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
+    """The levels, and below them epochs that may become the first."""
+    above = levels(max_epochs, first)
+    below = {max(1, round(above[0] / LEVEL_FACTOR**i)) for i in range(1, NUM_LOWER + 1)}
+    return tuple(sorted(below | set(above)))
+
+
+def read_first_levels(values: Sequence[Mapping[str, Any]]) -> tuple[FirstLevel, ...]:
+    """As the study keeps them, the latest last."""
+    return tuple(FirstLevel.model_validate(one) for one in values)
+
+
+def is_due(config: SearchConfig, chosen: Sequence[FirstLevel], curves: Sequence[Curve]) -> bool:
+    """Whether enough trials have come far enough: at first MIN_TRIALS, then twice as many."""
+    num_own = sum(not one.is_of_earlier_studies for one in chosen)
+    is_set = config.scheduler.min_epochs is not None
+    return not is_set and _num_late(curves, config.train.max_epochs) >= MIN_TRIALS * 2**num_own
+
+
+def _num_late(curves: Sequence[Curve], max_epochs: int) -> int:
+    """How many trials have come to half of their epochs."""
+    return sum(
+        any(2 * epoch >= max_epochs and not math.isnan(v) for epoch, v in curve.items())
+        for curve in curves
+    )
+
+
+def choose_first_level(
+    studies: Sequence[Sequence[Curve]],
+    max_epochs: int,
+    default: int | None = None,
+    *,
+    maximise: bool = True,
+    from_trial: int = 0,
+) -> FirstLevel | None:
+    """The smallest fidelity that is useful, by the curves so far; None: they are too few.
+
+    The default holds unless ranks there say little of those late in training: then it is the
+    first later level whose ranks say more, at most half of the training. Or an earlier epoch's
+    ranks say nearly all: then it is the earliest such.
+
+    Args:
+        studies: Each one's curves (metric by epoch), ranked among themselves.
+        max_epochs: The length of a trial.
+        default: The first level without any data; None: a share of max_epochs.
+        maximise: Whether a larger value is better.
+        from_trial: The first trial that it is to hold for.
+    """
+    grid, sign = fidelities(max_epochs, default), 1.0 if maximise else -1.0
+    tables = [_table(curves, grid, sign) for curves in studies]
+    counts = {e: sum(len(_known(t, i)) for t in tables) for i, e in enumerate(grid)}
+    late = max((e for e in grid if counts[e] >= MIN_TRIALS and 2 * e >= max_epochs), default=0)
+    agreement = _agreement(tables, grid[: grid.index(late) + 1]) if late else {}
+    early = {e: round(agreement[e], 4) for e in agreement if 2 * e < max_epochs}
+    if not early:
+        return None
+    half = next((e for e in grid[:-1] if 2 * e >= max_epochs), grid[-2])
+    epoch = _choose(early, levels(max_epochs, default)[0], half)
+    return FirstLevel(
+        epoch=epoch,
+        late=late,
+        num_trials=counts[late],
+        agreement=early,
+        from_trial=from_trial,
+    )
+
+
+def _choose(agreement: Mapping[int, float], default: int, half: int) -> int:
+    if agreement.get(default, 1.0) < DISAGREE:
+        later = (e for e in agreement if e > default and agreement[e] >= DISAGREE)
+        return next(later, half)
+    earlier = (e for e in agreement if e < default and agreement[e] >= AGREE)
+    return next(earlier, default)
+
+
+def _table(curves: Sequence[Curve], grid: Sequence[int], sign: float) -> FloatArray:
+    """(trials, epochs of the grid) values, more is better; NaN where a trial has not come.
+
+    One that stopped itself has the value of its end from there on.
+    """
+    ends = [curve.get(grid[-1], math.nan) for curve in curves]
+    rows = [[sign * c.get(e, end) for e in grid] for c, end in zip(curves, ends, strict=True)]
+    return np.array(rows, dtype=float).reshape(len(rows), len(grid))
+
+
+def _known(table: FloatArray, column: int) -> FloatArray:
+    return table[~np.isnan(table[:, column])]
+
+
+def _agreement(tables: Sequence[FloatArray], grid: Sequence[int]) -> dict[int, float]:
+    """Of each epoch's ranks with those of the last: from one to the next, multiplied.
+
+    So each step has all the trials that came so far, not only the few that came to the last.
+    """
+    agreement = {grid[-1]: 1.0}
+    for i in range(len(grid) - 2, -1, -1):
+        agreement[grid[i]] = agreement[grid[i + 1]] * _step(tables, i)
+    return dict(sorted(agreement.items()))
+
+
+def _step(tables: Sequence[FloatArray], column: int) -> float:
+    """From one epoch to the next: the mean over the studies, by the number of their trials."""
+    pairs = [_known(table, column)[:, [column, column + 1]] for table in tables]
+    weights = [len(_known(pair, 1)) for pair in pairs]
+    correlations = [rank_correlation(*pair.T) for pair in pairs]
+    return float(np.average(correlations, weights=weights)) if any(weights) else 0.0
+
+
+def rank_correlation(early: FloatArray, late: FloatArray) -> float:
+    """Spearman's, estimated for all trials though the late values of some are not known (NaN).
+
+    Those that were trained on were chosen by their early ranks, and the best differ less among
+    themselves than all do: their ranks agree less than those of all would.
+
+    Source: Thorndike, Personnel Selection, 1949, case 2 of the restriction of range.
+    """
+    is_known = ~np.isnan(late)
+    ranks, late_ranks = _ranks(early), _ranks(late[is_known])
+    chosen = ranks[is_known]
+    if not len(chosen) or not late_ranks.std():
+        return 1.0  # there is nothing to tell apart
+    if not chosen.std():
+        return 0.0
+    correlation = float(np.corrcoef(chosen, late_ranks)[0, 1])
+    widening = float(ranks.std() / chosen.std())
+    return correlation * widening / math.sqrt(1 + correlation**2 * (widening**2 - 1))
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """From 1 on; of equal values the mean."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return ranks
+
+
+def first_level_text(
+    config: SearchConfig, chosen: Sequence[FirstLevel], curves: Sequence[Curve] = ()
+) -> str | None:
+    """At which epoch trials are first compared, and why; None: they never are."""
+    scheduler, max_epochs = config.scheduler, config.train.max_epochs
+    if scheduler.name == "none":
+        return None
+    if scheduler.min_epochs is not None:
+        return f"first decision at epoch {scheduler.min_epochs} of {max_epochs} (set)"
+    default = None if scheduler.name == "freeze_thaw" else DEFAULT_MIN_EPOCHS
+    epoch = levels(max_epochs, default)[0]
+    if chosen:
+        return _reasons(chosen[-1], epoch, max_epochs)
+    text = f"first decision at epoch {epoch} of {max_epochs} (default"
+    if scheduler.name != "freeze_thaw":
+        return f"{text})"
+    num = min(_num_late(curves, max_epochs), MIN_TRIALS)
+    half = math.ceil(max_epochs / 2)
+    return f"{text}: {num} of {MIN_TRIALS} trials needed have come to epoch {half})"
+
+
+def _reasons(chosen: FirstLevel, default: int, max_epochs: int) -> str:
+    epoch, late, agreement = chosen.epoch, chosen.late, chosen.agreement
+    whose = " of earlier studies" if chosen.is_of_earlier_studies else ""
+    text = f"first decision at epoch {epoch} of {max_epochs}: ranks "
+    if epoch in agreement:
+        text += f"there agree with those at epoch {late} (Spearman {agreement[epoch]:.2f}, "
+    else:
+        text += f"before disagree with those at epoch {late} ("
+    if epoch > default:
+        text += f"{agreement[default]:.2f} at epoch {default}, "
+    return f"{text}{chosen.num_trials} trials{whose})"
