@@ -499,7 +499,12 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
         )
     scheduler = config.scheduler
-    if scheduler.name not in {"freeze_thaw", "none"} and scheduler.min_epochs is None:
+    may_be_chosen = bool(config.study.warm_start) and max_epochs > DEFAULT_MIN_EPOCHS
+    if (
+        scheduler.name not in {"freeze_thaw", "none"}
+        and scheduler.min_epochs is None
+        and not may_be_chosen
+    ):
         scheduler = scheduler.model_copy(update={"min_epochs": DEFAULT_MIN_EPOCHS})
     if (
         scheduler.name != "none"

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hpo.config import DEFAULT_MIN_EPOCHS, FIRST_LEVEL, SearchConfig
+from hpo.config import DEFAULT_MIN_EPOCHS, FIRST_LEVEL, SchedulerConfig, SearchConfig
 from sgformer.config import FrozenConfig
 
 LEVEL_FACTOR: Final = 1.87
@@ -60,6 +60,15 @@ def fidelities(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
 def read_first_levels(values: Sequence[Mapping[str, Any]]) -> tuple[FirstLevel, ...]:
     """As the study keeps them, the latest last."""
     return tuple(FirstLevel.model_validate(one) for one in values)
+
+
+def with_first_level(
+    scheduler: SchedulerConfig, values: Sequence[Mapping[str, Any]]
+) -> SchedulerConfig:
+    """With `min_epochs` as it was chosen, unless it is set."""
+    if scheduler.min_epochs is not None or not values:
+        return scheduler
+    return scheduler.model_copy(update={"min_epochs": read_first_levels(values)[-1].epoch})
 
 
 def is_due(config: SearchConfig, chosen: Sequence[FirstLevel], curves: Sequence[Curve]) -> bool:
@@ -193,12 +202,12 @@ def first_level_text(
     if scheduler.name == "none":
         return None
     if scheduler.min_epochs is not None:
-        return f"first decision at epoch {scheduler.min_epochs} of {max_epochs} (set)"
+        return f"epoch {scheduler.min_epochs} of {max_epochs} (scheduler.min_epochs)"
     default = None if scheduler.name == "freeze_thaw" else DEFAULT_MIN_EPOCHS
     epoch = levels(max_epochs, default)[0]
     if chosen:
         return _reasons(chosen[-1], epoch, max_epochs)
-    text = f"first decision at epoch {epoch} of {max_epochs} (default"
+    text = f"epoch {epoch} of {max_epochs} (default"
     if scheduler.name != "freeze_thaw":
         return f"{text})"
     num = min(_num_late(curves, max_epochs), MIN_TRIALS)
@@ -209,7 +218,7 @@ def first_level_text(
 def _reasons(chosen: FirstLevel, default: int, max_epochs: int) -> str:
     epoch, late, agreement = chosen.epoch, chosen.late, chosen.agreement
     whose = " of earlier studies" if chosen.is_of_earlier_studies else ""
-    text = f"first decision at epoch {epoch} of {max_epochs}: ranks "
+    text = f"epoch {epoch} of {max_epochs}: ranks "
     if epoch in agreement:
         text += f"there agree with those at epoch {late} (Spearman {agreement[epoch]:.2f}, "
     else:

@@ -9,7 +9,13 @@ from hpo.budget import GPU_TIME, SECONDS_AN_HOUR, Limit
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
-from hpo.fidelity import choose_first_level, first_level_text, is_due, read_first_levels
+from hpo.fidelity import (
+    choose_first_level,
+    first_level_text,
+    is_due,
+    read_first_levels,
+    with_first_level,
+)
 from hpo.freeze_thaw import FreezeThaw
 from hpo.pausing_policy import Choice, PausingPolicy
 from hpo.progress import SearchObserver
@@ -44,7 +50,7 @@ class PausingDecisions(Decisions):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(config, study, num_slots, observer, checkpoints, clock)
-        self._thaw = _make_policy(config, self._costs.is_allowed)
+        self._thaw = _make_policy(config, study, self._costs.is_allowed)
         self._choice: Choice | None = None
         self._max_epochs = config.train.max_epochs
         self._undecided: set[int] = set()
@@ -170,7 +176,7 @@ class PausingDecisions(Decisions):
         self._first_levels = (*self._first_levels, chosen)
         self._study.first_levels = [one.model_dump(mode="json") for one in self._first_levels]
         thaw.set_first_levels(self._first_levels)
-        self._observer.note(first_level_text(config, self._first_levels) or "")
+        self._observer.note(f"first decision at {first_level_text(config, self._first_levels)}")
 
     def _close_with(self, number: int | None) -> None:
         """Has a trial be the last one, also of a search that is resumed."""
@@ -331,12 +337,13 @@ class PausingDecisions(Decisions):
 
 
 def _make_policy(
-    config: SearchConfig, is_allowed: Callable[[Params], bool] | None
+    config: SearchConfig, study: SearchStudy, is_allowed: Callable[[Params], bool] | None
 ) -> PausingPolicy[Any]:
     """By `scheduler.name`; what promotion starts is the sampler's, and ruled out after it."""
     max_epochs, maximise = config.train.max_epochs, maximises(config.study.metric)
     if config.scheduler.name == "asha_promotion":
-        return Promotion(config.scheduler, max_epochs, maximise=maximise)
+        scheduler = with_first_level(config.scheduler, study.first_levels)
+        return Promotion(scheduler, max_epochs, maximise=maximise)
     return FreezeThaw(
         config.space,
         max_epochs,

@@ -22,6 +22,7 @@ from hpo.comparison import SearchedImages, compare_finalists
 from hpo.config import PAUSING, SearchConfig, differences
 from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
+from hpo.fidelity import FirstLevel, first_level_text
 from hpo.finalists import (
     is_settled,
     read_verdict,
@@ -42,7 +43,7 @@ from hpo.training import Training
 from hpo.trial_summary import num_counted
 from hpo.tuning import run_trials
 from hpo.verdict import Verdict
-from hpo.warm_start import warm_start_params
+from hpo.warm_start import first_level_of_earlier, warm_start_params
 from sgformer.decoded_images import ImagesId, load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
@@ -99,6 +100,7 @@ def run_search(
                 return _result(study, run, config)
             lease.enter_context(leased(study))
         warm_start = () if study is not None else warm_start_params(config, storage)
+        first_level = None if study is not None else first_level_of_earlier(config, storage)
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
         is_moving = now.predecessor is not None  # a crash may have left it half way
@@ -117,6 +119,7 @@ def run_search(
                 if study is None:
                     study = create_study(config, run, storage, images.facts)
                     study.warm_start = warm_start
+                    _keep_first_level(config, study, first_level, observer)
                     lease.enter_context(leased(study))
                 if now.predecessor is not None:
                     _carry_over(study, now, storage, images, observer)
@@ -218,6 +221,17 @@ def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -
             "a resumed search cannot change what its trials have in common; changed since "
             f"{where} was written:\n" + "\n".join(f"  {line}" for line in changed)
         )
+
+
+def _keep_first_level(
+    config: SearchConfig,
+    study: SearchStudy,
+    first_level: FirstLevel | None,
+    observer: SearchObserver,
+) -> None:
+    if first_level is not None:
+        study.first_levels = [first_level.model_dump(mode="json")]
+        observer.note(f"first decision at {first_level_text(config, (first_level,))}")
 
 
 def _carry_over(

@@ -32,6 +32,11 @@ class TrialSummary:
     def num_epochs(self) -> int:
         return max(self.curve, default=0)
 
+    def curve_to(self, max_epochs: int) -> dict[int, float]:
+        """The curve; that of a trial that stopped itself goes on to its value at the end."""
+        end = {} if self.value is None else {max_epochs: self.value}
+        return end | dict(self.curve)
+
     @property
     def is_carried_over(self) -> bool:
         """Whether another study's search has trained it."""

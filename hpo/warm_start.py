@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from hpo.config import SearchConfig
+from hpo.config import DEFAULT_MIN_EPOCHS, SearchConfig
 from hpo.errors import StudyError
+from hpo.fidelity import FirstLevel, choose_first_level
 from hpo.finalists import predicted_ranking
 from hpo.run_folder import RunFolder
 from hpo.search_space import (
@@ -28,6 +29,7 @@ from hpo.search_space import (
 from hpo.storage import storage_exists, without_password
 from hpo.study import SearchStudy
 from hpo.unit_cube import UnitCube
+from sgformer.config import maximises
 from sgformer.errors import ConfigError
 
 # As many as freeze_thaw draws at random before its model has anything to go by.
@@ -54,6 +56,30 @@ def warm_start_params(config: SearchConfig, storage: str | None = None) -> tuple
     return different(
         config.space, default, [tuple(_proposals(config, source, storage)) for source in sources]
     )
+
+
+def first_level_of_earlier(config: SearchConfig, storage: str | None = None) -> FirstLevel | None:
+    """Where `study.warm_start`'s curves say that trials are first to be compared.
+
+    Only trainings as long as this search's, of the same objective, tell. None: nothing does, or
+    the search file says it.
+
+    Raises:
+        StudyError: A study is not there, or cannot be read.
+    """
+    name, max_epochs = config.scheduler.name, config.train.max_epochs
+    if config.scheduler.min_epochs is not None or name == "none":
+        return None
+    studies = []
+    for source in config.study.warm_start:
+        study, earlier = _open(source, storage)
+        if (earlier.train.max_epochs, earlier.study.metric) == (max_epochs, config.study.metric):
+            studies.append([trial.curve_to(max_epochs) for trial in study.trials()])
+    default = None if name == "freeze_thaw" else DEFAULT_MIN_EPOCHS
+    chosen = choose_first_level(
+        studies, max_epochs, default, maximise=maximises(config.study.metric)
+    )
+    return chosen and chosen.model_copy(update={"is_of_earlier_studies": True})
 
 
 def different(
