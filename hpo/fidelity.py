@@ -222,7 +222,7 @@ def _reasons(chosen: FirstLevel, default: int, max_epochs: int) -> str:
     if epoch in agreement:
         text += f"there agree with those at epoch {late} (Spearman {agreement[epoch]:.2f}, "
     else:
-        text += f"before disagree with those at epoch {late} ("
+        text += f"before disagree with those at epoch {late} (Spearman "
     if epoch > default:
         text += f"{agreement[default]:.2f} at epoch {default}, "
     return f"{text}{chosen.num_trials} trials{whose})"

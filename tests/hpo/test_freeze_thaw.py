@@ -1,11 +1,10 @@
-import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from hpo.freeze_thaw import Choice, FreezeThaw, levels, log_expected_improvement
+from hpo.freeze_thaw import Choice, FreezeThaw, log_expected_improvement
 from hpo.search_space import CategoricalParameter, FloatParameter, Params, Space
 
 SPACE: Space = {
@@ -72,21 +71,6 @@ class Search:
         self.train(self.start(DEFAULT))
         for _ in range(num_decisions):
             self.decide()
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "first", "expected"),
-    [
-        (52, None, (8, 15, 28, 52)), (52, 4, (4, 8, 14, 28, 52)), (12, None, (2, 4, 7, 12)),
-        (3, None, (1, 2, 3)), (2, None, (1, 2)), (1, None, (1,)), (10, 10, (10,)),
-        (10, 40, (10,)), (90, 10, (10, 19, 35, 65, 90)),
-    ],
-)  # fmt: skip
-def test_levels(max_epochs: int, first: int | None, expected: tuple[int, ...]) -> None:
-    found = levels(max_epochs, first)
-    assert (found[0], found[-1]) == (expected[0], expected[-1])
-    assert list(found) == sorted(set(found))
-    assert all(b <= 2.4 * a + 1 for a, b in itertools.pairwise(found))
 
 
 def test_the_default_runs_to_its_end_and_others_compete() -> None:
