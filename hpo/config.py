@@ -141,8 +141,8 @@ class StudyConfig(FrozenConfig):
 class SchedulerConfig(FrozenConfig):
     """freeze_thaw pauses trials and resumes the most promising by a model of their curves.
 
-    They compete first after min_epochs (None: about a seventh of max_epochs), then at some later
-    epochs.
+    They compete first after min_epochs (None: about a seventh of max_epochs, until the curves tell
+    better), then at some later epochs.
     asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
     at min_epochs (None: 4) and its multiples by powers of reduction_factor. asha_promotion pauses
     every trial there, and resumes the best when a slot is free. hyperband: brackets of asha, which
