@@ -17,9 +17,9 @@ from sgformer.config import FrozenConfig
 LEVEL_FACTOR: Final = 1.87
 NUM_LOWER: Final = 2
 # Source: docs/performance.md, of these three.
-MIN_TRIALS: Final = 6  # with a late epoch; below, the default holds
-AGREE: Final = 0.9  # ranks of an earlier epoch than the default, to be trusted
-DISAGREE: Final = 0.5  # ranks of the default, not to be
+MIN_TRIALS: Final = 4  # with a late epoch; the fewest whose correlation has a standard error
+AGREE: Final = 0.85  # ranks of an earlier epoch than the default, at least, to be trusted
+DISAGREE: Final = 0.5  # ranks of the default, at most, not to be
 
 Curve = Mapping[int, float]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -98,7 +98,8 @@ def choose_first_level(
 
     The default holds unless ranks there say little of those late in training: then it is the
     first later level whose ranks say more, at most half of the training. Or an earlier epoch's
-    ranks say nearly all: then it is the earliest such.
+    ranks say nearly all: then it is the earliest such. Both must be so even if the correlation
+    is off by its standard error, which is large with few trials.
 
     Args:
         studies: Each one's curves (metric by epoch), ranked among themselves.
@@ -116,7 +117,7 @@ def choose_first_level(
     if not early:
         return None
     half = next((e for e in grid[:-1] if 2 * e >= max_epochs), grid[-2])
-    epoch = _choose(early, levels(max_epochs, default)[0], half)
+    epoch = _choose(early, counts[late], levels(max_epochs, default)[0], half)
     return FirstLevel(
         epoch=epoch,
         late=late,
@@ -126,12 +127,21 @@ def choose_first_level(
     )
 
 
-def _choose(agreement: Mapping[int, float], default: int, half: int) -> int:
-    if agreement.get(default, 1.0) < DISAGREE:
+def _choose(agreement: Mapping[int, float], num_trials: int, default: int, half: int) -> int:
+    if _shifted(agreement.get(default, 1.0), 1.0, num_trials) < DISAGREE:
         later = (e for e in agreement if e > default and agreement[e] >= DISAGREE)
         return next(later, half)
-    earlier = (e for e in agreement if e < default and agreement[e] >= AGREE)
-    return next(earlier, default)
+    agreeing = (e for e in agreement if _shifted(agreement[e], -1.0, num_trials) >= AGREE)
+    return min(default, next(agreeing, default))
+
+
+def _shifted(correlation: float, num_errors: float, num_trials: int) -> float:
+    """By so many standard errors.
+
+    Source: Fisher, Metron 1 (1921): the inverse hyperbolic tangent has one of 1 / sqrt(n - 3).
+    """
+    straight = math.atanh(min(max(correlation, -0.999), 0.999))
+    return math.tanh(straight + num_errors / math.sqrt(num_trials - 3))
 
 
 def _table(curves: Sequence[Curve], grid: Sequence[int], sign: float) -> FloatArray:

@@ -67,6 +67,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
     ) -> None:
         super().__init__(max_epochs, levels(max_epochs, first_level), maximise=maximise)
         self._fidelities = fidelities(max_epochs, first_level)
+        self._default_level = self._levels[0]
         self._cube = UnitCube(space)
         self._is_allowed, self._seed = is_allowed, seed
         self._at_end: dict[int, float] = {}
@@ -199,13 +200,12 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     def _model(self, rng: np.random.Generator) -> CurveModel:
         points, epochs, values = [], [], []
-        compared_at = set().union(*self._levels_from.values())
-        for trial in self._trials.values():
-            if trial.state == "failed" or not trial.curve:
-                continue
+        known = [trial for trial in self._trials.values() if trial.state != "failed"]
+        compared_at, first = set().union(*self._levels_from.values()), self._first_to_tell(known)
+        for trial in known:
             last = trial.epoch
             for epoch in sorted({e for e in compared_at if e < last} | {last}):
-                if epoch in trial.curve:
+                if epoch in trial.curve and epoch >= first:
                     points.append(trial.point)
                     epochs.append(epoch)
                     values.append(trial.curve[epoch])
@@ -221,6 +221,12 @@ class FreezeThaw(PausingPolicy[_Trial]):
         model = CurveModel(rows, self._cube.is_categorical, self._hyperparameters)
         self._hyperparameters = model.hyperparameters
         return model
+
+    def _first_to_tell(self, trials: Sequence[_Trial]) -> int:
+        """The epoch from which on values count: what comes before a raised level misleads."""
+        first = self._levels[0]
+        is_known = any(trial.epoch >= first for trial in trials)
+        return first if first > self._default_level and is_known else 0
 
     def _believing(self, model: CurveModel) -> CurveModel:
         """As if the running trials had come to their levels as predicted ("kriging believer")."""

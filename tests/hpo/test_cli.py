@@ -297,7 +297,7 @@ def test_status_says_where_trials_are_first_compared_and_why(
     assert (level["epoch"], level["agreement"].keys()) == (1, {"1"})
     short = write_run(tmp_path / "short", search_file, *thaw[:1])
     text = call("status", short)[1]
-    assert re.search(r"epoch 1 of 4 \(default: \d of 6 trials needed have come to epoch 2", text)
+    assert re.search(r"epoch 1 of 4 \(default: \d of 4 trials needed have come to epoch 2", text)
     assert json.loads(call("status", short, "--json")[1])["first_level"] is None
     as_set = write_run(tmp_path / "set", search_file)
     assert "epoch 1 of 4 (scheduler.min_epochs)" in call("status", as_set)[1]

@@ -222,10 +222,10 @@ def with_scheduler(config: SearchConfig, **scheduler: Any) -> SearchConfig:
 
 def test_it_is_chosen_anew_when_twice_as_many_trials_tell(config: SearchConfig) -> None:
     own, earlier = (
-        FirstLevel(epoch=8, late=28, num_trials=6, agreement={}, is_of_earlier_studies=is_earlier)
+        FirstLevel(epoch=8, late=28, num_trials=4, agreement={}, is_of_earlier_studies=is_earlier)
         for is_earlier in (False, True)
     )
-    for known, num_needed in [((), 6), ((earlier,), 6), ((own,), 12), ((earlier, own, own), 24)]:
+    for known, num_needed in [((), 4), ((earlier,), 4), ((own,), 8), ((earlier, own, own), 16)]:
         for num, due in [(num_needed - 1, False), (num_needed, True)]:
             assert is_due(config, known, trainings(1, 0.0, num, 26)) == due
     as_set = with_scheduler(config, name="freeze_thaw", min_epochs=8)
@@ -257,7 +257,7 @@ EARLIER = FirstLevel(
         (FirstLevel(epoch=28, late=28, num_trials=9, agreement={8: -0.3, 15: 0.1}),
          "epoch 28 of 52: ranks before disagree with those at epoch 28 (Spearman "
          "-0.30 at epoch 8, 9 trials)"),
-        (None, "epoch 8 of 52 (default: 3 of 6 trials needed have come to epoch 26)"),
+        (None, "epoch 8 of 52 (default: 3 of 4 trials needed have come to epoch 26)"),
     ],
 )  # fmt: skip
 def test_where_trials_are_first_compared_is_told_with_the_reason(

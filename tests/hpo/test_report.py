@@ -242,7 +242,7 @@ def test_the_page_says_where_trials_were_first_compared_and_why(
     study = make_study(config, run, ["COMPLETE", "PRUNED"])
     write_report(run, config, study)
     assert (
-        "First decision at epoch 1 of 4 (default: 2 of 6 trials needed have come to epoch 2)"
+        "First decision at epoch 1 of 4 (default: 2 of 4 trials needed have come to epoch 2)"
     ) in html_of(run)
     level = FirstLevel(epoch=2, late=4, num_trials=9, agreement={1: 0.25})
     study.first_levels = [level.model_dump(mode="json")]
