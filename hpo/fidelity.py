@@ -192,8 +192,8 @@ def rank_correlation(early: FloatArray, late: FloatArray) -> float:
         return 1.0  # there is nothing to tell apart
     if not chosen.std():
         return 0.0
-    # In the same order their ranks would be the same: a gap between two is as wide as it was.
-    late_ranks = np.interp(late_ranks, np.arange(1, len(chosen) + 1), np.sort(chosen))
+    if not is_known.all():  # in the same order they would have the same ranks, gaps and all
+        late_ranks = np.interp(late_ranks, np.arange(1, len(chosen) + 1), np.sort(chosen))
     correlation = float(np.corrcoef(chosen, late_ranks)[0, 1])
     widening = float(ranks.std() / chosen.std())
     return correlation * widening / math.sqrt(1 + correlation**2 * (widening**2 - 1))
