@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from hpo.fidelity import FirstLevel
 from hpo.freeze_thaw import Choice, FreezeThaw, log_expected_improvement
 from hpo.search_space import CategoricalParameter, FloatParameter, Params, Space
 
@@ -251,3 +252,44 @@ def test_nothing_is_to_be_gained_from_what_runs_until_the_default_has_ended() ->
     for _ in range(8):
         search.decide()
     assert search.thaw.expected_gains(search.thaw.paused_trials()) == {}
+
+
+def first_level(epoch: int, from_trial: int) -> FirstLevel:
+    return FirstLevel(epoch=epoch, late=26, num_trials=9, agreement={}, from_trial=from_trial)
+
+
+def test_trials_keep_the_levels_that_they_began_with() -> None:
+    search = Search()
+    search.run(7)
+    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 4
+    search.thaw.set_first_levels([first_level(14, from_trial=len(search.params))])
+    assert search.thaw.first_level == 14
+    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 4  # as of the paused ones
+    paused = search.thaw.paused_trials()[0]
+    assert search.thaw.num_epochs_ahead(paused) == 7 - 4
+    new = search.start(DEFAULT)
+    assert search.thaw.num_epochs_ahead(new) == 14
+    search.train(new)
+    assert search.epochs[new] == 14
+    search.thaw.set_first_levels([first_level(1, from_trial=new + 1)])
+    lower = search.start(DEFAULT)
+    search.train(lower)
+    assert (search.epochs[lower], search.thaw.num_epochs_ahead(lower)) == (1, 1)
+    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 1
+
+
+def test_what_comes_before_a_raised_first_level_does_not_mislead() -> None:
+    """Early, what is worst looks best; a few are known at the level."""
+    for has_seen in (False, True):
+        thaw = FreezeThaw(SPACE, MAX_EPOCHS, maximise=True, seed=0)
+        for number, rate in enumerate(np.geomspace(1e-4, 1e-1, 24)):
+            params = DEFAULT | {"rate": float(rate)}
+            thaw.started(number, params)
+            thaw.reported(number, {4: 1 - accuracy(params, 4)})
+            if has_seen and number % 3 == 0:
+                thaw.reported(number, {14: accuracy(params, 14)})
+            thaw.paused(number)
+        thaw.set_first_levels([first_level(14, from_trial=0)])
+        best = thaw.ranking()[0]
+        assert (12 <= best <= 19) == has_seen  # with nothing later, what there is counts
+        assert thaw.choose() is not None
