@@ -90,8 +90,6 @@ def choose_first_level(
     studies: Sequence[Sequence[Curve]],
     max_epochs: int,
     default: int | None = None,
-    *,
-    maximise: bool = True,
     from_trial: int = 0,
 ) -> FirstLevel | None:
     """The smallest fidelity that is useful, by the curves so far; None: they are too few.
@@ -105,11 +103,10 @@ def choose_first_level(
         studies: Each one's curves (metric by epoch), ranked among themselves.
         max_epochs: The length of a trial.
         default: The first level without any data; None: a share of max_epochs.
-        maximise: Whether a larger value is better.
         from_trial: The first trial that it is to hold for.
     """
-    grid, sign = fidelities(max_epochs, default), 1.0 if maximise else -1.0
-    tables = [_table(curves, grid, sign) for curves in studies]
+    grid = fidelities(max_epochs, default)
+    tables = [_table(curves, grid) for curves in studies]
     counts = {e: sum(len(_known(t, i)) for t in tables) for i, e in enumerate(grid)}
     late = max((e for e in grid if counts[e] >= MIN_TRIALS and 2 * e >= max_epochs), default=0)
     agreement = _agreement(tables, grid[: grid.index(late) + 1]) if late else {}
@@ -144,13 +141,13 @@ def _shifted(correlation: float, num_errors: float, num_trials: int) -> float:
     return math.tanh(straight + num_errors / math.sqrt(num_trials - 3))
 
 
-def _table(curves: Sequence[Curve], grid: Sequence[int], sign: float) -> FloatArray:
-    """(trials, epochs of the grid) values, more is better; NaN where a trial has not come.
+def _table(curves: Sequence[Curve], grid: Sequence[int]) -> FloatArray:
+    """(trials, epochs of the grid) values; NaN where a trial has not come.
 
     One that stopped itself has the value of its end from there on.
     """
     ends = [curve.get(grid[-1], math.nan) for curve in curves]
-    rows = [[sign * c.get(e, end) for e in grid] for c, end in zip(curves, ends, strict=True)]
+    rows = [[c.get(e, end) for e in grid] for c, end in zip(curves, ends, strict=True)]
     return np.array(rows, dtype=float).reshape(len(rows), len(grid))
 
 

@@ -117,9 +117,9 @@ def run_search(
                 _refuse_other_images(study, images)
                 resources = trial_resources(config.resources, cluster_nodes())
                 if study is None:
-                    study = create_study(config, run, storage, images.facts)
+                    study = create_study(config, run, storage, images.facts, first_level)
                     study.warm_start = warm_start
-                    _keep_first_level(config, study, first_level, observer)
+                    _tell_first_level(config, first_level, observer)
                     lease.enter_context(leased(study))
                 if now.predecessor is not None:
                     _carry_over(study, now, storage, images, observer)
@@ -191,9 +191,13 @@ def find_study(
 
 
 def create_study(
-    config: SearchConfig, run: RunFolder, storage: str | None, images: dict[str, Any]
+    config: SearchConfig,
+    run: RunFolder,
+    storage: str | None,
+    images: dict[str, Any],
+    first_level: FirstLevel | None = None,
 ) -> SearchStudy:
-    """A new study for the run.
+    """A new study for the run; `first_level` is what earlier studies say.
 
     Raises:
         StudyError: The folder holds checkpoints of trials that no study knows.
@@ -206,6 +210,8 @@ def create_study(
     study = SearchStudy.create(run.storage_url(config, storage), config.study, config.space)
     study.search_config = config.model_dump(mode="json")
     study.images = images
+    if first_level is not None:
+        study.first_levels = [first_level.model_dump(mode="json")]
     return study
 
 
@@ -221,17 +227,6 @@ def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -
             "a resumed search cannot change what its trials have in common; changed since "
             f"{where} was written:\n" + "\n".join(f"  {line}" for line in changed)
         )
-
-
-def _keep_first_level(
-    config: SearchConfig,
-    study: SearchStudy,
-    first_level: FirstLevel | None,
-    observer: SearchObserver,
-) -> None:
-    if first_level is not None:
-        study.first_levels = [first_level.model_dump(mode="json")]
-        observer.note(f"first decision at {first_level_text(config, (first_level,))}")
 
 
 def _carry_over(
@@ -430,6 +425,13 @@ def _tell_earlier_trials(study: SearchStudy, observer: SearchObserver) -> None:
             None if best is None or best.value is None else (best.number, best.value),
             sum(trial.num_epochs for trial in trials),
         )
+
+
+def _tell_first_level(
+    config: SearchConfig, chosen: FirstLevel | None, observer: SearchObserver
+) -> None:
+    if chosen is not None:
+        observer.note(f"first decision at {first_level_text(config, (chosen,))}")
 
 
 def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:

@@ -29,7 +29,6 @@ from hpo.search_space import (
 from hpo.storage import storage_exists, without_password
 from hpo.study import SearchStudy
 from hpo.unit_cube import UnitCube
-from sgformer.config import maximises
 from sgformer.errors import ConfigError
 
 # As many as freeze_thaw draws at random before its model has anything to go by.
@@ -76,9 +75,7 @@ def first_level_of_earlier(config: SearchConfig, storage: str | None = None) -> 
         if (earlier.train.max_epochs, earlier.study.metric) == (max_epochs, config.study.metric):
             studies.append([trial.curve_to(max_epochs) for trial in study.trials()])
     default = None if name == "freeze_thaw" else DEFAULT_MIN_EPOCHS
-    chosen = choose_first_level(
-        studies, max_epochs, default, maximise=maximises(config.study.metric)
-    )
+    chosen = choose_first_level(studies, max_epochs, default)
     return chosen and chosen.model_copy(update={"is_of_earlier_studies": True})
 
 

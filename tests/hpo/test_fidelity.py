@@ -133,7 +133,7 @@ def test_the_smallest_useful_epoch_is_chosen(
     sign: float, steady_from: int, before: float, expected: int
 ) -> None:
     curves = [{e: sign * v for e, v in c.items()} for c in trainings(steady_from, before)]
-    found = chosen(curves, maximise=sign > 0, from_trial=7)
+    found = chosen(curves, from_trial=7)
     assert (found.epoch, found.late, found.num_trials) == (expected, MAX_EPOCHS, NUM_TRIALS)
     assert found.from_trial == 7
     assert set(found.agreement) == {2, 4, 8, 15}
@@ -151,6 +151,31 @@ def test_the_default_holds_where_ranks_agree_somewhat_and_earlier_ones_less_than
     assert found.epoch == 8
     assert 0.5 < found.agreement[8] < 0.9
     assert chosen(curves, default=4).epoch == 4
+
+
+@pytest.mark.parametrize(("num_trials", "expected"), [(4, 8), (40, 28)])
+def test_few_trials_need_clearer_evidence(num_trials: int, expected: int) -> None:
+    """Until epoch 20 they are ranked 2, 1, 4, 3: so they agree by 0.6, or in fours by less."""
+    curves = [
+        training(i + 1.0, 20, before=(i // 4) * 0.1 + [2.0, 4.0, 1.0, 3.0][i % 4])
+        for i in range(num_trials)
+    ]
+    found = chosen(curves)
+    assert found.agreement[8] < 0.5
+    assert found.epoch == expected
+
+
+def test_few_trials_that_agree_nearly_do_not_lower_the_level() -> None:
+    order = [1.0, 2.0, 4.0, 3.0, 5.0, 6.0]  # Spearman's is 0.94
+    for repeats, expected in ((1, 8), (20, 2)):
+        curves = [
+            training(10 * r + i + 1.0, 8, before=10 * r + order[i])
+            for r in range(repeats)
+            for i in range(6)
+        ]
+        found = chosen(curves)
+        assert found.agreement[2] > 0.9
+        assert found.epoch == expected
 
 
 @pytest.mark.parametrize(
