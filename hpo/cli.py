@@ -135,10 +135,15 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
 
     run, config, study = _open_run(run_dir, storage)
     from hpo.budget import Budget
+    from hpo.fidelity import first_level_text, read_first_levels
     from hpo.finalists import comparison_progress, read_verdict
     from hpo.verdict import verdict_values
 
     trials = study.trials()
+    chosen = read_first_levels(study.first_levels)
+    first_level = first_level_text(
+        config, chosen, [trial.curve_to(config.train.max_epochs) for trial in trials]
+    )
     budget = Budget(config, 1)
     budget.take_up(trials, study.fresh_trainings.values(), study.seconds_searched)
     best, verdict = best_so_far(trials, config), read_verdict(config, study, trials)
@@ -151,6 +156,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
             "num_trials": config.study.num_trials,
             "counts": dict(counts),
             "budget": {limit.name: [budget.taken(limit), limit.total] for limit in budget.limits},
+            "first_level": chosen[-1].model_dump() if chosen else None,
             "best": best
             and {"number": best[0].number, "value": best[1], "params": best[0].params},
             "front": [{"number": t.number, **objective_values(t, config.study)} for t in front],
@@ -169,6 +175,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         "study": f"{config.study.name} ({run.path})",
         "trials": f"{num_started} of {config.study.num_trials} started: {states or 'none'}",
         **({"budget": budget.in_words()} if budget.limits else {}),
+        **({} if first_level is None else {"first decision": first_level}),
         "best": "none yet"
         if best is None
         else f"{_objectives(best[0], config, best[1])} (trial {best[0].number})",

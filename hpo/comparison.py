@@ -153,7 +153,7 @@ def _choose(
     asked = asked_for(config, trials)
     if known is not None and known.asked_for == asked:
         return known
-    ranking = predicted_ranking(config, trials, study.model_state)
+    ranking = predicted_ranking(config, trials, study.model_state, study.first_levels)
     numbers = choose_finalists(trials, ranking, config.retrain.top_k)
     finalists = Finalists(
         numbers=numbers,

@@ -141,8 +141,8 @@ class StudyConfig(FrozenConfig):
 class SchedulerConfig(FrozenConfig):
     """freeze_thaw pauses trials and resumes the most promising by a model of their curves.
 
-    They compete first after min_epochs (None: about a seventh of max_epochs), then at some later
-    epochs.
+    They compete first after min_epochs (None: about a seventh of max_epochs, until the curves tell
+    better), then at some later epochs.
     asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
     at min_epochs (None: 4) and its multiples by powers of reduction_factor. asha_promotion pauses
     every trial there, and resumes the best when a slot is free. hyperband: brackets of asha, which
@@ -499,7 +499,12 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
             f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
         )
     scheduler = config.scheduler
-    if scheduler.name not in {"freeze_thaw", "none"} and scheduler.min_epochs is None:
+    may_be_chosen = bool(config.study.warm_start) and max_epochs > DEFAULT_MIN_EPOCHS
+    if (
+        scheduler.name not in {"freeze_thaw", "none"}
+        and scheduler.min_epochs is None
+        and not may_be_chosen
+    ):
         scheduler = scheduler.model_copy(update={"min_epochs": DEFAULT_MIN_EPOCHS})
     if (
         scheduler.name != "none"

@@ -11,6 +11,7 @@ from hpo.architectures import ArchitectureCosts
 from hpo.budget import Budget
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
+from hpo.fidelity import with_first_level
 from hpo.objectives import METRICS
 from hpo.progress import SearchObserver
 from hpo.search_space import Params
@@ -52,8 +53,9 @@ class Decisions:
         self._checkpoints = checkpoints
         study.on_outage = observer.note
         self._maximise = maximises(self._metric)
+        scheduler = with_first_level(config.scheduler, study.first_levels)
         self._stopping = make_stopping_rule(
-            config.scheduler, config.train.max_epochs, maximise=self._maximise
+            scheduler, config.train.max_epochs, maximise=self._maximise
         )
         self._limits = config.limits
         self._costs = ArchitectureCosts(config, study.architectures)

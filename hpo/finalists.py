@@ -6,10 +6,11 @@ seen does not depend on that.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpo.config import RetrainConfig, SearchConfig
+from hpo.fidelity import read_first_levels
 from hpo.search_space import Params, apply_params
 from hpo.selection import pareto_front, selected
 from hpo.study import SearchStudy, TrialSummary
@@ -58,13 +59,22 @@ def retrain_config(config: SearchConfig, params: Params, i: int = 0) -> TrainCon
 
 
 def predicted_ranking(
-    config: SearchConfig, trials: Sequence[TrialSummary], model_state: list[float] | None = None
+    config: SearchConfig,
+    trials: Sequence[TrialSummary],
+    model_state: list[float] | None = None,
+    first_levels: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[int, ...]:
     """Numbers of trials, the one first that promises the best value at its end.
 
     With scheduler freeze_thaw the model of all curves says that, also of trials that were paused
     and not resumed; else their values do, of those that came to their end. With several objectives
     the Pareto front comes first.
+
+    Args:
+        config: Of the search.
+        trials: Of its study.
+        model_state: Likewise; what the model begins from.
+        first_levels: Likewise.
     """
     maximise = maximises(config.study.metric)
     if config.scheduler.name != "freeze_thaw":
@@ -93,6 +103,7 @@ def predicted_ranking(
         else:
             thaw.pruned(trial.number, diverged=trial.attributes.get("end_reason") == "diverged")
     thaw.model_state = model_state
+    thaw.set_first_levels(read_first_levels(first_levels))
     return thaw.ranking()
 
 

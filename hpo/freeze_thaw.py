@@ -15,13 +15,12 @@ import numpy.typing as npt
 from scipy.special import erfcx, log_ndtr, ndtri
 from scipy.stats import qmc
 
-from hpo.config import FIRST_LEVEL
 from hpo.curve_model import CurveModel, FloatArray, Rows, Scale, on_one_thread
+from hpo.fidelity import FirstLevel, fidelities, levels
 from hpo.pausing_policy import Choice, PausingPolicy, TrialState
 from hpo.search_space import Params, Space
 from hpo.unit_cube import UnitCube
 
-LEVEL_FACTOR: Final = 1.87
 NUM_STARTUP_TRIALS: Final = 6
 MAX_ROWS: Final = 250
 NUM_SOBOL: Final = 256
@@ -41,16 +40,6 @@ class _Trial(TrialState):
     point: FloatArray
 
 
-def levels(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
-    """The epochs at which trials compete; the last one is max_epochs."""
-    first = min(max(1, first or round(FIRST_LEVEL * max_epochs)), max_epochs)
-    if first == max_epochs:
-        return (max_epochs,)
-    num_steps = max(1, round(math.log(max_epochs / first) / math.log(LEVEL_FACTOR)))
-    ratio = (max_epochs / first) ** (1 / num_steps)
-    return tuple(sorted({round(first * ratio**i) for i in range(num_steps)} | {max_epochs}))
-
-
 class FreezeThaw(PausingPolicy[_Trial]):
     """The state of a search by curves, and its choices.
 
@@ -62,7 +51,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
         max_epochs: The length of a trial.
         maximise: Whether a larger value is better.
         seed: Of all that is drawn.
-        first_level: The epoch at which trials compete first.
+        first_level: The epoch at which trials compete first; None: a share of max_epochs.
         is_allowed: Says of a configuration whether it may be begun; None: any may.
     """
 
@@ -77,11 +66,19 @@ class FreezeThaw(PausingPolicy[_Trial]):
         is_allowed: Callable[[Params], bool] | None = None,
     ) -> None:
         super().__init__(max_epochs, levels(max_epochs, first_level), maximise=maximise)
+        self._fidelities = fidelities(max_epochs, first_level)
+        self._default_level = self._levels[0]
         self._cube = UnitCube(space)
         self._is_allowed, self._seed = is_allowed, seed
         self._at_end: dict[int, float] = {}
         self._hyperparameters: FloatArray | None = None
         self._scale: Scale | None = None
+
+    def set_first_levels(self, chosen: Sequence[FirstLevel]) -> None:
+        """Each of the trials from a number on; those before it compete where they did."""
+        for one in chosen:
+            compete_at = tuple(level for level in self._fidelities if level >= one.epoch)
+            self._levels_from[one.from_trial] = compete_at
 
     def started(self, number: int, params: Params) -> None:
         self._trials[number] = _Trial(self._cube.encode(params))
@@ -203,12 +200,12 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     def _model(self, rng: np.random.Generator) -> CurveModel:
         points, epochs, values = [], [], []
-        for trial in self._trials.values():
-            if trial.state == "failed" or not trial.curve:
-                continue
+        known = [trial for trial in self._trials.values() if trial.state != "failed"]
+        compared_at, first = set().union(*self._levels_from.values()), self._first_to_tell(known)
+        for trial in known:
             last = trial.epoch
-            for epoch in sorted({e for e in self._levels if e < last} | {last}):
-                if epoch in trial.curve:
+            for epoch in sorted({e for e in compared_at if e < last} | {last}):
+                if epoch in trial.curve and epoch >= first:
                     points.append(trial.point)
                     epochs.append(epoch)
                     values.append(trial.curve[epoch])
@@ -224,6 +221,12 @@ class FreezeThaw(PausingPolicy[_Trial]):
         model = CurveModel(rows, self._cube.is_categorical, self._hyperparameters)
         self._hyperparameters = model.hyperparameters
         return model
+
+    def _first_to_tell(self, trials: Sequence[_Trial]) -> int:
+        """The epoch from which on values count: what comes before a raised level misleads."""
+        first = self._levels[0]
+        is_known = any(trial.epoch >= first for trial in trials)
+        return first if first > self._default_level and is_known else 0
 
     def _believing(self, model: CurveModel) -> CurveModel:
         """As if the running trials had come to their levels as predicted ("kriging believer")."""

@@ -9,6 +9,13 @@ from hpo.budget import GPU_TIME, SECONDS_AN_HOUR, Limit
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.decisions import Decisions
+from hpo.fidelity import (
+    choose_first_level,
+    first_level_text,
+    is_due,
+    read_first_levels,
+    with_first_level,
+)
 from hpo.freeze_thaw import FreezeThaw
 from hpo.pausing_policy import Choice, PausingPolicy
 from hpo.progress import SearchObserver
@@ -43,12 +50,15 @@ class PausingDecisions(Decisions):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(config, study, num_slots, observer, checkpoints, clock)
-        self._thaw = _make_policy(config, self._costs.is_allowed)
+        self._thaw = _make_policy(config, study, self._costs.is_allowed)
         self._choice: Choice | None = None
         self._max_epochs = config.train.max_epochs
         self._undecided: set[int] = set()
         self._is_over = False
         self._too_little: str | None = None  # is to be gained, when that ends the search
+        self._first_levels = read_first_levels(study.first_levels)
+        if isinstance(self._thaw, FreezeThaw):
+            self._thaw.set_first_levels(self._first_levels)
         self._take_up(study.trials())
 
     @property
@@ -145,6 +155,7 @@ class PausingDecisions(Decisions):
     def _choose(self) -> Choice | None:
         """The next trial to run; None where there is none, or none before those that run stop."""
         if self._thaw.last_one is None:
+            self._choose_first_level()
             choice = self._affordable_choice()
             is_waiting = choice is None and self._thaw.running_trials()
             if choice is not None or is_waiting or not self._ends_with_one:
@@ -160,6 +171,19 @@ class PausingDecisions(Decisions):
         """
         picks_finalists = self._config.compares_finalists and isinstance(self._thaw, FreezeThaw)
         return not picks_finalists or self._thaw.has_lost_default
+
+    def _choose_first_level(self) -> None:
+        """Anew whenever twice as many trials as before have come far enough."""
+        thaw, config, curves = self._thaw, self._config, self._thaw.curves()
+        if not isinstance(thaw, FreezeThaw) or not is_due(config, self._first_levels, curves):
+            return
+        chosen = choose_first_level([curves], self._max_epochs, from_trial=thaw.next_number)
+        if chosen is None:
+            return
+        self._first_levels = (*self._first_levels, chosen)
+        self._study.first_levels = [one.model_dump(mode="json") for one in self._first_levels]
+        thaw.set_first_levels(self._first_levels)
+        self._observer.note(f"first decision at {first_level_text(config, self._first_levels)}")
 
     def _close_with(self, number: int | None) -> None:
         """Has a trial be the last one, also of a search that is resumed."""
@@ -323,12 +347,13 @@ class PausingDecisions(Decisions):
 
 
 def _make_policy(
-    config: SearchConfig, is_allowed: Callable[[Params], bool] | None
+    config: SearchConfig, study: SearchStudy, is_allowed: Callable[[Params], bool] | None
 ) -> PausingPolicy[Any]:
     """By `scheduler.name`; what promotion starts is the sampler's, and ruled out after it."""
     max_epochs, maximise = config.train.max_epochs, maximises(config.study.metric)
     if config.scheduler.name == "asha_promotion":
-        return Promotion(config.scheduler, max_epochs, maximise=maximise)
+        scheduler = with_first_level(config.scheduler, study.first_levels)
+        return Promotion(scheduler, max_epochs, maximise=maximise)
     return FreezeThaw(
         config.space,
         max_epochs,

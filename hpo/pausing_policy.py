@@ -51,7 +51,8 @@ class PausingPolicy(ABC, Generic[Trial]):
     model_state: list[float] | None = None
 
     def __init__(self, max_epochs: int, levels: tuple[int, ...], *, maximise: bool) -> None:
-        self._max_epochs, self._levels = max_epochs, levels
+        self._max_epochs = max_epochs
+        self._levels_from = {0: levels}  # of the trials from a number on
         self._sign = 1.0 if maximise else -1.0
         self._trials: dict[int, Trial] = {}
         self.last_one: int | None = None
@@ -106,7 +107,11 @@ class PausingPolicy(ABC, Generic[Trial]):
         """Whether a running trial has to compete now for going on."""
         epoch = self._trials[number].epoch
         runs_on = number in (0, self.last_one)
-        return not runs_on and epoch in self._levels and epoch < self._max_epochs
+        return not runs_on and epoch in self._levels_of(number) and epoch < self._max_epochs
+
+    def curves(self) -> tuple[Mapping[int, float], ...]:
+        """Of trials that did not fail; larger is better."""
+        return tuple(t.curve for t in self._trials.values() if t.state != "failed")
 
     @property
     def is_closing(self) -> bool:
@@ -123,17 +128,23 @@ class PausingPolicy(ABC, Generic[Trial]):
 
     @property
     def first_level(self) -> int:
+        """Of trials that are yet to start."""
         return self._levels[0]
 
     @property
     def num_epochs_to_last_level(self) -> int:
-        """From the first level."""
-        return self._max_epochs - self._levels[0]
+        """From the first level, at most."""
+        return self._max_epochs - min(levels[0] for levels in self._levels_from.values())
 
     def num_epochs_ahead(self, number: int) -> int:
         """Of a trial that runs, or may be resumed, until it stops."""
         epoch = self._trials[number].epoch
         return self._target(number, epoch) - epoch
+
+    @property
+    def next_number(self) -> int:
+        """Above those of all trials that have started."""
+        return max(self._trials, default=-1) + 1
 
     def may_be_last(self) -> tuple[int, ...]:
         """Trials that are at their end or can be trained to it, the best end first, 0 at last."""
@@ -161,4 +172,13 @@ class PausingPolicy(ABC, Generic[Trial]):
     def _target(self, number: int, epoch: int) -> int:
         if number in (0, self.last_one):
             return self._max_epochs
-        return next((level for level in self._levels if level > epoch), self._max_epochs)
+        levels = self._levels_of(number)
+        return next((level for level in levels if level > epoch), self._max_epochs)
+
+    @property
+    def _levels(self) -> tuple[int, ...]:
+        """Of trials that are yet to start."""
+        return self._levels_from[max(self._levels_from)]
+
+    def _levels_of(self, number: int) -> tuple[int, ...]:
+        return self._levels_from[max(n for n in self._levels_from if n <= number)]

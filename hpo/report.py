@@ -12,6 +12,7 @@ import optuna
 import plotly.graph_objects as go
 
 from hpo.config import SearchConfig
+from hpo.fidelity import first_level_text, read_first_levels
 from hpo.finalists import read_verdict, winner_of
 from hpo.run_folder import RunFolder, replace_text
 from hpo.search_space import Parameter
@@ -134,6 +135,7 @@ def _to_html(
         f"<title>{html.escape(config.study.name)}</title><style>{STYLE}</style>",
         f"<h1>{html.escape(config.study.name)}</h1>",
         f"<p>{html.escape(_headline(trials, config) + _origin(study))}</p>",
+        _first_decision_html(config, study, trials),
         _summary_html(trials, config, winner, metrics),
         "" if verdict is None else _verdict_html(verdict),
     ]
@@ -175,6 +177,15 @@ def _origin(study: SearchStudy) -> str:
     if study.carried_to is not None:
         text += f"; goes on as study {study.carried_to}, in a changed space"
     return text
+
+
+def _first_decision_html(
+    config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
+) -> str:
+    """Where trials were first compared, and why there."""
+    curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
+    text = first_level_text(config, read_first_levels(study.first_levels), curves)
+    return "" if text is None else f"<p>{html.escape(f'First decision at {text}')}</p>"
 
 
 def _summary_html(

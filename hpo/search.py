@@ -22,6 +22,7 @@ from hpo.comparison import SearchedImages, compare_finalists
 from hpo.config import PAUSING, SearchConfig, differences
 from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
+from hpo.fidelity import FirstLevel, first_level_text
 from hpo.finalists import (
     is_settled,
     read_verdict,
@@ -43,7 +44,7 @@ from hpo.training import Training
 from hpo.trial_summary import num_counted
 from hpo.tuning import run_trials
 from hpo.verdict import Verdict
-from hpo.warm_start import warm_start_params
+from hpo.warm_start import first_level_of_earlier, warm_start_params
 from sgformer.decoded_images import ImagesId, load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
@@ -100,6 +101,7 @@ def run_search(
                 return _result(study, run, config)
             lease.enter_context(leased(study))
         warm_start = () if study is not None else warm_start_params(config, storage)
+        first_level = None if study is not None else first_level_of_earlier(config, storage)
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
         on_cluster = bool(ray_address) or config.resources.workers_per_trial > 1
         is_moving = now.predecessor is not None  # a crash may have left it half way
@@ -116,8 +118,9 @@ def run_search(
                 _refuse_other_images(study, images)
                 resources = trial_resources(config.resources, cluster_nodes())
                 if study is None:
-                    study = create_study(config, run, storage, images.facts)
+                    study = create_study(config, run, storage, images.facts, first_level)
                     study.warm_start = warm_start
+                    _tell_first_level(config, first_level, observer)
                     lease.enter_context(leased(study))
                 if now.predecessor is not None:
                     _carry_over(study, now, storage, images, observer)
@@ -189,9 +192,13 @@ def find_study(
 
 
 def create_study(
-    config: SearchConfig, run: RunFolder, storage: str | None, images: dict[str, Any]
+    config: SearchConfig,
+    run: RunFolder,
+    storage: str | None,
+    images: dict[str, Any],
+    first_level: FirstLevel | None = None,
 ) -> SearchStudy:
-    """A new study for the run.
+    """A new study for the run; `first_level` is what earlier studies say.
 
     Raises:
         StudyError: The folder holds checkpoints of trials that no study knows.
@@ -204,6 +211,8 @@ def create_study(
     study = SearchStudy.create(run.storage_url(config, storage), config.study, config.space)
     study.search_config = config.model_dump(mode="json")
     study.images = images
+    if first_level is not None:
+        study.first_levels = [first_level.model_dump(mode="json")]
     return study
 
 
@@ -420,6 +429,13 @@ def _tell_earlier_trials(
             None if best is None else (best[0].number, best[1]),
             sum(trial.num_epochs for trial in trials),
         )
+
+
+def _tell_first_level(
+    config: SearchConfig, chosen: FirstLevel | None, observer: SearchObserver
+) -> None:
+    if chosen is not None:
+        observer.note(f"first decision at {first_level_text(config, (chosen,))}")
 
 
 def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:

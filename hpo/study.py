@@ -255,6 +255,17 @@ class SearchStudy:
         self._patiently(lambda _: self._study.set_user_attr("seconds_searched", seconds))
 
     @property
+    def first_levels(self) -> list[dict[str, Any]]:
+        """Where trials are first compared, as it was chosen, as plain values; the latest last."""
+        values: list[dict[str, Any]] = self._study.user_attrs.get("first_levels", [])
+        return values
+
+    @first_levels.setter
+    def first_levels(self, values: Sequence[Mapping[str, Any]]) -> None:
+        kept = [dict(one) for one in values]
+        self._patiently(lambda _: self._study.set_user_attr("first_levels", kept))
+
+    @property
     def last_one(self) -> int | None:
         """The trial that a budget's rest belongs to, once it is chosen."""
         number: int | None = self._study.user_attrs.get("last_one")

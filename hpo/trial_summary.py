@@ -38,6 +38,11 @@ class TrialSummary:
         values = [value for value in self.curve.values() if not math.isnan(value)]
         return pick(values) if values else None
 
+    def curve_to(self, max_epochs: int) -> dict[int, float]:
+        """The curve; that of a trial that stopped itself goes on to its value at the end."""
+        end = {} if self.value is None else {max_epochs: self.value}
+        return end | dict(self.curve)
+
     @property
     def is_carried_over(self) -> bool:
         """Whether another study's search has trained it."""

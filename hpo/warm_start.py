@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from hpo.config import SearchConfig
+from hpo.config import DEFAULT_MIN_EPOCHS, SearchConfig
 from hpo.errors import StudyError
+from hpo.fidelity import FirstLevel, choose_first_level
 from hpo.finalists import predicted_ranking
 from hpo.run_folder import RunFolder
 from hpo.search_space import (
@@ -56,6 +57,28 @@ def warm_start_params(config: SearchConfig, storage: str | None = None) -> tuple
     )
 
 
+def first_level_of_earlier(config: SearchConfig, storage: str | None = None) -> FirstLevel | None:
+    """Where `study.warm_start`'s curves say that trials are first to be compared.
+
+    Only trainings as long as this search's, of the same objective, tell. None: nothing does, or
+    the search file says it.
+
+    Raises:
+        StudyError: A study is not there, or cannot be read.
+    """
+    name, max_epochs = config.scheduler.name, config.train.max_epochs
+    if config.scheduler.min_epochs is not None or name == "none":
+        return None
+    studies = []
+    for source in config.study.warm_start:
+        study, earlier = _open(source, storage)
+        if (earlier.train.max_epochs, earlier.study.metric) == (max_epochs, config.study.metric):
+            studies.append([trial.curve_to(max_epochs) for trial in study.trials()])
+    default = None if name == "freeze_thaw" else DEFAULT_MIN_EPOCHS
+    chosen = choose_first_level(studies, max_epochs, default)
+    return chosen and chosen.model_copy(update={"is_of_earlier_studies": True})
+
+
 def different(
     space: Space, default: Params, rankings: Sequence[Sequence[Params]]
 ) -> tuple[Params, ...]:
@@ -76,7 +99,8 @@ def _proposals(config: SearchConfig, source: str, storage: str | None) -> Iterat
     trials = study.trials()
     by_number = {trial.number: trial for trial in trials}
     num_found = 0
-    for number in predicted_ranking(earlier, trials, study.model_state):
+    ranking = predicted_ranking(earlier, trials, study.model_state, study.first_levels)
+    for number in ranking:
         train = apply_params(earlier.train, by_number[number].params, source)
         params = _nearest(config.space, {path: value_at(train, path) for path in config.space})
         if params is not None:

@@ -69,6 +69,19 @@ def test_clipping_is_noted(search_file: Path) -> None:
     assert any("warmup_epochs: 5 clipped to 1" in note for note in notes)
 
 
+def test_where_trials_are_first_compared_is_left_open_only_with_curves_to_choose_by(
+    search_file: Path,
+) -> None:
+    def min_epochs(*overrides: str) -> int | None:
+        return load_search_config(search_file, ["scheduler={name: asha}", *overrides])[
+            0
+        ].scheduler.min_epochs
+
+    assert min_epochs("train.max_epochs=9") == 4
+    assert min_epochs("train.max_epochs=9", "study.warm_start=[a]") is None
+    assert min_epochs("train.max_epochs=4", "study.warm_start=[a]") == 1
+
+
 def test_a_grid_bounds_the_number_of_trials(search_file: Path) -> None:
     rate = "space.optimizer.learning_rate={type: categorical, choices: [1e-3, 2e-3]}"
     overrides = [rate, "study.sampler=grid"]

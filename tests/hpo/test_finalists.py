@@ -7,6 +7,7 @@ import pytest
 from studies import create_study
 
 from hpo.config import SearchConfig, load_search_config
+from hpo.fidelity import FirstLevel
 from hpo.finalists import (
     Finalists,
     asked_for,
@@ -110,6 +111,24 @@ def test_curves_rank_paused_trials_too(search_file: Path, metric: str, best: int
     ranking = predicted_ranking(config, trials)
     assert set(ranking) == {0, 1, 2, 3}
     assert ranking[0] == best
+
+
+def test_what_comes_before_a_raised_first_level_makes_no_finalist(search_file: Path) -> None:
+    overrides = ["scheduler={name: freeze_thaw}", "train.max_epochs=8"]  # levels 1, 2, 4, 8
+    config, _ = load_search_config(search_file, overrides)
+    level = FirstLevel(epoch=4, late=4, num_trials=9, agreement={}).model_dump(mode="json")
+    for levels, are_same in (([], False), ([level], True)):
+        rankings = []
+        for first in (0.9, 0.1):
+            drops = [0.05 * i for i in range(8)]
+            late = [[0.5 + drop] * 3 if i % 2 else [] for i, drop in enumerate(drops)]
+            trials = [
+                trial(i, [first * drop, *late[i]], "PRUNED", "paused", drop=drop)
+                for i, drop in enumerate(drops)
+            ]
+            trials[2] = trial(2, [5 * first], "PRUNED", "paused", drop=drops[2])
+            rankings.append(predicted_ranking(config, trials, None, levels))
+        assert (rankings[0] == rankings[1]) == are_same
 
 
 def test_finalists_are_the_best_of_different_params_and_the_default() -> None:

@@ -1,11 +1,11 @@
-import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from hpo.freeze_thaw import Choice, FreezeThaw, levels, log_expected_improvement
+from hpo.fidelity import FirstLevel
+from hpo.freeze_thaw import Choice, FreezeThaw, log_expected_improvement
 from hpo.search_space import CategoricalParameter, FloatParameter, Params, Space
 
 SPACE: Space = {
@@ -72,21 +72,6 @@ class Search:
         self.train(self.start(DEFAULT))
         for _ in range(num_decisions):
             self.decide()
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "first", "expected"),
-    [
-        (52, None, (8, 15, 28, 52)), (52, 4, (4, 8, 14, 28, 52)), (12, None, (2, 4, 7, 12)),
-        (3, None, (1, 2, 3)), (2, None, (1, 2)), (1, None, (1,)), (10, 10, (10,)),
-        (10, 40, (10,)), (90, 10, (10, 19, 35, 65, 90)),
-    ],
-)  # fmt: skip
-def test_levels(max_epochs: int, first: int | None, expected: tuple[int, ...]) -> None:
-    found = levels(max_epochs, first)
-    assert (found[0], found[-1]) == (expected[0], expected[-1])
-    assert list(found) == sorted(set(found))
-    assert all(b <= 2.4 * a + 1 for a, b in itertools.pairwise(found))
 
 
 def test_the_default_runs_to_its_end_and_others_compete() -> None:
@@ -267,3 +252,45 @@ def test_nothing_is_to_be_gained_from_what_runs_until_the_default_has_ended() ->
     for _ in range(8):
         search.decide()
     assert search.thaw.expected_gains(search.thaw.paused_trials()) == {}
+
+
+def first_level(epoch: int, from_trial: int) -> FirstLevel:
+    return FirstLevel(epoch=epoch, late=26, num_trials=9, agreement={}, from_trial=from_trial)
+
+
+def test_trials_keep_the_levels_that_they_began_with() -> None:
+    search = Search()
+    search.run(7)
+    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 4
+    search.thaw.set_first_levels([first_level(14, from_trial=len(search.params))])
+    assert search.thaw.first_level == 14
+    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 4  # as of the paused ones
+    paused = search.thaw.paused_trials()[0]
+    assert search.thaw.num_epochs_ahead(paused) == 7 - 4
+    new = search.start(DEFAULT)
+    assert search.thaw.num_epochs_ahead(new) == 14
+    search.train(new)
+    assert search.epochs[new] == 14
+    search.thaw.set_first_levels([first_level(1, from_trial=new + 1)])
+    lower = search.start(DEFAULT)
+    search.train(lower)
+    assert (search.epochs[lower], search.thaw.num_epochs_ahead(lower)) == (1, 1)
+    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 1
+
+
+@pytest.mark.parametrize("has_late", [True, False])
+def test_what_comes_before_a_raised_first_level_does_not_mislead(has_late: bool) -> None:
+    rankings = []
+    for sign in (1.0, -1.0):  # of the early values
+        thaw = FreezeThaw(SPACE, MAX_EPOCHS, maximise=True, seed=0)
+        for number, rate in enumerate(np.geomspace(1e-4, 1e-1, 24)):
+            params = DEFAULT | {"rate": float(rate)}
+            thaw.started(number, params)
+            thaw.reported(number, {4: sign * accuracy(params, 4)})
+            if has_late and number % 3 == 0:
+                thaw.reported(number, {14: accuracy(params, 14)})
+            thaw.paused(number)
+        thaw.set_first_levels([first_level(14, from_trial=0)])
+        rankings.append(thaw.ranking())
+        assert thaw.choose() is not None
+    assert (rankings[0] == rankings[1]) == has_late  # with nothing later, what there is counts

@@ -10,6 +10,7 @@ import pytest
 from studies import create_study
 
 from hpo.config import RetrainConfig, SearchConfig, load_search_config
+from hpo.fidelity import FirstLevel
 from hpo.finalists import Finalists, asked_for, training_name, trainings_of
 from hpo.report import write_report
 from hpo.run_folder import RunFolder
@@ -228,3 +229,25 @@ def test_several_objectives_have_a_front_in_table_and_page(
     assert "maximize val_top1, minimize latency_ms; latency_ms &lt;= 5" in page
     assert "1 infeasible" in page
     assert "<b>trial 1</b>" in page  # the knee
+
+
+def test_the_page_says_where_trials_were_first_compared_and_why(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    values = config.model_dump()
+    values["scheduler"]["min_epochs"] = None
+    values["scheduler"]["name"] = "freeze_thaw"
+    values["study"]["sampler"] = None
+    config = SearchConfig.model_validate(values)
+    study = make_study(config, run, ["COMPLETE", "PRUNED"])
+    write_report(run, config, study)
+    assert (
+        "First decision at epoch 1 of 4 (default: 2 of 4 trials needed have come to epoch 2)"
+    ) in html_of(run)
+    level = FirstLevel(epoch=2, late=4, num_trials=9, agreement={1: 0.25})
+    study.first_levels = [level.model_dump(mode="json")]
+    write_report(run, config, study)
+    assert (
+        "First decision at epoch 2 of 4: ranks before disagree with those at epoch 4 "
+        "(Spearman 0.25 at epoch 1, 9 trials)"
+    ) in html_of(run)

@@ -7,6 +7,7 @@ from studies import create_study
 
 from hpo.config import SearchConfig, load_search_config
 from hpo.errors import ClusterError, StudyError
+from hpo.fidelity import FirstLevel, read_first_levels
 from hpo.progress import SearchObserver
 from hpo.run_folder import RunFolder
 from hpo.search import check_continuation, find_study, run_search
@@ -42,6 +43,16 @@ def test_a_new_run_has_no_study_and_gets_one(config: SearchConfig, run: RunFolde
     study = find_study(config, run, None, resume=True)
     assert study is not None
     assert study.images == IMAGES
+
+
+def test_what_earlier_studies_say_of_the_first_level_is_kept(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    level = FirstLevel(epoch=2, late=4, num_trials=9, agreement={1: 0.25, 2: 0.75})
+    create_run_study(config, run, None, IMAGES, level)
+    study = find_study(config, run, None, resume=True)
+    assert study is not None
+    assert read_first_levels(study.first_levels) == (level,)
 
 
 def test_a_taken_name_is_refused_without_resume(config: SearchConfig, run: RunFolder) -> None:

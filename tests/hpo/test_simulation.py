@@ -13,6 +13,7 @@ from hpo.config import (
     SearchConfig,
     load_search_config,
 )
+from hpo.fidelity import FirstLevel
 from hpo.search_space import Params, default_params
 from hpo.selection import pareto_front
 from hpo.simulation import Curve, SimulatedSearch
@@ -318,6 +319,94 @@ def test_a_search_on_one_slot_that_is_killed_near_its_end_goes_on_as_it_would_ha
         )
         SimulatedSearch(config, of_params, 1, study).run()
         assert [(t.params, t.state, t.curve) for t in study.trials()] == expected
+
+
+def shaped(shape: str) -> Any:
+    """Curves of the same ends, whose ranks are final at once, or inverted until epoch 5."""
+
+    def curve(params: Params) -> Curve:
+        final = curve_of(params).values[-1]
+        inverted = 5 if shape == "inverted" else 0
+        values = [
+            (0.5 - final / 9 if epoch <= inverted else final) + epoch / 1000
+            for epoch in range(1, MAX_EPOCHS + 1)
+        ]
+        return Curve(values, [1.0] * MAX_EPOCHS)
+
+    return curve
+
+
+@pytest.mark.parametrize(("shape", "expected"), [("final", 1), ("inverted", 7)])
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_the_first_level_moves_to_where_ranks_agree_with_late_ones(
+    search_config: Any, shape: str, expected: int, num_slots: int
+) -> None:
+    config = search_config("study.num_trials=1000", budget(300))
+    search = SimulatedSearch(config, shaped(shape), num_slots)
+    search.run()
+    chosen = search.study.first_levels
+    assert [level["epoch"] for level in chosen] == [expected] * len(chosen)
+    assert 2 <= len(chosen) <= 5
+    trials, start = search.study.trials(), chosen[0]["from_trial"]
+    before, after = trials[1:start], trials[start:-num_slots]
+    assert min(trial.num_epochs for trial in before) == 2
+    assert min(trial.num_epochs for trial in after) in {expected, MAX_EPOCHS}
+    assert not {1, 3, 5, 6} & {trial.num_epochs for trial in before}
+    assert search.num_epochs < 300 + num_slots
+
+
+def test_a_first_level_that_is_set_stays(search_config: Any) -> None:
+    scheduler = "scheduler={name: freeze_thaw, min_epochs: 3}"
+    config = search_config(scheduler, "study.num_trials=1000", budget(300))
+    search = SimulatedSearch(config, shaped("inverted"), 1)
+    search.run()
+    assert search.study.first_levels == []
+    assert min(trial.num_epochs for trial in search.study.trials()[:-1]) == 3
+
+
+@pytest.mark.parametrize("shape", ["final", "inverted"])
+def test_a_search_that_is_killed_around_the_choice_of_its_first_level_goes_on_as_it_would_have(
+    search_config: Any, shape: str
+) -> None:
+    config = search_config("study.num_trials=1000", budget(150))
+
+    def history(study: SearchStudy) -> list[Any]:
+        return [(t.params, t.state, t.curve) for t in study.trials()]
+
+    whole = SimulatedSearch(config, shaped(shape), 1)
+    first_choice = None
+    while whole.step():
+        if first_choice is None and whole.study.first_levels:
+            first_choice = whole.num_epochs
+    assert first_choice is not None
+    for num_steps in (*range(first_choice - 4, first_choice + 9), first_choice + 30):
+        first = SimulatedSearch(config, shaped(shape), 1)
+        for _ in range(num_steps):
+            first.step()
+        study = SearchStudy(
+            first.study.optuna_study, first.study.storage, config.study, config.space
+        )
+        SimulatedSearch(config, shaped(shape), 1, study).run()
+        assert study.first_levels == whole.study.first_levels
+        assert history(study) == history(whole.study)
+
+
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "none"])
+def test_a_first_level_of_earlier_studies_holds_from_the_first_trial_on(
+    search_config: Any, scheduler: str
+) -> None:
+    config = search_config(
+        "study.warm_start=[earlier]", "study.num_trials=20", budget(200), scheduler=scheduler
+    )
+    assert config.scheduler.min_epochs is None
+    study = SearchStudy.in_memory(config.study, config.space)
+    level = FirstLevel(
+        epoch=7, late=12, num_trials=9, agreement={2: -1.0}, is_of_earlier_studies=True
+    )
+    study.first_levels = [level.model_dump(mode="json")]
+    search = SimulatedSearch(config, shaped("inverted"), 1, study)
+    search.run()
+    assert min(trial.num_epochs for trial in study.trials()[:-1]) == 7
 
 
 @pytest.mark.parametrize("num_slots", [1, 4])

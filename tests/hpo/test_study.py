@@ -218,10 +218,13 @@ def test_what_the_search_leaves_in_the_study_comes_back(
     study.search_config = config.model_dump(mode="json")
     study.images = {"classes": ["a"], "train": 3}
     study.delivered_trial = 0
+    assert study.first_levels == []
+    study.first_levels = [{"epoch": 4, "agreement": {"4": 0.9}}]
     again = reopen(storage_url, config)
     assert again.search_config is not None
     assert SearchConfig.model_validate(again.search_config) == config
     assert (again.images, again.delivered_trial) == ({"classes": ["a"], "train": 3}, 0)
+    assert again.first_levels == [{"epoch": 4, "agreement": {"4": 0.9}}]
 
 
 def test_what_finalists_reach_comes_back(storage_url: str, config: SearchConfig) -> None:

@@ -9,7 +9,12 @@ from hpo.run_folder import RunFolder
 from hpo.search_space import Params, default_params
 from hpo.simulation import Curve, SimulatedSearch
 from hpo.study import SearchStudy
-from hpo.warm_start import MIN_DISTANCE, NUM_PROPOSALS, warm_start_params
+from hpo.warm_start import (
+    MIN_DISTANCE,
+    NUM_PROPOSALS,
+    first_level_of_earlier,
+    warm_start_params,
+)
 from sgformer.errors import ConfigError
 
 DROP, RATE = "model.drop_rate", "optimizer.learning_rate"
@@ -166,3 +171,33 @@ def test_a_study_with_nothing_for_this_space_is_refused(
 def test_a_password_has_no_place_in_the_file(search_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"study.warm_start: .*holds a password"):
         beginning(search_file, "postgresql://me:secret@host/db#a")
+
+
+FULL = ("scheduler={name: none}", "study.sampler=random")
+
+
+@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])
+@pytest.mark.parametrize("length", [8, 4])
+def test_whole_curves_of_earlier_studies_say_where_trials_are_first_compared(
+    search_file: Path, earlier: Earlier, scheduler: str, length: int
+) -> None:
+    run = earlier("a", *FULL)  # of four epochs, the ranks of the first are final
+    overrides = (f"scheduler={{name: {scheduler}}}", f"train.max_epochs={length}")
+    found = first_level_of_earlier(beginning(search_file, run, run, overrides=overrides))
+    if length == 8 or scheduler == "asha":  # of other lengths, or no room for four epochs
+        assert found is None
+        return
+    assert found is not None
+    assert (found.epoch, found.late, found.num_trials, found.from_trial) == (1, 4, 40, 0)
+    assert found.is_of_earlier_studies
+
+
+def test_a_first_level_that_is_set_or_of_no_use_is_not_chosen(
+    search_file: Path, earlier: Earlier
+) -> None:
+    run = earlier("a", *FULL)
+    for scheduler in ("{name: freeze_thaw, min_epochs: 1}", "{name: none}"):
+        overrides = (f"scheduler={scheduler}",)
+        assert first_level_of_earlier(beginning(search_file, run, overrides=overrides)) is None
+    loss = ("study.objectives=[[val_loss, minimize]]", "scheduler={name: freeze_thaw}")
+    assert first_level_of_earlier(beginning(search_file, run, overrides=loss)) is None
