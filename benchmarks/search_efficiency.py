@@ -15,7 +15,7 @@ Ours runs the decisions of hpo/ (`ours-NAME`: those of scheduler NAME; `ours-war
 best of a search on another task), by the clock of epochs in a
 search for each budget, which plans with it; it delivers the trial that it expects to end best. The
 stock strategies, which know of no budget, deliver the trial with the best value seen. No side is
-charged with training what it delivers: `sampler+asha` is Ray's
+charged with training what it delivers (by the clock of seconds ours is). `sampler+asha` is Ray's
 asynchronous halving with Optuna's sampler, as with OptunaSearch every trial told COMPLETE with its
 last value (`+pruned`: told PRUNED with its curve), rungs 4, 12, 36; `+default`: the default
 configuration first.
@@ -210,7 +210,8 @@ class OurSearch:
         from hpo.finalists import predicted_ranking
 
         study = self.search.study
-        return predicted_ranking(self._config, study.trials(), study.model_state)[0]
+        trials = study.trials()
+        return predicted_ranking(self._config, trials, study.model_state, study.first_levels)[0]
 
     def cost_left(self, number: int) -> float:
         """Of a trial, until its end."""

@@ -479,7 +479,8 @@ def _objectives(
     from hpo.selection import objective_values
 
     values = objective_values(trial, config.study)
-    metric, value = config.study.metric, values.pop(config.study.metric) or value_so_far
+    metric, value = config.study.metric, values.pop(config.study.metric)
+    value = value_so_far if value is None else value
     return ", ".join(
         [f"{metric} {value:.4f}", *(f"{name} {brief(v or 0.0)}" for name, v in values.items())]
     )

@@ -250,15 +250,16 @@ class Decisions:
         news = {epoch: value for epoch, value in values.items() if epoch not in curve}
         curve |= news
         self._budget.trained(number, curve, self._facts[number])
-        if self._budget.seconds > self._seconds_noted + SECONDS_BETWEEN_NOTES:
-            self._note_seconds()
+        self._note_seconds()
         for epoch, value in news.items():
             self._observer.epoch(number, epoch, value)
         return news
 
     def _note_seconds(self) -> None:
-        """What a search that is resumed has taken of the clock."""
-        self._seconds_noted = self._study.seconds_searched = self._budget.seconds
+        """Of the clock, for a search that is resumed; now and then, since it is a write."""
+        seconds = self._budget.seconds
+        if seconds > self._seconds_noted + SECONDS_BETWEEN_NOTES:
+            self._seconds_noted = self._study.seconds_searched = seconds
 
     def _note_best_epoch(self, report: TrialReport) -> None:
         """Keeps what constraints on metrics need with the trial's facts, also while it pauses."""
@@ -310,7 +311,6 @@ class Decisions:
         self._running.discard(number)
         self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
         outcome = "INFEASIBLE" if was_ruled_out else state
-        self._note_seconds()
         self._observer.trial_ended(number, outcome, reason, best)
         is_cut_short = self._is_spent or self._study.is_exhausted
         if is_cut_short and not self.num_missing:

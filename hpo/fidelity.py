@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class FirstLevel(FrozenConfig):
-    """Where trials are first compared, as the study keeps it; trials before `from_trial` are not.
+    """Where trials from number `from_trial` on are first compared, as the study keeps it.
 
     `agreement` is what Spearman's rank correlation is estimated to be, over all trials, between
     the epochs that were considered and the epoch `late`, to which `num_trials` have come.

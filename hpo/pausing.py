@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hpo.budget import GPU_TIME, SECONDS_AN_HOUR, Limit
 from hpo.checkpoints import TrialCheckpoints
@@ -30,6 +30,14 @@ MAX_PAUSED: Final = 64
 # Of a full training: what the search keeps at its end to go on with the best of those begun.
 # Source: docs/performance.md.
 SHARE_TO_COMPARE: Final = 0.3
+
+
+class _Room(NamedTuple):
+    """What is left of a limit, and what of it the trials that run take until they stop."""
+
+    limit: Limit
+    left: float
+    running: float
 
 
 class PausingDecisions(Decisions):
@@ -192,13 +200,14 @@ class PausingDecisions(Decisions):
     def _affordable_choice(self) -> Choice | None:
         """What is best to run of what the budget allows."""
         first_level = self._thaw.first_level
-        may_start = self._num_to_start > 0 and self._allows(None, first_level)
+        rooms = self._rooms(self._thaw.num_epochs_to_last_level if self._ends_with_one else 0)
+        may_start = self._num_to_start > 0 and self._fits(rooms, None, first_level)
         if may_start and self._study.has_waiting:
             return Choice()
         paused = self._thaw.paused_trials()
         kept = round(SHARE_TO_COMPARE * self._max_epochs) if paused else 0
-        may_start = may_start and self._allows(None, first_level + kept)
-        able = tuple(n for n in paused if self._allows(n, self._thaw.num_epochs_ahead(n)))
+        may_start = may_start and self._fits(rooms, None, first_level + kept)
+        able = tuple(n for n in paused if self._fits(rooms, n, self._thaw.num_epochs_ahead(n)))
         if not (may_start or able) or not self._is_worth_it(able, may_start=may_start):
             return None
         choice = self._thaw.choose(able, may_start=may_start)
@@ -229,25 +238,31 @@ class PausingDecisions(Decisions):
         num_epochs = self._max_epochs if number is None else self._thaw.num_epochs_left(number)
         return num_epochs * self._budget.an_epoch(GPU_TIME, number) / SECONDS_AN_HOUR
 
-    def _allows(self, number: int | None, num_epochs: int) -> bool:
-        """Whether a trial (None: a new one) can train so far, and one to its end if need be."""
-        budget = self._budget
-        to_end = self._thaw.num_epochs_to_last_level if self._ends_with_one else 0
-        return all(
-            budget.left(limit)
-            >= self._taken_by_running(limit, num_epochs * budget.an_epoch(limit, number))
-            + to_end * budget.an_epoch(limit, self._best_so_far)
+    def _rooms(self, to_end: int = 0) -> tuple[_Room, ...]:
+        """What is left of each limit, besides so many epochs of the best trial so far."""
+        budget, thaw = self._budget, self._thaw
+        best = self._best_so_far if to_end else None
+        running = [n for n in thaw.running_trials() if n not in self._undecided]
+        return tuple(
+            _Room(
+                limit,
+                budget.left(limit) - to_end * budget.an_epoch(limit, best),
+                limit.together(
+                    [thaw.num_epochs_ahead(n) * budget.an_epoch(limit, n) for n in running]
+                ),
+            )
             for limit in budget.limits
         )
 
-    def _taken_by_running(self, limit: Limit, beside: float) -> float:
-        """What trials that run, and something beside them, take of a limit until they stop."""
-        ahead = [
-            self._thaw.num_epochs_ahead(n) * self._budget.an_epoch(limit, n)
-            for n in self._thaw.running_trials()
-            if n not in self._undecided
-        ]
-        return limit.together([*ahead, beside])
+    def _fits(self, rooms: Sequence[_Room], number: int | None, num_epochs: int) -> bool:
+        """Whether a trial (None: a new one) can train so far, beside those that run."""
+        return all(
+            room.left
+            >= room.limit.together(
+                [room.running, num_epochs * self._budget.an_epoch(room.limit, number)]
+            )
+            for room in rooms
+        )
 
     @property
     def _best_so_far(self) -> int | None:
@@ -261,20 +276,12 @@ class PausingDecisions(Decisions):
 
         Where the best is at its end already, what is left of a budget is for the next one.
         """
-        able = self._thaw.may_be_last()
+        able, rooms = self._thaw.may_be_last(), self._rooms()
         self._keep_model_state()
-        least = 1 if self._budget.limits and self._too_little is None else 0
-        fits = (n for n in able if self._num_epochs_to_end(n) >= least and self._fits(n))
-        return next(fits, next((n for n in able if self._num_epochs_to_end(n) == 0), None))
-
-    def _fits(self, number: int) -> bool:
-        """Whether what is left brings a trial to its end."""
-        num_epochs, budget = self._num_epochs_to_end(number), self._budget
-        return all(
-            budget.left(limit)
-            >= self._taken_by_running(limit, num_epochs * budget.an_epoch(limit, number))
-            for limit in budget.limits
-        )
+        least = 1 if rooms and self._too_little is None else 0
+        to_end = {n: self._num_epochs_to_end(n) for n in able}
+        fits = (n for n in able if to_end[n] >= least and self._fits(rooms, n, to_end[n]))
+        return next(fits, next((n for n in able if to_end[n] == 0), None))
 
     def _keep_model_state(self) -> None:
         if self._thaw.model_state is not None:

@@ -196,10 +196,10 @@ def replay(
 
 def _winner(config: SearchConfig, search: SimulatedSearch) -> TrialSummary | None:
     """What would be first of the finalists, or is the winner where there are none."""
-    trials = search.study.trials()
+    study, trials = search.study, search.study.trials()
     if not config.compares_finalists:
-        return search.study.best_trial()
-    ranking = predicted_ranking(config, trials, search.study.model_state)
+        return study.best_trial()
+    ranking = predicted_ranking(config, trials, study.model_state, study.first_levels)
     first = choose_finalists(trials, ranking, 1)
     return next((trial for trial in trials if trial.number in first[:1]), None)
 
