@@ -12,10 +12,10 @@ all workers. Regret is (best - delivered) / (best - median), by the accuracy aft
 best and median are of 20,000 random configurations: below 0 is better than the best of them.
 
 Ours runs the decisions of hpo/ (`ours-NAME`: those of scheduler NAME; `ours-warm`: begun with the
-best of a search on another task), by the clock of epochs in a
-search for each budget, which plans with it; it delivers the trial that it expects to end best. The
-stock strategies, which know of no budget, deliver the trial with the best value seen. No side is
-charged with training what it delivers (by the clock of seconds ours is). `sampler+asha` is Ray's
+best of a search on another task; `ours-cost`: with scheduler.cost_aware), in a search for each
+budget, which plans with it; it delivers the trial that it expects to end best. The stock
+strategies, which know of no budget, deliver the trial with the best value seen. No side is charged
+with training what it delivers. `sampler+asha` is Ray's
 asynchronous halving with Optuna's sampler, as with OptunaSearch every trial told COMPLETE with its
 last value (`+pruned`: told PRUNED with its curve), rungs 4, 12, 36; `+default`: the default
 configuration first.
@@ -179,9 +179,9 @@ class Trainings:
 
 
 class OurSearch:
-    """One search through hpo's decisions, with a budget of epochs (None: without end)."""
+    """One search through hpo's decisions, with a budget in full trainings."""
 
-    def __init__(self, job: Job, budget: int | None, warm_start: Sequence[Params] = ()) -> None:
+    def __init__(self, job: Job, budget: int, warm_start: Sequence[Params] = ()) -> None:
         import hpo.simulation
         from hpo.study import SearchStudy
 
@@ -191,7 +191,6 @@ class OurSearch:
         # The space is not that of a training of ours, so neither is its default configuration.
         hpo.simulation.default_params = lambda train, space: dict(default)
         self.true_values: list[float] = []
-        self._costs: list[Array] = []
         self._config = config = our_config(job, self.surrogate, budget)
         study = SearchStudy.in_memory(config.study, config.space)
         study.warm_start = warm_start
@@ -202,7 +201,6 @@ class OurSearch:
 
         values, observed, cost = self._trainings.curve(params)
         self.true_values.append(float(values[-1]))
-        self._costs.append(cost)
         return Curve(observed.tolist(), cost.tolist())
 
     def finalist(self) -> int:
@@ -213,26 +211,20 @@ class OurSearch:
         trials = study.trials()
         return predicted_ranking(self._config, trials, study.model_state, study.first_levels)[0]
 
-    def cost_left(self, number: int) -> float:
-        """Of a trial, until its end."""
-        return float(self._costs[number][self.search.epochs[number] :].sum())
-
     def regret(self, number: int) -> float:
         return self.surrogate.regret(self.true_values[number])
 
 
-def our_config(job: Job, surrogate: Surrogate, budget: int | None) -> Any:
+def our_config(job: Job, surrogate: Surrogate, budget: int) -> Any:
     from hpo.config import SearchConfig
 
     variant = job.strategy.removeprefix("ours").removeprefix("-").replace("-", "_")
-    variant = "" if variant == "warm" else variant
+    scheduler = "freeze_thaw" if variant in {"", "warm", "cost"} else variant
     return SearchConfig.model_validate(
         {
             "study": {"name": "simulated", "seed": job.seed, "num_trials": 10**6},
-            "scheduler": {"name": variant or "freeze_thaw"},
-            "budget": {
-                "total_epochs": 10**9 if budget is None else MAX_EPOCHS * (budget + NUM_AFTER)
-            },
+            "scheduler": {"name": scheduler, "cost_aware": variant == "cost"},
+            **our_budget(job.clock, budget),
             "space": {
                 name: {
                     "type": "int" if p["type"] == "uniform_int" else "float",
@@ -245,10 +237,18 @@ def our_config(job: Job, surrogate: Surrogate, budget: int | None) -> Any:
     )  # fmt: skip
 
 
+def our_budget(clock: str, budget: int) -> dict[str, Any]:
+    """For the search; what the trainings after it are set aside for is on top."""
+    if clock == "epochs":
+        return {"budget": {"total_epochs": MAX_EPOCHS * (budget + NUM_AFTER)}}
+    # By seconds these would take as much as the finalists do, so each is an epoch here. A second
+    # is an epoch of the default configuration's.
+    seconds = MAX_EPOCHS * budget + NUM_AFTER
+    return {"budget": {"gpu_hours": seconds / 3600}, "retrain": {"max_epochs": 1}}
+
+
 def run_ours(job: Job) -> Outcome:
-    """With the clock of epochs a search for each budget, which plans with it."""
-    if job.clock != "epochs":
-        return run_ours_at_once(job)
+    """A search for each budget, which plans with it."""
     regrets, seconds, num_trials = {}, list[float](), 0
     warm_start = best_of_another_task(job) if job.strategy == "ours-warm" else ()
     for budget in job.budgets:
@@ -274,24 +274,6 @@ def best_of_another_task(job: Job) -> tuple[Params, ...]:
     ranking = [params[number] for number in earlier.search.decisions.ranking()]
     config = our_config(job, earlier.surrogate, 10)
     return different(config.space, earlier.surrogate.default, [ranking])
-
-
-def run_ours_at_once(job: Job) -> Outcome:
-    """One search that knows of no budget, looked at where each would have ended."""
-    ours = OurSearch(job, None)
-    search, cost_left = ours.search, ours.cost_left
-    delivered: dict[int, int] = {}
-    favourite, num_decisions = 0, 0
-    while len(delivered) < len(job.budgets) and search.step():
-        left = MAX_EPOCHS * next(b for b in job.budgets if b not in delivered) - search.seconds
-        if left <= 2 * MAX_EPOCHS + job.workers and len(search.decision_seconds) > num_decisions:
-            num_decisions = len(search.decision_seconds)
-            fits = (n for n in search.decisions.ranking() if cost_left(n) <= left - job.workers)
-            favourite = next(fits, favourite)
-        if left - job.workers <= cost_left(favourite):
-            delivered[job.budgets[len(delivered)]] = favourite
-    regrets = {b: ours.regret(number) for b, number in delivered.items()}
-    return Outcome(regrets, search.decision_seconds, len(ours.true_values))
 
 
 class StockSearch:

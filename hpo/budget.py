@@ -127,6 +127,11 @@ class Budget:
         known = [self._trials[number]] if number in self._trials else []
         return _an_epoch(limit, known) or _an_epoch(limit, self._trials.values())
 
+    def seconds_an_epoch(self) -> dict[int, float]:
+        """Of a GPU, by trial; of those that were timed."""
+        timed = {n: _an_epoch(GPU_TIME, [taken]) for n, taken in self._trials.items()}
+        return {n: seconds for n, seconds in timed.items() if seconds}
+
     def num_seeds(self, finalists: Sequence[int], most: int) -> int:
         """On how many seeds what is left lets the finalists be trained; on one in any case."""
         fitting = (n for n in range(most, 1, -1) if self._lets_train(finalists, n))

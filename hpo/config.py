@@ -142,7 +142,8 @@ class SchedulerConfig(FrozenConfig):
     """freeze_thaw pauses trials and resumes the most promising by a model of their curves.
 
     They compete first after min_epochs (None: about a seventh of max_epochs, until the curves tell
-    better), then at some later epochs.
+    better), then at some later epochs. With cost_aware it weighs what a trial may gain by the
+    GPU-seconds that its epochs take.
     asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
     at min_epochs (None: 4) and its multiples by powers of reduction_factor. asha_promotion pauses
     every trial there, and resumes the best when a slot is free. hyperband: brackets of asha, which
@@ -154,6 +155,7 @@ class SchedulerConfig(FrozenConfig):
     name: Scheduler | None = None
     min_epochs: int | None = Field(default=None, ge=1)
     reduction_factor: int = Field(default=3, ge=2)
+    cost_aware: bool = False
 
 
 class ResourcesConfig(FrozenConfig):
@@ -292,6 +294,11 @@ class SearchConfig(FrozenConfig):
             raise ValueError(
                 "budget.stop_when: asks the model of curves of scheduler.name freeze_thaw, and "
                 f"cannot with {name!r}; leave it out"
+            )
+        if self.scheduler.cost_aware and name != "freeze_thaw":
+            raise ValueError(
+                "scheduler.cost_aware: weighs what the model of curves of scheduler.name "
+                f"freeze_thaw expects, and cannot with {name!r}; leave it out"
             )
         scheduler = self.scheduler.model_copy(update={"name": name})
         study = self.study.model_copy(update={"sampler": sampler})

@@ -6,7 +6,7 @@ best one runs to its next level; the others keep their checkpoints and may be re
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from scipy.special import erfcx, log_ndtr, ndtri
 from scipy.stats import qmc
 
 from hpo.curve_model import CurveModel, FloatArray, Rows, Scale, on_one_thread
+from hpo.epoch_costs import EpochCosts
 from hpo.fidelity import FirstLevel, fidelities, levels
 from hpo.pausing_policy import Choice, PausingPolicy, TrialState
 from hpo.search_space import Params, Space
@@ -73,12 +74,18 @@ class FreezeThaw(PausingPolicy[_Trial]):
         self._at_end: dict[int, float] = {}
         self._hyperparameters: FloatArray | None = None
         self._scale: Scale | None = None
+        self._costs: EpochCosts | None = None
 
     def set_first_levels(self, chosen: Sequence[FirstLevel]) -> None:
         """Each of the trials from a number on; those before it compete where they did."""
         for one in chosen:
             compete_at = tuple(level for level in self._fidelities if level >= one.epoch)
             self._levels_from[one.from_trial] = compete_at
+
+    def weigh_costs(self, seconds: Mapping[int, float]) -> None:
+        """From now on gains count by the GPU-second; given are those of an epoch, by trial."""
+        self._costs = self._costs or EpochCosts(self._cube.is_categorical)
+        self._costs.learn({n: trial.point for n, trial in self._trials.items()}, seconds)
 
     def started(self, number: int, params: Params) -> None:
         self._trials[number] = _Trial(self._cube.encode(params))
@@ -315,14 +322,19 @@ class _Judge:
         return scores
 
     def _scores(self, points: FloatArray, epochs: FloatArray | int) -> FloatArray:
-        """Logarithms of the expected improvement of points after `horizon` epochs more."""
+        """Logarithms of the expected improvement of points after `horizon` epochs more.
+
+        By the second that an epoch takes, where costs are weighed.
+        """
         last = self._search._max_epochs
         ahead = np.broadcast_to(np.minimum(epochs + self._horizon, last), len(points))
         at = self._model.at(points)
         mean, sd = at.predict(self._search._times(ahead))
         at_end, _ = at.predict(np.ones(len(points)), with_sd=False)
         # Not what peaks early and then falls.
-        return log_expected_improvement(np.minimum(mean, at_end), sd, self._incumbent)
+        gains = log_expected_improvement(np.minimum(mean, at_end), sd, self._incumbent)
+        costs = self._search._costs
+        return gains if costs is None else gains - costs.log_seconds(points)
 
 
 def log_expected_improvement(mean: FloatArray, sd: FloatArray, incumbent: float) -> FloatArray:

@@ -140,7 +140,7 @@ class PausingDecisions(Decisions):
         if not has_news and number not in self._undecided:
             return True  # it has told what it resumed, and has competed already
         self._undecided.discard(number)
-        if self._is_used_up:
+        if self._is_used_up or not (number == 0 or self._leaves_the_defaults):
             return False
         return not self._thaw.is_at_level(number) or self._wins(number)
 
@@ -164,6 +164,8 @@ class PausingDecisions(Decisions):
         """The next trial to run; None where there is none, or none before those that run stop."""
         if self._thaw.last_one is None:
             self._choose_first_level()
+            if isinstance(self._thaw, FreezeThaw) and self._config.scheduler.cost_aware:
+                self._thaw.weigh_costs(self._budget.seconds_an_epoch())
             choice = self._affordable_choice()
             is_waiting = choice is None and self._thaw.running_trials()
             if choice is not None or is_waiting or not self._ends_with_one:
@@ -232,6 +234,22 @@ class PausingDecisions(Decisions):
             f"budget.stop_when.gain_per_gpu_hour={stop_when.gain_per_gpu_hour:g}"
         )
         return False
+
+    @property
+    def _leaves_the_defaults(self) -> bool:
+        """Whether the default's training still fits, beside an epoch of each trial that runs.
+
+        Trials that start before any is timed are not planned by the hours that they take.
+        """
+        budget, others = self._budget, self._running - {0}
+        to_come = self._thaw.num_epochs_ahead(0) if 0 in self._running else 0
+        return all(
+            budget.left(limit)
+            >= limit.together(
+                [to_come * budget.an_epoch(limit, 0), *(budget.an_epoch(limit, n) for n in others)]
+            )
+            for limit in budget.limits
+        )
 
     def _hours_to_end(self, number: int | None) -> float:
         """Of a GPU, for a paused trial (None: a new one)."""
