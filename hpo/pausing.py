@@ -16,7 +16,7 @@ from hpo.fidelity import (
     read_first_levels,
     with_first_level,
 )
-from hpo.freeze_thaw import FreezeThaw
+from hpo.freeze_thaw import NUM_STARTUP_TRIALS, FreezeThaw
 from hpo.pausing_policy import Choice, PausingPolicy
 from hpo.progress import SearchObserver
 from hpo.promotion import Promotion
@@ -27,6 +27,9 @@ from sgformer.config import maximises
 
 # Trials that keep their checkpoints while they wait.
 MAX_PAUSED: Final = 64
+# Of what is left: the most for trials that begin before any other has told the model something.
+# Source: docs/performance.md.
+SHARE_OF_BLIND: Final = 0.5
 # Of a full training: what the search keeps at its end to go on with the best of those begun.
 # Source: docs/performance.md.
 SHARE_TO_COMPARE: Final = 0.3
@@ -206,6 +209,7 @@ class PausingDecisions(Decisions):
         may_start = self._num_to_start > 0 and self._fits(rooms, None, first_level)
         if may_start and self._study.has_waiting:
             return Choice()
+        may_start = may_start and not self._is_blind(rooms)
         paused = self._thaw.paused_trials()
         kept = round(SHARE_TO_COMPARE * self._max_epochs) if paused else 0
         may_start = may_start and self._fits(rooms, None, first_level + kept)
@@ -270,6 +274,19 @@ class PausingDecisions(Decisions):
                 ),
             )
             for limit in budget.limits
+        )
+
+    def _is_blind(self, rooms: Sequence[_Room]) -> bool:
+        """Whether a new trial had better wait for what the first ones will tell."""
+        running = len(self._thaw.running_trials())
+        is_early = isinstance(self._thaw, FreezeThaw) and len(self._thaw.curves()) == running
+        if not is_early or running < NUM_STARTUP_TRIALS:
+            return False
+        num_epochs = (running + 1) * self._thaw.first_level
+        return any(
+            num_epochs * self._budget.an_epoch(room.limit) > SHARE_OF_BLIND * room.left
+            for room in rooms
+            if room.limit.adds_up
         )
 
     def _fits(self, rooms: Sequence[_Room], number: int | None, num_epochs: int) -> bool:

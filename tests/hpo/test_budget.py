@@ -61,6 +61,16 @@ def test_a_trial_without_a_gpu_counts_as_one_on_a_gpu(make_budget: Callable[...,
     assert budget.taken(GPU_HOURS) == 20.0
 
 
+def test_it_knows_what_an_epoch_takes_of_those_that_were_timed(
+    make_budget: Callable[..., Budget],
+) -> None:
+    budget = make_budget("budget.gpu_hours=1")
+    budget.trained(0, {1: 0.5, 2: 0.6}, {"seconds": 6.0})
+    budget.trained(1, {1: 0.5, 2: 0.6}, {"seconds": 6.0, "gpu_seconds": 1.0})
+    budget.trained(2, {1: 0.5}, {})
+    assert budget.seconds_an_epoch() == {0: 3.0, 1: 0.5}
+
+
 def test_a_trial_not_known_takes_what_the_others_do(make_budget: Callable[..., Budget]) -> None:
     budget = make_budget()
     assert budget.an_epoch(GPU_HOURS) == 0.0

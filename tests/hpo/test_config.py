@@ -170,6 +170,10 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
             "budget.stop_when={gain_per_gpu_hour: 0.1}",
             r"budget\.stop_when: asks the model of curves .* and cannot with 'asha'",
         ),
+        (
+            "scheduler={name: median, cost_aware: true}",
+            r"scheduler\.cost_aware: weighs what .* and cannot with 'median'; leave it out",
+        ),
         ("resources.gpus_per_trial=2", r"gpus_per_trial: a process trains on one GPU or a share"),
         ("study.enqueue=[{model.drop_rate: 0.9}]", r"study\.enqueue\.model\.drop_rate: 0\.9 lies"),
         ("study.storage=postgresql://u:pw@h/d", r"study\.storage: holds a password; pass the"),

@@ -122,6 +122,31 @@ def test_no_trial_is_begun_where_none_may_be() -> None:
     assert search.thaw.choose(may_start=False) is None
 
 
+@pytest.mark.parametrize("slope", [-3.0, 3.0])
+def test_gains_count_by_the_second_where_costs_are_weighed(slope: float) -> None:
+    def log_rate(params: Params | None) -> float:
+        assert params is not None
+        return math.log10(float(params["rate"] or 0))
+
+    search = Search()
+    search.run(12)
+    before = log_rate(search.thaw.propose())
+    seconds = {n: 10 ** (slope * log_rate(params)) for n, params in search.params.items()}
+    search.thaw.weigh_costs(seconds)
+    assert math.copysign(1.0, before - log_rate(search.thaw.propose())) == math.copysign(
+        1.0, slope
+    )
+
+
+def test_costs_that_are_all_alike_change_no_choice() -> None:
+    plain, weighed = Search(), Search()
+    for _ in range(2):
+        for search in (plain, weighed):
+            search.run(6) if not search.params else search.decide()
+        weighed.thaw.weigh_costs(dict.fromkeys(weighed.params, 5.0))
+    assert plain.decide() == weighed.decide()
+
+
 def test_running_trials_are_not_tried_again() -> None:
     search = Search()
     search.run(8)

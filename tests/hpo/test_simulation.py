@@ -251,6 +251,64 @@ def test_small_budgets_and_many_slots_end_in_time_with_the_default_whole(
     assert search.decisions.num_missing == 0
 
 
+@pytest.mark.parametrize("scheduler", PAUSING)
+@pytest.mark.parametrize("num_slots", [1, 5, 20])
+@pytest.mark.parametrize("limit", ["gpu_hours", "wall_clock_hours"])
+def test_hours_that_are_just_enough_leave_the_default_its_training(
+    search_config: Any, scheduler: str, num_slots: int, limit: str
+) -> None:
+    seconds = 2 * (2 * MAX_EPOCHS + num_slots)  # the default's, the winner's, all first epochs'
+    config = search_config(f"budget.{limit}={seconds / 3600}", scheduler=scheduler)
+    search = SimulatedSearch(
+        config, lambda params: Curve(curve_of(params).values, [2.0] * MAX_EPOCHS), num_slots
+    )
+    search.run()
+    default, *others = search.study.trials()
+    assert (default.state, default.num_epochs) == ("COMPLETE", MAX_EPOCHS)
+    assert {trial.state for trial in others} <= {"COMPLETE", "PRUNED"}
+    taken = search.seconds if limit == "gpu_hours" else search.now
+    assert taken < seconds - 2 * MAX_EPOCHS + 2 * num_slots
+
+
+def dear_curve_of(params: Params) -> Curve:
+    """The less dropout the longer an epoch, up to thirty times; else it changes nothing."""
+    drop_rate = float(params["model.drop_rate"] or 0)
+    values = curve_of({**params, "model.drop_rate": 0.0}).values
+    return Curve(values, [30 ** (1 - 2 * drop_rate)] * MAX_EPOCHS)
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_with_cost_aware_a_budget_of_seconds_lasts_for_more_epochs(
+    search_config: Any, num_slots: int
+) -> None:
+    searches = []
+    for is_aware in ("false", "true"):
+        config = search_config(
+            f"scheduler.cost_aware={is_aware}", "retrain.max_epochs=1", "budget.gpu_hours=0.6",
+            "study.num_trials=1000",
+        )  # fmt: skip
+        searches.append(SimulatedSearch(config, dear_curve_of, num_slots))
+        searches[-1].run()
+    plain, aware = searches
+    assert aware.num_epochs > 1.05 * plain.num_epochs
+    assert aware.seconds == pytest.approx(plain.seconds, rel=0.1)
+
+
+def test_a_cost_aware_search_that_is_killed_goes_on_as_it_would_have(search_config: Any) -> None:
+    overrides = ("scheduler.cost_aware=true", "budget.gpu_hours=0.3", "retrain.max_epochs=1")
+    config = search_config(*overrides)
+    whole = SimulatedSearch(config, dear_curve_of, 1)
+    whole.run()
+    for num_steps in (3, 20, 33):
+        killed = SimulatedSearch(config, dear_curve_of, 1)
+        for _ in range(num_steps):
+            assert killed.step()
+        resumed = SimulatedSearch(config, dear_curve_of, 1, killed.study)
+        resumed.run()
+        curves = [[(t.params, t.num_epochs) for t in s.study.trials()] for s in (whole, resumed)]
+        assert curves[0] == curves[1]
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("num_slots", [1, 2, 4])
 def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
