@@ -270,6 +270,18 @@ def test_hours_that_are_just_enough_leave_the_default_its_training(
     assert taken < seconds - 2 * MAX_EPOCHS + 2 * num_slots
 
 
+@pytest.mark.parametrize(("num_epochs", "num_begun"), [(60, 12), (200, 20)])
+def test_of_many_slots_some_wait_for_what_the_first_trials_tell(
+    search_config: Any, num_epochs: int, num_begun: int
+) -> None:
+    search = SimulatedSearch(search_config(budget(num_epochs)), curve_of, 20)
+    assert search.step()
+    assert len(search.study.trials()) == num_begun  # at most half of the budget, two epochs each
+    search.run()
+    assert len(search.study.trials()) > 14
+    assert search.num_epochs > num_epochs - MAX_EPOCHS
+
+
 def dear_curve_of(params: Params) -> Curve:
     """The less dropout the longer an epoch, up to thirty times; else it changes nothing."""
     drop_rate = float(params["model.drop_rate"] or 0)
