@@ -87,7 +87,7 @@ class Sampling:
         """Params of a new trial and their distributions; `fixed` ones are taken as they are."""
         if fixed is None and self._grid is not None:
             fixed = self._grid.next_params()
-        study = self._study if fixed is not None or not self._paused else self._with_paused()
+        study = self._study if fixed is not None else self._as_seen()
         study.sampler = create_sampler(self._config, self._space, number)
         if fixed is not None:
             study.enqueue_trial(fixed)
@@ -168,13 +168,41 @@ class Sampling:
         """A running trial as it is."""
         return self._study._storage.get_trial(self._running[number]._trial_id)
 
-    def _with_paused(self) -> optuna.Study:
-        """A study like this one where paused trials are pruned: what ended cannot run again."""
+    def _as_seen(self) -> optuna.Study:
+        """The study, or one like it with what a sampler would not see of this one.
+
+        Paused trials are pruned: what ended cannot run again. Optuna's GP looks only at complete
+        ones, and would propose what is ruled out again and again: to it that is complete and
+        infeasible, with values that say nothing.
+        """
+        ruled_out = self._ruled_out() if self._config.sampler == "gp" else {}
+        if not self._paused and not ruled_out:
+            return self._study
         study = self._new_study()
         for number in sorted(self._finished.keys() | self._running.keys()):
-            trial = self._finished.get(number) or self._frozen(number)
+            trial = ruled_out.get(number) or self._finished.get(number) or self._frozen(number)
             study.add_trial(_as_pruned(trial) if number in self._paused else trial)
         return study
+
+    def _ruled_out(self) -> dict[int, FrozenTrial]:
+        """Trials that were infeasible before their training, as complete ones of median values."""
+        complete = [t for t in self._finished.values() if t.state == TrialState.COMPLETE]
+        if not complete:
+            return {}
+        values = np.median([trial.values for trial in complete], axis=0).tolist()
+        names = tuple(complete[0].constraints)  # the GP wants the same of all
+        return {
+            number: create_trial(
+                values=values,
+                params=trial.params,
+                distributions=trial.distributions,
+                constraints={name: trial.constraints.get(name, 0.0) for name in names},
+            )
+            for number, trial in self._finished.items()
+            if trial.state == TrialState.PRUNED
+            and not trial.intermediate_values
+            and any(violation > 0 for violation in trial.constraints.values())
+        }
 
     def _best(self, numbers: Sequence[int]) -> list[int]:
         """As many as are kept of the best, complete ones by their values first."""

@@ -684,6 +684,28 @@ def test_what_is_infeasible_is_not_trained(
     assert best.params["model.name"] != "sg_former_micro"
 
 
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        "latency_ms <= 5",
+        "latency_ms <= 5, num_parameters <= 500000",
+        "latency_ms <= 5, val_loss <= 2",
+    ],
+)
+def test_the_gp_learns_what_is_infeasible(search_config: Any, bounds: str) -> None:
+    config = search_config(
+        SPACE, f"study.constraints=[{bounds}]", "study.sampler=gp", "study.num_trials=20",
+        scheduler="none",
+    )  # fmt: skip
+    search = simulated_models(config)
+    search.run()
+    outcomes = Counter(trial.outcome for trial in search.study.trials())
+    assert outcomes["COMPLETE"] >= 19
+    assert 1 <= outcomes["INFEASIBLE"] < 15
+    values = {t.value for t in search.study.trials() if t.outcome == "INFEASIBLE"}
+    assert values == {None}  # what the sampler is shown is not in the study
+
+
 def test_what_a_crash_left_infeasible_and_running_is_not_trained(search_config: Any) -> None:
     config = search_config(SPACE, BOUND, "study.num_trials=3", scheduler="asha")
     study = SearchStudy.in_memory(config.study, config.space)
