@@ -15,10 +15,9 @@ Ours runs the decisions of hpo/ (`ours-NAME`: those of scheduler NAME; `ours-war
 best of a search on another task; `ours-cost`: with scheduler.cost_aware), in a search for each
 budget, which plans with it; it delivers the trial that it expects to end best. The stock
 strategies, which know of no budget, deliver the trial with the best value seen. No side is charged
-with training what it delivers. `sampler+asha` is Ray's
-asynchronous halving with Optuna's sampler, as with OptunaSearch every trial told COMPLETE with its
-last value (`+pruned`: told PRUNED with its curve), rungs 4, 12, 36; `+default`: the default
-configuration first.
+with training what it delivers. `sampler+asha` is Ray's asynchronous halving with Optuna's sampler,
+as with OptunaSearch every trial told COMPLETE with its last value (`+pruned`: told PRUNED with its
+curve), rungs 4, 12, 36; `+default`: the default configuration first.
 """
 
 import argparse
@@ -185,7 +184,7 @@ class OurSearch:
         import hpo.simulation
         from hpo.study import SearchStudy
 
-        self._trainings = Trainings(job)
+        self._job, self._trainings = job, Trainings(job)
         self.surrogate = self._trainings.surrogate
         default = self.surrogate.default
         # The space is not that of a training of ours, so neither is its default configuration.
@@ -202,6 +201,12 @@ class OurSearch:
         values, observed, cost = self._trainings.curve(params)
         self.true_values.append(float(values[-1]))
         return Curve(observed.tolist(), cost.tolist())
+
+    def run(self, budget: int) -> None:
+        """To its end, by the clock of seconds no longer than the budget."""
+        search, is_timed = self.search, self._job.clock == "seconds"
+        while not (is_timed and search.seconds >= MAX_EPOCHS * budget) and search.step():
+            pass
 
     def finalist(self) -> int:
         """The first of those that would be trained on fresh seeds."""
@@ -241,8 +246,8 @@ def our_budget(clock: str, budget: int) -> dict[str, Any]:
     """For the search; what the trainings after it are set aside for is on top."""
     if clock == "epochs":
         return {"budget": {"total_epochs": MAX_EPOCHS * (budget + NUM_AFTER)}}
-    # By seconds these would take as much as the finalists do, so each is an epoch here. A second
-    # is an epoch of the default configuration's.
+    # By seconds these would take as much as the finalists do, so each is an epoch here; what that
+    # is too much does not run. A second is an epoch of the default configuration's.
     seconds = MAX_EPOCHS * budget + NUM_AFTER
     return {"budget": {"gpu_hours": seconds / 3600}, "retrain": {"max_epochs": 1}}
 
@@ -253,7 +258,7 @@ def run_ours(job: Job) -> Outcome:
     warm_start = best_of_another_task(job) if job.strategy == "ours-warm" else ()
     for budget in job.budgets:
         ours = OurSearch(job, budget, warm_start)
-        ours.search.run()
+        ours.run(budget)
         regrets[budget] = ours.regret(ours.finalist())
         seconds += ours.search.decision_seconds
         num_trials = len(ours.true_values)
