@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hpo.architectures import ArchitectureCosts
-from hpo.budget import Budget
+from hpo.budget import Budget, Limit
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.fidelity import with_first_level
@@ -229,16 +229,14 @@ class Decisions:
     @property
     def _is_spent(self) -> bool:
         """Whether the default's training takes what is left beside the epochs that are begun."""
+        return any(self._to_spare(limit) <= 0 for limit in self._budget.limits)
+
+    def _to_spare(self, limit: Limit) -> float:
+        """Of what is left: beside the default's training and an epoch of each trial that runs."""
         default, budget = self._curves.get(0), self._budget
         to_come = 0 if default is None else self._config.train.max_epochs - max(default, default=0)
-        others = self._running - {0}
-        return any(
-            budget.left(limit)
-            <= limit.together(
-                [to_come * budget.an_epoch(limit, 0), *(budget.an_epoch(limit, n) for n in others)]
-            )
-            for limit in budget.limits
-        )
+        others = [budget.an_epoch(limit, number) for number in self._running - {0}]
+        return budget.left(limit) - limit.together([to_come * budget.an_epoch(limit, 0), *others])
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         """The epochs that were not known."""

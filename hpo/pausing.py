@@ -143,7 +143,9 @@ class PausingDecisions(Decisions):
         if not has_news and number not in self._undecided:
             return True  # it has told what it resumed, and has competed already
         self._undecided.discard(number)
-        if self._is_used_up or not (number == 0 or self._leaves_the_defaults):
+        # Trials that start before any is timed are not planned by the hours that they take.
+        leaves_the_defaults = all(self._to_spare(limit) >= 0 for limit in self._budget.limits)
+        if self._is_used_up or not (number == 0 or leaves_the_defaults):
             return False
         return not self._thaw.is_at_level(number) or self._wins(number)
 
@@ -238,22 +240,6 @@ class PausingDecisions(Decisions):
             f"budget.stop_when.gain_per_gpu_hour={stop_when.gain_per_gpu_hour:g}"
         )
         return False
-
-    @property
-    def _leaves_the_defaults(self) -> bool:
-        """Whether the default's training still fits, beside an epoch of each trial that runs.
-
-        Trials that start before any is timed are not planned by the hours that they take.
-        """
-        budget, others = self._budget, self._running - {0}
-        to_come = self._thaw.num_epochs_ahead(0) if 0 in self._running else 0
-        return all(
-            budget.left(limit)
-            >= limit.together(
-                [to_come * budget.an_epoch(limit, 0), *(budget.an_epoch(limit, n) for n in others)]
-            )
-            for limit in budget.limits
-        )
 
     def _hours_to_end(self, number: int | None) -> float:
         """Of a GPU, for a paused trial (None: a new one)."""
