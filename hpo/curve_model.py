@@ -4,6 +4,7 @@ Source: Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014, for
 kernel over params and the logarithm of the epoch in place of theirs.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -106,7 +107,7 @@ class CurveModel:
         hyperparameters: FloatArray | None = None,
         num_iterations: int = NUM_ITERATIONS,
     ) -> None:
-        self._rows, self._is_categorical = rows, is_categorical
+        self._points, self._times, self._is_categorical = rows.points, rows.times, is_categorical
         num_coordinates = rows.points.shape[1]
         priors = [PRIOR_LENGTH] * num_coordinates
         priors += [PRIOR_TIME_LENGTH, PRIOR_SCALE, PRIOR_SCALE, PRIOR_NOISE]
@@ -116,12 +117,13 @@ class CurveModel:
             hyperparameters = self._prior_means
         self.hyperparameters = hyperparameters
         if num_iterations and len(rows) > 1:
-            self.hyperparameters = self._fit(hyperparameters, num_iterations)
-        self._condition()
+            self.hyperparameters = self._fit(rows, hyperparameters, num_iterations)
+        self._factor = self._factorise()
+        self._condition(solve_triangular(self._factor, rows.values, lower=True))
 
-    def _fit(self, start: FloatArray, num_iterations: int) -> FloatArray:
-        squares = self._coordinate_squares(self._rows.points, self._rows.points)
-        times = self._rows.times
+    def _fit(self, rows: Rows, start: FloatArray, num_iterations: int) -> FloatArray:
+        squares = self._coordinate_squares(rows.points, rows.points)
+        times = rows.times
         time_squares = (times[:, None] - times[None, :]) ** 2
         drift = 1 + np.outer(1 - times, 1 - times)
         flat = squares.reshape(len(squares), -1)
@@ -139,7 +141,7 @@ class CurveModel:
             factor, info = lapack.dpotrf(kernel, lower=1, overwrite_a=1)
             if info:
                 return 1e10, np.zeros_like(theta)
-            alpha = cho_solve((factor, True), self._rows.values, check_finite=False)
+            alpha = cho_solve((factor, True), rows.values, check_finite=False)
             inverse, _ = lapack.dpotri(factor, lower=1)
             inverse = np.tril(inverse) + np.tril(inverse, -1).T
             weight = (np.outer(alpha, alpha) - inverse) / 2
@@ -157,7 +159,7 @@ class CurveModel:
                     ],
                 ]
             )
-            log_likelihood = -0.5 * self._rows.values @ alpha - np.log(factor.diagonal()).sum()
+            log_likelihood = -0.5 * rows.values @ alpha - np.log(factor.diagonal()).sum()
             off = (theta - self._prior_means) / self._prior_sds
             value = -log_likelihood + 0.5 * (off**2).sum()
             return float(value), -gradient + off / self._prior_sds
@@ -173,21 +175,36 @@ class CurveModel:
         fitted: FloatArray = result.x
         return fitted
 
-    def _condition(self) -> None:
-        rows = self._rows
-        kernel = self._kernel(self._params_kernel(rows.points), rows.times)
+    def _factorise(self) -> FloatArray:
+        """The kernel's Cholesky factor, of all that is known."""
+        kernel = self._kernel(self._params_kernel(self._points), self._times)
         kernel[np.diag_indices_from(kernel)] += math.exp(self.hyperparameters[-1]) + JITTER
-        self._factor = np.linalg.cholesky(kernel)
-        self._alpha = cho_solve((self._factor, True), rows.values, check_finite=False)
+        factor: FloatArray = np.linalg.cholesky(kernel)
+        return factor
 
-    def with_rows(self, rows: Rows) -> "CurveModel":
-        """The posterior with these rows in addition, the hyperparameters as they are."""
-        both = Rows(
-            np.concatenate([self._rows.points, rows.points]),
-            np.concatenate([self._rows.times, rows.times]),
-            np.concatenate([self._rows.values, rows.values]),
-        )
-        return CurveModel(both, self._is_categorical, self.hyperparameters, num_iterations=0)
+    def _condition(self, whitened: FloatArray) -> None:
+        self._whitened = whitened
+        self._alpha = solve_triangular(self._factor, whitened, lower=True, trans=1)
+
+    def imagining(self, points: FloatArray, times: FloatArray, draws: FloatArray) -> "CurveModel":
+        """The posterior as if what is to come at m points and times were known, drawn k times.
+
+        Its means are (n, k), a column for each of the draws; its standard deviations are the same
+        for all.
+
+        Args:
+            points: (m, d).
+            times: (m,).
+            draws: (m, k) of the standard normal distribution; zeros are what is expected.
+        """
+        model = copy.copy(self)
+        model._points = np.concatenate([self._points, points])
+        model._times = np.concatenate([self._times, times])
+        model._factor = model._factorise()
+        # Values with this covariance are its factor times independent ones.
+        known = np.repeat(self._whitened[:, None], draws.shape[1], axis=1)
+        model._condition(np.concatenate([known, draws]))
+        return model
 
     def predict(
         self, points: FloatArray, times: FloatArray, *, with_sd: bool = True
@@ -200,18 +217,18 @@ class CurveModel:
         return CurvesAt(self, points)
 
     def _params_kernel(self, points: FloatArray) -> FloatArray:
-        """Of the points (n, d) with the rows."""
+        """Of the points (n, d) with those that are known."""
         lengths = np.exp(self.hyperparameters[: points.shape[1]])
-        distance = np.zeros((len(points), len(self._rows)))
-        for i, squares in enumerate(self._coordinate_squares(points, self._rows.points)):
+        distance = np.zeros((len(points), len(self._points)))
+        for i, squares in enumerate(self._coordinate_squares(points, self._points)):
             distance += squares / lengths[i] ** 2
         return _matern(distance)[0]
 
     def _kernel(self, params_kernel: FloatArray, times: FloatArray) -> FloatArray:
         _, time_length, constant, gauss, _ = _unpack(self.hyperparameters)
-        gap = times[:, None] - self._rows.times[None, :]
+        gap = times[:, None] - self._times[None, :]
         over_time = constant + gauss * np.exp(-(gap**2) / (2 * time_length**2))
-        return params_kernel * over_time + 1 + np.outer(1 - times, 1 - self._rows.times)
+        return params_kernel * over_time + 1 + np.outer(1 - times, 1 - self._times)
 
     def _variance(self, times: FloatArray) -> FloatArray:
         _, _, constant, gauss, _ = _unpack(self.hyperparameters)

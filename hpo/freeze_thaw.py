@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import erfcx, log_ndtr, ndtri
+from scipy.special import erfcx, log_ndtr, logsumexp, ndtri
 from scipy.stats import qmc
 
 from hpo.curve_model import CurveModel, FloatArray, Rows, Scale, on_one_thread
@@ -24,6 +24,7 @@ from hpo.unit_cube import UnitCube
 
 NUM_STARTUP_TRIALS: Final = 6
 MAX_ROWS: Final = 250
+NUM_IMAGINED: Final = 16  # outcomes of what runs. Source: docs/performance.md.
 NUM_SOBOL: Final = 256
 NUM_BEST: Final = 5
 NUM_AROUND: Final = 40
@@ -168,12 +169,12 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     def _judge(self, horizon: int | None = None) -> "_Judge":
         rng = self._generator()
-        model = self._believing(self._model(rng))
+        model = self._imagining(self._model(rng), rng)
         known = {n: trial for n, trial in self._trials.items() if trial.state != "failed"}
         attainable = {n: trial for n, trial in known.items() if trial.state != "pruned"} or known
         points = np.array([trial.point for trial in attainable.values()])
         at_end, _ = model.predict(points, np.ones(len(points)), with_sd=False)
-        self._at_end = dict(zip(attainable, at_end.tolist(), strict=True))
+        self._at_end = dict(zip(attainable, at_end.mean(1).tolist(), strict=True))
         horizon = horizon or int(rng.integers(1, self._max_epochs + 1))
         return _Judge(self, model, points, at_end, horizon, rng)
 
@@ -235,25 +236,26 @@ class FreezeThaw(PausingPolicy[_Trial]):
         is_known = any(trial.epoch >= first for trial in trials)
         return first if first > self._default_level and is_known else 0
 
-    def _believing(self, model: CurveModel) -> CurveModel:
-        """As if the running trials had come to their levels as predicted ("kriging believer")."""
+    def _imagining(self, model: CurveModel, rng: np.random.Generator) -> CurveModel:
+        """As if the running trials had come to their levels, in some ways that they may."""
         running = [(n, t) for n, t in self._trials.items() if t.state == "running"]
-        if not running:
-            return model
-        points = np.array([trial.point for _, trial in running])
+        points = np.array([t.point for _, t in running]).reshape(-1, len(self._cube.names))
         times = self._times([self._target(n, trial.epoch) for n, trial in running])
-        means, _ = model.predict(points, times, with_sd=False)
-        return model.with_rows(Rows(points, times, means))
+        num = NUM_IMAGINED if running else 1
+        return model.imagining(points, times, rng.standard_normal((len(running), num)))
 
 
 class _Judge:
-    """One decision's view: the model with what runs believed, an incumbent, and a horizon.
+    """One decision's view: the model with what runs imagined, the best of it, and a horizon.
+
+    Source: Snoek, Larochelle and Adams, "Practical Bayesian Optimization of Machine Learning
+    Algorithms", 2012, for the expectation over what runs.
 
     Args:
         search: What it decides for.
-        model: Of all curves.
+        model: Of all curves, with k draws of what runs.
         points: Of the trials that are or can be brought to their end.
-        at_end: Their expected values after the last epoch.
+        at_end: (n, k), their expected values after the last epoch.
         horizon: Epochs from now at which improvement counts; drawn anew for each decision.
         rng: Of what is drawn.
     """
@@ -268,8 +270,8 @@ class _Judge:
         rng: np.random.Generator,
     ) -> None:
         self._search, self._model, self._horizon, self._rng = search, model, horizon, rng
-        self._incumbent = float(at_end.max())
-        self._best_points = points[np.argsort(-at_end, kind="stable")[:NUM_BEST]]
+        self._incumbents = at_end.max(0)
+        self._best_points = points[np.argsort(-at_end.mean(1), kind="stable")[:NUM_BEST]]
 
     def best_of(self, numbers: Sequence[int]) -> tuple[int, float]:
         """The most promising of some trials, and its score."""
@@ -300,9 +302,9 @@ class _Judge:
         scale = self._search._scale
         assert scale is not None
         mean, sd = self._model.predict(points, np.ones(len(points)))
-        ends = scale.backward(mean[:, None] + sd[:, None] * QUANTILES)
-        best = scale.backward(np.array(self._incumbent))
-        gains: FloatArray = np.maximum(ends - best, 0.0).mean(1)
+        ends = scale.backward(mean[..., None] + sd[:, None, None] * QUANTILES)
+        best = scale.backward(self._incumbents)[:, None]
+        gains: FloatArray = np.maximum(ends - best, 0.0).mean((1, 2))
         return gains
 
     def _around(self, centres: FloatArray, sds: FloatArray) -> FloatArray:
@@ -324,7 +326,7 @@ class _Judge:
     def _scores(self, points: FloatArray, epochs: FloatArray | int) -> FloatArray:
         """Logarithms of the expected improvement of points after `horizon` epochs more.
 
-        By the second that an epoch takes, where costs are weighed.
+        By the second that an epoch takes, where costs are weighed; to a constant of the decision.
         """
         last = self._search._max_epochs
         ahead = np.broadcast_to(np.minimum(epochs + self._horizon, last), len(points))
@@ -332,12 +334,16 @@ class _Judge:
         mean, sd = at.predict(self._search._times(ahead))
         at_end, _ = at.predict(np.ones(len(points)), with_sd=False)
         # Not what peaks early and then falls.
-        gains = log_expected_improvement(np.minimum(mean, at_end), sd, self._incumbent)
+        mean = np.minimum(mean, at_end)
+        each = log_expected_improvement(mean, sd[:, None], self._incumbents)
+        gains: FloatArray = logsumexp(each, axis=1)
         costs = self._search._costs
         return gains if costs is None else gains - costs.log_seconds(points)
 
 
-def log_expected_improvement(mean: FloatArray, sd: FloatArray, incumbent: float) -> FloatArray:
+def log_expected_improvement(
+    mean: FloatArray, sd: FloatArray, incumbent: float | FloatArray
+) -> FloatArray:
     """Log E[max(N(mean, sd) - incumbent, 0)], exact where the improvement is next to nothing.
 
     Source: Ament et al., "Unexpected Improvements to Expected Improvement", 2023.

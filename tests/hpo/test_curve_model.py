@@ -24,10 +24,14 @@ def bowl(points: FloatArray) -> FloatArray:
 
 
 def test_it_tells_the_end_of_curves_that_it_has_seen_the_beginning_of() -> None:
-    model = CurveModel(curves(), NUMERIC)
     points = np.random.default_rng(1).random((50, 2))
-    began = Rows(points, np.full(50, 0.4), bowl(points) - 0.9)
-    mean, sd = model.with_rows(began).predict(points, np.ones(50))
+    seen = curves()
+    rows = Rows(
+        np.concatenate([seen.points, points]),
+        np.concatenate([seen.times, np.full(50, 0.4)]),
+        np.concatenate([seen.values, bowl(points) - 0.9]),
+    )
+    mean, sd = CurveModel(rows, NUMERIC).predict(points, np.ones(50))
     assert np.abs(mean - bowl(points)).mean() < 0.05
     assert (sd < 0.5).all()
 
@@ -40,13 +44,47 @@ def test_it_is_surer_of_what_it_has_seen() -> None:
     assert near_sd < far_sd / 3
 
 
-def test_rows_that_are_believed_change_the_spread_and_not_the_mean() -> None:
+def test_what_is_expected_changes_the_spread_and_not_the_mean() -> None:
     model = CurveModel(curves(), NUMERIC)
     point, time = np.array([[0.9, 0.1]]), np.ones(1)
     mean, sd = model.predict(point, time)
-    after_mean, after_sd = model.with_rows(Rows(point, time, mean)).predict(point, time)
-    assert after_mean == pytest.approx(mean, abs=1e-4)
+    after_mean, after_sd = model.imagining(point, time, np.zeros((1, 1))).predict(point, time)
+    assert after_mean[:, 0] == pytest.approx(mean, abs=1e-4)
     assert after_sd < sd
+
+
+def test_what_is_imagined_is_as_likely_as_the_model_says() -> None:
+    model = CurveModel(curves(8), NUMERIC)
+    points = np.array([[0.9, 0.1], [0.9, 0.11], [0.1, 0.9]])
+    times = np.array([0.4, 0.4, 1.0])
+    mean, sd = model.predict(points, times)
+    draws = np.random.default_rng(0).standard_normal((3, 4000))
+    imagined, _ = model.imagining(points, times, draws).predict(points, times)
+    assert imagined.shape == (3, 4000)
+    assert imagined.mean(1) == pytest.approx(mean, abs=0.1 * float(sd.max()))
+    assert imagined.std(1) == pytest.approx(sd, rel=0.1)
+    correlations = np.corrcoef(imagined)
+    assert correlations[0, 1] > 0.95  # neighbours turn out alike
+    assert correlations[0, 2] < 0.9
+
+
+def test_imagined_is_as_seen() -> None:
+    rows, point, time = curves(8), np.array([[0.9, 0.1]]), np.ones(1)
+    model = CurveModel(rows, NUMERIC)
+    imagining = model.imagining(point, time, np.array([[-1.0, 0.5]]))
+    values, _ = imagining.predict(point, time)
+    for i, value in enumerate(values[0]):
+        seen = Rows(
+            np.concatenate([rows.points, point]),
+            np.concatenate([rows.times, time]),
+            np.append(rows.values, value),
+        )
+        as_seen = CurveModel(seen, NUMERIC, model.hyperparameters, num_iterations=0)
+        elsewhere = np.array([[0.8, 0.2]])
+        mean, sd = as_seen.predict(elsewhere, time)
+        imagined_mean, imagined_sd = imagining.predict(elsewhere, time)
+        assert imagined_mean[:, i] == pytest.approx(mean, abs=0.02)
+        assert imagined_sd == pytest.approx(sd)
 
 
 def test_choices_are_only_equal_or_different() -> None:
