@@ -3,7 +3,7 @@
     python benchmarks/search_efficiency.py --surrogate ../shared/surrogates/lcbench
         [--split develop|report] [--workers 1,8,64] [--seeds 5] [--strategies ours,tpe+asha,...]
         [--clock epochs|seconds] [--noise 0.5] [--budget 40] [--output FILE.json]
-        [--plot FILE.html]
+        [--plot FILE.html] [--kept FILE.jsonl]
 
 On LCBench's surrogate (34 tasks, 7 parameters, curves of 52 epochs), with a simulated clock. The
 tasks sorted as numbers: the even ones to develop on, the odd ones only to report. Budgets are in
@@ -18,6 +18,9 @@ strategies, which know of no budget, deliver the trial with the best value seen.
 with training what it delivers. `sampler+asha` is Ray's asynchronous halving with Optuna's sampler,
 as with OptunaSearch every trial told COMPLETE with its last value (`+pruned`: told PRUNED with its
 curve), rungs 4, 12, 36; `+default`: the default configuration first.
+
+Whole, this takes hours, most of them Optuna's GPSampler. What has ended is kept in FILE.jsonl and
+is not run again by the same command; remove the file when the code has changed.
 """
 
 import argparse
@@ -30,7 +33,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -396,6 +399,35 @@ def run(job: Job) -> Outcome:
     return (run_ours if job.strategy.startswith("ours") else run_stock)(job)
 
 
+def run_all(jobs: Sequence[Job], pool: Any, kept: Path | None) -> list[Outcome]:
+    """What comes of each; those that `kept` has are not run, the others are added to it."""
+    known = dict(read_kept(kept))
+    missing = [job for job in jobs if key_of(job) not in known]
+    for job, outcome in pool.imap_unordered(run_one, missing):
+        known[key_of(job)] = outcome
+        if kept is not None:
+            with kept.open("a") as file:
+                file.write(json.dumps([key_of(job), dataclasses.asdict(outcome)]) + "\n")
+    return [known[key_of(job)] for job in jobs]
+
+
+def run_one(job: Job) -> tuple[Job, Outcome]:
+    return job, run(job)
+
+
+def key_of(job: Job) -> str:
+    facts = dataclasses.asdict(job)
+    del facts["surrogate"]
+    return json.dumps(facts)
+
+
+def read_kept(kept: Path | None) -> Iterable[tuple[str, Outcome]]:
+    for line in kept.read_text().splitlines() if kept is not None and kept.exists() else ():
+        key, outcome = json.loads(line)
+        regrets = {int(budget): regret for budget, regret in outcome.pop("regrets").items()}
+        yield key, Outcome(regrets=regrets, **outcome)
+
+
 def summarise(
     strategy: str, workers: int, jobs: list[Job], outcomes: list[Outcome]
 ) -> Iterator[dict[str, Any]]:
@@ -464,6 +496,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--kept", type=Path, help="searches that need not be run again")
     args = parser.parse_args()
     budgets = tuple(budget for budget in BUDGETS if budget <= args.budget)
     rows: list[dict[str, Any]] = []
@@ -477,7 +510,7 @@ def main() -> None:
                     for seed in range(args.first_seed, args.first_seed + args.seeds)
                     for task in tasks(args.surrogate, args.split)
                 ]  # fmt: skip
-                outcomes = pool.map(run, jobs, chunksize=1)
+                outcomes = run_all(jobs, pool, args.kept)
                 new = list(summarise(strategy, workers, jobs, outcomes))
                 print_table(new)
                 sys.stdout.flush()
