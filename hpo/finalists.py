@@ -7,7 +7,7 @@ seen does not depend on that.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo.config import RetrainConfig, SearchConfig
 from hpo.fidelity import read_first_levels
@@ -16,6 +16,9 @@ from hpo.selection import pareto_front, selected
 from hpo.study import SearchStudy, TrialSummary
 from hpo.verdict import DEFAULT, FreshTraining, Verdict, judge
 from sgformer.config import FrozenConfig, TrainConfig, maximises
+
+if TYPE_CHECKING:
+    from hpo.freeze_thaw import FreezeThaw
 
 
 class AskedFor(FrozenConfig):
@@ -76,20 +79,29 @@ def predicted_ranking(
         model_state: Likewise; what the model begins from.
         first_levels: Likewise.
     """
-    maximise = maximises(config.study.metric)
     if config.scheduler.name != "freeze_thaw":
-        sign = 1 if maximise else -1
+        sign = 1 if maximises(config.study.metric) else -1
         values = {t.number: sign * t.value for t in trials if t.value is not None}
         by_value = sorted(values, key=lambda number: (-values[number], number))
         several = config.study.has_several_objectives
         front = pareto_front(trials, config.study) if several else ()
         return tuple(dict.fromkeys((*(trial.number for trial in front), *by_value)))
+    return model_of(config, trials, model_state, first_levels).ranking()
+
+
+def model_of(
+    config: SearchConfig,
+    trials: Sequence[TrialSummary],
+    model_state: list[float] | None = None,
+    first_levels: Sequence[Mapping[str, Any]] = (),
+) -> "FreezeThaw":
+    """What scheduler freeze_thaw has learnt of these trials; arguments as predicted_ranking's."""
     from hpo.freeze_thaw import FreezeThaw
 
     thaw = FreezeThaw(
         config.space,
         config.train.max_epochs,
-        maximise=maximise,
+        maximise=maximises(config.study.metric),
         seed=config.study.seed,
         first_level=config.scheduler.min_epochs,
     )
@@ -104,7 +116,7 @@ def predicted_ranking(
             thaw.pruned(trial.number, diverged=trial.attributes.get("end_reason") == "diverged")
     thaw.model_state = model_state
     thaw.set_first_levels(read_first_levels(first_levels))
-    return thaw.ranking()
+    return thaw
 
 
 def choose_finalists(

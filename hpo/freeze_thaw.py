@@ -190,6 +190,16 @@ class FreezeThaw(PausingPolicy[_Trial]):
         order = np.argsort(-mean, kind="stable")
         return tuple(numbers[i] for i in order)
 
+    @on_one_thread
+    def survey(self, num: int) -> list[tuple[Params, float]]:
+        """Configurations that cover the space, each with the value it is expected to end at."""
+        model = self._model(self._generator())
+        points = self._sobol(num)
+        mean, _ = model.predict(points, np.ones(num), with_sd=False)
+        assert self._scale is not None
+        ends = self._sign * self._scale.backward(mean)
+        return list(zip(map(self._cube.decode, points), ends.tolist(), strict=True))
+
     def _generator(self) -> np.random.Generator:
         num_epochs = sum(len(trial.curve) for trial in self._trials.values())
         return np.random.default_rng([self._seed, len(self._trials), num_epochs])

@@ -13,9 +13,9 @@ import plotly.graph_objects as go
 
 from hpo.config import SearchConfig
 from hpo.fidelity import first_level_text, read_first_levels
-from hpo.finalists import read_verdict, winner_of
+from hpo.finalists import model_of, read_verdict, winner_of
 from hpo.run_folder import RunFolder, replace_text
-from hpo.search_space import Parameter
+from hpo.search_space import Parameter, suggest_params
 from hpo.selection import objective_values, pareto_front
 from hpo.study import SearchStudy, TrialSummary
 from hpo.verdict import (
@@ -38,6 +38,7 @@ COLOURS: Final = {
 MAX_CURVES: Final = 200
 MAX_NUMBERS: Final = 20
 MIN_TRIALS_FOR_IMPORTANCE: Final = 8
+NUM_SURVEYED: Final = 512  # configurations, for the importances of a search that pauses trials
 MARGIN: Final = {"l": 60, "r": 20, "t": 30, "b": 50}
 STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
@@ -394,14 +395,19 @@ def _dimension(path: str, parameter: Parameter, values: Sequence[Any]) -> dict[s
 
 
 def _importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | None:
-    """Optuna's PED-ANOVA importances; None with too few complete trials to tell anything."""
-    if sum(trial.state == "COMPLETE" for trial in study.trials()) < MIN_TRIALS_FOR_IMPORTANCE:
+    """Optuna's PED-ANOVA importances; None with too few trials to tell anything."""
+    if config.scheduler.name == "freeze_thaw":
+        optuna_study, by = _surveyed_study(study, config), "expected by the model of all curves"
+    else:
+        optuna_study, by = study.optuna_study, "among complete trials"
+    states = (optuna.trial.TrialState.COMPLETE,)
+    if len(optuna_study.get_trials(deepcopy=False, states=states)) < MIN_TRIALS_FOR_IMPORTANCE:
         return None
     row = [name for name, _ in config.study.objectives].index(config.study.metric)
     several = config.study.has_several_objectives
     target = (lambda trial: float(trial.values[row])) if several else None
     try:
-        importances = optuna.importance.get_param_importances(study.optuna_study, target=target)
+        importances = optuna.importance.get_param_importances(optuna_study, target=target)
     except (ValueError, RuntimeError, ZeroDivisionError):
         return None
     names = list(importances)[::-1]
@@ -409,8 +415,24 @@ def _importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | 
         return None
     bars = go.Bar(x=[importances[name] for name in names], y=names, orientation="h")
     return go.Figure(bars, layout={"height": 120 + 40 * len(names)}).update_xaxes(
-        title="importance among complete trials"
+        title=f"importance, {by}"
     ).update_yaxes(automargin=True)  # fmt: skip
+
+
+def _surveyed_study(study: SearchStudy, config: SearchConfig) -> optuna.Study:
+    """Of what the model expects all over the space: where trials are paused, few are complete."""
+    surveyed = optuna.create_study(direction=study.optuna_study.direction)
+    trials = study.trials()
+    if sum(bool(trial.curve) for trial in trials) < MIN_TRIALS_FOR_IMPORTANCE:
+        return surveyed
+    model = model_of(config, trials, study.model_state, study.first_levels)
+    for params, value in model.survey(NUM_SURVEYED):
+        fixed = optuna.trial.FixedTrial(params)
+        suggest_params(fixed, config.space)
+        surveyed.add_trial(
+            optuna.create_trial(params=params, distributions=fixed.distributions, value=value)
+        )
+    return surveyed
 
 
 def _confusion_figures(
