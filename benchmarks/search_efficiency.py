@@ -24,6 +24,7 @@ is not run again by the same command; remove the file when the code has changed.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import heapq
 import itertools
@@ -33,7 +34,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -407,7 +408,8 @@ def run_all(jobs: Sequence[Job], pool: Any, kept: Path | None) -> list[Outcome]:
         known[key_of(job)] = outcome
         if kept is not None:
             with kept.open("a") as file:
-                file.write(json.dumps([key_of(job), dataclasses.asdict(outcome)]) + "\n")
+                # The line before may have been cut.
+                file.write("\n" + json.dumps([key_of(job), dataclasses.asdict(outcome)]))
     return [known[key_of(job)] for job in jobs]
 
 
@@ -416,16 +418,15 @@ def run_one(job: Job) -> tuple[Job, Outcome]:
 
 
 def key_of(job: Job) -> str:
-    facts = dataclasses.asdict(job)
-    del facts["surrogate"]
-    return json.dumps(facts)
+    return json.dumps(dataclasses.asdict(job) | {"surrogate": job.surrogate.resolve().name})
 
 
-def read_kept(kept: Path | None) -> Iterable[tuple[str, Outcome]]:
+def read_kept(kept: Path | None) -> Iterator[tuple[str, Outcome]]:
     for line in kept.read_text().splitlines() if kept is not None and kept.exists() else ():
-        key, outcome = json.loads(line)
-        regrets = {int(budget): regret for budget, regret in outcome.pop("regrets").items()}
-        yield key, Outcome(regrets=regrets, **outcome)
+        with contextlib.suppress(json.JSONDecodeError):  # a line that was cut
+            key, outcome = json.loads(line)
+            regrets = {int(budget): regret for budget, regret in outcome.pop("regrets").items()}
+            yield key, Outcome(regrets=regrets, **outcome)
 
 
 def summarise(

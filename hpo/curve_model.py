@@ -200,7 +200,8 @@ class CurveModel:
         model = copy.copy(self)
         model._points = np.concatenate([self._points, points])
         model._times = np.concatenate([self._times, times])
-        model._factor = model._factorise()
+        if len(points):
+            model._factor = model._factorise()
         # Values with this covariance are its factor times independent ones.
         known = np.repeat(self._whitened[:, None], draws.shape[1], axis=1)
         model._condition(np.concatenate([known, draws]))
@@ -209,7 +210,10 @@ class CurveModel:
     def predict(
         self, points: FloatArray, times: FloatArray, *, with_sd: bool = True
     ) -> tuple[FloatArray, FloatArray]:
-        """Means and standard deviations (n,), noise not included, at points (n, d), times (n,)."""
+        """Means and standard deviations (n,), noise not included, at points (n, d), times (n,).
+
+        Means are (n, k) where k draws are imagined.
+        """
         return self.at(points).predict(times, with_sd=with_sd)
 
     def at(self, points: FloatArray) -> "CurvesAt":

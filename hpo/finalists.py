@@ -6,7 +6,7 @@ seen does not depend on that.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpo.config import RetrainConfig, SearchConfig
@@ -94,6 +94,7 @@ def model_of(
     trials: Sequence[TrialSummary],
     model_state: list[float] | None = None,
     first_levels: Sequence[Mapping[str, Any]] = (),
+    is_allowed: Callable[[Params], bool] | None = None,
 ) -> "FreezeThaw":
     """What scheduler freeze_thaw has learnt of these trials; arguments as predicted_ranking's."""
     from hpo.freeze_thaw import FreezeThaw
@@ -104,6 +105,7 @@ def model_of(
         maximise=maximises(config.study.metric),
         seed=config.study.seed,
         first_level=config.scheduler.min_epochs,
+        is_allowed=is_allowed,
     )
     for trial in trials:
         thaw.started(trial.number, trial.params)

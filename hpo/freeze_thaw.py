@@ -192,10 +192,14 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     @on_one_thread
     def survey(self, num: int) -> list[tuple[Params, float]]:
-        """Configurations that cover the space, each with the value it is expected to end at."""
+        """Those of so many configurations all over the space that may be begun.
+
+        Each with the value that it is expected to end at.
+        """
         model = self._model(self._generator())
         points = self._sobol(num)
-        mean, _ = model.predict(points, np.ones(num), with_sd=False)
+        points = points[self._allowed(points)]
+        mean, _ = model.predict(points, np.ones(len(points)), with_sd=False)
         assert self._scale is not None
         ends = self._sign * self._scale.backward(mean)
         return list(zip(map(self._cube.decode, points), ends.tolist(), strict=True))
@@ -336,7 +340,8 @@ class _Judge:
     def _scores(self, points: FloatArray, epochs: FloatArray | int) -> FloatArray:
         """Logarithms of the expected improvement of points after `horizon` epochs more.
 
-        By the second that an epoch takes, where costs are weighed; to a constant of the decision.
+        By the second that an epoch takes, where costs are weighed; up to a constant that is the
+        same for all that a decision compares.
         """
         last = self._search._max_epochs
         ahead = np.broadcast_to(np.minimum(epochs + self._horizon, last), len(points))

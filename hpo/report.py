@@ -8,14 +8,14 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import optuna
 import plotly.graph_objects as go
 
 from hpo.config import SearchConfig
 from hpo.fidelity import first_level_text, read_first_levels
-from hpo.finalists import model_of, read_verdict, winner_of
+from hpo.finalists import read_verdict, winner_of
+from hpo.importances import importances
 from hpo.run_folder import RunFolder, replace_text
-from hpo.search_space import Parameter, suggest_params
+from hpo.search_space import Parameter
 from hpo.selection import objective_values, pareto_front
 from hpo.study import SearchStudy, TrialSummary
 from hpo.verdict import (
@@ -37,8 +37,6 @@ COLOURS: Final = {
 }
 MAX_CURVES: Final = 200
 MAX_NUMBERS: Final = 20
-MIN_TRIALS_FOR_IMPORTANCE: Final = 8
-NUM_SURVEYED: Final = 512  # configurations, for the importances of a search that pauses trials
 MARGIN: Final = {"l": 60, "r": 20, "t": 30, "b": 50}
 STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
@@ -395,44 +393,16 @@ def _dimension(path: str, parameter: Parameter, values: Sequence[Any]) -> dict[s
 
 
 def _importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | None:
-    """Optuna's PED-ANOVA importances; None with too few trials to tell anything."""
-    if config.scheduler.name == "freeze_thaw":
-        optuna_study, by = _surveyed_study(study, config), "expected by the model of all curves"
-    else:
-        optuna_study, by = study.optuna_study, "among complete trials"
-    states = (optuna.trial.TrialState.COMPLETE,)
-    if len(optuna_study.get_trials(deepcopy=False, states=states)) < MIN_TRIALS_FOR_IMPORTANCE:
+    shares = importances(study, config)
+    if not shares:
         return None
-    row = [name for name, _ in config.study.objectives].index(config.study.metric)
-    several = config.study.has_several_objectives
-    target = (lambda trial: float(trial.values[row])) if several else None
-    try:
-        importances = optuna.importance.get_param_importances(optuna_study, target=target)
-    except (ValueError, RuntimeError, ZeroDivisionError):
-        return None
-    names = list(importances)[::-1]
-    if not names:
-        return None
-    bars = go.Bar(x=[importances[name] for name in names], y=names, orientation="h")
+    is_by_model = config.scheduler.name == "freeze_thaw"
+    of = "the end that the model of curves expects" if is_by_model else "complete trials"
+    names = list(shares)[::-1]
+    bars = go.Bar(x=[shares[name] for name in names], y=names, orientation="h")
     return go.Figure(bars, layout={"height": 120 + 40 * len(names)}).update_xaxes(
-        title=f"importance, {by}"
+        title=f"importance, of {of}"
     ).update_yaxes(automargin=True)  # fmt: skip
-
-
-def _surveyed_study(study: SearchStudy, config: SearchConfig) -> optuna.Study:
-    """Of what the model expects all over the space: where trials are paused, few are complete."""
-    surveyed = optuna.create_study(direction=study.optuna_study.direction)
-    trials = study.trials()
-    if sum(bool(trial.curve) for trial in trials) < MIN_TRIALS_FOR_IMPORTANCE:
-        return surveyed
-    model = model_of(config, trials, study.model_state, study.first_levels)
-    for params, value in model.survey(NUM_SURVEYED):
-        fixed = optuna.trial.FixedTrial(params)
-        suggest_params(fixed, config.space)
-        surveyed.add_trial(
-            optuna.create_trial(params=params, distributions=fixed.distributions, value=value)
-        )
-    return surveyed
 
 
 def _confusion_figures(

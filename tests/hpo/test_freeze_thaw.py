@@ -171,7 +171,7 @@ def test_what_runs_may_turn_out_better_than_expected(seed: int) -> None:
 
     before = gain_of_paused()
     search.thaw.started(100, search.thaw.propose())
-    # Unlike the best so far, as it is expected to be; so that alone would change nothing.
+    # It is expected to end below the best so far, which alone would change nothing.
     assert gain_of_paused() < 0.98 * before
 
 
@@ -255,6 +255,18 @@ def test_what_is_not_allowed_is_not_proposed() -> None:
         thaw.reported(number, {1: accuracy(params, 1)})
         thaw.paused(number)
     assert len(set(proposed)) == len(proposed)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_survey_is_of_what_may_be_begun_with_its_end(sign: float) -> None:
+    search = Search(sign=sign)
+    search.run(40)
+    survey = search.thaw.survey(256)
+    assert len({tuple(params.values()) for params, _ in survey}) == 256
+    errors = [sign * value - accuracy(params, MAX_EPOCHS) for params, value in survey]
+    assert abs(float(np.median(errors))) < 0.02
+    search.thaw._is_allowed = lambda params: params["model"] == "small"
+    assert {params["model"] for params, _ in search.thaw.survey(64)} == {"small"}
 
 
 def test_where_anything_is_allowed_the_same_is_proposed_as_without_asking() -> None:

@@ -77,28 +77,6 @@ def test_importances_of_few_trials_are_not_shown(config: SearchConfig, run: RunF
     assert "What mattered" not in html_of(run)
 
 
-@pytest.mark.parametrize(("scheduler", "is_shown"), [("freeze_thaw", True), ("asha", False)])
-def test_importances_of_paused_trials_are_of_their_expected_ends(
-    search_file: Path, run: RunFolder, scheduler: str, is_shown: bool
-) -> None:
-    config, _ = load_search_config(
-        search_file, [f"scheduler.name={scheduler}", "study.num_trials=20"]
-    )
-    study = create_study(run.storage_url(config), config)
-    for i in range(20):
-        proposal = study.ask()
-        value = 0.9 - float(proposal.params["model.drop_rate"])
-        study.report(proposal.number, {1: value / 2, 2: value})
-        study.finish(
-            proposal.number, "COMPLETE" if i < 2 else "PRUNED", {}, value if i < 2 else None
-        )
-    write_report(run, config, study)
-    bars = re.findall(r'"y":(\[[^]]*\]),"type":"bar"', run.report.read_text())
-    assert len(bars) == is_shown
-    for names in bars:
-        assert json.loads(names)[-1] == "model.drop_rate"  # the topmost
-
-
 def test_a_browser_draws_every_figure(
     config: SearchConfig, run: RunFolder, tmp_path: Path
 ) -> None:
