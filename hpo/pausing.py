@@ -61,21 +61,21 @@ class PausingDecisions(Decisions):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(config, study, num_slots, observer, checkpoints, clock)
-        self._thaw = _make_policy(config, study, self._costs.is_allowed)
+        self._policy = _make_policy(config, study, self._costs.is_allowed)
         self._choice: Choice | None = None
         self._max_epochs = config.train.max_epochs
         self._undecided: set[int] = set()
         self._is_over = False
         self._too_little: str | None = None  # is to be gained, when that ends the search
         self._first_levels = read_first_levels(study.first_levels)
-        if isinstance(self._thaw, FreezeThaw):
-            self._thaw.set_first_levels(self._first_levels)
+        if isinstance(self._policy, FreezeThaw):
+            self._policy.set_first_levels(self._first_levels)
         self._take_up(study.trials())
 
     @property
     def finished(self) -> bool:
         """Whether no further trial will start, or be resumed."""
-        return not self._interrupted and (self._is_over or self._thaw.is_closing)
+        return not self._interrupted and (self._is_over or self._policy.is_closing)
 
     @property
     def num_missing(self) -> int:
@@ -83,16 +83,16 @@ class PausingDecisions(Decisions):
         going_on = len(self._interrupted) + len(self._running)
         if self._is_over:
             return going_on
-        return max(1, self._num_to_start + going_on + len(self._thaw.paused_trials()))
+        return max(1, self._num_to_start + going_on + len(self._policy.paused_trials()))
 
     def ranking(self) -> tuple[int, ...]:
         """Numbers of trials, the one first that is expected to end best."""
-        return self._thaw.ranking()
+        return self._policy.ranking()
 
     def on_end(self, report: TrialReport) -> None:
         """A trial's last report: it ended by itself, or `on_report` paused it."""
         number = report.number
-        if not self._thaw.is_paused(number):
+        if not self._policy.is_paused(number):
             super().on_end(report)
             return
         self._record(report)
@@ -101,16 +101,16 @@ class PausingDecisions(Decisions):
         self._study.pause(number, self._facts[number])
         self._observer.trial_paused(number)
         chosen = None if self._choice is None else self._choice.number
-        least = self._thaw.least_promising(besides=chosen)
-        if least is not None and len(self._thaw.paused_trials()) > MAX_PAUSED:
+        least = self._policy.least_promising(besides=chosen)
+        if least is not None and len(self._policy.paused_trials()) > MAX_PAUSED:
             self._give_up(least)
         self._settle_after_last_one()
 
     def _take_up(self, trials: Sequence[TrialSummary]) -> None:
         """Trials of an earlier run: paused ones are paused, others are yet to be continued."""
         for trial in trials:
-            self._thaw.started(trial.number, trial.params)
-            self._thaw.reported(trial.number, trial.curve)
+            self._policy.started(trial.number, trial.params)
+            self._policy.reported(trial.number, trial.curve)
             if trial.state != "RUNNING":
                 reason = str(trial.attributes.get("end_reason"))
                 self._tell_end(trial.number, trial.state, reason, trial.value)
@@ -122,21 +122,21 @@ class PausingDecisions(Decisions):
             if facts is None:
                 # Where trials compete, whether it has is not known: it does, when its worker
                 # tells what it resumed.
-                if self._thaw.is_at_level(number):
+                if self._policy.is_at_level(number):
                     self._undecided.add(number)
                 continue
-            self._thaw.paused(number)
+            self._policy.paused(number)
             self._checkpoints.trial_paused(number)
             self._interrupted.remove(proposal)
             self._params[number], self._facts[number] = proposal.params, facts
-        self._thaw.model_state = self._study.model_state
+        self._policy.model_state = self._study.model_state
         if any(trial.number == self._study.last_one for trial in running):
-            self._thaw.last_one = self._study.last_one
+            self._policy.last_one = self._study.last_one
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         news = super()._record(report)
         if news:
-            self._thaw.reported(report.number, news)
+            self._policy.reported(report.number, news)
         return news
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
@@ -147,7 +147,7 @@ class PausingDecisions(Decisions):
         leaves_the_defaults = all(self._to_spare(limit) >= 0 for limit in self._budget.limits)
         if self._is_used_up or not (number == 0 or leaves_the_defaults):
             return False
-        return not self._thaw.is_at_level(number) or self._wins(number)
+        return not self._policy.is_at_level(number) or self._wins(number)
 
     def _next_proposal(self) -> Proposal | None:
         if not self._interrupted:
@@ -156,27 +156,27 @@ class PausingDecisions(Decisions):
 
     def _wins(self, number: int) -> bool:
         """Whether a trial that competes is itself what is best to run next."""
-        self._thaw.paused(number)
+        self._policy.paused(number)
         if not self._interrupted:
             self._choice = self._choose()
             if self._choice is not None and self._choice.number == number:
                 self._choice = None
-                self._thaw.resumed(number)
+                self._policy.resumed(number)
                 return True
         return False
 
     def _choose(self) -> Choice | None:
         """The next trial to run; None where there is none, or none before those that run stop."""
-        if self._thaw.last_one is None:
+        if self._policy.last_one is None:
             self._choose_first_level()
-            if isinstance(self._thaw, FreezeThaw) and self._config.scheduler.cost_aware:
-                self._thaw.weigh_costs(self._budget.seconds_an_epoch())
+            if isinstance(self._policy, FreezeThaw) and self._config.scheduler.cost_aware:
+                self._policy.weigh_costs(self._budget.seconds_an_epoch())
             choice = self._affordable_choice()
-            is_waiting = choice is None and self._thaw.running_trials()
+            is_waiting = choice is None and self._policy.running_trials()
             if choice is not None or is_waiting or not self._ends_with_one:
                 return choice
             self._close_with(self._favourite())
-        return self._thaw.last_choice()
+        return self._policy.last_choice()
 
     @property
     def _ends_with_one(self) -> bool:
@@ -184,12 +184,12 @@ class PausingDecisions(Decisions):
 
         The finalists of freeze_thaw need not have come to their ends, and are trained anew.
         """
-        picks_finalists = self._config.compares_finalists and isinstance(self._thaw, FreezeThaw)
-        return not picks_finalists or self._thaw.has_lost_default
+        picks_finalists = self._config.compares_finalists and isinstance(self._policy, FreezeThaw)
+        return not picks_finalists or self._policy.has_lost_default
 
     def _choose_first_level(self) -> None:
         """Anew whenever twice as many trials as before have come far enough."""
-        thaw, config, curves = self._thaw, self._config, self._thaw.curves()
+        thaw, config, curves = self._policy, self._config, self._policy.curves()
         if not isinstance(thaw, FreezeThaw) or not is_due(config, self._first_levels, curves):
             return
         chosen = choose_first_level([curves], self._max_epochs, from_trial=thaw.next_number)
@@ -202,29 +202,29 @@ class PausingDecisions(Decisions):
 
     def _close_with(self, number: int | None) -> None:
         """Has a trial be the last one, also of a search that is resumed."""
-        self._thaw.last_one = self._study.last_one = number
+        self._policy.last_one = self._study.last_one = number
 
     def _affordable_choice(self) -> Choice | None:
         """What is best to run of what the budget allows."""
-        first_level = self._thaw.first_level
-        rooms = self._rooms(self._thaw.num_epochs_to_last_level if self._ends_with_one else 0)
+        first_level = self._policy.first_level
+        rooms = self._rooms(self._policy.num_epochs_to_last_level if self._ends_with_one else 0)
         may_start = self._num_to_start > 0 and self._fits(rooms, None, first_level)
         if may_start and self._study.has_waiting:
             return Choice()
         may_start = may_start and not self._is_blind(rooms)
-        paused = self._thaw.paused_trials()
+        paused = self._policy.paused_trials()
         kept = round(SHARE_TO_COMPARE * self._max_epochs) if paused else 0
         may_start = may_start and self._fits(rooms, None, first_level + kept)
-        able = tuple(n for n in paused if self._fits(rooms, n, self._thaw.num_epochs_ahead(n)))
+        able = tuple(n for n in paused if self._fits(rooms, n, self._policy.num_epochs_ahead(n)))
         if not (may_start or able) or not self._is_worth_it(able, may_start=may_start):
             return None
-        choice = self._thaw.choose(able, may_start=may_start)
+        choice = self._policy.choose(able, may_start=may_start)
         self._keep_model_state()
         return choice
 
     def _is_worth_it(self, able: Sequence[int], *, may_start: bool) -> bool:
         """Whether `budget.stop_when` lets a trial start or be resumed."""
-        stop_when, thaw = self._config.budget.stop_when, self._thaw
+        stop_when, thaw = self._config.budget.stop_when, self._policy
         self._too_little = None
         if stop_when is None or not isinstance(thaw, FreezeThaw):
             return True
@@ -243,20 +243,20 @@ class PausingDecisions(Decisions):
 
     def _hours_to_end(self, number: int | None) -> float:
         """Of a GPU, for a paused trial (None: a new one)."""
-        num_epochs = self._max_epochs if number is None else self._thaw.num_epochs_left(number)
+        num_epochs = self._max_epochs if number is None else self._policy.num_epochs_left(number)
         return num_epochs * self._budget.an_epoch(GPU_TIME, number) / SECONDS_AN_HOUR
 
     def _rooms(self, to_end: int = 0) -> tuple[_Room, ...]:
         """What is left of each limit, besides so many epochs of the best trial so far."""
-        budget, thaw = self._budget, self._thaw
+        budget, policy = self._budget, self._policy
         best = self._best_so_far if to_end else None
-        running = [n for n in thaw.running_trials() if n not in self._undecided]
+        running = [n for n in policy.running_trials() if n not in self._undecided]
         return tuple(
             _Room(
                 limit,
                 budget.left(limit) - to_end * budget.an_epoch(limit, best),
                 limit.together(
-                    [thaw.num_epochs_ahead(n) * budget.an_epoch(limit, n) for n in running]
+                    [policy.num_epochs_ahead(n) * budget.an_epoch(limit, n) for n in running]
                 ),
             )
             for limit in budget.limits
@@ -264,11 +264,11 @@ class PausingDecisions(Decisions):
 
     def _is_blind(self, rooms: Sequence[_Room]) -> bool:
         """Whether a new trial had better wait for what the first ones will tell."""
-        running = len(self._thaw.running_trials())
-        is_early = isinstance(self._thaw, FreezeThaw) and len(self._thaw.curves()) == running
+        running = len(self._policy.running_trials())
+        is_early = isinstance(self._policy, FreezeThaw) and len(self._policy.curves()) == running
         if not is_early or running < NUM_STARTUP_TRIALS:
             return False
-        num_epochs = (running + 1) * self._thaw.first_level
+        num_epochs = (running + 1) * self._policy.first_level
         return any(
             num_epochs * self._budget.an_epoch(room.limit) > SHARE_OF_BLIND * room.left
             for room in rooms
@@ -288,7 +288,7 @@ class PausingDecisions(Decisions):
     @property
     def _best_so_far(self) -> int | None:
         """The trial with the best value that may still be trained, for what its epochs take."""
-        best = {n: self._best(self._curves[n]) for n in self._thaw.paused_trials()}
+        best = {n: self._best(self._curves[n]) for n in self._policy.paused_trials()}
         known = {n: value for n, value in best.items() if value is not None}
         return (max if self._maximise else min)(known, key=lambda n: known[n], default=None)
 
@@ -297,7 +297,7 @@ class PausingDecisions(Decisions):
 
         Where the best is at its end already, what is left of a budget is for the next one.
         """
-        able, rooms = self._thaw.may_be_last(), self._rooms()
+        able, rooms = self._policy.may_be_last(), self._rooms()
         self._keep_model_state()
         least = 1 if rooms and self._too_little is None else 0
         to_end = {n: self._num_epochs_to_end(n) for n in able}
@@ -305,13 +305,13 @@ class PausingDecisions(Decisions):
         return next(fits, next((n for n in able if to_end[n] == 0), None))
 
     def _keep_model_state(self) -> None:
-        if self._thaw.model_state is not None:
-            self._study.model_state = self._thaw.model_state
+        if self._policy.model_state is not None:
+            self._study.model_state = self._policy.model_state
 
     def _num_epochs_to_end(self, number: int) -> int:
         """Of a trial, beyond those that are set aside."""
-        is_set_aside = number == 0 and 0 in self._thaw.running_trials()
-        return 0 if is_set_aside else self._thaw.num_epochs_left(number)
+        is_set_aside = number == 0 and 0 in self._policy.running_trials()
+        return 0 if is_set_aside else self._policy.num_epochs_left(number)
 
     def _chosen(self) -> Proposal | None:
         self._choice = self._choice or self._choose()
@@ -324,16 +324,16 @@ class PausingDecisions(Decisions):
         self._choice = None
         if number is None:
             proposal = self._start(params)
-            self._thaw.started(proposal.number, proposal.params)
+            self._policy.started(proposal.number, proposal.params)
             return proposal
-        self._thaw.resumed(number)
+        self._policy.resumed(number)
         self._checkpoints.trial_resumed(number)
         return Proposal(number, self._params[number], max(self._curves[number], default=0))
 
     def _has_room(self, resumed: int | None = None) -> bool:
         """Whether a trial's checkpoints fit, if need be when paused ones are given up."""
         while not self._checkpoints.has_room(len(self._running), resumed):
-            least = self._thaw.least_promising(besides=resumed)
+            least = self._policy.least_promising(besides=resumed)
             if least is None:
                 return not self._running  # what is alone has had room before
             self._give_up(least)
@@ -346,12 +346,12 @@ class PausingDecisions(Decisions):
         self._is_over = True
         if self._too_little is not None:
             self._observer.note(self._too_little)
-        for number in self._thaw.paused_trials():
+        for number in self._policy.paused_trials():
             self._give_up(number)
         self._study.limits_reached = self._limits
 
     def _settle_after_last_one(self) -> None:
-        if self._thaw.is_closing:
+        if self._policy.is_closing:
             self._settle()
 
     def _give_up(self, number: int) -> None:
@@ -361,17 +361,17 @@ class PausingDecisions(Decisions):
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
         super()._finish(number, state, reason, best)
         self._tell_end(number, state, reason, best)
-        if number == self._thaw.last_one and state != "COMPLETE":
+        if number == self._policy.last_one and state != "COMPLETE":
             self._close_with(None)  # another takes its place
         self._settle_after_last_one()
 
     def _tell_end(self, number: int, state: str, reason: str, value: float | None) -> None:
         if state == "FAIL":
-            self._thaw.failed(number)
+            self._policy.failed(number)
         elif state == "COMPLETE" and value is not None:
-            self._thaw.completed(number, value)
+            self._policy.completed(number, value)
         else:
-            self._thaw.pruned(number, diverged=reason == "diverged")
+            self._policy.pruned(number, diverged=reason == "diverged")
 
 
 def _make_policy(
