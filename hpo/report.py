@@ -397,11 +397,11 @@ def _importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | 
     if not shares:
         return None
     is_by_model = config.scheduler.name == "freeze_thaw"
-    of = "the end that the model of curves expects" if is_by_model else "complete trials"
+    by = ", by the model of curves" if is_by_model else " among complete trials"
     names = list(shares)[::-1]
     bars = go.Bar(x=[shares[name] for name in names], y=names, orientation="h")
     return go.Figure(bars, layout={"height": 120 + 40 * len(names)}).update_xaxes(
-        title=f"importance, of {of}"
+        title=f"importance{by}"
     ).update_yaxes(automargin=True)  # fmt: skip
 
 
