@@ -520,5 +520,5 @@ class SearchStudy:
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """For Optuna's own analyses, such as importances."""
+        """For what Optuna itself shows of a study, or computes from it."""
         return self._study
