@@ -20,8 +20,9 @@ from threadpoolctl import ThreadpoolController
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
-# Log-normal priors (median, standard deviation of the logarithm). Source: shared measurements.
-PRIOR_LENGTH: Final = (1.5, 1.0)
+# Log-normal priors (median, standard deviation of the logarithm). Source: docs/performance.md for
+# the first, shared measurements.
+PRIOR_LENGTH: Final = (1.2, 0.4)
 PRIOR_TIME_LENGTH: Final = (0.5, 0.7)
 PRIOR_SCALE: Final = (0.5, 1.0)
 PRIOR_NOISE: Final = (1e-3, 1.5)

@@ -2,7 +2,8 @@
 
 Trials run to a level, a few epochs in the first place, and there compete: the model says of each
 paused trial, and of configurations not tried yet, how much it may gain in some epochs more. The
-best one runs to its next level; the others keep their checkpoints and may be resumed later.
+best one runs to its next level; the others keep their checkpoints and may be resumed later. Half
+way to its first level a trial competes, too, if the model expects it to end worse than the best.
 """
 
 import math
@@ -25,6 +26,9 @@ from hpo.unit_cube import UnitCube
 NUM_STARTUP_TRIALS: Final = 6
 MAX_ROWS: Final = 250
 NUM_IMAGINED: Final = 16  # outcomes of what runs. Source: docs/performance.md.
+# Standard deviations that a trial is expected to end below the best by, to compete half way to its
+# first level. Source: docs/performance.md.
+BELOW_BEST: Final = 1.0
 NUM_SOBOL: Final = 256
 NUM_BEST: Final = 5
 NUM_AROUND: Final = 40
@@ -90,6 +94,14 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     def started(self, number: int, params: Params) -> None:
         self._trials[number] = _Trial(self._cube.encode(params))
+
+    def is_at_level(self, number: int) -> bool:
+        return super().is_at_level(number) or self._is_half_way(number)
+
+    def competes(self, number: int) -> bool:
+        return super().is_at_level(number) or (
+            self._is_half_way(number) and self._is_hopeless(number)
+        )
 
     @property
     def model_state(self) -> list[float] | None:
@@ -204,6 +216,29 @@ class FreezeThaw(PausingPolicy[_Trial]):
         ends = self._sign * self._scale.backward(mean)
         return list(zip(map(self._cube.decode, points), ends.tolist(), strict=True))
 
+    def _is_half_way(self, number: int) -> bool:
+        """To its first level, where trials are not only compared after it."""
+        runs_on = number in (0, self.last_one)
+        return not runs_on and 0 < self._trials[number].epoch == self._half_way(number)
+
+    def _half_way(self, number: int) -> int:
+        """The epoch half way to a trial's first level; 0 where nothing can be told there."""
+        first = self._levels_of(number)[0]
+        return first // 2 if 4 <= first <= self._default_level else 0
+
+    @on_one_thread
+    def _is_hopeless(self, number: int) -> bool:
+        """Whether a trial is expected to end well below the best; the state stays as it is."""
+        if self._is_starting_up:
+            return False
+        known = [t for t in self._trials.values() if t.state != "failed" and t.curve]
+        before = self._hyperparameters
+        model = self._model(self._generator())
+        self._hyperparameters = before
+        points = np.array([self._trials[number].point, *(trial.point for trial in known)])
+        mean, sd = model.predict(points, np.ones(len(points)))
+        return bool(mean[0] + BELOW_BEST * sd[0] < mean[1:].max())
+
     def _generator(self) -> np.random.Generator:
         num_epochs = sum(len(trial.curve) for trial in self._trials.values())
         return np.random.default_rng([self._seed, len(self._trials), num_epochs])
@@ -223,7 +258,8 @@ class FreezeThaw(PausingPolicy[_Trial]):
     def _model(self, rng: np.random.Generator) -> CurveModel:
         points, epochs, values = [], [], []
         known = [trial for trial in self._trials.values() if trial.state != "failed"]
-        compared_at, first = set().union(*self._levels_from.values()), self._first_to_tell(known)
+        halves = {self._half_way(number) for number in self._levels_from}
+        compared_at, first = halves.union(*self._levels_from.values()), self._first_to_tell(known)
         for trial in known:
             last = trial.epoch
             for epoch in sorted({e for e in compared_at if e < last} | {last}):

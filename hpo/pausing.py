@@ -147,7 +147,7 @@ class PausingDecisions(Decisions):
         leaves_the_defaults = all(self._to_spare(limit) >= 0 for limit in self._budget.limits)
         if self._is_used_up or not (number == 0 or leaves_the_defaults):
             return False
-        return not self._policy.is_at_level(number) or self._wins(number)
+        return not self._policy.competes(number) or self._wins(number)
 
     def _next_proposal(self) -> Proposal | None:
         if not self._interrupted:

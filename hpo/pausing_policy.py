@@ -103,8 +103,12 @@ class PausingPolicy(ABC, Generic[Trial]):
         """Nothing is learnt from a trial."""
         self._trials[number].state = "failed"
 
-    def is_at_level(self, number: int) -> bool:
+    def competes(self, number: int) -> bool:
         """Whether a running trial has to compete now for going on."""
+        return self.is_at_level(number)
+
+    def is_at_level(self, number: int) -> bool:
+        """Whether a running trial is where trials compete."""
         epoch = self._trials[number].epoch
         runs_on = number in (0, self.last_one)
         return not runs_on and epoch in self._levels_of(number) and epoch < self._max_epochs
