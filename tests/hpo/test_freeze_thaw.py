@@ -190,6 +190,17 @@ def test_half_way_to_the_first_level_only_those_compete_that_are_expected_to_end
     assert [search.thaw.competes(number) for number in (100, 101)] == [True, False]
 
 
+@pytest.mark.parametrize(("epoch", "counts"), [(1, False), (2, True), (3, False), (4, True)])
+def test_a_curve_counts_at_its_levels_and_half_way_to_the_first(epoch: int, counts: bool) -> None:
+    surveys = []
+    for change in (0.0, 0.1):
+        search = Search()
+        search.run(6)
+        search.thaw.reported(3, {epoch: accuracy(search.params[3], epoch) + change})
+        surveys.append([value for _, value in search.thaw.survey(16)])
+    assert (surveys[0] != pytest.approx(surveys[1], rel=1e-6)) == counts
+
+
 def test_where_early_ranks_mislead_no_trial_competes_half_way() -> None:
     search = Search()
     search.run(12)

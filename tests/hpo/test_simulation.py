@@ -540,6 +540,29 @@ def test_a_search_on_one_slot_that_is_killed_goes_on_as_it_would_have(
         assert [(t.params, t.state, t.curve) for t in study.trials()] == whole
 
 
+def test_a_search_that_is_killed_half_way_to_a_first_level_goes_on_as_it_would_have(
+    search_config: Any,
+) -> None:
+    config = search_config("study.num_trials=30", "scheduler.min_epochs=4", budget(100))
+
+    def history(study: SearchStudy) -> list[Any]:
+        return [(t.params, t.state, t.curve) for t in study.trials()]
+
+    search = SimulatedSearch(config, shaped("final"), 1)
+    search.run()
+    whole = history(search.study)
+    assert 2 in {len(curve) for _, _, curve in whole}  # paused there
+    for num_steps in range(24, 110, 5):
+        first = SimulatedSearch(config, shaped("final"), 1)
+        for _ in range(num_steps):
+            first.step()
+        study = SearchStudy(
+            first.study.optuna_study, first.study.storage, config.study, config.space
+        )
+        SimulatedSearch(config, shaped("final"), 1, study).run()
+        assert history(study) == whole
+
+
 @pytest.mark.parametrize(
     ("scheduler", "reason"),
     [("asha", "stopped at rung "), ("hyperband", "stopped at rung "),
