@@ -217,7 +217,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
         return list(zip(map(self._cube.decode, points), ends.tolist(), strict=True))
 
     def _is_half_way(self, number: int) -> bool:
-        """To its first level, where trials are not only compared after it."""
+        """Whether a running trial is half way to its first level."""
         runs_on = number in (0, self.last_one)
         return not runs_on and 0 < self._trials[number].epoch == self._half_way(number)
 
@@ -228,7 +228,10 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     @on_one_thread
     def _is_hopeless(self, number: int) -> bool:
-        """Whether a trial is expected to end well below the best; the state stays as it is."""
+        """Whether a trial is expected to end well below the best.
+
+        What the next fit begins from stays as it is, as the study has it.
+        """
         if self._is_starting_up:
             return False
         known = [t for t in self._trials.values() if t.state != "failed" and t.curve]

@@ -416,11 +416,14 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     running = Background(
         "search", long_search, "--output-dir", folder.parent, *LONG, log=tmp_path / "log"
     )
+
+    def workers() -> list[int]:
+        return [pid for pid, name in running.descendants().items() if "ray::Resource" in name]
+
     try:
         running.wait_for(lambda: max(num_epochs_reported(folder), default=0) >= 3)
-        workers = [pid for pid, name in running.descendants().items() if "ray::Resource" in name]
-        assert len(workers) == 2
-        os.kill(workers[0], signal.SIGKILL)
+        running.wait_for(lambda: len(workers()) == 2)  # one may have been slow to start
+        os.kill(workers()[0], signal.SIGKILL)
         assert running.process.wait(240) == 0, running.log.read_text()
     finally:
         running.kill_everything()
