@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.special import erfcx, log_ndtr, logsumexp, ndtri
 from scipy.stats import qmc
 
-from hpo.curve_model import CurveModel, FloatArray, Rows, Scale, on_one_thread
+from hpo.curve_model import NUM_ITERATIONS, CurveModel, FloatArray, Rows, Scale, on_one_thread
 from hpo.epoch_costs import EpochCosts
 from hpo.fidelity import FirstLevel, fidelities, levels
 from hpo.pausing_policy import Choice, PausingPolicy, TrialState
@@ -228,16 +228,11 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     @on_one_thread
     def _is_hopeless(self, number: int) -> bool:
-        """Whether a trial is expected to end well below the best.
-
-        What the next fit begins from stays as it is, as the study has it.
-        """
+        """Whether a trial is expected to end well below the best, by the model as last fitted."""
         if self._is_starting_up:
             return False
         known = [t for t in self._trials.values() if t.state != "failed" and t.curve]
-        before = self._hyperparameters
-        model = self._model(self._generator())
-        self._hyperparameters = before
+        model = self._model(self._generator(), num_iterations=0)
         points = np.array([self._trials[number].point, *(trial.point for trial in known)])
         mean, sd = model.predict(points, np.ones(len(points)))
         return bool(mean[0] + BELOW_BEST * sd[0] < mean[1:].max())
@@ -258,7 +253,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
         times: FloatArray = np.log(np.asarray(epochs, float)) / math.log(self._max_epochs)
         return times
 
-    def _model(self, rng: np.random.Generator) -> CurveModel:
+    def _model(self, rng: np.random.Generator, num_iterations: int = NUM_ITERATIONS) -> CurveModel:
         points, epochs, values = [], [], []
         known = [trial for trial in self._trials.values() if trial.state != "failed"]
         halves = {self._half_way(number) for number in self._levels_from}
@@ -279,8 +274,9 @@ class FreezeThaw(PausingPolicy[_Trial]):
             best, rest = order[: MAX_ROWS // 2], order[MAX_ROWS // 2 :]
             kept = np.sort(np.concatenate([best, rng.permutation(rest)[: MAX_ROWS - len(best)]]))
             rows = Rows(rows.points[kept], rows.times[kept], rows.values[kept])
-        model = CurveModel(rows, self._cube.is_categorical, self._hyperparameters)
-        self._hyperparameters = model.hyperparameters
+        model = CurveModel(rows, self._cube.is_categorical, self._hyperparameters, num_iterations)
+        if num_iterations:
+            self._hyperparameters = model.hyperparameters
         return model
 
     def _first_to_tell(self, trials: Sequence[_Trial]) -> int:
