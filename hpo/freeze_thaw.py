@@ -218,8 +218,8 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     def _is_half_way(self, number: int) -> bool:
         """Whether a running trial is half way to its first level."""
-        runs_on = number in (0, self.last_one)
-        return not runs_on and 0 < self._trials[number].epoch == self._half_way(number)
+        is_there = 0 < self._trials[number].epoch == self._half_way(number)
+        return is_there and not self._runs_on(number)
 
     def _half_way(self, number: int) -> int:
         """The epoch half way to a trial's first level; 0 where nothing can be told there."""

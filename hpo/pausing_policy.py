@@ -110,8 +110,12 @@ class PausingPolicy(ABC, Generic[Trial]):
     def is_at_level(self, number: int) -> bool:
         """Whether a running trial is where trials compete."""
         epoch = self._trials[number].epoch
-        runs_on = number in (0, self.last_one)
-        return not runs_on and epoch in self._levels_of(number) and epoch < self._max_epochs
+        is_level = epoch in self._levels_of(number) and epoch < self._max_epochs
+        return is_level and not self._runs_on(number)
+
+    def _runs_on(self, number: int) -> bool:
+        """Whether a trial is trained to its end without competing."""
+        return number in (0, self.last_one)
 
     def curves(self) -> tuple[Mapping[int, float], ...]:
         """Of trials that did not fail; larger is better."""
@@ -174,7 +178,7 @@ class PausingPolicy(ABC, Generic[Trial]):
         return None if self.last_one is None or self.is_closing else Choice(self.last_one)
 
     def _target(self, number: int, epoch: int) -> int:
-        if number in (0, self.last_one):
+        if self._runs_on(number):
             return self._max_epochs
         levels = self._levels_of(number)
         return next((level for level in levels if level > epoch), self._max_epochs)

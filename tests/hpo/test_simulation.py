@@ -50,6 +50,10 @@ def curve_of(params: Params) -> Curve:
     return Curve(values, [1.0 + (rate > 0)] * MAX_EPOCHS)
 
 
+def history(study: SearchStudy) -> list[Any]:
+    return [(t.params, t.state, t.curve) for t in study.trials()]
+
+
 def simulated(config: SearchConfig, num_slots: int = 1) -> SimulatedSearch:
     search = SimulatedSearch(config, curve_of, num_slots)
     search.run()
@@ -436,9 +440,6 @@ def test_a_search_that_is_killed_around_the_choice_of_its_first_level_goes_on_as
 ) -> None:
     config = search_config("study.num_trials=1000", budget(150))
 
-    def history(study: SearchStudy) -> list[Any]:
-        return [(t.params, t.state, t.curve) for t in study.trials()]
-
     whole = SimulatedSearch(config, shaped(shape), 1)
     first_choice = None
     while whole.step():
@@ -544,9 +545,6 @@ def test_a_search_that_is_killed_half_way_to_a_first_level_goes_on_as_it_would_h
     search_config: Any,
 ) -> None:
     config = search_config("study.num_trials=30", "scheduler.min_epochs=4", budget(100))
-
-    def history(study: SearchStudy) -> list[Any]:
-        return [(t.params, t.state, t.curve) for t in study.trials()]
 
     search = SimulatedSearch(config, shaped("final"), 1)
     search.run()
