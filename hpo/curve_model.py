@@ -13,7 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_solve, lapack, solve_triangular
+from scipy.linalg import blas, lapack, solve_triangular
 from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 
@@ -123,44 +123,49 @@ class CurveModel:
         self._condition(solve_triangular(self._factor, rows.values, lower=True))
 
     def _fit(self, rows: Rows, start: FloatArray, num_iterations: int) -> FloatArray:
-        squares = self._coordinate_squares(rows.points, rows.points)
+        # Of symmetric matrices only a triangle, packed as LAPACK has it.
+        one, other = np.triu_indices(len(rows))
+        diagonal = np.flatnonzero(one == other)
+        squares = self._squares(rows.points[one].T - rows.points[other].T)
         times = rows.times
-        time_squares = (times[:, None] - times[None, :]) ** 2
-        drift = 1 + np.outer(1 - times, 1 - times)
-        flat = squares.reshape(len(squares), -1)
+        time_squares = (times[one] - times[other]) ** 2
+        drift = 1 + (1 - times[one]) * (1 - times[other])
+        num_entries = np.where(one == other, 1.0, 2.0)  # each stands for, in the whole matrix
         low = self._prior_means - 4 * self._prior_sds
         high = self._prior_means + 4 * self._prior_sds
 
         def loss(theta: FloatArray) -> tuple[float, FloatArray]:
             lengths, time_length, constant, gauss, noise = _unpack(theta)
-            distance = (lengths**-2 @ flat).reshape(time_squares.shape)
-            matern, slope = _matern(distance)
+            matern, slope = _matern(lengths**-2 @ squares)
             decay = gauss * np.exp(-time_squares / (2 * time_length**2))
             over_time = constant + decay
             kernel = matern * over_time + drift
-            kernel[np.diag_indices_from(kernel)] += noise + JITTER
-            factor, info = lapack.dpotrf(kernel, lower=1, overwrite_a=1)
+            kernel[diagonal] += noise + JITTER
+            factor, info = lapack.dpotrf(
+                lapack.dtpttr(len(rows), kernel, uplo="L")[0], lower=1, overwrite_a=1
+            )
             if info:
                 return 1e10, np.zeros_like(theta)
-            alpha = cho_solve((factor, True), rows.values, check_finite=False)
-            inverse, _ = lapack.dpotri(factor, lower=1)
-            inverse = np.tril(inverse) + np.tril(inverse, -1).T
-            weight = (np.outer(alpha, alpha) - inverse) / 2
-            by_length = flat @ (weight * over_time * slope).ravel()
+            alpha, _ = lapack.dpotrs(factor, rows.values, lower=1)
+            log_determinant = 2 * np.log(factor.diagonal()).sum()
+            inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+            excess = blas.dsyr(-1.0, alpha, lower=1, a=inverse, overwrite_a=1)
+            weight = lapack.dtrttp(excess, uplo="L")[0] * (-num_entries / 2)
+            by_length = squares @ (weight * over_time * slope)
             by_matern = weight * matern
             by_decay = by_matern * decay
             gradient = np.concatenate(
                 [
                     -2 * by_length / lengths**2,
                     [
-                        (by_decay * time_squares).sum() / time_length**2,
+                        by_decay @ time_squares / time_length**2,
                         constant * by_matern.sum(),
                         by_decay.sum(),
-                        noise * np.trace(weight),
+                        noise * weight[diagonal].sum(),
                     ],
                 ]
             )
-            log_likelihood = -0.5 * rows.values @ alpha - np.log(factor.diagonal()).sum()
+            log_likelihood = -0.5 * (rows.values @ alpha + log_determinant)
             off = (theta - self._prior_means) / self._prior_sds
             value = -log_likelihood + 0.5 * (off**2).sum()
             return float(value), -gradient + off / self._prior_sds
@@ -241,7 +246,10 @@ class CurveModel:
 
     def _coordinate_squares(self, left: FloatArray, right: FloatArray) -> FloatArray:
         """(d, n, m) squared distances along each coordinate."""
-        gaps = left.T[:, :, None] - right.T[:, None, :]
+        return self._squares(left.T[:, :, None] - right.T[:, None, :])
+
+    def _squares(self, gaps: FloatArray) -> FloatArray:
+        """Of gaps (d, ...); 1 where a categorical coordinate differs."""
         squares: FloatArray = gaps**2
         squares[self._is_categorical] = np.abs(gaps[self._is_categorical]) > 1e-9
         return squares
