@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas, lapack, solve_triangular
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 from threadpoolctl import ThreadpoolController
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -28,6 +29,7 @@ PRIOR_SCALE: Final = (0.5, 1.0)
 PRIOR_NOISE: Final = (1e-3, 1.5)
 NUM_ITERATIONS: Final = 25
 JITTER: Final = 1e-6
+SAME: Final = 1e-9  # categorical coordinates this close are equal
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -126,7 +128,8 @@ class CurveModel:
         # Of symmetric matrices only a triangle, packed as LAPACK has it.
         one, other = np.triu_indices(len(rows))
         diagonal = np.flatnonzero(one == other)
-        squares = self._squares(rows.points[one].T - rows.points[other].T)
+        gaps = (rows.points[one] - rows.points[other]).T
+        squares = np.where(self._is_categorical[:, None], np.abs(gaps) > SAME, gaps**2)
         times = rows.times
         time_squares = (times[one] - times[other]) ** 2
         drift = 1 + (1 - times[one]) * (1 - times[other])
@@ -229,9 +232,11 @@ class CurveModel:
     def _params_kernel(self, points: FloatArray) -> FloatArray:
         """Of the points (n, d) with those that are known."""
         lengths = np.exp(self.hyperparameters[: points.shape[1]])
-        distance = np.zeros((len(points), len(self._points)))
-        for i, squares in enumerate(self._coordinate_squares(points, self._points)):
-            distance += squares / lengths[i] ** 2
+        left, right, is_number = points / lengths, self._points / lengths, ~self._is_categorical
+        distance = cdist(left[:, is_number], right[:, is_number], "sqeuclidean")
+        for i in np.flatnonzero(self._is_categorical):
+            differs = np.abs(np.subtract.outer(points[:, i], self._points[:, i])) > SAME
+            distance += differs / lengths[i] ** 2
         return _matern(distance)[0]
 
     def _kernel(self, params_kernel: FloatArray, times: FloatArray) -> FloatArray:
@@ -243,16 +248,6 @@ class CurveModel:
     def _variance(self, times: FloatArray) -> FloatArray:
         _, _, constant, gauss, _ = _unpack(self.hyperparameters)
         return constant + gauss + 1 + (1 - times) ** 2
-
-    def _coordinate_squares(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        """(d, n, m) squared distances along each coordinate."""
-        return self._squares(left.T[:, :, None] - right.T[:, None, :])
-
-    def _squares(self, gaps: FloatArray) -> FloatArray:
-        """Of gaps (d, ...); 1 where a categorical coordinate differs."""
-        squares: FloatArray = gaps**2
-        squares[self._is_categorical] = np.abs(gaps[self._is_categorical]) > 1e-9
-        return squares
 
 
 class CurvesAt:
