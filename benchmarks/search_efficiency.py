@@ -499,7 +499,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--kept", type=Path, help="searches that need not be run again")
     args = parser.parse_args()
-    budgets = tuple(budget for budget in BUDGETS if budget <= args.budget)
+    budgets = (*(budget for budget in BUDGETS if budget < args.budget), args.budget)
     rows: list[dict[str, Any]] = []
     # A process keeps the memory of the searches that it has run.
     with get_context("spawn").Pool(args.processes, maxtasksperchild=8) as pool:
