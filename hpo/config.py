@@ -245,6 +245,11 @@ class SearchConfig(FrozenConfig):
         return self.retrain.seeds > 0 and not self.study.has_several_objectives
 
     @property
+    def ranks_by_curves(self) -> bool:
+        """Whether a model of all curves says which trials promise most, since some are stopped."""
+        return self.scheduler.name != "none" and not self.study.has_several_objectives
+
+    @property
     def num_fresh_trainings(self) -> int:
         """That come after the search: of finalists, at most, or of the winner."""
         if self.retrain.seeds == 0 or self.study.has_several_objectives:

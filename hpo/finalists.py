@@ -69,9 +69,9 @@ def predicted_ranking(
 ) -> tuple[int, ...]:
     """Numbers of trials, the one first that promises the best value at its end.
 
-    With scheduler freeze_thaw the model of all curves says that, also of trials that were paused
-    and not resumed; else their values do, of those that came to their end. With several objectives
-    the Pareto front comes first.
+    A model of all curves says that, also of trials that did not come to their end. Where no
+    scheduler stops any (`none`), and with several objectives, their values do, of those that came
+    to their end; of several the Pareto front comes first.
 
     Args:
         config: Of the search.
@@ -79,7 +79,7 @@ def predicted_ranking(
         model_state: Likewise; what the model begins from.
         first_levels: Likewise.
     """
-    if config.scheduler.name != "freeze_thaw":
+    if not config.ranks_by_curves:
         sign = 1 if maximises(config.study.metric) else -1
         values = {t.number: sign * t.value for t in trials if t.value is not None}
         by_value = sorted(values, key=lambda number: (-values[number], number))
@@ -96,7 +96,7 @@ def model_of(
     first_levels: Sequence[Mapping[str, Any]] = (),
     is_allowed: Callable[[Params], bool] | None = None,
 ) -> "FreezeThaw":
-    """What scheduler freeze_thaw has learnt of these trials; arguments as predicted_ranking's."""
+    """What scheduler freeze_thaw learns from these trials; arguments as predicted_ranking's."""
     from hpo.freeze_thaw import FreezeThaw
 
     thaw = FreezeThaw(

@@ -73,7 +73,8 @@ def test_trials_without_a_gpu_are_retrained_without_one(
     assert retrain_config(config, PARAMS).device == device
 
 
-def test_values_rank_trials_that_came_to_their_end(config: SearchConfig) -> None:
+def test_values_rank_trials_where_none_is_stopped(search_file: Path) -> None:
+    config, _ = load_search_config(search_file, ["scheduler={name: none}"])
     trials = (
         trial(0, [0.5, 0.4]),
         trial(1, [0.9], "PRUNED"),
@@ -93,12 +94,15 @@ def test_of_several_objectives_the_front_comes_first(search_file: Path) -> None:
     assert predicted_ranking(config, trials) == (2, 3, 1, 0)
 
 
+@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "hyperband", "median"])
 @pytest.mark.parametrize(("metric", "best"), [("val_top1", 2), ("val_loss", 1)])
-def test_curves_rank_paused_trials_too(search_file: Path, metric: str, best: int) -> None:
+def test_curves_rank_trials_that_did_not_come_to_their_end_too(
+    search_file: Path, metric: str, best: int, scheduler: str
+) -> None:
     direction = "minimize" if metric == "val_loss" else "maximize"
     config, _ = load_search_config(
         search_file,
-        ["scheduler={name: freeze_thaw}", f"study.objectives=[[{metric}, {direction}]]",
+        [f"scheduler={{name: {scheduler}}}", f"study.objectives=[[{metric}, {direction}]]",
          "train.max_epochs=8"],
     )  # fmt: skip
     trials = (
