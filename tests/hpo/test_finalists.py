@@ -94,7 +94,9 @@ def test_of_several_objectives_the_front_comes_first(search_file: Path) -> None:
     assert predicted_ranking(config, trials) == (2, 3, 1, 0)
 
 
-@pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha", "hyperband", "median"])
+@pytest.mark.parametrize(
+    "scheduler", ["freeze_thaw", "asha", "asha_promotion", "hyperband", "median"]
+)
 @pytest.mark.parametrize(("metric", "best"), [("val_top1", 2), ("val_loss", 1)])
 def test_curves_rank_trials_that_did_not_come_to_their_end_too(
     search_file: Path, metric: str, best: int, scheduler: str
