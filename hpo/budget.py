@@ -13,6 +13,9 @@ from hpo.trial_summary import TrialSummary
 from sgformer.config import maximises
 
 SECONDS_AN_HOUR: Final = 3600.0
+# Of a limit in hours: the most that is set aside for the trainings after the search. What they
+# take is known only once epochs are timed, and the first ones are slow.
+MOST_SET_ASIDE: Final = 0.5
 UNITS: Final = {
     "total_epochs": ("epochs", 1.0),
     "gpu_hours": ("GPU-hours", SECONDS_AN_HOUR),
@@ -28,11 +31,13 @@ class Limit:
         name: As in the search file.
         total: Epochs; or seconds, of GPUs or of the clock.
         adds_up: Whether trials that run at a time take of it together, as they do not of a clock.
+        is_of_trials: Whether it is for trials alone, and not for the trainings after the search.
     """
 
     name: str
     total: float
     adds_up: bool = True
+    is_of_trials: bool = False
 
     def together(self, taken: Sequence[float]) -> float:
         """What several trials take that run at a time."""
@@ -56,8 +61,9 @@ class Budget:
     """Counts what a search takes of its limits.
 
     The trainings after the search, of the finalists or of the winner, are set aside from the
-    start, each epoch as long as those of the best trials so far. A trial without a GPU counts as
-    one on one GPU. The clock stands still while no search runs.
+    start, each epoch as long as those of the best trials so far; of hours on fewer seeds where
+    they would take more than half. A trial without a GPU counts as one on one GPU. The clock
+    stands still while no search runs.
 
     Args:
         config: Of the search.
@@ -71,6 +77,7 @@ class Budget:
         self._clock, self._begin, self._seconds_before = clock, clock(), 0.0
         self._num_slots = num_slots
         self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
+        self._num_a_seed = config.retrain.top_k + 1 if config.compares_finalists else 1
         self._top_k = config.retrain.top_k
         self._sign = 1 if maximises(config.study.metric) else -1
         self._trials: dict[int, _Taken] = {}
@@ -117,9 +124,12 @@ class Budget:
     def taken(self, limit: Limit) -> float:
         if limit.name == "wall_clock_hours":
             return self.seconds
-        everything = (*self._trials.values(), *self._fresh)
+        after = () if limit.is_of_trials else self._fresh
+        everything = (*self._trials.values(), *after)
         if limit.name == "gpu_hours":
-            return sum(taken.gpu_seconds for taken in everything)
+            untimed = sum(taken.epochs for taken in everything if not taken.seconds)
+            timed = sum(taken.gpu_seconds for taken in everything)
+            return timed + untimed * _an_epoch(limit, everything)
         return sum(taken.epochs for taken in everything)
 
     def an_epoch(self, limit: Limit, number: int | None = None) -> float:
@@ -132,16 +142,17 @@ class Budget:
         timed = {n: _an_epoch(GPU_TIME, [taken]) for n, taken in self._trials.items()}
         return {n: seconds for n, seconds in timed.items() if seconds}
 
-    def num_seeds(self, finalists: Sequence[int], most: int) -> int:
-        """On how many seeds what is left lets the finalists be trained; on one in any case."""
-        fitting = (n for n in range(most, 1, -1) if self._lets_train(finalists, n))
-        return min(most, next(fitting, 1))
+    def lets_train(self, numbers: Sequence[int]) -> bool:
+        """Whether what is left lets each of these trials be trained anew, as often as it is here.
 
-    def _lets_train(self, finalists: Sequence[int], num_seeds: int) -> bool:
+        At full length, after the search.
+        """
         for limit in self.limits:
-            epochs = [self.an_epoch(limit, number) for number in finalists]
-            num_rounds = math.ceil(num_seeds * len(finalists) / self._num_slots)
-            needed = num_seeds * sum(epochs) if limit.adds_up else num_rounds * max(epochs)
+            if limit.is_of_trials:
+                continue
+            epochs = [self.an_epoch(limit, number) for number in numbers]
+            num_rounds = math.ceil(len(numbers) / self._num_slots)
+            needed = sum(epochs) if limit.adds_up else num_rounds * max(epochs, default=0.0)
             if needed * self._epochs_after > limit.total - self.taken(limit):
                 return False
         return True
@@ -153,12 +164,26 @@ class Budget:
         return tuple(self._trials[n] for n in order[: self._top_k])
 
     def _set_aside(self, limit: Limit) -> float:
+        if limit.is_of_trials:
+            return 0.0
+        # Of a search that goes on, those that have been trained may be finalists again; others
+        # may take their place, and are trained on one seed at least.
+        num = max(self._num_after - len(self._fresh), self._num_a_seed)
+        whole = self._together(limit, num)
+        if limit.name == "total_epochs" or whole <= MOST_SET_ASIDE * limit.total:
+            return whole
+        fewer = (self._together(limit, n) for n in range(num, 0, -self._num_a_seed))
+        most = MOST_SET_ASIDE * limit.total
+        return next((needed for needed in fewer if needed <= most), most)
+
+    def _together(self, limit: Limit, num_trainings: int) -> float:
+        """What so many trainings after the search take, by what is known now."""
         each = [_an_epoch(limit, [trial]) for trial in self._finalists]
         # Of several that may be the one, the dearest.
         one = max(each, default=0.0) if self._num_after == 1 else _an_epoch(limit, self._finalists)
         one = one or self.an_epoch(limit)
-        at_a_time = 1 if limit.adds_up else min(self._num_slots, self._num_after)
-        return self._epochs_after * one * math.ceil(self._num_after / at_a_time)
+        at_a_time = 1 if limit.adds_up else min(self._num_slots, num_trainings)
+        return self._epochs_after * one * math.ceil(num_trainings / at_a_time)
 
     def in_words(self) -> str:
         """'61 of 100 epochs, 0.4 of 2 GPU-hours'; empty without a limit."""
@@ -188,7 +213,8 @@ def _limits(config: SearchConfig) -> Iterable[Limit]:
         limits[name] for name in ("total_epochs", "gpu_hours", "wall_clock_hours")
     )
     if total_epochs is not None:
-        yield Limit("total_epochs", total_epochs)
+        is_own = config.budget.total_epochs is None
+        yield Limit("total_epochs", total_epochs, is_of_trials=is_own)
     if gpu is not None:
         yield Limit("gpu_hours", gpu * hours)
     if wall is not None:

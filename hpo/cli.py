@@ -145,7 +145,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         config, chosen, [trial.curve_to(config.train.max_epochs) for trial in trials]
     )
     budget = Budget(config, 1)
-    budget.take_up(trials, study.fresh_trainings.values(), study.seconds_searched)
+    budget.take_up(trials, study.trainings_after, study.seconds_searched)
     best, verdict = best_so_far(trials, config), read_verdict(config, study, trials)
     counts = Counter(trial.outcome for trial in trials)
     front = pareto_front(trials, config.study)
@@ -217,8 +217,17 @@ def simulate(
     run, config, study = _open_run(run_dir, storage)
     other = None if surrogate is None else _find_surrogate(run, config, study, surrogate, storage)
     others = () if other is None else other.trials
-    architectures = study.architectures
-    result = replay(config, study.trials(), slots, scheduler, sampler, others, architectures)
+    result = replay(
+        config,
+        study.trials(),
+        slots,
+        scheduler,
+        sampler,
+        others,
+        study.architectures,
+        study.warm_start or (),
+        study.first_levels,
+    )
     if as_json:
         sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
         return

@@ -14,6 +14,7 @@ from hpo.cluster import TrialResources
 from hpo.config import SearchConfig
 from hpo.finalists import (
     Finalists,
+    affordable,
     asked_for,
     choose_finalists,
     predicted_ranking,
@@ -63,7 +64,7 @@ def compare_finalists(
         RunError: Processes died more often than a trial's may.
     """
     budget = _budget(config, study, resources)
-    finalists = _choose(config, study, images, budget)
+    finalists = _choose(config, study, images, budget, observer)
     done = study.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
     due = [(n, train) for n, train in everything if training_name(n, train) not in done]
@@ -72,11 +73,6 @@ def compare_finalists(
     observer.phase(
         f"comparing {len(finalists.numbers)} finalists on {finalists.num_seeds} fresh seeds"
     )
-    if finalists.num_seeds < config.retrain.seeds:
-        observer.note(
-            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds="
-            f"{config.retrain.seeds}"
-        )
     first_seed = everything[0][1].seed
     told = _train(config, run, due, images.id, resources, observer)
     with _interrupted_by_sigterm(), contextlib.closing(told):
@@ -142,26 +138,40 @@ def fresh_training(
 
 def _budget(config: SearchConfig, study: SearchStudy, resources: TrialResources) -> Budget:
     budget = Budget(config, resources.num_slots)
-    budget.take_up(study.trials(), study.fresh_trainings.values(), study.seconds_searched)
+    budget.take_up(study.trials(), study.trainings_after, study.seconds_searched)
     return budget
 
 
 def _choose(
-    config: SearchConfig, study: SearchStudy, images: SearchedImages, budget: Budget
+    config: SearchConfig,
+    study: SearchStudy,
+    images: SearchedImages,
+    budget: Budget,
+    observer: SearchObserver,
 ) -> Finalists:
     trials, known = study.trials(), read_finalists(study)
     asked = asked_for(config, trials)
     if known is not None and known.asked_for == asked:
         return known
     ranking = predicted_ranking(config, trials, study.model_state, study.first_levels)
-    numbers = choose_finalists(trials, ranking, config.retrain.top_k)
-    finalists = Finalists(
-        numbers=numbers,
+    everyone = Finalists(
+        numbers=choose_finalists(trials, ranking, config.retrain.top_k),
         asked_for=asked,
-        num_seeds=budget.num_seeds(numbers, config.retrain.seeds),
+        num_seeds=config.retrain.seeds,
         num_val_images=images.facts["val"],
         fold_ratio=images.fold_ratio,
     )
+    finalists = affordable(config, trials, everyone, study.fresh_trainings, budget.lets_train)
+    if len(finalists.numbers) < len(everyone.numbers):
+        observer.note(
+            f"the budget leaves room for {len(finalists.numbers)} of {len(everyone.numbers)} "
+            "finalists, on a fresh seed each"
+        )
+    elif finalists.num_seeds < everyone.num_seeds:
+        observer.note(
+            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds="
+            f"{everyone.num_seeds}"
+        )
     study.finalists = finalists.model_dump(mode="json")
     return finalists
 

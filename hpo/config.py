@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hpo.grid import grid_points
 from hpo.objectives import METRICS, Constraint, Direction, Objective, better_direction
-from hpo.search_space import Parameter, Value, check_params, check_space
+from hpo.search_space import Parameter, Value, check_guess, check_space
 from sgformer.config import (
     FrozenConfig,
     Metric,
@@ -263,7 +263,11 @@ class SearchConfig(FrozenConfig):
 
     @property
     def limits(self) -> dict[str, float | None]:
-        """Trials, epochs, hours and gain at which the search has come to its end."""
+        """Trials, epochs, hours and gain at which the search has come to its end.
+
+        Epochs include those of the trainings after the search where the budget sets them, and
+        are the trials' alone where they follow from the number of trials.
+        """
         num_trials, budget = self.study.num_trials, self.budget
         total_epochs, stop_when = budget.total_epochs, budget.stop_when
         is_limited = any((total_epochs, budget.gpu_hours, budget.wall_clock_hours))
@@ -272,7 +276,6 @@ class SearchConfig(FrozenConfig):
             first_level = self.scheduler.min_epochs or max(1, round(FIRST_LEVEL * max_epochs))
             share = round(DEFAULT_SHARE_OF_EPOCHS * num_trials * max_epochs)
             total_epochs = max(2 * max_epochs + num_trials * first_level, share)
-            total_epochs += self.num_fresh_trainings * self.fresh_epochs
         return {
             "num_trials": num_trials,
             "total_epochs": total_epochs,
@@ -391,7 +394,7 @@ def load_search_config(
     config, notes = clip(config)
     check_space(config.train, config.space, source)
     for params in config.study.enqueue:
-        check_params(params, config.space, "study.enqueue", source)
+        check_guess(params, config.space, "study.enqueue", source)
     return config, notes
 
 

@@ -81,7 +81,7 @@ class Decisions:
                 curve.pop(trial.num_epochs, None)
             self._stopping.goes_on(trial.number, curve, self._costs.objectives(trial.params))
         self._budget = Budget(config, num_slots, clock)
-        self._budget.take_up(earlier, study.fresh_trainings.values(), study.seconds_searched)
+        self._budget.take_up(earlier, study.trainings_after, study.seconds_searched)
         self._seconds_noted = self._budget.seconds
         self._running: set[int] = set()
         self.paused: str | None = None
@@ -110,7 +110,8 @@ class Decisions:
 
     @property
     def _num_to_start(self) -> int:
-        if self._is_spent or self._study.is_exhausted:
+        is_idle = not self._running and not self._interrupted
+        if self._is_spent or self._study.is_exhausted or (is_idle and not self._lets_start):
             return 0
         return max(0, self._num_trials - self._num_started)
 
@@ -177,17 +178,20 @@ class Decisions:
         """A trial's worker is gone: the trial goes on in the next free slot, a few times."""
         self._num_lost[number] += 1
         if self._num_lost[number] > self._max_retries:
+            self._charge_an_epoch(number)
             self._fail(number, error)
             return
         self._running.discard(number)
         num_epochs = max(self._curves[number], default=0)
+        self._charge_an_epoch(number)
         self._interrupted.append(Proposal(number, self._params[number], num_epochs))
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         """Whether a running trial keeps its worker after a report."""
         costs = self._costs.objectives(self._params[number])
         stands = self._stopping.goes_on(number, self._curves[number], costs)
-        return stands and not (self._is_used_up if number == 0 else self._is_spent)
+        is_out = self._is_used_up if number == 0 else not self._leaves_the_defaults
+        return stands and not is_out
 
     def _feasible_proposal(self) -> Proposal | None:
         """What to run next; those that are ruled out on the way have ended."""
@@ -202,7 +206,7 @@ class Decisions:
             return None
         if self._interrupted:
             return self._interrupted.popleft()
-        return self._start(None)
+        return self._start(None) if self._lets_start else None
 
     def _start(self, params: Params | None) -> Proposal:
         proposal = self._study.ask(params)
@@ -231,12 +235,41 @@ class Decisions:
         """Whether the default's training takes what is left beside the epochs that are begun."""
         return any(self._to_spare(limit) <= 0 for limit in self._budget.limits)
 
+    @property
+    def _leaves_the_defaults(self) -> bool:
+        """Whether an epoch more of each trial that runs leaves the default its training."""
+        return all(self._to_spare(limit) >= 0 for limit in self._budget.limits)
+
     def _to_spare(self, limit: Limit) -> float:
         """Of what is left: beside the default's training and an epoch of each trial that runs."""
         default, budget = self._curves.get(0), self._budget
         to_come = 0 if default is None else self._config.train.max_epochs - max(default, default=0)
         others = [budget.an_epoch(limit, number) for number in self._running - {0}]
         return budget.left(limit) - limit.together([to_come * budget.an_epoch(limit, 0), *others])
+
+    @property
+    def _lets_start(self) -> bool:
+        """Whether a new trial can come to where it says something, beside those that run."""
+        max_epochs, scheduler = self._config.train.max_epochs, self._config.scheduler
+        useful = max_epochs if scheduler.name == "none" else scheduler.min_epochs or 1
+        epochs = {n: max(self._curves[n], default=0) for n in self._running}
+        ahead = {n: max(1, useful - epoch) for n, epoch in epochs.items()} | {None: useful}
+        default = self._curves.get(0)
+        if default is not None:
+            ahead[0] = max_epochs - max(default, default=0)
+        budget = self._budget
+        return all(
+            budget.left(limit)
+            >= limit.together([num * budget.an_epoch(limit, n) for n, num in ahead.items()])
+            for limit in budget.limits
+        )
+
+    def _charge_an_epoch(self, number: int) -> None:
+        """That of a worker that is gone; the next report tells what was trained in truth."""
+        curve, facts = self._curves[number], self._facts[number]
+        known = max(max(curve, default=0), int(facts.get("num_epochs_trained", 0)))
+        facts["num_epochs_trained"] = known + 1
+        self._budget.trained(number, curve, facts)
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         """The epochs that were not known."""
@@ -310,8 +343,7 @@ class Decisions:
         self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
         outcome = "INFEASIBLE" if was_ruled_out else state
         self._observer.trial_ended(number, outcome, reason, best)
-        is_cut_short = self._is_spent or self._study.is_exhausted
-        if is_cut_short and not self.num_missing:
+        if not self.num_missing and self._num_started < self._num_trials:
             self._study.limits_reached = self._limits
 
 

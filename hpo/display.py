@@ -133,7 +133,8 @@ class Display:
         seconds_an_epoch = (self._clock() - self._first_epoch_at) / (self._num_epochs - 1)
         limit = self.config.limits["total_epochs"]
         if limit is not None:
-            after = self.config.num_fresh_trainings * self.config.fresh_epochs
+            is_given = self.config.budget.total_epochs is not None
+            after = self.config.num_fresh_trainings * self.config.fresh_epochs if is_given else 0
             epochs_left = limit - after - self._num_epochs_before - self._num_epochs
             return max(0, epochs_left) * seconds_an_epoch if self.running else None
         if not self._ended_epochs:

@@ -6,7 +6,7 @@ seen does not depend on that.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpo.config import RetrainConfig, SearchConfig
@@ -36,8 +36,8 @@ class AskedFor(FrozenConfig):
 class Finalists(FrozenConfig):
     """Which trials are compared, as the study keeps it.
 
-    `numbers` are the trials', the most promising first; `num_seeds` are those of the seeds asked
-    for that the budget has left room for, one at least; the others are of `ValImages`.
+    `numbers` are the trials', the most promising first, and `num_seeds` those of the seeds asked
+    for, as far as the budget has left room; the others are of `ValImages`.
     """
 
     numbers: tuple[int, ...]
@@ -139,6 +139,46 @@ def choose_finalists(
         chosen.pop(tuple(default.params.items()), None)
         return (*chosen.values(), DEFAULT)
     return tuple(chosen.values())
+
+
+def has_candidates(trials: Sequence[TrialSummary]) -> bool:
+    """Whether any trial may win: it need not have come to its end, to be trained anew."""
+    return any(_is_sound(trial) and trial.is_feasible for trial in trials)
+
+
+def affordable(
+    config: SearchConfig,
+    trials: Sequence[TrialSummary],
+    everyone: Finalists,
+    done: Container[str],
+    lets_train: Callable[[Sequence[int]], bool],
+) -> Finalists:
+    """Those that the budget pays for: on fewer seeds, or if not all on one, fewer of them.
+
+    Fewer are the most promising with the default configuration, at least one of all.
+
+    Args:
+        config: Of the search.
+        trials: Of its study.
+        everyone: The finalists, on as many seeds as are asked for.
+        done: Names of trainings that need not be repeated.
+        lets_train: Whether the budget has room for trainings, by trials' numbers.
+    """
+    others = [number for number in everyone.numbers if number != DEFAULT]
+
+    def changed(num_seeds: int, num_others: int) -> Finalists:
+        kept = {DEFAULT, *others[:num_others]}
+        numbers = tuple(number for number in everyone.numbers if number in kept)
+        return everyone.model_copy(update={"numbers": numbers, "num_seeds": num_seeds})
+
+    def fits(some: Finalists) -> bool:
+        each = trainings_of(config, trials, some)
+        return lets_train([n for n, train in each if training_name(n, train) not in done])
+
+    fewer_seeds = (changed(n, len(others)) for n in range(everyone.num_seeds, 0, -1))
+    fewer_trials = (changed(1, n) for n in range(len(others) - 1, 0, -1))
+    one = everyone.model_copy(update={"numbers": everyone.numbers[:1], "num_seeds": 1})
+    return next((some for some in (*fewer_seeds, *fewer_trials) if fits(some)), one)
 
 
 def _is_sound(trial: TrialSummary) -> bool:

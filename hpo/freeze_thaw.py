@@ -192,15 +192,22 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     @on_one_thread
     def ranking(self) -> tuple[int, ...]:
-        """Started trials, the one first that is expected to end best."""
+        """Started trials, the one first whose best epoch is expected to be the best.
+
+        That is its last one, or where a curve falls one that it has come to: what is delivered of
+        a training is its best epoch.
+        """
         numbers = [n for n, t in self._trials.items() if t.state != "failed" and t.curve]
         if len(numbers) < 2:
             return tuple(numbers)
         model = self._model(self._generator())
-        points = np.array([self._trials[n].point for n in numbers])
-        mean, _ = model.predict(points, np.ones(len(points)), with_sd=False)
-        order = np.argsort(-mean, kind="stable")
-        return tuple(numbers[i] for i in order)
+        at = [*self._told(), *((number, self._max_epochs) for number in numbers)]
+        points = np.array([self._trials[number].point for number, _ in at])
+        mean, _ = model.predict(points, self._times([epoch for _, epoch in at]), with_sd=False)
+        best: dict[int, float] = {}
+        for (number, _), value in zip(at, mean.tolist(), strict=True):
+            best[number] = max(value, best.get(number, -math.inf))
+        return tuple(sorted(numbers, key=lambda number: -best[number]))
 
     @on_one_thread
     def survey(self, num: int) -> list[tuple[Params, float]]:
@@ -254,18 +261,10 @@ class FreezeThaw(PausingPolicy[_Trial]):
         return times
 
     def _model(self, rng: np.random.Generator, num_iterations: int = NUM_ITERATIONS) -> CurveModel:
-        points, epochs, values = [], [], []
-        known = [trial for trial in self._trials.values() if trial.state != "failed"]
-        halves = {self._half_way(number) for number in self._levels_from}
-        compared_at, first = halves.union(*self._levels_from.values()), self._first_to_tell(known)
-        for trial in known:
-            last = trial.epoch
-            for epoch in sorted({e for e in compared_at if e < last} | {last}):
-                if epoch in trial.curve and epoch >= first:
-                    points.append(trial.point)
-                    epochs.append(epoch)
-                    values.append(trial.curve[epoch])
-        y = np.array(values)
+        told = self._told()
+        points = [self._trials[number].point for number, _ in told]
+        epochs = [epoch for _, epoch in told]
+        y = np.array([self._trials[number].curve[epoch] for number, epoch in told])
         y[np.isnan(y)] = np.nanmin(y) if not np.isnan(y).all() else 0.0
         self._scale = Scale(y)
         rows = Rows(np.array(points), self._times(epochs), self._scale.forward(y))
@@ -278,6 +277,19 @@ class FreezeThaw(PausingPolicy[_Trial]):
         if num_iterations:
             self._hyperparameters = model.hyperparameters
         return model
+
+    def _told(self) -> list[tuple[int, int]]:
+        """Trials and epochs that the model learns from: where they compete, and their last."""
+        known = {n: trial for n, trial in self._trials.items() if trial.state != "failed"}
+        halves = {self._half_way(number) for number in self._levels_from}
+        compared_at = halves.union(*self._levels_from.values())
+        first = self._first_to_tell(list(known.values()))
+        return [
+            (number, epoch)
+            for number, trial in known.items()
+            for epoch in sorted({e for e in compared_at if e < trial.epoch} | {trial.epoch})
+            if epoch in trial.curve and epoch >= first
+        ]
 
     def _first_to_tell(self, trials: Sequence[_Trial]) -> int:
         """The epoch from which on values count: what comes before a raised level misleads."""

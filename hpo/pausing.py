@@ -144,8 +144,7 @@ class PausingDecisions(Decisions):
             return True  # it has told what it resumed, and has competed already
         self._undecided.discard(number)
         # Trials that start before any is timed are not planned by the hours that they take.
-        leaves_the_defaults = all(self._to_spare(limit) >= 0 for limit in self._budget.limits)
-        if self._is_used_up or not (number == 0 or leaves_the_defaults):
+        if self._is_used_up or not (number == 0 or self._leaves_the_defaults):
             return False
         return not self._policy.competes(number) or self._wins(number)
 
@@ -356,6 +355,8 @@ class PausingDecisions(Decisions):
 
     def _give_up(self, number: int) -> None:
         curve = self._curves[number]
+        if self._choice is not None and self._choice.number == number:
+            self._choice = None
         self._finish(number, "PRUNED", f"paused at epoch {max(curve)}", self._best(curve))
 
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:

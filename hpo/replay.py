@@ -11,10 +11,11 @@ import numpy as np
 from hpo.config import SearchConfig, clip
 from hpo.curve_model import CurveModel, FloatArray, Rows, Scale
 from hpo.errors import StudyError
+from hpo.fidelity import read_first_levels
 from hpo.finalists import choose_finalists, predicted_ranking
 from hpo.search_space import Params
 from hpo.simulation import Curve, SimulatedSearch
-from hpo.study import TrialSummary
+from hpo.study import SearchStudy, TrialSummary
 from hpo.unit_cube import UnitCube
 from sgformer.config import maximises, validate
 
@@ -152,6 +153,8 @@ def replay(
     sampler: str | None = None,
     others: Sequence[TrialSummary] = (),
     architectures: Mapping[str, Mapping[str, float]] | None = None,
+    warm_start: Sequence[Params] = (),
+    first_levels: Sequence[Mapping[str, Any]] = (),
 ) -> Replay:
     """What another strategy would have made of a study's trainings.
 
@@ -165,6 +168,8 @@ def replay(
         sampler: Likewise; None: the search's own, or what goes with the scheduler.
         others: As of StudyCurves.
         architectures: What they cost, where the search has to know.
+        warm_start: As the study keeps it: what earlier studies had the search begin with.
+        first_levels: Likewise; of these only what earlier studies chose.
 
     Raises:
         ConfigError: No such scheduler or sampler, or they do not go together.
@@ -173,7 +178,14 @@ def replay(
     if scheduler is not None or sampler is not None:
         config = _with_strategy(config, scheduler, sampler)
     curves = StudyCurves(config, trials, others)
-    search = SimulatedSearch(config, curves, num_slots, architectures=architectures)
+    study = SearchStudy.in_memory(config.study, config.space)
+    study.warm_start = warm_start
+    study.first_levels = [
+        one.model_dump(mode="json")
+        for one in read_first_levels(first_levels)
+        if one.is_of_earlier_studies
+    ]
+    search = SimulatedSearch(config, curves, num_slots, study, architectures)
     search.run()
     done = search.study.trials()
     best, pick = _winner(config, search), max if maximises(config.study.metric) else min
@@ -215,6 +227,8 @@ def _with_strategy(
         values["study"]["sampler"] = sampler
         if scheduler is None and config.scheduler.name == "freeze_thaw" and sampler != "curves":
             values["scheduler"] = {"name": "asha"}
+    if values["scheduler"]["name"] != "freeze_thaw":
+        values["budget"]["stop_when"] = None  # it asks the model of curves of freeze_thaw
     return clip(validate(SearchConfig, values, "simulate"))[0]
 
 

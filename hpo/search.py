@@ -2,7 +2,9 @@
 
 import contextlib
 import shutil
+import statistics
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -16,6 +18,8 @@ from hpo.architectures import (
     measure_architecture,
     missing_architectures,
 )
+from hpo.attempts import Attempts
+from hpo.budget import Budget
 from hpo.carry_over import Continuation, carry_over, continuation
 from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.comparison import SearchedImages, compare_finalists
@@ -24,6 +28,7 @@ from hpo.deliver import deliver
 from hpo.errors import RunError, StudyError
 from hpo.fidelity import FirstLevel, first_level_text
 from hpo.finalists import (
+    has_candidates,
     is_settled,
     read_verdict,
     retrain_config,
@@ -262,7 +267,7 @@ def _run_missing_trials(
     """Of the search, and then of its finalists, if it has any."""
     if _has_missing_trials(study, config):
         run_trials(config, run, study, images.id, resources, observer)
-    if config.compares_finalists and study.best_trial() is not None:
+    if config.compares_finalists and has_candidates(study.trials()):
         compare_finalists(config, run, study, images, resources, observer)
 
 
@@ -353,9 +358,13 @@ def _retrain_winner(
     chosen = winners_of(config, trials, read_verdict(config, study, trials))
     if not chosen:
         within = " within the constraints" if config.study.constraints else ""
+        budget = Budget(config, 1)
+        budget.take_up(trials, study.trainings_after, study.seconds_searched)
+        taken = f" (taken: {budget.in_words()})" if budget.limits else ""
         raise RunError(
             f"no trial of study {config.study.name!r} ran to its end{within}, so there is no "
-            f"winner; see `status {run.path}`; to begin anew, choose another --study-name"
+            f"winner{taken}; see `status {run.path}`; raise budget or "
+            "study.num_trials and --resume, or choose another --study-name"
         )
     folders = {trial.number: run.front / str(trial.number) for trial in chosen[1:]}
     folders[chosen[0].number] = run.best
@@ -397,14 +406,15 @@ def retrain_and_deliver(
     observer.phase(f"retraining trial {trial.number}")
     name = training_name(trial.number, train)
     training = Training(train, run.retraining.absolute() / name, images)
-    if resources is None:
-        rows = retrain_epochs(training)
-    else:
-        rows = retrain_epochs_on_cluster(training, resources)
-    for row in rows:
-        observer.retrain_epoch(row, train.max_epochs)
-        if row["val_loss"] != row["val_loss"]:
-            observer.note(f"the retraining diverged in epoch {row['epoch']}")
+    attempts, begin = Attempts(training.folder), time.monotonic()
+    # What a finalist's training has taken is known.
+    num_known = attempts.count() if name in study.fresh_trainings else 0
+    seconds = _retrain(training, observer, resources)
+    num_epochs = attempts.count() - num_known
+    if num_epochs and seconds:
+        num_gpus = 1.0 if resources is None else resources.gpus * resources.num_processes
+        study.add_retraining(trial.number, num_epochs, num_epochs * seconds, num_gpus)
+        study.seconds_searched += time.monotonic() - begin
     checkpoint = training.folder / "best.safetensors"
     if not checkpoint.exists():
         raise RunError(
@@ -416,6 +426,23 @@ def retrain_and_deliver(
     if folder in (None, run.best):
         study.delivered_trial = trial.number
     shutil.rmtree(run.retraining)
+
+
+def _retrain(
+    training: Training, observer: SearchObserver, resources: TrialResources | None
+) -> float:
+    """Seconds of an epoch, on average."""
+    if resources is None:
+        rows = retrain_epochs(training)
+    else:
+        rows = retrain_epochs_on_cluster(training, resources)
+    seconds = []
+    for row in rows:
+        seconds.append(float(row["seconds"]))
+        observer.retrain_epoch(row, training.config.max_epochs)
+        if row["val_loss"] != row["val_loss"]:
+            observer.note(f"the retraining diverged in epoch {row['epoch']}")
+    return statistics.fmean(seconds) if seconds else 0.0
 
 
 def _tell_earlier_trials(
@@ -442,7 +469,8 @@ def _is_unfinished(study: SearchStudy, config: SearchConfig) -> bool:
     """Whether trials, or finalists, are yet to be trained."""
     if _has_missing_trials(study, config):
         return True
-    return study.best_trial() is not None and not is_settled(config, study, study.trials())
+    trials = study.trials()
+    return has_candidates(trials) and not is_settled(config, study, trials)
 
 
 def _has_missing_trials(study: SearchStudy, config: SearchConfig) -> bool:

@@ -80,7 +80,8 @@ class IntParameter(_Parameter):
         return trial.suggest_int(path, self.low, self.high, log=self.log, step=self.step)
 
     def contains(self, value: Value) -> bool:
-        return float(value).is_integer() and _in_range(value, self.low, self.high, self.step)  # type: ignore[arg-type]
+        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        return is_whole and _in_range(value, self.low, self.high, self.step)
 
     def corners(self) -> tuple[Value, ...]:
         return (self.low, self.high)
@@ -183,16 +184,41 @@ def check_space(base: TrainConfig, space: Space, source: str) -> None:
 def check_params(params: Mapping[str, Value], space: Space, where: str, source: str) -> None:
     """Raises ConfigError unless the params lie in the space; the first trial's must."""
     for path, value in params.items():
-        if path not in space:
-            raise ConfigError(
-                f"{where}.{path}: is not searched; {nearest_known(path, space)} ({source})"
-            )
-        if not space[path].contains(value):
-            raise ConfigError(
-                f"{where}.{path}: {value!r} lies outside its search space "
-                f"({space[path].describe()}); the default configuration is the first trial, so "
-                f"widen space.{path} or change {where}.{path} ({source})"
-            )
+        _check_value(
+            path, value, space, where, source, "the default configuration is the first trial, so "
+        )
+
+
+def check_guess(params: Mapping[str, Value], space: Space, where: str, source: str) -> None:
+    """Raises ConfigError unless a user's own guess lies in the space, and all of it counts."""
+    if not params:
+        raise ConfigError(
+            f"{where}: a guess sets no parameter; set one of {', '.join(space)}, or leave it out "
+            f"({source})"
+        )
+    for path, value in params.items():
+        _check_value(path, value, space, where, source)
+        for other, values in space[path].when.items():
+            if other in params and params[other] not in values:
+                raise ConfigError(
+                    f"{where}.{path}: counts only when {other} is one of "
+                    f"{', '.join(map(str, values))}, and the guess sets it to {params[other]!r}; "
+                    f"leave one of them out ({source})"
+                )
+
+
+def _check_value(
+    path: str, value: Value, space: Space, where: str, source: str, reason: str = ""
+) -> None:
+    if path not in space:
+        raise ConfigError(
+            f"{where}.{path}: is not searched; {nearest_known(path, space)} ({source})"
+        )
+    if not space[path].contains(value):
+        raise ConfigError(
+            f"{where}.{path}: {value!r} lies outside its search space ({space[path].describe()}); "
+            f"{reason}widen space.{path} or change {where}.{path} ({source})"
+        )
 
 
 def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:

@@ -470,6 +470,23 @@ class SearchStudy:
         self._patiently(lambda _: self._study.set_user_attr(key, dict(values)))
 
     @property
+    def retrainings(self) -> list[dict[str, Any]]:
+        """Trainings of what was delivered, beside those of finalists, as plain values."""
+        values: list[dict[str, Any]] = self._study.user_attrs.get("retrainings", [])
+        return values
+
+    def add_retraining(self, trial: int, num_epochs: int, seconds: float, num_gpus: float) -> None:
+        """`num_epochs` with those that a crash cost; seconds on a clock, all GPUs at once."""
+        taken = {"num_epochs": num_epochs, "seconds": seconds, "gpu_seconds": seconds * num_gpus}
+        kept = [*self.retrainings, {"trial": trial, **taken}]
+        self._patiently(lambda _: self._study.set_user_attr("retrainings", kept))
+
+    @property
+    def trainings_after(self) -> tuple[dict[str, Any], ...]:
+        """All that the budget pays for beside trials, as plain values."""
+        return (*self.fresh_trainings.values(), *self.retrainings)
+
+    @property
     def carried_from(self) -> dict[str, Any] | None:
         """The study that trials were carried over from, and how many of them."""
         values: dict[str, Any] | None = self._study.user_attrs.get("carried_from")

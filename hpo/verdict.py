@@ -83,6 +83,8 @@ def judge(
         fold_ratio: See ValImages.
         default_may_win: Whether it keeps to the constraints; if not, it is compared with only.
     """
+    if not trainings and numbers[0] == DEFAULT and not default_may_win:
+        return None
     if not trainings:
         return Verdict(metric, numbers[0], DEFAULT in numbers)
     values = {n: [t.value for t in trainings if t.trial == n] for n in numbers}

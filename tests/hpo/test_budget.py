@@ -125,20 +125,69 @@ def test_what_earlier_runs_took_is_taken(make_budget: Callable[..., Budget]) -> 
 
 
 @pytest.mark.parametrize(
-    ("limit", "num_epochs_trained", "num_seeds"),
+    ("limit", "num_trainings"),
     [
-        ("budget.total_epochs=28", 3, 3),  # a seed takes 8, and an epoch of the default
-        ("budget.total_epochs=28", 4, 2),
-        ("budget.gpu_hours=0.08", 1, 1),  # 288 seconds, 40 are taken, 160 a seed
-        ("budget.gpu_hours=0.1", 1, 2),
-        ("budget.gpu_hours=0.001", 1, 1),
-        ("budget.wall_clock_hours=0.08", 1, 2),  # 10 are taken; two at a time, 120 a round
+        ("budget.total_epochs=100", 12),  # of 4 epochs each; 52 are taken
+        ("budget.total_epochs=99", 11),
+        ("budget.gpu_hours=0.1", 3),  # 360 seconds, 40 are taken; 120 and 40 by turns
+        ("budget.wall_clock_hours=0.1", 4),  # 10 are taken; two at a time, 120 a round
+        ("scheduler={name: freeze_thaw}", 99),
     ],
 )
-def test_finalists_are_trained_on_as_many_seeds_as_fit(
-    make_budget: Callable[..., Budget], limit: str, num_epochs_trained: int, num_seeds: int
+def test_it_knows_how_many_trainings_what_is_left_pays_for(
+    search_file: Path, limit: str, num_trainings: int
 ) -> None:
-    budget = make_budget("retrain.seeds=3", "retrain.top_k=1", limit)
+    config, _ = load_search_config(search_file, [limit])
+    budget = Budget(config, 2, iter([0.0, *range(10, 400)]).__next__)
     budget.trained(0, curve(0.1), facts(10.0, 10.0, 1))
-    budget.trained(1, curve(0.9), facts(30.0, 30.0, num_epochs_trained))
-    assert budget.num_seeds((1, 0), 3) == num_seeds
+    budget.trained(1, curve(0.9), facts(30.0, 30.0, 1))
+    budget.trained(2, curve(0.5), facts(1e-6, 1e-6, 50))
+    numbers = [1, 0] * 50
+    fitting = [n for n in range(1, 100) if budget.lets_train(numbers[:n])]
+    assert fitting == list(range(1, num_trainings + 1))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "set_aside"),
+    [(480, 240), (479, 160), (320, 160), (319, 80), (160, 80), (150, 75), (2, 1)],
+)
+def test_of_hours_half_is_set_aside_at_most_for_fewer_seeds(
+    search_file: Path, seconds: int, set_aside: float
+) -> None:
+    overrides = ["retrain={seeds: 3, top_k: 1}", f"budget.gpu_hours={seconds / 3600}"]
+    config, _ = load_search_config(search_file, overrides)
+    budget = Budget(config, 1)
+    budget.trained(0, curve(0.1), facts(10.0, 10.0, 1))  # 6 trainings of 4 epochs
+    assert budget.left(budget.limits[0]) == pytest.approx(seconds - 10 - set_aside)
+
+
+@pytest.mark.parametrize(("num_trained", "set_aside"), [(0, 24), (1, 20), (4, 8), (6, 8), (9, 8)])
+def test_a_search_that_goes_on_sets_aside_what_new_finalists_may_take(
+    search_file: Path, num_trained: int, set_aside: int
+) -> None:
+    overrides = ["retrain={seeds: 3, top_k: 1}", "budget.total_epochs=100"]
+    config, _ = load_search_config(search_file, overrides)
+    budget = Budget(config, 1)
+    budget.take_up([], [{"num_epochs": 4, "seconds": 4.0}] * num_trained, 0.0)
+    assert budget.left(budget.limits[0]) == 100 - 4 * num_trained - set_aside
+
+
+def test_a_limit_that_follows_from_the_number_of_trials_is_of_trials_alone(
+    search_file: Path,
+) -> None:
+    config, _ = load_search_config(search_file, ["scheduler={name: freeze_thaw}"])
+    budget = Budget(config, 1)
+    (limit,) = budget.limits
+    budget.take_up([], [{"num_epochs": 1000, "seconds": 4.0}], 0.0)
+    budget.trained(0, curve(0.5, 0.6), {})
+    assert (budget.taken(limit), budget.left(limit)) == (2, limit.total - 2)
+
+
+def test_epochs_that_no_report_timed_take_what_others_do(
+    make_budget: Callable[..., Budget],
+) -> None:
+    budget = make_budget()
+    budget.trained(0, curve(0.1, 0.2), facts(10.0, 20.0, 2))
+    budget.trained(1, {}, {"num_epochs_trained": 3})
+    assert budget.taken(EPOCHS) == 5
+    assert budget.taken(GPU_HOURS) == 50.0

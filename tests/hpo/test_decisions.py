@@ -138,6 +138,18 @@ def test_a_lost_workers_trial_goes_on_a_few_times_then_fails(
     assert start(decisions) == 1
 
 
+def test_what_a_lost_worker_trained_is_of_the_budget(
+    decisions: Decisions, study: SearchStudy
+) -> None:
+    lost = TrialError("WorkerLost", "killed")
+    number = start(decisions)
+    decisions.on_report(report(number, {1: 0.5, 2: 0.6}))
+    for _ in range(4):  # max_retries, and once more
+        decisions.on_lost(number, lost)
+        start(decisions)
+    assert study.trials()[0].attributes["num_epochs_trained"] == 6
+
+
 def test_a_lost_workers_trial_waits_for_any_free_slot(decisions: Decisions) -> None:
     first, second = start(decisions), start(decisions)
     decisions.on_lost(first, TrialError("WorkerLost", "killed"))

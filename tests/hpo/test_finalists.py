@@ -10,9 +10,11 @@ from hpo.config import SearchConfig, load_search_config
 from hpo.fidelity import FirstLevel
 from hpo.finalists import (
     Finalists,
+    affordable,
     asked_for,
     choose_finalists,
     comparison_progress,
+    has_candidates,
     is_settled,
     predicted_ranking,
     read_finalists,
@@ -135,6 +137,72 @@ def test_what_comes_before_a_raised_first_level_makes_no_finalist(search_file: P
             trials[2] = trial(2, [5 * first], "PRUNED", "paused", drop=drops[2])
             rankings.append(predicted_ranking(config, trials, None, levels))
         assert (rankings[0] == rankings[1]) == are_same
+
+
+@pytest.mark.parametrize("state", ["COMPLETE", "PRUNED"])
+@pytest.mark.parametrize("metric", ["val_top1", "val_loss"])
+def test_a_curve_that_falls_ranks_by_its_best_epoch(
+    search_file: Path, metric: str, state: str
+) -> None:
+    direction = "minimize" if metric == "val_loss" else "maximize"
+    config, _ = load_search_config(
+        search_file,
+        ["scheduler={name: freeze_thaw}", "train.max_epochs=8",
+         f"study.objectives=[[{metric}, {direction}]]"],
+    )  # fmt: skip
+    rises = [0.3, 0.5, 0.6, 0.65, 0.68, 0.7, 0.71, 0.72]
+    falls = [0.4, 0.7, 0.85, 0.9, 0.85, 0.75, 0.65, 0.6]
+    curves = (
+        [rises, falls] if metric == "val_top1" else [[1 - v for v in c] for c in (rises, falls)]
+    )
+    trials = [trial(i, curves[i >= 4], state, drop=0.05 * i) for i in range(8)]
+    assert set(predicted_ranking(config, trials)[:4]) == {4, 5, 6, 7}
+
+
+@pytest.mark.parametrize(
+    ("room", "numbers", "num_seeds"),
+    [
+        (8, (1, 2, 3, 0), 2),
+        (7, (1, 2, 3, 0), 1),
+        (4, (1, 2, 3, 0), 1),
+        (3, (1, 2, 0), 1),
+        (2, (1, 0), 1),
+        (1, (1,), 2),
+    ],
+)
+def test_a_small_budget_compares_on_fewer_seeds_then_fewer_finalists(
+    config: SearchConfig, room: int, numbers: tuple[int, ...], num_seeds: int
+) -> None:
+    trials = [trial(i, [0.5]) for i in range(4)]
+    everyone = Finalists(
+        numbers=(1, 2, 3, 0), asked_for=asked_for(config, trials), num_seeds=2,
+        num_val_images=100, fold_ratio=None,
+    )  # fmt: skip
+    found = affordable(config, trials, everyone, (), lambda some: len(some) <= room)
+    assert found.numbers == numbers
+    assert len(found.numbers) == 1 or found.num_seeds == num_seeds
+    names = [training_name(*one) for one in trainings_of(config, trials, everyone)]
+    assert affordable(config, trials, everyone, names[: 8 - room], lambda s: len(s) <= room) == (
+        everyone
+    )
+
+
+def test_the_default_keeps_its_place_among_fewer_finalists(config: SearchConfig) -> None:
+    trials = [trial(i, [0.5]) for i in range(3)]
+    everyone = Finalists(
+        numbers=(0, 1, 2), asked_for=asked_for(config, trials), num_seeds=1, num_val_images=100,
+        fold_ratio=None,
+    )  # fmt: skip
+    found = affordable(config, trials, everyone, (), lambda some: len(some) <= 2)
+    assert found.numbers == (0, 1)
+
+
+def test_any_sound_trial_within_the_constraints_may_win() -> None:
+    paused = trial(1, [0.5], "PRUNED", "paused at epoch 1")
+    broken = trial(2, [0.9, math.nan], "PRUNED", "diverged")
+    assert has_candidates([missing(trial(0, [0.7])), paused])
+    assert not has_candidates([missing(trial(0, [0.7])), missing(paused), broken])
+    assert not has_candidates([trial(0, [], "FAIL")])
 
 
 def test_finalists_are_the_best_of_different_params_and_the_default() -> None:
@@ -274,6 +342,14 @@ def test_a_default_without_rivals_wins_untried(config: SearchConfig, tmp_path: P
     verdict = read_verdict(config, study, trials)
     assert verdict is not None
     assert (verdict.winner, verdict.means) == (0, {})
+
+
+def test_a_default_that_misses_a_constraint_does_not_win_without_rivals(
+    config: SearchConfig, tmp_path: Path
+) -> None:
+    study = finished(config, tmp_path, [0.9], missed=[0])
+    chosen(config, study, (0,))
+    assert read_verdict(config, study, study.trials()) is None
 
 
 def test_a_default_that_misses_a_constraint_is_the_measure_but_cannot_win(

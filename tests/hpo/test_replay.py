@@ -6,10 +6,11 @@ import pytest
 
 from hpo.config import Scheduler, SearchConfig, load_search_config
 from hpo.errors import StudyError
+from hpo.fidelity import FirstLevel
 from hpo.replay import StudyCurves, replay
 from hpo.search_space import Params
 from hpo.simulation import Curve, SimulatedSearch
-from hpo.study import TrialSummary
+from hpo.study import SearchStudy, TrialSummary
 from sgformer.errors import ConfigError
 
 MAX_EPOCHS = 12
@@ -52,6 +53,44 @@ def test_the_own_strategy_on_one_slot_decides_as_it_did(search_file: Path, sched
     assert (result.best_trial, result.best_value) == max(
         ((t.number, t.value) for t in trials if t.value is not None), key=lambda pair: pair[1]
     )
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_what_earlier_studies_gave_a_search_its_replay_begins_with(
+    search_file: Path, scheduler: str
+) -> None:
+    config = config_of(search_file, scheduler)
+    study = SearchStudy.in_memory(config.study, config.space)
+    study.warm_start = [
+        {"optimizer.learning_rate": rate, "model.drop_rate": 0.1} for rate in (1e-2, 2e-4)
+    ]
+    level = FirstLevel(
+        epoch=6, late=12, num_trials=4, agreement={}, is_of_earlier_studies=True
+    ).model_dump(mode="json")
+    study.first_levels = [level]
+    search = SimulatedSearch(config, curve_of, 1, study)
+    search.run()
+    trials = search.study.trials()
+    own = level | {"from_trial": 9, "is_of_earlier_studies": False}
+    result = replay(config, trials, 1, warm_start=study.warm_start, first_levels=[level, own])
+    assert result.share_recorded == 1
+    assert result.num_epochs == sum(trial.num_epochs for trial in trials)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler", "name"),
+    [("asha", None, "asha"), (None, "tpe", "asha"), (None, "curves", "freeze_thaw")],
+)
+def test_what_only_the_model_of_curves_can_do_other_strategies_are_tried_without(
+    search_file: Path, scheduler: str | None, sampler: str | None, name: str
+) -> None:
+    config, _ = load_search_config(
+        search_file,
+        ["scheduler={name: freeze_thaw, cost_aware: true}", "study.num_trials=8",
+         f"train.max_epochs={MAX_EPOCHS}", "budget.stop_when={gain_per_gpu_hour: 0.001}"],
+    )  # fmt: skip
+    result = replay(config, trials_of(config), 1, scheduler, sampler)
+    assert result.scheduler == name
 
 
 def test_what_was_not_trained_is_told_by_a_model(search_file: Path) -> None:

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from hpo.search_space import (
     Parameter,
     apply_params,
+    check_guess,
     check_params,
     check_space,
     default_params,
@@ -105,6 +106,43 @@ def test_params_outside_the_space_are_refused() -> None:
         ConfigError, match=r"model\.drop: is not searched; nearest known: model\.d"
     ):
         check_params({"model.drop": 0.1}, searched, "study.enqueue", "here")
+
+
+GUESSED = space(
+    model__drop_rate=DROP,
+    max_epochs={"type": "int", "low": 1, "high": 9},
+    augmentation__policy=POLICY,
+    augmentation__random_erasing=ERASING,
+)
+
+
+@pytest.mark.parametrize(
+    ("guess", "message"),
+    [
+        ({}, r"study\.enqueue: a guess sets no parameter; set one of model\.drop_rate"),
+        ({"model.drop": 0.1}, r"enqueue\.model\.drop: is not searched"),
+        ({"max_epochs": "abc"}, r"enqueue\.max_epochs: 'abc' lies outside"),
+        ({"max_epochs": None}, r"enqueue\.max_epochs: None lies outside"),
+        ({"max_epochs": 2.5}, r"enqueue\.max_epochs: 2\.5 lies outside"),
+        ({"max_epochs": True}, r"enqueue\.max_epochs: True lies outside"),
+        ({"model.drop_rate": "x"}, r"enqueue\.model\.drop_rate: 'x' lies outside"),
+        (
+            {"augmentation.policy": "mild", "augmentation.random_erasing": 0.5},
+            r"erasing: counts only when augmentation\.policy is one of guide, and the guess sets "
+            r"it to 'mild'",
+        ),
+    ],
+)
+def test_a_guess_that_cannot_be_tried_is_refused(guess: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_guess(guess, GUESSED, "study.enqueue", "here")
+
+
+@pytest.mark.parametrize(
+    "guess", [{"max_epochs": 3.0}, {"max_epochs": 2}, {"augmentation.random_erasing": 0.5}]
+)
+def test_a_guess_that_lies_in_the_space_is_taken(guess: dict) -> None:
+    check_guess(guess, GUESSED, "study.enqueue", "here")
 
 
 def test_choices_that_yaml_reads_as_text_are_numbers() -> None:

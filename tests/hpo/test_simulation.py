@@ -16,6 +16,7 @@ from hpo.config import (
     load_search_config,
 )
 from hpo.fidelity import FirstLevel
+from hpo.finalists import choose_finalists, has_candidates, predicted_ranking
 from hpo.search_space import Params, default_params
 from hpo.selection import pareto_front
 from hpo.simulation import Curve, SimulatedSearch
@@ -278,6 +279,58 @@ def test_hours_that_are_just_enough_leave_the_default_its_training(
     assert {trial.state for trial in others} <= {"COMPLETE", "PRUNED"}
     taken = search.seconds if limit == "gpu_hours" else search.now
     assert taken < seconds - 2 * MAX_EPOCHS + 2 * num_slots
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("slowness", [1.0, 3.0])
+@pytest.mark.parametrize("num_trainings", [4.5, 6, 12.5, 20])
+@pytest.mark.parametrize("limit", ["gpu_hours", "wall_clock_hours"])
+def test_few_hours_and_slow_first_epochs_leave_the_default_its_training(
+    search_config: Any, scheduler: str, slowness: float, num_trainings: float, limit: str
+) -> None:
+    share = 1 if limit == "gpu_hours" else 0.5  # of a training's time, on two slots
+    seconds = num_trainings * MAX_EPOCHS * 2 * share
+    overrides = ("retrain={top_k: 3, seeds: 3}", f"budget.{limit}={seconds / 3600}")
+    search = SimulatedSearch(
+        search_config(*overrides, "study.num_trials=1000", scheduler=scheduler),
+        lambda params: Curve(curve_of(params).values, [2 * slowness, *[2.0] * (MAX_EPOCHS - 1)]),
+        2,
+    )
+    search.run()
+    trials = search.study.trials()
+    assert (trials[0].state, trials[0].num_epochs) == ("COMPLETE", MAX_EPOCHS)
+    taken = search.seconds if limit == "gpu_hours" else search.now
+    on_one_seed = 4 * MAX_EPOCHS * 2 * share
+    assert taken <= seconds - min(seconds / 2, on_one_seed) + 2 * 2 * slowness
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+def test_no_trial_starts_that_cannot_come_to_where_it_is_compared(
+    search_config: Any, scheduler: str
+) -> None:
+    least = MAX_EPOCHS if scheduler == "none" else 4
+    for num_epochs in range(2 * MAX_EPOCHS, 3 * MAX_EPOCHS):
+        search = simulated(search_config(budget(num_epochs), scheduler=scheduler))
+        lengths = [trial.num_epochs for trial in search.study.trials()]
+        assert min(lengths) >= least
+        assert num_epochs - least < sum(lengths) <= num_epochs
+        assert search.decisions.num_missing == 0
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_where_the_default_misses_a_bound_others_may_win(
+    search_config: Any, num_slots: int
+) -> None:
+    bound = "study.constraints=[val_top1 >= 0.7]"
+    default = "train.optimizer.learning_rate=1e-4"
+    search = simulated(search_config(*WITH_FINALISTS, bound, default), num_slots)
+    trials = search.study.trials()
+    assert not trials[0].is_feasible
+    assert has_candidates(trials)
+    ranking = predicted_ranking(search_config(*WITH_FINALISTS, bound, default), trials)
+    best, measure = choose_finalists(trials, ranking, 1)
+    assert trials[best].is_feasible
+    assert measure == 0
 
 
 @pytest.mark.parametrize(("num_epochs", "num_begun"), [(60, 12), (200, 20)])
