@@ -71,11 +71,12 @@ def leaderboard_rows(
     sign = 1 if config.study.direction == "maximize" else -1
     several = config.study.has_several_objectives
     front = {trial.number for trial in pareto_front(trials, config.study)}
+    winner = winner_of(config, trials, verdict)
     order = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "FAIL": 3}
 
     def rank(trial: TrialSummary) -> tuple[Any, ...]:
         best = _value_so_far(trial)
-        is_winner = verdict is not None and trial.number == verdict.winner
+        is_winner = winner is not None and trial.number == winner.number
         return (
             not is_winner,
             order[trial.state],
@@ -303,9 +304,13 @@ def _history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.
                 hovertemplate="%{text}<extra></extra>",
             )
     best: list[tuple[int, float]] = []
-    for trial in trials:
-        if trial.state == "COMPLETE" and trial.value is not None:
-            best.append((trial.number, pick([trial.value, *(v for _, v in best[-1:])])))
+    for trial, value in values:
+        # One that stopped may win, where finalists are trained anew.
+        may_win = trial.state == "COMPLETE" or (
+            config.compares_finalists and trial.state != "FAIL"
+        )
+        if value is not None and may_win and trial.is_feasible:
+            best.append((trial.number, pick([value, *(v for _, v in best[-1:])])))
     figure.add_scatter(
         x=[n for n, _ in best], y=[v for _, v in best], mode="lines", name="best so far",
         line={"shape": "hv", "color": "#2ca02c"},

@@ -51,6 +51,7 @@ class Verdict:
         gains: Over the default; above 0 is better, whichever way the metric is.
         trainings: The winner's.
         covers_images: Whether the intervals allow for other val images, too.
+        picked_on_images: Whether trials were compared on the val images of these trainings.
     """
 
     metric: Metric
@@ -60,6 +61,7 @@ class Verdict:
     gains: Mapping[int, Estimate] = field(default_factory=dict)
     trainings: tuple[FreshTraining, ...] = ()
     covers_images: bool = True
+    picked_on_images: bool = False
 
 
 def judge(
@@ -102,7 +104,10 @@ def judge(
     gains = {n: Estimate(sign * gain.mean, gain.margin) for n, gain in gains.items()}
     of_winner = tuple(t for t in trainings if t.trial == winner)
     covers_images = images.values_are_shares or fold_ratio is not None
-    return Verdict(metric, winner, DEFAULT in known, means, gains, of_winner, covers_images)
+    has_folder = fold_ratio is None
+    return Verdict(
+        metric, winner, DEFAULT in known, means, gains, of_winner, covers_images, has_folder
+    )
 
 
 def mean_text(verdict: Verdict, number: int) -> str:
@@ -190,6 +195,8 @@ def finalist_values(verdict: Verdict, number: int) -> dict[str, float | None]:
 def correction_text(verdict: Verdict) -> str:
     """What the intervals hold for."""
     images = "and other val images" if verdict.covers_images else "but not over other val images"
+    if verdict.covers_images and verdict.picked_on_images:
+        images += ", though from all trials the finalists were picked by these same ones"
     return (
         "Intervals hold with 95 % for all finalists at once, so also for the one picked; over "
         f"other seeds, {images}."

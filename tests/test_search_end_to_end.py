@@ -17,6 +17,7 @@ import termios
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import onnx
 import optuna
@@ -174,12 +175,16 @@ def test_the_leaderboard_has_every_trial_the_winner_first(finished: Finished) ->
 
 def fresh_trainings(folder: Path) -> dict[str, dict]:
     """The finalists' trainings, by name, as the study has them."""
+    attributes = study_attributes(folder)
+    return {k: v for k, v in attributes.items() if k.startswith("fresh_training:")}
+
+
+def study_attributes(folder: Path) -> dict[str, Any]:
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
     try:
-        attributes = optuna.load_study(study_name=folder.name, storage=storage).user_attrs
+        return optuna.load_study(study_name=folder.name, storage=storage).user_attrs
     finally:
         storage.engine.dispose()
-    return {k: v for k, v in attributes.items() if k.startswith("fresh_training:")}
 
 
 def test_finalists_are_compared_on_fresh_seeds(finished: Finished) -> None:
@@ -293,6 +298,9 @@ def test_any_trial_can_be_retrained(finished: Finished, tmp_path: Path) -> None:
     config = yaml.safe_load((folder / "best" / "config.yaml").read_text())
     assert config["model"]["drop_rate"] == trial.params["model.drop_rate"]
     assert config["seed"] == 1
+    (retraining,) = study_attributes(folder)["retrainings"]  # that of the winner was a finalist's
+    assert (retraining["trial"], retraining["num_epochs"]) == (trial.number, config["max_epochs"])
+    assert retraining["seconds"] > 0
     refused = run("retrain", folder, "--trial", 99, expect=2)
     assert "no trial 99; the study has 0 to 7" in refused.stderr
 
@@ -382,7 +390,7 @@ def test_a_killed_comparison_goes_on_and_more_seeds_add_to_it(
     search_file = write_search(
         tmp_path / "few.yaml", own_image_folder, cache_dir,
         study={"num_trials": 3, "enqueue": []}, retrain={"top_k": 2, "seeds": 3},
-        scheduler={"name": "none"},
+        scheduler={"name": "freeze_thaw"},
         space={"optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2}},
     )  # fmt: skip
     folder = tmp_path / "runs" / "few"
@@ -489,6 +497,9 @@ def test_paused_trials_outlive_a_kill_and_simulate_decides_the_same(
         attempts = (folder / "trials" / str(trial.number) / "attempts.csv").read_text()
         begun += len(attempts.splitlines()) - 1
     assert begun <= sum(lengths.values()) + 1  # what was paused is not trained again
+    taken, total = json.loads(run("status", folder, "--json").stdout)["budget"]["total_epochs"]
+    after = [t["num_epochs"] for t in fresh_trainings(folder).values()]
+    assert taken == begun + sum(after) <= total + 1
     result = json.loads(run("simulate", folder, "--json").stdout)
     best = max(trials, key=lambda t: (t.state == TrialState.COMPLETE, t.value, -t.number))
     assert (result["best_trial"], result["best_value"]) == (best.number, best.value)

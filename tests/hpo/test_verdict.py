@@ -129,8 +129,8 @@ def test_who_diverged_at_once_on_a_seed_is_out() -> None:
 @pytest.mark.parametrize(
     ("metric", "fold_ratio", "words"),
     [
-        ("val_top1", None, "over other seeds, and other val images"),
-        ("val_loss", 0.25, "over other seeds, and other val images"),
+        ("val_top1", None, "and other val images, though from all trials the finalists were pick"),
+        ("val_loss", 0.25, "over other seeds, and other val images."),
         ("val_loss", None, "over other seeds, but not over other val images"),
     ],
 )
