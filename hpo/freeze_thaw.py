@@ -201,7 +201,10 @@ class FreezeThaw(PausingPolicy[_Trial]):
         if len(numbers) < 2:
             return tuple(numbers)
         model = self._model(self._generator())
-        at = [*self._told(), *((number, self._max_epochs) for number in numbers)]
+        last = self._max_epochs
+        diverged = {n for n in numbers if math.isnan(self._trials[n].curve.get(last, 0.0))}
+        at = [one for one in self._told() if one[0] not in diverged]
+        at += [(number, last) for number in numbers]
         points = np.array([self._trials[number].point for number, _ in at])
         mean, _ = model.predict(points, self._times([epoch for _, epoch in at]), with_sd=False)
         best: dict[int, float] = {}

@@ -35,7 +35,7 @@ class StudyScheduler(FIFOScheduler):
 
     def __init__(self, decisions: Decisions, make_task: Callable[[Proposal], TrialTask]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._decisions, self._make_task = decisions, make_task
+        self.decisions, self._make_task = decisions, make_task
         self._numbers: dict[str, int] = {}
         self._started: set[str] = set()
         self._num_failed_starts: dict[str, int] = {}
@@ -58,7 +58,7 @@ class StudyScheduler(FIFOScheduler):
             error = _last_error(trial)
             number = self._numbers.pop(trial.trial_id, None)
             if number is not None:
-                self._decisions.on_lost(number, error)
+                self.decisions.on_lost(number, error)
             if trial.trial_id in self._started:
                 self._started.discard(trial.trial_id)
                 self._num_failed_starts[trial.trial_id] = 0
@@ -80,20 +80,20 @@ class StudyScheduler(FIFOScheduler):
         assert worker is not None  # it has just reported
         number = self._numbers.get(trial.trial_id)
         if report is not None and report.number == number:
-            if report.end_reason is None and self._decisions.on_report(report):
+            if report.end_reason is None and self.decisions.on_report(report):
                 return TrialScheduler.CONTINUE
             del self._numbers[trial.trial_id]
-            self._decisions.on_end(report)
+            self.decisions.on_end(report)
         elif number is not None:  # what it was told has not reached it
             del self._numbers[trial.trial_id]
             lost = TrialError("WorkerLost", "the worker did not take the trial")
-            self._decisions.on_lost(number, lost)
-        if self._decisions.finished:
+            self.decisions.on_lost(number, lost)
+        if self.decisions.finished:
             return TrialScheduler.STOP
         if worn_out:
             worker.retire.remote()
             return TrialScheduler.CONTINUE
-        proposal = self._decisions.next_trial()
+        proposal = self.decisions.next_trial()
         if proposal is not None:
             self._numbers[trial.trial_id] = proposal.number
         # Ray runs a worker's calls in order: it has this before its next step.

@@ -77,6 +77,35 @@ def run_trials(
     )
     decisions = make_decisions(config, study, resources.num_slots, observer, checkpoints)
     scheduler = StudyScheduler(decisions, _task_maker(config, run, images, resources))
+    progress_before = _progress(study)
+    is_stopped = False
+    if decisions.num_missing:
+        num_slots = min(resources.num_slots, decisions.num_missing)
+        resources = replace(resources, num_slots=num_slots)
+        settings = _worker_settings(config, images, resources)
+        is_stopped = _fit(config, resources, scheduler, settings, trainable)
+    if decisions.paused:
+        raise DiskFullError(decisions.paused)
+    if decisions.broken:
+        raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
+    if decisions.num_missing:
+        raise _reason(config, run, scheduler, decisions.num_missing, is_stopped=is_stopped)
+    if _progress(study) == progress_before and not study.is_exhausted:
+        observer.note(
+            "no trial was begun: the budget leaves no room beside what is set aside for the "
+            "trainings after the search; raise it (budget) to go on"
+        )
+
+
+def _fit(
+    config: SearchConfig,
+    resources: TrialResources,
+    scheduler: "StudyScheduler",
+    settings: "WorkerSettings",
+    trainable: "type[Trainable] | None",
+) -> bool:
+    """Runs workers until nothing is left, or something ended it: whether that was a signal."""
+    decisions = scheduler.decisions
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
         _stopping_on_signals() as stop,
@@ -86,24 +115,36 @@ def run_trials(
             over = decisions.broken or decisions.paused or not decisions.num_missing
             return bool(stop() or scheduler.failure or over)
 
-        resources = replace(resources, num_slots=min(resources.num_slots, decisions.num_missing))
-        settings = _worker_settings(config, images, resources)
         _tuner(config, resources, scheduler, is_over, settings, scratch, trainable).fit()
-    if decisions.paused:
-        raise DiskFullError(decisions.paused)
-    if decisions.broken:
-        raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
-    if not decisions.num_missing:
-        return
+        return stop()
+
+
+def _reason(
+    config: SearchConfig,
+    run: RunFolder,
+    scheduler: "StudyScheduler",
+    num_missing: int,
+    *,
+    is_stopped: bool,
+) -> Exception:
+    """Why trials have not ended."""
     if isinstance(scheduler.failure, (DiskFullError, RunError)):
-        raise scheduler.failure
+        return scheduler.failure
     if scheduler.failure is not None:
-        raise RunError(f"the search failed: {scheduler.failure}") from scheduler.failure
-    if stop():
-        raise RunInterrupted(
+        error = RunError(f"the search failed: {scheduler.failure}")
+        error.__cause__ = scheduler.failure
+        return error
+    if is_stopped:
+        return RunInterrupted(
             f"interrupted; continue with --resume (study {config.study.name!r}, {run.path})"
         )
-    raise RunError(f"workers are gone and {decisions.num_missing} trials have not ended: --resume")
+    return RunError(f"workers are gone and {num_missing} trials have not ended: --resume")
+
+
+def _progress(study: SearchStudy) -> tuple[int, int]:
+    """Trials and epochs so far."""
+    trials = study.trials()
+    return len(trials), sum(trial.num_epochs for trial in trials)
 
 
 def _worker_settings(

@@ -119,6 +119,9 @@ def test_curves_rank_trials_that_did_not_come_to_their_end_too(
     ranking = predicted_ranking(config, trials)
     assert set(ranking) == {0, 1, 2, 3}
     assert ranking[0] == best
+    better = 0.01 if metric == "val_loss" else 0.99
+    diverged = trial(3, [better, math.nan], "PRUNED", "diverged", drop=0.3)
+    assert predicted_ranking(config, (*trials[:3], diverged))[0] == best
 
 
 def test_what_comes_before_a_raised_first_level_makes_no_finalist(search_file: Path) -> None:
