@@ -57,6 +57,8 @@ class Decisions:
         self._stopping = make_stopping_rule(
             scheduler, config.train.max_epochs, maximise=self._maximise
         )
+        is_full = scheduler.name == "none"
+        self._first_rung = config.train.max_epochs if is_full else scheduler.min_epochs or 1
         self._limits = config.limits
         self._costs = ArchitectureCosts(config, study.architectures)
         self._bounded_metrics = [c for c in config.study.constraints if c.name in METRICS]
@@ -250,8 +252,7 @@ class Decisions:
     @property
     def _lets_start(self) -> bool:
         """Whether a new trial can come to where it says something, beside those that run."""
-        max_epochs, scheduler = self._config.train.max_epochs, self._config.scheduler
-        useful = max_epochs if scheduler.name == "none" else scheduler.min_epochs or 1
+        max_epochs, useful = self._config.train.max_epochs, self._first_rung
         epochs = {n: max(self._curves[n], default=0) for n in self._running}
         ahead = {n: max(1, useful - epoch) for n, epoch in epochs.items()} | {None: useful}
         default = self._curves.get(0)

@@ -524,9 +524,9 @@ def test_a_first_level_of_earlier_studies_holds_from_the_first_trial_on(
         epoch=7, late=12, num_trials=9, agreement={2: -1.0}, is_of_earlier_studies=True
     )
     study.first_levels = [level.model_dump(mode="json")]
-    search = SimulatedSearch(config, shaped("inverted"), 1, study)
-    search.run()
-    assert min(trial.num_epochs for trial in study.trials()[:-1]) == 7
+    SimulatedSearch(config, curve_of, 1, study).run()
+    stopped = [trial for trial in study.trials()[:-1] if trial.state == "PRUNED"]
+    assert min(trial.num_epochs for trial in stopped) == 7
 
 
 @pytest.mark.parametrize("num_slots", [1, 4])
