@@ -1,4 +1,5 @@
 import functools
+import itertools
 import math
 import statistics
 from collections import Counter
@@ -524,9 +525,14 @@ def test_a_first_level_of_earlier_studies_holds_from_the_first_trial_on(
         epoch=7, late=12, num_trials=9, agreement={2: -1.0}, is_of_earlier_studies=True
     )
     study.first_levels = [level.model_dump(mode="json")]
-    SimulatedSearch(config, curve_of, 1, study).run()
-    stopped = [trial for trial in study.trials()[:-1] if trial.state == "PRUNED"]
-    assert min(trial.num_epochs for trial in stopped) == 7
+    values = itertools.count(90, -1)
+
+    def worse_and_worse(params: Params) -> Curve:
+        return Curve([next(values) / 100] * MAX_EPOCHS, [1.0] * MAX_EPOCHS)
+
+    curves = worse_and_worse if scheduler == "median" else shaped("inverted")
+    SimulatedSearch(config, curves, 1, study).run()
+    assert min(trial.num_epochs for trial in study.trials()[:-1]) == 7
 
 
 @pytest.mark.parametrize("num_slots", [1, 4])
