@@ -318,6 +318,25 @@ def test_no_trial_starts_that_cannot_come_to_where_it_is_compared(
         assert search.decisions.num_missing == 0
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+def test_of_several_slots_some_stay_empty_when_there_is_no_room_to_start(
+    search_config: Any, scheduler: str
+) -> None:
+    least = MAX_EPOCHS if scheduler == "none" else 4
+    for num_epochs in range(4 * MAX_EPOCHS, 5 * MAX_EPOCHS):
+        search = SimulatedSearch(
+            search_config(budget(num_epochs), scheduler=scheduler), curve_of, 4
+        )
+        goes_on = True
+        while goes_on:
+            left, before = num_epochs - search.num_epochs, search.study.trials()
+            goes_on = search.step()
+            num_started = len(search.study.trials()) - len(before)
+            num_running = sum(trial.state == "RUNNING" for trial in before)
+            assert num_started == 0 or left >= least * num_started + num_running
+        assert search.decisions.num_missing == 0
+
+
 @pytest.mark.parametrize("num_slots", [1, 4])
 def test_where_the_default_misses_a_bound_others_may_win(
     search_config: Any, num_slots: int
