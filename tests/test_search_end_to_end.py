@@ -416,7 +416,7 @@ def test_a_killed_comparison_goes_on_and_more_seeds_add_to_it(
     assert "on 4 fresh seeds" in more.stdout
     assert fresh_trainings(folder).items() > after.items()
     few = ("--resume", "--set", "retrain.seeds=4", "--set", "study.num_trials=9")
-    idle = run(*command, *few, "--set", "budget.total_epochs=60")
+    idle = run(*command, *few, "--set", "budget.total_epochs=52")
     assert "no trial was begun: the budget leaves no room" in idle.stderr
     assert len(load_trials(folder)) == 3
     run(*command, "--resume", "--set", "retrain.seeds=1", "--set", "study.num_trials=6")
