@@ -6,9 +6,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from hpo.config import SearchConfig
+from hpo.study import SearchStudy
 from hpo.trial_summary import TrialSummary
 from sgformer.config import maximises
 
@@ -83,6 +84,19 @@ class Budget:
         self._trials: dict[int, _Taken] = {}
         self._fresh: tuple[_Taken, ...] = ()
         self.limits = tuple(_limits(config))
+
+    @classmethod
+    def of_study(
+        cls,
+        config: SearchConfig,
+        study: SearchStudy,
+        num_slots: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Self:
+        """With what earlier runs of the search have taken."""
+        budget = cls(config, num_slots, clock)
+        budget.take_up(study.trials(), study.trainings_after, study.seconds_searched)
+        return budget
 
     def take_up(
         self,

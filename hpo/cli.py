@@ -144,8 +144,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     first_level = first_level_text(
         config, chosen, [trial.curve_to(config.train.max_epochs) for trial in trials]
     )
-    budget = Budget(config, 1)
-    budget.take_up(trials, study.trainings_after, study.seconds_searched)
+    budget = Budget.of_study(config, study)
     best, verdict = best_so_far(trials, config), read_verdict(config, study, trials)
     counts = Counter(trial.outcome for trial in trials)
     front = pareto_front(trials, config.study)

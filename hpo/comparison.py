@@ -4,11 +4,13 @@ import contextlib
 import math
 import shutil
 import signal
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hpo.attempts import Attempts
 from hpo.budget import Budget
 from hpo.cluster import TrialResources
 from hpo.config import SearchConfig
@@ -63,7 +65,7 @@ def compare_finalists(
     Raises:
         RunError: Processes died more often than a trial's may.
     """
-    budget = _budget(config, study, resources)
+    budget = Budget.of_study(config, study, resources.num_slots)
     finalists = _choose(config, study, images, budget, observer)
     done = study.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
@@ -101,8 +103,9 @@ def _train(
             curves[i][said["epoch"]] = said
         else:
             lengths[i] = len(curves[i])
-            rows = curves[i].values()
-            ended = fresh_training(*due[i], config.study.metric, rows, resources)
+            num_begun = Attempts(trainings[i].folder).count()
+            rows = tuple(curves[i].values())
+            ended = fresh_training(*due[i], config.study.metric, rows, num_begun, resources)
             if said is not None:
                 observer.note(f"finalist {due[i][0]} is out on seed {ended.seed}: {said}")
                 ended = replace(ended, value=None, best_epoch=None)
@@ -114,32 +117,26 @@ def fresh_training(
     number: int,
     train: TrainConfig,
     metric: Metric,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    num_begun: int,
     resources: TrialResources,
 ) -> FreshTraining:
-    """What is kept of a training, by the rows of its epochs."""
-    rows = tuple(rows)
+    """What is kept of a training, by the rows of its epochs and how many were begun."""
     sign = 1 if maximises(metric) else -1
     known = {int(row["epoch"]): float(row[metric]) for row in rows}
     known = {epoch: value for epoch, value in known.items() if not math.isnan(value)}
     best = max(known, key=lambda epoch: (sign * known[epoch], -epoch), default=None)
-    seconds = sum(float(row["seconds"]) for row in rows)
+    seconds = num_begun * statistics.fmean(float(row["seconds"]) for row in rows) if rows else 0.0
     return FreshTraining(
         trial=number,
         seed=train.seed,
         value=None if best is None else known[best],
         best_epoch=best,
-        num_epochs=len(rows),
+        num_epochs=num_begun,
         max_epochs=train.max_epochs,
         seconds=seconds,
         gpu_seconds=seconds * resources.gpus * resources.num_processes,
     )
-
-
-def _budget(config: SearchConfig, study: SearchStudy, resources: TrialResources) -> Budget:
-    budget = Budget(config, resources.num_slots)
-    budget.take_up(study.trials(), study.trainings_after, study.seconds_searched)
-    return budget
 
 
 def _choose(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hpo.architectures import ArchitectureCosts
-from hpo.budget import Budget, Limit
+from hpo.budget import Budget
 from hpo.checkpoints import TrialCheckpoints
 from hpo.config import SearchConfig
 from hpo.fidelity import with_first_level
@@ -82,8 +82,7 @@ class Decisions:
                 # tells what it resumed.
                 curve.pop(trial.num_epochs, None)
             self._stopping.goes_on(trial.number, curve, self._costs.objectives(trial.params))
-        self._budget = Budget(config, num_slots, clock)
-        self._budget.take_up(earlier, study.trainings_after, study.seconds_searched)
+        self._budget = Budget.of_study(config, study, num_slots, clock)
         self._seconds_noted = self._budget.seconds
         self._running: set[int] = set()
         self.paused: str | None = None
@@ -184,9 +183,9 @@ class Decisions:
             self._fail(number, error)
             return
         self._running.discard(number)
-        num_epochs = max(self._curves[number], default=0)
         self._charge_an_epoch(number)
-        self._interrupted.append(Proposal(number, self._params[number], num_epochs))
+        proposal = Proposal(number, self._params[number], self._num_epochs(number))
+        self._interrupted.append(proposal)
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         """Whether a running trial keeps its worker after a report."""
@@ -234,41 +233,42 @@ class Decisions:
 
     @property
     def _is_spent(self) -> bool:
-        """Whether the default's training takes what is left beside the epochs that are begun."""
-        return any(self._to_spare(limit) <= 0 for limit in self._budget.limits)
+        """Whether an epoch more of each trial that runs leaves nothing for another."""
+        return any(spare <= 0 for spare in self._to_spare())
 
     @property
     def _leaves_the_defaults(self) -> bool:
         """Whether an epoch more of each trial that runs leaves the default its training."""
-        return all(self._to_spare(limit) >= 0 for limit in self._budget.limits)
-
-    def _to_spare(self, limit: Limit) -> float:
-        """Of what is left: beside the default's training and an epoch of each trial that runs."""
-        default, budget = self._curves.get(0), self._budget
-        to_come = 0 if default is None else self._config.train.max_epochs - max(default, default=0)
-        others = [budget.an_epoch(limit, number) for number in self._running - {0}]
-        return budget.left(limit) - limit.together([to_come * budget.an_epoch(limit, 0), *others])
+        return all(spare >= 0 for spare in self._to_spare())
 
     @property
     def _lets_start(self) -> bool:
-        """Whether a new trial can come to where it says something, beside those that run."""
-        max_epochs, useful = self._config.train.max_epochs, self._first_rung
-        epochs = {n: max(self._curves[n], default=0) for n in self._running}
-        ahead = {n: max(1, useful - epoch) for n, epoch in epochs.items()} | {None: useful}
-        default = self._curves.get(0)
-        if default is not None:
-            ahead[0] = max_epochs - max(default, default=0)
+        """Whether a new trial can come to where it says something, as those that run can."""
+        return all(spare >= 0 for spare in self._to_spare(self._first_rung))
+
+    def _to_spare(self, rung: int = 0) -> list[float]:
+        """Of each limit: beside the default's training, and an epoch of each trial that runs.
+
+        With a rung: beside what these, and a new trial, need to come there.
+        """
+        ahead = {n: max(1, rung - self._num_epochs(n)) for n in self._running} | {None: rung}
+        if 0 in self._curves:
+            ahead[0] = self._config.train.max_epochs - self._num_epochs(0)
         budget = self._budget
-        return all(
+        return [
             budget.left(limit)
-            >= limit.together([num * budget.an_epoch(limit, n) for n, num in ahead.items()])
+            - limit.together([num * budget.an_epoch(limit, n) for n, num in ahead.items()])
             for limit in budget.limits
-        )
+        ]
+
+    def _num_epochs(self, number: int) -> int:
+        """That a trial which has not ended has come to."""
+        return max(self._curves.get(number, ()), default=0)
 
     def _charge_an_epoch(self, number: int) -> None:
         """That of a worker that is gone; the next report tells what was trained in truth."""
         curve, facts = self._curves[number], self._facts[number]
-        known = max(max(curve, default=0), int(facts.get("num_epochs_trained", 0)))
+        known = max(self._num_epochs(number), int(facts.get("num_epochs_trained", 0)))
         facts["num_epochs_trained"] = known + 1
         self._budget.trained(number, curve, facts)
 

@@ -327,7 +327,7 @@ class PausingDecisions(Decisions):
             return proposal
         self._policy.resumed(number)
         self._checkpoints.trial_resumed(number)
-        return Proposal(number, self._params[number], max(self._curves[number], default=0))
+        return Proposal(number, self._params[number], self._num_epochs(number))
 
     def _has_room(self, resumed: int | None = None) -> bool:
         """Whether a trial's checkpoints fit, if need be when paused ones are given up."""

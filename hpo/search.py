@@ -358,8 +358,7 @@ def _retrain_winner(
     chosen = winners_of(config, trials, read_verdict(config, study, trials))
     if not chosen:
         within = " within the constraints" if config.study.constraints else ""
-        budget = Budget(config, 1)
-        budget.take_up(trials, study.trainings_after, study.seconds_searched)
+        budget = Budget.of_study(config, study)
         taken = f" (taken: {budget.in_words()})" if budget.limits else ""
         raise RunError(
             f"no trial of study {config.study.name!r} ran to its end{within}, so there is no "
@@ -408,7 +407,7 @@ def retrain_and_deliver(
     training = Training(train, run.retraining.absolute() / name, images)
     attempts, begin = Attempts(training.folder), time.monotonic()
     # What a finalist's training has taken is known.
-    num_known = attempts.count() if name in study.fresh_trainings else 0
+    num_known = int(study.fresh_trainings.get(name, {}).get("num_epochs", 0))
     seconds = _retrain(training, observer, resources)
     num_epochs = attempts.count() - num_known
     if num_epochs and seconds:

@@ -23,7 +23,7 @@ class FreshTraining:
         seed: Of weights, order and augmentation.
         value: The objective in its best epoch; None: it diverged at once, or broke.
         best_epoch: That epoch.
-        num_epochs: That it took.
+        num_epochs: That it took, with those that a crash cost.
         max_epochs: That it might have taken.
         seconds: That they took.
         gpu_seconds: Those, by the number of GPUs.

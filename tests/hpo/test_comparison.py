@@ -29,14 +29,14 @@ def test_a_training_is_kept_with_its_best_epoch_and_what_it_cost(
     ]
     rows[3]["val_loss"] = math.nan
     resources = TrialResources(cpus=1, gpus=0.5, num_slots=4, num_processes=2)
-    kept = fresh_training(6, train, metric, rows, resources)
+    kept = fresh_training(6, train, metric, rows, 6, resources)
     assert (kept.trial, kept.seed) == (6, train.seed)
     assert (kept.value, kept.best_epoch) == (value, best_epoch)
-    assert (kept.num_epochs, kept.max_epochs) == (4, 4)
-    assert (kept.seconds, kept.gpu_seconds) == (8.0, 8.0)
+    assert (kept.num_epochs, kept.max_epochs) == (6, 4)  # two were trained twice
+    assert (kept.seconds, kept.gpu_seconds) == (12.0, 12.0)
 
 
 def test_a_training_that_diverged_at_once_has_no_value(train: TrainConfig) -> None:
     rows = [{"epoch": 1, "seconds": 2.0, "val_top1": math.nan}]
-    kept = fresh_training(6, train, "val_top1", rows, TrialResources(1, 0, 1))
+    kept = fresh_training(6, train, "val_top1", rows, 1, TrialResources(1, 0, 1))
     assert (kept.value, kept.best_epoch, kept.num_epochs) == (None, None, 1)
