@@ -51,18 +51,21 @@ class Attempts:
         """Before an epoch is trained."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = f"{now},{socket.gethostname()},{os.getpid()},{epoch}\n"
+        known = self._text()
+        start = "" if known.endswith("\n") else "\n" if known else ",".join(COLUMNS) + "\n"
         with noticing_full_disk(self.path.parent), self.path.open("a", encoding="utf-8") as file:
-            file.write(row if file.tell() else ",".join(COLUMNS) + "\n" + row)
+            file.write(start + row)
 
     def epochs(self) -> tuple[int, ...]:
-        """The epochs begun, in order."""
-        if not self.path.exists():
-            return ()
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return tuple(int(row["epoch"]) for row in csv.DictReader(file))
+        """The epochs begun, in order; but for lines that a full disk cut."""
+        rows = csv.reader(self._text().splitlines())
+        return tuple(int(row[3]) for row in rows if len(row) == len(COLUMNS) and row[3].isdigit())
 
     def count(self) -> int:
         return len(self.epochs())
+
+    def _text(self) -> str:
+        return self.path.read_text(encoding="utf-8") if self.path.exists() else ""
 
 
 def _is_locked(descriptor: int) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ray import tune
 
+from hpo.attempts import Attempts
 from hpo.cluster import GroupResources
 from hpo.errors import ProcessDiedError, WornOutError
 from hpo.group_training import run_group_training
@@ -114,7 +115,9 @@ class TrialWorker(tune.Trainable):
             if _is_of_the_process(error):
                 raise  # Ray replaces the process and tries again
             reason = "paused" if isinstance(error, DiskFullError) else "failed"
-            facts = {"hostname": socket.gethostname()}
+            # The epoch that broke counts, too.
+            num_begun = Attempts(self._task.training.folder).count()
+            facts = {"hostname": socket.gethostname(), "num_epochs_trained": num_begun}
             report = TrialReport(number, (), reason, facts, _as_text(error))
         else:
             report = TrialReport(number, progress.epochs, progress.end_reason, progress.facts)

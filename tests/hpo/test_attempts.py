@@ -22,6 +22,16 @@ def test_epochs_are_counted_as_they_are_begun(tmp_path: Path) -> None:
     assert attempts.path.read_text().startswith("started_at,hostname,pid,epoch\n2")
 
 
+@pytest.mark.parametrize("cut", ["started_", "2026-11-28T07:00:00+00:00,node,12"])
+def test_a_line_that_a_full_disk_cut_costs_no_other(tmp_path: Path, cut: str) -> None:
+    attempts = Attempts(tmp_path)
+    attempts.path.write_text(cut)
+    assert attempts.count() == 0
+    attempts.note(1)
+    attempts.note(2)
+    assert attempts.epochs() == (1, 2)
+
+
 HOLD = (
     "import sys, time\n"
     "from pathlib import Path\n"

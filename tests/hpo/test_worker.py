@@ -186,6 +186,7 @@ def test_a_training_that_breaks_twice_has_failed(
     *_, last = run(worker(make_task()))
     assert last.error is not None
     assert (last.end_reason, last.error.type) == ("failed", "RuntimeError")
+    assert last.facts["num_epochs_trained"] == 3  # the second one twice
     assert "a cosmic ray" in last.error.traceback
 
 
