@@ -370,10 +370,26 @@ def _retrain_winner(
     for trial in chosen:
         folder = folders[trial.number]
         wanted = retrain_config(config, trial.params).fingerprint()
-        if run.delivered_fingerprint(folder) != wanted:
+        if run.delivered_fingerprint(folder) == wanted:
+            continue
+        if folder == run.best or _is_affordable(config, study, trial, observer):
             retrain_and_deliver(config, run, study, trial, observer, images, resources, folder)
     shutil.rmtree(run.retraining, ignore_errors=True)  # of finalists that did not win
     _remove_others(run, tuple(folders.values()))
+
+
+def _is_affordable(
+    config: SearchConfig, study: SearchStudy, trial: TrialSummary, observer: SearchObserver
+) -> bool:
+    """Whether the budget lets a further trial of the front be retrained; notes it if not."""
+    budget = Budget.of_study(config, study)
+    if budget.lets_train([trial.number]):
+        return True
+    observer.note(
+        f"trial {trial.number} of the front is not retrained: the budget leaves no room "
+        f"({budget.in_words()}); raise it and --resume"
+    )
+    return False
 
 
 def _remove_others(run: RunFolder, folders: Sequence[Path]) -> None:

@@ -118,3 +118,19 @@ def test_another_select_delivers_anew(finished: Finished, search_file: Path) -> 
     config = yaml.safe_load((folder / "best" / "config.yaml").read_text())
     assert config["model"]["name"] == values["best"]["params"]["model.name"]
     assert not list(folder.glob("front/*"))
+
+
+def test_of_the_front_the_budget_may_leave_room_for_one_alone(
+    finished: Finished, search_file: Path
+) -> None:
+    folder = finished[0]
+    command = ("search", search_file, "--output-dir", folder.parent, "--resume")
+    run(*command, "--set", "study.select=best")
+    done = run(*command, "--set", "budget.total_epochs=8")
+    status = json.loads(run("status", folder, "--json").stdout)
+    (best,) = {row["number"] for row in status["front"]} & {status["best"]["number"]}
+    assert status["delivered"]
+    assert not list(folder.glob("front/*"))
+    for row in status["front"]:
+        is_told = f"trial {row['number']} of the front is not retrained" in done.stderr
+        assert is_told == (row["number"] != best)
