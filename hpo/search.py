@@ -102,7 +102,7 @@ def run_search(
         study = find_study(config, run, storage, resume=resume)
         if study is not None:
             _tell_earlier_trials(config, study, observer)
-            if run.is_complete and not _is_unfinished(study, config) and _selects_as(run, config):
+            if run.is_complete and not _is_unfinished(study, config) and _delivers_as(run, config):
                 return _result(study, run, config)
             lease.enter_context(leased(study))
         warm_start = () if study is not None else warm_start_params(config, storage)
@@ -495,9 +495,10 @@ def _has_missing_trials(study: SearchStudy, config: SearchConfig) -> bool:
     return num_counted(trials) < config.study.num_trials and study.limits_reached != config.limits
 
 
-def _selects_as(run: RunFolder, config: SearchConfig) -> bool:
-    """Whether the run was delivered by the same `select`."""
-    return run.load_config().study.select == config.study.select
+def _delivers_as(run: RunFolder, config: SearchConfig) -> bool:
+    """Whether the run was delivered by the same `select`; a front as far as limits allow, too."""
+    known, select = run.load_config(), config.study.select
+    return known.study.select == select and (select != "front" or known.limits == config.limits)
 
 
 def _result(study: SearchStudy, run: RunFolder, config: SearchConfig) -> SearchResult:

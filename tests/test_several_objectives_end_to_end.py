@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -121,16 +122,33 @@ def test_another_select_delivers_anew(finished: Finished, search_file: Path) -> 
 
 
 def test_of_the_front_the_budget_may_leave_room_for_one_alone(
-    finished: Finished, search_file: Path
+    image_folder: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    folder = finished[0]
-    command = ("search", search_file, "--output-dir", folder.parent, "--resume")
-    run(*command, "--set", "study.select=best")
-    done = run(*command, "--set", "budget.total_epochs=8")
+    small, large = "sg_former_pico", "sg_former_nano"
+    values = search_values(image_folder, cache_dir)
+    values["train"]["optimizer"]["learning_rate"] = 1e-7  # the small one learns nothing
+    values["space"] = {
+        "model.name": {"type": "categorical", "choices": [small, large]},
+        "optimizer.learning_rate": {"type": "float", "low": 1e-7, "high": 1e-2, "log": True},
+    }
+    values["study"] = {
+        "num_trials": 2,
+        "enqueue": [{"model.name": large, "optimizer.learning_rate": 2e-3}],
+        "objectives": [["val_top1", "maximize"], ["num_parameters", "minimize"]],
+        "select": "front",
+    }
+    values["scheduler"] = {"name": "none"}
+    values["budget"] = {"total_epochs": 2 * 4 + 4 + 3}
+    search_file = tmp_path / "two.yaml"
+    search_file.write_text(yaml.safe_dump(values, sort_keys=False))
+    command = ("search", search_file, "--output-dir", tmp_path / "runs")
+    folder = tmp_path / "runs" / "two"
+    told = re.findall(r"trial (\d) of the front is not retrained", run(*command).stderr)
     status = json.loads(run("status", folder, "--json").stdout)
-    (best,) = {row["number"] for row in status["front"]} & {status["best"]["number"]}
+    assert {row["number"] for row in status["front"]} == {0, 1}
+    assert told == [str(1 - status["best"]["number"])]
     assert status["delivered"]
-    assert not list(folder.glob("front/*"))
-    for row in status["front"]:
-        is_told = f"trial {row['number']} of the front is not retrained" in done.stderr
-        assert is_told == (row["number"] != best)
+    assert not (folder / "front").exists()
+    more = run(*command, "--resume", "--set", "budget.total_epochs=16")
+    assert "is not retrained" not in more.stderr
+    assert (folder / "front" / told[0] / "model.onnx").exists()
