@@ -422,8 +422,9 @@ def retrain_and_deliver(
     name = training_name(trial.number, train)
     training = Training(train, run.retraining.absolute() / name, images)
     attempts, begin = Attempts(training.folder), time.monotonic()
-    # What a finalist's training has taken is known.
+    # What a finalist's training has taken is known, if its folder is still there.
     num_known = int(study.fresh_trainings.get(name, {}).get("num_epochs", 0))
+    num_known = min(num_known, attempts.count())
     seconds = _retrain(training, observer, resources)
     num_epochs = attempts.count() - num_known
     if num_epochs and seconds:
