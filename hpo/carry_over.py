@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from hpo.config import SearchConfig, differences
 from hpo.run_folder import RunFolder
-from hpo.search_space import Params, Space, counts, value_at
+from hpo.search_space import (
+    CategoricalParameter,
+    Parameter,
+    Params,
+    Space,
+    Value,
+    counts,
+    value_at,
+)
 from hpo.study import SearchStudy, TrialSummary
 from hpo.trial_summary import CARRIED_OVER_FROM
 from sgformer.config import TrainConfig
@@ -129,4 +137,13 @@ def carried_params(
     fixed = values.keys() - params.keys()
     if any(values[path] != value_at(base, path) for path in fixed):
         return None
-    return params
+    inside = {path: _between_the_ends(new[path], value) for path, value in params.items()}
+    # What a trial is resumed from is of the value as it was.
+    return None if trial.state == "RUNNING" and inside != params else inside
+
+
+def _between_the_ends(parameter: Parameter, value: Value) -> Value:
+    """Optuna takes no value that lies beyond an end by rounding, as steps add up to."""
+    if isinstance(parameter, CategoricalParameter) or not isinstance(value, (int, float)):
+        return value
+    return min(max(value, parameter.low), parameter.high)

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 the input is wrong.
 
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -113,8 +114,8 @@ def search(
     config, notes = load_search_config(search_file, override or (), data_dir, study_name)
     for note in notes:
         _stderr().print(f"note: {note}", markup=False, soft_wrap=True)
-    if storage:
-        _require_storage(storage)
+    for url in filter(None, (storage, config.study.storage)):
+        _require_storage(url)
     if ray_address and not dry_run:
         check_address(ray_address)
     folder = read_image_folder(config.train.data)
@@ -162,6 +163,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
             "running": [{"number": t.number, "epoch": t.num_epochs} for t in running],
             "winner": verdict and verdict_values(verdict),
             "delivered": run.is_delivered,
+            "delivered_trial": study.delivered_trial if run.is_delivered else None,
         }
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
@@ -183,7 +185,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         **({} if verdict is None else _verdict_rows(verdict)),
         **{f"trial {t.number}": f"{at_work}, epoch {t.num_epochs}" for t in running[:MOST_ROWS]},
         **({"": f"and {len(running) - MOST_ROWS} more"} if len(running) > MOST_ROWS else {}),
-        "best model": str(run.best) if run.is_delivered else "not yet delivered",
+        "best model": _delivered_text(run, study),
     }
     _print_rows(rows)
 
@@ -368,6 +370,7 @@ def _search(
     from hpo.search import run_search
 
     run = RunFolder(output_dir / config.study.name)
+    storage = _unless_its_own(run, storage)
     try:
         with _display(config) as display:
             result = run_search(
@@ -386,10 +389,18 @@ def _open_run(run_dir: Path, storage: str | None) -> "tuple[RunFolder, SearchCon
 
     run = RunFolder(run_dir)
     config = run.load_config()
-    url = run.storage_url(config, storage)
+    url = run.storage_url(config, _unless_its_own(run, storage))
     if not storage_exists(url):
         raise StudyError(f"the study of {run_dir} is gone: no file {url}")
     return run, config, SearchStudy.open(url, config.study, config.space)
+
+
+def _unless_its_own(run: "RunFolder", storage: str | None) -> str | None:
+    """HPO_STORAGE is not for a run whose study is a file in its own folder."""
+    is_from_environment = storage is not None and storage == os.environ.get("HPO_STORAGE")
+    if not is_from_environment or not run.search_file.exists():
+        return storage
+    return storage if run.load_config().study.storage is not None else None
 
 
 def _find_surrogate(
@@ -543,6 +554,13 @@ def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
         "dashboard": f"run_search.py dashboard {run.path}",
     }
     _print_rows(rows)
+
+
+def _delivered_text(run: "RunFolder", study: "SearchStudy") -> str:
+    if not run.is_delivered:
+        return "not yet delivered"
+    number = study.delivered_trial
+    return f"{run.best}" + ("" if number is None else f" (trial {number})")
 
 
 def _trainings_text(num_done: int, num_trainings: int) -> str:

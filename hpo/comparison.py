@@ -72,9 +72,9 @@ def compare_finalists(
     due = [(n, train) for n, train in everything if training_name(n, train) not in done]
     if not due:
         return
-    observer.phase(
-        f"comparing {len(finalists.numbers)} finalists on {finalists.num_seeds} fresh seeds"
-    )
+    num_seeds = finalists.num_seeds
+    seeds = "one fresh seed" if num_seeds == 1 else f"{num_seeds} fresh seeds"
+    observer.phase(f"comparing {len(finalists.numbers)} finalists on {seeds}")
     first_seed = everything[0][1].seed
     told = _train(config, run, due, images.id, resources, observer)
     with _interrupted_by_sigterm(), contextlib.closing(told):
@@ -121,16 +121,20 @@ def fresh_training(
     num_begun: int,
     resources: TrialResources,
 ) -> FreshTraining:
-    """What is kept of a training, by the rows of its epochs and how many were begun."""
-    sign = 1 if maximises(metric) else -1
-    known = {int(row["epoch"]): float(row[metric]) for row in rows}
+    """What is kept of a training, by the rows of its epochs and how many were begun.
+
+    Its value is that of the epoch which its own metric picks, and which is delivered.
+    """
+    sign = 1 if maximises(train.metric) else -1
+    values = {int(row["epoch"]): float(row[metric]) for row in rows}
+    known = {int(row["epoch"]): float(row[train.metric]) for row in rows}
     known = {epoch: value for epoch, value in known.items() if not math.isnan(value)}
     best = max(known, key=lambda epoch: (sign * known[epoch], -epoch), default=None)
     seconds = num_begun * statistics.fmean(float(row["seconds"]) for row in rows) if rows else 0.0
     return FreshTraining(
         trial=number,
         seed=train.seed,
-        value=None if best is None else known[best],
+        value=None if best is None else values[best],
         best_epoch=best,
         num_epochs=num_begun,
         max_epochs=train.max_epochs,

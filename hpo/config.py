@@ -418,11 +418,25 @@ def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
     )
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML's readers take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in known:
+                    problem = f"{key.value!r} is there twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                known.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise ConfigError(f"search file is a folder: {path}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except OSError as error:
         raise ConfigError(f"cannot read search file {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
@@ -527,11 +541,18 @@ def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
         and scheduler.min_epochs >= max_epochs
     ):
         low = max(1, max_epochs // scheduler.reduction_factor)
-        notes.append(
-            f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
-        )
+        if low < scheduler.min_epochs:
+            notes.append(
+                f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
+            )
         scheduler = scheduler.model_copy(update={"min_epochs": low})
     study = _clip_to_grid(config, notes)
+    num_guesses = min(len(study.enqueue), max(0, study.num_trials - 1))
+    if num_guesses < len(study.enqueue):
+        notes.append(
+            f"study.enqueue: {num_guesses} of {len(study.enqueue)} guesses will be tried: "
+            f"study.num_trials is {study.num_trials}, with the default"
+        )
     clipped = {"study": study, "train": train, "scheduler": scheduler}
     return config.model_copy(update=clipped), tuple(notes)
 

@@ -128,7 +128,7 @@ class Decisions:
         """Numbers of trials, the most promising first."""
         sign = 1.0 if self._maximise else -1.0
         values = {t.number: t.attributes.get("best_value") for t in self._study.trials()}
-        values |= {number: self._best(curve) for number, curve in self._curves.items()}
+        values |= {number: self._best(number) for number in self._curves}
         known = {number: value for number, value in values.items() if value is not None}
         return tuple(sorted(known, key=lambda number: (-sign * known[number], number)))
 
@@ -161,7 +161,7 @@ class Decisions:
             self.paused = self.paused or report.error.message
             return
         curve = self._curves[number]
-        best = self._best(curve)
+        best = self._best(number)
         if reason != "failed":  # one that ended by itself is compared with, too
             self._stopping.goes_on(number, curve, self._costs.objectives(self._params[number]))
         if reason == "failed":
@@ -278,9 +278,9 @@ class Decisions:
         values = report.values(self._metric)
         self._study.report(number, values)
         self._facts[number] |= report.facts
-        self._note_best_epoch(report)
         news = {epoch: value for epoch, value in values.items() if epoch not in curve}
         curve |= news
+        self._note_best_epoch(report)
         self._budget.trained(number, curve, self._facts[number])
         self._note_seconds()
         for epoch, value in news.items():
@@ -297,22 +297,32 @@ class Decisions:
         """Keeps what constraints on metrics need with the trial's facts, also while it pauses."""
         if not self._bounded_metrics:
             return
-        facts = self._facts[report.number]
+        best = self._best_epoch(report.number)
         names = {self._metric, *(constraint.name for constraint in self._bounded_metrics)}
         for row in report.epochs:
-            best = facts.get(BEST_EPOCH, {}).get(self._metric)
-            value = float(row[self._metric])
-            if self._best({0: math.nan if best is None else best, 1: value}) != best:
-                facts[BEST_EPOCH] = {name: float(row[name]) for name in names if name in row}
+            if int(row["epoch"]) == best:
+                known = {name: float(row[name]) for name in names if name in row}
+                self._facts[report.number][BEST_EPOCH] = known
 
     def _violations(self, facts: Mapping[str, Any]) -> dict[str, float]:
         """By how much a trial's best epoch misses each constraint on a metric."""
         row = facts.get(BEST_EPOCH, {})
         return {str(c): c.violation(row[c.name]) for c in self._bounded_metrics if c.name in row}
 
-    def _best(self, curve: dict[int, float]) -> float | None:
-        values = [value for value in curve.values() if not math.isnan(value)]
-        return (max if self._maximise else min)(values, default=None)
+    def _best(self, number: int) -> float | None:
+        """A trial's value in the epoch whose weights it keeps."""
+        best = self._best_epoch(number)
+        return None if best is None else self._curves[number][best]
+
+    def _best_epoch(self, number: int) -> int | None:
+        curve = self._curves[number]
+        known = {epoch: value for epoch, value in curve.items() if not math.isnan(value)}
+        told = self._facts.get(number, {}).get("best_epoch")
+        if told in known:  # another one, if early_stopping.metric is not the objective
+            return int(told)
+        return (max if self._maximise else min)(
+            known, key=lambda epoch: known[epoch], default=None
+        )
 
     def _fail(self, number: int, error: TrialError) -> None:
         if not self._num_ended_well:

@@ -287,7 +287,7 @@ class PausingDecisions(Decisions):
     @property
     def _best_so_far(self) -> int | None:
         """The trial with the best value that may still be trained, for what its epochs take."""
-        best = {n: self._best(self._curves[n]) for n in self._policy.paused_trials()}
+        best = {n: self._best(n) for n in self._policy.paused_trials()}
         known = {n: value for n, value in best.items() if value is not None}
         return (max if self._maximise else min)(known, key=lambda n: known[n], default=None)
 
@@ -357,7 +357,7 @@ class PausingDecisions(Decisions):
         curve = self._curves[number]
         if self._choice is not None and self._choice.number == number:
             self._choice = None
-        self._finish(number, "PRUNED", f"paused at epoch {max(curve)}", self._best(curve))
+        self._finish(number, "PRUNED", f"paused at epoch {max(curve)}", self._best(number))
 
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
         super()._finish(number, state, reason, best)

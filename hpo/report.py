@@ -127,7 +127,7 @@ def _to_html(
         (_curves_title(trials), _curves_figure(trials, config, winner)),
         ("Parameters", _parameters_figure(trials, config)),
         ("What mattered", _importance_figure(study, config)),
-        *_confusion_figures(run, metrics),
+        *_confusion_figures(run, metrics, _owner(study, winner)),
     ]
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'>"
@@ -136,7 +136,7 @@ def _to_html(
         f"<h1>{html.escape(config.study.name)}</h1>",
         f"<p>{html.escape(_headline(trials, config) + _origin(study))}</p>",
         _first_decision_html(config, study, trials),
-        _summary_html(trials, config, winner, metrics),
+        _summary_html(trials, config, winner, metrics, _owner(study, winner)),
         "" if verdict is None else _verdict_html(verdict),
     ]
     with_script = True
@@ -193,7 +193,9 @@ def _summary_html(
     config: SearchConfig,
     winner: TrialSummary | None,
     metrics: dict[str, Any] | None,
+    owner: int | None,
 ) -> str:
+    """The winner, and what best/ reaches, which may be another trial's (`owner`)."""
     if winner is None:
         return "<p>No trial has run to its end yet.</p>"
     cards = [
@@ -208,10 +210,17 @@ def _summary_html(
         cards.append((f"the default's {config.study.metric}", _format(default.value)))
     for split in ("val", "test"):
         if metrics and metrics.get(split):
-            cards.append((f"{split} top-1, retrained", _format(metrics[split]["top1"])))
+            what = "retrained" if owner is None else f"of trial {owner}, which is in best/"
+            cards.append((f"{split} top-1, {what}", _format(metrics[split]["top1"])))
     items = "".join(f"<div>{html.escape(name)}<b>{value}</b></div>" for name, value in cards)
     params = ", ".join(f"{path} = {_format(v)}" for path, v in winner.params.items())
     return f"<div class='summary'>{items}</div><p>{html.escape(params)}</p>"
+
+
+def _owner(study: SearchStudy, winner: TrialSummary | None) -> int | None:
+    """The trial that best/ is of; None if that is the winner."""
+    delivered = study.delivered_trial
+    return None if winner is None or delivered == winner.number else delivered
 
 
 def _verdict_html(verdict: Verdict) -> str:
@@ -411,7 +420,7 @@ def _importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | 
 
 
 def _confusion_figures(
-    run: RunFolder, metrics: dict[str, Any] | None
+    run: RunFolder, metrics: dict[str, Any] | None, owner: int | None
 ) -> Iterator[tuple[str, go.Figure]]:
     classes = _read_json(run.best / "classes.json")
     for split in ("test", "val"):
@@ -427,7 +436,7 @@ def _confusion_figures(
             figure = go.Figure(heatmap, layout={"height": 640})
             figure.update_xaxes(title="predicted", type="category")
             figure.update_yaxes(title="true", type="category", autorange="reversed")
-            yield f"Confusions on {split}", figure
+            yield f"Confusions on {split}" + ("" if owner is None else f", trial {owner}"), figure
             return
 
 

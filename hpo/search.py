@@ -94,6 +94,7 @@ def run_search(
         RunError: The search failed, or was interrupted.
         DiskFullError: The run's disk is full; it can be continued.
     """
+    config = _with_storage(config, config.study.storage)  # continuation compares it
     now = continuation(config, run) if resume else Continuation(config, run)
     config, run = now.config, now.run
     run.make()
@@ -154,8 +155,8 @@ def check_continuation(
         StudyError: The name is taken and `resume` is not set.
         ConfigError: A resumed search differs in what would make its trials incomparable.
     """
-    if storage:
-        config = _with_storage(config, without_password(with_absolute_path(storage)))
+    own = config.study.storage
+    config = _with_storage(config, without_password(storage) if storage else own)
     if not run.search_file.exists():
         return config
     if not resume:
@@ -166,6 +167,7 @@ def check_continuation(
     known = run.load_config()
     if config.study.storage is None:
         config = _with_storage(config, known.study.storage)
+    known = _with_storage(known, known.study.storage)
     _refuse_differences(known, config, str(run.search_file))
     return config
 
@@ -192,6 +194,7 @@ def find_study(
         )
     if study.search_config is not None:
         known = SearchConfig.model_validate(study.search_config)
+        known = _with_storage(known, known.study.storage)
         _refuse_differences(known, config, f"study {config.study.name!r}")
     return study
 
@@ -222,12 +225,16 @@ def create_study(
 
 
 def _with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
-    study = config.study.model_copy(update={"storage": storage})
+    """The storage's file, if it is one, named for any working folder."""
+    url = None if storage is None else with_absolute_path(storage)
+    study = config.study.model_copy(update={"storage": url})
     return config.model_copy(update={"study": study})
 
 
 def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -> None:
     changed = differences(known, config)
+    # A space may change, but not with something else.
+    changed = tuple(line for line in changed if not line.startswith("space.")) or changed
     if changed:
         raise ConfigError(
             "a resumed search cannot change what its trials have in common; changed since "

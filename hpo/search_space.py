@@ -18,6 +18,11 @@ from sgformer.errors import ConfigError
 
 def _number_from_yaml(value: Any) -> Any:
     """YAML reads 1e-3 as text."""
+    if isinstance(value, (dict, list)):
+        raise ValueError(  # noqa: TRY004  pydantic takes no TypeError
+            f"takes one value, such as 0.1 or mild, and a path has dots, such as "
+            f"optimizer.learning_rate; got {value!r}"
+        )
     is_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value)
     return float(value) if is_number else value
 
@@ -32,7 +37,9 @@ Params = dict[str, Value]
 class _Parameter(FrozenConfig):
     """`when` names another, categorical parameter and for which of its values this one counts."""
 
-    when: dict[str, tuple[Value, ...]] = Field(default={}, max_length=1)
+    when: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = Field(
+        default={}, max_length=1
+    )
 
 
 class FloatParameter(_Parameter):
@@ -55,8 +62,10 @@ class FloatParameter(_Parameter):
     def contains(self, value: Value) -> bool:
         return _in_range(value, self.low, self.high, self.step)
 
-    def corners(self) -> tuple[Value, ...]:
-        return (self.low, self.high)
+    def examples(self) -> tuple[Value, ...]:
+        """The ends, and what no setting takes that has gaps between them."""
+        step = self.step or math.sqrt(0.1) * (self.high - self.low)
+        return (self.low, self.low + step, self.high)
 
     def describe(self) -> str:
         return f"{self.low:g}..{self.high:g}" + (f" step {self.step:g}" if self.step else "")
@@ -83,8 +92,9 @@ class IntParameter(_Parameter):
         is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         return is_whole and _in_range(value, self.low, self.high, self.step)
 
-    def corners(self) -> tuple[Value, ...]:
-        return (self.low, self.high)
+    def examples(self) -> tuple[Value, ...]:
+        """The ends, and what no setting takes that has gaps between them."""
+        return (self.low, self.low + self.step, self.high)
 
     def describe(self) -> str:
         return f"{self.low}..{self.high}" + (f" step {self.step}" if self.step > 1 else "")
@@ -108,7 +118,7 @@ class CategoricalParameter(_Parameter):
     def contains(self, value: Value) -> bool:
         return value in self.choices
 
-    def corners(self) -> tuple[Value, ...]:
+    def examples(self) -> tuple[Value, ...]:
         return self.choices
 
     def describe(self) -> str:
@@ -138,7 +148,8 @@ def _check_range(low: float, high: float, *, log: bool, step: float | None) -> N
 def _in_range(value: Value, low: float, high: float, step: float | None) -> bool:
     if isinstance(value, (bool, str)) or value is None:
         return False
-    return low <= value <= high and (step is None or _on_grid(value, low, step))
+    is_between = low <= value <= high or math.isclose(value, low) or math.isclose(value, high)
+    return is_between and (step is None or _on_grid(value, low, step))
 
 
 def _on_grid(value: float, low: float, step: float) -> bool:
@@ -169,15 +180,16 @@ def default_params(base: TrainConfig, space: Space) -> Params:
 
 
 def check_space(base: TrainConfig, space: Space, source: str) -> None:
-    """Raises ConfigError unless every path, every extreme value and the defaults are allowed."""
+    """Raises ConfigError unless every path, its values and the defaults are allowed."""
     for path, parameter in space.items():
         _check_path(path, source)
         _check_when(path, parameter, space, source)
-        for value in parameter.corners():
+        for value in parameter.examples():
             try:
                 apply_params(base, {path: value}, source)
             except ConfigError as error:
                 raise ConfigError(f"space.{path}: does not allow {value!r}: {error}") from None
+        _check_warmup(path, parameter, base, source)
     check_params(default_params(base, space), space, "train", source)
 
 
@@ -199,11 +211,12 @@ def check_guess(params: Mapping[str, Value], space: Space, where: str, source: s
     for path, value in params.items():
         _check_value(path, value, space, where, source)
         for other, values in space[path].when.items():
-            if other in params and params[other] not in values:
+            if params.get(other) not in values:
+                said = f"sets it to {params[other]!r}" if other in params else "leaves it out"
                 raise ConfigError(
                     f"{where}.{path}: counts only when {other} is one of "
-                    f"{', '.join(map(str, values))}, and the guess sets it to {params[other]!r}; "
-                    f"leave one of them out ({source})"
+                    f"{', '.join(map(str, values))}, and the guess {said}; set it to one of them, "
+                    f"or leave {path} out ({source})"
                 )
 
 
@@ -250,6 +263,7 @@ UNSEARCHABLE: Final = (
     "data.num_workers",
     "optimizer.micro_batch_size",
     "early_stopping.metric",
+    "max_epochs",
     "channels_last",
     "compile",
     "device",
@@ -294,6 +308,19 @@ def _all_paths(prefix: Sequence[str] = ()) -> Iterator[str]:
         path = (*prefix, name)
         below = fields_at(TrainConfig, path)
         yield from _all_paths(path) if below else (".".join(path),)
+
+
+def _check_warmup(path: str, parameter: Parameter, base: TrainConfig, source: str) -> None:
+    """A longer one would never come to the learning rate that the trial has."""
+    most = base.max_epochs / 2
+    if path != "optimizer.warmup_epochs":
+        return
+    for value in parameter.examples():
+        if isinstance(value, (int, float)) and value > most:
+            raise ConfigError(
+                f"space.{path}: does not allow {value:g}: at most {most:g}, half of "
+                f"train.max_epochs={base.max_epochs} ({source})"
+            )
 
 
 def _check_when(path: str, parameter: Parameter, space: Space, source: str) -> None:

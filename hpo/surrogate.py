@@ -12,7 +12,9 @@ from sgformer.config import TrainConfig
 
 # Of a training, they change its result little: the seed is as good as another.
 SECONDARY: Final = ("seed", "channels_last", "compile")
-UNSEARCHED: Final = ("data.val_fraction", "data.val_seed", "early_stopping.metric")
+UNSEARCHED: Final = (
+    "data.val_fraction", "data.val_seed", "early_stopping.metric", "max_epochs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,13 @@ class TrialSummary:
         return max(self.curve, default=0)
 
     def best_value(self, pick: Callable[[Iterable[float]], float]) -> float | None:
-        """Of any epoch, as `pick` has it: max or min."""
-        values = [value for value in self.curve.values() if not math.isnan(value)]
-        return pick(values) if values else None
+        """Of the epoch whose weights it keeps; if none was told the best, as `pick` has it."""
+        if "best_value" in self.attributes:
+            best: float | None = self.attributes["best_value"]
+            return best
+        known = {epoch: value for epoch, value in self.curve.items() if not math.isnan(value)}
+        told = known.get(self.facts.get("best_epoch", 0))
+        return pick(known.values()) if known and told is None else told
 
     def curve_to(self, max_epochs: int) -> dict[int, float]:
         """The curve; that of a trial that stopped itself goes on to its value at the end."""

@@ -194,6 +194,8 @@ def finalist_values(verdict: Verdict, number: int) -> dict[str, float | None]:
 
 def correction_text(verdict: Verdict) -> str:
     """What the intervals hold for."""
+    if len(verdict.trainings) < 2:
+        return "One fresh seed gives no intervals (retrain.seeds)."
     images = "and other val images" if verdict.covers_images else "but not over other val images"
     if verdict.covers_images and verdict.picked_on_images:
         images += ", though from all trials the finalists were picked by these same ones"

@@ -5,6 +5,7 @@ search goes by what it sees itself. So a study that misleads costs a few short t
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -136,9 +137,23 @@ def _open(source: str, storage: str | None) -> tuple[SearchStudy, SearchConfig]:
     """A run folder's study, or URL#STUDY."""
     url, has_name, name = source.rpartition("#")
     if not has_name:
+        if re.match(r"[a-z0-9+]+:", source):
+            raise ConfigError(
+                f"study.warm_start: {source!r} names no study of the database; write URL#STUDY"
+            )
         run = RunFolder(Path(source).expanduser())
+        if not run.search_file.is_file():
+            raise StudyError(
+                f"study.warm_start: not a run folder: {run.path} has no search.yaml; give one, or "
+                "URL#STUDY"
+            )
         config = run.load_config()
         url, name = run.storage_url(config), config.study.name
+    elif not re.match(r"[a-z0-9+]+:", url):
+        raise ConfigError(
+            f"study.warm_start: {url!r} of {source!r} is no storage's URL, such as "
+            "sqlite:////runs/a/study.db"
+        )
     if storage is not None and without_password(storage) == url:
         url = storage
     if not storage_exists(url):

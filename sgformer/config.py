@@ -237,12 +237,17 @@ def _explain(model: type[BaseModel], item: Any) -> str:
     name = ".".join(path) or "the file"
     if item["type"] == "extra_forbidden":
         fields = fields_at(model, path[:-1])
+        if path[-1] in fields:  # of another type than the one that is given beside it
+            return f"{name}: does not go with the type given beside it"
         return f"{name}: unknown key; {nearest_known(path[-1], fields)}"
     if item["type"] == "value_error":
         return f"{name}: {item['ctx']['error']}"
     if item["type"] == "missing":
         return f"{name}: is required"
-    message = item["msg"][0].lower() + item["msg"][1:]
+    if item["type"] == "union_tag_not_found":
+        tag = item["ctx"]["discriminator"].strip("'")
+        return f"{name}.{tag}: is required; a name is the whole dotted path"
+    message = item["msg"][0].lower() + item["msg"][1:].replace("tuple", "list")
     return f"{name}: {message}, got {item['input']!r}"
 
 

@@ -40,6 +40,8 @@ def summary(params: dict[str, Any]) -> TrialSummary:
         ),
         (f"space.{DROP}.step=0.1", {RATE: 5e-3, DROP: 0.3}, {RATE: 5e-3, DROP: 0.3}),
         (f"space.{DROP}.step=0.1", {RATE: 5e-3, DROP: 0.25}, None),
+        # What 0 + 6 * 0.05 comes to.
+        (f"space.{DROP}.high=0.3", {RATE: 5e-3, DROP: 0.05 * 6}, {RATE: 5e-3, DROP: 0.3}),
     ],
 )
 def test_a_trial_is_carried_over_if_it_lies_in_the_new_space(

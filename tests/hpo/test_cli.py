@@ -286,6 +286,22 @@ def write_run(folder: Path, search_file: Path, *overrides: str) -> Path:
     return folder
 
 
+def test_a_run_with_a_study_of_its_own_needs_no_database(
+    call: Call, search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = write_run(tmp_path / "own", search_file)
+    monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{tmp_path}/of-another-run.db")
+    assert "of 4 started" in call("status", run_dir)[1]
+    assert json.loads(call("status", run_dir, "--json")[1])["delivered_trial"] is None
+
+
+def test_a_wrong_storage_is_refused_before_anything_starts(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    command = ("search", search_file, "--output-dir", tmp_path, "--dry-run")
+    assert "not a storage URL: 'foo'" in refused(call(*command, "--set", "study.storage=foo"))
+
+
 def test_status_says_where_trials_are_first_compared_and_why(
     call: Call, search_file: Path, tmp_path: Path
 ) -> None:

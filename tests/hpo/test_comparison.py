@@ -18,11 +18,18 @@ def train(search_file: Path) -> TrainConfig:
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "best_epoch"), [("val_top1", 0.75, 2), ("val_loss", 0.25, 1)]
+    ("metric", "picked_by", "value", "best_epoch"),
+    [
+        ("val_top1", "val_top1", 0.75, 2),
+        ("val_loss", "val_loss", 0.25, 1),
+        ("val_top1", "val_loss", 0.5, 1),  # that of the weights that are kept
+    ],
 )
 def test_a_training_is_kept_with_its_best_epoch_and_what_it_cost(
-    train: TrainConfig, metric: Metric, value: float, best_epoch: int
+    train: TrainConfig, metric: Metric, picked_by: Metric, value: float, best_epoch: int
 ) -> None:
+    early_stopping = train.early_stopping.model_copy(update={"metric": picked_by})
+    train = train.model_copy(update={"early_stopping": early_stopping})
     rows = [
         {"epoch": i, "seconds": 2.0, "val_top1": top1, "val_loss": 1 - top1 if i > 1 else 0.25}
         for i, top1 in enumerate([0.5, 0.75, 0.75, math.nan], start=1)

@@ -50,7 +50,7 @@ def test_core_is_the_missions_space() -> None:
         "model.name", "optimizer.learning_rate", "model.drop_rate", "model.attn_drop_rate",
     }  # fmt: skip
     names = tuple(f"sg_former_b{i}" for i in range(6))
-    assert config.space["model.name"].corners() == names
+    assert config.space["model.name"].examples() == names
     assert config.train.data.image_size == 224
     assert config.resources.gpus_per_trial == 1
 
@@ -128,7 +128,7 @@ def test_set_adds_a_searched_parameter(search_file: Path) -> None:
     config, _ = load_search_config(
         search_file, ["space.model.attn_drop_rate={type: float, low: 0, high: 0.3}"]
     )
-    assert config.space["model.attn_drop_rate"].corners() == (0, 0.3)
+    assert config.space["model.attn_drop_rate"].describe() == "0..0.3"
 
 
 def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
@@ -185,6 +185,19 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ("study.sampler=grid", r"grid: space\.optimizer\.learning_rate is continuous .* a step"),
         ("study.num_trials", r"--set takes path=value, got 'study\.num_trials'"),
         ("study.num_trials=[", r"--set study\.num_trials: the value is not YAML: '\['"),
+        (
+            "study.enqueue=[{model: {drop_rate: 0}}]",
+            r"enqueue\.0\.model: takes one value",
+        ),
+        ("study.constraints=latency_ms <= 5", r"study\.constraints: input should be a valid list"),
+        (
+            "space.model={drop_rate: {low: 0}}",
+            r"space\.model\.type: is required; a name is",
+        ),
+        (
+            "space.model.drop_rate.choices=[0, 0.1]",
+            r"choices: does not go with the type",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(search_file: Path, override: str, message: str) -> None:
@@ -239,12 +252,32 @@ def test_constraints_survive_the_dump(search_file: Path, tmp_path: Path) -> None
         ("just text", r"is not a search file: .* got str"),
         ("", r"is not a search file: .* got NoneType"),
         ("study: {num_trials: 3}", r"space: is required"),
+        ("study: {num_trials: 3}\nstudy: {name: x}", r"'study' is there twice .*line 2, column 1"),
+        ("study: {seed: 1, name: x, seed: 1}", r"'seed' is there twice"),
     ],
 )
 def test_what_is_no_search_file_is_refused(search_file: Path, text: str, message: str) -> None:
     search_file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_search_config(search_file)
+
+
+def test_parameters_may_be_merged_from_others(search_file: Path) -> None:
+    more = (
+        "  model.attn_drop_rate: &drop {type: float, low: 0, high: 0.3}\n"
+        "  model.proj_drop_rate: {<<: *drop, high: 0.2}\n"
+    )
+    search_file.write_text(search_file.read_text().replace("space:\n", f"space:\n{more}"))
+    assert load(search_file).space["model.proj_drop_rate"].describe() == "0..0.2"
+
+
+def test_guesses_beyond_the_number_of_trials_are_noted(search_file: Path) -> None:
+    guesses = "study.enqueue=[{model.drop_rate: 0}, {model.drop_rate: 0.1}]"
+    _, notes = load_search_config(search_file, [guesses, "study.num_trials=2"])
+    assert notes == (
+        "study.enqueue: 1 of 2 guesses will be tried: study.num_trials is 2, with the default",
+    )
+    assert load_search_config(search_file, [guesses])[1] == ()
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -101,6 +101,19 @@ def test_every_end_is_told_as_what_it_is(
     )  # fmt: skip
 
 
+def test_a_trials_value_is_that_of_the_weights_that_it_keeps(
+    decisions: Decisions, study: SearchStudy
+) -> None:
+    number = start(decisions)
+    for epoch, value, best_epoch in ((1, 0.75, 1), (2, 0.5, 2), (3, 0.625, 2)):  # by val_loss
+        row = {"epoch": epoch, "val_top1": value}
+        decisions.on_report(TrialReport(number, (row,), None, {"best_epoch": best_epoch}))
+        assert study.trials()[0].best_value(max) == 0.75  # until it pauses or ends
+    decisions.on_end(TrialReport(number, (), "completed", {"best_epoch": 2}))
+    (trial,) = study.trials()
+    assert (trial.value, trial.best_value(max), trial.attributes["best_value"]) == (0.5,) * 3
+
+
 def test_a_trial_that_diverges_in_its_first_epoch_keeps_that_epoch(
     decisions: Decisions, study: SearchStudy
 ) -> None:

@@ -52,7 +52,6 @@ CASES: dict[str, tuple[Any, Params]] = {
     "label_smoothing": (0.3, {}),
     "class_balance": ("loss", {}),
     "ema_decay": (0.5, {}),
-    "max_epochs": (4, {}),
     "precision": ("bf16", {}),
 }
 

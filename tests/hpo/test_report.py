@@ -108,9 +108,16 @@ def test_confusions_are_of_the_delivered_model(config: SearchConfig, run: RunFol
     run.best.mkdir()
     (run.best / "metrics.json").write_text(json.dumps({"val": metrics, "test": metrics}))
     (run.best / "classes.json").write_text(json.dumps(["cat", "dog"]))
-    write_report(run, config, make_study(config, run, ["COMPLETE"]))
+    study = make_study(config, run, ["COMPLETE", "PRUNED"])
+    write_report(run, config, study)
     assert "<h2>Confusions on test</h2>" in run.report.read_text()
+    study.delivered_trial = 0
+    write_report(run, config, study)
     assert "test top-1, retrained<b>0.75</b>" in html_of(run)
+    study.delivered_trial = 1  # by `retrain --trial`
+    write_report(run, config, study)
+    assert "test top-1, of trial 1, which is in best/<b>0.75</b>" in html_of(run)
+    assert "<h2>Confusions on test, trial 1</h2>" in run.report.read_text()
 
 
 def test_findings_are_listed_with_their_trials_and_remedies(

@@ -78,6 +78,30 @@ def test_a_resumed_run_keeps_its_storage(
         check_continuation(config, run, "sqlite:////other.db", resume=True)
 
 
+def test_a_storages_file_is_named_for_any_working_folder(
+    search_file: Path, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = changed(search_file, "study.storage=sqlite:///a.db")
+    kept = check_continuation(config, run, None, resume=False)
+    assert kept.study.storage == f"sqlite:///{tmp_path}/a.db"
+    create_run_study(kept, run, None, IMAGES)
+    run.save_config(kept)
+    assert check_continuation(config, run, None, resume=True) == kept
+    assert find_study(kept, run, None, resume=True) is not None
+
+
+def test_what_else_than_the_space_was_changed_is_what_is_named(
+    config: SearchConfig, search_file: Path, run: RunFolder
+) -> None:
+    run.make()
+    run.save_config(config)
+    other = changed(search_file, "train.max_epochs=9", "space.model.drop_rate.high=0.4")
+    with pytest.raises(ConfigError, match=r"train\.max_epochs: 4 -> 9") as caught:
+        check_continuation(other, run, None, resume=True)
+    assert "drop_rate" not in str(caught.value)
+
+
 def test_the_storages_password_is_not_kept(config: SearchConfig, run: RunFolder) -> None:
     kept = check_continuation(config, run, "postgresql://u:pw@h/d", resume=False)
     assert kept.study.storage == "postgresql://u@h/d"

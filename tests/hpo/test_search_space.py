@@ -29,6 +29,7 @@ RATE = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}
 DROP = {"type": "float", "low": 0.0, "high": 0.5, "step": 0.05}
 NAME = {"type": "categorical", "choices": ["sg_former_b0", "sg_former_b1"]}
 BATCH = {"type": "int", "low": 16, "high": 256, "log": True}
+FRACTIONS = {"type": "float", "low": 32, "high": 256}
 POLICY = {"type": "categorical", "choices": ["guide", "mild"]}
 ERASING = {"type": "float", "low": 0.0, "high": 0.5, "when": {"augmentation.policy": ["guide"]}}
 
@@ -43,6 +44,8 @@ ERASING = {"type": "float", "low": 0.0, "high": 0.5, "when": {"augmentation.poli
         ({"type": "float", "low": 0, "high": 1, "step": 0.3}, "low plus a multiple of step"),
         ({"type": "categorical", "choices": ["a", "a"]}, "choices must differ"),
         ({"type": "categorical", "choices": []}, "at least 1 item"),
+        (ERASING | {"when": {"augmentation.policy": []}}, "at least 1 item"),
+        ({"type": "categorical", "choices": [{"a": 1}]}, "takes one value"),
         ({"type": "gauss"}, "'float', 'int', 'categorical'"),
     ],
 )
@@ -84,9 +87,13 @@ def test_the_default_params_are_the_base_configurations() -> None:
         ({"model__drop_path_rate": DROP | {"low": 0.05, "step": 0.15}}, "lies outside its search"),
         ({"data__val_seed": {"type": "int", "low": 0, "high": 3}}, r"cannot be searched; set tra"),
         ({"seed": {"type": "int", "low": 0, "high": 3}}, r"seed: cannot be searched; set train"),
-        ({"max_epochs": ERASING}, r"when: 'augmentation\.policy' is not an unconditional categ"),
+        ({"max_epochs": {"type": "int", "low": 1, "high": 9}}, r"max_epochs: cannot be searched"),
+        ({"data__image_size": {"type": "int", "low": 32, "high": 256}}, r"allow 33: .*multiple"),
+        ({"optimizer__batch_size": FRACTIONS}, r"does not allow .*\.\d+: .*fraction"),
+        ({"optimizer__warmup_epochs": {"type": "int", "low": 0, "high": 51}}, "at most 50, half"),
+        ({"label_smoothing": ERASING}, r"when: 'augmentation\.policy' is not an unconditional"),
         (
-            {"augmentation__policy": POLICY, "max_epochs": ERASING | {"when": {
+            {"augmentation__policy": POLICY, "label_smoothing": ERASING | {"when": {
                 "augmentation.policy": ["none"]}}},
             r"when: 'none' is no choice of augmentation\.policy \(guide, mild\)",
         ),
@@ -110,7 +117,7 @@ def test_params_outside_the_space_are_refused() -> None:
 
 GUESSED = space(
     model__drop_rate=DROP,
-    max_epochs={"type": "int", "low": 1, "high": 9},
+    early_stopping__patience={"type": "int", "low": 1, "high": 9},
     augmentation__policy=POLICY,
     augmentation__random_erasing=ERASING,
 )
@@ -121,16 +128,29 @@ GUESSED = space(
     [
         ({}, r"study\.enqueue: a guess sets no parameter; set one of model\.drop_rate"),
         ({"model.drop": 0.1}, r"enqueue\.model\.drop: is not searched"),
-        ({"max_epochs": "abc"}, r"enqueue\.max_epochs: 'abc' lies outside"),
-        ({"max_epochs": None}, r"enqueue\.max_epochs: None lies outside"),
-        ({"max_epochs": 2.5}, r"enqueue\.max_epochs: 2\.5 lies outside"),
-        ({"max_epochs": True}, r"enqueue\.max_epochs: True lies outside"),
+        (
+            {"early_stopping.patience": "abc"},
+            r"stopping\.patience: 'abc' lies outside",
+        ),
+        (
+            {"early_stopping.patience": None},
+            r"stopping\.patience: None lies outside",
+        ),
+        (
+            {"early_stopping.patience": 2.5},
+            r"stopping\.patience: 2\.5 lies outside",
+        ),
+        (
+            {"early_stopping.patience": True},
+            r"stopping\.patience: True lies outside",
+        ),
         ({"model.drop_rate": "x"}, r"enqueue\.model\.drop_rate: 'x' lies outside"),
         (
             {"augmentation.policy": "mild", "augmentation.random_erasing": 0.5},
             r"erasing: counts only when augmentation\.policy is one of guide, and the guess sets "
             r"it to 'mild'",
         ),
+        ({"augmentation.random_erasing": 0.5}, r"guide, and the guess leaves it out; set it to"),
     ],
 )
 def test_a_guess_that_cannot_be_tried_is_refused(guess: dict, message: str) -> None:
@@ -139,7 +159,12 @@ def test_a_guess_that_cannot_be_tried_is_refused(guess: dict, message: str) -> N
 
 
 @pytest.mark.parametrize(
-    "guess", [{"max_epochs": 3.0}, {"max_epochs": 2}, {"augmentation.random_erasing": 0.5}]
+    "guess",
+    [
+        {"early_stopping.patience": 3.0},
+        {"early_stopping.patience": 2},
+        {"augmentation.policy": "guide", "augmentation.random_erasing": 0.5},
+    ],
 )
 def test_a_guess_that_lies_in_the_space_is_taken(guess: dict) -> None:
     check_guess(guess, GUESSED, "study.enqueue", "here")
@@ -147,7 +172,7 @@ def test_a_guess_that_lies_in_the_space_is_taken(guess: dict) -> None:
 
 def test_choices_that_yaml_reads_as_text_are_numbers() -> None:
     searched = space(optimizer__learning_rate={"type": "categorical", "choices": ["1e-3", "5e-4"]})
-    assert searched["optimizer.learning_rate"].corners() == (1e-3, 5e-4)
+    assert searched["optimizer.learning_rate"].examples() == (1e-3, 5e-4)
     check_space(BASE, searched, "here")
 
 

@@ -140,6 +140,11 @@ def test_what_an_interval_holds_for_is_told(
     assert words in correction_text(verdict_on(CLEAR, metric, fold_ratio=fold_ratio))
 
 
+def test_one_seed_has_no_intervals_to_speak_of() -> None:
+    one = {number: values[:1] for number, values in CLEAR.items()}
+    assert correction_text(verdict_on(one)).startswith("One fresh seed gives no intervals")
+
+
 @pytest.mark.parametrize(
     ("best_epoch", "words"),
     [(8, "best at epoch 8 of 8, still getting better"), (7, "best at epoch 7 of 8")],

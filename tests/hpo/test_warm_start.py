@@ -135,6 +135,8 @@ def test_a_search_that_a_good_one_went_before_begins_better(
     [
         ("gone", StudyError, "not a run folder: gone has no search.yaml"),
         ("sqlite:///gone.db#a", StudyError, "study.warm_start: no file sqlite:///gone.db"),
+        ("sqlite:///gone.db", ConfigError, "'sqlite:///gone.db' names no study of the database"),
+        ("runs/a#x", ConfigError, "study.warm_start: 'runs/a' of 'runs/a#x' is no storage's URL"),
     ],
 )
 def test_a_study_that_is_not_there_is_named(
