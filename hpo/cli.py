@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hpo.display import Display
     from hpo.run_folder import RunFolder
     from hpo.search import SearchResult
+    from hpo.search_space import Params
     from hpo.study import SearchStudy, TrialSummary
     from hpo.surrogate import Surrogate
     from hpo.verdict import Verdict
@@ -243,7 +244,7 @@ def simulate(
         if result.best_value is None
         else f"{config.study.metric} {result.best_value:.4f} (trial {result.best_trial})",
     }
-    rows |= {f"  {path}": str(value) for path, value in (result.best_params or {}).items()}
+    rows |= _params_rows(result.best_params or {})
     if other is not None:
         learnt = f"{len(others)} of the {other.num_trials} trials of study {other.name}"
         rows["surrogate"] = learnt
@@ -535,7 +536,7 @@ def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
 
     winner, run = result.winner, result.run
     counts = Counter(trial.outcome.lower() for trial in result.trials)
-    params = {f"  {path}": f"{value}" for path, value in winner.params.items()}
+    params = _params_rows(winner.params)
     rows = {"trials": ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))}
     if result.verdict is not None:
         rows |= _verdict_rows(result.verdict, params)
@@ -561,6 +562,14 @@ def _delivered_text(run: "RunFolder", study: "SearchStudy") -> str:
         return "not yet delivered"
     number = study.delivered_trial
     return f"{run.best}" + ("" if number is None else f" (trial {number})")
+
+
+def _params_rows(params: "Params") -> dict[str, str]:
+    """Numbers without what rounding has left at their ends."""
+    return {
+        f"  {path}": f"{value:.12g}" if isinstance(value, float) else str(value)
+        for path, value in params.items()
+    }
 
 
 def _trainings_text(num_done: int, num_trainings: int) -> str:

@@ -100,6 +100,11 @@ class Decisions:
         return not self._num_to_start and not self._interrupted
 
     @property
+    def is_exhausted(self) -> bool:
+        """Whether every configuration of the space has been tried."""
+        return self._study.is_exhausted
+
+    @property
     def _num_started(self) -> int:
         """Trials, as study.num_trials counts them."""
         return self._num_trained + self._num_infeasible // NUM_INFEASIBLE_A_TRIAL
@@ -112,7 +117,7 @@ class Decisions:
     @property
     def _num_to_start(self) -> int:
         is_idle = not self._running and not self._interrupted
-        if self._is_spent or self._study.is_exhausted or (is_idle and not self._lets_start):
+        if self._is_spent or self.is_exhausted or (is_idle and not self._lets_start):
             return 0
         return max(0, self._num_trials - self._num_started)
 

@@ -19,6 +19,7 @@ from scipy.stats import qmc
 from hpo.curve_model import NUM_ITERATIONS, CurveModel, FloatArray, Rows, Scale, on_one_thread
 from hpo.epoch_costs import EpochCosts
 from hpo.fidelity import FirstLevel, fidelities, levels
+from hpo.grid import grid_points
 from hpo.pausing_policy import Choice, PausingPolicy, TrialState
 from hpo.search_space import Params, Space
 from hpo.unit_cube import UnitCube
@@ -30,6 +31,7 @@ NUM_IMAGINED: Final = 16  # outcomes of what runs. Source: docs/performance.md.
 # first level. Source: docs/performance.md.
 BELOW_BEST: Final = 1.0
 NUM_SOBOL: Final = 256
+MAX_LISTED: Final = 512  # configurations of a space that are all weighed
 NUM_BEST: Final = 5
 NUM_AROUND: Final = 40
 AROUND_SDS: Final = (0.03, 0.1, 0.25)
@@ -76,6 +78,9 @@ class FreezeThaw(PausingPolicy[_Trial]):
         self._default_level = self._levels[0]
         self._cube = UnitCube(space)
         self._is_allowed, self._seed = is_allowed, seed
+        self._listed: FloatArray | None = None
+        if self._cube.num_points <= MAX_LISTED:
+            self._listed = np.array([self._cube.encode(params) for params in grid_points(space)])
         self._at_end: dict[int, float] = {}
         self._hyperparameters: FloatArray | None = None
         self._scale: Scale | None = None
@@ -123,6 +128,7 @@ class FreezeThaw(PausingPolicy[_Trial]):
     ) -> Choice | None:
         """What is best to run now, of these paused trials (None: of all) and new ones."""
         paused = self.paused_trials() if paused is None else paused
+        may_start = may_start and not self.is_exhausted
         if not paused:
             return Choice(params=self.propose()) if may_start else None
         if may_start and self._is_starting_up:
@@ -136,9 +142,18 @@ class FreezeThaw(PausingPolicy[_Trial]):
             return Choice(number)
         return Choice(params=self._cube.decode(point))
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether every configuration of the space that may be begun has been tried."""
+        if self._listed is None or (
+            not self._is_allowed and len(self._trials) < len(self._listed)
+        ):
+            return False
+        return not self._may_begin(self._listed).any()
+
     @on_one_thread
     def propose(self) -> Params:
-        """The most promising configuration not tried."""
+        """The most promising configuration not tried; any, if all have been."""
         if self._is_starting_up:
             return self._startup_params()
         return self._cube.decode(self._judge().best_new()[0])
@@ -154,9 +169,13 @@ class FreezeThaw(PausingPolicy[_Trial]):
         if default is None or default.state == "running" or self._is_starting_up:
             return {}
         judge = self._judge(horizon=self._max_epochs)
-        point, _ = judge.best_new()
-        points = np.array([*(self._trials[n].point for n in paused), point])
-        return dict(zip((*paused, None), judge.gains(points).tolist(), strict=True))
+        points: dict[int | None, FloatArray] = {n: self._trials[n].point for n in paused}
+        if not self.is_exhausted:
+            points[None] = judge.best_new()[0]
+        if not points:
+            return {}
+        gains = judge.gains(np.array(list(points.values())))
+        return dict(zip(points, gains.tolist(), strict=True))
 
     @property
     def _is_starting_up(self) -> bool:
@@ -164,8 +183,18 @@ class FreezeThaw(PausingPolicy[_Trial]):
         return len(self._trials) < NUM_STARTUP_TRIALS or not has_reports
 
     def _startup_params(self) -> Params:
-        """The point of a sequence that covers the space, by the trial's number."""
-        if self._is_allowed is not None:
+        """The point of a sequence that covers the space, by the trial's number.
+
+        Where configurations can repeat, the first that has not been tried.
+        """
+        if math.isfinite(self._cube.num_points):
+            points = self._sobol(NUM_SOBOL)
+            if self._listed is not None:
+                points = np.concatenate([points, self._listed])
+            untried = points[self._may_begin(points)]
+            if len(untried):
+                return self._cube.decode(untried[0])
+        elif self._is_allowed is not None:
             points = self._sobol(NUM_SOBOL)
             allowed = points[self._allowed(points)]
             if len(self._trials) < len(allowed):
@@ -178,6 +207,15 @@ class FreezeThaw(PausingPolicy[_Trial]):
         if allow is None:
             return np.ones(len(points), dtype=bool)
         return np.array([allow(self._cube.decode(point)) for point in points], dtype=bool)
+
+    def _may_begin(self, points: FloatArray) -> npt.NDArray[np.bool_]:
+        """(N,) which points are allowed, and not tried yet, in a space where they may repeat."""
+        allowed = self._allowed(points)
+        if math.isinf(self._cube.num_points):
+            return allowed
+        tried = {_key(trial.point) for trial in self._trials.values()}
+        allowed &= np.array([_key(point) not in tried for point in points], dtype=bool)
+        return allowed
 
     def _judge(self, horizon: int | None = None) -> "_Judge":
         rng = self._generator()
@@ -347,8 +385,10 @@ class _Judge:
 
     def best_new(self) -> tuple[FloatArray, float]:
         """The most promising point not tried, found by sampling and local refinement."""
-        rng, best = self._rng, self._best_points
+        rng, best, listed = self._rng, self._best_points, self._search._listed
         sobol = self._search._sobol(NUM_SOBOL, seed=int(rng.integers(2**31)))
+        if listed is not None:
+            sobol = listed
         sds = rng.choice(AROUND_SDS, NUM_AROUND * len(best))
         points = np.concatenate([sobol, self._around(np.repeat(best, NUM_AROUND, 0), sds)])
         scores = self._scores_of_new(points)
@@ -383,7 +423,7 @@ class _Judge:
 
     def _scores_of_new(self, points: FloatArray) -> FloatArray:
         scores: FloatArray = np.where(
-            self._search._allowed(points), self._scores(points, 0), -np.inf
+            self._search._may_begin(points), self._scores(points, 0), -np.inf
         )
         return scores
 
@@ -404,6 +444,11 @@ class _Judge:
         gains: FloatArray = logsumexp(each, axis=1)
         costs = self._search._costs
         return gains if costs is None else gains - costs.log_seconds(points)
+
+
+def _key(point: FloatArray) -> bytes:
+    """The same for points that differ by rounding."""
+    return point.round(9).tobytes()
 
 
 def log_expected_improvement(

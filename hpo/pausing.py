@@ -85,6 +85,12 @@ class PausingDecisions(Decisions):
             return going_on
         return max(1, self._num_to_start + going_on + len(self._policy.paused_trials()))
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether every configuration of the space has been tried."""
+        is_tried = isinstance(self._policy, FreezeThaw) and self._policy.is_exhausted
+        return super().is_exhausted or (is_tried and not self._study.has_waiting)
+
     def ranking(self) -> tuple[int, ...]:
         """Numbers of trials, the one first that is expected to end best."""
         return self._policy.ranking()

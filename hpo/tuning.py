@@ -90,7 +90,9 @@ def run_trials(
         raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
     if decisions.num_missing:
         raise _reason(config, run, scheduler, decisions.num_missing, is_stopped=is_stopped)
-    if _progress(study) == progress_before and not study.is_exhausted:
+    if decisions.is_exhausted:
+        observer.note("every configuration of the space has been tried")
+    elif _progress(study) == progress_before:
         observer.note(
             "no trial was begun: the budget leaves no room beside what is set aside for the "
             "trainings after the search; raise it (budget) to go on"

@@ -33,6 +33,7 @@ class UnitCube:
     Attributes:
         names: Of the coordinates.
         is_categorical: (d,) which coordinates are choices.
+        num_points: Of the whole space, were every parameter to count; inf with a continuous one.
     """
 
     def __init__(self, space: Space) -> None:
@@ -41,6 +42,7 @@ class UnitCube:
         self.is_categorical = np.array(
             [isinstance(p, CategoricalParameter) for p in self._space.values()], bool
         )
+        self.num_points = math.prod(map(_num_values, self._space.values()))
 
     def encode(self, params: Mapping[str, Value]) -> FloatArray:
         """The point (d,) of params."""
@@ -71,6 +73,14 @@ class UnitCube:
                 allowed = [condition.choices.index(value) for value in values]
                 snapped[~np.isin(chosen, allowed), i] = MIDDLE
         return snapped
+
+
+def _num_values(parameter: Parameter) -> float:
+    if isinstance(parameter, CategoricalParameter):
+        return len(parameter.choices)
+    if not parameter.step:
+        return math.inf
+    return round((parameter.high - parameter.low) / parameter.step) + 1
 
 
 def _index(parameter: CategoricalParameter, units: FloatArray) -> npt.NDArray[np.int64]:

@@ -299,6 +299,7 @@ def test_any_trial_can_be_retrained(finished: Finished, tmp_path: Path) -> None:
     config = yaml.safe_load((folder / "best" / "config.yaml").read_text())
     assert config["model"]["drop_rate"] == trial.params["model.drop_rate"]
     assert config["seed"] == 1
+    assert f"best (trial {trial.number})" in run("status", folder).stdout
     (retraining,) = study_attributes(folder)["retrainings"]  # that of the winner was a finalist's
     assert (retraining["trial"], retraining["num_epochs"]) == (trial.number, config["max_epochs"])
     assert retraining["seconds"] > 0

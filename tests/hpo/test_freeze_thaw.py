@@ -29,9 +29,15 @@ def accuracy(params: Params, epoch: int) -> float:
 class Search:
     """One slot, run by what is chosen."""
 
-    def __init__(self, seed: int = 0, sign: float = 1.0, max_epochs: int = MAX_EPOCHS) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        sign: float = 1.0,
+        max_epochs: int = MAX_EPOCHS,
+        space: Space = SPACE,
+    ) -> None:
         self.sign, self.max_epochs = sign, max_epochs
-        self.thaw = FreezeThaw(SPACE, max_epochs, maximise=sign > 0, seed=seed)
+        self.thaw = FreezeThaw(space, max_epochs, maximise=sign > 0, seed=seed)
         self.params: dict[int, Params] = {}
         self.epochs: dict[int, int] = {}
         self.history: list[tuple[int, int]] = []
@@ -120,6 +126,28 @@ def test_no_trial_is_begun_where_none_may_be() -> None:
     for number in search.thaw.paused_trials():
         search.thaw.pruned(number)
     assert search.thaw.choose(may_start=False) is None
+
+
+STEPS: Space = SPACE | {
+    "rate": CategoricalParameter(type="categorical", choices=(1e-3, 1e-2)),
+    "drop": FloatParameter(type="float", low=0.0, high=0.5, step=0.1),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_configuration_is_tried_twice_and_the_search_ends_with_the_last_one(seed: int) -> None:
+    search = Search(seed, space=STEPS)
+    search.train(search.start(DEFAULT))
+    assert not search.thaw.is_exhausted
+    while (choice := search.thaw.choose()) is not None:
+        if choice.params is None:
+            search.decide()
+        else:
+            search.train(search.start(choice.params))
+    assert search.thaw.is_exhausted
+    assert len(set(map(repr, search.params.values()))) == len(search.params) == 2 * 6 * 2
+    assert search.thaw.expected_gains(()) == {}
+    assert search.thaw.propose() in search.params.values()  # for those who ask nevertheless
 
 
 def test_gains_count_by_the_second_where_costs_are_weighed() -> None:

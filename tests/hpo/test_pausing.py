@@ -187,6 +187,24 @@ def test_paused_trials_make_room_for_others(
     assert most == 2
 
 
+def test_a_search_ends_when_every_configuration_has_been_tried(
+    search_file: Path, tmp_path: Path, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> None:
+    overrides = [
+        "scheduler={name: freeze_thaw, min_epochs: 2}", "study.num_trials=10",
+        "train.max_epochs=8", "train.model.drop_rate=0.1",
+        "space={model.drop_rate: {type: categorical, choices: [0, 0.1, 0.2]}}",
+    ]  # fmt: skip
+    config = load_search_config(search_file, overrides)[0]
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+    decisions = PausingDecisions(config, study, 1, watcher, checkpoints)
+    train_one_slot(decisions)
+    assert decisions.finished
+    assert decisions.is_exhausted
+    assert sorted(float(t.params["model.drop_rate"] or 0) for t in study.trials()) == [0, 0.1, 0.2]
+    assert study.limits_reached == config.limits
+
+
 def test_enqueued_trials_come_before_the_models_own(
     thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, checkpoints: TrialCheckpoints
 ) -> None:
