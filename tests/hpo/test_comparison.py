@@ -21,8 +21,8 @@ def train(search_file: Path) -> TrainConfig:
     ("metric", "picked_by", "value", "best_epoch"),
     [
         ("val_top1", "val_top1", 0.75, 2),
-        ("val_loss", "val_loss", 0.25, 1),
-        ("val_top1", "val_loss", 0.5, 1),  # that of the weights that are kept
+        ("val_loss", "val_loss", 0.25, 3),
+        ("val_top1", "val_loss", 0.625, 3),  # that of the weights that are kept
     ],
 )
 def test_a_training_is_kept_with_its_best_epoch_and_what_it_cost(
@@ -31,15 +31,16 @@ def test_a_training_is_kept_with_its_best_epoch_and_what_it_cost(
     early_stopping = train.early_stopping.model_copy(update={"metric": picked_by})
     train = train.model_copy(update={"early_stopping": early_stopping})
     rows = [
-        {"epoch": i, "seconds": 2.0, "val_top1": top1, "val_loss": 1 - top1 if i > 1 else 0.25}
-        for i, top1 in enumerate([0.5, 0.75, 0.75, math.nan], start=1)
+        {"epoch": i, "seconds": 2.0, "val_top1": top1, "val_loss": loss}
+        for i, (top1, loss) in enumerate(
+            [(0.5, 0.4), (0.75, 0.3), (0.625, 0.25), (0.75, 0.25), (math.nan, math.nan)], start=1
+        )
     ]
-    rows[3]["val_loss"] = math.nan
     resources = TrialResources(cpus=1, gpus=0.5, num_slots=4, num_processes=2)
     kept = fresh_training(6, train, metric, rows, 6, resources)
     assert (kept.trial, kept.seed) == (6, train.seed)
     assert (kept.value, kept.best_epoch) == (value, best_epoch)
-    assert (kept.num_epochs, kept.max_epochs) == (6, 4)  # two were trained twice
+    assert (kept.num_epochs, kept.max_epochs) == (6, 4)  # one was trained twice
     assert (kept.seconds, kept.gpu_seconds) == (12.0, 12.0)
 
 

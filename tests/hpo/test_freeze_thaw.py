@@ -140,6 +140,7 @@ def test_no_configuration_is_tried_twice_and_the_search_ends_with_the_last_one(s
     search.train(search.start(DEFAULT))
     assert not search.thaw.is_exhausted
     while (choice := search.thaw.choose()) is not None:
+        assert len(search.params) <= 2 * 6 * 2
         if choice.params is None:
             search.decide()
         else:
