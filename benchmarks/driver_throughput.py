@@ -30,8 +30,8 @@ def trains_nothing(num_reports: int) -> Any:
     """A worker that reports without an epoch's work."""
     from ray import tune
 
-    from hpo.trial_report import TrialReport
-    from hpo.worker import REPORT, WORN_OUT, TrialTask
+    from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
+    from hpo.study.trial_report import TrialReport
 
     class TrainsNothing(tune.Trainable):
         """Stands in for TrialWorker."""
@@ -76,13 +76,13 @@ def run_ours(
     num_trials: int, num_reports: int, folder: Path, sampler: str = "random"
 ) -> dict[str, Any]:
     """A search of ours whose workers train nothing."""
-    from hpo.cluster import TrialResources, connected
-    from hpo.config import SearchConfig
+    from hpo.config.schema import SearchConfig
+    from hpo.config.search_space import default_params
+    from hpo.execution.cluster import TrialResources, connected
+    from hpo.execution.tuning import run_trials
     from hpo.run_folder import RunFolder
-    from hpo.search_space import default_params
-    from hpo.study import SearchStudy
-    from hpo.tuning import run_trials
-    from sgformer.decoded_images import ImagesId
+    from hpo.study.study import SearchStudy
+    from sgformer.data.image_cache import ImagesId
 
     config = SearchConfig.model_validate(
         {
@@ -111,8 +111,8 @@ def run_ours(
 
 def timed_decisions() -> dict[str, list[float]]:
     """The seconds of each decision from now on, with what it writes."""
-    from hpo.decisions import Decisions
-    from hpo.sampling import Sampling
+    from hpo.engine.decisions import Decisions
+    from hpo.samplers.proxy_study import Sampling
 
     seconds: dict[str, list[float]] = {}
 

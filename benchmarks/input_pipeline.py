@@ -20,10 +20,10 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 from timm.data import create_dataset, create_loader
 
-from sgformer.augmentation import POLICIES, eval_transform, train_transform
 from sgformer.config import AugmentationConfig, DataConfig
-from sgformer.data import BatchLoader, ImageDataset, TrainPlan
-from sgformer.decoded_images import load_image_data
+from sgformer.data.augmentation import POLICIES, eval_transform, train_transform
+from sgformer.data.image_cache import load_image_data
+from sgformer.data.loader import BatchLoader, ImageDataset, TrainPlan
 
 BATCH_SIZE = 64
 NUM_EPOCHS = 5

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from hpo.config import SearchConfig
+    from hpo.config.schema import SearchConfig
 
 ROOT: Final = Path(__file__).parents[1]
 FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
@@ -130,7 +130,7 @@ def read_fashion(split: str) -> tuple[Any, Any]:
 def search_config(
     arguments: argparse.Namespace, images: Path, cache: Path, seed: int
 ) -> "SearchConfig":
-    from hpo.config import load_search_config
+    from hpo.config.schema import load_search_config
 
     overrides = [
         "study.name=real",
@@ -180,13 +180,13 @@ def run_plain(config: "SearchConfig", folder: Path, *, default_first: bool) -> N
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    from hpo.search_space import apply_params, default_params
+    from hpo.config.search_space import apply_params, default_params
 
     def train(params: dict[str, Any]) -> None:
         import torch
 
-        from sgformer.decoded_images import load_image_data
-        from sgformer.trainer import Trainer
+        from sgformer.data.image_cache import load_image_data
+        from sgformer.training.trainer import Trainer
 
         torch.set_num_threads(1)
         note(folder, trials=1)
@@ -240,7 +240,7 @@ def plain_space(config: "SearchConfig") -> dict[str, Any]:
     """The search file's ranges as Ray's."""
     from ray import tune
 
-    from hpo.search_space import CategoricalParameter, FloatParameter
+    from hpo.config.search_space import CategoricalParameter, FloatParameter
 
     space: dict[str, Any] = {}
     for path, parameter in config.space.items():
@@ -261,11 +261,11 @@ def retrain_and_test(
     config: "SearchConfig", params: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """As ours retrains a winner, without the export."""
-    from hpo.deliver import evaluate_splits, load_model
-    from hpo.finalists import retrain_config
-    from hpo.retrain import retrain_epochs
-    from hpo.training import Training
-    from sgformer.decoded_images import load_image_data
+    from hpo.delivery.deliver import evaluate_splits, load_model
+    from hpo.execution.retrain import retrain_epochs
+    from hpo.execution.training import Training
+    from hpo.selection.finalists import retrain_config
+    from sgformer.data.image_cache import load_image_data
 
     note(folder, phase=RETRAINING, at=time.time())
     training = Training(retrain_config(config, params), folder / RETRAINING / "best")
@@ -319,9 +319,9 @@ def median(results: list[Result]) -> Result:
 
 def compare(arguments: argparse.Namespace, work: Path) -> dict[str, list[Result]]:
     """Runs all sides for all seeds, and prints them."""
-    from hpo.config import dump_search_config
-    from hpo.demo import write_digits
-    from sgformer.decoded_images import load_image_data
+    from hpo.cli.demo import write_digits
+    from hpo.config.schema import dump_search_config
+    from sgformer.data.image_cache import load_image_data
 
     images, cache = work / f"{arguments.data}-images", work / "cache"
     write_digits(images) if arguments.data == "digits" else write_fashion(images)
@@ -365,7 +365,7 @@ def parse() -> argparse.Namespace:
 
 
 def run_side(side: str, config_file: Path, folder: Path) -> None:
-    from hpo.config import load_search_config
+    from hpo.config.schema import load_search_config
 
     config, _ = load_search_config(config_file)
     if side == "ours":

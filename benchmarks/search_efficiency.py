@@ -185,22 +185,24 @@ class OurSearch:
     """One search through hpo's decisions, with a budget in full trainings."""
 
     def __init__(self, job: Job, budget: int, warm_start: Sequence[Params] = ()) -> None:
-        import hpo.simulation
-        from hpo.study import SearchStudy
+        import hpo.simulation.simulation
+        from hpo.study.study import SearchStudy
 
         self._job, self._trainings = job, Trainings(job)
         self.surrogate = self._trainings.surrogate
         default = self.surrogate.default
         # The space is not that of a training of ours, so neither is its default configuration.
-        hpo.simulation.default_params = lambda train, space: dict(default)
+        hpo.simulation.simulation.default_params = lambda train, space: dict(default)
         self.true_values: list[float] = []
         self._config = config = our_config(job, self.surrogate, budget)
         study = SearchStudy.in_memory(config.study, config.space)
         study.warm_start = warm_start
-        self.search = hpo.simulation.SimulatedSearch(config, self._curve, job.workers, study)
+        self.search = hpo.simulation.simulation.SimulatedSearch(
+            config, self._curve, job.workers, study
+        )
 
     def _curve(self, params: Params) -> Any:
-        from hpo.simulation import Curve
+        from hpo.simulation.simulation import Curve
 
         values, observed, cost = self._trainings.curve(params)
         self.true_values.append(float(values[-1]))
@@ -214,7 +216,7 @@ class OurSearch:
 
     def finalist(self) -> int:
         """The first of those that would be trained on fresh seeds."""
-        from hpo.finalists import predicted_ranking
+        from hpo.selection.finalists import predicted_ranking
 
         study = self.search.study
         trials = study.trials()
@@ -225,7 +227,7 @@ class OurSearch:
 
 
 def our_config(job: Job, surrogate: Surrogate, budget: int) -> Any:
-    from hpo.config import SearchConfig
+    from hpo.config.schema import SearchConfig
 
     variant = job.strategy.removeprefix("ours").removeprefix("-").replace("-", "_")
     scheduler = "freeze_thaw" if variant in {"", "warm", "cost"} else variant
@@ -271,7 +273,7 @@ def run_ours(job: Job) -> Outcome:
 
 def best_of_another_task(job: Job) -> tuple[Params, ...]:
     """What study.warm_start makes of a search of ten full trainings on the task before."""
-    from hpo.warm_start import different
+    from hpo.transfer.warm_start import different
 
     every = sorted(tasks(job.surrogate, "develop") + tasks(job.surrogate, "report"), key=int)
     before = dataclasses.replace(

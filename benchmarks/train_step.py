@@ -55,10 +55,10 @@ def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_wor
     import torch
 
     from sgformer.config import TrainConfig, validate
-    from sgformer.decoded_images import load_image_data
-    from sgformer.model import SGFormer
-    from sgformer.optimizer_step import OptimizerStep
-    from sgformer.trainer import Trainer
+    from sgformer.data.image_cache import load_image_data
+    from sgformer.model.sg_former import SGFormer
+    from sgformer.training.optimizer_step import OptimizerStep
+    from sgformer.training.trainer import Trainer
 
     torch.set_num_threads(num_threads)
     values = {

@@ -42,7 +42,7 @@ def train_values(images: Path, cache: Path) -> dict[str, Any]:
 
 def write_images(folder: Path, *, all_of_them: bool) -> None:
     if all_of_them:
-        from hpo.demo import write_digits
+        from hpo.cli.demo import write_digits
 
         write_digits(folder)
         return
@@ -53,13 +53,13 @@ def write_images(folder: Path, *, all_of_them: bool) -> None:
 
 
 def run_ours(num_trials: int, images: Path, cache: Path, folder: Path) -> None:
-    from hpo.cluster import TrialResources, connected
-    from hpo.config import SearchConfig
+    from hpo.config.schema import SearchConfig
+    from hpo.config.search_space import default_params
+    from hpo.execution.cluster import TrialResources, connected
+    from hpo.execution.tuning import run_trials
     from hpo.run_folder import RunFolder
-    from hpo.search_space import default_params
-    from hpo.study import SearchStudy
-    from hpo.tuning import run_trials
-    from sgformer.decoded_images import load_image_data
+    from hpo.study.study import SearchStudy
+    from sgformer.data.image_cache import load_image_data
 
     class Watch:
         """Notes when epochs end."""
@@ -109,8 +109,8 @@ def run_plain(num_trials: int, images: Path, cache: Path, folder: Path, *, reuse
         import torch
 
         from sgformer.config import TrainConfig
-        from sgformer.decoded_images import load_image_data
-        from sgformer.trainer import Trainer
+        from sgformer.data.image_cache import load_image_data
+        from sgformer.training.trainer import Trainer
 
         torch.set_num_threads(1)
         values = train_values(images, cache)
@@ -191,7 +191,7 @@ def main() -> None:
         images, cache = Path(name) / "images", Path(name) / "cache"
         write_images(images, all_of_them=arguments.images == "all")
         from sgformer.config import TrainConfig
-        from sgformer.decoded_images import load_image_data
+        from sgformer.data.image_cache import load_image_data
 
         load_image_data(TrainConfig.model_validate(train_values(images, cache)).data)
         print(f"{arguments.trials} trials, {NUM_SLOTS} slots, {os.cpu_count()} cores")

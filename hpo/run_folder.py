@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 import yaml
 
-from hpo.config import SearchConfig, dump_search_config, load_search_config
+from hpo.config.schema import SearchConfig, dump_search_config, load_search_config
 from hpo.errors import StudyError
 from sgformer.config import TrainConfig, validate
 from sgformer.errors import InputError

@@ -12,22 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from hpo.architectures import (
+from hpo.config.schema import PAUSING, SearchConfig, differences
+from hpo.config.search_space import default_params
+from hpo.delivery.deliver import deliver
+from hpo.engine.architectures import (
     ArchitectureCosts,
     check_feasible,
     measure_architecture,
     missing_architectures,
 )
-from hpo.attempts import Attempts
-from hpo.budget import Budget
-from hpo.carry_over import Continuation, carry_over, continuation
-from hpo.cluster import TrialResources, cluster_nodes, connected, trial_resources
-from hpo.comparison import SearchedImages, compare_finalists
-from hpo.config import PAUSING, SearchConfig, differences
-from hpo.deliver import deliver
+from hpo.engine.budget import Budget
+from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, StudyError
-from hpo.fidelity import FirstLevel, first_level_text
-from hpo.finalists import (
+from hpo.execution.attempts import Attempts
+from hpo.execution.cluster import TrialResources, cluster_nodes, connected, trial_resources
+from hpo.execution.comparison import SearchedImages, compare_finalists
+from hpo.execution.retrain import retrain_epochs, retrain_epochs_on_cluster
+from hpo.execution.training import Training
+from hpo.execution.tuning import run_trials
+from hpo.reporting.report import write_report
+from hpo.run_folder import RunFolder
+from hpo.schedulers.first_rung import FirstLevel, first_level_text
+from hpo.selection.finalists import (
     has_candidates,
     is_settled,
     read_verdict,
@@ -36,21 +42,15 @@ from hpo.finalists import (
     winner_of,
     winners_of,
 )
-from hpo.lease import leased
-from hpo.progress import SearchObserver
-from hpo.report import write_report
-from hpo.retrain import retrain_epochs, retrain_epochs_on_cluster
-from hpo.run_folder import RunFolder
-from hpo.search_space import default_params
-from hpo.selection import best_so_far
-from hpo.storage import storage_exists, with_absolute_path, without_password
-from hpo.study import SearchStudy, TrialSummary
-from hpo.training import Training
-from hpo.trial_summary import num_counted
-from hpo.tuning import run_trials
-from hpo.verdict import Verdict
-from hpo.warm_start import first_level_of_earlier, warm_start_params
-from sgformer.decoded_images import ImagesId, load_image_data
+from hpo.selection.selection import best_so_far
+from hpo.selection.verdict import Verdict
+from hpo.study.lease import leased
+from hpo.study.storage import storage_exists, with_absolute_path, without_password
+from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.trial import num_counted
+from hpo.transfer.carry_over import Continuation, carry_over, continuation
+from hpo.transfer.warm_start import first_level_of_earlier, warm_start_params
+from sgformer.data.image_cache import ImagesId, load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
 
@@ -302,7 +302,7 @@ def _measure_architectures(
 def _import_decisions(config: SearchConfig) -> None:
     """While Ray starts: SciPy takes most of a second."""
     if config.scheduler.name in PAUSING:
-        import hpo.pausing  # noqa: F401
+        import hpo.engine.pausing  # noqa: F401
 
 
 def _start(action: Callable[[], Result]) -> Future[Result]:

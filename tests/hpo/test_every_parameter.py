@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from hpo.search_space import apply_params, searchable_paths
+from hpo.config.search_space import apply_params, searchable_paths
 from sgformer.config import TrainConfig
-from sgformer.decoded_images import load_image_data
-from sgformer.trainer import Trainer
+from sgformer.data.image_cache import load_image_data
+from sgformer.training.trainer import Trainer
 
 Params = dict[str, Any]
 MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 0.8}

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from studies import create_study
 
-from hpo.config import SearchConfig, load_search_config
+from hpo.config.schema import SearchConfig, load_search_config
+from hpo.engine.observer import SearchObserver
 from hpo.errors import ClusterError, StudyError
-from hpo.fidelity import FirstLevel, read_first_levels
-from hpo.progress import SearchObserver
 from hpo.run_folder import RunFolder
+from hpo.schedulers.first_rung import FirstLevel, read_first_levels
 from hpo.search import check_continuation, find_study, run_search
 from hpo.search import create_study as create_run_study
 from sgformer.errors import ConfigError, DataError, InputError

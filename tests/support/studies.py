@@ -1,8 +1,10 @@
 """Studies as a search makes them."""
 
-from hpo.config import SearchConfig
-from hpo.search_space import default_params
-from hpo.study import SearchStudy
+from hpo.config.schema import SearchConfig
+from hpo.config.search_space import default_params
+from hpo.selection.selection import selected
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 
 
 def create_study(url: str, config: SearchConfig) -> SearchStudy:
@@ -10,3 +12,8 @@ def create_study(url: str, config: SearchConfig) -> SearchStudy:
     study = SearchStudy.create(url, config.study, config.space)
     study.enqueue_first_trials(default_params(config.train, config.space))
     return study
+
+
+def best_trial(study: SearchStudy, config: SearchConfig) -> TrialSummary | None:
+    """The COMPLETE trial that `study.select` delivers; None: there is none."""
+    return next(iter(selected(study.trials(), config.study)), None)

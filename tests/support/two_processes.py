@@ -12,11 +12,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from sgformer.config import TrainConfig
-from sgformer.decoded_images import load_image_data
-from sgformer.distributed import broadcast, interleave, rank, total
+from sgformer.data.image_cache import load_image_data
 from sgformer.errors import ConfigError, OutOfMemoryError
-from sgformer.model import SGFormer
-from sgformer.trainer import Trainer
+from sgformer.model.sg_former import SGFormer
+from sgformer.training.distributed import broadcast, interleave, rank, total
+from sgformer.training.trainer import Trainer
 
 
 def in_two_processes(work: Callable[..., None], *args: object) -> None:

@@ -1,0 +1,63 @@
+"""Every configuration of a space that is a grid."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from hpo.config.search_space import (
+    CategoricalParameter,
+    FloatParameter,
+    Parameter,
+    Params,
+    Space,
+    Value,
+    counts,
+    sampling_order,
+)
+from sgformer.errors import ConfigError
+
+MAX_POINTS: Final = 100_000
+
+
+def grid_points(space: Space) -> tuple[Params, ...]:
+    """Every configuration of the space; a parameter that `when` rules out is in none.
+
+    Raises:
+        ConfigError: A parameter is continuous, or there are too many.
+    """
+    values = {path: _values(path, parameter) for path, parameter in sampling_order(space)}
+    points = tuple(itertools.islice(_points(space, values, {}), MAX_POINTS + 1))
+    if len(points) > MAX_POINTS:
+        raise ConfigError(
+            f"study.sampler grid: the space has more than {MAX_POINTS} configurations; choose "
+            "larger steps or fewer choices, or another sampler, such as qmc"
+        )
+    return points
+
+
+def _points(
+    space: Space, values: Mapping[str, tuple[Value, ...]], params: Params
+) -> Iterator[Params]:
+    """Every way to go on from the params of the first parameters."""
+    left = itertools.islice(values.items(), len(params), None)
+    path, choices = next(left, (None, ()))
+    if path is None:
+        yield {p: v for p, v in params.items() if counts(space[p], params)}
+        return
+    for value in choices if counts(space[path], params) else (None,):
+        yield from _points(space, values, {**params, path: value})
+
+
+def _values(path: str, parameter: Parameter) -> tuple[Value, ...]:
+    if isinstance(parameter, CategoricalParameter):
+        return parameter.choices
+    if not parameter.step:
+        raise ConfigError(
+            f"study.sampler grid: space.{path} is continuous ({parameter.describe()}); give it a "
+            "step, or make it categorical with choices"
+        )
+    num_steps = round((parameter.high - parameter.low) / parameter.step)
+    if isinstance(parameter, FloatParameter):
+        step = parameter.step
+        return tuple(round(parameter.low + i * step, 10) for i in range(num_steps + 1))
+    return tuple(range(parameter.low, parameter.high + 1, parameter.step))

@@ -1,0 +1,38 @@
+"""Exported models on images: evaluation on a split, and single predictions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgformer.data.image_folder import SPLITS, read_split
+from sgformer.errors import InputError
+
+if TYPE_CHECKING:
+    from sgformer.export.onnx_classifier import OnnxClassifier
+    from sgformer.training.evaluation import SplitMetrics
+
+
+def load_classifier(model: Path) -> "OnnxClassifier":
+    """The exported model; raises DataError for a file that is none."""
+    from sgformer.export.onnx_classifier import OnnxClassifier
+
+    return OnnxClassifier(model)
+
+
+def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
+    """Metrics of an exported model on a split, its own preprocessing applied.
+
+    Raises:
+        InputError: The model, the folder or the split is not what it should be.
+    """
+    from sgformer.data.image_cache import decode_folder
+    from sgformer.data.loader import eval_batches
+    from sgformer.training.evaluation import compute_metrics
+
+    if split not in SPLITS:
+        raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
+    classifier = load_classifier(model)
+    config = classifier.data.model_copy(update={"data_dir": data_dir})
+    data = decode_folder(read_split(config, split, classifier.classes), config)
+    batches = eval_batches(data, split, config, batch_size=32)
+    logits = classifier.logits_of(images.numpy() for images, _ in batches)
+    return compute_metrics(logits, data.samples(split)[:, 1], classifier.classes)

@@ -1,0 +1,1 @@
+"""The search's decisions: plain code between study, sampler, scheduler and budget."""

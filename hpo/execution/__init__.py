@@ -1,0 +1,1 @@
+"""Everything that runs on Ray: workers, the Ray scheduler, resources, trainings."""

@@ -1,0 +1,162 @@
+"""The Ray cluster: connecting to it, and what a trial takes of it."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hpo.config.schema import ResourcesConfig
+from hpo.errors import ClusterError
+
+PROBE_SECONDS = 4.0
+# A gRPC server, such as Ray's head, answers a client's preface with a settings frame (RFC 9113).
+HTTP2_SETTINGS = b"\x04"
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + bytes(5)
+
+
+@dataclass(frozen=True)
+class Node:
+    """CPUs and GPUs of one machine of the cluster."""
+
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class GroupResources:
+    """Processes that train together, and what each takes."""
+
+    num_processes: int
+    cpus: int
+    gpus: float
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What each process of a trial takes, how many it has, and how many trials run at a time."""
+
+    cpus: int
+    gpus: float
+    num_slots: int
+    num_processes: int = 1
+
+    @property
+    def group(self) -> GroupResources | None:
+        """The processes that train a trial together, if it is not one alone."""
+        if self.num_processes == 1:
+            return None
+        return GroupResources(self.num_processes, self.cpus, self.gpus)
+
+
+def check_address(address: str) -> None:
+    """Raises ClusterError, within seconds, unless a gRPC server answers at HOST:PORT.
+
+    Ray itself would go on trying for minutes.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise ClusterError(
+            f"not a Ray address: {address!r}; expected HOST:PORT of a cluster's head, such as "
+            "10.0.0.1:6379 (--ray-address)"
+        )
+    try:
+        with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS) as connection:
+            connection.sendall(HTTP2_PREFACE)
+            answer = connection.recv(9)
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address}: {error} (--ray-address)"
+        ) from None
+    if answer[3:4] != HTTP2_SETTINGS:
+        raise ClusterError(f"what answers at {address} is no Ray cluster (--ray-address)")
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A connection to the cluster, or to one started on this machine and stopped at the end.
+
+    Raises:
+        ClusterError: The cluster refuses.
+    """
+    # Read by Ray when it is imported.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(
+            f"cannot use the Ray cluster at {address or 'this machine'}: {reason}"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_nodes() -> tuple[Node, ...]:
+    """The living nodes of the connected cluster."""
+    import ray
+
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return tuple(Node(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in resources)
+
+
+def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
+    """This machine; its GPUs are counted, by torch, only if trials may take them."""
+    num_cpus = len(os.sched_getaffinity(0))
+    if config.gpus_per_trial == 0:
+        return (Node(num_cpus, 0),)
+    import torch
+
+    return (Node(num_cpus, torch.cuda.device_count()),)
+
+
+def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialResources:
+    """What a trial takes, and how many trials the nodes hold; each process lies on one node.
+
+    Raises:
+        ClusterError: The nodes cannot hold a trial.
+    """
+    gpus = config.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
+    cpus = config.cpus_per_trial
+    if cpus is None:
+        shares = [int(node.cpus / node.gpus * gpus) for node in nodes if node.gpus]
+        cpus = max(1, min(shares, default=1)) if gpus else 1
+    num_processes = sum(_num_processes_on(node, cpus, gpus) for node in nodes)
+    num_slots = num_processes // config.workers_per_trial
+    if num_slots == 0:
+        most_cpus = max((node.cpus for node in nodes), default=0)
+        most_gpus = max((node.gpus for node in nodes), default=0)
+        many = config.workers_per_trial > 1
+        asks = f"{config.workers_per_trial} processes of " if many else ""
+        raise ClusterError(
+            f"{'the nodes cannot' if many else 'no node can'} hold a trial: it asks for {asks}"
+            f"{cpus} CPU and {gpus:g} GPU, and the largest nodes have {most_cpus} CPU and "
+            f"{most_gpus} GPU (resources.cpus_per_trial, resources.gpus_per_trial; 0 trains on "
+            f"CPUs{'; resources.workers_per_trial' if many else ''})"
+        )
+    return TrialResources(
+        cpus,
+        gpus,
+        min(num_slots, config.max_concurrent_trials or num_slots),
+        config.workers_per_trial,
+    )
+
+
+def _num_processes_on(node: Node, cpus: int, gpus: float) -> int:
+    by_cpus = node.cpus // cpus
+    if not gpus:
+        return by_cpus
+    # A share of a GPU must lie on one.
+    return min(by_cpus, node.gpus * int(1 / gpus) if gpus < 1 else int(node.gpus / gpus))

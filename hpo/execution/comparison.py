@@ -1,0 +1,191 @@
+"""Trains the finalists on fresh seeds, several at a time, and tells the study what they reach."""
+
+import contextlib
+import math
+import shutil
+import signal
+import statistics
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hpo.config.schema import SearchConfig
+from hpo.engine.budget import Budget
+from hpo.engine.observer import SearchObserver
+from hpo.execution.attempts import Attempts
+from hpo.execution.cluster import TrialResources
+from hpo.execution.retrain import retrain_all_on_cluster
+from hpo.execution.training import Training
+from hpo.run_folder import RunFolder
+from hpo.selection.finalists import (
+    Finalists,
+    affordable,
+    asked_for,
+    choose_finalists,
+    predicted_ranking,
+    read_finalists,
+    training_name,
+    trainings_of,
+)
+from hpo.selection.verdict import FreshTraining
+from hpo.study.study import SearchStudy
+from sgformer.config import Metric, TrainConfig, maximises
+from sgformer.data.image_cache import ImagesId
+
+
+@dataclass(frozen=True)
+class SearchedImages:
+    """The images of a search.
+
+    Attributes:
+        id: Theirs.
+        facts: What the study says of them.
+        fold_ratio: Val images for each training image, where val is split off train.
+    """
+
+    id: ImagesId
+    facts: dict[str, Any]
+    fold_ratio: float | None
+
+
+def compare_finalists(
+    config: SearchConfig,
+    run: RunFolder,
+    study: SearchStudy,
+    images: SearchedImages,
+    resources: TrialResources,
+    observer: SearchObserver,
+) -> None:
+    """Chooses the finalists, unless they are known, and trains them on the connected Ray.
+
+    A training that was interrupted goes on; one that is in the study is not repeated. The first
+    seed's stay in the run's `retraining` folder: the winner's is the one that is delivered.
+
+    Raises:
+        RunError: Processes died more often than a trial's may.
+    """
+    budget = Budget.of_study(config, study, resources.num_slots)
+    finalists = _choose(config, study, images, budget, observer)
+    done = study.fresh_trainings
+    everything = tuple(trainings_of(config, study.trials(), finalists))
+    due = [(n, train) for n, train in everything if training_name(n, train) not in done]
+    if not due:
+        return
+    num_seeds = finalists.num_seeds
+    seeds = "one fresh seed" if num_seeds == 1 else f"{num_seeds} fresh seeds"
+    observer.phase(f"comparing {len(finalists.numbers)} finalists on {seeds}")
+    first_seed = everything[0][1].seed
+    told = _train(config, run, due, images.id, resources, observer)
+    with _interrupted_by_sigterm(), contextlib.closing(told):
+        for number, train, ended in told:
+            study.add_fresh_training(training_name(number, train), asdict(ended))
+            study.seconds_searched = budget.seconds
+            observer.finalist_trained(number, ended.seed, ended.value)
+            if train.seed != first_seed:
+                shutil.rmtree(_folder(run, number, train))
+
+
+def _train(
+    config: SearchConfig,
+    run: RunFolder,
+    due: Sequence[tuple[int, TrainConfig]],
+    images: ImagesId,
+    resources: TrialResources,
+    observer: SearchObserver,
+) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
+    """Yields each training when it has come to its end."""
+    trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
+    curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
+    lengths = [train.max_epochs for _, train in due]
+    for i, said in retrain_all_on_cluster(trainings, resources, config.study.max_retries):
+        if isinstance(said, dict):
+            curves[i][said["epoch"]] = said
+        else:
+            lengths[i] = len(curves[i])
+            num_begun = Attempts(trainings[i].folder).count()
+            rows = tuple(curves[i].values())
+            ended = fresh_training(*due[i], config.study.metric, rows, num_begun, resources)
+            if said is not None:
+                observer.note(f"finalist {due[i][0]} is out on seed {ended.seed}: {said}")
+                ended = replace(ended, value=None, best_epoch=None)
+            yield *due[i], ended
+        observer.step(sum(map(len, curves)), sum(lengths))
+
+
+def fresh_training(
+    number: int,
+    train: TrainConfig,
+    metric: Metric,
+    rows: Sequence[Mapping[str, Any]],
+    num_begun: int,
+    resources: TrialResources,
+) -> FreshTraining:
+    """What is kept of a training, by the rows of its epochs and how many were begun.
+
+    Its value is that of the epoch which its own metric picks, and which is delivered.
+    """
+    sign = 1 if maximises(train.metric) else -1
+    values = {int(row["epoch"]): float(row[metric]) for row in rows}
+    known = {int(row["epoch"]): float(row[train.metric]) for row in rows}
+    known = {epoch: value for epoch, value in known.items() if not math.isnan(value)}
+    best = max(known, key=lambda epoch: (sign * known[epoch], -epoch), default=None)
+    seconds = num_begun * statistics.fmean(float(row["seconds"]) for row in rows) if rows else 0.0
+    return FreshTraining(
+        trial=number,
+        seed=train.seed,
+        value=None if best is None else values[best],
+        best_epoch=best,
+        num_epochs=num_begun,
+        max_epochs=train.max_epochs,
+        seconds=seconds,
+        gpu_seconds=seconds * resources.gpus * resources.num_processes,
+    )
+
+
+def _choose(
+    config: SearchConfig,
+    study: SearchStudy,
+    images: SearchedImages,
+    budget: Budget,
+    observer: SearchObserver,
+) -> Finalists:
+    trials, known = study.trials(), read_finalists(study)
+    asked = asked_for(config, trials)
+    if known is not None and known.asked_for == asked:
+        return known
+    ranking = predicted_ranking(config, trials, study.model_state, study.first_levels)
+    everyone = Finalists(
+        numbers=choose_finalists(trials, ranking, config.retrain.top_k),
+        asked_for=asked,
+        num_seeds=config.retrain.seeds,
+        num_val_images=images.facts["val"],
+        fold_ratio=images.fold_ratio,
+    )
+    finalists = affordable(config, trials, everyone, study.fresh_trainings, budget.lets_train)
+    if len(finalists.numbers) < len(everyone.numbers):
+        observer.note(
+            f"the budget leaves room for {len(finalists.numbers)} of {len(everyone.numbers)} "
+            "finalists, on a fresh seed each"
+        )
+    elif finalists.num_seeds < everyone.num_seeds:
+        observer.note(
+            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds="
+            f"{everyone.num_seeds}"
+        )
+    study.finalists = finalists.model_dump(mode="json")
+    return finalists
+
+
+def _folder(run: RunFolder, number: int, train: TrainConfig) -> Path:
+    return run.retraining.absolute() / training_name(number, train)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Has it end as Ctrl-C does: what runs on the cluster is stopped, and can be resumed."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

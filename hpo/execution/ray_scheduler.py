@@ -1,0 +1,129 @@
+"""Ray Tune's TrialScheduler, over the study: passes each epoch on to the decisions."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from hpo.engine.decisions import Decisions
+from hpo.errors import RunError
+from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
+from hpo.study.study import Proposal
+from hpo.study.trial_report import TrialError, TrialReport
+
+MOST_FAILED_STARTS: Final = 5
+logger = logging.getLogger(__name__)
+
+
+class StudyScheduler(FIFOScheduler):
+    """Writes each epoch to the study, asks what comes next, and tells the worker.
+
+    A trial of Ray's is a worker here, which runs one trial of the study after another: it is
+    started once, Ray's cost of a trial is paid once, and Ray's memory does not grow with the
+    study. A worker that dies is started again by Ray, and its trial goes on wherever the next
+    slot is free. An exception in a hook would tear down Ray's experiment, so it is kept in
+    `failure`, which stops the search in an orderly way.
+
+    Args:
+        decisions: Decides what runs.
+        make_task: What a worker takes, of a proposed trial.
+    """
+
+    def __init__(self, decisions: Decisions, make_task: Callable[[Proposal], TrialTask]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.decisions, self._make_task = decisions, make_task
+        self._numbers: dict[str, int] = {}
+        self._started: set[str] = set()
+        self._num_failed_starts: dict[str, int] = {}
+        self.failure: Exception | None = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._num_failed_starts.setdefault(trial.trial_id, 0)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        _forget_results(tune_controller, trial)
+        try:
+            self._started.add(trial.trial_id)
+            return self._next(trial, result[REPORT], worn_out=result[WORN_OUT])
+        except Exception as error:  # noqa: BLE001
+            self._keep(error)
+            return TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        try:
+            error = _last_error(trial)
+            number = self._numbers.pop(trial.trial_id, None)
+            if number is not None:
+                self.decisions.on_lost(number, error)
+            if trial.trial_id in self._started:
+                self._started.discard(trial.trial_id)
+                self._num_failed_starts[trial.trial_id] = 0
+            else:
+                self._on_failed_start(trial, error)
+        except Exception as error_in_hook:  # noqa: BLE001
+            self._keep(error_in_hook)
+
+    def _on_failed_start(self, trial: Trial, error: TrialError) -> None:
+        """Gives a slot up that cannot be started, and the search when it was the last one."""
+        self._num_failed_starts[trial.trial_id] += 1
+        if self._num_failed_starts[trial.trial_id] >= MOST_FAILED_STARTS:
+            trial.max_failures = 0
+        if min(self._num_failed_starts.values()) >= MOST_FAILED_STARTS:
+            self._keep(RunError(f"workers cannot start: {error.message}"))
+
+    def _next(self, trial: Trial, report: TrialReport | None, *, worn_out: bool) -> str:
+        worker = trial.temporary_state.ray_actor
+        assert worker is not None  # it has just reported
+        number = self._numbers.get(trial.trial_id)
+        if report is not None and report.number == number:
+            if report.end_reason is None and self.decisions.on_report(report):
+                return TrialScheduler.CONTINUE
+            del self._numbers[trial.trial_id]
+            self.decisions.on_end(report)
+        elif number is not None:  # what it was told has not reached it
+            del self._numbers[trial.trial_id]
+            lost = TrialError("WorkerLost", "the worker did not take the trial")
+            self.decisions.on_lost(number, lost)
+        if self.decisions.finished:
+            return TrialScheduler.STOP
+        if worn_out:
+            worker.retire.remote()
+            return TrialScheduler.CONTINUE
+        proposal = self.decisions.next_trial()
+        if proposal is not None:
+            self._numbers[trial.trial_id] = proposal.number
+        # Ray runs a worker's calls in order: it has this before its next step.
+        if proposal is not None or report is not None:
+            worker.assign.remote(None if proposal is None else self._make_task(proposal))
+        return TrialScheduler.CONTINUE
+
+    def _keep(self, error: Exception) -> None:
+        """Remembers the first exception of a hook."""
+        logger.debug("a hook of the search failed", exc_info=error)
+        self.failure = self.failure or error
+
+
+def _forget_results(tune_controller: Any, trial: Trial) -> None:
+    """Lets go of what the worker has reported.
+
+    Ray 2.60 keeps a reference to every result of an actor, and with it the result, as long as
+    the actor lives: megabytes a minute with a worker that lives as long as the search.
+    """
+    with contextlib.suppress(AttributeError, KeyError):  # of another Ray
+        controller = tune_controller._tune_controller
+        controller._actor_manager.clear_actor_task_futures(controller._trial_to_actor[trial])
+
+
+def _last_error(trial: Trial) -> TrialError:
+    """From Ray's error file: one block a failure, headed 'Failure # ...'."""
+    text = ""
+    if trial.error_file and Path(trial.error_file).is_file():
+        text = Path(trial.error_file).read_text(encoding="utf-8")
+    message = text.rpartition("Failure # ")[2].partition("\n")[2].strip()
+    lines = message.splitlines() or ["the worker ended without a word"]
+    # A traceback of a worker's own ends with what matters; Ray's words begin with it.
+    return TrialError("WorkerLost", lines[-1] if "ray::" in lines[0] else lines[0], message)

@@ -1,0 +1,125 @@
+"""Full-length trainings on fresh seeds, by the trainer that trained the trials."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from queue import Empty, Queue
+from typing import Any
+
+from hpo.errors import BrokenTrainingError, RunError
+from hpo.execution.cluster import TrialResources
+from hpo.execution.group_training import run_group_training
+from hpo.execution.training import Training, run_training
+from sgformer.errors import DiskFullError, InputError
+
+# Of a training: its epoch's row; None: it has ended; or that it broke.
+Said = dict[str, Any] | BrokenTrainingError | None
+# Which of several trainings, and what it said, or what ends them all.
+Told = tuple[int, Said | Exception]
+
+
+def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
+    """Trains in this process, resuming what the folder holds; yields each epoch's row."""
+    training.folder.mkdir(parents=True, exist_ok=True)
+    for progress in run_training(training):
+        for row in progress.epochs:  # noqa: UP028  Ray sends to what it runs; a tuple takes nothing
+            yield row
+
+
+def retrain_epochs_on_cluster(
+    training: Training, resources: TrialResources
+) -> Iterator[dict[str, Any]]:
+    """As `retrain_epochs`, on the connected Ray cluster, by as many processes as a trial has.
+
+    Raises:
+        BrokenTrainingError: It broke there.
+        RunError: A process died, or Ray.
+        InputError: The images, or what the folder holds, cannot be used.
+        DiskFullError: There is no room for a checkpoint.
+    """
+    training.folder.mkdir(parents=True, exist_ok=True)
+    if resources.group is not None:
+        for progress in run_group_training(training, resources.group):
+            yield from progress.epochs
+        return
+    import ray
+
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(retrain_epochs)
+    references: Any = task.remote(training)  # a generator of them
+    try:
+        for reference in references:
+            row: dict[str, Any] = ray.get(reference)
+            yield row
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, (InputError, DiskFullError)):
+            raise cause from error
+        reason = str(cause).strip().splitlines()[0]
+        what = f"the retraining broke on the cluster: {reason}"
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise BrokenTrainingError(what) from error
+        raise RunError(f"{what}; --resume retries") from error
+
+
+def retrain_all_on_cluster(
+    trainings: Sequence[Training], resources: TrialResources, max_retries: int
+) -> Iterator[tuple[int, Said]]:
+    """Several as by `retrain_epochs_on_cluster`, as many at a time as there are slots.
+
+    Yields:
+        Which one, and its next epoch's row; None: it has come to its end; or the error that it
+        broke with more than `max_retries` times. One that is tried again tells its epochs again.
+
+    Raises:
+        RunError: Processes died more than `max_retries` times, or Ray.
+    """
+    waiting: Queue[int] = Queue()
+    told: Queue[Told] = Queue()
+    is_over = threading.Event()
+    for i in range(len(trainings)):
+        waiting.put(i)
+
+    def work() -> None:
+        with contextlib.suppress(Empty):
+            while not is_over.is_set():
+                i = waiting.get_nowait()
+                _tell_all(i, _with_retries(trainings[i], resources, max_retries, is_over), told)
+
+    for _ in range(min(resources.num_slots, len(trainings))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        yield from _as_told(told, len(trainings))
+    finally:
+        is_over.set()
+
+
+def _as_told(told: "Queue[Told]", num_left: int) -> Iterator[tuple[int, Said]]:
+    while num_left:
+        i, said = told.get()
+        if isinstance(said, Exception) and not isinstance(said, BrokenTrainingError):
+            raise said
+        num_left -= not isinstance(said, dict)
+        yield i, said
+
+
+def _tell_all(i: int, rows: Iterator[dict[str, Any]], told: "Queue[Told]") -> None:
+    try:
+        for row in rows:
+            told.put((i, row))
+        told.put((i, None))
+    except Exception as error:  # noqa: BLE001  it is raised where it is waited for
+        told.put((i, error))
+
+
+def _with_retries(
+    training: Training, resources: TrialResources, max_retries: int, is_over: threading.Event
+) -> Iterator[dict[str, Any]]:
+    for num_left in range(max_retries, -1, -1):
+        try:
+            yield from retrain_epochs_on_cluster(training, resources)
+        except RunError:
+            # When all is over Ray is gone, and asking it for another try would start a new one.
+            if not num_left or is_over.is_set():
+                raise
+        else:
+            return

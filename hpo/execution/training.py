@@ -1,0 +1,161 @@
+"""One training in this process, an epoch at a time, resumed from what its folder holds.
+
+Importing this is cheap; torch comes with the first training of a process.
+"""
+
+import contextlib
+import functools
+import socket
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo.errors import RunError
+from hpo.execution.attempts import Attempts
+from sgformer import __version__
+from sgformer.config import DataConfig, TrainConfig
+from sgformer.data.image_cache import ImageData, ImagesId, load_image_data
+
+if TYPE_CHECKING:
+    from sgformer.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train, and where.
+
+    Attributes:
+        config: Of the trainer.
+        folder: Gets checkpoints, epochs.csv, and in attempts.csv each epoch as it is begun.
+        images: Those that the search is over; None: whatever the folder of images holds.
+        num_gpus: That it takes, in all its processes.
+    """
+
+    config: TrainConfig
+    folder: Path
+    images: ImagesId | None = None
+    num_gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training says after an epoch.
+
+    Attributes:
+        epochs: Rows of EpochMetrics not told before; after a resume, all of them.
+        end_reason: 'completed', 'early_stopped' or 'diverged'; None: it goes on.
+        facts: What else is known about it.
+    """
+
+    epochs: tuple[dict[str, Any], ...]
+    end_reason: str | None
+    facts: dict[str, Any]
+
+
+def run_training(training: Training) -> Generator[Progress]:
+    """Trains an epoch a step; the checkpoint is on the disk before the epoch is told.
+
+    What was trained before, and is resumed, is told in a first step that trains nothing.
+    Where processes of torch.distributed train together, each runs this, and the first saves.
+
+    Raises:
+        RunError: The folder's run is not there, or another process trains in the folder.
+        InputError: The images, the config or the checkpoints cannot be used.
+        OutOfMemoryError: Not even one image at a time fits.
+        DiskFullError: There is no room for a checkpoint.
+    """
+    from sgformer.training.distributed import rank
+
+    run_dir = training.folder.parent.parent
+    if not run_dir.is_dir():
+        raise RunError(
+            f"the run folder {run_dir} is not there on {socket.gethostname()}: it must be shared "
+            "by all nodes (--output-dir)"
+        )
+    attempts = Attempts(training.folder)
+    with attempts.alone() if rank() == 0 else contextlib.nullcontext():
+        yield from _epochs(training, attempts)
+
+
+def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
+    from sgformer.training.checkpoint import resume_progress, save_progress
+    from sgformer.training.distributed import rank
+    from sgformer.training.trainer import Trainer
+
+    trainer = Trainer(training.config, open_images(training.config.data, training.images))
+    refused = resume_progress(trainer, training.folder)
+    num_told = 0
+
+    def progress() -> Progress:
+        rows = tuple(metrics.as_row() for metrics in trainer.history[num_told:])
+        facts = _facts(trainer, training, attempts.count(), refused)
+        return Progress(rows, trainer.end_reason, facts)
+
+    if trainer.history:
+        # Told before more is trained: a scheduler may stop it where it stands.
+        yield progress()
+        num_told = trainer.num_epochs_done
+    epochs = trainer.epochs()
+    while trainer.end_reason is None:
+        if rank() == 0:
+            attempts.note(trainer.num_epochs_done + 1)
+        next(epochs)
+        if rank() == 0:
+            save_progress(trainer, training.folder)
+        yield progress()
+        num_told = trainer.num_epochs_done
+
+
+def warm_up(data: DataConfig, images: ImagesId | None) -> None:
+    """Imports what a training needs, and opens its images: seconds, once a process."""
+    import sgformer.training.trainer  # noqa: F401  with torch and timm
+
+    with contextlib.suppress(Exception):  # the first training will say what is wrong
+        open_images(data, images)
+
+
+@functools.lru_cache(maxsize=4)
+def open_images(config: DataConfig, images: ImagesId | None) -> ImageData:
+    """Kept for the next training of this process: only maps files.
+
+    Raises:
+        DataError: They cannot be read, or are not those that the search is over.
+    """
+    return load_image_data(config, expected=images)
+
+
+def _facts(
+    trainer: "Trainer", training: Training, num_attempts: int, refused: tuple[str, ...]
+) -> dict[str, Any]:
+    from sgformer.training.diagnosis import diagnose
+
+    config, last = trainer.config, trainer.history[-1]
+    findings = diagnose(
+        trainer.history,
+        config,
+        len(trainer.data.classes),
+        trainer.end_reason,
+        has_gpu=trainer.device.type == "cuda",
+    )
+    seconds = sum(metrics.seconds for metrics in trainer.history)
+    facts = {
+        "config": config.model_dump(mode="json"),
+        "config_fingerprint": config.fingerprint(),
+        "num_parameters": trainer.num_parameters,
+        "hostname": socket.gethostname(),
+        "device": str(trainer.device),
+        "gpu": trainer.gpu_name,
+        "seed": config.seed,
+        "code_version": __version__,
+        "seconds": seconds,
+        "gpu_seconds": seconds * training.num_gpus,
+        "num_epochs_trained": num_attempts,
+        "peak_memory_bytes": max(metrics.peak_memory_bytes for metrics in trainer.history),
+        "images_per_second": last.images_per_second,
+        "micro_batch_size": trainer.micro_batch_size,
+        "best_epoch": trainer.early_stopping.best_epoch,
+        "checkpoint": str(training.folder / "best.safetensors"),
+        "diagnosis": [asdict(finding) for finding in findings],
+    }
+    return facts | ({"refused_checkpoints": list(refused)} if refused else {})

@@ -1,0 +1,1 @@
+"""What people see of a run: status, leaderboard, report, live display, dashboard."""

@@ -1,0 +1,1 @@
+"""Where the params of a new trial come from: Optuna's samplers and our own."""

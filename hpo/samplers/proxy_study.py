@@ -1,0 +1,353 @@
+"""What the sampler sees: the study's trials in memory, a bounded part of a long study."""
+
+import contextlib
+import itertools
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
+
+from hpo import pareto
+from hpo.config.schema import StudyConfig
+from hpo.config.search_space import ARCHITECTURE, Params, Space, Value, suggest_params
+from hpo.samplers.evolution import CmaEs, SteadyNSGAII, SteadyNSGAIII
+from hpo.samplers.grid import Grid
+
+NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
+# Samplers read all trials that they are given each time: TPE takes 0.4 s over 10,000. They are
+# given the best, which they learn from, and the latest, which say where they have been.
+NUM_BEST: Final[Mapping[str, int]] = {
+    "curves": 100, "tpe": 250, "gp": 100, "qmc": 10, "cmaes": 0, "nsga2": 100, "nsga3": 100,
+}  # fmt: skip
+NUM_LATEST: Final[Mapping[str, int]] = {
+    "curves": 100, "tpe": 750, "gp": 100, "qmc": 0, "cmaes": 1000, "nsga2": 0, "nsga3": 0,
+}  # fmt: skip
+NUM_BEFORE_REBUILD: Final = 100
+
+
+class Sampling:
+    """Draws params of new trials. A study of Optuna's in memory, told what the study is told.
+
+    What is drawn depends on the seed, the trial's number and the trials told, so a search that
+    is resumed draws what it would have drawn. Of a study so long that trials are forgotten that
+    holds with one slot: with several, the order in which trials ended matters a little.
+    """
+
+    def __init__(self, config: StudyConfig, space: Space) -> None:
+        self._config, self._space = config, space
+        self._directions = [direction for _, direction in config.objectives]
+        self._has_curves = not config.has_several_objectives
+        self._num_best = NUM_BEST.get(config.sampler or "tpe", 0)
+        self._num_latest = NUM_LATEST.get(config.sampler or "tpe", 0)
+        self._finished: dict[int, FrozenTrial] = {}
+        self._running: dict[int, Trial] = {}
+        self._paused: set[int] = set()
+        self._num_since_rebuild = 0
+        self._study = self._new_study()
+        self._grid = Grid(space, config.seed) if config.sampler == "grid" else None
+
+    def _new_study(self) -> optuna.Study:
+        return optuna.create_study(directions=self._directions, pruner=optuna.pruners.NopPruner())
+
+    @property
+    def num_seen(self) -> int:
+        """Trials that the sampler can see."""
+        return len(self._study.get_trials(deepcopy=False))
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing is left to draw: a grid's end."""
+        return self._grid is not None and self._grid.is_exhausted
+
+    def add(self, trial: FrozenTrial) -> None:
+        """A trial of the study that was not drawn here. To be called in order of numbers."""
+        seen = create_trial(
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+            intermediate_values=trial.intermediate_values if self._has_curves else None,
+            constraints=trial.constraints,
+        )
+        if self._grid is not None:
+            self._grid.take(trial.params)
+        if trial.state.is_finished():
+            self._add_finished(trial.number, seen)
+        else:
+            self._add_running(trial.number, seen)
+
+    def draw(
+        self, number: int, fixed: Params | None = None
+    ) -> tuple[Params, dict[str, BaseDistribution]]:
+        """Params of a new trial and their distributions; `fixed` ones are taken as they are."""
+        if fixed is None and self._grid is not None:
+            fixed = self._grid.next_params()
+        study = self._study if fixed is not None else self._as_seen()
+        study.sampler = create_sampler(self._config, self._space, number)
+        if fixed is not None:
+            study.enqueue_trial(fixed)
+        with _experimental():
+            trial = study.ask()
+            params = suggest_params(trial, self._space)
+        if self._grid is not None:
+            self._grid.take(params)
+        if study is self._study:
+            self._running[number] = trial
+        else:
+            self._add_running(number, study._storage.get_trial(trial._trial_id))
+        return params, trial.distributions
+
+    def report(self, number: int, values: Mapping[int, float]) -> None:
+        """Adds epochs; with several objectives Optuna's samplers take no curve."""
+        self._paused.discard(number)
+        if not self._has_curves:
+            return
+        for epoch, value in values.items():
+            self._running[number].report(value, epoch)
+
+    def pause(self, number: int) -> None:
+        """Until it reports again, a trial counts as pruned: its curve is to be learnt from."""
+        self._paused.add(number)
+
+    def finish(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        constraints: Mapping[str, float] | None = None,
+    ) -> list[float] | None:
+        """The values that Optuna gives the trial: a pruned one's is its last epoch's."""
+        self._paused.discard(number)
+        running = self._running.pop(number)
+        for name, violation in (constraints or {}).items():
+            running.set_constraint(name, violation)
+        trial = self._study.tell(running, values, state)
+        self._finished[number] = trial
+        self._forget()
+        kept: list[float] | None = trial.values
+        return kept
+
+    def _add_finished(self, number: int, trial: FrozenTrial) -> None:
+        self._study.add_trial(trial)
+        self._finished[number] = trial
+        self._forget()
+
+    def _add_running(self, number: int, trial: FrozenTrial) -> None:
+        self._study.add_trial(trial)
+        added = self._study.get_trials(deepcopy=False)[-1]
+        self._running[number] = Trial(self._study, added._trial_id)
+
+    def _forget(self) -> None:
+        """Begins a new study of what is to be seen, now and then: none can lose a trial."""
+        self._num_since_rebuild += 1
+        bound = self._num_best + self._num_latest + NUM_BEFORE_REBUILD
+        if self._num_since_rebuild < NUM_BEFORE_REBUILD or len(self._finished) < bound:
+            return
+        self._num_since_rebuild = 0
+        by_number = sorted(self._finished)
+        kept = set(by_number[-self._num_latest :]) if self._num_latest else set()
+        # The first one gives a sequence its parameters.
+        complete = (n for n in by_number if self._finished[n].state == TrialState.COMPLETE)
+        kept |= set(itertools.islice(complete, 1))
+        kept |= set(self._best(by_number)[: self._num_best])
+        self._finished = {n: self._finished[n] for n in by_number if n in kept}
+        running = {number: self._frozen(number) for number in self._running}
+        self._study, self._running = self._new_study(), {}
+        for number in sorted(self._finished.keys() | running.keys()):
+            if number in running:
+                self._add_running(number, running[number])
+            else:
+                self._study.add_trial(self._finished[number])
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        """A running trial as it is."""
+        return self._study._storage.get_trial(self._running[number]._trial_id)
+
+    def _as_seen(self) -> optuna.Study:
+        """The study, or one like it with what a sampler would not see of this one.
+
+        Paused trials are pruned: what ended cannot run again. Optuna's GP looks only at complete
+        ones, and would propose what is ruled out again and again: to it that is complete and
+        infeasible, with values that say nothing.
+        """
+        ruled_out = self._ruled_out() if self._config.sampler == "gp" else {}
+        if not self._paused and not ruled_out:
+            return self._study
+        study = self._new_study()
+        for number in sorted(self._finished.keys() | self._running.keys()):
+            trial = ruled_out.get(number) or self._finished.get(number) or self._frozen(number)
+            study.add_trial(_as_pruned(trial) if number in self._paused else trial)
+        return study
+
+    def _ruled_out(self) -> dict[int, FrozenTrial]:
+        """Trials that were infeasible before their training, as complete ones of median values."""
+        complete = [t for t in self._finished.values() if t.state == TrialState.COMPLETE]
+        if not complete:
+            return {}
+        values = np.median([trial.values for trial in complete], axis=0).tolist()
+        names = tuple(complete[0].constraints)  # the GP wants the same of all
+        return {
+            number: create_trial(
+                values=values,
+                params=trial.params,
+                distributions=trial.distributions,
+                constraints={name: trial.constraints.get(name, 0.0) for name in names},
+            )
+            for number, trial in self._finished.items()
+            if trial.state == TrialState.PRUNED
+            and not trial.intermediate_values
+            and any(violation > 0 for violation in trial.constraints.values())
+        }
+
+    def _best(self, numbers: Sequence[int]) -> list[int]:
+        """As many as are kept of the best, complete ones by their values first."""
+        complete = [n for n in numbers if self._finished[n].state == TrialState.COMPLETE]
+        others = sorted(set(numbers) - set(complete), key=lambda n: self._rank(self._finished[n]))
+        if not complete:
+            return others
+        signs = [-1.0 if direction == "maximize" else 1.0 for direction in self._directions]
+        losses = np.array([self._finished[n].values for n in complete]) * signs
+        return [complete[row] for row in pareto.best_rows(losses, self._num_best)] + others
+
+    def _rank(self, trial: FrozenTrial) -> tuple[float, float]:
+        """Of one that is not complete: by how far it came; the smaller the better."""
+        sign = -1.0 if self._directions[0] == "maximize" else 1.0
+        epoch = trial.last_step
+        value = math.nan if epoch is None else trial.intermediate_values[epoch]
+        return -float(epoch or 0), math.inf if math.isnan(value) else sign * value
+
+
+def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    value = trial.intermediate_values.get(trial.last_step or 0, math.nan)
+    return create_trial(
+        state=TrialState.PRUNED,
+        value=None if math.isnan(value) else value,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=trial.intermediate_values,
+    )
+
+
+class _NumberedQMCSampler(optuna.samplers.QMCSampler):
+    """The point of a low-discrepancy sequence that belongs to a trial's number.
+
+    Optuna's own counts in the study, and this one's study is forgotten.
+    """
+
+    def __init__(self, seed: int, number: int, own_seed: int) -> None:
+        outside = optuna.samplers.RandomSampler(seed=own_seed)
+        super().__init__(
+            seed=seed,
+            scramble=True,
+            independent_sampler=outside,
+            warn_independent_sampling=False,
+        )
+        self._number = number
+
+    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, Any]) -> int:
+        return self._number
+
+
+class CurveSampler(optuna.samplers.BaseSampler):
+    """Reads the whole curves of a study's trials, running ones too; see freeze_thaw.py."""
+
+    def __init__(self, space: Space, seed: int, own_seed: int) -> None:
+        self._space, self._seed = space, seed
+        self._independent = optuna.samplers.RandomSampler(seed=own_seed)
+        self._proposed: Params = {}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        if "fixed_params" in trial.system_attrs:  # chosen by someone else
+            return {}
+        self._proposed = self._propose(study, trial.number)
+        fixed = FixedTrial(self._proposed)
+        suggest_params(fixed, self._space)
+        return dict(fixed.distributions)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {name: self._proposed[name] for name in search_space}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _propose(self, study: optuna.Study, number: int) -> Params:
+        from hpo.schedulers.freeze_thaw import (
+            FreezeThaw,  # SciPy takes a second, and is not always needed
+        )
+
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != number and t.params]
+        max_epochs = max((t.last_step or 1 for t in trials), default=1)
+        maximise = study.direction == optuna.study.StudyDirection.MAXIMIZE
+        # What was ruled out before its training was so by its architecture.
+        ruled_out = {
+            _architecture(trial.params)
+            for trial in trials
+            if trial.state == TrialState.PRUNED and not trial.intermediate_values
+        }
+        curves = FreezeThaw(
+            self._space,
+            max_epochs,
+            maximise=maximise,
+            seed=self._seed,
+            is_allowed=(lambda p: _architecture(p) not in ruled_out) if ruled_out else None,
+        )
+        for trial in trials:
+            curves.started(trial.number, trial.params)
+            curves.reported(trial.number, trial.intermediate_values)
+            if trial.state == TrialState.PRUNED:
+                curves.pruned(trial.number)
+            elif trial.state == TrialState.COMPLETE and trial.value is not None:
+                curves.completed(trial.number, trial.value)
+            elif trial.state.is_finished():
+                curves.failed(trial.number)
+        return curves.propose()
+
+
+def _architecture(params: Params) -> tuple[Value, ...]:
+    return tuple(params.get(path) for path in ARCHITECTURE)
+
+
+def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.samplers.BaseSampler:
+    """The configured sampler, in the random state that belongs to a trial's number."""
+    seed = (config.seed * 1_000_003 + number) % 2**32
+    with _experimental():
+        if config.sampler == "curves":
+            return CurveSampler(space, config.seed, seed)
+        if config.sampler == "gp":
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=NUM_STARTUP_TRIALS, warn_independent_sampling=False
+            )
+        if config.sampler == "qmc":
+            return _NumberedQMCSampler(config.seed, number, seed)
+        if config.sampler == "cmaes":
+            return CmaEs(space, seed)
+        if config.sampler == "nsga2":
+            return SteadyNSGAII(seed)
+        if config.sampler == "nsga3":
+            return SteadyNSGAIII(seed)
+        if config.sampler in {"random", "grid"}:  # the grid's params are fixed
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
+
+
+@contextlib.contextmanager
+def _experimental() -> Iterator[None]:
+    """Optuna warns of what it calls experimental; users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

@@ -1,0 +1,1 @@
+"""Which trial wins: Pareto fronts, finalists, the verdict and its intervals."""

@@ -1,0 +1,1 @@
+"""Searches over curves that are known beforehand, on a simulated clock."""

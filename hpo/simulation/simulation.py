@@ -1,0 +1,152 @@
+"""Searches on a simulated clock: the real decisions, over curves that are known beforehand."""
+
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hpo.config.schema import SearchConfig
+from hpo.config.search_space import Params, default_params
+from hpo.engine.checkpoints import TrialCheckpoints
+from hpo.engine.factory import make_decisions
+from hpo.study.study import SearchStudy
+from hpo.study.trial_report import TrialReport
+from sgformer.config import maximises
+
+SECONDS_OF_A_DECISION: Final = 2e-3
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training that is known beforehand: the objective after each epoch, and its seconds."""
+
+    values: Sequence[float]
+    seconds: Sequence[float]
+
+
+class SimulatedSearch:
+    """A search whose trials take no time but the simulated clock's.
+
+    Args:
+        config: Of the search.
+        curve_of: The training of params; as long as max_epochs, or shorter if it ends itself.
+        num_slots: Trials at a time.
+        study: To go on with, as after a crash; None: a new one.
+        architectures: What they cost, where the search has to know.
+
+    Attributes:
+        config: As given.
+        study: With all trials, in memory.
+        now: Seconds on the simulated clock.
+        num_epochs: Trained so far, in all trials.
+        seconds: Of training, in all trials.
+        curves: Of the trials, by number.
+        epochs: How far they have come, by number.
+        decision_seconds: What each real decision took, on the real clock.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        curve_of: Callable[[Params], Curve],
+        num_slots: int,
+        study: SearchStudy | None = None,
+        architectures: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        self.config, self._curve_of = config, curve_of
+        self.study = study or SearchStudy.in_memory(config.study, config.space)
+        if architectures:
+            self.study.architectures = architectures
+        self.study.enqueue_first_trials(default_params(config.train, config.space))
+        maximise = maximises(config.study.metric)
+        checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)
+        self.now = 0.0
+        self.decisions = make_decisions(
+            config, self.study, num_slots, _Silent(), checkpoints, lambda: self.now
+        )
+        self.num_epochs, self.seconds = 0, 0.0
+        self.curves: dict[int, Curve] = {}
+        self.epochs: dict[int, int] = {}
+        self.decision_seconds: list[float] = []
+        self._order = itertools.count()
+        self._queue: list[tuple[float, int, int]] = []
+
+    def step(self) -> bool:
+        """Up to the end of the next epoch that ends; False when the search is over."""
+        begin = time.perf_counter()
+        if self._start_trials():
+            self.decision_seconds.append(time.perf_counter() - begin)
+        if not self._queue:
+            return False
+        self.now, _, number = heapq.heappop(self._queue)
+        curve = self.curves[number]
+        self.epochs[number] += 1
+        epoch = self.epochs[number]
+        self.num_epochs += 1
+        self.seconds += curve.seconds[epoch - 1]
+        report = self._report(number, epoch)
+        begin = time.perf_counter()
+        goes_on = report.end_reason is None and self.decisions.on_report(report)
+        seconds = time.perf_counter() - begin
+        if seconds > SECONDS_OF_A_DECISION:  # and not only of writing the epoch down
+            self.decision_seconds.append(seconds)
+        if goes_on:
+            self._train(number)
+        else:
+            self.decisions.on_end(report)
+        return True
+
+    def run(self) -> None:
+        """To its end."""
+        while self.step():
+            pass
+
+    def _start_trials(self) -> int:
+        """How many it started."""
+        num_started = 0
+        while (proposal := self.decisions.next_trial()) is not None:
+            num_started += 1
+            number, epoch = proposal.number, proposal.num_epochs_reported
+            if number not in self.curves:
+                self.curves[number], self.epochs[number] = self._curve_of(proposal.params), epoch
+            if epoch:  # as a worker does, it first tells what it has resumed
+                rows = tuple(self._row(number, e) for e in range(1, epoch + 1))
+                if not self.decisions.on_report(TrialReport(number, rows)):
+                    self.decisions.on_end(TrialReport(number, ()))
+                    continue
+            self._train(number)
+        return num_started
+
+    def _train(self, number: int) -> None:
+        seconds = self.curves[number].seconds[self.epochs[number]]
+        heapq.heappush(self._queue, (self.now + seconds, next(self._order), number))
+
+    def _row(self, number: int, epoch: int) -> dict[str, float]:
+        curve = self.curves[number]
+        return {
+            "epoch": epoch,
+            self.config.study.metric: curve.values[epoch - 1],
+            "seconds": curve.seconds[epoch - 1],
+        }
+
+    def _report(self, number: int, epoch: int) -> TrialReport:
+        curve = self.curves[number]
+        end_reason = None
+        if math.isnan(curve.values[epoch - 1]):
+            end_reason = "diverged"
+        elif epoch == len(curve.values):
+            is_whole = epoch >= self.config.train.max_epochs
+            end_reason = "completed" if is_whole else "early_stopped"
+        facts = {"seconds": float(sum(curve.seconds[:epoch])), "num_epochs_trained": epoch}
+        return TrialReport(number, (self._row(number, epoch),), end_reason, facts)
+
+
+class _Silent:
+    """A SearchObserver that says nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: None

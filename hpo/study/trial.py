@@ -1,0 +1,84 @@
+"""One trial as the study has it."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hpo.config.search_space import Params
+
+FACTS_SO_FAR: Final = "facts_so_far"
+CARRIED_OVER_FROM: Final = "carried_over_from"
+# Trials that are infeasible before their training cost nothing, but a search has to end.
+NUM_INFEASIBLE_A_TRIAL: Final = 10
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """One trial as the study has it.
+
+    `curve` is the metric by epoch; only a COMPLETE trial has a `value`, its best epoch's.
+    `constraints`: by how much it misses each, at most 0 where it does not.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    params: Params
+    curve: Mapping[int, float]
+    attributes: Mapping[str, Any]
+    constraints: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def num_epochs(self) -> int:
+        return max(self.curve, default=0)
+
+    def best_value(self, pick: Callable[[Iterable[float]], float]) -> float | None:
+        """Of the epoch whose weights it keeps; if none was told the best, as `pick` has it."""
+        if "best_value" in self.attributes:
+            best: float | None = self.attributes["best_value"]
+            return best
+        known = {epoch: value for epoch, value in self.curve.items() if not math.isnan(value)}
+        told = known.get(self.facts.get("best_epoch", 0))
+        return pick(known.values()) if known and told is None else told
+
+    def curve_to(self, max_epochs: int) -> dict[int, float]:
+        """The curve; that of a trial that stopped itself goes on to its value at the end."""
+        end = {} if self.value is None else {max_epochs: self.value}
+        return end | dict(self.curve)
+
+    @property
+    def is_carried_over(self) -> bool:
+        """Whether another study's search has trained it."""
+        return CARRIED_OVER_FROM in self.attributes
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether no constraint is missed, as far as that is known."""
+        return all(violation <= 0 for violation in self.constraints.values())
+
+    @property
+    def outcome(self) -> str:
+        """Its state, or INFEASIBLE where its architecture ruled its training out."""
+        was_ruled_out = self.state == "PRUNED" and not self.curve and not self.is_feasible
+        return "INFEASIBLE" if was_ruled_out else self.state
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What its worker told of it: at its end, or when it paused last."""
+        if "end_reason" in self.attributes:
+            return self.attributes
+        facts: Mapping[str, Any] = self.attributes.get(FACTS_SO_FAR, {}).get("facts", {})
+        return facts
+
+    @property
+    def facts_of_pause(self) -> dict[str, Any] | None:
+        """What was known when it paused after its last epoch; None if it did not."""
+        kept = self.attributes.get(FACTS_SO_FAR, {})
+        return kept["facts"] if kept.get("epoch") == self.num_epochs else None
+
+
+def num_counted(trials: Sequence[TrialSummary]) -> int:
+    """How much of `study.num_trials` they take: ten that were not trained count as one."""
+    num_infeasible = sum(trial.outcome == "INFEASIBLE" for trial in trials)
+    return len(trials) - num_infeasible + num_infeasible // NUM_INFEASIBLE_A_TRIAL

@@ -1,0 +1,1 @@
+"""What other studies teach a search: trials carried over, warm starts, prior trials."""

@@ -1,0 +1,149 @@
+"""A search that goes on in a changed space: its trials move to a new study beside the old one."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hpo.config.schema import SearchConfig, differences
+from hpo.config.search_space import (
+    CategoricalParameter,
+    Parameter,
+    Params,
+    Space,
+    Value,
+    counts,
+    value_at,
+)
+from hpo.run_folder import RunFolder
+from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.trial import CARRIED_OVER_FROM
+from sgformer.config import TrainConfig
+from sgformer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a resumed search goes on with.
+
+    Attributes:
+        config: The search's, under the name of the study that it goes on with.
+        run: That study's folder.
+        predecessor: The folder of the study whose trials are to be carried over; None: they
+            are there already, or the space is what it was.
+    """
+
+    config: SearchConfig
+    run: RunFolder
+    predecessor: RunFolder | None = None
+
+
+def continuation(config: SearchConfig, run: RunFolder) -> Continuation:
+    """The run itself, or where its space has changed its successor: NAME-2, NAME-3, ...
+
+    Raises:
+        ConfigError: A parameter has become another kind of parameter.
+    """
+    name, predecessor = config.study.name, None
+    for number in itertools.count(2):
+        if not run.search_file.exists():
+            return Continuation(config, run, predecessor)
+        known = run.load_config()
+        config = _named(config, run.path.name, config.study.storage or known.study.storage)
+        if known.space == config.space or _differ_otherwise(known, config):
+            return Continuation(config, run)  # differences are another's to refuse
+        _refuse_other_kinds(known.space, config.space, run)
+        predecessor, run = run, RunFolder(run.path.with_name(f"{name}-{number}"))
+        config = _named(config, run.path.name, config.study.storage)
+    raise AssertionError
+
+
+def _named(config: SearchConfig, name: str, storage: str | None) -> SearchConfig:
+    study = config.study.model_copy(update={"name": name, "storage": storage})
+    return config.model_copy(update={"study": study})
+
+
+def _differ_otherwise(known: SearchConfig, config: SearchConfig) -> bool:
+    return any(not line.startswith("space.") for line in differences(known, config))
+
+
+def _refuse_other_kinds(old: Space, new: Space, run: RunFolder) -> None:
+    lines = [
+        f"  space.{path}: {old[path].type} -> {new[path].type}"
+        for path in old.keys() & new.keys()
+        if old[path].type != new[path].type
+    ]
+    if lines:
+        raise ConfigError(
+            "trials cannot be carried over to a parameter of another kind; choose another "
+            f"--study-name; changed since {run.search_file} was written:\n" + "\n".join(lines)
+        )
+
+
+def carry_over(
+    old: SearchStudy, new: SearchStudy, was: SearchConfig, now: Continuation
+) -> tuple[int, int]:
+    """Copies the trials that lie in the new space, and their folders; how many, and of how many.
+
+    May be repeated after a crash: what was copied is not copied twice.
+    """
+    assert now.predecessor is not None
+    trials, done = old.trials(), set(_sources(new.trials()))
+    for trial in trials:
+        params = carried_params(trial, was.space, now.config.space, now.config.train)
+        if params is None or trial.number in done:
+            continue
+        number = len(new.trials())
+        source = now.predecessor.trials / str(trial.number)
+        target = now.run.trials / str(number)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        attributes = {
+            "checkpoint": str(target.absolute() / "best.safetensors"),
+            CARRIED_OVER_FROM: {"study": was.study.name, "number": trial.number},
+        }
+        new.add(trial, params, attributes)
+        done.add(trial.number)
+    if old.architectures:
+        new.architectures = old.architectures | new.architectures
+    new.carried_from = {
+        "study": was.study.name,
+        "num_carried_over": len(done),
+        "num_trials": len(trials),
+    }
+    old.carried_to = now.config.study.name
+    return len(done), len(trials)
+
+
+def _sources(trials: tuple[TrialSummary, ...]) -> Iterator[int]:
+    for trial in trials:
+        if CARRIED_OVER_FROM in trial.attributes:
+            yield int(trial.attributes[CARRIED_OVER_FROM]["number"])
+
+
+def carried_params(
+    trial: TrialSummary, old: Space, new: Space, base: TrainConfig
+) -> Params | None:
+    """The trial's params in the new space; None if its configuration does not lie in it.
+
+    A parameter that was not searched had the base's value, and one that is no longer searched
+    must have.
+    """
+    values: Params = {path: value_at(base, path) for path in (*old, *new)}
+    values |= {path: trial.params[path] for path in old if path in trial.params}
+    params = {path: values[path] for path, p in new.items() if counts(p, values)}
+    if any(not new[path].contains(value) for path, value in params.items()):
+        return None
+    fixed = values.keys() - params.keys()
+    if any(values[path] != value_at(base, path) for path in fixed):
+        return None
+    inside = {path: _between_the_ends(new[path], value) for path, value in params.items()}
+    # What a trial is resumed from is of the value as it was.
+    return None if trial.state == "RUNNING" and inside != params else inside
+
+
+def _between_the_ends(parameter: Parameter, value: Value) -> Value:
+    """Optuna takes no value that lies beyond an end by rounding, as steps add up to."""
+    if isinstance(parameter, CategoricalParameter) or not isinstance(value, (int, float)):
+        return value
+    return min(max(value, parameter.low), parameter.high)

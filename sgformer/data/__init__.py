@@ -1,0 +1,1 @@
+"""From an image folder to batches of tensors."""

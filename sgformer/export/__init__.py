@@ -1,0 +1,1 @@
+"""From a trained model to ONNX, and what a model costs."""

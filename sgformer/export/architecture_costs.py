@@ -1,0 +1,33 @@
+"""What a model costs that has not been trained yet."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sgformer.config import TrainConfig
+from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.onnx_export import export_onnx, measure_latency
+from sgformer.training.trainer import create_model
+
+
+def num_parameters(config: TrainConfig, num_classes: int) -> int:
+    """Weights of the configured model; none of them is allocated."""
+    with torch.device("meta"):
+        model = create_model(config, num_classes)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def measure_latency_ms(config: TrainConfig, num_classes: int) -> float:
+    """ONNX Runtime's median milliseconds an image, on this machine's CPU.
+
+    As export.json has it of a trained model: its weights do not matter.
+    """
+    side = config.data.image_size
+    images = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        classes = tuple(str(i) for i in range(num_classes))
+        export_onnx(create_model(config, num_classes), path, config, classes)
+        return measure_latency(OnnxClassifier(path), images, batch_size=1).p50

@@ -1,0 +1,82 @@
+"""An exported classifier: an ONNX file that carries its classes and its preprocessing."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplemented,
+)
+from scipy.special import softmax
+
+from sgformer.config import DataConfig
+from sgformer.data.augmentation import eval_transform
+from sgformer.data.image_cache import decode_image
+from sgformer.errors import DataError
+
+METADATA_KEY: Final = "sgformer"
+INPUT, OUTPUT = "input", "output"
+
+
+class OnnxClassifier:
+    """Runs an exported model on a CPU.
+
+    Attributes:
+        classes: Class names by output index.
+        data: The preprocessing that the model was trained with.
+
+    Raises:
+        DataError: The file is missing, no ONNX, or lacks what an export of ours carries.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise DataError(f"no such file: {path}; expected an exported model.onnx")
+        onnxruntime.set_default_logger_severity(3)
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), providers=["CPUExecutionProvider"]
+            )
+        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
+            raise DataError(f"not an ONNX model: {path}: {str(error).splitlines()[0]}") from None
+        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise DataError(
+                f"{path} was not exported by this program: it has no {METADATA_KEY!r} metadata "
+                "with classes and preprocessing"
+            )
+        metadata: dict[str, Any] = json.loads(text)
+        self.classes = tuple(metadata["classes"])
+        self.data = DataConfig.model_validate(metadata["data"])
+        self._transform = eval_transform(self.data)
+
+    def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(B, classes) from normalised images."""
+        outputs: list[npt.NDArray[np.float32]] = self.session.run([OUTPUT], {INPUT: images_BCHW})
+        return outputs[0]
+
+    def logits_of(self, batches: Iterable[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """(N, classes) over all batches, in order."""
+        return np.concatenate([self.logits(batch) for batch in batches])
+
+    def predict(self, path: Path) -> dict[str, float]:
+        """Probability by class of an image file, the likeliest first.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        image = decode_image(path, self.data.decoded_pixels) if path.is_file() else None
+        if image is None:
+            raise DataError(f"cannot read image: {path}")
+        batch = self._transform(image).unsqueeze(0).numpy()
+        probabilities = softmax(self.logits(batch)[0].astype(np.float64))
+        order = np.argsort(-probabilities, kind="stable")
+        return {self.classes[i]: float(probabilities[i]) for i in order}

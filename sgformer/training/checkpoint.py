@@ -1,0 +1,161 @@
+"""Checkpoints: safetensors with a JSON header. Nothing in them can be executed."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file as save_tensors
+
+from sgformer.disk import noticing_full_disk
+from sgformer.errors import CheckpointError
+from sgformer.training.device import is_out_of_memory
+from sgformer.training.distributed import rank
+from sgformer.training.trainer import EpochMetrics, Trainer
+
+FORMAT_VERSION: Final = 3
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+EPOCHS = "epochs.csv"
+
+
+def save_checkpoint(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, Any],
+    keep_as: Path | None = None,
+) -> None:
+    """Writes atomically: a crash leaves the file as it was or the new one, whole.
+
+    What `path` held before is kept as `keep_as`.
+
+    Raises:
+        DiskFullError: There is no room.
+    """
+    header = {"format_version": FORMAT_VERSION, **metadata}
+    temporary = path.with_name(f"{path.name}.tmp")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with noticing_full_disk(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _save(contiguous, temporary, {"sgformer": json.dumps(header)})
+            _sync(temporary)
+            if keep_as is not None and path.exists():
+                path.replace(keep_as)
+            temporary.replace(path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors on the CPU, and the metadata.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or was not written by this program.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("sgformer", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error}") from None
+    if not isinstance(header, dict) or header.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this program in format {FORMAT_VERSION}"
+        )
+    return tensors, header
+
+
+def save_progress(trainer: Trainer, folder: Path) -> None:
+    """After an epoch: the best model if it is this epoch's, the whole state, the curve."""
+    if trainer.early_stopping.best_epoch == trainer.num_epochs_done:
+        save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
+    save_checkpoint(folder / LAST, *trainer.state_dict(), keep_as=folder / PREVIOUS)
+    write_epochs(folder / EPOCHS, trainer.history)
+    if trainer.end_reason is not None:  # nothing will be resumed from it
+        (folder / PREVIOUS).unlink(missing_ok=True)
+
+
+def resume_progress(trainer: Trainer, folder: Path) -> tuple[str, ...]:
+    """Continues from the folder's last readable checkpoint, if there is one.
+
+    Returns:
+        What was passed over and why, a line each.
+
+    Raises:
+        CheckpointError: There are checkpoints and none can be used: each is damaged, foreign, or
+            of another configuration.
+    """
+    refused = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            _load_into(trainer, path)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        if rank() == 0:
+            # The curve of before, should the crash have come between the two files.
+            write_epochs(folder / EPOCHS, trainer.history)
+        return tuple(refused)
+    if refused:
+        lines = "; ".join(refused)
+        raise CheckpointError(f"{lines}; remove {folder} to train from the start")
+    return ()
+
+
+def _load_into(trainer: Trainer, path: Path) -> None:
+    tensors, metadata = load_checkpoint(path)
+    if metadata.get("fingerprint") != trainer.config.fingerprint():
+        raise CheckpointError(f"{path} belongs to another configuration")
+    if metadata.get("images") != trainer.images_trained_on():
+        raise CheckpointError(f"{path} is of a training on other images or classes")
+    try:
+        trainer.load_state_dict(tensors, metadata)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{path} does not fit this program: {error}") from None
+
+
+def write_epochs(path: Path, history: Iterable[EpochMetrics]) -> None:
+    """The curve as CSV, one row an epoch; atomically.
+
+    Raises:
+        DiskFullError: There is no room.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(EpochMetrics.__dataclass_fields__))
+    writer.writeheader()
+    writer.writerows(metrics.as_row() for metrics in history)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with noticing_full_disk(path.parent):
+            temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _save(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """The same file by NumPy where it has the types: half the time for many small tensors."""
+    if any(tensor.dtype is torch.bfloat16 for tensor in tensors.values()):
+        save_tensors(dict(tensors), path, metadata)
+    else:
+        save_arrays({name: t.numpy() for name, t in tensors.items()}, path, metadata)
+
+
+def _sync(path: Path) -> None:
+    """Puts a file's content, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

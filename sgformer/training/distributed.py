@@ -1,0 +1,68 @@
+"""Several processes that train one model, by torch.distributed; alone, everything is itself.
+
+Starting the processes is the caller's business.
+"""
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from sgformer.training.evaluation import FloatArray, IntArray
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def num_processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def total(value: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes."""
+    if num_processes() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def broadcast(number: int) -> int:
+    """The first process's number, in all."""
+    if num_processes() == 1:
+        return number
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    message = torch.tensor([number], device=device)
+    dist.broadcast(message, src=0)
+    return int(message)
+
+
+def is_of_another_process(error: Exception) -> bool:
+    """Whether an exchange failed because a process at its other end is gone."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "nccl"))
+    )
+
+
+def interleave(
+    logits: FloatArray, labels: IntArray, num_rows: int, device: torch.device
+) -> tuple[FloatArray, IntArray]:
+    """All processes' rows in one order: row i is of process i % num_processes().
+
+    Args:
+        logits: (n, classes) float32 of this process.
+        labels: (n,) of this process.
+        num_rows: Of all processes together.
+        device: That the processes communicate by.
+    """
+    size = num_processes()
+    if size == 1:
+        return logits, labels
+    rows = torch.zeros(-(-num_rows // size), logits.shape[1] + 1, dtype=torch.float64)
+    rows[: len(logits), :-1] = torch.from_numpy(logits)
+    rows[: len(logits), -1] = torch.from_numpy(labels)
+    gathered = [torch.empty_like(rows, device=device) for _ in range(size)]
+    dist.all_gather(gathered, rows.to(device))
+    together = torch.stack(gathered, dim=1).flatten(0, 1)[:num_rows].cpu().numpy()
+    return together[:, :-1].astype(np.float32), together[:, -1].astype(np.int64)

@@ -1,0 +1,45 @@
+"""AdamW and its learning-rate schedule."""
+
+import math
+
+import torch
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+
+from sgformer.config import OptimizerConfig
+from sgformer.model.sg_former import SGFormer
+
+
+def create_optimizer(model: SGFormer, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: not on norms, biases and position tables.
+
+    With layer decay the groups carry timm's `lr_scale`.
+    """
+    exempt = model.no_weight_decay()
+    if config.layer_decay is None:
+        groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
+    else:
+        groups = param_groups_layer_decay(
+            model, config.weight_decay, exempt, layer_decay=config.layer_decay
+        )
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the rate, of each group by its share."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+
+
+def learning_rate_at(
+    step: int, steps_per_epoch: int, max_epochs: int, config: OptimizerConfig
+) -> float:
+    """The rate of an optimizer step, counted from 0 over the whole training."""
+    num_steps = max_epochs * steps_per_epoch
+    num_warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    if step < num_warmup_steps:
+        return config.learning_rate * (step + 1) / num_warmup_steps
+    if config.lr_schedule == "constant":
+        return config.learning_rate
+    progress = (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps)
+    low = min(config.min_learning_rate, config.learning_rate)
+    return low + (config.learning_rate - low) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,159 @@
+"""One optimizer step on one batch, whatever the precision, the memory or the processes."""
+
+import contextlib
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sgformer.config import TrainConfig
+from sgformer.data.augmentation import BatchMixer
+from sgformer.data.image_cache import Samples
+from sgformer.model.sg_former import SGFormer
+from sgformer.seeding import seed_of
+from sgformer.training.distributed import num_processes, rank
+from sgformer.training.optimizer import create_optimizer, set_learning_rate
+
+DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class OptimizerStep:
+    """Forward, backward and update, with all that is updated.
+
+    Randomness in a step (mixing, dropping) depends on its seed and the process only; so it is
+    the same after a resume.
+
+    Attributes:
+        model: As it is trained.
+        ema: The running mean of its weights, if the config asks for one.
+    """
+
+    def __init__(
+        self, model: SGFormer, config: TrainConfig, samples: Samples, device: torch.device
+    ) -> None:
+        num_classes = model.num_classes
+        self.model, self.config, self.device = model, config, device
+        self.optimizer = create_optimizer(model, config.optimizer)
+        self.scaler = self._new_scaler()
+        self.ema = None
+        if config.ema_decay is not None:
+            self.ema = ModelEmaV3(model, config.ema_decay, use_warmup=True)
+        self._mix = None
+        if config.augmentation.mixup or config.augmentation.cutmix:
+            self._mix = BatchMixer(config, num_classes)
+        self._class_weights = None
+        if config.class_balance == "loss":
+            counts = np.bincount(samples[:, 1], minlength=num_classes)
+            # Mean 1 over the images, so that losses stay comparable.
+            weights = len(samples) / (num_classes * counts)
+            self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
+        self._forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+        if num_processes() > 1:
+            self._forward = DistributedDataParallel(self._forward, forward_sync_buffers=False)
+
+    def run(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        seed: int,
+        number: int,
+        learning_rate: float,
+        batch_size: int,
+        micro_batch_size: int,
+    ) -> torch.Tensor:
+        """The loss, summed over this process's images, of before the step.
+
+        Args:
+            images: (B, 3, H, W), may be changed.
+            labels: (B,).
+            seed: Of this step.
+            number: Of this step in the training, from 1.
+            learning_rate: Of this step.
+            batch_size: Images of the step over all processes.
+            micro_batch_size: How many go through the model at a time.
+        """
+        targets: torch.Tensor = labels.to(self.device, non_blocking=True)
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        images = images.to(self.device, non_blocking=True, memory_format=layout)
+        if self._mix is not None:
+            np.random.seed(seed % 2**32)  # the same in all processes
+            images, targets = self._mix(images, targets)
+        torch.manual_seed(seed_of(seed, rank()))
+        self.optimizer.zero_grad(set_to_none=True)
+        scale = num_processes() / batch_size  # gradients are averaged over processes
+        parts = list(
+            zip(images.split(micro_batch_size), targets.split(micro_batch_size), strict=True)
+        )
+        losses = []
+        for i, (part, part_targets) in enumerate(parts):
+            with self._gradients_wait(wait=i < len(parts) - 1):
+                loss = self._loss(part, part_targets)
+                self.scaler.scale(loss * scale).backward()
+            losses.append(loss.detach())
+        self._update(number, learning_rate)
+        return torch.stack(losses).sum()
+
+    def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors by name, and the gradient scaler's plain values."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        if self.ema is not None:
+            tensors |= {f"ema.{name}": v for name, v in self.ema.module.state_dict().items()}
+        return tensors, self.scaler.state_dict()
+
+    def load_state_dict(self, tensors: dict[str, torch.Tensor], scaler: dict[str, Any]) -> None:
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = value
+        self.model.load_state_dict(parts["model"])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        if self.ema is not None:
+            self.ema.module.load_state_dict(parts["ema"])
+        # A scaler remembers the step that it was in, and no state_dict makes it forget.
+        self.scaler = self._new_scaler()
+        self.scaler.load_state_dict(scaler)
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
+
+    def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        dtype = DTYPES.get(self.config.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            logits = self._forward(images)
+        # Mixed targets are smoothed already.
+        smoothing = 0.0 if self._mix else self.config.label_smoothing
+        return F.cross_entropy(
+            logits.float(),
+            targets,
+            weight=self._class_weights,
+            reduction="sum",
+            label_smoothing=smoothing,
+        )
+
+    def _update(self, number: int, learning_rate: float) -> None:
+        set_learning_rate(self.optimizer, learning_rate)
+        max_norm = self.config.optimizer.max_grad_norm
+        if max_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.model, step=number)
+
+    def _gradients_wait(self, *, wait: bool) -> contextlib.AbstractContextManager[None]:
+        """Puts off the exchange of gradients between processes to a batch's last part."""
+        if wait and isinstance(self._forward, DistributedDataParallel):
+            return self._forward.no_sync()
+        return contextlib.nullcontext()

@@ -1,0 +1,394 @@
+"""The only training loop: every trial and the retraining of the winner use it."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import numpy as np
+import pynvml
+import timm
+import torch
+
+from sgformer.config import TrainConfig
+from sgformer.data.augmentation import eval_transform, train_transform
+from sgformer.data.image_cache import ImageData
+from sgformer.data.loader import (
+    BatchLoader,
+    EvalPlan,
+    ImageDataset,
+    TrainPlan,
+    default_num_workers,
+    largest_share,
+)
+from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.model.sg_former import SGFormer
+from sgformer.seeding import seed_everything, seed_of
+from sgformer.training.device import (
+    is_out_of_memory,
+    peak_memory_bytes,
+    release_memory,
+    reset_peak_memory,
+)
+from sgformer.training.distributed import interleave, num_processes, rank, total
+from sgformer.training.early_stopping import EarlyStopping
+from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
+from sgformer.training.optimizer import learning_rate_at
+from sgformer.training.optimizer_step import OptimizerStep
+
+EndReason = Literal["completed", "early_stopped", "diverged"]
+STEPS_BETWEEN_CHECKS = 20
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch, counted from 1; the metrics of a diverged one are NaN.
+
+    Attributes:
+        seconds: Of training and validation.
+        images_per_second: In training.
+        data_seconds: In training, spent waiting for images.
+        micro_batch_size: Images in memory at a time, in each process.
+        peak_memory_bytes: Of the GPU, the most that was allocated; on a CPU, what the process
+            held after the epoch.
+        gpu_utilization: Mean share of time that the GPU worked, 0..1; None where not known.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_top1: float
+    val_top5: float
+    val_macro_f1: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    data_seconds: float
+    micro_batch_size: int
+    peak_memory_bytes: int
+    gpu_utilization: float | None = None
+
+    def value(self, metric: str) -> float:
+        """The value of a metric by its name, such as `val_top1`."""
+        return float(getattr(self, metric))
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _TrainPass:
+    """An epoch's training half: mean loss (not finite as soon as one is seen to be), and times."""
+
+    loss: float
+    learning_rate: float
+    images_per_second: float
+    data_seconds: float
+    gpu_utilization: float | None
+
+
+class Trainer:
+    """Trains one configuration on one folder, an epoch at a time.
+
+    All randomness is derived from the seed, the epoch, the step and the image, so a training
+    resumed from a checkpoint goes on just as it would have. Where torch.distributed is
+    initialised, its processes train together; each makes a Trainer and takes every step.
+
+    Attributes:
+        micro_batch_size: Images in memory at a time; halved when memory runs out.
+        end_reason: Why `epochs` ended; None while there is more to train.
+        history: All epochs so far, those of before a resume included.
+    """
+
+    def __init__(self, config: TrainConfig, data: ImageData) -> None:
+        self.config, self.data = config, data
+        self.device = choose_device(config)
+        self._samples = data.samples("train")
+        _check_sizes(config, data)
+        seed_everything(config.seed)
+        model = create_model(config, len(data.classes)).to(self.device)
+        if config.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self._step = OptimizerStep(model, config, self._samples, self.device)
+        self.early_stopping = EarlyStopping(
+            config.early_stopping.model_copy(update={"metric": config.metric})
+        )
+        share = largest_share(config.optimizer.batch_size, len(self._samples), num_processes())
+        self.micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
+        self.history: list[EpochMetrics] = []
+        self.end_reason: EndReason | None = None
+
+    @property
+    def model(self) -> SGFormer:
+        """The model that is evaluated and delivered: with an EMA, the mean of the trained ones."""
+        model = self._step.model if self._step.ema is None else self._step.ema.module
+        assert isinstance(model, SGFormer)
+        return model
+
+    @property
+    def num_epochs_done(self) -> int:
+        return len(self.history)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def gpu_name(self) -> str | None:
+        """The GPU's model, such as 'NVIDIA H100'; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        return str(torch.cuda.get_device_name(self.device))
+
+    def epochs(self) -> Iterator[EpochMetrics]:
+        """Trains one epoch a step until the length is reached, early stopping, or divergence.
+
+        Raises:
+            OutOfMemoryError: Not even one image at a time fits; or, with several processes, the
+                micro-batch does not: then all must be started again with a smaller one.
+        """
+        while self.end_reason is None:
+            yield self._run_epoch(self.num_epochs_done + 1)
+
+    def evaluate(self, split: str) -> SplitMetrics:
+        """The model's metrics on a split as it is now."""
+        return compute_metrics(*self._predict(split), self.data.classes)
+
+    def description(self) -> dict[str, Any]:
+        """What a reader of the weights needs to rebuild the model and its preprocessing."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "classes": list(self.data.classes),
+            "epoch": self.num_epochs_done,
+        }
+
+    def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors and JSON metadata that `load_state_dict` continues from."""
+        tensors, scaler = self._step.state_dict()
+        metadata = {
+            "fingerprint": self.config.fingerprint(),
+            "history": [metrics.as_row() for metrics in self.history],
+            "early_stopping": self.early_stopping.state_dict(),
+            "end_reason": self.end_reason,
+            "micro_batch_size": self.micro_batch_size,
+            "scaler": scaler,
+            "images": self.images_trained_on(),
+        }
+        return tensors, metadata
+
+    def images_trained_on(self) -> dict[str, Any]:
+        """What tells these images from others: classes, names and sizes."""
+        return {"classes": list(self.data.classes), "content": self.data.images.id.content}
+
+    def load_state_dict(
+        self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
+    ) -> None:
+        self._step.load_state_dict(dict(tensors), metadata["scaler"])
+        self.history = [EpochMetrics(**row) for row in metadata["history"]]
+        self.early_stopping.load_state_dict(metadata["early_stopping"])
+        self.end_reason = metadata["end_reason"]
+        self.micro_batch_size = min(self.micro_batch_size, metadata["micro_batch_size"])
+
+    @cached_property
+    def _loader(self) -> BatchLoader:
+        has_gpu = self.device.type == "cuda"
+        num_workers = self.config.data.num_workers
+        if num_workers is None:
+            num_workers = default_num_workers(torch.get_num_threads(), has_gpu=has_gpu)
+        dataset = ImageDataset(
+            self.data.images,
+            eval_transform(self.config.data),
+            train_transform(self.config.data, self.config.augmentation),
+        )
+        return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
+
+    def _run_epoch(self, epoch: int) -> EpochMetrics:
+        """One epoch; should memory run out, again from its start with half the micro-batch."""
+        before = _on_cpu(*self._step.state_dict())
+        while (metrics := self._try_epoch(epoch)) is None:
+            release_memory()
+            if self.micro_batch_size == 1:
+                raise OutOfMemoryError(
+                    f"not even one image at a time fits into the memory of {self.device}: "
+                    f"{self.config.model.name} at {self.config.data.image_size} pixels "
+                    "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
+                )
+            self.micro_batch_size = (self.micro_batch_size + 1) // 2
+            self._step.load_state_dict(*before)
+        self.history.append(metrics)
+        self.early_stopping.update(epoch, metrics.value(self.config.metric))
+        self.end_reason = self._end_reason(epoch, diverged=math.isnan(metrics.val_loss))
+        return metrics
+
+    def _try_epoch(self, epoch: int) -> EpochMetrics | None:
+        """None if memory ran out."""
+        try:
+            return self._train_and_validate(epoch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if num_processes() > 1:  # the others wait in vain: all must begin anew
+                refusal = OutOfMemoryError(
+                    f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
+                    f"{self.device}"
+                )
+                refusal.micro_batch_size = self.micro_batch_size
+                raise refusal from None
+        # Here the error, which holds the step's tensors, is gone.
+        return None
+
+    def _train_and_validate(self, epoch: int) -> EpochMetrics:
+        start = time.perf_counter()
+        reset_peak_memory(self.device)
+        train = self._train_epoch(epoch)
+        logits, labels = self._predict("val")
+        diverged = not (math.isfinite(train.loss) and np.isfinite(logits).all())
+        val = None if diverged else compute_metrics(logits, labels, self.data.classes)
+        return EpochMetrics(
+            epoch=epoch,
+            train_loss=train.loss,
+            val_loss=val.loss if val else math.nan,
+            val_top1=val.top1 if val else math.nan,
+            val_top5=val.top5 if val else math.nan,
+            val_macro_f1=val.macro_f1 if val else math.nan,
+            learning_rate=train.learning_rate,
+            seconds=time.perf_counter() - start,
+            images_per_second=train.images_per_second,
+            data_seconds=train.data_seconds,
+            micro_batch_size=self.micro_batch_size,
+            peak_memory_bytes=peak_memory_bytes(self.device),
+            gpu_utilization=train.gpu_utilization,
+        )
+
+    def _end_reason(self, epoch: int, *, diverged: bool) -> EndReason | None:
+        if diverged:
+            return "diverged"
+        if epoch >= self.config.max_epochs:
+            return "completed"
+        return "early_stopped" if self.early_stopping.should_stop else None
+
+    def _train_epoch(self, epoch: int) -> _TrainPass:
+        config, seed = self.config, seed_of(self.config.seed, epoch)
+        plan = TrainPlan(
+            self._samples,
+            config.optimizer.batch_size,
+            seed,
+            balanced=config.class_balance == "sampling",
+            rank=rank(),
+            num_processes=num_processes(),
+        )
+        self._step.model.train()
+        losses: list[torch.Tensor] = []
+        utilizations: list[float] = []
+        learning_rate, start = 0.0, time.perf_counter()
+        batches = _Waiting(self._loader.batches(plan))
+        for i, (images, labels) in enumerate(batches):
+            step = (epoch - 1) * len(plan) + i
+            learning_rate = learning_rate_at(step, len(plan), config.max_epochs, config.optimizer)
+            loss = self._step.run(
+                images,
+                labels,
+                seed=seed_of(seed, "step", i),
+                number=step + 1,
+                learning_rate=learning_rate,
+                batch_size=plan.batch_size,
+                micro_batch_size=self.micro_batch_size,
+            )
+            losses.append(loss)
+            if i % STEPS_BETWEEN_CHECKS == 0:
+                if i:
+                    utilizations += _gpu_utilization(self.device)
+                if not torch.isfinite(total(loss)):
+                    break
+        utilizations += _gpu_utilization(self.device)
+        num_images = len(losses) * plan.batch_size
+        mean_loss = float(total(torch.stack(losses).sum())) / num_images
+        return _TrainPass(
+            mean_loss,
+            learning_rate,
+            num_images / (time.perf_counter() - start),
+            batches.seconds,
+            float(np.mean(utilizations)) if utilizations else None,
+        )
+
+    def _predict(self, split: str) -> tuple[Any, Any]:
+        """Logits and labels of the whole split, from all processes, in the split's order."""
+        samples = self.data.samples(split)
+        plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
+        logits, labels = predict_logits(self.model, self._loader.batches(plan), self.device)
+        return interleave(logits, labels, len(samples), self.device)
+
+
+class _Waiting:
+    """Passes batches on and counts the seconds they are waited for."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches, self.seconds = batches, 0.0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def create_model(config: TrainConfig, num_classes: int) -> SGFormer:
+    """The configured model, untrained."""
+    model = timm.create_model(
+        config.model.name,
+        num_classes=num_classes,
+        img_size=config.data.image_size,
+        **config.model.model_dump(exclude={"name"}),
+    )
+    assert isinstance(model, SGFormer)
+    return model
+
+
+def choose_device(config: TrainConfig) -> torch.device:
+    """The configured device; `auto` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: CUDA is asked for and not available.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise ConfigError("train.device: cuda is asked for, and this machine has no usable GPU")
+    if available and config.device != "cpu":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _check_sizes(config: TrainConfig, data: ImageData) -> None:
+    size = num_processes()
+    smallest = min(
+        config.optimizer.batch_size, len(data.samples("train")), len(data.samples("val"))
+    )
+    if smallest < 2 * size and size > 1:
+        raise ConfigError(
+            f"{size} processes cannot share a batch, or a split, of {smallest} images; at least "
+            f"{2 * size} are needed (resources.workers_per_trial, train.optimizer.batch_size)"
+        )
+
+
+def _on_cpu(
+    tensors: dict[str, torch.Tensor], scaler: dict[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A copy of a state that training does not change."""
+    return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}, dict(scaler)
+
+
+def _gpu_utilization(device: torch.device) -> list[float]:
+    """The present share as a list of one; empty where the driver does not tell."""
+    if device.type != "cuda":
+        return []
+    try:
+        return [torch.cuda.utilization(device) / 100]
+    except (pynvml.NVMLError, RuntimeError):
+        return []

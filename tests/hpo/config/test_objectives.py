@@ -1,0 +1,52 @@
+import pytest
+
+from hpo.config.objectives import Constraint, better_direction
+from sgformer.config import validate
+from sgformer.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "violation"),
+    [
+        ("latency_ms <= 5", 7.5, 0.5),
+        ("latency_ms <= 5", 4.0, -0.2),
+        ("latency_ms<=5", 5.0, 0.0),
+        ("num_parameters <= 2e7", 4e7, 1.0),
+        ("val_top1 >= 0.8", 0.6, 0.25),
+        ("val_loss <= 0", 0.25, 0.25),
+    ],
+)
+def test_a_bound_is_missed_by_a_share_of_it(text: str, value: float, violation: float) -> None:
+    assert Constraint.model_validate(text).violation(value) == pytest.approx(violation)
+
+
+@pytest.mark.parametrize("text", ["latency_ms <= 5.0", "val_top1 >= 0.123456789"])
+def test_a_constraint_is_dumped_as_it_is_written(text: str) -> None:
+    assert Constraint.model_validate(text).model_dump() == text
+
+
+def test_a_constraint_is_shown_briefly() -> None:
+    assert (
+        str(Constraint.model_validate("num_parameters <= 2e7")) == "num_parameters <= 20,000,000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latency_ms < 5", r"expected 'NAME <= NUMBER' or 'NAME >= NUMBER'.*got 'latency_ms < 5'"),
+        ("latency_ms <= low", r"expected 'NAME <= NUMBER'.*got 'latency_ms <= low'"),
+        (["latency_ms", 5], r"expected 'NAME <= NUMBER'.*got \['latency_ms', 5\]"),
+        ("latency <= 5", r"no such objective: 'latency'; nearest known: latency_ms"),
+        ("latency_ms <= nan", r"finite number"),
+    ],
+)
+def test_what_is_no_constraint_is_refused(text: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(Constraint, text, "here")
+
+
+def test_only_accuracies_are_to_be_maximised() -> None:
+    names = ("val_top1", "val_top5", "val_macro_f1", "val_loss", "num_parameters", "latency_ms")
+    directions = [better_direction(name) for name in names]
+    assert directions == ["maximize"] * 3 + ["minimize"] * 3

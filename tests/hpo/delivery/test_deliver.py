@@ -1,0 +1,93 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hpo.delivery.deliver import deliver, evaluate_splits, export, load_model
+from hpo.execution.retrain import retrain_epochs
+from hpo.execution.training import Training
+from hpo.run_folder import RunFolder
+from sgformer import onnx_export
+from sgformer.config import TrainConfig
+from sgformer.data.image_cache import load_image_data
+from sgformer.errors import DataError, ExportError
+
+
+@pytest.fixture
+def checkpoint(train_config: TrainConfig, tmp_path: Path) -> Path:
+    list(retrain_epochs(Training(train_config, tmp_path / "training")))
+    return tmp_path / "training" / "best.safetensors"
+
+
+def test_a_checkpoint_is_rebuilt_with_its_weights(
+    checkpoint: Path, train_config: TrainConfig
+) -> None:
+    config, model, classes = load_model(checkpoint)
+    assert config == train_config
+    assert classes == tuple(str(d) for d in range(10))
+    assert not model.training
+    again = load_model(checkpoint)[1]
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model(images), again(images))
+
+
+def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
+    checkpoint: Path, train_config: TrainConfig, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    deliver(run.best, checkpoint)
+    assert run.is_delivered
+    assert run.delivered_fingerprint() == train_config.fingerprint()
+    metrics = json.loads((run.best / "metrics.json").read_text())
+    assert metrics["val"]["num_images"] == 30
+    assert yaml.safe_load((run.best / "config.yaml").read_text())["max_epochs"] == 3
+    before = {path.name: path.read_bytes() for path in run.best.iterdir()}
+    # No real model can fail the proof here, so its tolerance is taken away.
+    monkeypatch.setattr(onnx_export, "LOOSE_DIFF", -1.0)
+    with pytest.raises(ExportError, match="disagrees with PyTorch"):
+        deliver(run.best, checkpoint)
+    assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before
+
+
+def test_without_a_test_split_there_are_no_test_metrics(
+    own_image_folder: Path, train_config: TrainConfig, tmp_path: Path
+) -> None:
+    shutil.rmtree(own_image_folder / "test")
+    values = train_config.model_dump()
+    values["data"]["data_dir"] = own_image_folder
+    config = TrainConfig.model_validate(values)
+    list(retrain_epochs(Training(config, tmp_path / "training")))
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    deliver(run.best, tmp_path / "training" / "best.safetensors")
+    metrics = json.loads((run.best / "metrics.json").read_text())
+    assert metrics["test"] is None
+    assert metrics["val"] is not None
+
+
+def test_a_folder_of_other_classes_is_refused(
+    checkpoint: Path, own_image_folder: Path, tmp_path: Path
+) -> None:
+    best = tmp_path / "best"
+    best.mkdir()
+    shutil.copyfile(checkpoint, best / "checkpoint.safetensors")
+    for split in ("train", "val", "test"):
+        (own_image_folder / split / "0").rename(own_image_folder / split / "zero")
+    with pytest.raises(DataError, match=r"the model knows the classes 0, 1, .* has 1, 2, .*zero"):
+        export(best, own_image_folder)
+    assert not (best / "model.onnx").exists()
+
+
+def test_a_model_of_a_gpu_is_delivered_where_there_is_none(
+    checkpoint: Path, train_config: TrainConfig, tmp_path: Path
+) -> None:
+    config, model, _ = load_model(checkpoint)
+    metrics = evaluate_splits(
+        config.model_copy(update={"device": "cuda"}), model, load_image_data(config.data)
+    )
+    assert metrics["val"]["num_images"] == 30

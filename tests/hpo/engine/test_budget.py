@@ -1,0 +1,193 @@
+"""What a search has taken of its limits, and what is left for its trials."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpo.config.schema import load_search_config
+from hpo.engine.budget import Budget, Limit
+from hpo.study.trial import TrialSummary
+
+GPU_HOURS = Limit("gpu_hours", 3600.0)
+WALL_CLOCK = Limit("wall_clock_hours", 3600.0, adds_up=False)
+EPOCHS = Limit("total_epochs", 100.0)
+LIMITS = ["budget.gpu_hours=1", "budget.wall_clock_hours=1", "budget.total_epochs=100"]
+MAX_EPOCHS = 4  # of the search file
+
+
+@pytest.fixture
+def make_budget(search_file: Path) -> Callable[..., Budget]:
+    def make(*overrides: str, num_slots: int = 2, now: float = 0.0) -> Budget:
+        config, _ = load_search_config(search_file, [*LIMITS, *overrides])
+        return Budget(config, num_slots, iter([now, *range(10, 20)]).__next__)
+
+    return make
+
+
+def curve(*values: float) -> dict[int, float]:
+    return dict(enumerate(values, start=1))
+
+
+def facts(seconds: float, gpu_seconds: float, num_epochs_trained: int) -> dict[str, Any]:
+    return {
+        "seconds": seconds, "gpu_seconds": gpu_seconds, "num_epochs_trained": num_epochs_trained,
+    }  # fmt: skip
+
+
+def test_no_limit_is_none_but_of_the_default_scheduler(search_file: Path) -> None:
+    config, _ = load_search_config(search_file, ["scheduler.name=asha"])
+    assert Budget(config, 2).limits == ()
+
+
+def test_the_limits_are_those_of_the_search_file(make_budget: Callable[..., Budget]) -> None:
+    assert make_budget().limits == (EPOCHS, GPU_HOURS, WALL_CLOCK)
+
+
+def test_epochs_that_were_trained_twice_count_twice(make_budget: Callable[..., Budget]) -> None:
+    budget = make_budget()
+    budget.trained(0, curve(0.1, 0.2), facts(20.0, 40.0, 3))
+    assert budget.taken(EPOCHS) == 3
+    assert budget.taken(GPU_HOURS) == 60.0
+    assert budget.an_epoch(GPU_HOURS, 0) == 20.0
+    assert budget.an_epoch(WALL_CLOCK, 0) == 10.0
+
+
+def test_a_trial_without_a_gpu_counts_as_one_on_a_gpu(make_budget: Callable[..., Budget]) -> None:
+    budget = make_budget()
+    budget.trained(0, curve(0.1), facts(20.0, 0.0, 1))
+    assert budget.taken(GPU_HOURS) == 20.0
+
+
+def test_it_knows_what_an_epoch_takes_of_those_that_were_timed(
+    make_budget: Callable[..., Budget],
+) -> None:
+    budget = make_budget("budget.gpu_hours=1")
+    budget.trained(0, {1: 0.5, 2: 0.6}, {"seconds": 6.0})
+    budget.trained(1, {1: 0.5, 2: 0.6}, {"seconds": 6.0, "gpu_seconds": 1.0})
+    budget.trained(2, {1: 0.5}, {})
+    assert budget.seconds_an_epoch() == {0: 3.0, 1: 0.5}
+
+
+def test_a_trial_not_known_takes_what_the_others_do(make_budget: Callable[..., Budget]) -> None:
+    budget = make_budget()
+    assert budget.an_epoch(GPU_HOURS) == 0.0
+    budget.trained(0, curve(0.1), facts(10.0, 10.0, 1))
+    budget.trained(1, curve(0.1), facts(30.0, 30.0, 1))
+    budget.trained(2, curve(0.1), {})
+    assert budget.an_epoch(GPU_HOURS) == budget.an_epoch(GPU_HOURS, 2) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("retrain", "epochs", "gpu_seconds", "seconds"),
+    [
+        ({"seeds": 0, "top_k": 1}, 4, 4 * 30, 4 * 30),  # the winner alone, and it is slow
+        ({"seeds": 0, "top_k": 2}, 4, 4 * 30, 4 * 30),  # the dearest that may win
+        ({"seeds": 2, "top_k": 1}, 16, 16 * 30, 2 * 4 * 30),  # two at a time
+        ({"seeds": 2, "top_k": 2, "max_epochs": 8}, 48, 48 * 20, 3 * 8 * 20),
+    ],
+)
+def test_the_trainings_after_the_search_are_set_aside(
+    make_budget: Callable[..., Budget],
+    retrain: dict[str, int],
+    epochs: int,
+    gpu_seconds: float,
+    seconds: float,
+) -> None:
+    budget = make_budget(*(f"retrain.{name}={value}" for name, value in retrain.items()))
+    budget.trained(0, curve(0.1), facts(10.0, 10.0, 1))
+    budget.trained(1, curve(0.9), facts(30.0, 30.0, 1))
+    budget.trained(2, curve(math.nan), facts(50.0, 50.0, 1))
+    assert budget.left(EPOCHS) == 100 - 3 - epochs
+    assert budget.left(GPU_HOURS) == 3600 - 90 - gpu_seconds
+    assert budget.left(WALL_CLOCK) == 3600 - 10 - seconds
+
+
+def test_it_says_what_is_taken(make_budget: Callable[..., Budget]) -> None:
+    budget = make_budget("budget.gpu_hours=2")
+    budget.trained(0, curve(0.1, 0.2), facts(900.0, 1800.0, 2))
+    expected = "2 of 100 epochs, 0.5 of 2 GPU-hours, 0.002778 of 1 hours"
+    assert budget.in_words() == expected
+
+
+def test_what_earlier_runs_took_is_taken(make_budget: Callable[..., Budget]) -> None:
+    budget = make_budget(now=3.0)
+    ended = TrialSummary(0, "COMPLETE", 0.5, {}, curve(0.5, 0.5), facts(20.0, 20.0, 2))
+    ended.attributes["end_reason"] = "completed"  # type: ignore[index]
+    carried = TrialSummary(1, "COMPLETE", 0.5, {}, curve(0.5), {"carried_over_from": {}})
+    fresh = {"num_epochs": 4, "seconds": 40.0, "gpu_seconds": 80.0}
+    budget.take_up([ended, carried], [fresh], 100.0)
+    assert budget.taken(EPOCHS) == 6
+    assert budget.taken(GPU_HOURS) == 100.0
+    assert budget.taken(WALL_CLOCK) == 107.0
+
+
+@pytest.mark.parametrize(
+    ("limit", "num_trainings"),
+    [
+        ("budget.total_epochs=100", 12),  # of 4 epochs each; 52 are taken
+        ("budget.total_epochs=99", 11),
+        ("budget.gpu_hours=0.1", 3),  # 360 seconds, 40 are taken; 120 and 40 by turns
+        ("budget.wall_clock_hours=0.1", 4),  # 10 are taken; two at a time, 120 a round
+        ("scheduler={name: freeze_thaw}", 99),
+    ],
+)
+def test_it_knows_how_many_trainings_what_is_left_pays_for(
+    search_file: Path, limit: str, num_trainings: int
+) -> None:
+    config, _ = load_search_config(search_file, [limit])
+    budget = Budget(config, 2, iter([0.0, *range(10, 400)]).__next__)
+    budget.trained(0, curve(0.1), facts(10.0, 10.0, 1))
+    budget.trained(1, curve(0.9), facts(30.0, 30.0, 1))
+    budget.trained(2, curve(0.5), facts(1e-6, 1e-6, 50))
+    numbers = [1, 0] * 50
+    fitting = [n for n in range(1, 100) if budget.lets_train(numbers[:n])]
+    assert fitting == list(range(1, num_trainings + 1))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "set_aside"),
+    [(480, 240), (479, 160), (320, 160), (319, 80), (160, 80), (150, 75), (2, 1)],
+)
+def test_of_hours_half_is_set_aside_at_most_for_fewer_seeds(
+    search_file: Path, seconds: int, set_aside: float
+) -> None:
+    overrides = ["retrain={seeds: 3, top_k: 1}", f"budget.gpu_hours={seconds / 3600}"]
+    config, _ = load_search_config(search_file, overrides)
+    budget = Budget(config, 1)
+    budget.trained(0, curve(0.1), facts(10.0, 10.0, 1))  # 6 trainings of 4 epochs
+    assert budget.left(budget.limits[0]) == pytest.approx(seconds - 10 - set_aside)
+
+
+@pytest.mark.parametrize(("num_trained", "set_aside"), [(0, 24), (1, 20), (4, 8), (6, 8), (9, 8)])
+def test_a_search_that_goes_on_sets_aside_what_new_finalists_may_take(
+    search_file: Path, num_trained: int, set_aside: int
+) -> None:
+    overrides = ["retrain={seeds: 3, top_k: 1}", "budget.total_epochs=100"]
+    config, _ = load_search_config(search_file, overrides)
+    budget = Budget(config, 1)
+    budget.take_up([], [{"num_epochs": 4, "seconds": 4.0}] * num_trained, 0.0)
+    assert budget.left(budget.limits[0]) == 100 - 4 * num_trained - set_aside
+
+
+def test_a_limit_that_follows_from_the_number_of_trials_is_of_trials_alone(
+    search_file: Path,
+) -> None:
+    config, _ = load_search_config(search_file, ["scheduler={name: freeze_thaw}"])
+    budget = Budget(config, 1)
+    (limit,) = budget.limits
+    budget.take_up([], [{"num_epochs": 1000, "seconds": 4.0}], 0.0)
+    budget.trained(0, curve(0.5, 0.6), {})
+    assert (budget.taken(limit), budget.left(limit)) == (2, limit.total - 2)
+
+
+def test_epochs_that_no_report_timed_take_what_others_do(
+    make_budget: Callable[..., Budget],
+) -> None:
+    budget = make_budget()
+    budget.trained(0, curve(0.1, 0.2), facts(10.0, 20.0, 2))
+    budget.trained(1, {}, {"num_epochs_trained": 3})
+    assert budget.taken(EPOCHS) == 5
+    assert budget.taken(GPU_HOURS) == 50.0

@@ -1,0 +1,89 @@
+import socket
+import threading
+import time
+
+import pytest
+
+from hpo.config.schema import ResourcesConfig
+from hpo.errors import ClusterError
+from hpo.execution.cluster import Node, TrialResources, check_address, trial_resources
+
+HEAD, GPU_NODE = Node(64, 0), Node(8, 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "nodes", "expected"),
+    [
+        ({}, [Node(4, 0)], TrialResources(1, 0.0, 4)),
+        ({}, [Node(16, 2)], TrialResources(8, 1.0, 2)),
+        ({}, [HEAD, GPU_NODE, GPU_NODE], TrialResources(4, 1.0, 4)),
+        ({"gpus_per_trial": 0}, [Node(16, 2)], TrialResources(1, 0.0, 16)),
+        ({"gpus_per_trial": 0.5}, [Node(16, 2)], TrialResources(4, 0.5, 4)),
+        ({"gpus_per_trial": 0.3}, [Node(16, 2)], TrialResources(2, 0.3, 6)),
+        ({"cpus_per_trial": 3}, [Node(8, 0), Node(4, 0)], TrialResources(3, 0.0, 3)),
+        ({"max_concurrent_trials": 2}, [Node(8, 0)], TrialResources(1, 0.0, 2)),
+        ({"max_concurrent_trials": 99}, [Node(8, 0)], TrialResources(1, 0.0, 8)),
+    ],
+)
+def test_a_trial_takes_its_share_of_one_node(
+    config: dict, nodes: list[Node], expected: TrialResources
+) -> None:
+    assert trial_resources(ResourcesConfig.model_validate(config), nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "nodes", "message"),
+    [
+        (
+            {"gpus_per_trial": 1},
+            [Node(4, 0)],
+            r"for 1 CPU and 1 GPU, .* have 4 CPU and 0 GPU",
+        ),
+        ({"cpus_per_trial": 99}, [Node(4, 0)], "asks for 99 CPU and 0 GPU"),
+        ({"cpus_per_trial": 8, "gpus_per_trial": 1}, [Node(4, 1)] * 8, "no node can hold a trial"),
+        ({}, [], "no node can hold a trial"),
+    ],
+)
+def test_what_no_node_can_hold_is_refused(config: dict, nodes: list[Node], message: str) -> None:
+    with pytest.raises(ClusterError, match=message):
+        trial_resources(ResourcesConfig.model_validate(config), nodes)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "host:port", ":1"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ClusterError, match=f"not a Ray address: '{address}'; expected HOST:PORT"):
+        check_address(address)
+
+
+def test_an_address_where_nobody_answers_is_named_at_once() -> None:
+    start = time.monotonic()
+    with pytest.raises(ClusterError, match=r"no Ray cluster answers at 127\.0\.0\.1:\d+"):
+        check_address(f"127.0.0.1:{free_port()}")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None])
+def test_an_address_where_something_else_answers_is_named_at_once(answer: bytes | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                if answer is None:  # says nothing, and stays
+                    time.sleep(8)
+                else:
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(ClusterError, match=f"{address}(:| is no Ray cluster)"):
+            check_address(address)
+        assert time.monotonic() - start < 10

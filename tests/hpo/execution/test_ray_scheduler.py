@@ -1,0 +1,257 @@
+"""The Ray adapter, driven as Ray drives it."""
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from studies import create_study
+
+from hpo.config.schema import SearchConfig, load_search_config
+from hpo.engine.checkpoints import TrialCheckpoints
+from hpo.engine.decisions import Decisions
+from hpo.engine.observer import SearchObserver
+from hpo.engine.pausing import PausingDecisions
+from hpo.errors import RunError
+from hpo.execution.ray_scheduler import MOST_FAILED_STARTS, StudyScheduler
+from hpo.execution.worker import REPORT, WORN_OUT
+from hpo.study.study import SearchStudy
+from hpo.study.trial_report import TrialReport
+
+CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+
+
+class Silent(SearchObserver):
+    """Hears everything and says nothing."""
+
+
+class Remote:
+    """A method of an actor: notes its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def remote(self, *args: Any) -> None:
+        self.calls.append(args[0] if args else None)
+
+
+def slot(name: str, error_file: Path | None = None) -> Any:
+    """One of Ray's trials, with its actor."""
+    actor = SimpleNamespace(assign=Remote(), retire=Remote())
+    state = SimpleNamespace(ray_actor=actor)
+    return SimpleNamespace(
+        trial_id=name, temporary_state=state, error_file=str(error_file) if error_file else None
+    )
+
+
+def assigned(trial: Any) -> list[int]:
+    """Numbers of the trials that a worker was told to run."""
+    return [task.number for task in trial.temporary_state.ray_actor.assign.calls if task]
+
+
+@pytest.fixture
+def config(search_file: Path) -> SearchConfig:
+    return load_search_config(search_file, ["study.num_trials=3"])[0]
+
+
+@pytest.fixture
+def study(config: SearchConfig, tmp_path: Path) -> SearchStudy:
+    return create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+
+
+@pytest.fixture
+def decisions(config: SearchConfig, study: SearchStudy, tmp_path: Path) -> Decisions:
+    return Decisions(config, study, 2, Silent(), TrialCheckpoints(tmp_path, 3, maximise=True))
+
+
+@pytest.fixture
+def scheduler(decisions: Decisions) -> StudyScheduler:
+    return StudyScheduler(decisions, lambda proposal: proposal)  # type: ignore[arg-type]
+
+
+IDLE = {REPORT: None, WORN_OUT: False}
+
+
+def result(
+    number: int, epoch: int, value: float, end: str | None = None, *, worn_out: bool = False
+) -> dict[str, Any]:
+    row = {"epoch": epoch, "val_top1": value}
+    return {REPORT: TrialReport(number, (row,), end), WORN_OUT: worn_out}
+
+
+def test_workers_are_given_trials_until_there_are_no_more(
+    scheduler: StudyScheduler, study: SearchStudy
+) -> None:
+    first, second = slot("a"), slot("b")
+    for worker in (first, second):
+        assert scheduler.on_trial_result(None, worker, IDLE) == CONTINUE
+    assert (assigned(first), assigned(second)) == ([0], [1])
+    assert scheduler.on_trial_result(None, second, result(1, 1, 0.9)) == CONTINUE
+    assert scheduler.on_trial_result(None, second, result(1, 2, 0.9, "completed")) == CONTINUE
+    assert assigned(second) == [1, 2]
+    assert scheduler.on_trial_result(None, first, result(0, 1, 0.5, "completed")) == STOP
+    assert scheduler.on_trial_result(None, second, result(2, 1, 0.95, "completed")) == STOP
+    assert [trial.state for trial in study.trials()] == ["COMPLETE"] * 3
+    assert scheduler.failure is None
+
+
+def test_a_trial_that_is_stopped_makes_way_at_once(
+    scheduler: StudyScheduler, study: SearchStudy
+) -> None:
+    first, second = slot("a"), slot("b")
+    for worker in (first, second):
+        scheduler.on_trial_result(None, worker, IDLE)
+    scheduler.on_trial_result(None, first, result(0, 1, 0.9))
+    assert scheduler.on_trial_result(None, second, result(1, 1, 0.1)) == CONTINUE
+    assert assigned(second) == [1, 2]
+    assert study.trials()[1].state == "PRUNED"
+    assert study.trials()[0].curve == {1: 0.9}
+
+
+def test_a_trial_that_pauses_gives_its_worker_to_another_and_comes_back(
+    search_file: Path, tmp_path: Path
+) -> None:
+    overrides = [
+        "scheduler={name: freeze_thaw, min_epochs: 1}", "study.num_trials=9",
+        "budget.total_epochs=24",
+    ]  # fmt: skip
+    config = load_search_config(search_file, overrides)[0]
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+    places = TrialCheckpoints(tmp_path, 3, maximise=True)
+    decisions = PausingDecisions(config, study, 1, Silent(), places)
+    scheduler = StudyScheduler(decisions, lambda proposal: proposal)  # type: ignore[arg-type]
+    worker = slot("a")
+    answer = scheduler.on_trial_result(None, worker, IDLE)
+    epochs: dict[int, int] = {}
+    while answer == CONTINUE:
+        number = assigned(worker)[-1]
+        epochs[number] = epoch = epochs.get(number, 0) + 1
+        end = "completed" if epoch == config.train.max_epochs else None
+        value = epoch / 10 + number / 100  # the later ones are the better ones
+        answer = scheduler.on_trial_result(None, worker, result(number, epoch, value, end))
+    assert scheduler.failure is None
+    runs = assigned(worker)
+    assert len(runs) > len(set(runs))  # one was resumed
+    assert {t.state for t in study.trials()} == {"COMPLETE", "PRUNED"}
+    assert sum(t.num_epochs for t in study.trials()) <= 24
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "Failure # 1 (occurred at x)\nold\nFailure # 2 (occurred at y)\nThe actor died.\nmore",
+            "The actor died.",
+        ),
+        (
+            "Failure # 1 (occurred at x)\nray::T.__init__() (pid=3)\n  File\nImportError: no hpo",
+            "ImportError: no hpo",
+        ),
+        (None, "the worker ended without a word"),
+    ],
+)
+def test_a_lost_workers_trial_is_tried_again_then_told_with_what_ray_knows(
+    scheduler: StudyScheduler, study: SearchStudy, tmp_path: Path, text: str | None, message: str
+) -> None:
+    worker = slot("a", tmp_path / "error.txt")
+    if text is not None:
+        (tmp_path / "error.txt").write_text(text)
+    for _ in range(4):  # max_retries, and once more
+        scheduler.on_trial_result(None, worker, IDLE)
+        scheduler.on_trial_error(None, worker)
+    scheduler.on_trial_result(None, worker, IDLE)
+    assert assigned(worker) == [0, 0, 0, 0, 1]
+    trial = study.trials()[0]
+    assert trial.state == "FAIL"
+    assert trial.attributes["error"]["type"] == "WorkerLost"
+    assert trial.attributes["error"]["message"] == message
+
+
+def test_a_worn_out_warm_worker_is_replaced_before_it_is_given_more(
+    scheduler: StudyScheduler,
+) -> None:
+    worker = slot("a")
+    scheduler.on_trial_result(None, worker, IDLE)
+    worn = result(0, 1, 0.5, "completed", worn_out=True)
+    assert scheduler.on_trial_result(None, worker, worn) == CONTINUE
+    assert assigned(worker) == [0]
+    assert len(worker.temporary_state.ray_actor.retire.calls) == 1
+    scheduler.on_trial_error(None, worker)  # it went
+    assert scheduler.on_trial_result(None, worker, IDLE) == CONTINUE
+    assert assigned(worker) == [0, 1]
+
+
+def test_a_trial_that_its_worker_did_not_take_is_given_again(scheduler: StudyScheduler) -> None:
+    worker = slot("a")
+    scheduler.on_trial_result(None, worker, IDLE)
+    scheduler.on_trial_result(None, worker, IDLE)
+    assert assigned(worker) == [0, 0]
+
+
+def test_workers_that_cannot_start_end_the_search(
+    scheduler: StudyScheduler, tmp_path: Path
+) -> None:
+    error = tmp_path / "error.txt"
+    error.write_text("Failure # 1 (occurred at x)\nray::T.__init__()\nImportError: no torch")
+    slots = [slot("a", error), slot("b", error)]
+    for worker in slots:
+        scheduler.on_trial_add(None, worker)
+    for worker in slots:
+        for _ in range(MOST_FAILED_STARTS):
+            assert scheduler.failure is None
+            scheduler.on_trial_error(None, worker)
+        assert worker.max_failures == 0  # Ray does not start it again
+    assert isinstance(scheduler.failure, RunError)
+    assert str(scheduler.failure) == "workers cannot start: ImportError: no torch"
+
+
+def test_a_worker_that_dies_after_its_start_has_not_failed_to_start(
+    scheduler: StudyScheduler,
+) -> None:
+    worker = slot("a")
+    scheduler.on_trial_add(None, worker)
+    for _ in range(2 * MOST_FAILED_STARTS):
+        scheduler.on_trial_result(None, worker, IDLE)
+        scheduler.on_trial_error(None, worker)
+    assert scheduler.failure is None
+
+
+def test_a_report_of_another_trial_is_not_taken_for_the_workers(
+    scheduler: StudyScheduler, study: SearchStudy
+) -> None:
+    worker = slot("a")
+    scheduler.on_trial_result(None, worker, IDLE)
+    assert scheduler.on_trial_result(None, worker, result(99, 1, 0.5)) == CONTINUE
+    assert assigned(worker) == [0, 0]
+    assert study.trials()[0].curve == {}
+    assert scheduler.failure is None
+
+
+def test_an_exception_in_a_hook_ends_the_search_and_is_kept(scheduler: StudyScheduler) -> None:
+    worker = slot("a")
+    scheduler.on_trial_result(None, worker, IDLE)
+    broken = {REPORT: TrialReport(0, ({"epoch": 1},)), WORN_OUT: False}
+    assert scheduler.on_trial_result(None, worker, broken) == CONTINUE
+    assert isinstance(scheduler.failure, KeyError)
+
+
+def test_a_stopped_trials_worker_lets_go_of_it_though_nothing_can_start(
+    scheduler: StudyScheduler, decisions: Decisions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = slot("a"), slot("b")
+    for worker in (first, second):
+        scheduler.on_trial_result(None, worker, IDLE)
+    scheduler.on_trial_result(None, first, result(0, 1, 0.9))
+    monkeypatch.setattr(TrialCheckpoints, "has_room", lambda *_: False)
+    assert scheduler.on_trial_result(None, second, result(1, 1, 0.1)) == CONTINUE
+    assert second.temporary_state.ray_actor.assign.calls[-1] is None
+    assert scheduler.on_trial_result(None, second, IDLE) == CONTINUE
+    monkeypatch.undo()
+    scheduler.on_trial_result(None, second, IDLE)
+    assert second.temporary_state.ray_actor.assign.calls[-1].number == 2
+
+
+def test_rays_pickles_hold_neither_study_nor_observer(decisions: Decisions) -> None:
+    assert vars(pickle.loads(pickle.dumps(decisions))) == {}

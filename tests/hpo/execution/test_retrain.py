@@ -1,0 +1,86 @@
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpo.errors import BrokenTrainingError
+from hpo.execution.attempts import Attempts
+from hpo.execution.cluster import TrialResources, connected
+from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
+from hpo.execution.training import Training
+from sgformer.config import TrainConfig, validate
+from sgformer.errors import CheckpointError
+
+TWO_SLOTS = TrialResources(cpus=1, gpus=0, num_slots=2)
+
+
+@pytest.fixture(scope="module")
+def _ray() -> Iterator[None]:
+    with connected(None):
+        yield
+
+
+def test_an_interrupted_retraining_goes_on(train_config: TrainConfig, tmp_path: Path) -> None:
+    rows = retrain_epochs(Training(train_config, tmp_path))
+    first = [next(rows), next(rows)]
+    rows.close()  # type: ignore[attr-defined]
+    resumed = list(retrain_epochs(Training(train_config, tmp_path)))
+    assert [row["epoch"] for row in resumed] == [1, 2, 3]
+    assert resumed[:1] == first[:1]
+    assert (tmp_path / "best.safetensors").exists()
+
+
+def test_a_retraining_that_diverges_at_once_leaves_no_model(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    values = train_config.model_dump()
+    values["optimizer"] |= {"learning_rate": 1e30, "warmup_epochs": 0}
+    config = validate(TrainConfig, values, "test")
+    rows = list(retrain_epochs(Training(config, tmp_path)))
+    assert math.isnan(rows[-1]["val_loss"])
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+@pytest.mark.usefixtures("_ray")
+def test_several_trainings_tell_their_epochs_and_their_ends(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "run" / "retraining" / str(i) for i in range(3)]
+    trainings = [
+        Training(train_config.model_copy(update={"seed": i}), folder)
+        for i, folder in enumerate(folders)
+    ]
+    list(retrain_epochs(trainings[2]))  # as if it had been trained before an interruption
+    told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=0))
+    for i, folder in enumerate(folders):
+        rows = [row for which, row in told if which == i]
+        assert [row["epoch"] for row in rows if isinstance(row, dict)] == [1, 2, 3]
+        assert rows[-1] is None
+        assert Attempts(folder).epochs() == (1, 2, 3)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_what_breaks_is_tried_again_and_then_told_while_others_go_on(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "run" / "retraining" / str(i) for i in range(2)]
+    (folders[0] / "best.safetensors").mkdir(parents=True)  # so the best epoch cannot be kept
+    trainings = [Training(train_config, folder) for folder in folders]
+    told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=1))
+    (error,) = (said for i, said in told if i == 0)
+    assert isinstance(error, BrokenTrainingError)
+    assert str(error).startswith("the retraining broke on the cluster: ")
+    assert Attempts(folders[0]).epochs() == (1, 1)
+    assert (1, None) in told
+    assert Attempts(folders[1]).epochs() == (1, 2, 3)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_damaged_checkpoint_is_named(train_config: TrainConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "retraining" / "0"
+    folder.mkdir(parents=True)
+    (folder / "last.safetensors").write_text("a checkpoint that is none")
+    trainings = [Training(train_config, folder)]
+    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*last\.safetensors"):
+        list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=3))

@@ -1,0 +1,309 @@
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from hpo.config.schema import SchedulerConfig, SearchConfig, load_search_config
+from hpo.schedulers.first_rung import (
+    MIN_TRIALS,
+    Curve,
+    FirstLevel,
+    choose_first_level,
+    fidelities,
+    first_level_text,
+    is_due,
+    levels,
+    rank_correlation,
+    read_first_levels,
+    with_first_level,
+)
+
+MAX_EPOCHS = 52
+NUM_TRIALS = 40
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "first", "expected"),
+    [
+        (52, None, (8, 15, 28, 52)), (52, 4, (4, 8, 14, 28, 52)), (12, None, (2, 4, 7, 12)),
+        (3, None, (1, 2, 3)), (2, None, (1, 2)), (1, None, (1,)), (10, 10, (10,)),
+        (10, 40, (10,)), (90, 10, (10, 19, 35, 65, 90)),
+    ],
+)  # fmt: skip
+def test_levels(max_epochs: int, first: int | None, expected: tuple[int, ...]) -> None:
+    found = levels(max_epochs, first)
+    assert (found[0], found[-1]) == (expected[0], expected[-1])
+    assert list(found) == sorted(set(found))
+    assert all(b <= 2.4 * a + 1 for a, b in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "expected"),
+    [(52, (2, 4, 8, 15, 28, 52)), (12, (1, 2, 4, 7, 12)), (3, (1, 2, 3)), (1, (1,))],
+)
+def test_earlier_epochs_than_the_levels_may_be_useful(
+    max_epochs: int, expected: tuple[int, ...]
+) -> None:
+    assert fidelities(max_epochs) == expected
+    assert fidelities(max_epochs)[-len(levels(max_epochs)) :] == levels(max_epochs)
+
+
+def training(quality: float, steady_from: int, before: float = 0.0, length: int = 52) -> Curve:
+    """A curve whose ranks are those of the qualities from an epoch on; before it, what is said."""
+    return {
+        epoch: epoch / 100 + (quality if epoch >= steady_from else before)
+        for epoch in range(1, length + 1)
+    }
+
+
+def trainings(
+    steady_from: int, before: float, num_long: int = NUM_TRIALS, late: int = MAX_EPOCHS
+) -> list[Curve]:
+    """Qualities 0 to 1 in disorder; before it is steady a trial has its quality times `before`."""
+    qualities = np.random.default_rng(0).permutation(NUM_TRIALS) / NUM_TRIALS
+    return [
+        training(float(q), steady_from, before * float(q), late if i < num_long else 8)
+        for i, q in enumerate(qualities)
+    ]
+
+
+def chosen(curves: list[Curve], **settings: Any) -> FirstLevel:
+    found = choose_first_level([curves], MAX_EPOCHS, **settings)
+    assert found is not None
+    return found
+
+
+def test_a_rank_correlation_of_whole_curves_is_spearmans() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        early = rng.standard_normal(15)
+        late = early + rng.standard_normal(15)
+        for x, y in ((early, late), (np.round(early), np.round(late))):  # with ties, too
+            assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y)[0])
+
+
+def test_that_only_the_best_were_trained_on_is_allowed_for() -> None:
+    rng = np.random.default_rng(0)
+    off: list[tuple[float, float]] = []
+    for _ in range(200):
+        early = rng.standard_normal(60)
+        late = early + 0.5 * rng.standard_normal(60)
+        of_all = spearmanr(early, late)[0]
+        best = early > np.quantile(early, 0.7)
+        in_order = np.where(best, early, np.nan)
+        assert rank_correlation(early, in_order) == pytest.approx(1.0)
+        estimated = rank_correlation(early, np.where(best, late, np.nan))
+        off.append((estimated - of_all, spearmanr(early[best], late[best])[0] - of_all))
+    corrected, raw = np.mean(off, axis=0)
+    assert raw < -0.25
+    assert abs(corrected) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "expected"),
+    [
+        ([1.0, 2.0, 3.0], [math.nan] * 3, 1.0),  # nothing is known
+        ([1.0, 2.0, 3.0], [0.5, 0.5, math.nan], 1.0),  # nothing to rank
+        ([1.0, 1.0, 1.0], [0.1, 0.2, 0.3], 0.0),  # nothing was seen
+        ([1.0, 2.0, 3.0], [0.3, 0.2, 0.1], -1.0),
+    ],
+)
+def test_where_there_is_nothing_to_rank(
+    early: list[float], late: list[float], expected: float
+) -> None:
+    assert rank_correlation(np.array(early), np.array(late)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(
+    ("steady_from", "before", "expected"),
+    [
+        (1, 0.0, 2),  # final from the first epoch on
+        (3, -1.0, 4),  # inverted until then
+        (9, -1.0, 15),
+        (20, -1.0, 28),
+        (20, 0.0, 28),  # nothing to see until then
+    ],
+)
+def test_the_smallest_useful_epoch_is_chosen(
+    sign: float, steady_from: int, before: float, expected: int
+) -> None:
+    curves = [{e: sign * v for e, v in c.items()} for c in trainings(steady_from, before)]
+    found = chosen(curves, from_trial=7)
+    assert (found.epoch, found.late, found.num_trials) == (expected, MAX_EPOCHS, NUM_TRIALS)
+    assert found.from_trial == 7
+    assert set(found.agreement) == {2, 4, 8, 15}
+    is_useful = [epoch for epoch in found.agreement if epoch >= steady_from]
+    assert all(found.agreement[epoch] == pytest.approx(1.0) for epoch in is_useful)
+
+
+def test_the_default_holds_where_ranks_agree_somewhat_and_earlier_ones_less_than_nearly() -> None:
+    rng = np.random.default_rng(0)
+    curves = []
+    for q in rng.standard_normal(200):
+        noise = rng.standard_normal(MAX_EPOCHS).cumsum()[::-1] / 10
+        curves.append({e: float(q + noise[e - 1]) for e in range(1, MAX_EPOCHS + 1)})
+    found = chosen(curves)
+    assert found.epoch == 8
+    assert 0.5 < found.agreement[8] < 0.9
+    assert chosen(curves, default=4).epoch == 4
+
+
+@pytest.mark.parametrize(("num_trials", "expected"), [(4, 8), (40, 28)])
+def test_few_trials_need_clearer_evidence(num_trials: int, expected: int) -> None:
+    """Until epoch 20 they are ranked 2, 1, 4, 3: so they agree by 0.6, or in fours by less."""
+    curves = [
+        training(i + 1.0, 20, before=(i // 4) * 0.1 + [2.0, 4.0, 1.0, 3.0][i % 4])
+        for i in range(num_trials)
+    ]
+    found = chosen(curves)
+    assert found.agreement[8] < 0.5
+    assert found.epoch == expected
+
+
+def test_few_trials_that_agree_nearly_do_not_lower_the_level() -> None:
+    order = [1.0, 2.0, 4.0, 3.0, 5.0, 6.0]  # Spearman's is 0.94
+    for repeats, expected in ((1, 8), (20, 2)):
+        curves = [
+            training(10 * r + i + 1.0, 8, before=10 * r + order[i])
+            for r in range(repeats)
+            for i in range(6)
+        ]
+        found = chosen(curves)
+        assert found.agreement[2] > 0.9
+        assert found.epoch == expected
+
+
+@pytest.mark.parametrize(
+    ("num_long", "late", "expected"),
+    [(MIN_TRIALS, 28, 28), (MIN_TRIALS, 52, 52), (MIN_TRIALS - 1, 52, None), (40, 25, None)],
+)
+def test_enough_trials_have_to_have_come_far_enough(
+    num_long: int, late: int, expected: int | None
+) -> None:
+    curves = trainings(1, 0.0, num_long, late)
+    found = choose_first_level([curves], MAX_EPOCHS)
+    assert (found and found.late) == expected
+    assert found is None or found.num_trials == num_long
+
+
+def test_the_few_that_were_trained_on_tell_of_late_epochs_and_all_of_early_ones() -> None:
+    qualities = np.random.default_rng(0).permutation(NUM_TRIALS) / NUM_TRIALS
+    best = sorted(qualities)[-8:]
+    curves = []
+    for q in qualities:
+        length = 28 if q in best else 8
+        curves.append(training(float(q), 4, float(q) if q in best else -float(q), length))
+    found = chosen(curves)
+    assert found.agreement[8] == pytest.approx(1.0)
+    assert found.agreement[2] < 0.5  # though the best were ranked alike there
+    assert found.epoch == 4
+
+
+def test_a_trial_that_stopped_itself_has_its_value_from_there_on() -> None:
+    curves = [
+        training(q / 10, 1, length=20) | {MAX_EPOCHS: q / 10 + 0.2} for q in range(MIN_TRIALS)
+    ]
+    assert chosen(curves).epoch == 2
+
+
+def test_trials_that_diverged_or_broke_do_not_count() -> None:
+    broken: list[Curve] = [{}, {1: 0.5, MAX_EPOCHS: math.nan}, {1: math.nan}]
+    assert chosen([*trainings(20, -1.0), *broken]) == chosen(trainings(20, -1.0))
+    assert choose_first_level([broken * MIN_TRIALS], MAX_EPOCHS) is None
+
+
+def test_studies_are_ranked_each_for_itself() -> None:
+    studies = [trainings(1, 0.0), [{e: v - 9 for e, v in c.items()} for c in trainings(20, -1.0)]]
+    found = choose_first_level(studies, MAX_EPOCHS)
+    assert found is not None
+    assert found.num_trials == 2 * NUM_TRIALS
+    assert found.agreement[2] == pytest.approx(0.0, abs=1e-3)
+    assert choose_first_level([], MAX_EPOCHS) is None
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2, 3, 4, 10])
+def test_short_trainings_are_compared_before_their_end_if_at_all(max_epochs: int) -> None:
+    for before in (-1.0, 1.0):
+        curves = [
+            {e: q * (before if e < max_epochs else 1.0) for e in range(1, max_epochs + 1)}
+            for q in range(9)
+        ]
+        for default in (None, max(1, max_epochs // 2)):
+            found = choose_first_level([curves], max_epochs, default)
+            assert found is None or found.epoch < max_epochs
+
+
+@pytest.fixture
+def config(search_file: Path) -> SearchConfig:
+    overrides = ["scheduler={name: freeze_thaw}", f"train.max_epochs={MAX_EPOCHS}"]
+    return load_search_config(search_file, overrides)[0]
+
+
+def with_scheduler(config: SearchConfig, **scheduler: Any) -> SearchConfig:
+    return config.model_copy(update={"scheduler": SchedulerConfig(**scheduler)})
+
+
+def test_it_is_chosen_anew_when_twice_as_many_trials_tell(config: SearchConfig) -> None:
+    own, earlier = (
+        FirstLevel(epoch=8, late=28, num_trials=4, agreement={}, is_of_earlier_studies=is_earlier)
+        for is_earlier in (False, True)
+    )
+    for known, num_needed in [((), 4), ((earlier,), 4), ((own,), 8), ((earlier, own, own), 16)]:
+        for num, due in [(num_needed - 1, False), (num_needed, True)]:
+            assert is_due(config, known, trainings(1, 0.0, num, 26)) == due
+    as_set = with_scheduler(config, name="freeze_thaw", min_epochs=8)
+    assert not is_due(as_set, (), trainings(1, 0.0))
+
+
+def test_what_is_chosen_is_kept_as_plain_values_and_takes_the_place_of_what_is_not_set() -> None:
+    found = chosen(trainings(20, -1.0))
+    values = [found.model_dump(mode="json")]
+    assert read_first_levels(values) == (found,)
+    assert with_first_level(SchedulerConfig(name="asha"), values).min_epochs == 28
+    assert with_first_level(SchedulerConfig(name="asha"), []).min_epochs is None
+    assert with_first_level(SchedulerConfig(name="asha", min_epochs=3), values).min_epochs == 3
+
+
+EARLIER = FirstLevel(
+    epoch=2, late=52, num_trials=30, agreement={2: 0.95, 4: 0.96}, is_of_earlier_studies=True
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (EARLIER, "epoch 2 of 52: ranks there and at epoch 52 (Spearman 0.95, "
+         "30 trials of earlier studies)"),
+        (FirstLevel(epoch=15, late=28, num_trials=9, agreement={8: 0.12, 15: 0.73}),
+         "epoch 15 of 52: ranks there and at epoch 28 (Spearman 0.73, "
+         "0.12 at epoch 8, 9 trials)"),
+        (FirstLevel(epoch=28, late=28, num_trials=9, agreement={8: -0.3, 15: 0.1}),
+         "epoch 28 of 52: ranks before disagree with those at epoch 28 (Spearman "
+         "-0.30 at epoch 8, 9 trials)"),
+        (None, "epoch 8 of 52 (default: 3 of 4 trials needed have come to epoch 26)"),
+    ],
+)  # fmt: skip
+def test_where_trials_are_first_compared_is_told_with_the_reason(
+    config: SearchConfig, found: FirstLevel | None, text: str
+) -> None:
+    known = () if found is None else (EARLIER, found)
+    assert first_level_text(config, known, trainings(1, 0.0, 3, 30)) == text
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "text"),
+    [
+        ({"name": "none"}, None),
+        ({"name": "asha"}, "epoch 4 of 52 (default)"),
+        ({"name": "asha", "min_epochs": 6}, "epoch 6 of 52 (scheduler.min_epochs)"),
+    ],
+)
+def test_other_schedulers_compare_where_it_is_set_or_nowhere(
+    config: SearchConfig, scheduler: dict[str, Any], text: str | None
+) -> None:
+    assert first_level_text(with_scheduler(config, **scheduler), ()) == text

@@ -1,0 +1,136 @@
+"""Intervals must hold as often as they say: tried on drawn values whose truth is known."""
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from hpo.selection.intervals import Estimate, ValImages, estimate_gains, estimate_means
+
+SAME_IMAGES = ValImages(1000, None, values_are_shares=False)
+FOLDS = ValImages(1000, 0.25, values_are_shares=False)
+NUM_DRAWS = 800
+# Of 800 draws at 95 %: three standard deviations below.
+ENOUGH = 0.927
+
+
+def draw(
+    random: np.random.Generator, shape: tuple[int, int], seed_sd: float, sds: float | list[float]
+) -> dict[int, list[float]]:
+    """Values of equally good finalists: what a seed does to all of them, and to each alone."""
+    of_seeds = random.normal(0, seed_sd, (1, shape[1]))
+    alone = random.normal(0, 1, shape) * np.reshape(sds, (-1, 1))
+    return {i: row.tolist() for i, row in enumerate(0.9 + of_seeds + alone)}
+
+
+@pytest.mark.parametrize(
+    ("num_finalists", "num_seeds", "seed_sd", "sds"),
+    [
+        (4, 3, 0.0, 0.01),
+        (4, 3, 0.02, 0.01),
+        (4, 3, 0.1, 0.001),
+        (2, 2, 0.0, 0.01),
+        (7, 5, 0.01, 0.01),
+        (4, 3, 0.01, [0.01, 0.015, 0.01, 0.005]),
+    ],
+)
+def test_intervals_hold_though_the_best_of_several_is_picked(
+    num_finalists: int, num_seeds: int, seed_sd: float, sds: float | list[float]
+) -> None:
+    random = np.random.default_rng(0)
+    gains_hold = mean_holds = 0
+    for _ in range(NUM_DRAWS):
+        values = draw(random, (num_finalists, num_seeds), seed_sd, sds)
+        means = estimate_means(values, SAME_IMAGES)
+        gains = estimate_gains(values, 0, SAME_IMAGES)
+        picked = means[max(means, key=lambda number: means[number].mean)]
+        gains_hold += all(gain.is_within_noise for gain in gains.values())
+        assert picked.margin is not None
+        mean_holds += abs(picked.mean - 0.9) <= picked.margin
+    assert gains_hold / NUM_DRAWS > ENOUGH
+    assert mean_holds / NUM_DRAWS > ENOUGH
+
+
+def test_without_the_correction_the_picked_one_seems_better_too_often() -> None:
+    random = np.random.default_rng(0)
+    seems_better = is_told_better = 0
+    for _ in range(NUM_DRAWS):
+        values = draw(random, (7, 5), 0.01, 0.01)
+        picked = max(values, key=lambda number: float(np.mean(values[number])))
+        if picked != 0:
+            pairs = np.subtract(values[picked], values[0])
+            error = pairs.std(ddof=1) / 5**0.5
+            seems_better += pairs.mean() > t.ppf(0.975, 4) * error
+            is_told_better += not estimate_gains(values, 0, SAME_IMAGES)[picked].is_within_noise
+    assert seems_better / NUM_DRAWS > 0.06
+    assert is_told_better / NUM_DRAWS < 0.04
+
+
+def test_folds_of_one_train_folder_tell_less_than_as_many_new_images_would() -> None:
+    random = np.random.default_rng(0)
+    hold = {FOLDS: 0, SAME_IMAGES: 0}
+    for _ in range(NUM_DRAWS):
+        # A fifth of the variance is of what all folds share, as Nadeau and Bengio take it.
+        shared = random.normal(0, 0.005, (4, 1))
+        matrix = 0.9 + shared + random.normal(0, 0.01, (4, 3))
+        values = {i: row.tolist() for i, row in enumerate(matrix)}
+        for images in hold:
+            gains = estimate_gains(values, 0, images).values()
+            hold[images] += all(gain.is_within_noise for gain in gains)
+    assert hold[FOLDS] / NUM_DRAWS > ENOUGH
+    assert hold[SAME_IMAGES] / NUM_DRAWS < ENOUGH
+
+
+def test_few_images_leave_doubt_however_many_the_seeds() -> None:
+    random = np.random.default_rng(0)
+    num_images, hold = 300, {True: 0, False: 0}
+    for _ in range(NUM_DRAWS):
+        # Each finalist has images of its own that it gets wrong with most seeds.
+        is_hard = random.random((3, 1, num_images)) < 0.05
+        is_right = random.random((3, 6, num_images)) > np.where(is_hard, 0.9, 0.005)
+        values = {i: row.tolist() for i, row in enumerate(is_right.mean(axis=2))}
+        for known in hold:
+            gains = estimate_gains(values, 0, ValImages(num_images, None, known)).values()
+            hold[known] += all(gain.is_within_noise for gain in gains)
+    assert hold[True] / NUM_DRAWS > ENOUGH
+    assert hold[False] / NUM_DRAWS < 0.7
+
+
+def test_a_gain_is_the_difference_of_the_means_over_the_same_seeds() -> None:
+    values = {0: [0.5, 0.7, 0.6], 3: [0.61, 0.8, 0.71]}
+    gain = estimate_gains(values, 0, SAME_IMAGES)[3]
+    pairs = np.subtract(values[3], values[0])
+    margin = t.ppf(0.975, 2) * pairs.std(ddof=1) / 3**0.5
+    assert (gain.mean, gain.margin) == (pytest.approx(pairs.mean()), pytest.approx(margin))
+    assert not gain.is_within_noise
+    assert gain.low == pytest.approx(gain.mean - margin)
+    assert gain.high == pytest.approx(gain.mean + margin)
+
+
+def test_values_that_agree_by_chance_do_not_prove_a_gain() -> None:
+    values = {0: [27 / 30, 27 / 30], 1: [28 / 30, 28 / 30]}
+    for ratio in (None, 0.25):
+        gain = estimate_gains(values, 0, ValImages(30, ratio, values_are_shares=True))[1]
+        assert gain.mean == pytest.approx(1 / 30)
+        assert gain.is_within_noise
+
+
+def test_all_images_right_is_not_taken_for_certain() -> None:
+    values = {0: [1.0, 1.0], 1: [1.0, 1.0]}
+    images = ValImages(30, None, values_are_shares=True)
+    mean = estimate_means(values, images)[0]
+    assert mean.margin == pytest.approx(0.07, abs=0.02)
+
+
+def test_one_seed_tells_no_interval() -> None:
+    values = {0: [0.5], 1: [0.9]}
+    images = ValImages(300, None, values_are_shares=True)
+    gain = estimate_gains(values, 0, images)[1]
+    assert gain == Estimate(pytest.approx(0.4), None)
+    assert (gain.low, gain.high, gain.is_within_noise) == (None, None, True)
+    assert estimate_means(values, images)[1] == Estimate(0.9, None)
+
+
+def test_a_finalist_alone_has_a_mean_with_its_interval() -> None:
+    values = {5: [0.9, 0.92, 0.94]}
+    (mean,) = estimate_means(values, SAME_IMAGES).values()
+    assert mean.margin == pytest.approx(t.ppf(0.975, 2) * 0.02 / 3**0.5)

@@ -1,0 +1,168 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from timm.data import create_transform
+
+from sgformer.config import AugmentationConfig, DataConfig, TrainConfig
+from sgformer.data.augmentation import BatchMixer, CropAndResize, eval_transform, train_transform
+from sgformer.data.image_cache import decode_image
+from sgformer.seeding import seed_everything
+
+DATA = DataConfig(image_size=64)
+IMAGE = np.random.default_rng(0).integers(0, 255, (90, 73, 3), dtype=np.uint8)
+
+
+def steps_of(augmentation: AugmentationConfig) -> dict[str, object]:
+    steps = train_transform(DATA, augmentation).transforms  # type: ignore[attr-defined]
+    return {type(step).__name__: step for step in steps}
+
+
+@pytest.mark.parametrize("policy", ["guide", "mild", "none"])
+def test_every_policy_gives_a_normalised_tensor(policy: str) -> None:
+    out = train_transform(DATA, AugmentationConfig(policy=policy))(IMAGE)  # type: ignore[arg-type]
+    assert out.shape == (3, 64, 64)
+    assert out.dtype == torch.float32
+
+
+def test_the_guide_is_the_briefs() -> None:
+    steps = steps_of(AugmentationConfig())
+    assert "RandomHorizontalFlip" in steps
+    assert steps["RandAugment"].ops[0].magnitude == 9
+    assert steps["RandAugment"].ops[0].magnitude_std == 0.5
+    erasing = steps["RandomErasing"]
+    assert (erasing.probability, erasing.max_count, erasing.per_pixel) == (0.25, 1, True)
+
+
+def test_mild_only_crops() -> None:
+    assert list(steps_of(AugmentationConfig(policy="mild"))) == [
+        "CropAndResize",
+        "MaybePILToTensor",
+        "Normalise",
+    ]
+
+
+def test_a_number_replaces_the_policys_own() -> None:
+    off = AugmentationConfig(
+        rand_augment_magnitude=0, random_erasing_prob=0, horizontal_flip_prob=0
+    )
+    assert not {"RandAugment", "RandomErasing", "RandomHorizontalFlip"} & set(steps_of(off))
+
+
+def test_colour_jitter_that_is_asked_for_is_done_beside_rand_augment() -> None:
+    assert "ColorJitter" not in steps_of(AugmentationConfig())  # as timm does
+    steps = steps_of(AugmentationConfig(color_jitter=0.3))
+    assert steps["ColorJitter"].brightness == pytest.approx((0.7, 1.3))
+    assert "RandAugment" in steps
+    assert "ColorJitter" not in steps_of(AugmentationConfig(color_jitter=0))
+
+
+def test_none_is_the_evaluations() -> None:
+    transform = train_transform(DATA, AugmentationConfig(policy="none"))
+    assert torch.equal(transform(IMAGE), eval_transform(DATA)(IMAGE))
+
+
+def test_evaluation_crops_the_centre_of_what_crop_pct_leaves() -> None:
+    image = np.full((80, 80, 3), 255, np.uint8)
+    out = eval_transform(DataConfig(image_size=64, mean=(0, 0, 0), std=(1, 1, 1)))(image)
+    assert torch.allclose(out, torch.ones(3, 64, 64))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two photographs as JPEGs: wide, high, and smaller than what is asked for."""
+    folder = tmp_path_factory.mktemp("photographs")
+    paths = []
+    for i, picture in enumerate(load_sample_images().images):
+        for j, part in enumerate((picture, picture[:, 100:350], picture[:90, :70])):
+            paths.append(folder / f"{i}{j}.jpg")
+            Image.fromarray(part).save(paths[-1], quality=92)
+    return paths
+
+
+@pytest.mark.parametrize("pixels", [64, 96, 224])
+def test_evaluation_is_timms_on_the_undecoded_file(photographs: list[Path], pixels: int) -> None:
+    config = DataConfig(image_size=pixels, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    theirs = create_transform(
+        (3, pixels, pixels), interpolation="bicubic", mean=config.mean, std=config.std
+    )
+    ours = eval_transform(config)
+    for path in photographs:
+        image = decode_image(path, config.decoded_pixels)
+        assert image is not None
+        difference = (ours(image) - theirs(Image.open(path).convert("RGB"))).abs()
+        assert difference.mean() < 0.1  # of 255
+        assert difference.max() < 6
+
+
+@pytest.mark.parametrize("policy", ["guide", "mild"])
+def test_training_images_are_distributed_as_timms(photographs: list[Path], policy: str) -> None:
+    config = DataConfig(image_size=96)
+    augmentation = AugmentationConfig(policy=policy)  # type: ignore[arg-type]
+    options: dict = {"scale": (0.7, 1.0), "ratio": (0.9, 1.1), "hflip": 0, "color_jitter": None}
+    if policy == "guide":
+        options = {"auto_augment": "rand-m9-mstd0.5", "re_prob": 0.25, "re_mode": "pixel"}
+    theirs = create_transform((3, 96, 96), is_training=True, interpolation="bicubic", **options)
+    ours = train_transform(config, augmentation)
+
+    def moments(transform: Callable, images: list) -> tuple[torch.Tensor, torch.Tensor]:
+        seed_everything(0)
+        batch = torch.stack([transform(images[i % 4]) for i in range(800)])
+        return batch.mean((0, 2, 3)), batch.std((0, 2, 3))
+
+    large = [path for path in photographs if not path.stem.endswith("2")]
+    our_moments = moments(ours, [decode_image(path, config.decoded_pixels) for path in large])
+    their_moments = moments(theirs, [Image.open(path).convert("RGB") for path in large])
+    for mine, other in zip(our_moments, their_moments, strict=True):
+        assert torch.allclose(mine, other, atol=0.08), (mine, other)
+
+
+def test_the_crop_is_timms(photographs: list[Path]) -> None:
+    image = decode_image(photographs[0], 256)
+    assert image is not None
+    crop = CropAndResize(64, interpolation="bicubic")
+    for seed in range(5):
+        seed_everything(seed)
+        ours = np.asarray(crop(image)).astype(int)
+        seed_everything(seed)
+        theirs = np.asarray(super(CropAndResize, crop).__call__(Image.fromarray(image)))
+        assert np.abs(ours - theirs).max() <= 2
+
+
+def mixer(**augmentation: float) -> BatchMixer:
+    values = {"augmentation": augmentation, "label_smoothing": 0.1}
+    return BatchMixer(TrainConfig.model_validate(values), num_classes=4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_a_batch_is_mixed_with_its_reverse_and_so_are_its_targets(kind: str, size: int) -> None:
+    images = torch.arange(float(size)).view(size, 1, 1, 1).repeat(1, 3, 8, 8)
+    labels = torch.arange(size) % 4
+    seed_everything(3)
+    mixed, targets = mixer(**{kind: 1.0})(images.clone(), labels)
+    assert torch.allclose(targets.sum(1), torch.ones(size))
+    for i in range(size):
+        partner = size - 1 - i
+        if i == partner:
+            assert torch.equal(mixed[i], images[i])
+            continue
+        share = ((mixed[i] - i) / (partner - i)).mean()  # of the partner
+        smoothed = 0.9 * torch.eye(4)[labels] + 0.1 / 4
+        expected = (1 - share) * smoothed[i] + share * smoothed[partner]
+        assert torch.allclose(targets[i], expected, atol=1e-5)
+
+
+def test_mixing_is_as_frequent_as_asked() -> None:
+    seed_everything(0)
+    mix = mixer(mixup=1.0, mixup_prob=0.25)
+    images = torch.arange(4.0).view(4, 1, 1, 1).repeat(1, 3, 2, 2)
+    changed = sum(
+        not torch.equal(mix(images.clone(), torch.zeros(4, dtype=torch.long))[0], images)
+        for _ in range(400)
+    )
+    assert changed / 400 == pytest.approx(0.25, abs=0.06)

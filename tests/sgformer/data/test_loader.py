@@ -1,0 +1,162 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sgformer.config import TrainConfig
+from sgformer.data.augmentation import eval_transform, train_transform
+from sgformer.data.image_cache import load_image_data
+from sgformer.data.loader import (
+    BatchLoader,
+    Draw,
+    EvalPlan,
+    ImageDataset,
+    TrainPlan,
+    default_num_workers,
+    eval_batches,
+    largest_share,
+)
+from sgformer.errors import DataError
+
+SAMPLES = np.stack([np.arange(20), np.repeat([0, 1, 1, 1], 5)], axis=1)  # 5 of one, 15 of other
+
+
+@pytest.fixture
+def dataset(train_config: TrainConfig) -> ImageDataset:
+    data = load_image_data(train_config.data)
+    training = train_transform(train_config.data, train_config.augmentation)
+    return ImageDataset(data.images, eval_transform(train_config.data), training)
+
+
+def positions(plan: TrainPlan | EvalPlan) -> list[list[int]]:
+    return [[draw.position for draw in batch] for batch in plan]
+
+
+def test_a_draw_is_a_normalised_tensor_and_its_label(dataset: ImageDataset) -> None:
+    image, label = dataset[Draw(59, 9, None)]
+    assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 9)
+
+
+def test_a_seed_fixes_the_augmentation(dataset: ImageDataset) -> None:
+    first, again, other, none = (dataset[Draw(0, 0, seed)][0] for seed in (1, 1, 2, None))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, none)
+
+
+def test_evaluation_takes_every_image_in_order() -> None:
+    assert positions(EvalPlan(SAMPLES, 8)) == [
+        list(range(8)),
+        list(range(8, 16)),
+        list(range(16, 20)),
+    ]
+    assert all(draw.seed is None for batch in EvalPlan(SAMPLES, 8) for draw in batch)
+
+
+def test_processes_share_an_evaluation_in_turn() -> None:
+    shares = [positions(EvalPlan(SAMPLES, 8, rank, 3)) for rank in range(3)]
+    assert shares[1] == [[1, 4, 7, 10, 13, 16, 19]]
+    assert sorted(p for share in shares for batch in share for p in batch) == list(range(20))
+
+
+def test_training_shuffles_by_seed_and_drops_the_last_partial_batch() -> None:
+    plan = TrainPlan(SAMPLES, 8, seed=1)
+    batches = positions(plan)
+    assert [len(batch) for batch in batches] == [8, 8]
+    assert len(plan) == 2
+    assert batches == positions(TrainPlan(SAMPLES, 8, seed=1))
+    assert batches != positions(TrainPlan(SAMPLES, 8, seed=2))
+    assert len({draw.seed for batch in plan for draw in batch}) == 16
+
+
+def test_a_split_smaller_than_a_batch_is_one_batch() -> None:
+    assert sorted(positions(TrainPlan(SAMPLES, 64, seed=1))[0]) == list(range(20))
+
+
+@pytest.mark.parametrize("batch_size", [8, 7])
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_processes_share_each_batch_in_pairs(batch_size: int, num_processes: int) -> None:
+    whole = list(TrainPlan(SAMPLES, batch_size, seed=3))
+    shares = [
+        list(TrainPlan(SAMPLES, batch_size, seed=3, rank=r, num_processes=num_processes))
+        for r in range(num_processes)
+    ]
+    for i, batch in enumerate(whole):
+        parts = [share[i] for share in shares]
+        assert sorted(draw for part in parts for draw in part) == sorted(batch)
+        partner = dict(zip(batch, reversed(batch), strict=True))
+        for part in parts:
+            # Reversing a part pairs the same images as reversing the whole batch.
+            assert [partner[draw] for draw in part] == list(reversed(part))
+
+
+def test_balanced_draws_show_every_class_as_often() -> None:
+    counts: Counter[int] = Counter()
+    for seed in range(100):
+        for batch in TrainPlan(SAMPLES, 20, seed, balanced=True):
+            counts.update(draw.label for draw in batch)
+    assert counts[0] / sum(counts.values()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_batches_do_not_depend_on_who_loads_them(dataset: ImageDataset) -> None:
+    samples = np.stack([np.arange(24), np.zeros(24, dtype=int)], axis=1)
+    alone, helped = BatchLoader(dataset), BatchLoader(dataset, num_workers=2)
+    for seed in (1, 2):  # the processes live on from plan to plan
+        plan = TrainPlan(samples, 8, seed)
+        for (images, labels), (others, other_labels) in zip(
+            alone.batches(plan), helped.batches(plan), strict=True
+        ):
+            assert torch.equal(images, others)
+            assert torch.equal(labels, other_labels)
+
+
+def test_a_plan_left_half_way_does_not_disturb_the_next(dataset: ImageDataset) -> None:
+    samples = np.stack([np.arange(40), np.arange(40)], axis=1)
+    loader = BatchLoader(dataset, num_workers=1)
+    next(loader.batches(TrainPlan(samples, 4, seed=0)))
+    labels = torch.cat([labels for _, labels in loader.batches(EvalPlan(samples, 8))])
+    assert labels.tolist() == list(range(40))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_is_gone_is_named_in_one_line(
+    train_config: TrainConfig, own_image_folder: Path, tmp_path: Path, num_workers: int
+) -> None:
+    update = {"data_dir": own_image_folder, "cache_dir": tmp_path, "cache_bytes": 0}
+    config = train_config.data.model_copy(update=update)
+    data = load_image_data(config)
+    (own_image_folder / "val" / "0" / "6.png").unlink()
+    loader = BatchLoader(ImageDataset(data.images, eval_transform(config)), num_workers)
+    plan = EvalPlan(data.samples("val"), 8)
+    with pytest.raises(DataError, match=r"^image could be read before .*/val/0/6\.png$"):
+        list(loader.batches(plan))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_samples", "num_processes", "expected"),
+    [(64, 100, 1, 64), (64, 10, 1, 10), (64, 100, 4, 16), (7, 100, 2, 4), (6, 100, 4, 2)],
+)
+def test_the_largest_share(
+    batch_size: int, num_samples: int, num_processes: int, expected: int
+) -> None:
+    assert largest_share(batch_size, num_samples, num_processes) == expected
+
+
+def test_a_splits_batches_come_in_order(train_config: TrainConfig) -> None:
+    data = load_image_data(train_config.data)
+    batches = list(eval_batches(data, "val", train_config.data, 7))
+    assert torch.cat([labels for _, labels in batches]).tolist() == [
+        digit for digit in range(10) for _ in range(3)
+    ]
+    with pytest.raises(DataError, match="no split 'extra'"):
+        eval_batches(data, "extra", train_config.data, 7)
+
+
+@pytest.mark.parametrize(
+    ("num_cpus", "has_gpu", "expected"),
+    [(1, False, 0), (2, False, 1), (8, False, 1), (1, True, 1), (8, True, 7), (64, True, 16)],
+)
+def test_loading_processes_by_default(num_cpus: int, has_gpu: bool, expected: int) -> None:
+    assert default_num_workers(num_cpus, has_gpu=has_gpu) == expected

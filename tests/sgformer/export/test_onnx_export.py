@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from sgformer.config import TrainConfig
+from sgformer.data.image_cache import load_image_data
+from sgformer.errors import DataError, ExportError
+from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.onnx_export import check_parity, export_onnx, prove_export
+from sgformer.training.trainer import Trainer
+
+CLASSES = tuple(str(d) for d in range(10))
+Exported = tuple[torch.nn.Module, TrainConfig, Path]
+
+
+@pytest.fixture(scope="module")
+def exported(
+    image_folder: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    config = TrainConfig.model_validate(
+        {
+            "model": {"name": "sg_former_pico"},
+            "data": {
+                "data_dir": image_folder,
+                "image_size": 32,
+                "crop_pct": 1.0,
+                "cache_dir": cache_dir,
+            },
+            "augmentation": {"policy": "mild"},
+            "optimizer": {"learning_rate": 2e-3, "batch_size": 20, "warmup_epochs": 1},
+            "max_epochs": 8,
+            "device": "cpu",
+        }
+    )
+    trainer = Trainer(config, load_image_data(config.data))
+    list(trainer.epochs())
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(trainer.model, path, config, CLASSES)
+    return trainer.model, config, path
+
+
+def test_the_file_is_as_the_contract_says(exported: Exported) -> None:
+    proto = onnx.load(exported[2])
+    (given,), (result,) = proto.graph.input, proto.graph.output
+    assert (given.name, result.name) == ("input", "output")
+    dims = given.type.tensor_type.shape.dim
+    assert dims[0].dim_param
+    assert [d.dim_value for d in dims[1:]] == [3, 32, 32]
+    assert result.type.tensor_type.shape.dim[0].dim_param == dims[0].dim_param
+    assert given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_it_carries_classes_and_preprocessing_but_no_path(exported: Exported) -> None:
+    classifier = OnnxClassifier(exported[2])
+    assert classifier.classes == CLASSES
+    assert classifier.data.image_size == 32
+    assert classifier.data.crop_pct == 1.0
+    text = {p.key: p.value for p in onnx.load(exported[2]).metadata_props}["sgformer"]
+    assert str(exported[1].data.data_dir) not in text
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_it_computes_what_the_model_does(exported: Exported, batch_size: int) -> None:
+    model, _, path = exported
+    images = np.random.default_rng(0).standard_normal((batch_size, 3, 32, 32), np.float32)
+    with torch.inference_mode():
+        expected = model.eval()(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(OnnxClassifier(path).logits(images), expected, atol=1e-3)
+
+
+def test_the_proof_measures_the_file(exported: Exported) -> None:
+    model, config, path = exported
+    data = load_image_data(config.data)
+    report = json.loads(json.dumps(prove_export(model, path, config, data).as_dict()))
+    assert report["bytes"] == path.stat().st_size
+    assert report["opset"] >= 18
+    assert report["input"]["shape"][1:] == [3, 32, 32]
+    assert report["parity"]["argmax_agreement"] == 1.0
+    assert report["parity"]["batch_sizes"] == [1, 3, 8]
+    assert report["parity"]["max_abs_diff"] < 1e-3
+    assert set(report["latency_ms"]) == {"1", "8"}
+    assert report["latency_ms"]["1"]["p50"] <= report["latency_ms"]["1"]["p95"]
+
+
+def test_a_file_of_other_weights_is_not_passed(exported: Exported) -> None:
+    _, config, path = exported
+    data = load_image_data(config.data)
+    other = Trainer(config, data).model
+    images = np.random.default_rng(0).standard_normal((16, 3, 32, 32), np.float32)
+    with pytest.raises(ExportError, match="the exported model disagrees with PyTorch"):
+        check_parity(other, OnnxClassifier(path), images)
+
+
+def test_images_are_classified_most_likely_first(exported: Exported) -> None:
+    _, config, path = exported
+    assert config.data.data_dir is not None
+    image = config.data.data_dir / "train" / "4" / "0.png"
+    probabilities = OnnxClassifier(path).predict(image)
+    assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)
+    assert sum(probabilities.values()) == pytest.approx(1.0)
+    assert set(probabilities) == set(CLASSES)
+
+
+def test_what_is_no_exported_model_is_refused(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such file: .*gone\.onnx"):
+        OnnxClassifier(tmp_path / "gone.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(DataError, match=r"not an ONNX model: .*text\.onnx"):
+        OnnxClassifier(tmp_path / "text.onnx")
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(DataError, match=r"not an ONNX model: .*empty\.onnx"):
+        OnnxClassifier(tmp_path / "empty.onnx")
+    proto = onnx.load(exported[2])
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "foreign.onnx")
+    with pytest.raises(DataError, match=r"foreign\.onnx was not exported by this program"):
+        OnnxClassifier(tmp_path / "foreign.onnx")
+
+
+def test_an_image_that_cannot_be_read_is_named(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read image: .*none\.png"):
+        OnnxClassifier(exported[2]).predict(tmp_path / "none.png")
