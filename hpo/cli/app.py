@@ -140,6 +140,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     from hpo.schedulers.first_rung import first_level_text, read_first_levels
     from hpo.selection.finalists import comparison_progress, read_verdict
     from hpo.selection.verdict import verdict_values
+    from hpo.study.trial import TrialStatus
 
     trials = study.trials()
     chosen = read_first_levels(study.first_levels)
@@ -169,7 +170,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
     states = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
-    num_started = len(trials) - counts["INFEASIBLE"]
+    num_started = len(trials) - counts[TrialStatus.INFEASIBLE]
     may_pause = config.scheduler.name in PAUSING
     at_work = "running or paused" if may_pause else "running"
     num_compared = comparison_progress(config, study, trials)

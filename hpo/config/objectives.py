@@ -1,7 +1,10 @@
 """What a search optimises, and what its result has to keep to."""
 
+import math
 import re
-from typing import Any, Final, Literal, cast, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import model_serializer, model_validator
 
@@ -9,23 +12,66 @@ from sgformer.config import FrozenConfig, Metric, maximises, nearest_known
 
 Direction = Literal["maximize", "minimize"]
 Cost = Literal["num_parameters", "latency_ms"]
-Objective = Literal[Metric, Cost]
+ObjectiveName = Literal[Metric, Cost]
+Key = TypeVar("Key")
 
 METRICS: Final[tuple[str, ...]] = get_args(Metric)
 COSTS: Final[tuple[str, ...]] = get_args(Cost)
 
 
-def better_direction(objective: Objective) -> Direction:
-    """The one that makes sense."""
-    if objective in METRICS and maximises(cast("Metric", objective)):
-        return "maximize"
-    return "minimize"
+@dataclass(frozen=True)
+class Objective:
+    """A quantity that a search optimises, and which way.
+
+    Attributes:
+        name: A metric of an epoch, or what an architecture costs.
+        direction: 'maximize' or 'minimize'.
+    """
+
+    name: ObjectiveName
+    direction: Direction
+
+    @classmethod
+    def named(cls, name: ObjectiveName) -> Self:
+        """The objective with the only direction that makes sense for its name."""
+        is_larger_better = name in METRICS and maximises(cast("Metric", name))
+        return cls(name, "maximize" if is_larger_better else "minimize")
+
+    @property
+    def maximises(self) -> bool:
+        return self.direction == "maximize"
+
+    @property
+    def sign(self) -> float:
+        """1.0 where larger values are better, -1.0 where smaller ones are."""
+        return 1.0 if self.maximises else -1.0
+
+    def loss(self, value: float) -> float:
+        """The value with its sign turned where larger is better: the smaller, the better."""
+        return -self.sign * value
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Whether a value is strictly better than another one; NaN never is."""
+        return self.sign * value > self.sign * than
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of at least one value, none of them NaN."""
+        return (max if self.maximises else min)(values)
+
+    def best_key(self, values: Mapping[Key, float]) -> Key | None:
+        """The key of the best value, such as an epoch of a curve; the first among equals.
+
+        None if there is no value but NaN.
+        """
+        known = {key: value for key, value in values.items() if not math.isnan(value)}
+        pick = max if self.maximises else min
+        return pick(known, key=lambda key: known[key], default=None)
 
 
 class Constraint(FrozenConfig):
     """A bound on an objective; in a search file text, such as 'latency_ms <= 5'."""
 
-    name: Objective
+    name: ObjectiveName
     sense: Literal["<=", ">="]
     bound: float
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hpo.config.grid_points import grid_points
-from hpo.config.objectives import METRICS, Constraint, Direction, Objective, better_direction
+from hpo.config.objectives import METRICS, Constraint, Direction, Objective, ObjectiveName
 from hpo.config.search_space import Parameter, Value, check_guess, check_space
 from sgformer.config import (
     FrozenConfig,
@@ -55,7 +55,7 @@ class StudyConfig(FrozenConfig):
 
     name: str = Field(default="", max_length=100)
     seed: int = Field(default=0, ge=0)
-    objectives: tuple[tuple[Objective, Direction], ...] = (("val_top1", "maximize"),)
+    objectives: tuple[tuple[ObjectiveName, Direction], ...] = (("val_top1", "maximize"),)
     constraints: tuple[Constraint, ...] = ()
     select: Select | None = Field(default=None, validate_default=True)
     sampler: Sampler | None = None
@@ -94,7 +94,7 @@ class StudyConfig(FrozenConfig):
 
     @field_validator("objectives")
     @classmethod
-    def _sensible(cls, objectives: tuple[tuple[Objective, Direction], ...]) -> Any:
+    def _sensible(cls, objectives: tuple[tuple[ObjectiveName, Direction], ...]) -> Any:
         names = [name for name, _ in objectives]
         metrics = [name for name in names if name in METRICS]
         if len(metrics) != 1 or len(set(names)) < len(names):
@@ -103,8 +103,9 @@ class StudyConfig(FrozenConfig):
                 f"each once, got {', '.join(names) or 'none'}"
             )
         for name, direction in objectives:
-            if direction != better_direction(name):
-                raise ValueError(f"{name} is to {better_direction(name)}, got {direction!r}")
+            expected = Objective.named(name).direction
+            if direction != expected:
+                raise ValueError(f"{name} is to {expected}, got {direction!r}")
         return objectives
 
     @field_validator("select")
@@ -123,9 +124,9 @@ class StudyConfig(FrozenConfig):
         return next(cast("Metric", name) for name, _ in self.objectives if name in METRICS)
 
     @property
-    def direction(self) -> Direction:
-        """Of the metric."""
-        return better_direction(self.metric)
+    def objective(self) -> Objective:
+        """The metric and its direction."""
+        return Objective.named(self.metric)
 
     @property
     def has_several_objectives(self) -> bool:

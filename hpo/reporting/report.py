@@ -68,7 +68,7 @@ def leaderboard_rows(
     trials: Sequence[TrialSummary], config: SearchConfig, verdict: Verdict | None = None
 ) -> Iterator[dict[str, Any]]:
     """One row a trial: the winner, complete ones by value, others by their best so far."""
-    sign = 1 if config.study.direction == "maximize" else -1
+    sign = config.study.objective.sign
     several = config.study.has_several_objectives
     front = {trial.number for trial in pareto_front(trials, config.study)}
     winner = winner_of(config, trials, verdict)
@@ -298,7 +298,7 @@ def _value_so_far(trial: TrialSummary) -> float | None:
 
 def _history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure:
     figure = go.Figure()
-    pick = max if config.study.direction == "maximize" else min
+    pick = config.study.objective.best
     values = [(t, _value_so_far(t)) for t in trials]
     for state, colour in COLOURS.items():
         chosen = [(t, v) for t, v in values if t.state == state and v is not None]

@@ -30,7 +30,7 @@ def importances(study: SearchStudy, config: SearchConfig) -> dict[str, float]:
     values = [value for _, value in results]
     if len(values) < MIN_TRIALS or math.isclose(min(values), max(values), rel_tol=1e-6):
         return {}
-    known = optuna.create_study(direction=config.study.direction)
+    known = optuna.create_study(direction=config.study.objective.direction)
     for params, value in results:
         fixed = optuna.trial.FixedTrial(dict(params))
         suggest_params(fixed, config.space)

@@ -34,12 +34,16 @@ def best_so_far(
     if config.scheduler.name not in PAUSING or config.study.has_several_objectives:
         best = next(iter(selected(trials, config.study)), None)
         return None if best is None or best.value is None else (best, best.value)
-    pick = max if config.study.direction == "maximize" else min
-    values = {t.number: t.best_value(pick) for t in trials if t.state != "FAIL" and t.is_feasible}
+    objective = config.study.objective
+    values = {
+        t.number: t.best_value(objective.best)
+        for t in trials
+        if t.state != "FAIL" and t.is_feasible
+    }
     known = {number: value for number, value in values.items() if value is not None}
-    if not known:
+    number = objective.best_key(known)
+    if number is None:
         return None
-    number = pick(known, key=lambda n: known[n])
     return next(t for t in trials if t.number == number), known[number]
 
 
@@ -55,7 +59,7 @@ def pareto_front(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[T
     on_front = pareto.front(losses)
     _, first = np.unique(losses, axis=0, return_index=True)
     rows = [row for row in sorted(first.tolist()) if on_front[row]]
-    sign = 1.0 if config.direction == "maximize" else -1.0
+    sign = config.objective.sign
     return tuple(sorted((able[row] for row in rows), key=lambda t: -sign * (t.value or 0.0)))
 
 

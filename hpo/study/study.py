@@ -16,7 +16,7 @@ from hpo.config.search_space import Params, Space, suggest_params
 from hpo.errors import StudyError
 from hpo.samplers.proxy_study import Sampling, create_sampler
 from hpo.study.storage import open_storage, patiently, without_password
-from hpo.study.trial import FACTS_SO_FAR
+from hpo.study.trial import FACTS_SO_FAR, TrialStatus
 from hpo.study.trial import TrialSummary as TrialSummary  # others read it from here
 from hpo.study.writer import Ending, trial_writer
 
@@ -385,7 +385,7 @@ class SearchStudy:
             value = trial.values[names.index(self._config.metric)]
         return TrialSummary(
             number=trial.number,
-            state=trial.state.name,
+            state=TrialStatus(trial.state.name),
             value=value,
             params=dict(trial.params),
             curve=dict(sorted(trial.intermediate_values.items())),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
 from hpo.config.search_space import Params
@@ -11,6 +12,22 @@ FACTS_SO_FAR: Final = "facts_so_far"
 CARRIED_OVER_FROM: Final = "carried_over_from"
 # Trials that are infeasible before their training cost nothing, but a search has to end.
 NUM_INFEASIBLE_A_TRIAL: Final = 10
+
+
+class TrialStatus(StrEnum):
+    """The state of a trial. All but INFEASIBLE are Optuna's own names.
+
+    RUNNING: it trains, is paused, or was left behind by a crash. COMPLETE: it ran its length or
+    stopped itself early. PRUNED: the scheduler stopped it, it was paused when the search ended,
+    or it diverged. FAIL: it broke, after its retries. INFEASIBLE: its architecture misses a
+    constraint, so it was never trained; Optuna has it as PRUNED.
+    """
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+    INFEASIBLE = "INFEASIBLE"
 
 
 @dataclass(frozen=True)
@@ -22,7 +39,7 @@ class TrialSummary:
     """
 
     number: int
-    state: str
+    state: TrialStatus
     value: float | None
     params: Params
     curve: Mapping[int, float]
@@ -58,10 +75,11 @@ class TrialSummary:
         return all(violation <= 0 for violation in self.constraints.values())
 
     @property
-    def outcome(self) -> str:
+    def outcome(self) -> TrialStatus:
         """Its state, or INFEASIBLE where its architecture ruled its training out."""
-        was_ruled_out = self.state == "PRUNED" and not self.curve and not self.is_feasible
-        return "INFEASIBLE" if was_ruled_out else self.state
+        is_pruned = self.state == TrialStatus.PRUNED
+        was_ruled_out = is_pruned and not self.curve and not self.is_feasible
+        return TrialStatus.INFEASIBLE if was_ruled_out else self.state
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -80,5 +98,5 @@ class TrialSummary:
 
 def num_counted(trials: Sequence[TrialSummary]) -> int:
     """How much of `study.num_trials` they take: ten that were not trained count as one."""
-    num_infeasible = sum(trial.outcome == "INFEASIBLE" for trial in trials)
+    num_infeasible = sum(trial.outcome == TrialStatus.INFEASIBLE for trial in trials)
     return len(trials) - num_infeasible + num_infeasible // NUM_INFEASIBLE_A_TRIAL

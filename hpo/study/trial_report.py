@@ -1,7 +1,23 @@
 """What a trial tells the search after each epoch. Plain values: reading it needs no torch."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
+
+
+class EndReason(StrEnum):
+    """Why a worker's part of a trial ended.
+
+    COMPLETED: it ran its length. EARLY_STOPPED: its own early stopping ended it. DIVERGED: its
+    loss or logits became NaN or infinite. FAILED: its training broke. PAUSED: it cannot go on
+    now, and can later (a full disk).
+    """
+
+    COMPLETED = "completed"
+    EARLY_STOPPED = "early_stopped"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True)
