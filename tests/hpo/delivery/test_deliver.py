@@ -10,10 +10,10 @@ from hpo.delivery.deliver import deliver, evaluate_splits, export, load_model
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
-from sgformer import onnx_export
 from sgformer.config import TrainConfig
 from sgformer.data.image_cache import load_image_data
 from sgformer.errors import DataError, ExportError
+from sgformer.export import onnx_export
 
 
 @pytest.fixture
