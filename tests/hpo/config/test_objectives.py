@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from hpo.config.objectives import Constraint, better_direction
+from hpo.config.objectives import Constraint, Objective
 from sgformer.config import validate
 from sgformer.errors import ConfigError
 
@@ -48,5 +50,17 @@ def test_what_is_no_constraint_is_refused(text: object, message: str) -> None:
 
 def test_only_accuracies_are_to_be_maximised() -> None:
     names = ("val_top1", "val_top5", "val_macro_f1", "val_loss", "num_parameters", "latency_ms")
-    directions = [better_direction(name) for name in names]
+    directions = [Objective.named(name).direction for name in names]
     assert directions == ["maximize"] * 3 + ["minimize"] * 3
+
+
+def test_the_best_of_values_is_by_the_direction_and_never_nan() -> None:
+    curve = {1: math.nan, 2: 0.4, 3: 0.7, 4: 0.7, 5: 0.2}
+    accuracy, loss = Objective.named("val_top1"), Objective.named("val_loss")
+    assert (accuracy.best_key(curve), loss.best_key(curve)) == (3, 5)
+    assert (accuracy.best([0.4, 0.7]), loss.best([0.4, 0.7])) == (0.7, 0.4)
+    assert accuracy.best_key({1: math.nan}) is None
+    assert accuracy.is_better(0.7, than=0.4)
+    assert loss.is_better(0.4, than=0.7)
+    assert not accuracy.is_better(math.nan, than=0.4)
+    assert (accuracy.loss(0.7), loss.loss(0.7)) == (-0.7, 0.7)
