@@ -83,7 +83,7 @@ def test_what_matters_is_what_makes_good_ones_good(
         "scheduler.name=asha",
         "study.sampler=random",
     )
-    sign = 1 if config.study.direction == "maximize" else -1
+    sign = 1 if config.study.objective.direction == "maximize" else -1
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     for _ in range(100):
         proposal = study.ask()
