@@ -213,7 +213,7 @@ def test_several_objectives_have_defaults_of_their_own(edit: Edit) -> None:
     assert (config.scheduler.name, config.study.sampler, config.study.select) == (
         "asha", "tpe", "knee",
     )  # fmt: skip
-    assert (config.study.metric, config.study.direction) == ("val_macro_f1", "maximize")
+    assert (config.study.metric, config.study.objective.direction) == ("val_macro_f1", "maximize")
     assert config.train.metric == "val_macro_f1"
     assert config.study.costs == ("num_parameters",)
     assert load(edit(lambda _: None)).study.select == "best"
