@@ -11,7 +11,7 @@ from hpo.engine.budget import GPU_TIME, SECONDS_AN_HOUR, Limit
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.decisions import Decisions
 from hpo.engine.observer import SearchObserver
-from hpo.schedulers.base import Choice, PausingPolicy
+from hpo.schedulers.base import Choice, PausingPolicy, replay_into, tell_end
 from hpo.schedulers.first_rung import (
     choose_first_level,
     first_level_text,
@@ -22,7 +22,8 @@ from hpo.schedulers.first_rung import (
 from hpo.schedulers.freeze_thaw import NUM_STARTUP_TRIALS, FreezeThaw
 from hpo.schedulers.promotion import Promotion
 from hpo.study.study import Proposal, SearchStudy, TrialSummary
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.trial import TrialStatus
+from hpo.study.trial_report import EndReason, TrialError, TrialReport
 from sgformer.config import maximises
 
 # Trials that keep their checkpoints while they wait.
@@ -116,12 +117,7 @@ class PausingDecisions(Decisions):
 
     def _take_up(self, trials: Sequence[TrialSummary]) -> None:
         """Trials of an earlier run: paused ones are paused, others are yet to be continued."""
-        for trial in trials:
-            self._policy.started(trial.number, trial.params)
-            self._policy.reported(trial.number, trial.curve)
-            if trial.state != "RUNNING":
-                reason = str(trial.attributes.get("end_reason"))
-                self._tell_end(trial.number, trial.state, reason, trial.value)
+        replay_into(self._policy, trials)
         by_number = {trial.number: trial for trial in trials}
         running = [trial for trial in trials if trial.state == "RUNNING"]
         for proposal in tuple(self._interrupted):
@@ -383,18 +379,11 @@ class PausingDecisions(Decisions):
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
         self._is_refused = False
         super()._finish(number, state, reason, best)
-        self._tell_end(number, state, reason, best)
+        diverged = reason == EndReason.DIVERGED
+        tell_end(self._policy, number, TrialStatus(state), best, diverged=diverged)
         if number == self._policy.last_one and state != "COMPLETE":
             self._close_with(None)  # another takes its place
         self._settle_after_last_one()
-
-    def _tell_end(self, number: int, state: str, reason: str, value: float | None) -> None:
-        if state == "FAIL":
-            self._policy.failed(number)
-        elif state == "COMPLETE" and value is not None:
-            self._policy.completed(number, value)
-        else:
-            self._policy.pruned(number, diverged=reason == "diverged")
 
 
 def _make_policy(
