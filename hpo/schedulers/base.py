@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from hpo.config.search_space import Params
-from hpo.study.trial import TrialStatus, TrialSummary
-from hpo.study.trial_report import EndReason
+from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 
 
 @dataclass(kw_only=True)
