@@ -13,6 +13,7 @@ from hpo.engine.ledger import Taken, TrialLedger, gpu_seconds_of
 from hpo.study.study import SearchStudy
 
 SECONDS_AN_HOUR: Final = 3600.0
+SECONDS_BETWEEN_NOTES: Final = 10.0
 # Of a limit in hours: the most that is set aside for the trainings after the search. What they
 # take is known only once epochs are timed, and the first ones are slow.
 MOST_SET_ASIDE: Final = 0.5
@@ -193,6 +194,26 @@ class Budget:
             for limit in self.limits
             for name, unit in (UNITS[limit.name],)
         )
+
+
+class NotedClock:
+    """Notes in the study how long the search has run, for one that is resumed.
+
+    That is a write to the database, so it is done every ten seconds at most.
+
+    Args:
+        budget: Has the clock.
+        study: Keeps the seconds.
+    """
+
+    def __init__(self, budget: Budget, study: SearchStudy) -> None:
+        self._budget, self._study, self._noted = budget, study, budget.seconds
+
+    def note(self) -> None:
+        """Notes the clock, if it is time."""
+        seconds = self._budget.seconds
+        if seconds > self._noted + SECONDS_BETWEEN_NOTES:
+            self._noted = self._study.metadata.seconds_searched = seconds
 
 
 def _an_epoch(limit: Limit, some: Iterable[Taken]) -> float:

@@ -7,18 +7,17 @@ from typing import Any, Final
 from hpo.config.schema import SearchConfig
 from hpo.engine.admission import Admission
 from hpo.engine.architectures import ArchitectureCosts
-from hpo.engine.budget import Budget
+from hpo.engine.budget import Budget, NotedClock
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.ledger import TrialLedger, TrialRecord
 from hpo.engine.observer import SearchObserver
-from hpo.engine.outcomes import FirstFailures, MetricBounds, error_of, outcome_of
+from hpo.engine.outcomes import FirstFailures, Outcomes, error_of, outcome_of, place_of
 from hpo.engine.planner import Planner
 from hpo.schedulers.base import Choice, Decision, Resume, Wait, replay_into, tell_end
 from hpo.schedulers.factory import make_scheduler
 from hpo.study.study import SearchStudy
 from hpo.study.trial import EndReason, Proposal, TrialError, TrialReport, TrialStatus
 
-SECONDS_BETWEEN_NOTES: Final = 10.0
 MAX_PAUSED: Final = 64  # trials that keep their checkpoints while they wait
 
 
@@ -60,13 +59,14 @@ class Engine:
         study.interrupted()  # takes them up under their own numbers
         facts, trials, num_trials = study.metadata, study.trials(), config.study.num_trials
         self._costs = ArchitectureCosts(config, facts.architectures)
-        self._bounds, self._failures = MetricBounds(config.study), FirstFailures(num_trials)
+        self._outcomes = Outcomes(config.study, self._costs)
+        self._failures = FirstFailures(num_trials)
         self._scheduler = scheduler = make_scheduler(
             config, facts.first_levels, self._costs.objectives, self._costs.is_allowed
         )
         self._ledger = ledger = TrialLedger(self._objective, trials, may_pause=scheduler.may_pause)
-        self._budget = budget = Budget.of_study(config, study, num_slots, clock, ledger)
-        self._seconds_noted = budget.seconds
+        budget = Budget.of_study(config, study, num_slots, clock, ledger)
+        self._clock = NotedClock(budget, study)
         self._admission = Admission(
             budget,
             ledger,
@@ -148,7 +148,7 @@ class Engine:
             record.is_undecided = False
             decision = self._scheduler.on_epoch(number)
         if decision == Decision.STOP:
-            record.stopped_at = self._place_of(record)
+            record.stopped_at = place_of(record, self._config.scheduler.name)
         elif not self._admission.lets_go_on(number):
             record.stopped_at = "the budget's end"
         else:
@@ -164,9 +164,9 @@ class Engine:
         elif record.is_paused:
             self._pause(record)
         else:
-            record.stopped_at = record.stopped_at or self._place_of(record)
+            record.stopped_at = record.stopped_at or place_of(record, self._config.scheduler.name)
             if report.end_reason == EndReason.FAILED:
-                self._note_failure(record, error_of(report))
+                self._failures.add(record, error_of(report))
             self._finish(record, *outcome_of(report, record, record.best(self._objective)))
 
     def on_lost(self, number: int, error: TrialError) -> None:
@@ -181,7 +181,7 @@ class Engine:
         if record.num_lost <= self._config.study.max_retries:
             self._ledger.interrupt(record)
         else:
-            self._note_failure(record, error)
+            self._failures.add(record, error)
             self._finish(record, TrialStatus.FAIL, f"{error.type}: {error.message}")
 
     def settle(self) -> None:
@@ -250,9 +250,9 @@ class Engine:
         number, values = record.number, report.values(self._config.study.metric)
         self._study.report(number, values)
         news = record.tell(report, values)
-        self._bounds.note(record, report)
+        self._outcomes.note_metrics(record, report)
         self._ledger.charge(record)
-        self._note_seconds()
+        self._clock.note()
         if news:
             self._scheduler.reported(number, news)
         for epoch, value in news.items():
@@ -263,17 +263,6 @@ class Engine:
         """After an event something may run that might not before."""
         if isinstance(self._choice, Wait):
             self._choice = None
-
-    def _note_seconds(self) -> None:
-        """Notes the clock for a search that is resumed; now and then, since it is a write."""
-        seconds = self._budget.seconds
-        if seconds > self._seconds_noted + SECONDS_BETWEEN_NOTES:
-            self._seconds_noted = self._study.metadata.seconds_searched = seconds
-
-    def _place_of(self, record: TrialRecord) -> str:
-        """Where the scheduler stops a trial now, in words."""
-        point = "epoch" if self._config.scheduler.name == "median" else "rung"
-        return f"{point} {record.num_epochs}"
 
     def _wins(self, record: TrialRecord) -> bool:
         """Whether a trial that competes is itself what is best to run next; else it pauses."""
@@ -315,35 +304,17 @@ class Engine:
             self._choice = None
         self._finish(record, TrialStatus.PRUNED, f"paused at epoch {record.num_epochs}")
 
-    def _note_failure(self, record: TrialRecord, error: TrialError) -> None:
-        if not self._ledger.num_ended_well:
-            self._failures.add(error)
-        record.facts["error"] = {
-            "type": error.type, "message": error.message, "traceback": error.traceback,
-        }  # fmt: skip
-
     def _finish(self, record: TrialRecord, outcome: TrialStatus, reason: str) -> None:
         """Ends a trial: in the study, in the ledger, and for all that hear of it."""
         self._forget_refusal()
-        number = record.number
-        best = None if outcome == TrialStatus.FAIL else record.best(self._objective)
-        value = best if outcome == TrialStatus.COMPLETE else None
-        state = TrialStatus.PRUNED if outcome == TrialStatus.INFEASIBLE else outcome
-        attributes = {
-            **record.facts,
-            **self._costs.of(record.params),
-            "end_reason": reason,
-            "best_value": best,
-            "num_epochs": record.num_epochs,
-        }
-        violations = self._costs.violations(record.params) | self._bounds.violations(record.facts)
+        number, end = record.number, self._outcomes.end_of(record, outcome, reason)
         self._ledger.end(record, outcome)
-        self._study.finish(number, state, attributes, value, violations)
-        self._checkpoints.trial_ended(number, value)
-        self._observer.trial_ended(number, outcome, reason, best)
+        self._study.finish(number, end.state, end.attributes, end.value, end.violations)
+        self._checkpoints.trial_ended(number, end.value)
+        self._observer.trial_ended(number, outcome, reason, end.best)
         diverged = reason == EndReason.DIVERGED
-        tell_end(self._scheduler, number, state, best, diverged=diverged)
-        if state != TrialStatus.COMPLETE:
+        tell_end(self._scheduler, number, end.state, end.value, diverged=diverged)
+        if end.state != TrialStatus.COMPLETE:
             self._planner.lose(number)
         if self.finished:
             self.settle()

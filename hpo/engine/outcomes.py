@@ -1,11 +1,13 @@
-"""How a trial ended: its status, the reason in words, what it misses of constraints on metrics."""
+"""How a trial ended: its status, the reason in words, and what the study is told of it."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from hpo.config.objectives import METRICS
 from hpo.config.schema import StudyConfig
+from hpo.engine.architectures import ArchitectureCosts
 from hpo.engine.ledger import TrialRecord
 from hpo.study.trial import EndReason, TrialError, TrialReport, TrialStatus
 
@@ -34,19 +36,47 @@ def error_of(report: TrialReport) -> TrialError:
     return report.error or TrialError("Unknown", "no reason was given")
 
 
-class MetricBounds:
-    """Constraints on metrics: by how much a trial's best epoch misses each.
+def place_of(record: TrialRecord, scheduler: str | None) -> str:
+    """Where a scheduler stops a trial now, in words: 'rung 4', or 'epoch 4' of the median rule."""
+    return f"{'epoch' if scheduler == 'median' else 'rung'} {record.num_epochs}"
 
-    Args:
-        config: The constraints, and the objective.
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """What the study is told of a trial's end.
+
+    Attributes:
+        state: Optuna's: COMPLETE, PRUNED or FAIL.
+        best: The trial's value, also of one that did not come to its end; None: it has none.
+        attributes: Facts, costs and reason, which the study keeps.
+        violations: By how much each constraint is missed, by name.
     """
 
-    def __init__(self, config: StudyConfig) -> None:
-        self._objective = config.objective
+    state: TrialStatus
+    best: float | None
+    attributes: Mapping[str, Any]
+    violations: Mapping[str, float]
+
+    @property
+    def value(self) -> float | None:
+        """The objective, which only a COMPLETE trial has."""
+        return self.best if self.state == TrialStatus.COMPLETE else None
+
+
+class Outcomes:
+    """Makes out what a trial's end comes to, constraints and costs included.
+
+    Args:
+        config: The objective, and the constraints.
+        costs: What architectures cost.
+    """
+
+    def __init__(self, config: StudyConfig, costs: ArchitectureCosts) -> None:
+        self._objective, self._costs = config.objective, costs
         self._bounds = [c for c in config.constraints if c.name in METRICS]
 
-    def note(self, record: TrialRecord, report: TrialReport) -> None:
-        """Keeps the metrics of the best epoch with the trial's facts, also while it pauses."""
+    def note_metrics(self, record: TrialRecord, report: TrialReport) -> None:
+        """Keeps the bounded metrics of the best epoch with the trial's facts, also in a pause."""
         if not self._bounds:
             return
         best = record.best_epoch(self._objective)
@@ -55,10 +85,25 @@ class MetricBounds:
             if int(row["epoch"]) == best:
                 record.facts[BEST_EPOCH] = {n: float(row[n]) for n in names if n in row}
 
-    def violations(self, facts: Mapping[str, Any]) -> dict[str, float]:
-        """By how much each bound is missed, by name; at most 0 where it holds."""
-        row = facts.get(BEST_EPOCH, {})
-        return {str(c): c.violation(row[c.name]) for c in self._bounds if c.name in row}
+    def end_of(self, record: TrialRecord, outcome: TrialStatus, reason: str) -> TrialEnd:
+        """The end of a trial with this outcome, for this reason."""
+        is_infeasible = outcome == TrialStatus.INFEASIBLE
+        best = None if outcome == TrialStatus.FAIL else record.best(self._objective)
+        attributes = {
+            **record.facts,
+            **self._costs.of(record.params),
+            "end_reason": reason,
+            "best_value": best,
+            "num_epochs": record.num_epochs,
+        }
+        row = record.facts.get(BEST_EPOCH, {})
+        missed = {str(c): c.violation(row[c.name]) for c in self._bounds if c.name in row}
+        return TrialEnd(
+            TrialStatus.PRUNED if is_infeasible else outcome,
+            best,
+            attributes,
+            self._costs.violations(record.params) | missed,
+        )
 
 
 class FirstFailures:
@@ -72,9 +117,10 @@ class FirstFailures:
         self._enough = min(MAX_FIRST_FAILURES, num_trials)
         self._messages: list[str] = []
 
-    def add(self, error: TrialError) -> None:
-        """A trial failed before any ended well."""
+    def add(self, record: TrialRecord, error: TrialError) -> None:
+        """A trial failed; its facts keep what went wrong."""
         self._messages.append(f"{error.type}: {error.message}")
+        record.facts["error"] = asdict(error)
 
     @property
     def in_common(self) -> str | None:
