@@ -50,7 +50,7 @@ class Decisions:
         self._max_retries = config.study.max_retries
         self._study, self._num_slots, self._observer = study, num_slots, observer
         self._checkpoints = checkpoints
-        study.on_outage = observer.note
+        study.gate.on_outage = observer.note
         self._maximise = maximises(self._metric)
         scheduler = with_first_level(config.scheduler, study.metadata.first_levels)
         self._stopping = make_stopping_rule(
