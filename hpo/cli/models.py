@@ -18,7 +18,7 @@ from sgformer.errors import InputError
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
     from hpo.run_folder import RunFolder
-    from hpo.study.study import SearchStudy, TrialSummary
+X hpo.study.trial import TrialSummary
 
 NUM_LIKELIEST: Final = 3
 

@@ -51,9 +51,9 @@ def simulate(
         scheduler,
         sampler,
         () if other is None else other.trials,
-        study.architectures,
-        study.warm_start or (),
-        study.first_levels,
+        study.metadata.architectures,
+        study.metadata.warm_start or (),
+        study.metadata.first_levels,
     )
     if as_json:
         print_json(asdict(result))

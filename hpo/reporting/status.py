@@ -124,7 +124,7 @@ class RunStatus:
 def read_status(run: RunFolder, config: SearchConfig, study: SearchStudy) -> RunStatus:
     """The status of a run, from its folder and its study as they are now."""
     trials = study.trials()
-    chosen = read_first_levels(study.first_levels)
+    chosen = read_first_levels(study.metadata.first_levels)
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
     return RunStatus(
         run=run,
@@ -138,5 +138,5 @@ def read_status(run: RunFolder, config: SearchConfig, study: SearchStudy) -> Run
         front=pareto_front(trials, config.study),
         num_compared=comparison_progress(config, study, trials),
         verdict=read_verdict(config, study, trials),
-        delivered_trial=study.delivered_trial if run.is_delivered else None,
+        delivered_trial=study.metadata.delivered_trial if run.is_delivered else None,
     )
