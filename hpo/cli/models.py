@@ -18,7 +18,8 @@ from sgformer.errors import InputError
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
     from hpo.run_folder import RunFolder
-X hpo.study.trial import TrialSummary
+    from hpo.study.study import SearchStudy
+    from hpo.study.trial import TrialSummary
 
 NUM_LIKELIEST: Final = 3
 
