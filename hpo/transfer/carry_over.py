@@ -12,7 +12,7 @@ from hpo.config.search_space import (
     Params,
     Space,
     Value,
-    counts,
+    is_active,
     value_at,
 )
 from hpo.run_folder import RunFolder
@@ -131,7 +131,7 @@ def carried_params(
     """
     values: Params = {path: value_at(base, path) for path in (*old, *new)}
     values |= {path: trial.params[path] for path in old if path in trial.params}
-    params = {path: values[path] for path, p in new.items() if counts(p, values)}
+    params = {path: values[path] for path, p in new.items() if is_active(p, values)}
     if any(not new[path].contains(value) for path, value in params.items()):
         return None
     fixed = values.keys() - params.keys()

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hpo.config.schema import SearchConfig
-from hpo.config.search_space import Params, apply_params, counts, searchable_paths, value_at
+from hpo.config.search_space import Params, apply_params, is_active, value_at
+from hpo.config.space_checks import searchable_paths
 from hpo.errors import StudyError
 from hpo.study.study import SearchStudy, TrialSummary
 from sgformer.config import TrainConfig
@@ -62,7 +63,7 @@ def find_surrogate(
 def params_of(config: SearchConfig, train: TrainConfig) -> Params | None:
     """The params that give a search this training, whatever its seed; None if none do."""
     values: Params = {path: value_at(train, path) for path in config.space}
-    params = {path: values[path] for path, p in config.space.items() if counts(p, values)}
+    params = {path: values[path] for path, p in config.space.items() if is_active(p, values)}
     if not all(config.space[path].contains(value) for path, value in params.items()):
         return None
     same = apply_params(config.train, params, "simulate")

@@ -18,8 +18,8 @@ from hpo.config.search_space import (
     Params,
     Space,
     apply_params,
-    counts,
     default_params,
+    is_active,
     sampling_order,
     value_at,
 )
@@ -118,7 +118,7 @@ def _nearest(space: Space, values: Params) -> Params | None:
     """The params nearest to a configuration; None where the space lacks one of its choices."""
     params: Params = {}
     for path, parameter in sampling_order(space):
-        if not counts(parameter, params):
+        if not is_active(parameter, params):
             continue
         value = values[path]
         if isinstance(parameter, CategoricalParameter):
