@@ -274,6 +274,17 @@ class SearchStudy:
     def last_one(self, number: int | None) -> None:
         self._patiently(lambda _: self._study.set_user_attr("last_one", number))
 
+    @property
+    def last_one_limits(self) -> dict[str, Any] | None:
+        """The limits under which `last_one` was chosen; None in studies of older versions."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("last_one_limits")
+        return values
+
+    @last_one_limits.setter
+    def last_one_limits(self, values: Mapping[str, Any]) -> None:
+        kept = dict(values)
+        self._patiently(lambda _: self._study.set_user_attr("last_one_limits", kept))
+
     def finish(
         self,
         number: int,
