@@ -579,7 +579,8 @@ def _trainings_text(num_done: int, num_trainings: int) -> str:
 
 def _verdict_rows(verdict: "Verdict", params: dict[str, str] | None = None) -> dict[str, str]:
     """Who won on fresh seeds, against the default configuration."""
-    from hpo.selection.verdict import DEFAULT, epochs_text, gain_text, mean_text
+    from hpo.selection.verdict import DEFAULT
+    from hpo.selection.verdict_text import epochs_text, gain_text, mean_text
 
     rows = {"winner": f"trial {verdict.winner}", **(params or {})}
     if verdict.means:
