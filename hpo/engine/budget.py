@@ -103,7 +103,9 @@ class Budget:
     ) -> Self:
         """With what earlier runs of the search have taken."""
         budget = cls(config, num_slots, clock)
-        budget.take_up(study.trials(), study.trainings_after, study.seconds_searched)
+        budget.take_up(
+            study.trials(), study.metadata.trainings_after, study.metadata.seconds_searched
+        )
         return budget
 
     def take_up(
@@ -120,7 +122,7 @@ class Budget:
         for trial in trials:
             if trial.is_carried_over:
                 # Without a record, of an older version, what it has now is the other study's.
-                before = trial.facts_of_origin or trial.facts | {"num_epochs": trial.num_epochs}
+                before = trial.facts_of_origin or {**trial.facts, "num_epochs": trial.num_epochs}
                 self._before[trial.number] = _taken(int(before["num_epochs"]), before)
             self.trained(trial.number, trial.curve, trial.facts)
 

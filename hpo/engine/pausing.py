@@ -11,7 +11,7 @@ from hpo.engine.budget import GPU_TIME, SECONDS_AN_HOUR, Limit
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.decisions import Decisions
 from hpo.engine.observer import SearchObserver
-from hpo.schedulers.base import Choice, PausingPolicy
+from hpo.schedulers.base import Choice, PausingPolicy, replay_into, tell_end
 from hpo.schedulers.first_rung import (
     choose_first_level,
     first_level_text,
@@ -21,8 +21,15 @@ from hpo.schedulers.first_rung import (
 )
 from hpo.schedulers.freeze_thaw import NUM_STARTUP_TRIALS, FreezeThaw
 from hpo.schedulers.promotion import Promotion
-from hpo.study.study import Proposal, SearchStudy, TrialSummary
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.study import SearchStudy
+from hpo.study.trial import (
+    EndReason,
+    Proposal,
+    TrialError,
+    TrialReport,
+    TrialStatus,
+    TrialSummary,
+)
 from sgformer.config import maximises
 
 # Trials that keep their checkpoints while they wait.
@@ -68,7 +75,7 @@ class PausingDecisions(Decisions):
         self._undecided: set[int] = set()
         self._is_over = False
         self._too_little: str | None = None  # is to be gained, when that ends the search
-        self._first_levels = read_first_levels(study.first_levels)
+        self._first_levels = read_first_levels(study.metadata.first_levels)
         if isinstance(self._policy, FreezeThaw):
             self._policy.set_first_levels(self._first_levels)
         self._take_up(study.trials())
@@ -116,12 +123,7 @@ class PausingDecisions(Decisions):
 
     def _take_up(self, trials: Sequence[TrialSummary]) -> None:
         """Trials of an earlier run: paused ones are paused, others are yet to be continued."""
-        for trial in trials:
-            self._policy.started(trial.number, trial.params)
-            self._policy.reported(trial.number, trial.curve)
-            if trial.state != "RUNNING":
-                reason = str(trial.attributes.get("end_reason"))
-                self._tell_end(trial.number, trial.state, reason, trial.value)
+        replay_into(self._policy, trials)
         by_number = {trial.number: trial for trial in trials}
         running = [trial for trial in trials if trial.state == "RUNNING"]
         for proposal in tuple(self._interrupted):
@@ -137,11 +139,11 @@ class PausingDecisions(Decisions):
             self._checkpoints.trial_paused(number)
             self._interrupted.remove(proposal)
             self._params[number], self._facts[number] = proposal.params, facts
-        self._policy.model_state = self._study.model_state
+        self._policy.model_state = self._study.metadata.model_state
         # Chosen under other limits, it is one trial among others now.
-        holds = self._study.last_one_limits in (None, self._limits)
-        if holds and any(trial.number == self._study.last_one for trial in running):
-            self._policy.last_one = self._study.last_one
+        holds = self._study.metadata.last_one_limits in (None, self._limits)
+        if holds and any(trial.number == self._study.metadata.last_one for trial in running):
+            self._policy.last_one = self._study.metadata.last_one
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         self._is_refused = False
@@ -211,14 +213,16 @@ class PausingDecisions(Decisions):
         if chosen is None:
             return
         self._first_levels = (*self._first_levels, chosen)
-        self._study.first_levels = [one.model_dump(mode="json") for one in self._first_levels]
+        self._study.metadata.first_levels = [
+            one.model_dump(mode="json") for one in self._first_levels
+        ]
         thaw.set_first_levels(self._first_levels)
         self._observer.note(f"first decision at {first_level_text(config, self._first_levels)}")
 
     def _close_with(self, number: int | None) -> None:
         """Makes a trial the last one, also of a search that is resumed with the same limits."""
-        self._study.last_one_limits = self._limits
-        self._policy.last_one = self._study.last_one = number
+        self._study.metadata.last_one_limits = self._limits
+        self._policy.last_one = self._study.metadata.last_one = number
 
     def _affordable_choice(self) -> Choice | None:
         """What is best to run of what the budget allows."""
@@ -322,7 +326,7 @@ class PausingDecisions(Decisions):
 
     def _keep_model_state(self) -> None:
         if self._policy.model_state is not None:
-            self._study.model_state = self._policy.model_state
+            self._study.metadata.model_state = self._policy.model_state
 
     def _num_epochs_to_end(self, number: int) -> int:
         """Of a trial, beyond those that are set aside."""
@@ -368,7 +372,7 @@ class PausingDecisions(Decisions):
             self._observer.note(self._too_little)
         for number in self._policy.paused_trials():
             self._give_up(number)
-        self._study.limits_reached = self._limits
+        self._study.metadata.limits_reached = self._limits
 
     def _settle_after_last_one(self) -> None:
         if self._policy.is_closing:
@@ -383,18 +387,11 @@ class PausingDecisions(Decisions):
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
         self._is_refused = False
         super()._finish(number, state, reason, best)
-        self._tell_end(number, state, reason, best)
+        diverged = reason == EndReason.DIVERGED
+        tell_end(self._policy, number, TrialStatus(state), best, diverged=diverged)
         if number == self._policy.last_one and state != "COMPLETE":
             self._close_with(None)  # another takes its place
         self._settle_after_last_one()
-
-    def _tell_end(self, number: int, state: str, reason: str, value: float | None) -> None:
-        if state == "FAIL":
-            self._policy.failed(number)
-        elif state == "COMPLETE" and value is not None:
-            self._policy.completed(number, value)
-        else:
-            self._policy.pruned(number, diverged=reason == "diverged")
 
 
 def _make_policy(
@@ -403,7 +400,7 @@ def _make_policy(
     """By `scheduler.name`; what promotion starts is the sampler's, and ruled out after it."""
     max_epochs, maximise = config.train.max_epochs, maximises(config.study.metric)
     if config.scheduler.name == "asha_promotion":
-        scheduler = with_first_level(config.scheduler, study.first_levels)
+        scheduler = with_first_level(config.scheduler, study.metadata.first_levels)
         return Promotion(scheduler, max_epochs, maximise=maximise)
     return FreezeThaw(
         config.space,

@@ -32,8 +32,8 @@ from hpo.selection.verdict_text import (
     mean_text,
     signed_text,
 )
-from hpo.study.study import SearchStudy, TrialSummary
-from hpo.study.trial import TrialStatus
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialStatus, TrialSummary
 
 MAX_TRIALS_OF_A_FINDING: Final = 20
 MARGIN: Final = {"l": 60, "r": 20, "t": 30, "b": 50}
@@ -130,14 +130,14 @@ _ORDER: Final = (
 
 def _origin(study: SearchStudy) -> str:
     """The studies that trials were carried over from and to, where the space changed."""
-    text, source = "", study.carried_from
+    text, source = "", study.metadata.carried_from
     if source is not None:
         text = (
             f"; {source['num_carried_over']} of the {source['num_trials']} trials of study "
             f"{source['study']} were carried over, when the space changed"
         )
-    if study.carried_to is not None:
-        text += f"; goes on as study {study.carried_to}, in a changed space"
+    if study.metadata.carried_to is not None:
+        text += f"; goes on as study {study.metadata.carried_to}, in a changed space"
     return text
 
 
@@ -146,7 +146,7 @@ def _first_rung(
 ) -> str | None:
     """At which epoch trials were first compared, and why there."""
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
-    text = first_level_text(config, read_first_levels(study.first_levels), curves)
+    text = first_level_text(config, read_first_levels(study.metadata.first_levels), curves)
     return None if text is None else f"First decision at {text}"
 
 
@@ -179,7 +179,7 @@ def _params(winner: TrialSummary) -> list[str]:
 
 def _other_delivered(study: SearchStudy, winner: TrialSummary | None) -> int | None:
     """The trial whose model is in best/, where that is another one than the winner."""
-    delivered = study.delivered_trial
+    delivered = study.metadata.delivered_trial
     return None if winner is None or delivered == winner.number else delivered
 
 

@@ -10,7 +10,7 @@ from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.decisions import Decisions
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.trial import TrialError, TrialReport
 
 
 @pytest.fixture
@@ -224,11 +224,11 @@ def test_limits_that_the_clock_reaches_after_the_last_end_are_noted(
     now = 0.0
     decisions = Decisions(config, study, 1, watcher, checkpoints, lambda: now)
     decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
-    assert study.limits_reached is None
+    assert study.metadata.limits_reached is None
     now = 3600.0
     assert decisions.next_trial() is None
     assert decisions.finished
-    assert study.limits_reached == config.limits
+    assert study.metadata.limits_reached == config.limits
 
 
 def test_a_new_search_over_the_study_continues_it(
@@ -316,7 +316,7 @@ def test_what_is_ruled_out_takes_no_slot_and_is_heard_of(
     ]  # fmt: skip
     config = load_search_config(search_file, overrides)[0]
     study = SearchStudy.in_memory(config.study, config.space)
-    study.architectures = {
+    study.metadata.architectures = {
         f"sg_former_{name} at 32 pixels": {"latency_ms": latency}
         for name, latency in (("pico", 2.0), ("nano", 7.132))
     }
@@ -348,7 +348,7 @@ def test_at_a_rung_a_small_model_is_kept_for_its_size(
     values["study"]["enqueue"] = enqueued
     config = SearchConfig.model_validate(values)
     study = SearchStudy.in_memory(config.study, config.space)
-    study.architectures = {
+    study.metadata.architectures = {
         "sg_former_pico at 32 pixels": {"latency_ms": 2.0},
         "sg_former_nano at 32 pixels": {"latency_ms": 7.0},
     }
