@@ -9,7 +9,7 @@ import optuna
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, suggest_params
 from hpo.engine.architectures import ArchitectureCosts
-from hpo.selection.finalists import model_of
+from hpo.selection.ranking import model_of
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary
 

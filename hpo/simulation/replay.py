@@ -12,7 +12,8 @@ from hpo.config.schema import SearchConfig, clip
 from hpo.config.search_space import Params
 from hpo.errors import StudyError
 from hpo.schedulers.first_rung import read_first_levels
-from hpo.selection.finalists import choose_finalists, predicted_ranking
+from hpo.selection.finalists import choose_finalists
+from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import selected
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
@@ -216,7 +217,7 @@ def _winner(config: SearchConfig, search: SimulatedSearch) -> TrialSummary | Non
     ranking = predicted_ranking(
         config, trials, study.metadata.model_state, study.metadata.first_levels
     )
-    first = choose_finalists(trials, ranking, 1)
+    first = choose_finalists(trials, ranking, 1, config.space)
     return next((trial for trial in trials if trial.number in first[:1]), None)
 
 

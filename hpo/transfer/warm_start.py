@@ -26,7 +26,7 @@ from hpo.config.search_space import (
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstLevel, choose_first_level
-from hpo.selection.finalists import predicted_ranking
+from hpo.selection.ranking import predicted_ranking
 from hpo.study.storage import storage_exists, without_password
 from hpo.study.study import SearchStudy
 from hpo.surrogate.encoding import UnitCube

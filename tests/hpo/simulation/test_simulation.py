@@ -20,7 +20,8 @@ from hpo.config.schema import (
 from hpo.config.search_space import Params, default_params
 from hpo.engine.budget import Budget, Limit
 from hpo.schedulers.first_rung import FirstLevel
-from hpo.selection.finalists import choose_finalists, has_candidates, predicted_ranking
+from hpo.selection.finalists import choose_finalists, has_candidates
+from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import pareto_front
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
