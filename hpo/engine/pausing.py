@@ -19,7 +19,7 @@ from hpo.schedulers.first_rung import (
     read_first_levels,
     with_first_level,
 )
-from hpo.schedulers.freeze_thaw import NUM_STARTUP_TRIALS, FreezeThaw
+from hpo.schedulers.freeze_thaw import FreezeThaw
 from hpo.schedulers.promotion import Promotion
 from hpo.study.study import SearchStudy
 from hpo.study.trial import (
@@ -30,6 +30,7 @@ from hpo.study.trial import (
     TrialStatus,
     TrialSummary,
 )
+from hpo.surrogate.rows import NUM_STARTUP_TRIALS
 from sgformer.config import maximises
 
 # Trials that keep their checkpoints while they wait.

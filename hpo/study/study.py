@@ -14,7 +14,8 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_tria
 from hpo.config.schema import SearchConfig, StudyConfig
 from hpo.config.search_space import Params, Space, suggest_params
 from hpo.errors import StudyError
-from hpo.samplers.proxy_study import Sampling, create_sampler
+from hpo.samplers.factory import create_sampler
+from hpo.samplers.proxy_study import Sampling
 from hpo.study.metadata import StudyMetadata
 from hpo.study.storage import open_storage, patiently, without_password
 from hpo.study.trial import FACTS_SO_FAR, Proposal, TrialStatus, TrialSummary
