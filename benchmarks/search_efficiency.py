@@ -216,7 +216,7 @@ class OurSearch:
 
     def finalist(self) -> int:
         """The first of those that would be trained on fresh seeds."""
-        from hpo.selection.finalists import predicted_ranking
+        from hpo.selection.ranking import predicted_ranking
 
         study = self.search.study
         trials = study.trials()

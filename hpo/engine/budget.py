@@ -10,8 +10,7 @@ from typing import Any, Final, Self
 
 from hpo.config.schema import SearchConfig
 from hpo.study.study import SearchStudy
-from hpo.study.trial import TrialSummary
-from sgformer.config import maximises
+from hpo.study.trial import TrialSummary, best_epoch
 
 SECONDS_AN_HOUR: Final = 3600.0
 # Of a limit in hours: the most that is set aside for the trainings after the search. What they
@@ -55,7 +54,15 @@ class _Taken:
     epochs: float = 0.0
     seconds: float = 0.0
     gpu_seconds: float = 0.0
-    promise: float = -math.inf  # the best value, turned such that larger is better
+    promise: float = -math.inf  # the trial's value, turned such that larger is better
+
+    def since(self, before: "_Taken") -> "_Taken":
+        """What was taken after `before`."""
+        return _Taken(
+            max(0.0, self.epochs - before.epochs),
+            max(0.0, self.seconds - before.seconds),
+            max(0.0, self.gpu_seconds - before.gpu_seconds),
+        )
 
 
 class Budget:
@@ -80,8 +87,9 @@ class Budget:
         self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
         self._num_a_seed = config.retrain.top_k + 1 if config.compares_finalists else 1
         self._top_k = config.retrain.top_k
-        self._sign = 1 if maximises(config.study.metric) else -1
+        self._objective = config.study.objective
         self._trials: dict[int, _Taken] = {}
+        self._before: dict[int, _Taken] = {}  # by carried-over trials, in the other study
         self._fresh: tuple[_Taken, ...] = ()
         self.limits = tuple(_limits(config))
 
@@ -112,21 +120,26 @@ class Budget:
             _Taken(float(t["num_epochs"]), float(t["seconds"]), _of_gpus(t)) for t in fresh
         )
         for trial in trials:
-            if not trial.is_carried_over:
-                self.trained(trial.number, trial.curve, trial.facts)
+            if trial.is_carried_over:
+                # Without a record, of an older version, what it has now is the other study's.
+                before = trial.facts_of_origin or {**trial.facts, "num_epochs": trial.num_epochs}
+                self._before[trial.number] = _taken(int(before["num_epochs"]), before)
+            self.trained(trial.number, trial.curve, trial.facts)
 
     def trained(self, number: int, curve: Mapping[int, float], facts: Mapping[str, Any]) -> None:
-        """A trial has come to an epoch; `facts` are those of its report, as far as known."""
+        """A trial has come to an epoch; `facts` are those of its report, as far as known.
+
+        Of a carried-over trial only what was trained after the carry-over counts.
+        """
+        taken = _taken(max(curve, default=0), facts)
+        if number in self._before:
+            taken = taken.since(self._before[number])
+            if not taken.epochs:
+                return
+        best = best_epoch(curve, facts.get("best_epoch"), self._objective)
+        taken.promise = -math.inf if best is None else -self._objective.loss(curve[best])
+        self._trials[number] = taken
         self.__dict__.pop("_finalists", None)
-        taken = self._trials.setdefault(number, _Taken())
-        num_epochs = max(curve, default=0)
-        known = (self._sign * value for value in curve.values() if not math.isnan(value))
-        taken.promise = max(known, default=-math.inf)
-        taken.epochs = max(num_epochs, float(facts.get("num_epochs_trained", 0)))
-        repeated = taken.epochs / max(1, num_epochs)
-        if "seconds" in facts:
-            taken.seconds = float(facts["seconds"]) * repeated
-            taken.gpu_seconds = _of_gpus(facts) * repeated
 
     @property
     def seconds(self) -> float:
@@ -208,6 +221,15 @@ class Budget:
             for limit in self.limits
             for name, unit in (UNITS[limit.name],)
         )
+
+
+def _taken(num_epochs: int, facts: Mapping[str, Any]) -> _Taken:
+    """By a trial that has come to an epoch; epochs that were repeated take as long as others."""
+    epochs = max(num_epochs, float(facts.get("num_epochs_trained", 0)))
+    if "seconds" not in facts:
+        return _Taken(epochs)
+    repeated = epochs / max(1, num_epochs)
+    return _Taken(epochs, float(facts["seconds"]) * repeated, _of_gpus(facts) * repeated)
 
 
 def _an_epoch(limit: Limit, some: Iterable[_Taken]) -> float:

@@ -66,6 +66,7 @@ class Decisions:
         self._facts: dict[int, dict[str, Any]] = {}
         self._params: dict[int, Params] = {}
         self._num_lost: Counter[int] = Counter()
+        self._stopped_at: dict[int, str] = {}  # a rung, an epoch or the budget's end, by number
         earlier = study.trials()
         self._num_infeasible = sum(t.outcome == "INFEASIBLE" for t in earlier)
         self._num_trained = len(earlier) - self._num_infeasible
@@ -142,6 +143,7 @@ class Decisions:
             return None
         proposal = self._feasible_proposal()
         if proposal is None:
+            self.settle()
             return None
         self._running.add(proposal.number)
         self._params[proposal.number] = proposal.params
@@ -175,8 +177,7 @@ class Decisions:
         elif reason == "diverged" or best is None:
             self._finish(number, "PRUNED", "diverged", best)
         else:
-            point = "epoch" if self._config.scheduler.name == "median" else "rung"
-            where = "the budget's end" if self._is_spent else f"{point} {max(curve)}"
+            where = self._stopped_at.get(number) or self._rung(number)
             self._finish(number, "PRUNED", f"stopped at {where}", best)
 
     def on_lost(self, number: int, error: TrialError) -> None:
@@ -195,8 +196,21 @@ class Decisions:
         """Whether a running trial keeps its worker after a report."""
         costs = self._costs.objectives(self._params[number])
         stands = self._stopping.goes_on(number, self._curves[number], costs)
-        is_out = self._is_used_up if number == 0 else not self._leaves_the_defaults
-        return stands and not is_out
+        if not stands:
+            self._stopped_at[number] = self._rung(number)
+        return stands and not self._is_out(number)
+
+    def _is_out(self, number: int) -> bool:
+        """Whether the budget does not let a running trial train another epoch."""
+        is_out = self._is_used_up or not (number == 0 or self._leaves_the_defaults)
+        if is_out:
+            self._stopped_at[number] = "the budget's end"
+        return is_out
+
+    def _rung(self, number: int) -> str:
+        """Where the scheduler stops a trial now, in words."""
+        point = "epoch" if self._config.scheduler.name == "median" else "rung"
+        return f"{point} {self._num_epochs(number)}"
 
     def _feasible_proposal(self) -> Proposal | None:
         """What to run next; those that are ruled out on the way have ended."""
@@ -282,6 +296,8 @@ class Decisions:
         values = report.values(self._metric)
         self._study.report(number, values)
         self._facts[number] |= report.facts
+        if any(epoch not in curve for epoch in values):
+            self._num_lost[number] = 0
         news = {epoch: value for epoch, value in values.items() if epoch not in curve}
         curve |= news
         self._note_best_epoch(report)
@@ -342,6 +358,7 @@ class Decisions:
         curve, params = self._curves.pop(number), self._params.pop(number)
         facts = self._facts.pop(number)
         self._num_lost.pop(number, None)
+        self._stopped_at.pop(number, None)
         attributes = {
             **facts,
             **self._costs.of(params),
@@ -358,7 +375,16 @@ class Decisions:
         self._checkpoints.trial_ended(number, best if state == "COMPLETE" else None)
         outcome = "INFEASIBLE" if was_ruled_out else state
         self._observer.trial_ended(number, outcome, reason, best)
-        if not self.num_missing and self._num_started < self._num_trials:
+        self._note_limits()
+
+    def settle(self) -> None:
+        """Ends the search once nothing runs or may run."""
+        self._note_limits()
+
+    def _note_limits(self) -> None:
+        """Notes in the study that its limits are reached, once they let no more trials run."""
+        is_over = not self.num_missing and self._num_started < self._num_trials
+        if is_over and self._study.metadata.limits_reached != self._limits:
             self._study.metadata.limits_reached = self._limits
 
 

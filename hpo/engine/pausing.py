@@ -11,7 +11,7 @@ from hpo.engine.budget import GPU_TIME, SECONDS_AN_HOUR, Limit
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.decisions import Decisions
 from hpo.engine.observer import SearchObserver
-from hpo.schedulers.base import Choice, PausingPolicy
+from hpo.schedulers.base import Choice, PausingPolicy, replay_into, tell_end
 from hpo.schedulers.first_rung import (
     choose_first_level,
     first_level_text,
@@ -19,10 +19,18 @@ from hpo.schedulers.first_rung import (
     read_first_levels,
     with_first_level,
 )
-from hpo.schedulers.freeze_thaw import NUM_STARTUP_TRIALS, FreezeThaw
+from hpo.schedulers.freeze_thaw import FreezeThaw
 from hpo.schedulers.promotion import Promotion
 from hpo.study.study import SearchStudy
-from hpo.study.trial import Proposal, TrialReport, TrialSummary
+from hpo.study.trial import (
+    EndReason,
+    Proposal,
+    TrialError,
+    TrialReport,
+    TrialStatus,
+    TrialSummary,
+)
+from hpo.surrogate.rows import NUM_STARTUP_TRIALS
 from sgformer.config import maximises
 
 # Trials that keep their checkpoints while they wait.
@@ -63,6 +71,7 @@ class PausingDecisions(Decisions):
         super().__init__(config, study, num_slots, observer, checkpoints, clock)
         self._policy = _make_policy(config, study, self._costs.is_allowed)
         self._choice: Choice | None = None
+        self._is_refused = False  # nothing may run until an event changes what is known
         self._max_epochs = config.train.max_epochs
         self._undecided: set[int] = set()
         self._is_over = False
@@ -97,6 +106,7 @@ class PausingDecisions(Decisions):
 
     def on_end(self, report: TrialReport) -> None:
         """A trial's last report: it ended by itself, or `on_report` paused it."""
+        self._is_refused = False
         number = report.number
         if not self._policy.is_paused(number):
             super().on_end(report)
@@ -114,12 +124,7 @@ class PausingDecisions(Decisions):
 
     def _take_up(self, trials: Sequence[TrialSummary]) -> None:
         """Trials of an earlier run: paused ones are paused, others are yet to be continued."""
-        for trial in trials:
-            self._policy.started(trial.number, trial.params)
-            self._policy.reported(trial.number, trial.curve)
-            if trial.state != "RUNNING":
-                reason = str(trial.attributes.get("end_reason"))
-                self._tell_end(trial.number, trial.state, reason, trial.value)
+        replay_into(self._policy, trials)
         by_number = {trial.number: trial for trial in trials}
         running = [trial for trial in trials if trial.state == "RUNNING"]
         for proposal in tuple(self._interrupted):
@@ -136,21 +141,29 @@ class PausingDecisions(Decisions):
             self._interrupted.remove(proposal)
             self._params[number], self._facts[number] = proposal.params, facts
         self._policy.model_state = self._study.metadata.model_state
-        if any(trial.number == self._study.metadata.last_one for trial in running):
+        # Chosen under other limits, it is one trial among others now.
+        holds = self._study.metadata.last_one_limits in (None, self._limits)
+        if holds and any(trial.number == self._study.metadata.last_one for trial in running):
             self._policy.last_one = self._study.metadata.last_one
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
+        self._is_refused = False
         news = super()._record(report)
         if news:
             self._policy.reported(report.number, news)
         return news
+
+    def on_lost(self, number: int, error: TrialError) -> None:
+        """A trial's worker is gone: the trial goes on in the next free slot, a few times."""
+        self._is_refused = False
+        super().on_lost(number, error)
 
     def _goes_on(self, number: int, *, has_news: bool) -> bool:
         if not has_news and number not in self._undecided:
             return True  # it has told what it resumed, and has competed already
         self._undecided.discard(number)
         # Trials that start before any is timed are not planned by the hours that they take.
-        if self._is_used_up or not (number == 0 or self._leaves_the_defaults):
+        if self._is_out(number):
             return False
         return not self._policy.competes(number) or self._wins(number)
 
@@ -208,7 +221,8 @@ class PausingDecisions(Decisions):
         self._observer.note(f"first decision at {first_level_text(config, self._first_levels)}")
 
     def _close_with(self, number: int | None) -> None:
-        """Has a trial be the last one, also of a search that is resumed."""
+        """Makes a trial the last one, also of a search that is resumed with the same limits."""
+        self._study.metadata.last_one_limits = self._limits
         self._policy.last_one = self._study.metadata.last_one = number
 
     def _affordable_choice(self) -> Choice | None:
@@ -321,9 +335,11 @@ class PausingDecisions(Decisions):
         return 0 if is_set_aside else self._policy.num_epochs_left(number)
 
     def _chosen(self) -> Proposal | None:
-        self._choice = self._choice or self._choose()
+        if self._choice is None and not self._is_refused:
+            self._choice = self._choose()
+        self._is_refused = self._choice is None
         if self._choice is None:
-            self._settle()
+            self.settle()
             return None
         number, params = self._choice.number, self._choice.params
         if not self._has_room(number):
@@ -346,9 +362,11 @@ class PausingDecisions(Decisions):
             self._give_up(least)
         return True
 
-    def _settle(self) -> None:
-        """Once nothing runs: what is paused will not be resumed."""
+    def settle(self) -> None:
+        """Ends the search once nothing runs or may run: gives up what is paused."""
         if self._running or self._interrupted or self._is_over:
+            return
+        if not (self._is_refused or self._policy.is_closing):
             return
         self._is_over = True
         if self._too_little is not None:
@@ -359,7 +377,7 @@ class PausingDecisions(Decisions):
 
     def _settle_after_last_one(self) -> None:
         if self._policy.is_closing:
-            self._settle()
+            self.settle()
 
     def _give_up(self, number: int) -> None:
         curve = self._curves[number]
@@ -368,19 +386,13 @@ class PausingDecisions(Decisions):
         self._finish(number, "PRUNED", f"paused at epoch {max(curve)}", self._best(number))
 
     def _finish(self, number: int, state: str, reason: str, best: float | None) -> None:
+        self._is_refused = False
         super()._finish(number, state, reason, best)
-        self._tell_end(number, state, reason, best)
+        diverged = reason == EndReason.DIVERGED
+        tell_end(self._policy, number, TrialStatus(state), best, diverged=diverged)
         if number == self._policy.last_one and state != "COMPLETE":
             self._close_with(None)  # another takes its place
         self._settle_after_last_one()
-
-    def _tell_end(self, number: int, state: str, reason: str, value: float | None) -> None:
-        if state == "FAIL":
-            self._policy.failed(number)
-        elif state == "COMPLETE" and value is not None:
-            self._policy.completed(number, value)
-        else:
-            self._policy.pruned(number, diverged=reason == "diverged")
 
 
 def _make_policy(

@@ -85,6 +85,7 @@ def run_trials(
         resources = replace(resources, num_slots=num_slots)
         settings = _worker_settings(config, images, resources)
         is_stopped = _fit(config, resources, scheduler, settings, trainable)
+    decisions.settle()
     if decisions.paused:
         raise DiskFullError(decisions.paused)
     if decisions.broken:

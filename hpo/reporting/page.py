@@ -24,9 +24,8 @@ from hpo.reporting.leaderboard import format_value
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import first_level_text, read_first_levels
 from hpo.selection.selection import objective_values
-from hpo.selection.verdict import (
-    DEFAULT,
-    Verdict,
+from hpo.selection.verdict import DEFAULT, Verdict
+from hpo.selection.verdict_text import (
     correction_text,
     epochs_text,
     gain_text,

@@ -9,7 +9,8 @@ from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params
 from hpo.run_folder import RunFolder
 from hpo.selection.selection import objective_values
-from hpo.selection.verdict import DEFAULT, Verdict, epochs_text, gain_text, mean_text
+from hpo.selection.verdict import DEFAULT, Verdict
+from hpo.selection.verdict_text import epochs_text, gain_text, mean_text
 from hpo.study.trial import TrialSummary
 
 MAX_ROWS: Final = 16

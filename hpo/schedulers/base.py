@@ -2,11 +2,12 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from hpo.config.search_space import Params
+from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 
 
 @dataclass(kw_only=True)
@@ -190,3 +191,47 @@ class PausingPolicy(ABC, Generic[Trial]):
 
     def _levels_of(self, number: int) -> tuple[int, ...]:
         return self._levels_from[max(n for n in self._levels_from if n <= number)]
+
+
+class TrialListener(Protocol):
+    """What hears of a trial's start, its epochs and its end, as every scheduler does."""
+
+    def started(self, number: int, params: Params) -> None: ...
+
+    def reported(self, number: int, values: Mapping[int, float]) -> None: ...
+
+    def completed(self, number: int, value: float) -> None: ...
+
+    def pruned(self, number: int, *, diverged: bool = False) -> None: ...
+
+    def failed(self, number: int) -> None: ...
+
+
+def replay_into(listener: TrialListener, trials: Iterable[TrialSummary]) -> None:
+    """Tells a scheduler of a study's trials, as it would have heard of them while they ran.
+
+    RUNNING ones are left running: whether they are paused is the caller's to say.
+    """
+    for trial in trials:
+        listener.started(trial.number, trial.params)
+        listener.reported(trial.number, trial.curve)
+        if trial.state != TrialStatus.RUNNING:
+            diverged = trial.attributes.get("end_reason") == EndReason.DIVERGED
+            tell_end(listener, trial.number, trial.state, trial.value, diverged=diverged)
+
+
+def tell_end(
+    listener: TrialListener,
+    number: int,
+    state: TrialStatus,
+    value: float | None,
+    *,
+    diverged: bool,
+) -> None:
+    """Tells a scheduler how a trial ended; `value` is a COMPLETE trial's."""
+    if state == TrialStatus.FAIL:
+        listener.failed(number)
+    elif state == TrialStatus.COMPLETE and value is not None:
+        listener.completed(number, value)
+    else:
+        listener.pruned(number, diverged=diverged)

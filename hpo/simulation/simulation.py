@@ -81,6 +81,7 @@ class SimulatedSearch:
         if self._start_trials():
             self.decision_seconds.append(time.perf_counter() - begin)
         if not self._queue:
+            self.decisions.settle()
             return False
         self.now, _, number = heapq.heappop(self._queue)
         curve = self.curves[number]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,11 @@ from hpo.config.search_space import (
     Params,
     Space,
     Value,
-    counts,
+    is_active,
     sampling_order,
 )
+from hpo.surrogate.arrays import FloatArray
 
-FloatArray = npt.NDArray[np.floating[Any]]
 MIDDLE: Final = 0.5
 
 
@@ -57,7 +57,7 @@ class UnitCube:
         """The params at a point, those that count; numbers on their grid."""
         params: Params = {}
         for unit, (name, parameter) in zip(point.tolist(), self._space.items(), strict=True):
-            if counts(parameter, params):
+            if is_active(parameter, params):
                 params[name] = _from_unit(parameter, unit)
         return params
 

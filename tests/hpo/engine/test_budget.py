@@ -105,6 +105,15 @@ def test_the_trainings_after_the_search_are_set_aside(
     assert budget.left(WALL_CLOCK) == 3600 - 10 - seconds
 
 
+def test_who_may_win_is_told_by_the_epochs_whose_weights_are_kept(
+    make_budget: Callable[..., Budget],
+) -> None:
+    budget = make_budget("retrain={seeds: 0, top_k: 1}")
+    budget.trained(0, curve(0.6), facts(10.0, 10.0, 1))
+    budget.trained(1, curve(0.9, 0.5), facts(60.0, 60.0, 2) | {"best_epoch": 2})  # by val_loss
+    assert budget.left(GPU_HOURS) == 3600 - 70 - 4 * 10
+
+
 def test_it_says_what_is_taken(make_budget: Callable[..., Budget]) -> None:
     budget = make_budget("budget.gpu_hours=2")
     budget.trained(0, curve(0.1, 0.2), facts(900.0, 1800.0, 2))

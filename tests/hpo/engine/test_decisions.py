@@ -139,16 +139,29 @@ def test_a_lost_workers_trial_goes_on_a_few_times_then_fails(
 ) -> None:
     lost = TrialError("WorkerLost", "killed")
     number = start(decisions)
-    for epoch in (1, 2, 3):  # max_retries
-        decisions.on_report(report(number, {epoch: 0.5}))
+    decisions.on_report(report(number, {1: 0.5}))
+    for _ in range(3):  # max_retries
         decisions.on_lost(number, lost)
         assert study.trials()[0].state == "RUNNING"
         assert start(decisions) == number
-    assert [event[2] for event in watcher.named("trial_started")] == [0, 1, 2, 3]
+    assert [event[2] for event in watcher.named("trial_started")] == [0, 1, 1, 1]
     decisions.on_lost(number, lost)
     assert study.trials()[0].state == "FAIL"
     assert study.trials()[0].attributes["num_parameters"] == 7
     assert start(decisions) == 1
+
+
+def test_a_trial_that_gets_on_between_losses_of_its_worker_never_fails_of_them(
+    decisions: Decisions, study: SearchStudy
+) -> None:
+    number = start(decisions)
+    past = dict[int, float]()
+    for epoch in range(1, 9):
+        past[epoch] = 0.5
+        decisions.on_report(report(number, past))
+        decisions.on_lost(number, TrialError("WorkerLost", "preempted"))
+        assert start(decisions) == number
+    assert study.trials()[0].state == "RUNNING"
 
 
 def test_what_a_lost_worker_trained_is_of_the_budget(
@@ -187,6 +200,35 @@ def test_a_weak_trial_is_stopped_at_a_rung(decisions: Decisions, study: SearchSt
     assert not decisions.on_report(report(weak, {1: 0.1}))
     decisions.on_end(report(weak, {}))
     assert study.trials()[weak].attributes["end_reason"] == "stopped at rung 1"
+
+
+@pytest.mark.parametrize(("value", "where"), [(0.1, "rung 1"), (0.9, "the budget's end")])
+def test_what_stopped_a_trial_is_told_where_a_rung_and_the_budgets_end_meet(
+    search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints, value: float, where: str
+) -> None:
+    config = load_search_config(search_file, ["budget.total_epochs=9"])[0]  # 8 are set aside
+    study = SearchStudy.in_memory(config.study, config.space)
+    decisions = Decisions(config, study, 2, watcher, checkpoints)
+    default, other = start(decisions), start(decisions)
+    assert decisions.on_report(report(default, {1: 0.5}))
+    assert not decisions.on_report(report(other, {1: value}))
+    decisions.on_end(report(other, {}))
+    assert study.trials()[other].attributes["end_reason"] == f"stopped at {where}"
+
+
+def test_limits_that_the_clock_reaches_after_the_last_end_are_noted(
+    search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> None:
+    config = load_search_config(search_file, ["budget.wall_clock_hours=1"])[0]
+    study = SearchStudy.in_memory(config.study, config.space)
+    now = 0.0
+    decisions = Decisions(config, study, 1, watcher, checkpoints, lambda: now)
+    decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
+    assert study.metadata.limits_reached is None
+    now = 3600.0
+    assert decisions.next_trial() is None
+    assert decisions.finished
+    assert study.metadata.limits_reached == config.limits
 
 
 def test_a_new_search_over_the_study_continues_it(

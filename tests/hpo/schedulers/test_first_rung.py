@@ -1,4 +1,3 @@
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ from hpo.schedulers.first_rung import (
     Curve,
     FirstLevel,
     choose_first_level,
-    fidelities,
     first_level_text,
     is_due,
-    levels,
     rank_correlation,
     read_first_levels,
     with_first_level,
@@ -24,32 +21,6 @@ from hpo.schedulers.first_rung import (
 
 MAX_EPOCHS = 52
 NUM_TRIALS = 40
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "first", "expected"),
-    [
-        (52, None, (8, 15, 28, 52)), (52, 4, (4, 8, 14, 28, 52)), (12, None, (2, 4, 7, 12)),
-        (3, None, (1, 2, 3)), (2, None, (1, 2)), (1, None, (1,)), (10, 10, (10,)),
-        (10, 40, (10,)), (90, 10, (10, 19, 35, 65, 90)),
-    ],
-)  # fmt: skip
-def test_levels(max_epochs: int, first: int | None, expected: tuple[int, ...]) -> None:
-    found = levels(max_epochs, first)
-    assert (found[0], found[-1]) == (expected[0], expected[-1])
-    assert list(found) == sorted(set(found))
-    assert all(b <= 2.4 * a + 1 for a, b in itertools.pairwise(found))
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "expected"),
-    [(52, (2, 4, 8, 15, 28, 52)), (12, (1, 2, 4, 7, 12)), (3, (1, 2, 3)), (1, (1,))],
-)
-def test_earlier_epochs_than_the_levels_may_be_useful(
-    max_epochs: int, expected: tuple[int, ...]
-) -> None:
-    assert fidelities(max_epochs) == expected
-    assert fidelities(max_epochs)[-len(levels(max_epochs)) :] == levels(max_epochs)
 
 
 def training(quality: float, steady_from: int, before: float = 0.0, length: int = 52) -> Curve:

@@ -2,11 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from hpo.config.search_space import CategoricalParameter, FloatParameter, Params, Space
+from hpo.schedulers.base import Choice
 from hpo.schedulers.first_rung import FirstLevel
-from hpo.schedulers.freeze_thaw import Choice, FreezeThaw, log_expected_improvement
+from hpo.schedulers.freeze_thaw import FreezeThaw
 
 SPACE: Space = {
     "rate": FloatParameter(type="float", low=1e-4, high=1e-1, log=True),
@@ -282,16 +282,6 @@ def test_one_epoch_is_enough_for_a_trial() -> None:
     search = Search(max_epochs=1)
     search.run(10)
     assert search.history == [(number, 1) for number in range(11)]
-
-
-def test_expected_improvement_is_exact_and_finite_far_off() -> None:
-    mean, sd = np.array([0.5, 1.0, 1.5, -3.0]), np.array([0.2, 1.0, 0.1, 0.5])
-    z = (mean - 1.0) / sd
-    expected = sd * (z * norm.cdf(z) + norm.pdf(z))
-    assert np.exp(log_expected_improvement(mean, sd, 1.0)) == pytest.approx(expected, rel=1e-6)
-    far = log_expected_improvement(np.array([-1e3, -1e5, -1e9]), np.ones(3), 0.0)
-    assert np.isfinite(far).all()
-    assert (np.diff(far) < 0).all()
 
 
 def test_a_trial_that_was_given_up_is_not_to_be_the_last_one() -> None:
