@@ -83,8 +83,8 @@ def _export(
 
 def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
     """Config, model in eval mode on the CPU, and class names of a best.safetensors."""
+    from sgformer.model.build import create_model
     from sgformer.training.checkpoint import load_checkpoint
-    from sgformer.training.trainer import create_model
 
     tensors, metadata = load_checkpoint(checkpoint)
     config = TrainConfig.model_validate(metadata["config"])

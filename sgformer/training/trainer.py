@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pynvml
-import timm
 import torch
 
 from sgformer.config import TrainConfig
@@ -24,6 +23,7 @@ from sgformer.data.loader import (
     largest_share,
 )
 from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.model.build import create_model
 from sgformer.model.sg_former import SGFormer
 from sgformer.seeding import seed_everything, seed_of
 from sgformer.training.device import (
@@ -337,18 +337,6 @@ class _Waiting:
             return next(self._batches)
         finally:
             self.seconds += time.perf_counter() - start
-
-
-def create_model(config: TrainConfig, num_classes: int) -> SGFormer:
-    """The configured model, untrained."""
-    model = timm.create_model(
-        config.model.name,
-        num_classes=num_classes,
-        img_size=config.data.image_size,
-        **config.model.model_dump(exclude={"name"}),
-    )
-    assert isinstance(model, SGFormer)
-    return model
 
 
 def choose_device(config: TrainConfig) -> torch.device:
