@@ -1,0 +1,371 @@
+"""Runs a random search: workers on a simulated clock that die, break, and are killed."""
+
+import heapq
+import itertools
+import math
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from random_searches import ARCHITECTURES, Plan, Training
+
+from hpo.checkpoints import TrialCheckpoints
+from hpo.search_space import default_params
+from hpo.strategy import make_decisions
+from hpo.study import Proposal, SearchStudy
+from hpo.trial_report import TrialError, TrialReport
+from hpo.trial_summary import num_counted
+from sgformer.config import maximises
+
+SECONDS_A_POLL: Final = 0.2
+MOST_POLLS: Final = 5
+GONE: Final = TrialError("WorkerLost", "the worker is gone")
+FULL: Final = TrialError("DiskFullError", "no room")
+
+
+class KilledError(Exception):
+    """The driver is gone, in the middle of what it did."""
+
+
+@dataclass
+class Trial:
+    """What in truth became of a trial.
+
+    Attributes:
+        training: What it trains.
+        saved: Epochs in its last checkpoint.
+        begun: Epochs that were begun, those that were lost too.
+        told: Rows that a worker told, by epoch.
+        best_epoch: The one whose weights it keeps, as told last.
+        end: Its last report's end_reason; 'stopped' if the decisions stopped or paused it.
+        error: As told last.
+    """
+
+    training: Training
+    saved: int = 0
+    begun: int = 0
+    told: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    best_epoch: int | None = None
+    end: str | None = None
+    error: TrialError | None = None
+
+    @property
+    def seconds_begun(self) -> float:
+        """Of all epochs begun, each as long as the longest if it was lost."""
+        seconds = self.training.seconds
+        return sum(seconds[: self.saved]) + (self.begun - self.saved) * seconds[-1]
+
+
+class RandomSearch:
+    """One search of a plan, from its first trial to the end of the last raise.
+
+    Attributes:
+        plan: Of the search.
+        config: As the search file is now.
+        study: In memory; each kill opens it anew.
+        decisions: The real ones, of the driver that lives.
+        trials: What became of each in truth, by number.
+        now: Seconds on the simulated clock.
+        num_slots: Trials at a time, at most so far.
+        num_hidden: Epochs that kills hid from the driver after them, all kills together.
+        num_kills: So far.
+        seconds_hidden: Of the clock, that the driver which lives does not know of.
+        num_raises: How often the limits were raised so far.
+        given_up: Trials that had ended, with their checkpoints gone, when limits were raised last.
+        was_killed_closing: Whether a kill came after the last trial's end, and before it was noted
+            that the search is over.
+        had_ended: Whether the study said so before the driver that lives began: it did nothing.
+        changes_by_asking: What a question changed that should change nothing.
+    """
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self._folder = plan, folder
+        self._events, self._questions = random.Random(plan.seed), random.Random(plan.seed)
+        self.num_raises = 0
+        self.config = plan.config(folder)
+        self.trials: dict[int, Trial] = {}
+        self.now = 0.0
+        self.num_slots = plan.num_slots
+        self.num_hidden, self.num_kills, self.seconds_hidden = 0, 0, 0.0
+        self.given_up: frozenset[int] = frozenset()
+        self.was_killed_closing = False
+        self.changes_by_asking: list[str] = []
+        self.study = SearchStudy.in_memory(self.config.study, self.config.space)
+        self.study.architectures = ARCHITECTURES
+        self._start(plan.num_slots)
+
+    def step(self) -> str:
+        """Up to the next event.
+
+        Gives back 'event', 'killed' (a new driver has taken over), or 'ended'.
+        """
+        try:
+            return self._step()
+        except KilledError:
+            self._die()
+            return "killed"
+
+    def raise_limits(self) -> bool:
+        """Resumes a search that has ended, with the next limits; False: there are none."""
+        if self.num_raises == len(self.plan.raises):
+            return False
+        self.num_raises += 1
+        self.given_up = frozenset(trial.number for trial in self.study.trials())
+        self._reopen()
+        return True
+
+    @property
+    def is_noted_as_over(self) -> bool:
+        """Whether a run that is resumed finds in the study that no trial is missing."""
+        trials, config = self.study.trials(), self.config
+        if any(trial.state == "RUNNING" for trial in trials):
+            return False
+        return (
+            num_counted(trials) >= config.study.num_trials
+            or self.study.limits_reached == config.limits
+        )
+
+    @property
+    def num_epochs(self) -> int:
+        """Begun so far in all trials."""
+        return sum(trial.begun for trial in self.trials.values())
+
+    @property
+    def seconds(self) -> float:
+        """Of epochs begun so far."""
+        return sum(trial.seconds_begun for trial in self.trials.values())
+
+    def history(self) -> list[Any]:
+        """All that a search that decides alike has alike."""
+        return [
+            repr((t.number, t.params, t.state, t.curve, t.attributes.get("end_reason"), t.value))
+            for t in self.study.trials()
+        ]
+
+    def _start(self, num_slots: int) -> None:
+        """A new driver takes the study up, with new workers."""
+        config = self.config
+        self.study.enqueue_first_trials(default_params(config.train, config.space))
+        checkpoints = TrialCheckpoints(
+            self._folder / "trials", config.retrain.top_k, maximise=maximises(config.study.metric)
+        )
+        self.decisions = make_decisions(
+            config, self.study, num_slots, _Watcher(self._may_be_killed), checkpoints,
+            lambda: self.now,
+        )  # fmt: skip
+        self._num_idle = min(num_slots, self.decisions.num_missing)
+        self.had_ended = self.is_noted_as_over
+        self._num_polls = 0
+        self._order = itertools.count()
+        self._queue: list[tuple[float, int, int, bool]] = []
+
+    def _step(self) -> str:
+        decisions = self.decisions
+        if decisions.paused or decisions.broken:
+            raise KilledError  # the user mends it, and resumes
+        if self.had_ended or not decisions.num_missing:
+            return "ended"
+        self._ask_for_trials()
+        if not self._queue:
+            self._poll()
+            return "event"
+        self._num_polls = 0
+        self._may_be_killed()
+        self.now, _, number, is_epoch = heapq.heappop(self._queue)
+        if is_epoch:
+            self._end_epoch(number)
+        else:
+            self._report(number, range(1, self.trials[number].saved + 1))
+        return "event"
+
+    def _poll(self) -> None:
+        self.now += SECONDS_A_POLL
+        self._num_polls += 1
+        missing = self.decisions.num_missing
+        assert not missing or self._num_polls < MOST_POLLS, (
+            f"it does not end: nothing runs, {missing} trials are missing, {self._num_idle} "
+            f"workers wait in vain, finished is {self.decisions.finished}"
+        )
+
+    def _ask_for_trials(self) -> None:
+        """Each idle worker does, or is stopped when no more is to be had."""
+        for _ in range(self._num_idle):
+            if self.decisions.finished:
+                self._num_idle -= 1
+                continue
+            self._look()
+            proposal = self.decisions.next_trial()
+            if proposal is None:
+                self._look(polls=True)
+                continue
+            self._num_idle -= 1
+            self._take(proposal)
+
+    def _take(self, proposal: Proposal) -> None:
+        """A worker tells what it resumes, or begins."""
+        number = proposal.number
+        if number not in self.trials:
+            self.trials[number] = Trial(self.plan.trainings.of(proposal.params))
+        if self.trials[number].saved:
+            heapq.heappush(self._queue, (self.now, next(self._order), number, False))
+        else:
+            self._train(number)
+
+    def _train(self, number: int) -> None:
+        trial = self.trials[number]
+        trial.begun += 1
+        end = self.now + trial.training.seconds[trial.saved]
+        heapq.heappush(self._queue, (end, next(self._order), number, True))
+
+    def _end_epoch(self, number: int) -> None:
+        trial, plan = self.trials[number], self.plan
+        fate = self._events.random()
+        epoch = trial.saved + 1
+        if fate < plan.lost:
+            if fate < plan.lost / 2 and trial.training.fails_at != epoch:
+                trial.saved = epoch  # and died before it was told
+            self._num_idle += 1
+            trial.end, trial.error = "lost", GONE
+            self.decisions.on_lost(number, GONE)
+        elif fate < plan.lost + plan.full:
+            self._break(number, "paused", FULL)
+        elif trial.training.fails_at == epoch:
+            self._break(number, "failed", TrialError("ValueError", f"broke in epoch {epoch}"))
+        else:
+            trial.saved = epoch
+            self._report(number, range(epoch, epoch + 1))
+
+    def _break(self, number: int, reason: str, error: TrialError) -> None:
+        trial = self.trials[number]
+        trial.end, trial.error = reason, error
+        facts = {"num_epochs_trained": trial.begun}
+        self._num_idle += 1
+        self.decisions.on_end(TrialReport(number, (), reason, facts, error))
+
+    def _report(self, number: int, epochs: range) -> None:
+        """Tells epochs; then the trial goes on or ends."""
+        trial = self.trials[number]
+        rows, metric = trial.training.rows, self.config.study.metric
+        trial.told |= {epoch: rows[epoch - 1] for epoch in epochs}
+        report = TrialReport(
+            number,
+            tuple(dict(rows[epoch - 1]) for epoch in epochs),
+            self._end_reason(trial),
+            self._facts(trial, metric),
+        )
+        trial.end = report.end_reason
+        if report.end_reason is None and self.decisions.on_report(report):
+            self._train(number)
+            return
+        trial.end = report.end_reason or "stopped"
+        self._num_idle += 1
+        self.decisions.on_end(report)
+
+    def _end_reason(self, trial: Trial) -> str | None:
+        if math.isnan(trial.training.rows[trial.saved - 1]["val_top1"]):
+            return "diverged"
+        if trial.saved < len(trial.training.rows):
+            return None
+        is_whole = trial.saved == self.config.train.max_epochs
+        return "completed" if is_whole else "early_stopped"
+
+    def _facts(self, trial: Trial, metric: str) -> dict[str, Any]:
+        watched = metric
+        if self.plan.trainings.is_told_best:
+            watched = "val_loss" if metric == "val_top1" else "val_top1"
+        values = {
+            e: row[watched]
+            for e, row in enumerate(trial.training.rows[: trial.saved], 1)
+            if not math.isnan(row[watched])
+        }
+        pick = max if watched == "val_top1" else min
+        trial.best_epoch = pick(values, key=lambda e: values[e], default=None)
+        best = {} if trial.best_epoch is None else {"best_epoch": trial.best_epoch}
+        seconds = sum(trial.training.seconds[: trial.saved])
+        return {"seconds": seconds, "num_epochs_trained": trial.begun, **best}
+
+    def _may_be_killed(self) -> None:
+        """Raises KilledError by chance."""
+        # Often while the last trial of a search that pauses runs, which is soon over.
+        chance = self.plan.killed * (1 if self.study.last_one is None else 5)
+        if self._events.random() < chance and self.num_kills < self.plan.num_kills:
+            raise KilledError
+
+    def _die(self) -> None:
+        """The driver and its workers are gone; another driver takes the study up.
+
+        An epoch that was trained meanwhile is saved, though not told, or lost; of a calm plan it
+        is saved, or as if it had not been begun.
+        """
+        self.num_kills += 1
+        for _, _, number, is_epoch in self._queue:
+            trial = self.trials[number]
+            is_whole = trial.training.fails_at != trial.saved + 1
+            if is_epoch and trial.begun > trial.saved:
+                if is_whole and self._events.random() < 0.5:
+                    trial.saved += 1
+                elif self.plan.is_calm:
+                    trial.begun -= 1
+        self._hide()
+        last, trials = self.study.last_one, self.study.trials()
+        has_ended = any(t.number == last and t.state == "COMPLETE" for t in trials)
+        self.was_killed_closing |= has_ended and not self.is_noted_as_over
+        may_raise = not self.plan.is_calm and self.num_raises < len(self.plan.raises)
+        if may_raise and self._events.random() < 0.5:
+            self.num_raises += 1
+        self._reopen()
+
+    def _hide(self) -> None:
+        """Counts what the study does not know of what was begun."""
+        known: dict[int, float] = defaultdict(float)
+        for trial in self.study.trials():
+            told = float(trial.facts.get("num_epochs_trained", 0))
+            known[trial.number] = max(trial.num_epochs, told)
+        self.num_hidden += sum(
+            max(0, math.ceil(trial.begun - known[n])) for n, trial in self.trials.items()
+        )
+
+    def _reopen(self) -> None:
+        self.seconds_hidden = max(0.0, self.now - self.study.seconds_searched)
+        num_slots = self.plan.num_slots
+        if not self.plan.is_calm:
+            num_slots = self._events.randint(1, 5)
+        self.num_slots = max(self.num_slots, num_slots)
+        self.config = self.plan.config(self._folder, self.num_raises)
+        old, config = self.study, self.config
+        self.study = SearchStudy(old.optuna_study, old.storage, config.study, config.space)
+        self._start(num_slots)
+
+    def _look(self, *, polls: bool = False) -> None:
+        """Asks what should change nothing, and notes what it has changed."""
+        if not self.plan.asks_often or self._questions.random() < 0.6:
+            return
+        before = self._snapshot()
+        decisions = self.decisions
+        _ = decisions.num_missing, decisions.finished, decisions.is_exhausted, decisions.broken
+        ranking = getattr(decisions, "ranking", None)
+        if ranking is not None:
+            ranking()
+        if polls:
+            assert decisions.next_trial() is None, "asked again at once, it has a trial"
+        after = self._snapshot()
+        if before != after:
+            parts = zip(before, after, strict=False)
+            self.changes_by_asking += [f"{a} -> {b}" for a, b in parts if a != b]
+
+    def _snapshot(self) -> list[str]:
+        attributes = self.study.optuna_study.user_attrs
+        return [*map(repr, self.study.trials()), *(repr(pair) for pair in attributes.items())]
+
+
+class _Watcher:
+    """A SearchObserver in whose every call the driver may be killed."""
+
+    def __init__(self, may_be_killed: Any) -> None:
+        self._may_be_killed = may_be_killed
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: self._may_be_killed()
