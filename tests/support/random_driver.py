@@ -6,7 +6,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from hpo.search_space import default_params
 from hpo.strategy import make_decisions
 from hpo.study import Proposal, SearchStudy
 from hpo.trial_report import TrialError, TrialReport
-from hpo.trial_summary import num_counted
+from hpo.trial_summary import CARRIED_OVER_FROM, num_counted
 from sgformer.config import maximises
 
 SECONDS_A_POLL: Final = 0.2
@@ -38,6 +38,7 @@ class Trial:
         training: What it trains.
         saved: Epochs in its last checkpoint.
         begun: Epochs that were begun, those that were lost too.
+        carried: Those of them that another search had begun before this one.
         told: Rows that a worker told, by epoch.
         best_epoch: The one whose weights it keeps, as told last.
         end: Its last report's end_reason; 'stopped' if the decisions stopped or paused it.
@@ -47,16 +48,27 @@ class Trial:
     training: Training
     saved: int = 0
     begun: int = 0
+    carried: int = 0
     told: dict[int, Mapping[str, float]] = field(default_factory=dict)
     best_epoch: int | None = None
     end: str | None = None
     error: TrialError | None = None
 
     @property
-    def seconds_begun(self) -> float:
-        """Of all epochs begun, each as long as the longest if it was lost."""
+    def num_epochs(self) -> int:
+        """Begun by this search."""
+        return self.begun - self.carried
+
+    @property
+    def num_lost(self) -> int:
+        """Epochs of this search that no checkpoint holds: they were lost, or are being trained."""
+        return self.begun - max(self.saved, self.carried)
+
+    @property
+    def seconds(self) -> float:
+        """Of all epochs begun by this search."""
         seconds = self.training.seconds
-        return sum(seconds[: self.saved]) + (self.begun - self.saved) * seconds[-1]
+        return sum(seconds[self.carried : self.saved]) + self.num_lost * seconds[-1]
 
 
 class RandomSearch:
@@ -74,9 +86,11 @@ class RandomSearch:
         num_kills: So far.
         seconds_hidden: Of the clock, that the driver which lives does not know of.
         num_raises: How often the limits were raised so far.
+        num_enqueued: Trials that another program enqueued.
         given_up: Trials that had ended, with their checkpoints gone, when limits were raised last.
         was_killed_closing: Whether a kill came after the last trial's end, and before it was noted
             that the search is over.
+        was_raised_closing: Whether limits were raised while a last trial ran.
         had_ended: Whether the study said so before the driver that lives began: it did nothing.
         changes_by_asking: What a question changed that should change nothing.
     """
@@ -85,16 +99,19 @@ class RandomSearch:
         self.plan, self._folder = plan, folder
         self._events, self._questions = random.Random(plan.seed), random.Random(plan.seed)
         self.num_raises = 0
-        self.config = plan.config(folder)
+        self.config = plan.configs[0]
         self.trials: dict[int, Trial] = {}
         self.now = 0.0
         self.num_slots = plan.num_slots
         self.num_hidden, self.num_kills, self.seconds_hidden = 0, 0, 0.0
         self.given_up: frozenset[int] = frozenset()
-        self.was_killed_closing = False
+        self.num_enqueued = 0
+        self.was_killed_closing, self.was_raised_closing = False, False
         self.changes_by_asking: list[str] = []
         self.study = SearchStudy.in_memory(self.config.study, self.config.space)
         self.study.architectures = ARCHITECTURES
+        if plan.num_carried:
+            self._carry_over()
         self._start(plan.num_slots)
 
     def step(self) -> str:
@@ -110,7 +127,7 @@ class RandomSearch:
 
     def raise_limits(self) -> bool:
         """Resumes a search that has ended, with the next limits; False: there are none."""
-        if self.num_raises == len(self.plan.raises):
+        if self.num_raises == len(self.plan.configs) - 1:
             return False
         self.num_raises += 1
         self.given_up = frozenset(trial.number for trial in self.study.trials())
@@ -130,20 +147,50 @@ class RandomSearch:
 
     @property
     def num_epochs(self) -> int:
-        """Begun so far in all trials."""
-        return sum(trial.begun for trial in self.trials.values())
+        """Begun so far in all trials, but by a search that they were carried over from."""
+        return sum(trial.num_epochs for trial in self.trials.values())
+
+    @property
+    def num_lost(self) -> int:
+        """Those of them that no checkpoint holds."""
+        return sum(trial.num_lost for trial in self.trials.values())
 
     @property
     def seconds(self) -> float:
         """Of epochs begun so far."""
-        return sum(trial.seconds_begun for trial in self.trials.values())
+        return sum(trial.seconds for trial in self.trials.values())
 
     def history(self) -> list[Any]:
         """All that a search that decides alike has alike."""
-        return [
+        trials = [
             repr((t.number, t.params, t.state, t.curve, t.attributes.get("end_reason"), t.value))
             for t in self.study.trials()
         ]
+        return [*trials, f"model {self.study.model_state}", f"levels {self.study.first_levels}"]
+
+    def _carry_over(self) -> None:
+        """Begins with the trials of another search that was interrupted."""
+        quiet = {"killed": 0, "lost": 0, "full": 0, "num_carried": 0, "enqueued": 0}
+        other = RandomSearch(replace(self.plan, **quiet), self._folder)
+        while other.num_epochs < self.plan.num_carried and other.step() != "ended":
+            pass
+        for trial in other.study.trials():
+            source = {CARRIED_OVER_FROM: {"study": "another", "number": trial.number}}
+            self.study.add(trial, dict(trial.params), source)
+        self.trials = other.trials
+        for truth in self.trials.values():  # what it was at is lost
+            truth.begun = truth.carried = truth.saved
+        ended = [t.number for t in self.study.trials() if t.state != "RUNNING"]
+        self.given_up = frozenset(ended)
+
+    def _enqueue(self) -> None:
+        """What another program may do: a trial with params of its own."""
+        rate = 10 ** self._events.uniform(-4, -2)
+        parameter = self.config.space["optimizer.learning_rate"]
+        if not parameter.contains(rate):
+            rate = 1e-3
+        self.num_enqueued += 1
+        self.study.optuna_study.enqueue_trial({"optimizer.learning_rate": rate})
 
     def _start(self, num_slots: int) -> None:
         """A new driver takes the study up, with new workers."""
@@ -173,6 +220,8 @@ class RandomSearch:
             self._poll()
             return "event"
         self._num_polls = 0
+        if self._events.random() < self.plan.enqueued:
+            self._enqueue()
         self._may_be_killed()
         self.now, _, number, is_epoch = heapq.heappop(self._queue)
         if is_epoch:
@@ -290,7 +339,10 @@ class RandomSearch:
     def _may_be_killed(self) -> None:
         """Raises KilledError by chance."""
         # Often while the last trial of a search that pauses runs, which is soon over.
-        chance = self.plan.killed * (1 if self.study.last_one is None else 5)
+        is_closing = self.study.last_one is not None
+        chance = (
+            max(self.plan.killed, 0.2) if is_closing and self.plan.killed else self.plan.killed
+        )
         if self._events.random() < chance and self.num_kills < self.plan.num_kills:
             raise KilledError
 
@@ -313,9 +365,10 @@ class RandomSearch:
         last, trials = self.study.last_one, self.study.trials()
         has_ended = any(t.number == last and t.state == "COMPLETE" for t in trials)
         self.was_killed_closing |= has_ended and not self.is_noted_as_over
-        may_raise = not self.plan.is_calm and self.num_raises < len(self.plan.raises)
+        may_raise = not self.plan.is_calm and self.num_raises < len(self.plan.configs) - 1
         if may_raise and self._events.random() < 0.5:
             self.num_raises += 1
+            self.was_raised_closing |= last is not None
         self._reopen()
 
     def _hide(self) -> None:
@@ -334,7 +387,7 @@ class RandomSearch:
         if not self.plan.is_calm:
             num_slots = self._events.randint(1, 5)
         self.num_slots = max(self.num_slots, num_slots)
-        self.config = self.plan.config(self._folder, self.num_raises)
+        self.config = self.plan.configs[self.num_raises]
         old, config = self.study, self.config
         self.study = SearchStudy(old.optuna_study, old.storage, config.study, config.space)
         self._start(num_slots)

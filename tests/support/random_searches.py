@@ -1,6 +1,7 @@
 """Draws a search from one seed: its search file, made-up trainings, and what befalls it."""
 
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -26,10 +27,10 @@ MODELS: Final = {
 }
 ARCHITECTURES: Final = {f"{name} at 32 pixels": costs for name, costs in MODELS.items()}
 SCHEDULERS: Final = ("freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none")
-# Cheap samplers are drawn often, those that fit a model seldom.
+# Cheap samplers are drawn often, those that fit a model seldom: the GP takes seconds a search.
 SAMPLERS: Final = {
     "random": 6, "tpe": 3, "qmc": 3, "nsga2": 2, "nsga3": 1, "cmaes": 2, "grid": 3, "curves": 1,
-    "gp": 0.3,
+    "gp": 0.1,
 }  # fmt: skip
 
 RATE: Final = {
@@ -126,7 +127,7 @@ class Plan:
 
     Attributes:
         seed: It is drawn from.
-        values: The search file.
+        configs: The search file, read and checked: at first, and after each raise of its limits.
         num_slots: Trials at a time.
         trainings: That are made up.
         is_calm: Nothing happens but kills between epochs, and what a training's params cause.
@@ -135,11 +136,12 @@ class Plan:
         full: That a disk is full in an epoch.
         num_kills: So many at most.
         asks_often: Whether workers poll, and others ask, more than they have to.
-        raises: Limits of the search when it is resumed, from each time to the next.
+        num_carried: Epochs of another search whose trials are carried over before this one.
+        enqueued: Chance that another program enqueues a trial, at each event.
     """
 
     seed: int
-    values: Mapping[str, Any]
+    configs: tuple[SearchConfig, ...]
     num_slots: int
     trainings: Trainings
     is_calm: bool
@@ -148,25 +150,17 @@ class Plan:
     full: float
     num_kills: int
     asks_often: bool
-    raises: tuple[Mapping[str, Any], ...]
-
-    def config(self, folder: Path, num_raises: int = 0) -> SearchConfig:
-        """The search file as it is after so many raises, read and checked."""
-        values = dict(self.values)
-        for more in self.raises[:num_raises]:
-            values["study"] = values["study"] | more["study"]
-            values["budget"] = values["budget"] | more["budget"]
-        path = folder / f"seed{self.seed}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return load_search_config(path)[0]
+    num_carried: int
+    enqueued: float
 
 
-def draw_plan(seed: int) -> Plan:
-    """The search of a seed."""
+def draw_plan(seed: int, folder: Path) -> Plan:
+    """The search of a seed; its search files are written into the folder."""
     rng = random.Random(seed)
     max_epochs = rng.choice((1, 2, 3, 5, 8, 12, 12))
     is_calm = rng.random() < 0.4
     values = _search_file(rng, max_epochs)
+    files = itertools.accumulate(_raises(rng, values), _with_limits, initial=values)
     trainings = Trainings(
         seed=seed,
         max_epochs=max_epochs,
@@ -178,7 +172,7 @@ def draw_plan(seed: int) -> Plan:
     )
     return Plan(
         seed=seed,
-        values=values,
+        configs=tuple(_read(file, folder / f"seed{seed}.yaml") for file in files),
         num_slots=1 if is_calm else rng.randint(1, 5),
         trainings=trainings,
         is_calm=is_calm,
@@ -187,8 +181,19 @@ def draw_plan(seed: int) -> Plan:
         full=0 if is_calm else rng.choice((0, 0, 0.01)),
         num_kills=rng.randint(1, 4),
         asks_often=rng.random() < 0.5,
-        raises=tuple(_raises(rng, values)),
+        num_carried=rng.randint(1, 8 * max_epochs) if rng.random() < 0.1 else 0,
+        enqueued=0.02 if not is_calm and rng.random() < 0.1 else 0,
     )
+
+
+def _read(values: Mapping[str, Any], path: Path) -> SearchConfig:
+    path.write_text(yaml.safe_dump(values))
+    return load_search_config(path)[0]
+
+
+def _with_limits(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """A search file with other limits."""
+    return {**values, **{section: values[section] | more[section] for section in more}}
 
 
 def _search_file(rng: random.Random, max_epochs: int) -> dict[str, Any]:
@@ -227,7 +232,8 @@ def _search_file(rng: random.Random, max_epochs: int) -> dict[str, Any]:
 def _sampler(rng: random.Random, scheduler: str, *, has_several: bool) -> str:
     if scheduler == "freeze_thaw":
         return "curves"
-    allowed = [name for name in SAMPLERS if not has_several or name in SAMPLERS_OF_SEVERAL]
+    several = [name for name in SAMPLERS_OF_SEVERAL if name != "gp"]
+    allowed = several if has_several else list(SAMPLERS)
     return rng.choices(allowed, [SAMPLERS[name] for name in allowed])[0]
 
 
