@@ -4,6 +4,7 @@ A failure names its seed, and `RANDOM_SEARCHES=17 pytest tests/hpo/test_invarian
 that one alone; `RANDOM_SEARCHES=0-9999` takes more of them than usual.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -67,12 +68,13 @@ def epochs_after(search: RandomSearch) -> int:
 def has_ended_well(search: RandomSearch) -> None:
     """At the end of a search."""
     trials, config = search.study.trials(), search.config
+    running = [trial.number for trial in trials if trial.state == "RUNNING"]
+    holds(not running, "nothing runs at the end", running)
     numbers = [trial.number for trial in search.study.optuna_study.get_trials(deepcopy=False)]
     holds(numbers == list(range(len(numbers))), "numbers are 0..n-1", numbers)
     holds(num_counted(trials) <= config.study.num_trials, "no more trials than asked for")
     holds(search.is_noted_as_over, "that it is over is noted", search.study.limits_reached)
     for trial in trials:
-        holds(trial.state != "RUNNING", "nothing runs at the end", trial.number)
         is_true(search, trial)
     default_is_whole(search, trials[0])
     uses_what_is_left(search, trials)
@@ -93,6 +95,7 @@ def is_true(search: RandomSearch, trial: TrialSummary) -> None:
     best = None if truth.best_epoch is None else told[truth.best_epoch]
     detail = f"trial {number}: {trial.state}, {reason!r}, in truth {truth.end}, {truth.error}"
     holds(is_true_end(search, trial, reason), "ends are true", detail)
+    holds(is_true_place(search, trial, reason), "where a trial was stopped is true", detail)
     value = best if trial.state == "COMPLETE" else None
     holds(trial.value == value, "a value is that of the best epoch", (trial.value, value))
     if trial.state != "FAIL":
@@ -118,13 +121,17 @@ def is_true_end(search: RandomSearch, trial: TrialSummary, reason: str) -> bool:
         return is_broken and reason == f"{error.type}: {error.message}"  # type: ignore
     if reason == "diverged":
         return truth.end == "diverged"
-    return truth.end == "stopped" and is_true_stop(search, epoch, reason)
+    # Killed after it was resumed, and before it told more, a paused trial is paused.
+    is_paused = reason == f"paused at epoch {epoch}" and truth.stopped_at == epoch
+    return is_paused or truth.end == "stopped"
 
 
-def is_true_stop(search: RandomSearch, epoch: int, reason: str) -> bool:
-    config = search.config
-    scheduler, limits = config.scheduler, config.limits
-    rungs = rung_epochs(scheduler, config.train.max_epochs)
+def is_true_place(search: RandomSearch, trial: TrialSummary, reason: str) -> bool:
+    """Whether a trial can have been stopped where the reason says; true of other ends."""
+    scheduler, limits, epoch = search.config.scheduler, search.config.limits, trial.num_epochs
+    rungs = rung_epochs(scheduler, search.config.train.max_epochs)
+    if trial.state != "PRUNED" or reason == "diverged":
+        return True
     if reason == "stopped at the budget's end":
         return any(limits[name] for name in ("total_epochs", "gpu_hours", "wall_clock_hours"))
     if reason == f"stopped at rung {epoch}":
@@ -211,20 +218,25 @@ def check(seed: int, folder: Path) -> None:
     search = searched(plan, folder)
     quiet = replace(plan, asks_often=False)
     if plan.asks_often:
-        decides_as(search, quiet, folder, "asking changes no decision")
+        unasked = searched(quiet, folder)
+        same_trials(search, unasked, "asking changes no decision")
+        states = search.study.model_state, unasked.study.model_state
+        same(search, states, "asking does not change the model")
     # What the clock was at is noted now and then, so a kill may lose ten seconds of it.
     if plan.is_calm and search.num_kills and search.config.limits["wall_clock_hours"] is None:
-        of_one = replace(quiet, killed=0)
-        decides_as(search, of_one, folder, "a resumed search is as an unbroken one")
+        unbroken = searched(replace(quiet, killed=0), folder)
+        same_trials(search, unbroken, "a resumed search is as an unbroken one")
 
 
-def decides_as(search: RandomSearch, plan: Plan, folder: Path, invariant: str) -> None:
-    """Holds if the search of another plan has the same history."""
-    here, there = search.history(), searched(plan, folder).history()
-    if here != there:
-        pairs = zip(here, there, strict=False)
-        other = (f"\n{a}\n{b}" for a, b in pairs if a != b)
-        error = BrokenInvariantError(invariant, next(other, "one has more trials"))
+def same_trials(search: RandomSearch, other: RandomSearch, invariant: str) -> None:
+    pairs = itertools.zip_longest(search.history(), other.history())
+    for pair in pairs:
+        same(search, pair, invariant)
+
+
+def same(search: RandomSearch, pair: tuple[object, object], invariant: str) -> None:
+    if pair[0] != pair[1]:
+        error = BrokenInvariantError(invariant, f"\n{pair[0]}\n{pair[1]}")
         error.search = search
         raise error
 
@@ -260,7 +272,7 @@ KNOWN_FAULTS: Final = (
     ),
     KnownFault(
         "1.7 and 1.8: polls and questions refit the model of curves, and keep what they fitted",
-        ("asking changes no decision",),
+        ("asking changes no decision", "asking does not change the model"),
         lambda search: search.config.scheduler.name == "freeze_thaw",
     ),
     KnownFault(
@@ -272,6 +284,12 @@ KNOWN_FAULTS: Final = (
         "1.14: a trial that another program enqueues takes a number that ours takes, too",
         (),
         lambda search: search.num_enqueued > 0,
+    ),
+    KnownFault(
+        "not in the review: stopped at a rung after a kill that left its checkpoint an epoch "
+        "ahead, a trial is said to have been stopped at a rung where none is",
+        ("where a trial was stopped is true",),
+        lambda search: search.num_kills > 0 and search.config.scheduler.name not in PAUSING,
     ),
     KnownFault(
         "not in the review: killed when its last trial is told as COMPLETE and before "

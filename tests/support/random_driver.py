@@ -42,6 +42,7 @@ class Trial:
         told: Rows that a worker told, by epoch.
         best_epoch: The one whose weights it keeps, as told last.
         end: Its last report's end_reason; 'stopped' if the decisions stopped or paused it.
+        stopped_at: The epoch at which it was stopped or paused last.
         error: As told last.
     """
 
@@ -52,6 +53,7 @@ class Trial:
     told: dict[int, Mapping[str, float]] = field(default_factory=dict)
     best_epoch: int | None = None
     end: str | None = None
+    stopped_at: int | None = None
     error: TrialError | None = None
 
     @property
@@ -166,7 +168,7 @@ class RandomSearch:
             repr((t.number, t.params, t.state, t.curve, t.attributes.get("end_reason"), t.value))
             for t in self.study.trials()
         ]
-        return [*trials, f"model {self.study.model_state}", f"levels {self.study.first_levels}"]
+        return [*trials, f"first levels {self.study.first_levels}"]
 
     def _carry_over(self) -> None:
         """Begins with the trials of another search that was interrupted."""
@@ -310,6 +312,7 @@ class RandomSearch:
             self._train(number)
             return
         trial.end = report.end_reason or "stopped"
+        trial.stopped_at = trial.saved
         self._num_idle += 1
         self.decisions.on_end(report)
 
@@ -341,7 +344,7 @@ class RandomSearch:
         # Often while the last trial of a search that pauses runs, which is soon over.
         is_closing = self.study.last_one is not None
         chance = (
-            max(self.plan.killed, 0.2) if is_closing and self.plan.killed else self.plan.killed
+            max(self.plan.killed, 0.3) if is_closing and self.plan.killed else self.plan.killed
         )
         if self._events.random() < chance and self.num_kills < self.plan.num_kills:
             raise KilledError
@@ -366,7 +369,7 @@ class RandomSearch:
         has_ended = any(t.number == last and t.state == "COMPLETE" for t in trials)
         self.was_killed_closing |= has_ended and not self.is_noted_as_over
         may_raise = not self.plan.is_calm and self.num_raises < len(self.plan.configs) - 1
-        if may_raise and self._events.random() < 0.5:
+        if may_raise and (last is not None or self._events.random() < 0.5):
             self.num_raises += 1
             self.was_raised_closing |= last is not None
         self._reopen()

@@ -27,10 +27,9 @@ MODELS: Final = {
 }
 ARCHITECTURES: Final = {f"{name} at 32 pixels": costs for name, costs in MODELS.items()}
 SCHEDULERS: Final = ("freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none")
-# Cheap samplers are drawn often, those that fit a model seldom: the GP takes seconds a search.
+# Cheap samplers are drawn often; gp is not: it takes seconds a search.
 SAMPLERS: Final = {
     "random": 6, "tpe": 3, "qmc": 3, "nsga2": 2, "nsga3": 1, "cmaes": 2, "grid": 3, "curves": 1,
-    "gp": 0.1,
 }  # fmt: skip
 
 RATE: Final = {
