@@ -5,19 +5,19 @@ import itertools
 import math
 import random
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from random_searches import ARCHITECTURES, Plan, Training
+from random_searches import ARCHITECTURES, Plan
+from random_trials import Asker, Trial, is_noted_as_over
 
 from hpo.checkpoints import TrialCheckpoints
 from hpo.search_space import default_params
 from hpo.strategy import make_decisions
 from hpo.study import Proposal, SearchStudy
 from hpo.trial_report import TrialError, TrialReport
-from hpo.trial_summary import CARRIED_OVER_FROM, num_counted
+from hpo.trial_summary import CARRIED_OVER_FROM
 from sgformer.config import maximises
 
 SECONDS_A_POLL: Final = 0.2
@@ -28,49 +28,6 @@ FULL: Final = TrialError("DiskFullError", "no room")
 
 class KilledError(Exception):
     """The driver is gone, in the middle of what it did."""
-
-
-@dataclass
-class Trial:
-    """What in truth became of a trial.
-
-    Attributes:
-        training: What it trains.
-        saved: Epochs in its last checkpoint.
-        begun: Epochs that were begun, those that were lost too.
-        carried: Those of them that another search had begun before this one.
-        told: Rows that a worker told, by epoch.
-        best_epoch: The one whose weights it keeps, as told last.
-        end: Its last report's end_reason; 'stopped' if the decisions stopped or paused it.
-        stopped_at: The epoch at which it was stopped or paused last.
-        error: As told last.
-    """
-
-    training: Training
-    saved: int = 0
-    begun: int = 0
-    carried: int = 0
-    told: dict[int, Mapping[str, float]] = field(default_factory=dict)
-    best_epoch: int | None = None
-    end: str | None = None
-    stopped_at: int | None = None
-    error: TrialError | None = None
-
-    @property
-    def num_epochs(self) -> int:
-        """Begun by this search."""
-        return self.begun - self.carried
-
-    @property
-    def num_lost(self) -> int:
-        """Epochs of this search that no checkpoint holds: they were lost, or are being trained."""
-        return self.begun - max(self.saved, self.carried)
-
-    @property
-    def seconds(self) -> float:
-        """Of all epochs begun by this search."""
-        seconds = self.training.seconds
-        return sum(seconds[self.carried : self.saved]) + self.num_lost * seconds[-1]
 
 
 class RandomSearch:
@@ -94,12 +51,12 @@ class RandomSearch:
             that the search is over.
         was_raised_closing: Whether limits were raised while a last trial ran.
         had_ended: Whether the study said so before the driver that lives began: it did nothing.
-        changes_by_asking: What a question changed that should change nothing.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self._folder = plan, folder
-        self._events, self._questions = random.Random(plan.seed), random.Random(plan.seed)
+        self._events = random.Random(plan.seed)
+        self._asker = Asker(plan.seed, asks_often=plan.asks_often)
         self.num_raises = 0
         self.config = plan.configs[0]
         self.trials: dict[int, Trial] = {}
@@ -109,7 +66,6 @@ class RandomSearch:
         self.given_up: frozenset[int] = frozenset()
         self.num_enqueued = 0
         self.was_killed_closing, self.was_raised_closing = False, False
-        self.changes_by_asking: list[str] = []
         self.study = SearchStudy.in_memory(self.config.study, self.config.space)
         self.study.architectures = ARCHITECTURES
         if plan.num_carried:
@@ -137,15 +93,9 @@ class RandomSearch:
         return True
 
     @property
-    def is_noted_as_over(self) -> bool:
-        """Whether a run that is resumed finds in the study that no trial is missing."""
-        trials, config = self.study.trials(), self.config
-        if any(trial.state == "RUNNING" for trial in trials):
-            return False
-        return (
-            num_counted(trials) >= config.study.num_trials
-            or self.study.limits_reached == config.limits
-        )
+    def changes_by_asking(self) -> list[str]:
+        """What questions changed that should change nothing."""
+        return self._asker.changes
 
     @property
     def num_epochs(self) -> int:
@@ -161,14 +111,6 @@ class RandomSearch:
     def seconds(self) -> float:
         """Of epochs begun so far."""
         return sum(trial.seconds for trial in self.trials.values())
-
-    def history(self) -> list[Any]:
-        """All that a search that decides alike has alike."""
-        trials = [
-            repr((t.number, t.params, t.state, t.curve, t.attributes.get("end_reason"), t.value))
-            for t in self.study.trials()
-        ]
-        return [*trials, f"first levels {self.study.first_levels}"]
 
     def _carry_over(self) -> None:
         """Begins with the trials of another search that was interrupted."""
@@ -206,7 +148,7 @@ class RandomSearch:
             lambda: self.now,
         )  # fmt: skip
         self._num_idle = min(num_slots, self.decisions.num_missing)
-        self.had_ended = self.is_noted_as_over
+        self.had_ended = is_noted_as_over(self.study, self.config)
         self._num_polls = 0
         self._order = itertools.count()
         self._queue: list[tuple[float, int, int, bool]] = []
@@ -247,10 +189,10 @@ class RandomSearch:
             if self.decisions.finished:
                 self._num_idle -= 1
                 continue
-            self._look()
+            self._asker.ask(self.decisions, self.study)
             proposal = self.decisions.next_trial()
             if proposal is None:
-                self._look(polls=True)
+                self._asker.ask(self.decisions, self.study, polls=True)
                 continue
             self._num_idle -= 1
             self._take(proposal)
@@ -299,13 +241,13 @@ class RandomSearch:
     def _report(self, number: int, epochs: range) -> None:
         """Tells epochs; then the trial goes on or ends."""
         trial = self.trials[number]
-        rows, metric = trial.training.rows, self.config.study.metric
+        rows = trial.training.rows
         trial.told |= {epoch: rows[epoch - 1] for epoch in epochs}
         report = TrialReport(
             number,
             tuple(dict(rows[epoch - 1]) for epoch in epochs),
-            self._end_reason(trial),
-            self._facts(trial, metric),
+            trial.end_reason(self.config.train.max_epochs),
+            trial.facts(self.plan.trainings.watched(self.config.study.metric)),
         )
         trial.end = report.end_reason
         if report.end_reason is None and self.decisions.on_report(report):
@@ -315,29 +257,6 @@ class RandomSearch:
         trial.stopped_at = trial.saved
         self._num_idle += 1
         self.decisions.on_end(report)
-
-    def _end_reason(self, trial: Trial) -> str | None:
-        if math.isnan(trial.training.rows[trial.saved - 1]["val_top1"]):
-            return "diverged"
-        if trial.saved < len(trial.training.rows):
-            return None
-        is_whole = trial.saved == self.config.train.max_epochs
-        return "completed" if is_whole else "early_stopped"
-
-    def _facts(self, trial: Trial, metric: str) -> dict[str, Any]:
-        watched = metric
-        if self.plan.trainings.is_told_best:
-            watched = "val_loss" if metric == "val_top1" else "val_top1"
-        values = {
-            e: row[watched]
-            for e, row in enumerate(trial.training.rows[: trial.saved], 1)
-            if not math.isnan(row[watched])
-        }
-        pick = max if watched == "val_top1" else min
-        trial.best_epoch = pick(values, key=lambda e: values[e], default=None)
-        best = {} if trial.best_epoch is None else {"best_epoch": trial.best_epoch}
-        seconds = sum(trial.training.seconds[: trial.saved])
-        return {"seconds": seconds, "num_epochs_trained": trial.begun, **best}
 
     def _may_be_killed(self) -> None:
         """Raises KilledError by chance."""
@@ -367,7 +286,7 @@ class RandomSearch:
         self._hide()
         last, trials = self.study.last_one, self.study.trials()
         has_ended = any(t.number == last and t.state == "COMPLETE" for t in trials)
-        self.was_killed_closing |= has_ended and not self.is_noted_as_over
+        self.was_killed_closing |= has_ended and not is_noted_as_over(self.study, self.config)
         may_raise = not self.plan.is_calm and self.num_raises < len(self.plan.configs) - 1
         if may_raise and (last is not None or self._events.random() < 0.5):
             self.num_raises += 1
@@ -394,27 +313,6 @@ class RandomSearch:
         old, config = self.study, self.config
         self.study = SearchStudy(old.optuna_study, old.storage, config.study, config.space)
         self._start(num_slots)
-
-    def _look(self, *, polls: bool = False) -> None:
-        """Asks what should change nothing, and notes what it has changed."""
-        if not self.plan.asks_often or self._questions.random() < 0.6:
-            return
-        before = self._snapshot()
-        decisions = self.decisions
-        _ = decisions.num_missing, decisions.finished, decisions.is_exhausted, decisions.broken
-        ranking = getattr(decisions, "ranking", None)
-        if ranking is not None:
-            ranking()
-        if polls:
-            assert decisions.next_trial() is None, "asked again at once, it has a trial"
-        after = self._snapshot()
-        if before != after:
-            parts = zip(before, after, strict=False)
-            self.changes_by_asking += [f"{a} -> {b}" for a, b in parts if a != b]
-
-    def _snapshot(self) -> list[str]:
-        attributes = self.study.optuna_study.user_attrs
-        return [*map(repr, self.study.trials()), *(repr(pair) for pair in attributes.items())]
 
 
 class _Watcher:

@@ -112,6 +112,12 @@ class Trainings:
         first = of_an_epoch * (3 if self.is_first_slow else 1)
         return Training(rows, (first, *[of_an_epoch] * self.max_epochs), fails_at)
 
+    def watched(self, metric: str) -> str:
+        """The metric whose best epoch's weights are kept, given the objective's."""
+        if not self.is_told_best:
+            return metric
+        return "val_loss" if metric == "val_top1" else "val_top1"
+
     def _end(self, params: Params) -> float:
         """The val_top1 that a training would come to."""
         rate = math.log10(float(params["optimizer.learning_rate"] or 0)) + 3
