@@ -15,7 +15,7 @@ from invariants import BrokenInvariantError, same, same_trials, searched
 from random_driver import RandomSearch
 from random_searches import draw_plan
 
-from hpo.config import PAUSING
+from hpo.config.schema import PAUSING
 
 
 def check(seed: int, folder: Path) -> None:
@@ -26,7 +26,7 @@ def check(seed: int, folder: Path) -> None:
     if plan.asks_often:
         unasked = searched(quiet, folder)
         same_trials(search, unasked, "asking changes no decision")
-        states = search.study.model_state, unasked.study.model_state
+        states = search.study.metadata.model_state, unasked.study.metadata.model_state
         same(search, states, "asking does not change the model")
     # What the clock was at is noted now and then, so a kill may lose ten seconds of it.
     if plan.is_calm and search.num_kills and search.config.limits["wall_clock_hours"] is None:

@@ -9,11 +9,10 @@ from random_driver import RandomSearch
 from random_searches import Plan
 from random_trials import is_noted_as_over
 
-from hpo.config import PAUSING
-from hpo.halving import rung_epochs
-from hpo.objectives import METRICS
-from hpo.study import TrialSummary
-from hpo.trial_summary import num_counted
+from hpo.config.objectives import METRICS
+from hpo.config.schema import PAUSING
+from hpo.schedulers.asha import rung_epochs
+from hpo.study.trial import TrialSummary, num_counted
 
 
 class BrokenInvariantError(AssertionError):
@@ -67,7 +66,7 @@ def has_ended_well(search: RandomSearch) -> None:
     holds(numbers == list(range(len(numbers))), "numbers are 0..n-1", numbers)
     holds(num_counted(trials) <= config.study.num_trials, "no more trials than asked for")
     is_noted = is_noted_as_over(search.study, config)
-    holds(is_noted, "that it is over is noted", search.study.limits_reached)
+    holds(is_noted, "that it is over is noted", search.study.metadata.limits_reached)
     for trial in trials:
         is_true(search, trial)
     default_is_whole(search, trials[0])
@@ -217,7 +216,7 @@ def history(search: RandomSearch) -> list[str]:
         repr((t.number, t.params, t.state, t.curve, t.attributes.get("end_reason"), t.value))
         for t in search.study.trials()
     ]
-    return [*trials, f"first levels {search.study.first_levels}"]
+    return [*trials, f"first levels {search.study.metadata.first_levels}"]
 
 
 def same(search: RandomSearch, pair: tuple[object, object], invariant: str) -> None:

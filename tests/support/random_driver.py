@@ -12,12 +12,11 @@ from typing import Any, Final
 from random_searches import ARCHITECTURES, Plan
 from random_trials import Asker, Trial, is_noted_as_over
 
-from hpo.checkpoints import TrialCheckpoints
-from hpo.search_space import default_params
-from hpo.strategy import make_decisions
-from hpo.study import Proposal, SearchStudy
-from hpo.trial_report import TrialError, TrialReport
-from hpo.trial_summary import CARRIED_OVER_FROM
+from hpo.config.search_space import default_params
+from hpo.engine.checkpoints import TrialCheckpoints
+from hpo.engine.factory import make_decisions
+from hpo.study.study import SearchStudy
+from hpo.study.trial import CARRIED_OVER_FROM, Proposal, TrialError, TrialReport
 from sgformer.config import maximises
 
 SECONDS_A_POLL: Final = 0.2
@@ -67,7 +66,7 @@ class RandomSearch:
         self.num_enqueued = 0
         self.was_killed_closing, self.was_raised_closing = False, False
         self.study = SearchStudy.in_memory(self.config.study, self.config.space)
-        self.study.architectures = ARCHITECTURES
+        self.study.metadata.architectures = ARCHITECTURES
         if plan.num_carried:
             self._carry_over()
         self._start(plan.num_slots)
@@ -261,7 +260,7 @@ class RandomSearch:
     def _may_be_killed(self) -> None:
         """Raises KilledError by chance."""
         # Often while the last trial of a search that pauses runs, which is soon over.
-        is_closing = self.study.last_one is not None
+        is_closing = self.study.metadata.last_one is not None
         chance = (
             max(self.plan.killed, 0.3) if is_closing and self.plan.killed else self.plan.killed
         )
@@ -284,7 +283,7 @@ class RandomSearch:
                 elif self.plan.is_calm:
                     trial.begun -= 1
         self._hide()
-        last, trials = self.study.last_one, self.study.trials()
+        last, trials = self.study.metadata.last_one, self.study.trials()
         has_ended = any(t.number == last and t.state == "COMPLETE" for t in trials)
         self.was_killed_closing |= has_ended and not is_noted_as_over(self.study, self.config)
         may_raise = not self.plan.is_calm and self.num_raises < len(self.plan.configs) - 1
@@ -304,7 +303,7 @@ class RandomSearch:
         )
 
     def _reopen(self) -> None:
-        self.seconds_hidden = max(0.0, self.now - self.study.seconds_searched)
+        self.seconds_hidden = max(0.0, self.now - self.study.metadata.seconds_searched)
         num_slots = self.plan.num_slots
         if not self.plan.is_calm:
             num_slots = self._events.randint(1, 5)

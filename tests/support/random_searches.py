@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import yaml
 
-from hpo.config import (
+from hpo.config.schema import (
     SAMPLERS_OF_SEVERAL,
     SCHEDULERS_OF_SEVERAL,
     SearchConfig,
     load_search_config,
 )
-from hpo.search_space import Params
+from hpo.config.search_space import Params
 
 MODELS: Final = {
     "sg_former_pico": {"latency_ms": 1.0, "num_parameters": 1e5},

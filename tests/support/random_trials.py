@@ -8,11 +8,10 @@ from typing import Any
 
 from random_searches import Training
 
-from hpo.config import SearchConfig
-from hpo.decisions import Decisions
-from hpo.study import SearchStudy
-from hpo.trial_report import TrialError
-from hpo.trial_summary import num_counted
+from hpo.config.schema import SearchConfig
+from hpo.engine.decisions import Decisions
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialError, num_counted
 
 
 @dataclass
@@ -81,7 +80,7 @@ def is_noted_as_over(study: SearchStudy, config: SearchConfig) -> bool:
     trials = study.trials()
     is_running = any(trial.state == "RUNNING" for trial in trials)
     is_full = num_counted(trials) >= config.study.num_trials
-    return not is_running and (is_full or study.limits_reached == config.limits)
+    return not is_running and (is_full or study.metadata.limits_reached == config.limits)
 
 
 class Asker:
