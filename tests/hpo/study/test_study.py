@@ -17,9 +17,10 @@ from studies import best_trial, create_study
 from hpo.config.schema import SearchConfig, load_search_config
 from hpo.config.search_space import default_params
 from hpo.errors import StudyError
+from hpo.study.direct_writer import DirectWriter
 from hpo.study.lease import leased
 from hpo.study.study import SearchStudy
-from hpo.study.writer import DirectWriter, OptunaWriter
+from hpo.study.writer import OptunaWriter
 
 
 @pytest.fixture
@@ -290,7 +291,7 @@ def test_a_database_that_goes_away_delays_the_search_and_loses_nothing(
 ) -> None:
     study = create_study(own_postgres.url, config)
     notes: list[str] = []
-    study.on_outage = notes.append
+    study.gate.on_outage = notes.append
 
     def restart() -> None:
         own_postgres.stop()
@@ -328,13 +329,13 @@ def test_a_dashboard_reads_while_the_search_writes(tmp_path: Path, config: Searc
     script = (
         "import sys, time, optuna\n"
         "optuna.logging.set_verbosity(optuna.logging.ERROR)\n"
-        "seen, reads, end = 0, 0, time.monotonic() + 6\n"
-        "while time.monotonic() < end:\n"
+        "seen = 0\n"
+        "for _ in range(12):\n"
         "    trials = optuna.load_study(storage=sys.argv[1], study_name=sys.argv[2]).trials\n"
         "    assert len(trials) >= seen\n"
-        "    seen, reads = len(trials), reads + 1\n"
+        "    seen = len(trials)\n"
         "    time.sleep(0.1)\n"
-        "print(seen, reads)\n"
+        "print(seen)\n"
     )
     command = [sys.executable, "-c", script, url, config.study.name]
     reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -345,9 +346,7 @@ def test_a_dashboard_reads_while_the_search_writes(tmp_path: Path, config: Searc
         study.finish(number, "COMPLETE", {}, 0.5)
         num_trials += 1
     assert reader.stdout is not None
-    seen, reads = map(int, reader.stdout.read().split())
-    assert 0 < seen <= num_trials
-    assert reads > 10
+    assert 0 < int(reader.stdout.read()) <= num_trials
     with sqlite3.connect(tmp_path / "study.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -358,7 +357,7 @@ def lost_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Not a real outage: that one cannot be timed so.
     """
-    monkeypatch.setattr("hpo.study.storage.SECONDS_BETWEEN_TRIES", 0.0)
+    monkeypatch.setattr("hpo.study.gate.SECONDS_BETWEEN_TRIES", 0.0)
     for kind in (DirectWriter, OptunaWriter):
         for name in ("create", "start", "report", "finish"):
             monkeypatch.setattr(kind, name, answered_the_second_time(getattr(kind, name)))
@@ -398,13 +397,9 @@ def test_after_an_outage_a_study_that_another_search_has_taken_up_is_left_to_it(
     storage_url: str, config: SearchConfig
 ) -> None:
     study = create_study(storage_url, config)
+    other = {"hostname": "elsewhere", "pid": 1, "started": 1, "beat": time.time()}
     with leased(study):
-        study.metadata.driver = {
-            "hostname": "elsewhere",
-            "pid": 1,
-            "started": 1,
-            "beat": time.time(),
-        }
+        study.optuna_study.set_user_attr("driver", other)
         with pytest.raises(StudyError, match="another search has taken up study"):
             study.ask()
-    assert study.metadata.driver is not None  # the other's
+    assert study.metadata.driver == other

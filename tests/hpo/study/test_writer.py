@@ -1,15 +1,15 @@
 """What is written directly is what Optuna would have written."""
 
 import math
-from datetime import datetime, timedelta
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.study.direct_writer import DirectWriter, trial_writer
 from hpo.study.storage import open_storage
-from hpo.study.writer import DirectWriter, Ending, OptunaWriter, TrialWriter, trial_writer
+from hpo.study.writer import Ending, OptunaWriter, TrialWriter
 
 DISTRIBUTIONS = {
     "rate": FloatDistribution(1e-5, 1.0, log=True),
@@ -35,7 +35,8 @@ def write(writer: TrialWriter, study: optuna.Study) -> None:
         ],
         start=1,
     ):
-        trial_id = writer.create(number, PARAMS, DISTRIBUTIONS)
+        trial_id, given = writer.create(PARAMS, DISTRIBUTIONS)
+        assert given == number
         attributes = {"list": [1, {"a": None}], "text": "ä", "number": number}
         for again in (False, True):
             writer.report(trial_id, values, again=again)
@@ -48,7 +49,7 @@ def test_several_values_are_kept_and_the_curve_beside_them(storage_url: str) -> 
     storage = open_storage(storage_url)
     study = optuna.create_study(storage=storage, directions=["maximize", "minimize"])
     writer = trial_writer(storage, study._study_id)
-    trial_id = writer.create(0, PARAMS, DISTRIBUTIONS)
+    trial_id, _ = writer.create(PARAMS, DISTRIBUTIONS)
     writer.report(trial_id, {1: 0.5, 2: 0.75})
     writer.finish(trial_id, Ending(TrialState.COMPLETE, [0.75, 4.0], {}, {"a <= 1": 3.0}))
     (trial,) = study.trials
@@ -76,8 +77,6 @@ def test_every_storage_reads_back_what_optunas_methods_would_have_left(storage_u
     for trial in direct[1:]:
         assert trial.datetime_start is not None
         assert trial.datetime_complete is not None
-        assert datetime.now() - trial.datetime_start < timedelta(minutes=1)
-        assert trial.datetime_start <= trial.datetime_complete
 
 
 def test_a_schema_that_is_not_known_is_left_to_optuna(
@@ -85,5 +84,5 @@ def test_a_schema_that_is_not_known_is_left_to_optuna(
 ) -> None:
     storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
     assert isinstance(trial_writer(storage, 1), DirectWriter)
-    monkeypatch.setattr("hpo.study.writer.KNOWN_SCHEMA", "of another Optuna")
+    monkeypatch.setattr("hpo.study.tables.KNOWN_SCHEMA", "of another Optuna")
     assert isinstance(trial_writer(storage, 1), OptunaWriter)
