@@ -90,6 +90,12 @@ KNOWN_FAULTS: Final = (
         ("a resumed search is as an unbroken one",),
         lambda search: search.was_killed_closing,
     ),
+    KnownFault(
+        "not in the review, kin of 1.8: the model's state is written before what it chose is "
+        "done; killed between the two, a search that is resumed fits again, from that state",
+        ("a resumed search is as an unbroken one",),
+        lambda search: search.was_killed_choosing,
+    ),
 )  # fmt: skip
 
 
