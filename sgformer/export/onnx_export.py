@@ -63,7 +63,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was measured on an exported file, as export.json has it.
+    """Measurements of an exported file, as export.json has them.
 
     Attributes:
         bytes: Size of the file.
