@@ -302,7 +302,7 @@ def _measure_architectures(
 def _import_decisions(config: SearchConfig) -> None:
     """While Ray starts: SciPy takes most of a second."""
     if config.scheduler.name in PAUSING:
-        import hpo.engine.pausing  # noqa: F401
+        import hpo.schedulers.freeze_thaw  # noqa: F401
 
 
 def _start(action: Callable[[], Result]) -> Future[Result]:

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hpo.config.grid_points import grid_points
 from hpo.config.objectives import METRICS, Constraint, Direction, Objective, ObjectiveName
+from hpo.config.rungs import first_rung
 from hpo.config.search_space import Parameter, Value, check_guess, check_space
 from hpo.config.storage_url import HOW_TO_ENCODE, has_password
 from sgformer.config import (
@@ -30,7 +31,6 @@ SCHEDULERS_OF_SEVERAL: Final = ("asha", "hyperband", "none")
 SAMPLERS_OF_SEVERAL: Final = ("tpe", "gp", "nsga2", "nsga3", "qmc", "random", "grid")
 
 DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
-FIRST_LEVEL: Final = 8 / 52  # of freeze_thaw, of max_epochs. Source: shared measurements.
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
 
 
@@ -272,7 +272,7 @@ class SearchConfig(FrozenConfig):
         is_limited = any((total_epochs, budget.gpu_hours, budget.wall_clock_hours))
         if self.scheduler.name == "freeze_thaw" and not is_limited:
             max_epochs = self.train.max_epochs
-            first_level = self.scheduler.min_epochs or max(1, round(FIRST_LEVEL * max_epochs))
+            first_level = self.scheduler.min_epochs or first_rung(max_epochs)
             share = round(DEFAULT_SHARE_OF_EPOCHS * num_trials * max_epochs)
             total_epochs = max(2 * max_epochs + num_trials * first_level, share)
         return {

@@ -1,24 +1,21 @@
 """What the sampler sees: the study's trials in memory, a bounded part of a long study."""
 
-import contextlib
 import itertools
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hpo import pareto
 from hpo.config.schema import StudyConfig
-from hpo.config.search_space import ARCHITECTURE, Params, Space, Value, suggest_params
-from hpo.samplers.evolution import CmaEs, SteadyNSGAII, SteadyNSGAIII
+from hpo.config.search_space import Params, Space, suggest_params
+from hpo.samplers.factory import create_sampler, no_experimental_warnings
 from hpo.samplers.grid import Grid
 
-NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 beats 10.
 # Samplers read all trials that they are given each time: TPE takes 0.4 s over 10,000. They are
 # given the best, which they learn from, and the latest, which say where they have been.
 NUM_BEST: Final[Mapping[str, int]] = {
@@ -91,7 +88,7 @@ class Sampling:
         study.sampler = create_sampler(self._config, self._space, number)
         if fixed is not None:
             study.enqueue_trial(fixed)
-        with _experimental():
+        with no_experimental_warnings():
             trial = study.ask()
             params = suggest_params(trial, self._space)
         if self._grid is not None:
@@ -231,123 +228,3 @@ def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
         distributions=trial.distributions,
         intermediate_values=trial.intermediate_values,
     )
-
-
-class _NumberedQMCSampler(optuna.samplers.QMCSampler):
-    """The point of a low-discrepancy sequence that belongs to a trial's number.
-
-    Optuna's own counts in the study, and this one's study is forgotten.
-    """
-
-    def __init__(self, seed: int, number: int, own_seed: int) -> None:
-        outside = optuna.samplers.RandomSampler(seed=own_seed)
-        super().__init__(
-            seed=seed,
-            scramble=True,
-            independent_sampler=outside,
-            warn_independent_sampling=False,
-        )
-        self._number = number
-
-    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, Any]) -> int:
-        return self._number
-
-
-class CurveSampler(optuna.samplers.BaseSampler):
-    """Reads the whole curves of a study's trials, running ones too; see freeze_thaw.py."""
-
-    def __init__(self, space: Space, seed: int, own_seed: int) -> None:
-        self._space, self._seed = space, seed
-        self._independent = optuna.samplers.RandomSampler(seed=own_seed)
-        self._proposed: Params = {}
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        if "fixed_params" in trial.system_attrs:  # chosen by someone else
-            return {}
-        self._proposed = self._propose(study, trial.number)
-        fixed = FixedTrial(self._proposed)
-        suggest_params(fixed, self._space)
-        return dict(fixed.distributions)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {name: self._proposed[name] for name in search_space}
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-    def _propose(self, study: optuna.Study, number: int) -> Params:
-        from hpo.schedulers.freeze_thaw import (
-            FreezeThaw,  # SciPy takes a second, and is not always needed
-        )
-
-        trials = [t for t in study.get_trials(deepcopy=False) if t.number != number and t.params]
-        max_epochs = max((t.last_step or 1 for t in trials), default=1)
-        maximise = study.direction == optuna.study.StudyDirection.MAXIMIZE
-        # What was ruled out before its training was so by its architecture.
-        ruled_out = {
-            _architecture(trial.params)
-            for trial in trials
-            if trial.state == TrialState.PRUNED and not trial.intermediate_values
-        }
-        curves = FreezeThaw(
-            self._space,
-            max_epochs,
-            maximise=maximise,
-            seed=self._seed,
-            is_allowed=(lambda p: _architecture(p) not in ruled_out) if ruled_out else None,
-        )
-        for trial in trials:
-            curves.started(trial.number, trial.params)
-            curves.reported(trial.number, trial.intermediate_values)
-            if trial.state == TrialState.PRUNED:
-                curves.pruned(trial.number)
-            elif trial.state == TrialState.COMPLETE and trial.value is not None:
-                curves.completed(trial.number, trial.value)
-            elif trial.state.is_finished():
-                curves.failed(trial.number)
-        return curves.propose()
-
-
-def _architecture(params: Params) -> tuple[Value, ...]:
-    return tuple(params.get(path) for path in ARCHITECTURE)
-
-
-def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.samplers.BaseSampler:
-    """The configured sampler, in the random state that belongs to a trial's number."""
-    seed = (config.seed * 1_000_003 + number) % 2**32
-    with _experimental():
-        if config.sampler == "curves":
-            return CurveSampler(space, config.seed, seed)
-        if config.sampler == "gp":
-            return optuna.samplers.GPSampler(
-                seed=seed, n_startup_trials=NUM_STARTUP_TRIALS, warn_independent_sampling=False
-            )
-        if config.sampler == "qmc":
-            return _NumberedQMCSampler(config.seed, number, seed)
-        if config.sampler == "cmaes":
-            return CmaEs(space, seed)
-        if config.sampler == "nsga2":
-            return SteadyNSGAII(seed)
-        if config.sampler == "nsga3":
-            return SteadyNSGAIII(seed)
-        if config.sampler in {"random", "grid"}:  # the grid's params are fixed
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
-
-
-@contextlib.contextmanager
-def _experimental() -> Iterator[None]:
-    """Optuna warns of what it calls experimental; users can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield

@@ -11,11 +11,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hpo.config.schema import DEFAULT_MIN_EPOCHS, FIRST_LEVEL, SchedulerConfig, SearchConfig
+from hpo.config.rungs import first_rung, rungs_and_below
+from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig
 from sgformer.config import FrozenConfig
 
-LEVEL_FACTOR: Final = 1.87
-NUM_LOWER: Final = 2
 # Source: docs/performance.md, of these three.
 MIN_TRIALS: Final = 4  # with a late epoch; the fewest whose correlation has a standard error
 AGREE: Final = 0.85  # ranks of an earlier epoch than the default, at least, to be trusted
@@ -40,23 +39,6 @@ class FirstLevel(FrozenConfig):
     is_of_earlier_studies: bool = False
 
 
-def levels(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
-    """The epochs at which trials compete; the last one is max_epochs."""
-    first = min(max(1, first or round(FIRST_LEVEL * max_epochs)), max_epochs)
-    if first == max_epochs:
-        return (max_epochs,)
-    num_steps = max(1, round(math.log(max_epochs / first) / math.log(LEVEL_FACTOR)))
-    ratio = (max_epochs / first) ** (1 / num_steps)
-    return tuple(sorted({round(first * ratio**i) for i in range(num_steps)} | {max_epochs}))
-
-
-def fidelities(max_epochs: int, first: int | None = None) -> tuple[int, ...]:
-    """The levels, and below them epochs that may become the first."""
-    above = levels(max_epochs, first)
-    below = {max(1, round(above[0] / LEVEL_FACTOR**i)) for i in range(1, NUM_LOWER + 1)}
-    return tuple(sorted(below | set(above)))
-
-
 def read_first_levels(values: Sequence[Mapping[str, Any]]) -> tuple[FirstLevel, ...]:
     """As the study keeps them, the latest last."""
     return tuple(FirstLevel.model_validate(one) for one in values)
@@ -71,11 +53,10 @@ def with_first_level(
     return scheduler.model_copy(update={"min_epochs": read_first_levels(values)[-1].epoch})
 
 
-def is_due(config: SearchConfig, chosen: Sequence[FirstLevel], curves: Sequence[Curve]) -> bool:
+def is_due(chosen: Sequence[FirstLevel], curves: Sequence[Curve], max_epochs: int) -> bool:
     """Whether enough trials have come far enough: at first MIN_TRIALS, then twice as many."""
     num_own = sum(not one.is_of_earlier_studies for one in chosen)
-    is_set = config.scheduler.min_epochs is not None
-    return not is_set and _num_late(curves, config.train.max_epochs) >= MIN_TRIALS * 2**num_own
+    return _num_late(curves, max_epochs) >= MIN_TRIALS << num_own
 
 
 def _num_late(curves: Sequence[Curve], max_epochs: int) -> int:
@@ -105,7 +86,7 @@ def choose_first_level(
         default: The first level without any data; None: a share of max_epochs.
         from_trial: The first trial that it is to hold for.
     """
-    grid = fidelities(max_epochs, default)
+    grid = rungs_and_below(max_epochs, default)
     tables = [_table(curves, grid) for curves in studies]
     counts = {e: sum(len(_known(t, i)) for t in tables) for i, e in enumerate(grid)}
     late = max((e for e in grid if counts[e] >= MIN_TRIALS and 2 * e >= max_epochs), default=0)
@@ -114,7 +95,7 @@ def choose_first_level(
     if not early:
         return None
     half = next((e for e in grid[:-1] if 2 * e >= max_epochs), grid[-2])
-    epoch = _choose(early, counts[late], levels(max_epochs, default)[0], half)
+    epoch = _choose(early, counts[late], first_rung(max_epochs, default), half)
     return FirstLevel(
         epoch=epoch,
         late=late,
@@ -213,7 +194,7 @@ def first_level_text(
     if scheduler.min_epochs is not None:
         return f"epoch {scheduler.min_epochs} of {max_epochs} (scheduler.min_epochs)"
     default = None if scheduler.name == "freeze_thaw" else DEFAULT_MIN_EPOCHS
-    epoch = levels(max_epochs, default)[0]
+    epoch = first_rung(max_epochs, default)
     if chosen:
         return _reasons(chosen[-1], epoch, max_epochs)
     text = f"epoch {epoch} of {max_epochs} (default"

@@ -118,7 +118,7 @@ def model_of(
         else:
             thaw.pruned(trial.number, diverged=trial.attributes.get("end_reason") == "diverged")
     thaw.model_state = model_state
-    thaw.set_first_levels(read_first_levels(first_levels))
+    thaw.set_first_rungs(read_first_levels(first_levels))
     return thaw
 
 

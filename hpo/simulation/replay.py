@@ -17,8 +17,11 @@ from hpo.selection.selection import selected
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary
+from hpo.surrogate.arrays import FloatArray
 from hpo.surrogate.encoding import UnitCube
-from hpo.surrogate.gp import CurveModel, FloatArray, Rows, Scale
+from hpo.surrogate.gp import CurveModel
+from hpo.surrogate.output_warp import OutputWarp
+from hpo.surrogate.rows import Rows
 from sgformer.config import maximises, validate
 
 MAX_ROWS: Final = 400
@@ -112,13 +115,13 @@ class StudyCurves:
 
     def _fit(
         self, trials: Sequence[TrialSummary], others: Sequence[TrialSummary]
-    ) -> tuple[Scale, CurveModel]:
+    ) -> tuple[OutputWarp, CurveModel]:
         """Of both studies; the other one has at most half of the rows, unless there is room."""
         own, theirs = self._rows(trials), self._rows(others)
         own = _thinned(own, MAX_ROWS - min(len(theirs), MAX_ROWS // 2))
         rows = own + _thinned(theirs, MAX_ROWS - len(own))
         values = np.array([value for *_, value in rows])
-        scale = Scale(values)
+        scale = OutputWarp(values)
         data = Rows(
             np.array([point for point, *_ in rows]),
             self._times([epoch for _, epoch, _ in rows]),

@@ -44,6 +44,7 @@ class StudyMetadata:
         model_state: Hyperparameters of the surrogate's last fit, which the next one starts from.
         first_levels: The first rungs that were chosen, the latest last.
         last_one: Number of the trial that the rest of the budget belongs to, once it is chosen.
+        last_one_limits: The limits under which it was chosen; None in studies of older versions.
         seconds_searched: Wall-clock seconds that searches ran over the study, as last noted.
         limits_reached: The limits that the search has come to; to go on, they must be raised.
         warm_start: Params that earlier studies suggest to start from; None: they were not asked.
@@ -60,6 +61,7 @@ class StudyMetadata:
     model_state = Fact[list[float] | None](None)
     first_levels = Fact[list[dict[str, Any]]]([])
     last_one = Fact[int | None](None)
+    last_one_limits = Fact[dict[str, Any] | None](None)
     seconds_searched = Fact[float](0.0)
     limits_reached = Fact[dict[str, Any] | None](None)
     warm_start = Fact[Sequence[Params] | None](None)

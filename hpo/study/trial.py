@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from hpo.config.objectives import Objective
 from hpo.config.search_space import Params
 
 FACTS_SO_FAR: Final = "facts_so_far"
@@ -130,6 +131,16 @@ class TrialSummary:
         return CARRIED_OVER_FROM in self.attributes
 
     @property
+    def facts_of_origin(self) -> dict[str, Any] | None:
+        """`num_epochs` that another study's search has trained, and what they took.
+
+        None where that is not known: the trial is this study's own, or an older version carried
+        it over.
+        """
+        kept: dict[str, Any] = self.attributes.get(CARRIED_OVER_FROM, {})
+        return kept if "num_epochs" in kept else None
+
+    @property
     def is_feasible(self) -> bool:
         """Whether no constraint is missed, as far as that is known."""
         return all(violation <= 0 for violation in self.constraints.values())
@@ -161,7 +172,29 @@ def facts_of_pause(attributes: Mapping[str, Any], num_epochs: int) -> dict[str, 
     return kept["facts"] if kept.get("epoch") == num_epochs else None
 
 
+def best_epoch(curve: Mapping[int, float], told: int | None, objective: Objective) -> int | None:
+    """The epoch whose weights a trial keeps, which its value is of; None: all are NaN.
+
+    The worker tells it; it is not the curve's best where early_stopping.metric is not the
+    objective. Until it is told, the curve's best counts.
+    """
+    if told is not None and not math.isnan(curve.get(told, math.nan)):
+        return int(told)
+    return objective.best_key(curve)
+
+
 def num_counted(trials: Sequence[TrialSummary]) -> int:
     """How much of `study.num_trials` they take: ten that were not trained count as one."""
     num_infeasible = sum(trial.outcome == TrialStatus.INFEASIBLE for trial in trials)
     return len(trials) - num_infeasible + num_infeasible // NUM_INFEASIBLE_A_TRIAL
+
+
+def origin(study: str, trial: TrialSummary) -> dict[str, Any]:
+    """What a copy of a trial in another study keeps under CARRIED_OVER_FROM.
+
+    Beside the trial's study and number these are the epochs that its curve has and what they
+    took: the other study's budget pays only for what is trained after them.
+    """
+    names = ("num_epochs_trained", "seconds", "gpu_seconds")
+    facts = {name: trial.facts[name] for name in names if name in trial.facts}
+    return {"study": study, "number": trial.number, "num_epochs": trial.num_epochs, **facts}

@@ -5,7 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from hpo.surrogate.gp import BoolArray, CurveModel, FloatArray, Rows
+from hpo.surrogate.arrays import BoolArray, FloatArray
+from hpo.surrogate.gp import CurveModel
+from hpo.surrogate.rows import Rows
 
 MAX_TIMED: Final = 128  # trials that are learnt from, the latest
 

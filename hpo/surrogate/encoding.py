@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,8 @@ from hpo.config.search_space import (
     counts,
     sampling_order,
 )
+from hpo.surrogate.arrays import FloatArray
 
-FloatArray = npt.NDArray[np.floating[Any]]
 MIDDLE: Final = 0.5
 
 

@@ -17,7 +17,7 @@ from hpo.config.search_space import (
 )
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
-from hpo.study.trial import CARRIED_OVER_FROM, TrialSummary
+from hpo.study.trial import CARRIED_OVER_FROM, TrialSummary, origin
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
@@ -100,7 +100,7 @@ def carry_over(
             shutil.copytree(source, target, dirs_exist_ok=True)
         attributes = {
             "checkpoint": str(target.absolute() / "best.safetensors"),
-            CARRIED_OVER_FROM: {"study": was.study.name, "number": trial.number},
+            CARRIED_OVER_FROM: origin(was.study.name, trial),
         }
         new.add(trial, params, attributes)
         done.add(trial.number)

@@ -1,4 +1,3 @@
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ from hpo.schedulers.first_rung import (
     Curve,
     FirstLevel,
     choose_first_level,
-    fidelities,
     first_level_text,
     is_due,
-    levels,
     rank_correlation,
     read_first_levels,
     with_first_level,
@@ -24,32 +21,6 @@ from hpo.schedulers.first_rung import (
 
 MAX_EPOCHS = 52
 NUM_TRIALS = 40
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "first", "expected"),
-    [
-        (52, None, (8, 15, 28, 52)), (52, 4, (4, 8, 14, 28, 52)), (12, None, (2, 4, 7, 12)),
-        (3, None, (1, 2, 3)), (2, None, (1, 2)), (1, None, (1,)), (10, 10, (10,)),
-        (10, 40, (10,)), (90, 10, (10, 19, 35, 65, 90)),
-    ],
-)  # fmt: skip
-def test_levels(max_epochs: int, first: int | None, expected: tuple[int, ...]) -> None:
-    found = levels(max_epochs, first)
-    assert (found[0], found[-1]) == (expected[0], expected[-1])
-    assert list(found) == sorted(set(found))
-    assert all(b <= 2.4 * a + 1 for a, b in itertools.pairwise(found))
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "expected"),
-    [(52, (2, 4, 8, 15, 28, 52)), (12, (1, 2, 4, 7, 12)), (3, (1, 2, 3)), (1, (1,))],
-)
-def test_earlier_epochs_than_the_levels_may_be_useful(
-    max_epochs: int, expected: tuple[int, ...]
-) -> None:
-    assert fidelities(max_epochs) == expected
-    assert fidelities(max_epochs)[-len(levels(max_epochs)) :] == levels(max_epochs)
 
 
 def training(quality: float, steady_from: int, before: float = 0.0, length: int = 52) -> Curve:
@@ -248,16 +219,14 @@ def with_scheduler(config: SearchConfig, **scheduler: Any) -> SearchConfig:
     return config.model_copy(update={"scheduler": SchedulerConfig(**scheduler)})
 
 
-def test_it_is_chosen_anew_when_twice_as_many_trials_tell(config: SearchConfig) -> None:
+def test_it_is_chosen_anew_when_twice_as_many_trials_tell() -> None:
     own, earlier = (
         FirstLevel(epoch=8, late=28, num_trials=4, agreement={}, is_of_earlier_studies=is_earlier)
         for is_earlier in (False, True)
     )
     for known, num_needed in [((), 4), ((earlier,), 4), ((own,), 8), ((earlier, own, own), 16)]:
         for num, due in [(num_needed - 1, False), (num_needed, True)]:
-            assert is_due(config, known, trainings(1, 0.0, num, 26)) == due
-    as_set = with_scheduler(config, name="freeze_thaw", min_epochs=8)
-    assert not is_due(as_set, (), trainings(1, 0.0))
+            assert is_due(known, trainings(1, 0.0, num, 26), MAX_EPOCHS) == due
 
 
 def test_what_is_chosen_is_kept_as_plain_values_and_takes_the_place_of_what_is_not_set() -> None:

@@ -18,12 +18,14 @@ from hpo.config.schema import (
     load_search_config,
 )
 from hpo.config.search_space import Params, default_params
+from hpo.engine.budget import Budget, Limit
 from hpo.schedulers.first_rung import FirstLevel
 from hpo.selection.finalists import choose_finalists, has_candidates, predicted_ranking
 from hpo.selection.selection import pareto_front
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
-from hpo.study.trial import CARRIED_OVER_FROM, num_counted
+from hpo.study.trial import CARRIED_OVER_FROM, num_counted, origin
+from hpo.surrogate.gp import CurveModel
 
 MAX_EPOCHS = 12
 SCHEDULERS = get_args(Scheduler)
@@ -136,8 +138,10 @@ def test_what_finalists_are_trained_for_anew_the_search_does_not_pay(
     assert search.decisions.num_missing == 0
     to_the_end = simulated(search_config(budget(40), scheduler="freeze_thaw"), num_slots)
     assert num_epochs_of_pruned(search) > num_epochs_of_pruned(to_the_end)
-    finals = [curve_of(trial.params).values[-1] for trial in search.study.trials()]
-    assert finals[search.decisions.ranking()[0]] == pytest.approx(max(finals), abs=0.01)
+    trials, facts = search.study.trials(), search.study.metadata
+    finals = [curve_of(trial.params).values[-1] for trial in trials]
+    ranking = predicted_ranking(search.config, trials, facts.model_state, facts.first_levels)
+    assert finals[ranking[0]] == pytest.approx(max(finals), abs=0.01)
 
 
 def test_where_the_default_is_lost_a_trial_is_brought_to_its_end_all_the_same(
@@ -686,15 +690,117 @@ def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config
     assert len(complete) >= 2
 
 
+def carried_over(search: SimulatedSearch) -> SearchStudy:
+    """A new study with the trials of a search, as a changed space has them carried over."""
+    study = SearchStudy.in_memory(search.config.study, search.config.space)
+    for trial in search.study.trials():
+        study.add(trial, dict(trial.params), {CARRIED_OVER_FROM: origin("x", trial)})
+    return study
+
+
+def reopened(search: SimulatedSearch) -> SearchStudy:
+    """The study of a search that was killed, as the next process reads it."""
+    old = search.study
+    return SearchStudy(old.optuna_study, old.storage, search.config.study, search.config.space)
+
+
 def test_what_another_search_has_trained_is_not_of_this_ones_budget(search_config: Any) -> None:
     config = search_config(budget(40))
-    earlier = simulated(config).study.trials()
-    study = SearchStudy.in_memory(config.study, config.space)
-    for trial in earlier:
-        study.add(trial, dict(trial.params), {CARRIED_OVER_FROM: {"study": "x", "number": 0}})
-    search = SimulatedSearch(config, curve_of, 1, study)
+    search = SimulatedSearch(config, curve_of, 1, carried_over(simulated(config)))
     search.run()
     assert 40 - MAX_EPOCHS < search.num_epochs <= 40
+
+
+@pytest.mark.parametrize("scheduler", PAUSING)
+@pytest.mark.parametrize("num_steps", [5, 20, 60])
+def test_of_a_carried_over_trial_the_budget_pays_the_epochs_trained_since(
+    search_config: Any, scheduler: str, num_steps: int
+) -> None:
+    config = search_config(budget(60), scheduler=scheduler)
+    earlier = SimulatedSearch(config, curve_of, 1)
+    for _ in range(30):
+        assert earlier.step()
+    search = SimulatedSearch(config, curve_of, 1, carried_over(earlier))
+    for _ in range(num_steps):
+        search.step()
+    resumed = SimulatedSearch(config, curve_of, 1, reopened(search))
+    resumed.run()
+    taken = Budget.of_study(config, resumed.study).taken(Limit("total_epochs", 60))
+    assert taken == search.num_epochs + resumed.num_epochs
+    assert 60 - MAX_EPOCHS < taken <= 60
+
+
+@pytest.mark.parametrize("scheduler", PAUSING)
+@pytest.mark.parametrize("num_slots", [1, 3])
+def test_a_budget_that_is_raised_while_the_last_trial_runs_is_searched(
+    search_config: Any, scheduler: str, num_slots: int
+) -> None:
+    first = SimulatedSearch(search_config(budget(80), scheduler=scheduler), curve_of, num_slots)
+    while first.study.metadata.last_one is None:
+        assert first.step()
+    raised = search_config("study.num_trials=90", budget(300), scheduler=scheduler)
+    resumed = SimulatedSearch(raised, curve_of, num_slots, reopened(first))
+    resumed.run()
+    trials = resumed.study.trials()
+    assert 300 - MAX_EPOCHS < sum(trial.num_epochs for trial in trials) < 300 + 2 * num_slots
+    assert resumed.study.metadata.limits_reached == raised.limits
+    assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
+
+
+def test_a_study_that_keeps_no_limits_beside_its_last_trial_ends_with_that_trial(
+    search_config: Any,
+) -> None:
+    config = search_config(budget(80))
+    whole, killed = simulated(config), SimulatedSearch(config, curve_of, 1)
+    while killed.study.metadata.last_one is None:
+        assert killed.step()
+    killed.study.optuna_study.set_user_attr("last_one_limits", None)  # of the version before
+    resumed = SimulatedSearch(config, curve_of, 1, reopened(killed))
+    resumed.run()
+    assert history(resumed.study) == history(whole.study)
+
+
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in PAUSING])
+def test_a_raised_budget_with_no_room_for_a_trial_is_noted_as_reached(
+    search_config: Any, scheduler: str
+) -> None:
+    first = simulated(search_config(budget(40), scheduler=scheduler))
+    raised = search_config(budget(41), scheduler=scheduler)
+    resumed = SimulatedSearch(raised, curve_of, 1, reopened(first))
+    resumed.run()
+    assert resumed.num_epochs == 0
+    assert resumed.study.metadata.limits_reached == raised.limits
+
+
+def test_workers_that_ask_often_neither_fit_the_model_again_nor_change_the_search(
+    search_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_when = "budget.stop_when={gain_per_gpu_hour: 0.2}"
+    config = search_config("study.num_trials=100", stop_when, budget(300))
+    fits = 0
+    fit = CurveModel.__init__
+
+    def counted(*args: Any, **options: Any) -> None:
+        nonlocal fits
+        fits += 1
+        fit(*args, **options)
+
+    monkeypatch.setattr(CurveModel, "__init__", counted)
+
+    def searched(num_questions: int) -> tuple[list[Any], int]:
+        nonlocal fits
+        search, fits = SimulatedSearch(config, curve_of, 5), 0
+        ask = search.decisions.next_trial
+
+        def asking_often() -> Any:
+            answers = (ask() for _ in range(num_questions))
+            return next((answer for answer in answers if answer is not None), None)
+
+        monkeypatch.setattr(search.decisions, "next_trial", asking_often)
+        search.run()
+        return history(search.study), fits
+
+    assert searched(10) == searched(1)
 
 
 MODELS = {

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from hpo.surrogate.arrays import FloatArray
 from hpo.surrogate.cost_model import MAX_TIMED, EpochCosts
-from hpo.surrogate.gp import FloatArray
 
 IS_CATEGORICAL = np.array([False, True])
 

@@ -135,7 +135,9 @@ def test_trials_move_with_states_curves_and_folders_and_only_once(
     ]
     assert all(t.params["model.attn_drop_rate"] == 0 for t in after)
     assert after[0].attributes["seconds"] == 3
-    assert after[2].attributes["carried_over_from"] == {"study": "tiny", "number": 2}
+    came_from = after[2].attributes["carried_over_from"]
+    assert (came_from["study"], came_from["number"]) == ("tiny", 2)
+    assert came_from["num_epochs"] == after[2].num_epochs
     assert (now.run.trials / "3" / "epochs.csv").read_text() == "RUNNING"
     assert new.metadata.carried_from == {"study": "tiny", "num_carried_over": 4, "num_trials": 4}
     assert old.metadata.carried_to == "tiny-2"

@@ -1,0 +1,140 @@
+"""One decision's view of the search: the incumbents, a horizon, and what each trial may gain."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from scipy.special import logsumexp, ndtri
+
+from hpo.surrogate.arrays import FloatArray
+from hpo.surrogate.candidates import NUM_SOBOL, Candidates
+from hpo.surrogate.cost_model import EpochCosts
+from hpo.surrogate.expected_improvement import log_expected_improvement
+from hpo.surrogate.gp import CurveModel
+from hpo.surrogate.output_warp import OutputWarp
+from hpo.surrogate.rows import Observations, Phase
+
+NUM_IMAGINED: Final = 16  # outcomes of the running trials. Source: docs/performance.md.
+NUM_BEST: Final = 5
+NUM_AROUND: Final = 40
+AROUND_SDS: Final = (0.03, 0.1, 0.25)
+NUM_REFINED: Final = 8
+NUM_AROUND_REFINED: Final = 16
+REFINED_SDS: Final = ((0.03, 0.2), (0.01, 0.1))
+QUANTILES: Final = ndtri((np.arange(64) + 0.5) / 64)  # of the standard normal distribution
+
+
+class Acquisition:
+    """Scores paused trials and new points by their expected improvement on the incumbents.
+
+    The running trials are imagined to come to their next stops, in k ways; each way has its own
+    incumbent, the best expected end of the trials that can come to theirs.
+
+    Source: Snoek, Larochelle and Adams, "Practical Bayesian Optimization of Machine Learning
+    Algorithms", 2012, for the expectation over what runs.
+
+    Args:
+        observations: All that is known.
+        model: The fitted posterior.
+        warp: What its values were warped by.
+        candidates: The points that may be begun.
+        rng: Draws the outcomes, the horizon and the points.
+        horizon: Epochs from now at which improvement counts; None: it is drawn.
+        costs: Seconds of an epoch, by which improvements are divided; None: all cost the same.
+
+    Attributes:
+        ends: Expected warped value at the end of each trial that can come to it, by number.
+    """
+
+    def __init__(
+        self,
+        observations: Observations,
+        model: CurveModel,
+        warp: OutputWarp,
+        candidates: Candidates,
+        rng: np.random.Generator,
+        *,
+        horizon: int | None = None,
+        costs: EpochCosts | None = None,
+    ) -> None:
+        self._observations, self._warp, self._candidates = observations, warp, candidates
+        self._tried = [trial.point for trial in observations.trials.values()]
+        self._rng, self._costs = rng, costs
+        self._model = _imagining(model, observations, len(candidates.cube.names), rng)
+        known = observations.known
+        able = {n: t for n, t in known.items() if t.phase != Phase.PRUNED} or known
+        points = np.array([trial.point for trial in able.values()])
+        ends, _ = self._model.predict(points, np.ones(len(points)), with_sd=False)
+        self.ends: dict[int, float] = dict(zip(able, ends.mean(1).tolist(), strict=True))
+        self._horizon = horizon or int(rng.integers(1, observations.max_epochs + 1))
+        self._incumbents = ends.max(0)
+        self._best_points = points[np.argsort(-ends.mean(1), kind="stable")[:NUM_BEST]]
+
+    def best_of(self, numbers: Sequence[int]) -> tuple[int, float]:
+        """The most promising of some trials, and its score."""
+        trials = [self._observations.trials[n] for n in numbers]
+        points = np.array([trial.point for trial in trials])
+        scores = self._scores(points, np.array([trial.epoch for trial in trials]))
+        best = int(scores.argmax())
+        return numbers[best], float(scores[best])
+
+    def best_new(self) -> tuple[FloatArray, float]:
+        """The most promising point (d,) not tried, by sampling and local refinement; its score."""
+        rng, best, candidates = self._rng, self._best_points, self._candidates
+        spread = candidates.sobol(NUM_SOBOL, seed=int(rng.integers(2**31)))
+        if candidates.listed is not None:
+            spread = candidates.listed
+        sds = rng.choice(AROUND_SDS, NUM_AROUND * len(best))
+        near = candidates.around(np.repeat(best, NUM_AROUND, 0), sds, rng)
+        points = np.concatenate([spread, near])
+        scores = self._scores_of_new(points)
+        for low, high in REFINED_SDS:
+            order = np.argsort(-scores, kind="stable")[:NUM_REFINED]
+            centres = np.repeat(points[order], NUM_AROUND_REFINED, 0)
+            near = candidates.around(centres, rng.uniform(low, high, len(centres)), rng)
+            points = np.concatenate([points[order], near])
+            scores = np.concatenate([scores[order], self._scores_of_new(near)])
+        top = int(scores.argmax())
+        return points[top], float(scores[top])
+
+    def gains(self, points: FloatArray) -> FloatArray:
+        """(n,) expected improvements at the end of training, in the objective's unit."""
+        mean, sd = self._model.predict(points, np.ones(len(points)))
+        ends = self._warp.backward(mean[..., None] + sd[:, None, None] * QUANTILES)
+        best = self._warp.backward(self._incumbents)[:, None]
+        gains: FloatArray = np.maximum(ends - best, 0.0).mean((1, 2))
+        return gains
+
+    def _scores_of_new(self, points: FloatArray) -> FloatArray:
+        """(n,) scores of points (n, d); minus infinity where one may not be begun."""
+        may_begin = self._candidates.may_begin(points, self._tried)
+        scores: FloatArray = np.where(may_begin, self._scores(points, 0), -np.inf)
+        return scores
+
+    def _scores(self, points: FloatArray, epochs: FloatArray | int) -> FloatArray:
+        """(n,) log expected improvements of points (n, d), trained to `epochs`, at the horizon.
+
+        They are by the second of an epoch where costs are weighed, and up to a constant that is
+        the same for all that a decision compares.
+        """
+        last = self._observations.max_epochs
+        ahead = np.broadcast_to(np.minimum(epochs + self._horizon, last), len(points))
+        at = self._model.at(points)
+        mean, sd = at.predict(self._observations.times(ahead))
+        at_end, _ = at.predict(np.ones(len(points)), with_sd=False)
+        # A curve that peaks early and then falls is worth its end.
+        mean = np.minimum(mean, at_end)
+        each = log_expected_improvement(mean, sd[:, None], self._incumbents)
+        gains: FloatArray = logsumexp(each, axis=1)
+        return gains if self._costs is None else gains - self._costs.log_seconds(points)
+
+
+def _imagining(
+    model: CurveModel, observations: Observations, num_coordinates: int, rng: np.random.Generator
+) -> CurveModel:
+    """The posterior as if the running trials had come to their next stops, in some ways."""
+    running = [t for t in observations.trials.values() if t.phase == Phase.RUNNING]
+    points = np.array([trial.point for trial in running]).reshape(-1, num_coordinates)
+    times = observations.times([trial.next_stop for trial in running])
+    num = NUM_IMAGINED if running else 1
+    return model.imagining(points, times, rng.standard_normal((len(running), num)))

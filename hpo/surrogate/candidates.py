@@ -1,0 +1,105 @@
+"""The configurations that may be begun: drawn all over the space, near others, or listed."""
+
+import math
+from collections.abc import Callable, Collection
+from typing import Final
+
+import numpy as np
+from scipy.stats import qmc
+
+from hpo.config.grid_points import grid_points
+from hpo.config.search_space import Params, Space
+from hpo.surrogate.arrays import BoolArray, FloatArray
+from hpo.surrogate.encoding import UnitCube
+
+NUM_SOBOL: Final = 256
+MAX_LISTED: Final = 512  # configurations of a space that are all weighed
+
+
+class Candidates:
+    """The space's points, and which of them may be begun.
+
+    Args:
+        space: The searched parameters.
+        seed: Of the Sobol sequence.
+        is_allowed: Says whether a configuration may be begun; None: any may.
+
+    Attributes:
+        cube: Translates params to points (d,) of the unit cube, and back.
+        listed: (n, d) every point of a space of at most MAX_LISTED; None: it has more.
+    """
+
+    def __init__(
+        self, space: Space, seed: int, is_allowed: Callable[[Params], bool] | None = None
+    ) -> None:
+        self.cube = UnitCube(space)
+        self._seed, self._is_allowed = seed, is_allowed
+        self.listed: FloatArray | None = None
+        if self.cube.num_points <= MAX_LISTED:
+            self.listed = np.array([self.cube.encode(params) for params in grid_points(space)])
+
+    def sobol(self, num: int, skip: int = 0, seed: int | None = None) -> FloatArray:
+        """(num, d) points of a Sobol sequence, which covers the space evenly."""
+        sequence = qmc.Sobol(len(self.cube.names), seed=self._seed if seed is None else seed)
+        if skip:
+            sequence.fast_forward(skip)
+        return self.cube.snap(sequence.random(num))
+
+    def around(self, centres: FloatArray, sds: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """(n, d) a point near each centre (n, d): coordinates move with probability 1/2.
+
+        At least one coordinate moves: a number by a normal step of the standard deviation `sds`
+        (n,), a choice to any other.
+        """
+        moved = rng.random(centres.shape) < 0.5
+        moved[np.arange(len(centres)), rng.integers(centres.shape[1], size=len(centres))] = True
+        noise = rng.standard_normal(centres.shape) * sds[:, None]
+        near = np.clip(centres + noise, 0.0, 1.0)
+        points = np.where(self.cube.is_categorical, rng.random(centres.shape), near)
+        return self.cube.snap(np.where(moved, points, centres))
+
+    def startup_params(self, tried: Collection[FloatArray]) -> Params:
+        """The next configuration of a sequence that covers the space; `tried` have been begun.
+
+        Where configurations can repeat, the first that has not been tried.
+        """
+        if math.isfinite(self.cube.num_points):
+            points = self.sobol(NUM_SOBOL)
+            if self.listed is not None:
+                points = np.concatenate([points, self.listed])
+            untried = points[self.may_begin(points, tried)]
+            if len(untried):
+                return self.cube.decode(untried[0])
+        elif self._is_allowed is not None:
+            points = self.sobol(NUM_SOBOL)
+            allowed = points[self.allowed(points)]
+            if len(tried) < len(allowed):
+                return self.cube.decode(allowed[len(tried)])
+        return self.cube.decode(self.sobol(1, skip=len(tried))[0])
+
+    def is_exhausted(self, tried: Collection[FloatArray]) -> bool:
+        """Whether every configuration that may be begun has been tried."""
+        if self.listed is None or (not self._is_allowed and len(tried) < len(self.listed)):
+            return False
+        return not self.may_begin(self.listed, tried).any()
+
+    def allowed(self, points: FloatArray) -> BoolArray:
+        """(n,) which points (n, d) may be begun, tried or not."""
+        allow = self._is_allowed
+        if allow is None:
+            return np.ones(len(points), dtype=bool)
+        return np.array([allow(self.cube.decode(point)) for point in points], dtype=bool)
+
+    def may_begin(self, points: FloatArray, tried: Collection[FloatArray]) -> BoolArray:
+        """(n,) which points (n, d) are allowed and, where points can repeat, not tried."""
+        allowed = self.allowed(points)
+        if math.isinf(self.cube.num_points):
+            return allowed
+        keys = {_key(point) for point in tried}
+        allowed &= np.array([_key(point) not in keys for point in points], dtype=bool)
+        return allowed
+
+
+def _key(point: FloatArray) -> bytes:
+    """Bytes that are equal for points that differ by rounding only."""
+    return point.round(9).tobytes()

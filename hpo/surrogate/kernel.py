@@ -1,0 +1,85 @@
+"""The kernel of the Gaussian process over curves, its hyperparameters and their priors.
+
+Over the params it is Matern-5/2 with a length scale for each coordinate. That is multiplied by a
+constant plus a Gaussian over time; a constant and a linear drift that all curves share, and
+noise, are added.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from hpo.surrogate.arrays import BoolArray, FloatArray
+
+# Log-normal priors (median, standard deviation of the logarithm). Source: docs/performance.md for
+# the first, shared measurements.
+PRIOR_LENGTH: Final = (1.2, 0.4)
+PRIOR_TIME_LENGTH: Final = (0.5, 0.7)
+PRIOR_SCALE: Final = (0.5, 1.0)
+PRIOR_NOISE: Final = (1e-3, 1.5)
+JITTER: Final = 1e-6
+SAME: Final = 1e-9  # categorical coordinates this close are equal
+
+
+def priors(num_coordinates: int) -> tuple[FloatArray, FloatArray]:
+    """Means and standard deviations of the hyperparameters' logarithms, (num_coordinates + 4,).
+
+    In order: the length scales, the length scale of time, the constant and the Gaussian over
+    time, the noise.
+    """
+    each = [PRIOR_LENGTH] * num_coordinates
+    each += [PRIOR_TIME_LENGTH, PRIOR_SCALE, PRIOR_SCALE, PRIOR_NOISE]
+    return np.log([median for median, _ in each]), np.array([sd for _, sd in each])
+
+
+def unpack(theta: FloatArray) -> tuple[FloatArray, float, float, float, float]:
+    """The hyperparameters in the order of `priors`, from their logarithms (d + 4,)."""
+    values = np.exp(theta)
+    time_length, constant, gauss, noise = values[-4:].tolist()
+    return values[:-4], time_length, constant, gauss, noise
+
+
+def matern(squared_distance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Matern-5/2 and its slope by the squared distance, both of the distance's shape."""
+    root = np.sqrt(5 * squared_distance)
+    decay = np.exp(-root)
+    return (1 + root + root**2 / 3) * decay, -5 / 6 * (1 + root) * decay
+
+
+def params_kernel(
+    points: FloatArray, others: FloatArray, is_categorical: BoolArray, theta: FloatArray
+) -> FloatArray:
+    """The kernel over params (n, m), of points (n, d) with others (m, d)."""
+    lengths = np.exp(theta[: points.shape[1]])
+    left, right, is_number = points / lengths, others / lengths, ~is_categorical
+    distance = cdist(left[:, is_number], right[:, is_number], "sqeuclidean")
+    for i in np.flatnonzero(is_categorical):
+        differs = np.abs(np.subtract.outer(points[:, i], others[:, i])) > SAME
+        distance += differs / lengths[i] ** 2
+    return matern(distance)[0]
+
+
+def curve_kernel(
+    over_params: FloatArray, times: FloatArray, others: FloatArray, theta: FloatArray
+) -> FloatArray:
+    """The whole kernel (n, m), noise left out, of times (n,) with others (m,).
+
+    `over_params` (n, m) is what `params_kernel` gives for the same rows and columns.
+    """
+    _, time_length, constant, gauss, _ = unpack(theta)
+    gap = times[:, None] - others[None, :]
+    over_time = constant + gauss * np.exp(-(gap**2) / (2 * time_length**2))
+    return over_params * over_time + 1 + np.outer(1 - times, 1 - others)
+
+
+def variance(times: FloatArray, theta: FloatArray) -> FloatArray:
+    """The kernel of each row with itself (n,), noise left out, at times (n,)."""
+    _, _, constant, gauss, _ = unpack(theta)
+    return constant + gauss + 1 + (1 - times) ** 2
+
+
+def noise(theta: FloatArray) -> float:
+    """The variance of a row's noise, the jitter that keeps the matrix definite included."""
+    return math.exp(theta[-1]) + JITTER

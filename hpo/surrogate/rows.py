@@ -1,0 +1,137 @@
+"""Which observations of which trials the surrogate sees."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+
+from hpo.surrogate.arrays import FloatArray, IntArray
+
+MAX_ROWS: Final = 250
+NUM_STARTUP_TRIALS: Final = 6
+
+
+class Phase(StrEnum):
+    """Where a trial stands. PRUNED: it was given up, and its curve is cut. FAILED: it broke."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class ObservedTrial:
+    """A started trial as the surrogate sees it.
+
+    Attributes:
+        point: (d,) its params in the unit cube.
+        curve: The objective by epoch, larger is better; NaN where the training diverged.
+        phase: Where it stands.
+        next_stop: The epoch at which it next competes, or ends.
+    """
+
+    point: FloatArray
+    curve: Mapping[int, float]
+    phase: Phase
+    next_stop: int
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch of the curve; 0 before the first."""
+        return max(self.curve, default=0)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """All that the surrogate is told at one decision.
+
+    Attributes:
+        trials: Every trial that has started, by number.
+        max_epochs: The length of a training.
+        rungs: Epochs at which trials are compared; the surrogate sees values there, and at a
+            curve's last epoch.
+        first_epoch: Earlier values are left out: they say nothing of later ones.
+    """
+
+    trials: Mapping[int, ObservedTrial]
+    max_epochs: int
+    rungs: frozenset[int]
+    first_epoch: int = 0
+
+    @property
+    def known(self) -> dict[int, ObservedTrial]:
+        """The trials that did not break."""
+        return {n: trial for n, trial in self.trials.items() if trial.phase != Phase.FAILED}
+
+    @property
+    def is_starting_up(self) -> bool:
+        """Whether too few trials have started, or reported, for a surrogate to be fitted."""
+        has_reports = any(trial.curve for trial in self.known.values())
+        return len(self.trials) < NUM_STARTUP_TRIALS or not has_reports
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of all curves together."""
+        return sum(len(trial.curve) for trial in self.trials.values())
+
+    def seen(self) -> list[tuple[int, int]]:
+        """(trial, epoch) of the values that the surrogate learns from, by trial and epoch."""
+        return [
+            (number, epoch)
+            for number, trial in self.known.items()
+            for epoch in sorted({e for e in self.rungs if e < trial.epoch} | {trial.epoch})
+            if epoch in trial.curve and epoch >= self.first_epoch
+        ]
+
+    def times(self, epochs: Sequence[float] | FloatArray) -> FloatArray:
+        """(n,) times of epochs; see `log_times`."""
+        return log_times(epochs, self.max_epochs)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Points of curves: coordinates of the params (n, d), times (n,) and values (n,).
+
+    A time is the logarithm of the epoch, 0 at the first epoch and 1 at the last.
+    """
+
+    points: FloatArray
+    times: FloatArray
+    values: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def equals(self, other: "Rows") -> bool:
+        """Whether both hold the same numbers."""
+        return all(map(np.array_equal, vars(self).values(), vars(other).values()))
+
+
+def log_times(epochs: Sequence[float] | FloatArray, max_epochs: int) -> FloatArray:
+    """(n,) logarithms of epochs, 0 at the first and 1 at `max_epochs`."""
+    if max_epochs == 1:
+        return np.ones(len(epochs))
+    times: FloatArray = np.log(np.asarray(epochs, float)) / math.log(max_epochs)
+    return times
+
+
+def values_of(seen: Iterable[tuple[int, int]], trials: Mapping[int, ObservedTrial]) -> FloatArray:
+    """(n,) the curves' values at (trial, epoch); the worst of them for a diverged training."""
+    values = np.array([trials[number].curve[epoch] for number, epoch in seen])
+    values[np.isnan(values)] = np.nanmin(values) if not np.isnan(values).all() else 0.0
+    return values
+
+
+def thinned(values: FloatArray, max_rows: int, rng: np.random.Generator) -> IntArray:
+    """Indices of at most `max_rows` values: the best half, and of the others some at random."""
+    order = np.argsort(-values, kind="stable")
+    if len(values) <= max_rows:
+        return np.arange(len(values))
+    best, rest = order[: max_rows // 2], order[max_rows // 2 :]
+    kept: IntArray = np.concatenate([best, rng.permutation(rest)[: max_rows - len(best)]])
+    return np.sort(kept)
