@@ -55,7 +55,7 @@ class Engine:
         self._config, self._objective = config, config.study.objective
         self._study, self._num_slots, self._observer = study, num_slots, observer
         self._checkpoints, self._max_paused = checkpoints, max_paused
-        study.on_outage = observer.note
+        study.gate.on_outage = observer.note
         study.interrupted()  # takes them up under their own numbers
         facts, trials, num_trials = study.metadata, study.trials(), config.study.num_trials
         self._costs = ArchitectureCosts(config, facts.architectures)

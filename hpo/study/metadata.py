@@ -2,12 +2,13 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import optuna
 
 from hpo.config.search_space import Params
+from hpo.study.gate import Hold, StudyGate
 
 FRESH_TRAINING: Final = "fresh_training:"
 Value = TypeVar("Value")
@@ -26,7 +27,7 @@ class Fact(Generic[Value]):
         self._name = name
 
     def __get__(self, record: "StudyMetadata", owner: type) -> Value:
-        value: Value = record.read(self._name, copy.copy(self._default))
+        value: Value = record.read(self._name, self._default)
         return value
 
     def __set__(self, record: "StudyMetadata", value: Value) -> None:
@@ -52,7 +53,6 @@ class StudyMetadata:
         delivered_trial: Number of the trial whose configuration best/ was trained with.
         carried_from: The study that trials were carried over from, and how many of them.
         carried_to: Name of the study that the trials were carried over to.
-        driver: The process that drives the study; None: there is none.
     """
 
     search_config = Fact[dict[str, Any] | None](None)
@@ -70,27 +70,42 @@ class StudyMetadata:
     delivered_trial = Fact[int | None](None)
     carried_from = Fact[dict[str, Any] | None](None)
     carried_to = Fact[str | None](None)
-    driver = Fact[dict[str, Any] | None](None)
 
-    def __init__(
-        self, study: optuna.Study, write: Callable[[Callable[[bool], None]], None]
-    ) -> None:
-        """The record of `study`; `write` does what it is given when the storage answers."""
-        self._study, self._write = study, write
+    def __init__(self, study: optuna.Study, gate: StudyGate) -> None:
+        self._study, self._gate = study, gate
+        self._kept: dict[str, Any] = {}
+        self._kept_under: Hold | None = None
 
     def read(self, name: str, default: Any) -> Any:
-        return self._study.user_attrs.get(name, default)
+        """The fact as it is now, or `default`."""
+        return copy.deepcopy(self._attributes().get(name, default))
 
     def write(self, name: str, value: Any) -> None:
+        """Keeps the fact, once the storage answers."""
         plain = json.loads(json.dumps(value))  # the same comes back from every storage
-        self._write(lambda _is_retry: self._study.set_user_attr(name, plain))
+        self._gate.write(lambda _is_retry: self._study.set_user_attr(name, plain))
+        self._kept[name] = plain
+
+    def _attributes(self) -> dict[str, Any]:
+        """All facts: a driver reads them once, as nobody else writes them; others each time."""
+        hold = self._gate.hold
+        if hold is None or hold is not self._kept_under:
+            self._kept = self._gate.read(lambda: self._study.user_attrs)
+            self._kept_under = hold
+        return self._kept
+
+    @property
+    def driver(self) -> dict[str, Any] | None:
+        """The process that drives the study; None: there is none."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("driver")
+        return values
 
     @property
     def fresh_trainings(self) -> dict[str, dict[str, Any]]:
         """The finalists' trainings on fresh seeds that have ended, by name."""
-        attributes = self._study.user_attrs.items()
+        attributes = copy.deepcopy(self._attributes())
         prefix = FRESH_TRAINING
-        return {k.removeprefix(prefix): v for k, v in attributes if k.startswith(prefix)}
+        return {k.removeprefix(prefix): v for k, v in attributes.items() if k.startswith(prefix)}
 
     def add_fresh_training(self, name: str, values: Mapping[str, Any]) -> None:
         self.write(f"{FRESH_TRAINING}{name}", dict(values))

@@ -163,8 +163,13 @@ class TrialSummary:
     @property
     def facts_of_pause(self) -> dict[str, Any] | None:
         """What was known when it paused after its last epoch; None if it did not."""
-        kept = self.attributes.get(FACTS_SO_FAR, {})
-        return kept["facts"] if kept.get("epoch") == self.num_epochs else None
+        return facts_of_pause(self.attributes, self.num_epochs)
+
+
+def facts_of_pause(attributes: Mapping[str, Any], num_epochs: int) -> dict[str, Any] | None:
+    """What a trial told when it paused after its last epoch; None: it did not pause there."""
+    kept = attributes.get(FACTS_SO_FAR, {})
+    return kept["facts"] if kept.get("epoch") == num_epochs else None
 
 
 def best_epoch(curve: Mapping[int, float], told: int | None, objective: Objective) -> int | None:
