@@ -416,29 +416,6 @@ def test_a_cost_aware_search_that_is_killed_goes_on_as_it_would_have(search_conf
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("num_slots", [1, 2, 4])
-def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
-    search_config: Any, scheduler: str, num_slots: int
-) -> None:
-    config = search_config(budget(60), scheduler=scheduler)
-    for num_steps in range(1, 60, 4):
-        first = SimulatedSearch(config, curve_of, num_slots)
-        for _ in range(num_steps):
-            first.step()
-        study = SearchStudy(
-            first.study.optuna_study, first.study.storage, config.study, config.space
-        )
-        second = SimulatedSearch(config, curve_of, num_slots, study)
-        second.run()
-        trials = study.trials()
-        assert sum(trial.num_epochs for trial in trials) < 60 + 2 * num_slots
-        assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
-        assert trials[0].state == "COMPLETE"
-        for trial in trials:
-            assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("lengths", [{}, {3: 4, 5: 4, 9: 8}], ids=["whole", "some stop early"])
 def test_a_search_on_one_slot_that_is_killed_near_its_end_goes_on_as_it_would_have(
     search_config: Any, scheduler: str, lengths: dict[int, int]
@@ -855,20 +832,6 @@ def test_several_objectives_are_searched_with_curves_and_rungs(
     front = pareto_front(trials, config.study)
     assert len({trial.params["model.name"] for trial in front}) == len(front) > 1
     assert best_trial(search.study, search.config) in front
-
-
-def test_a_resumed_search_of_several_objectives_decides_as_an_unbroken_one(
-    search_config: Any,
-) -> None:
-    config = search_config(SPACE, TWO, scheduler="asha")
-    whole, broken = simulated_models(config), simulated_models(config)
-    whole.run()
-    for _ in range(60):
-        broken.step()
-    again = simulated_models(config, broken.study)
-    again.run()
-    assert len(again.study.trials()) == 30
-    assert "RUNNING" not in {trial.state for trial in again.study.trials()}
 
 
 @pytest.mark.parametrize(
