@@ -214,15 +214,15 @@ class OurSearch:
         while not (is_timed and search.seconds >= MAX_EPOCHS * budget) and search.step():
             pass
 
-    def finalist(self) -> int:
-        """The first of those that would be trained on fresh seeds."""
+    def ranking(self) -> tuple[int, ...]:
+        """Numbers of trials, the one first that is expected to end best."""
         from hpo.selection.ranking import predicted_ranking
 
         study = self.search.study
         trials = study.trials()
         return predicted_ranking(
             self._config, trials, study.metadata.model_state, study.metadata.first_levels
-        )[0]
+        )
 
     def regret(self, number: int) -> float:
         return self.surrogate.regret(self.true_values[number])
@@ -267,7 +267,7 @@ def run_ours(job: Job) -> Outcome:
     for budget in job.budgets:
         ours = OurSearch(job, budget, warm_start)
         ours.run(budget)
-        regrets[budget] = ours.regret(ours.finalist())
+        regrets[budget] = ours.regret(ours.ranking()[0])
         seconds += ours.search.decision_seconds
         num_trials = len(ours.true_values)
     return Outcome(regrets, seconds, num_trials)
@@ -284,7 +284,7 @@ def best_of_another_task(job: Job) -> tuple[Params, ...]:
     earlier = OurSearch(before, 10)
     earlier.search.run()
     params = {trial.number: dict(trial.params) for trial in earlier.search.study.trials()}
-    ranking = [params[number] for number in earlier.search.decisions.ranking()]
+    ranking = [params[number] for number in earlier.ranking()]
     config = our_config(job, earlier.surrogate, 10)
     return different(config.space, earlier.surrogate.default, [ranking])
 

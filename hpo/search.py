@@ -106,7 +106,7 @@ def run_search(
             _tell_earlier_trials(config, study, observer)
             if run.is_complete and not _is_unfinished(study, config) and _delivers_as(run, config):
                 return _result(study, run, config)
-            lease.enter_context(leased(study))
+            lease.enter_context(leased(study, observer.note))
         warm_start = () if study is not None else warm_start_params(config, storage)
         first_level = None if study is not None else first_level_of_earlier(config, storage)
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
@@ -128,7 +128,7 @@ def run_search(
                     study = create_study(config, run, storage, images.facts, first_level)
                     study.metadata.warm_start = warm_start
                     _tell_first_level(config, first_level, observer)
-                    lease.enter_context(leased(study))
+                    lease.enter_context(leased(study, observer.note))
                 if now.predecessor is not None:
                     _carry_over(study, now, storage, images, observer)
                 _measure_architectures(config, study, images, observer)
@@ -256,7 +256,7 @@ def _carry_over(
     url = now.predecessor.storage_url(was, storage)
     old = SearchStudy.open(url, was.study, was.space)
     _refuse_other_images(old, images)
-    with leased(old):
+    with leased(old, observer.note):
         num_carried, num_trials = carry_over(old, study, was, now)
     observer.note(
         f"the space has changed: study {now.config.study.name!r} goes on, with {num_carried} of "
@@ -303,7 +303,7 @@ def _measure_architectures(
 def _import_decisions(config: SearchConfig) -> None:
     """While Ray starts: SciPy takes most of a second."""
     if config.scheduler.name in PAUSING:
-        import hpo.engine.pausing  # noqa: F401
+        import hpo.schedulers.freeze_thaw  # noqa: F401
 
 
 def _start(action: Callable[[], Result]) -> Future[Result]:

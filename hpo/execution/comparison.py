@@ -18,9 +18,9 @@ from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_all_on_cluster
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
+from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,
-    finalists_within_budget,
     read_finalists,
     training_name,
     trainings_of,

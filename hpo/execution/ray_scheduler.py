@@ -9,7 +9,7 @@ from typing import Any, Final
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from hpo.engine.decisions import Decisions
+from hpo.engine.engine import Engine
 from hpo.errors import RunError
 from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
 from hpo.study.trial import Proposal, TrialError, TrialReport
@@ -32,7 +32,7 @@ class StudyScheduler(FIFOScheduler):
         make_task: What a worker takes, of a proposed trial.
     """
 
-    def __init__(self, decisions: Decisions, make_task: Callable[[Proposal], TrialTask]) -> None:
+    def __init__(self, decisions: Engine, make_task: Callable[[Proposal], TrialTask]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.decisions, self._make_task = decisions, make_task
         self._numbers: dict[str, int] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import apply_params
 from hpo.engine.checkpoints import TrialCheckpoints
-from hpo.engine.factory import make_decisions
+from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, RunInterrupted
 from hpo.execution.cluster import TrialResources
@@ -76,7 +76,7 @@ def run_trials(
         maximise=maximises(config.study.metric),
         max_bytes=config.budget.disk_bytes,
     )
-    decisions = make_decisions(config, study, resources.num_slots, observer, checkpoints)
+    decisions = Engine(config, study, resources.num_slots, observer, checkpoints)
     scheduler = StudyScheduler(decisions, _task_maker(config, run, images, resources))
     progress_before = _progress(study)
     is_stopped = False

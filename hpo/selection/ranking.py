@@ -73,5 +73,5 @@ def model_of(
         if trial.state == TrialStatus.RUNNING:
             thaw.pruned(trial.number)
     thaw.model_state = model_state
-    thaw.set_first_levels(read_first_levels(first_levels))
+    thaw.set_first_rungs(read_first_levels(first_levels))
     return thaw

@@ -12,7 +12,7 @@ from typing import Any, Final
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, default_params
 from hpo.engine.checkpoints import TrialCheckpoints
-from hpo.engine.factory import make_decisions
+from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialReport
 from sgformer.config import maximises
@@ -65,7 +65,7 @@ class SimulatedSearch:
         maximise = maximises(config.study.metric)
         checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)
         self.now = 0.0
-        self.decisions = make_decisions(
+        self.decisions = Engine(
             config, self.study, num_slots, _Silent(), checkpoints, lambda: self.now
         )
         self.num_epochs, self.seconds = 0, 0.0

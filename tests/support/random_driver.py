@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from hpo.engine.factory import make_decisions
 from random_searches import ARCHITECTURES, Plan
 from random_trials import Asker, Trial, is_noted_as_over
 
 from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
-from hpo.engine.factory import make_decisions
 from hpo.study.study import SearchStudy
 from hpo.study.trial import CARRIED_OVER_FROM, Proposal, TrialError, TrialReport
 from sgformer.config import maximises

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpo.engine.decisions import Decisions
 from random_searches import Training
 
 from hpo.config.schema import SearchConfig
-from hpo.engine.decisions import Decisions
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialError, num_counted
 

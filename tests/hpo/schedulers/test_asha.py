@@ -1,10 +1,9 @@
 import math
-from collections import Counter
 
 import pytest
 
 from hpo.config.schema import SchedulerConfig
-from hpo.schedulers.asha import AsynchronousHalving, Hyperband
+from hpo.schedulers.asha import AsynchronousHalving
 
 
 def halving(**config: object) -> AsynchronousHalving:
@@ -18,7 +17,6 @@ def halving(**config: object) -> AsynchronousHalving:
         ({}, (2, 6, 18)),
         ({"min_epochs": 1, "reduction_factor": 2}, (1, 2, 4, 8, 16)),
         ({"min_epochs": 20}, ()),
-        ({"name": "none"}, ()),
     ],
 )
 def test_rungs_lie_at_powers_of_the_factor(config: dict, expected: tuple[int, ...]) -> None:
@@ -116,61 +114,3 @@ def test_restored_rungs_of_several_objectives_decide_alike() -> None:
         restored.goes_on(i, {1: 0.0, 2: value, 3: 1.0}, (cost,))
     for value, cost in ((0.85, 4.0), (0.6, 0.5), (0.2, 8.0)):
         assert whole.goes_on(9, {2: value}, (cost,)) == restored.goes_on(9, {2: value}, (cost,))
-
-
-def hyperband(*, maximise: bool = True, max_epochs: int = 20) -> Hyperband:
-    config = SchedulerConfig(name="hyperband", min_epochs=2, reduction_factor=3)
-    return Hyperband(config, max_epochs, maximise=maximise)
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "expected"),
-    [(20, ((2, 6, 18), (6, 18), (18,), ())), (6, ((2,), ())), (2, ((),))],
-)
-def test_brackets_begin_with_later_and_later_rungs(
-    max_epochs: int, expected: tuple[tuple[int, ...], ...]
-) -> None:
-    assert hyperband(max_epochs=max_epochs).brackets == expected
-
-
-def test_brackets_have_the_shares_of_hyperband_all_along() -> None:
-    scheduler = hyperband()
-    brackets = [scheduler.bracket_of(number) for number in range(98)]
-    assert Counter(brackets[:49]) == Counter(brackets[49:]) == {0: 27, 1: 12, 2: 6, 3: 4}
-    assert set(brackets[:13]) == {0, 1, 2, 3}
-
-
-def test_brackets_compare_by_several_objectives() -> None:
-    scheduler = hyperband()
-    first, second, third, fourth = members(scheduler, 0)[:4]
-    assert scheduler.goes_on(0, {2: 0.9}, (9.0,))
-    assert scheduler.goes_on(first, {2: 0.8}, (5.0,))
-    assert not scheduler.goes_on(second, {2: 0.7}, (6.0,))
-    assert scheduler.goes_on(third, {2: 0.1}, (1.0,))  # by its values alone it is the worst
-    assert not scheduler.goes_on(fourth, {2: 0.2}, (2.0,))
-
-
-def members(scheduler: Hyperband, bracket: int) -> list[int]:
-    return [number for number in range(1, 60) if scheduler.bracket_of(number) == bracket]
-
-
-def test_a_trial_is_compared_with_those_of_its_bracket() -> None:
-    scheduler = hyperband()
-    for number in members(scheduler, 0)[:6]:
-        scheduler.goes_on(number, {2: 0.9, 6: 0.9})
-    first, second, third = members(scheduler, 1)[:3]
-    assert scheduler.goes_on(first, {2: 0.1, 6: 0.4})
-    assert scheduler.goes_on(second, {2: 0.1, 6: 0.3})
-    assert not scheduler.goes_on(third, {2: 0.1, 6: 0.2})
-    last = members(scheduler, 3)[0]
-    assert scheduler.goes_on(last, dict.fromkeys(range(1, 20), 0.0))
-
-
-def test_the_default_is_compared_with_in_every_bracket_and_never_stopped() -> None:
-    scheduler = hyperband(maximise=False)
-    assert scheduler.goes_on(0, {2: 0.2, 6: 0.2})
-    for bracket, epoch in ((0, 2), (1, 6)):
-        first, second = members(scheduler, bracket)[:2]
-        assert scheduler.goes_on(first, {epoch: 0.3})
-        assert not scheduler.goes_on(second, {epoch: 0.25})
-    assert scheduler.goes_on(0, {2: 0.2, 6: 0.2, 18: 9.0})
