@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from hpo.engine.factory import make_decisions
 from random_searches import ARCHITECTURES, Plan
 from random_trials import Asker, Trial, is_noted_as_over
 
 from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
+from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
 from hpo.study.trial import CARRIED_OVER_FROM, Proposal, TrialError, TrialReport
 from sgformer.config import maximises
@@ -147,7 +147,7 @@ class RandomSearch:
         checkpoints = TrialCheckpoints(
             self._folder / "trials", config.retrain.top_k, maximise=maximises(config.study.metric)
         )
-        self.decisions = make_decisions(
+        self.decisions = Engine(
             config, self.study, num_slots, _Watcher(self._may_be_killed), checkpoints,
             lambda: self.now,
         )  # fmt: skip
@@ -162,6 +162,7 @@ class RandomSearch:
         if decisions.paused or decisions.broken:
             raise KilledError  # the user mends it, and resumes
         if self.had_ended or not decisions.num_missing:
+            decisions.settle()
             return "ended"
         self._ask_for_trials()
         if not self._queue:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpo.engine.decisions import Decisions
 from random_searches import Training
 
 from hpo.config.schema import SearchConfig
+from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialError, num_counted
 
@@ -98,15 +98,12 @@ class Asker:
         self._rng, self._asks_often = random.Random(seed), asks_often
         self.changes: list[str] = []
 
-    def ask(self, decisions: Decisions, study: SearchStudy, *, polls: bool = False) -> None:
+    def ask(self, decisions: Engine, study: SearchStudy, *, polls: bool = False) -> None:
         """Now and then all that may be asked; with `polls`, after a poll that gave None, again."""
         if not self._asks_often or self._rng.random() < 0.6:
             return
         before = _snapshot(study)
         _ = decisions.num_missing, decisions.finished, decisions.is_exhausted, decisions.broken
-        ranking = getattr(decisions, "ranking", None)
-        if ranking is not None:
-            ranking()
         if polls:
             assert decisions.next_trial() is None, "asked again at once, it has a trial"
         pairs = zip(before, _snapshot(study), strict=False)
