@@ -22,7 +22,7 @@ from timm.data import create_dataset, create_loader
 
 from sgformer.config import AugmentationConfig, DataConfig
 from sgformer.data.augmentation import POLICIES, eval_transform, train_transform
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.data.loader import BatchLoader, ImageDataset, TrainPlan
 
 BATCH_SIZE = 64

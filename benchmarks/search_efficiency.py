@@ -216,7 +216,7 @@ class OurSearch:
 
     def ranking(self) -> tuple[int, ...]:
         """Numbers of trials, the one first that is expected to end best."""
-        from hpo.selection.finalists import predicted_ranking
+        from hpo.selection.ranking import predicted_ranking
 
         study = self.search.study
         trials = study.trials()

@@ -55,7 +55,7 @@ def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_wor
     import torch
 
     from sgformer.config import TrainConfig, validate
-    from sgformer.data.image_cache import load_image_data
+    from sgformer.data.image_data import load_image_data
     from sgformer.model.sg_former import SGFormer
     from sgformer.training.optimizer_step import OptimizerStep
     from sgformer.training.trainer import Trainer

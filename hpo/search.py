@@ -50,7 +50,8 @@ from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary, num_counted
 from hpo.transfer.carry_over import Continuation, carry_over, continuation
 from hpo.transfer.warm_start import first_level_of_earlier, warm_start_params
-from sgformer.data.image_cache import ImagesId, load_image_data
+from sgformer.data.image_cache import ImagesId
+from sgformer.data.image_data import load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
 

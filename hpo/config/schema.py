@@ -10,7 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from hpo.config.grid_points import grid_points
 from hpo.config.objectives import METRICS, Constraint, Direction, Objective, ObjectiveName
 from hpo.config.rungs import first_rung
-from hpo.config.search_space import Parameter, Value, check_guess, check_space
+from hpo.config.search_space import Parameter, Value
+from hpo.config.space_checks import check_guess, check_space
 from hpo.config.storage_url import HOW_TO_ENCODE, has_password
 from sgformer.config import (
     FrozenConfig,

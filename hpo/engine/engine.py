@@ -1,7 +1,7 @@
 """The engine: which trial starts next, which goes on, and how each one ended."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hpo.config.schema import SearchConfig
@@ -11,12 +11,12 @@ from hpo.engine.budget import Budget, NotedClock
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.ledger import TrialLedger, TrialRecord
 from hpo.engine.observer import SearchObserver
-from hpo.engine.outcomes import FirstFailures, Outcomes, error_of, outcome_of, place_of
+from hpo.engine.outcomes import FirstFailures, Outcomes, error_of, outcome_of
 from hpo.engine.planner import Planner
 from hpo.schedulers.base import Choice, Decision, Resume, Wait, replay_into, tell_end
 from hpo.schedulers.factory import make_scheduler
 from hpo.study.study import SearchStudy
-from hpo.study.trial import EndReason, Proposal, TrialError, TrialReport, TrialStatus
+from hpo.study.trial import EndReason, Proposal, TrialError, TrialReport, TrialStatus, TrialSummary
 
 MAX_PAUSED: Final = 64  # trials that keep their checkpoints while they wait
 
@@ -81,11 +81,7 @@ class Engine:
         self._choice: Choice | None = None  # None: not asked since the last event
         self._is_over = False
         self.paused: str | None = None
-        replay_into(scheduler, trials)
-        for trial in trials:
-            if trial.state != TrialStatus.RUNNING:
-                checkpoints.trial_ended(trial.number, trial.value)
-        self._take_up()
+        self._take_up(trials)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles what its Tuner holds, and the study alone is the memory.
@@ -148,7 +144,7 @@ class Engine:
             record.is_undecided = False
             decision = self._scheduler.on_epoch(number)
         if decision == Decision.STOP:
-            record.stopped_at = place_of(record, self._config.scheduler.name)
+            record.stopped_at = self._scheduler.place_of_stop(number)
         elif not self._admission.lets_go_on(number):
             record.stopped_at = "the budget's end"
         else:
@@ -164,7 +160,7 @@ class Engine:
         elif record.is_paused:
             self._pause(record)
         else:
-            record.stopped_at = record.stopped_at or place_of(record, self._config.scheduler.name)
+            record.stopped_at = record.stopped_at or self._scheduler.place_of_stop(record.number)
             if report.end_reason == EndReason.FAILED:
                 self._failures.add(record, error_of(report))
             self._finish(record, *outcome_of(report, record, record.best(self._objective)))
@@ -198,19 +194,24 @@ class Engine:
         if self._scheduler.may_pause or is_short:
             self._study.metadata.limits_reached = self._config.limits
 
-    def _take_up(self) -> None:
+    def _take_up(self, trials: Sequence[TrialSummary]) -> None:
         """Trials of an earlier run: paused ones are paused, others are yet to be continued.
 
         Whether the scheduler has judged the last epoch of one that was running is not known: it
         does when the trial's worker tells what it resumed.
         """
+        replay_into(self._scheduler, trials)
+        for trial in trials:
+            if trial.state != TrialStatus.RUNNING:
+                self._checkpoints.trial_ended(trial.number, trial.value)
         for record in self._ledger.live.values():
             if record.is_paused:
                 self._scheduler.paused(record.number)
                 self._checkpoints.trial_paused(record.number)
             else:
                 record.is_undecided = self._scheduler.interrupted(record.number)
-        self._planner.take_up()
+        self._planner.take_up(trials)
+        self.settle()
 
     def _next_record(self) -> TrialRecord | None:
         """What runs next: an interrupted trial, else what is chosen."""

@@ -36,11 +36,6 @@ def error_of(report: TrialReport) -> TrialError:
     return report.error or TrialError("Unknown", "no reason was given")
 
 
-def place_of(record: TrialRecord, scheduler: str | None) -> str:
-    """Where a scheduler stops a trial now, in words: 'rung 4', or 'epoch 4' of the median rule."""
-    return f"{'epoch' if scheduler == 'median' else 'rung'} {record.num_epochs}"
-
-
 @dataclass(frozen=True)
 class TrialEnd:
     """What the study is told of a trial's end.

@@ -11,6 +11,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.schedulers.base import Choice, Resume, Scheduler, Start, Wait
 from hpo.schedulers.first_rung import first_level_text
 from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialStatus, TrialSummary
 
 
 class Planner:
@@ -51,16 +52,20 @@ class Planner:
         self._max_epochs = config.train.max_epochs
         self.too_little: str | None = None
 
-    def take_up(self) -> None:
+    def take_up(self, trials: Sequence[TrialSummary]) -> None:
         """The surrogate's state and the last trial, where an earlier run has chosen one.
 
-        Under other limits than those it was chosen with, it is one trial among others.
+        Under other limits than those it was chosen with, it is one trial among others. Where it
+        came to its end under these, the search is over.
         """
         facts = self._study.metadata
         if facts.model_state is not None:
             self._scheduler.model_state = facts.model_state
-        holds = facts.last_one_limits in (None, self._config.limits)
-        if holds and facts.last_one in self._ledger.live:
+        has_same_limits = facts.last_one_limits == self._config.limits
+        is_left = facts.last_one in self._ledger.live and facts.last_one_limits is None
+        complete = (t.number for t in trials if t.state == TrialStatus.COMPLETE)
+        known = {*self._ledger.live, *complete}
+        if is_left or (has_same_limits and facts.last_one in known):
             self._scheduler.last_one = facts.last_one
 
     @property

@@ -20,10 +20,7 @@ from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.selection.finalists import (
     Finalists,
-    affordable,
-    asked_for,
-    choose_finalists,
-    predicted_ranking,
+    finalists_within_budget,
     read_finalists,
     training_name,
     trainings_of,
@@ -150,32 +147,21 @@ def _choose(
     budget: Budget,
     observer: SearchObserver,
 ) -> Finalists:
-    trials, known = study.trials(), read_finalists(study)
-    asked = asked_for(config, trials)
-    if known is not None and known.asked_for == asked:
+    known = read_finalists(study)
+    finalists = finalists_within_budget(
+        config, study, images.facts["val"], images.fold_ratio, budget.lets_train
+    )
+    if finalists == known:
         return known
-    ranking = predicted_ranking(
-        config, trials, study.metadata.model_state, study.metadata.first_levels
-    )
-    everyone = Finalists(
-        numbers=choose_finalists(trials, ranking, config.retrain.top_k),
-        asked_for=asked,
-        num_seeds=config.retrain.seeds,
-        num_val_images=images.facts["val"],
-        fold_ratio=images.fold_ratio,
-    )
-    finalists = affordable(
-        config, trials, everyone, study.metadata.fresh_trainings, budget.lets_train
-    )
-    if len(finalists.numbers) < len(everyone.numbers):
+    num_asked, num_seeds = len(finalists.everyone or ()), finalists.asked_for.seeds
+    if len(finalists.numbers) < num_asked:
         observer.note(
-            f"the budget leaves room for {len(finalists.numbers)} of {len(everyone.numbers)} "
-            "finalists, on a fresh seed each"
+            f"the budget leaves room for {len(finalists.numbers)} of {num_asked} finalists, on a "
+            "fresh seed each"
         )
-    elif finalists.num_seeds < everyone.num_seeds:
+    elif finalists.num_seeds < num_seeds:
         observer.note(
-            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds="
-            f"{everyone.num_seeds}"
+            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds={num_seeds}"
         )
     study.metadata.finalists = finalists.model_dump(mode="json")
     return finalists

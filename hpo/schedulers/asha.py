@@ -42,6 +42,8 @@ class AsynchronousHalving:
         maximise: Whether a larger value is better.
     """
 
+    point = "rung"
+
     def __init__(self, config: SchedulerConfig, max_epochs: int, *, maximise: bool) -> None:
         self._factor = config.reduction_factor
         self._sign = 1.0 if maximise else -1.0
@@ -52,22 +54,24 @@ class AsynchronousHalving:
     def rung_epochs(self) -> tuple[int, ...]:
         return tuple(self._rungs)
 
-    def goes_on(
+    def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
-    ) -> bool:
-        """Whether a trial continues after the epochs of its curve (metric by epoch).
+    ) -> int | None:
+        """The first rung at which a trial does not stand; None: it goes on.
 
-        It must stand at every rung that it has reached and was not judged at: after a crash,
-        several epochs may come in one report. `costs` are its other objectives, the smaller the
-        better.
+        It is judged at every rung that its curve (the objective by epoch) has reached and that it
+        was not judged at: after a crash, several epochs may come in one report. `costs` are its
+        other objectives, the smaller the better.
         """
         last = max(curve, default=0)
-        verdicts = [
-            self._stands(number, epoch, curve, costs)
+        fallen = [
+            epoch
             for epoch, rung in self._rungs.items()
-            if epoch <= last and number not in rung
+            if epoch <= last
+            and number not in rung
+            and not self._stands(number, epoch, curve, costs)
         ]
-        return all(verdicts)
+        return fallen[0] if fallen else None
 
     def _stands(
         self, number: int, epoch: int, curve: Mapping[int, float], costs: Sequence[float]

@@ -102,6 +102,10 @@ class Scheduler(Protocol):
 
     # Capabilities.
 
+    def place_of_stop(self, number: int) -> str:
+        """Where a running trial was stopped, in words, such as 'rung 4'."""
+        return "its last epoch"
+
     @property
     def is_exhausted(self) -> bool:
         """Whether every configuration of the space that may be started has been tried."""

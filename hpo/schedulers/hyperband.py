@@ -24,6 +24,8 @@ class Hyperband:
         maximise: Whether a larger value is better.
     """
 
+    point = "rung"
+
     def __init__(self, config: SchedulerConfig, max_epochs: int, *, maximise: bool) -> None:
         starts = (*rung_epochs(config, max_epochs), max_epochs)
         self._brackets = tuple(
@@ -43,14 +45,21 @@ class Hyperband:
         """The bracket that a trial is in."""
         return self._turns[number % len(self._turns)]
 
-    def goes_on(
+    def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
-    ) -> bool:
-        """Whether a trial continues after the epochs of its curve (metric by epoch)."""
+    ) -> int | None:
+        """The first rung of its bracket at which a trial does not stand; None: it goes on.
+
+        Args:
+            number: The trial's.
+            curve: Its objective by epoch.
+            costs: Its other objectives, the smaller the better.
+        """
         if number:
-            return self._brackets[self.bracket_of(number)].goes_on(number, curve, costs)
-        verdicts = [bracket.goes_on(0, curve, costs) for bracket in self._brackets]
-        return all(verdicts)
+            return self._brackets[self.bracket_of(number)].stops_at(number, curve, costs)
+        for bracket in self._brackets:
+            bracket.stops_at(0, curve, costs)
+        return None
 
 
 def _turns(num_brackets: int, factor: int) -> tuple[int, ...]:

@@ -8,24 +8,33 @@ from hpo.schedulers.base import Choice, Decision, Scheduler, Start, Wait
 
 
 class StoppingRule(Protocol):
-    """Compares trials at equal epochs; each is entered where it is compared, once."""
+    """Compares trials at equal epochs; each is entered where it is compared, once.
 
-    def goes_on(
+    Attributes:
+        point: What the rule calls such an epoch: 'rung' or 'epoch'.
+    """
+
+    point: str
+
+    def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
-    ) -> bool:
-        """Whether a trial continues after the epochs of its curve (the objective by epoch).
+    ) -> int | None:
+        """The epoch at which a trial falls behind others; None: it goes on.
 
-        `costs` are its other objectives, the smaller the better.
+        `curve` is its objective by epoch; `costs` are its other objectives, the smaller the
+        better.
         """
 
 
 class NoStopping:
     """Stops no trial."""
 
-    def goes_on(
+    point = "rung"
+
+    def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
-    ) -> bool:
-        return True
+    ) -> int | None:
+        return None
 
 
 class StoppingScheduler(Scheduler):
@@ -50,7 +59,9 @@ class StoppingScheduler(Scheduler):
     ) -> None:
         self._rule, self._max_epochs, self._first_rung = rule, max_epochs, first_rung
         self._costs_of = costs_of
+        self._point = rule.point
         self._curves: dict[int, dict[int, float]] = {}  # of trials that have not ended
+        self._stops: dict[int, int] = {}
         self._costs: dict[int, tuple[float, ...]] = {}
 
     def started(self, number: int, params: Params) -> None:
@@ -63,7 +74,7 @@ class StoppingScheduler(Scheduler):
         """Enters the trial where it was compared; at its last epoch it may not have been."""
         curve = dict(self._curves[number])
         curve.pop(max(curve, default=0), None)
-        self._rule.goes_on(number, curve, self._costs[number])
+        self._rule.stops_at(number, curve, self._costs[number])
         return True
 
     def completed(self, number: int, value: float) -> None:
@@ -79,8 +90,15 @@ class StoppingScheduler(Scheduler):
         self._end(number)
 
     def on_epoch(self, number: int) -> Decision:
-        goes_on = self._rule.goes_on(number, self._curves[number], self._costs[number])
-        return Decision.CONTINUE if goes_on else Decision.STOP
+        stop = self._rule.stops_at(number, self._curves[number], self._costs[number])
+        if stop is None:
+            return Decision.CONTINUE
+        self._stops[number] = stop
+        return Decision.STOP
+
+    def place_of_stop(self, number: int) -> str:
+        epoch = self._stops.get(number, max(self._curves[number], default=0))
+        return f"{self._point} {epoch}"
 
     def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
         return Start() if may_start else Wait()
@@ -94,4 +112,5 @@ class StoppingScheduler(Scheduler):
 
     def _end(self, number: int) -> None:
         """Enters a trial where it is yet to be compared with; it will not be judged again."""
-        self._rule.goes_on(number, self._curves.pop(number), self._costs.pop(number))
+        self._rule.stops_at(number, self._curves.pop(number), self._costs.pop(number))
+        self._stops.pop(number, None)

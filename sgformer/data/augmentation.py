@@ -14,7 +14,7 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torchvision.transforms import Compose
 
 from sgformer.config import AugmentationConfig, DataConfig, Rgb, TrainConfig
-from sgformer.data.image_cache import RgbImage
+from sgformer.data.decoding import RgbImage
 
 Transform = Callable[[RgbImage], torch.Tensor]
 # guide: the brief's defaults. mild: tiny images (digits, 32 pixels) lose what matters under

@@ -9,7 +9,7 @@ import torch
 from sgformer.config import TrainConfig
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_export import export_onnx, measure_latency
-from sgformer.training.trainer import create_model
+from sgformer.model.build import create_model
 
 
 def num_parameters(config: TrainConfig, num_classes: int) -> int:

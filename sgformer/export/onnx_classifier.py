@@ -19,7 +19,7 @@ from scipy.special import softmax
 
 from sgformer.config import DataConfig
 from sgformer.data.augmentation import eval_transform
-from sgformer.data.image_cache import decode_image
+from sgformer.data.decoding import decode_image
 from sgformer.errors import DataError
 
 METADATA_KEY: Final = "sgformer"

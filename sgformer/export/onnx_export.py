@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from sgformer.config import TrainConfig
-from sgformer.data.image_cache import ImageData
+from sgformer.data.image_data import ImageData
 from sgformer.data.loader import eval_batches
 from sgformer.errors import ExportError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from sgformer.config import TrainConfig
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.errors import ConfigError, OutOfMemoryError
 from sgformer.model.sg_former import SGFormer
 from sgformer.training.distributed import broadcast, interleave, rank, total

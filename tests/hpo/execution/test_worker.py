@@ -24,7 +24,7 @@ from hpo.execution.worker import (
 )
 from hpo.study.trial import TrialReport
 from sgformer.config import DataConfig, TrainConfig
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.model.sg_former import SGFormer
 from sgformer.training.device import held_bytes
 

@@ -6,6 +6,12 @@ from hpo.config.schema import SchedulerConfig
 from hpo.schedulers.hyperband import Hyperband
 
 
+def goes_on(
+    rule: Hyperband, number: int, curve: dict[int, float], costs: tuple[float, ...] = ()
+) -> bool:
+    return rule.stops_at(number, curve, costs) is None
+
+
 def hyperband(*, maximise: bool = True, max_epochs: int = 20) -> Hyperband:
     config = SchedulerConfig(name="hyperband", min_epochs=2, reduction_factor=3)
     return Hyperband(config, max_epochs, maximise=maximise)
@@ -31,11 +37,11 @@ def test_brackets_have_the_shares_of_hyperband_all_along() -> None:
 def test_brackets_compare_by_several_objectives() -> None:
     scheduler = hyperband()
     first, second, third, fourth = members(scheduler, 0)[:4]
-    assert scheduler.goes_on(0, {2: 0.9}, (9.0,))
-    assert scheduler.goes_on(first, {2: 0.8}, (5.0,))
-    assert not scheduler.goes_on(second, {2: 0.7}, (6.0,))
-    assert scheduler.goes_on(third, {2: 0.1}, (1.0,))  # by its values alone it is the worst
-    assert not scheduler.goes_on(fourth, {2: 0.2}, (2.0,))
+    assert goes_on(scheduler, 0, {2: 0.9}, (9.0,))
+    assert goes_on(scheduler, first, {2: 0.8}, (5.0,))
+    assert not goes_on(scheduler, second, {2: 0.7}, (6.0,))
+    assert goes_on(scheduler, third, {2: 0.1}, (1.0,))  # by its values alone it is the worst
+    assert not goes_on(scheduler, fourth, {2: 0.2}, (2.0,))
 
 
 def members(scheduler: Hyperband, bracket: int) -> list[int]:
@@ -45,20 +51,20 @@ def members(scheduler: Hyperband, bracket: int) -> list[int]:
 def test_a_trial_is_compared_with_those_of_its_bracket() -> None:
     scheduler = hyperband()
     for number in members(scheduler, 0)[:6]:
-        scheduler.goes_on(number, {2: 0.9, 6: 0.9})
+        goes_on(scheduler, number, {2: 0.9, 6: 0.9})
     first, second, third = members(scheduler, 1)[:3]
-    assert scheduler.goes_on(first, {2: 0.1, 6: 0.4})
-    assert scheduler.goes_on(second, {2: 0.1, 6: 0.3})
-    assert not scheduler.goes_on(third, {2: 0.1, 6: 0.2})
+    assert goes_on(scheduler, first, {2: 0.1, 6: 0.4})
+    assert goes_on(scheduler, second, {2: 0.1, 6: 0.3})
+    assert not goes_on(scheduler, third, {2: 0.1, 6: 0.2})
     last = members(scheduler, 3)[0]
-    assert scheduler.goes_on(last, dict.fromkeys(range(1, 20), 0.0))
+    assert goes_on(scheduler, last, dict.fromkeys(range(1, 20), 0.0))
 
 
 def test_the_default_is_compared_with_in_every_bracket_and_never_stopped() -> None:
     scheduler = hyperband(maximise=False)
-    assert scheduler.goes_on(0, {2: 0.2, 6: 0.2})
+    assert goes_on(scheduler, 0, {2: 0.2, 6: 0.2})
     for bracket, epoch in ((0, 2), (1, 6)):
         first, second = members(scheduler, bracket)[:2]
-        assert scheduler.goes_on(first, {epoch: 0.3})
-        assert not scheduler.goes_on(second, {epoch: 0.25})
-    assert scheduler.goes_on(0, {2: 0.2, 6: 0.2, 18: 9.0})
+        assert goes_on(scheduler, first, {epoch: 0.3})
+        assert not goes_on(scheduler, second, {epoch: 0.25})
+    assert goes_on(scheduler, 0, {2: 0.2, 6: 0.2, 18: 9.0})

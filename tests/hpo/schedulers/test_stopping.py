@@ -74,3 +74,11 @@ def test_the_default_is_trained_to_its_end_and_others_to_the_first_rung() -> Non
     scheduler = halving()
     assert [scheduler.next_stop(0, 1), scheduler.next_stop(1, 0)] == [8, 2]
     assert [scheduler.next_stop(1, 1), scheduler.next_stop(1, 5)] == [2, 6]
+
+
+def test_a_trial_is_stopped_at_the_rung_where_it_fell_behind_not_where_it_has_come_to() -> None:
+    scheduler = halving()
+    for number, value in ((1, 0.9), (2, 0.8)):
+        decided(scheduler, number, {2: value})
+    decided(scheduler, 3, {1: 0.1, 2: 0.1, 3: 0.1})
+    assert scheduler.place_of_stop(3) == "rung 2"

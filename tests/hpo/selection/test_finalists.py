@@ -1,12 +1,13 @@
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from studies import create_study
 
 from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.search_space import FloatParameter, Space
 from hpo.schedulers.first_rung import FirstLevel
 from hpo.selection.finalists import (
     Finalists,
@@ -14,9 +15,9 @@ from hpo.selection.finalists import (
     asked_for,
     choose_finalists,
     comparison_progress,
+    finalists_within_budget,
     has_candidates,
     is_settled,
-    predicted_ranking,
     read_finalists,
     read_verdict,
     retrain_config,
@@ -25,9 +26,15 @@ from hpo.selection.finalists import (
     winner_of,
     winners_of,
 )
+from hpo.selection.ranking import predicted_ranking
+from hpo.selection.verdict_text import gain_text
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary
 
+SPACE: Space = {
+    "optimizer.learning_rate": FloatParameter(type="float", low=1e-4, high=1e-2, log=True),
+    "model.drop_rate": FloatParameter(type="float", low=0.0, high=0.5, step=0.05),
+}
 PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.25}
 
 
@@ -216,9 +223,9 @@ def test_finalists_are_the_best_of_different_params_and_the_default() -> None:
         trial(3, [0.7]),
         trial(4, [0.6]),
     )
-    assert choose_finalists(trials, (1, 2, 3, 4, 0), top_k=2) == (1, 3, 0)
-    assert choose_finalists(trials, (0, 1, 2, 3, 4), top_k=2) == (0, 1)
-    assert choose_finalists(trials, (0, 1, 2, 3, 4), top_k=1) == (0,)
+    assert choose_finalists(trials, (1, 2, 3, 4, 0), top_k=2, space=SPACE) == (1, 3, 0)
+    assert choose_finalists(trials, (0, 1, 2, 3, 4), top_k=2, space=SPACE) == (0, 1)
+    assert choose_finalists(trials, (0, 1, 2, 3, 4), top_k=1, space=SPACE) == (0,)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +238,7 @@ def test_finalists_are_the_best_of_different_params_and_the_default() -> None:
 )
 def test_what_broke_or_diverged_is_no_finalist(broken: TrialSummary) -> None:
     trials = (broken, trial(1, [0.5]))
-    assert choose_finalists(trials, (0, 1), top_k=3) == (1,)
+    assert choose_finalists(trials, (0, 1), top_k=3, space=SPACE) == (1,)
 
 
 def missing(trial: TrialSummary) -> TrialSummary:
@@ -240,16 +247,20 @@ def missing(trial: TrialSummary) -> TrialSummary:
 
 def test_what_misses_a_constraint_is_no_finalist_but_the_default_to_compare_with() -> None:
     trials = (trial(0, [0.5]), missing(trial(1, [0.9])), trial(2, [0.7]), trial(3, [0.6]))
-    assert choose_finalists(trials, (1, 2, 3, 0), top_k=2) == (2, 3, 0)
+    assert choose_finalists(trials, (1, 2, 3, 0), top_k=2, space=SPACE) == (2, 3, 0)
     default = missing(trials[0])
-    assert choose_finalists((default, *trials[1:]), (1, 2, 0, 3), top_k=3) == (2, 3, 0)
+    assert choose_finalists((default, *trials[1:]), (1, 2, 0, 3), 3, SPACE) == (
+        2,
+        3,
+        0,
+    )
     ruled_out = missing(trial(0, [], "PRUNED", "infeasible: latency_ms 9, not <= 5"))
-    assert choose_finalists((ruled_out, *trials[1:]), (1, 2, 3), top_k=1) == (2,)
+    assert choose_finalists((ruled_out, *trials[1:]), (1, 2, 3), top_k=1, space=SPACE) == (2,)
 
 
 def test_the_default_stands_for_its_own_params() -> None:
     trials = (trial(0, [0.5], drop=0.1), trial(1, [0.9], drop=0.1), trial(2, [0.8], drop=0.2))
-    assert choose_finalists(trials, (1, 2, 0), top_k=2) == (2, 0)
+    assert choose_finalists(trials, (1, 2, 0), top_k=2, space=SPACE) == (2, 0)
 
 
 def finished(
@@ -383,3 +394,91 @@ def test_several_objectives_are_settled_without_finalists(
     assert read_verdict(config, study, trials) is None
     assert {trial.number for trial in winners_of(config, trials, None)} == {0, 1, 3}
     assert winner_of(config, trials, None) == winners_of(config, trials, None)[0]
+
+
+def test_params_that_differ_by_rounding_or_in_order_are_one_finalist() -> None:
+    in_steps = trial(2, [0.8], drop=0.1 + 0.2)
+    reordered = dataclasses.replace(in_steps, params=dict(reversed(in_steps.params.items())))
+    for twin in (in_steps, reordered):
+        trials = (trial(0, [0.5]), trial(1, [0.9], drop=0.3), twin, trial(3, [0.7]))
+        assert choose_finalists(trials, (1, 2, 3, 0), top_k=2, space=SPACE) == (1, 3, 0)
+        as_default = (dataclasses.replace(twin, number=0), *trials[1:2], *trials[3:])
+        assert choose_finalists(as_default, (1, 3, 0), top_k=2, space=SPACE) == (3, 0)
+
+
+def with_budget(search_file: Path, epochs: int, *more: str) -> SearchConfig:
+    overrides = ("retrain.seeds=3", "retrain.top_k=2", "study.num_trials=3")
+    return load_search_config(search_file, [*overrides, f"budget.total_epochs={epochs}", *more])[0]
+
+
+def room_for(num: int) -> Callable[[Sequence[int]], bool]:
+    return lambda trainings: len(trainings) <= num
+
+
+def kept_within(config: SearchConfig, study: SearchStudy, room: int) -> Finalists:
+    """The finalists that a budget has room for, kept in the study with their trainings."""
+    found = finalists_within_budget(config, study, 100, None, room_for(room))
+    study.metadata.finalists = found.model_dump(mode="json")
+    tell(config, study, found, {0: 0.5, 1: 0.8, 2: 0.7})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("room", "cut"), [(8, ((1, 2, 0), 2)), (5, ((1, 2, 0), 1)), (2, ((1, 0), 1)), (1, ((1,), 1))]
+)
+def test_finalists_that_a_budget_has_cut_are_due_again_when_it_is_raised(
+    search_file: Path, tmp_path: Path, room: int, cut: tuple[tuple[int, ...], int]
+) -> None:
+    small = with_budget(search_file, 60)
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    trials = study.trials()
+    first = kept_within(small, study, room)
+    assert (first.numbers, first.num_seeds) == cut
+    assert is_settled(small, study, trials)
+    verdict = read_verdict(small, study, trials)
+    assert verdict is not None
+    assert ("the budget left no room" in gain_text(verdict)) == (room == 1)
+    assert kept_within(small, study, 99) == first  # it has not been raised
+    assert is_settled(with_budget(search_file, 59), study, trials)
+    raised = with_budget(search_file, 4000)
+    assert not is_settled(raised, study, trials)
+    assert kept_within(raised, study, 99).numbers == (1, 2, 0)
+    assert comparison_progress(raised, study, trials) == (9, 9)
+    assert is_settled(raised, study, trials)
+    whole = kept_within(with_budget(search_file, 9999), study, 0)
+    assert (whole.numbers, whole.num_seeds) == ((1, 2, 0), 3)
+
+
+def test_a_raise_that_pays_for_no_more_finalists_settles_them(
+    search_file: Path, tmp_path: Path
+) -> None:
+    small, raised = with_budget(search_file, 60), with_budget(search_file, 61)
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    first = kept_within(small, study, 5)
+    assert not is_settled(raised, study, study.trials())
+    again = kept_within(raised, study, 2)
+    assert (again.numbers, again.num_seeds) == (first.numbers, first.num_seeds)
+    assert is_settled(raised, study, study.trials())
+
+
+def test_whole_finalists_stay_settled_when_the_budget_is_raised(
+    search_file: Path, tmp_path: Path
+) -> None:
+    small = with_budget(search_file, 60)
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    kept_within(small, study, 9)
+    assert is_settled(with_budget(search_file, 4000), study, study.trials())
+
+
+def test_finalists_cut_by_an_earlier_version_grow_with_the_budget(
+    search_file: Path, tmp_path: Path
+) -> None:
+    small = with_budget(search_file, 60)
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    kept = kept_within(small, study, 5).model_dump(mode="json")
+    study.metadata.finalists = {k: v for k, v in kept.items() if k not in {"everyone", "limits"}}
+    study.metadata.limits_reached = small.limits
+    assert is_settled(small, study, study.trials())
+    raised = with_budget(search_file, 4000)
+    assert not is_settled(raised, study, study.trials())
+    assert kept_within(raised, study, 99).num_seeds == 3

@@ -20,7 +20,8 @@ from hpo.config.schema import (
 from hpo.config.search_space import Params, default_params
 from hpo.engine.budget import Budget, Limit
 from hpo.schedulers.first_rung import FirstLevel
-from hpo.selection.finalists import choose_finalists, has_candidates, predicted_ranking
+from hpo.selection.finalists import choose_finalists, has_candidates
+from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import pareto_front
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
@@ -412,29 +413,6 @@ def test_a_cost_aware_search_that_is_killed_goes_on_as_it_would_have(search_conf
         resumed.run()
         curves = [[(t.params, t.num_epochs) for t in s.study.trials()] for s in (whole, resumed)]
         assert curves[0] == curves[1]
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("num_slots", [1, 2, 4])
-def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
-    search_config: Any, scheduler: str, num_slots: int
-) -> None:
-    config = search_config(budget(60), scheduler=scheduler)
-    for num_steps in range(1, 60, 4):
-        first = SimulatedSearch(config, curve_of, num_slots)
-        for _ in range(num_steps):
-            first.step()
-        study = SearchStudy(
-            first.study.optuna_study, first.study.storage, config.study, config.space
-        )
-        second = SimulatedSearch(config, curve_of, num_slots, study)
-        second.run()
-        trials = study.trials()
-        assert sum(trial.num_epochs for trial in trials) < 60 + 2 * num_slots
-        assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
-        assert trials[0].state == "COMPLETE"
-        for trial in trials:
-            assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -854,20 +832,6 @@ def test_several_objectives_are_searched_with_curves_and_rungs(
     front = pareto_front(trials, config.study)
     assert len({trial.params["model.name"] for trial in front}) == len(front) > 1
     assert best_trial(search.study, search.config) in front
-
-
-def test_a_resumed_search_of_several_objectives_decides_as_an_unbroken_one(
-    search_config: Any,
-) -> None:
-    config = search_config(SPACE, TWO, scheduler="asha")
-    whole, broken = simulated_models(config), simulated_models(config)
-    whole.run()
-    for _ in range(60):
-        broken.step()
-    again = simulated_models(config, broken.study)
-    again.run()
-    assert len(again.study.trials()) == 30
-    assert "RUNNING" not in {trial.state for trial in again.study.trials()}
 
 
 @pytest.mark.parametrize(

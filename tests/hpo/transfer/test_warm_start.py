@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 
 from hpo.config.schema import SearchConfig, load_search_config
-from hpo.config.search_space import Params, default_params
+from hpo.config.search_space import (
+    CategoricalParameter,
+    FloatParameter,
+    Params,
+    Space,
+    default_params,
+)
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
 from hpo.simulation.simulation import Curve, SimulatedSearch
@@ -12,6 +18,7 @@ from hpo.study.study import SearchStudy
 from hpo.transfer.warm_start import (
     MIN_DISTANCE,
     NUM_PROPOSALS,
+    different,
     first_level_of_earlier,
     warm_start_params,
 )
@@ -203,3 +210,16 @@ def test_a_first_level_that_is_set_or_of_no_use_is_not_chosen(
         assert first_level_of_earlier(beginning(search_file, run, overrides=overrides)) is None
     loss = ("study.objectives=[[val_loss, minimize]]", "scheduler={name: freeze_thaw}")
     assert first_level_of_earlier(beginning(search_file, run, overrides=loss)) is None
+
+
+def test_configurations_of_different_choices_are_never_nearly_the_same() -> None:
+    models = tuple(f"b{i}" for i in range(12))
+    space: Space = {
+        "model.name": CategoricalParameter(type="categorical", choices=models),
+        DROP: FloatParameter(type="float", low=0.0, high=0.5),
+    }
+    default: Params = {"model.name": "b4", DROP: 0.2}
+    beside: Params = {"model.name": "b5", DROP: 0.2}
+    nearly: Params = {"model.name": "b5", DROP: 0.21}
+    further: Params = {"model.name": "b5", DROP: 0.3}
+    assert different(space, default, [(default, beside, nearly, further)]) == (beside, further)

@@ -10,7 +10,7 @@ from timm.data import create_transform
 
 from sgformer.config import AugmentationConfig, DataConfig, TrainConfig
 from sgformer.data.augmentation import BatchMixer, CropAndResize, eval_transform, train_transform
-from sgformer.data.image_cache import decode_image
+from sgformer.data.decoding import decode_image
 from sgformer.seeding import seed_everything
 
 DATA = DataConfig(image_size=64)
