@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
     from hpo.config.search_space import Params
     from hpo.reporting.display import Display
+    from hpo.run import Run
     from hpo.run_folder import RunFolder
-    from hpo.search import SearchResult
     from hpo.selection.verdict import Verdict
     from hpo.study.study import SearchStudy, TrialSummary
     from hpo.transfer.prior_trials import Surrogate
@@ -74,7 +74,7 @@ def main() -> None:
 def demo(output_dir: OutputDir = Path("runs")) -> None:
     """The whole job on scikit-learn's handwritten digits; two to three minutes on two cores."""
     from hpo.cli.demo import IMAGES_NAME, write_digits
-    from hpo.config.schema import load_search_config
+    from hpo.config.loading import load_search_config
 
     images = output_dir / IMAGES_NAME
     _require_writable(output_dir)
@@ -108,7 +108,7 @@ def search(
     ] = False,
 ) -> None:
     """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
-    from hpo.config.schema import load_search_config
+    from hpo.config.loading import load_search_config
     from hpo.execution.cluster import check_address, local_nodes, trial_resources
     from sgformer.data.image_folder import read_image_folder
 
@@ -292,13 +292,14 @@ def retrain(
     storage: Storage = None,
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
+    from hpo.delivery.retrain import retrain_and_deliver
     from hpo.reporting.report import write_report
-    from hpo.search import retrain_and_deliver
+    from hpo.run import Run
 
     run, config, study = _open_run(run_dir, storage)
     chosen = _choose_trial(study, trial, run, config)
     with run.locked(), _display(config) as display:
-        retrain_and_deliver(config, run, study, chosen, display)
+        retrain_and_deliver(Run(run, config, study), chosen, display)
         write_report(run, config, study)
     _print_rows(_delivery_rows(run))
 
@@ -376,7 +377,12 @@ def _search(
     try:
         with _display(config) as display:
             result = run_search(
-                config, run, display, storage=storage, ray_address=ray_address, resume=resume
+                config,
+                output_dir,
+                display,
+                storage=storage,
+                ray_address=ray_address,
+                resume=resume,
             )
     except KeyboardInterrupt:
         raise RunError(f"interrupted; continue with --resume ({run.path})") from None
@@ -466,7 +472,7 @@ def _display(config: "SearchConfig") -> "Display":
 def _print_plan(
     config: "SearchConfig", folder: "ImageFolder", ray_address: str | None, storage: str | None
 ) -> None:
-    from hpo.config.schema import dump_search_config
+    from hpo.config.loading import dump_search_config
 
     begin = {}
     if config.study.warm_start:
@@ -532,10 +538,12 @@ def _finalists_plan(config: "SearchConfig") -> str:
     )
 
 
-def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
+def _print_result(config: "SearchConfig", result: "Run") -> None:
     from hpo.selection.selection import pareto_front
 
-    winner, run = result.winner, result.run
+    winner, run, delivered = result.winner, result.folder, result.delivered
+    assert winner is not None  # else run_search would have failed
+    assert delivered is not None
     counts = Counter(trial.outcome.lower() for trial in result.trials)
     params = _params_rows(winner.params)
     rows = {"trials": ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))}
@@ -546,8 +554,8 @@ def _print_result(config: "SearchConfig", result: "SearchResult") -> None:
         default = next((t for t in result.trials if t.number == 0), None)
         if default is not None and default.value is not None and default.number != winner.number:
             rows["default"] = f"trial 0, {_objectives(default, config)}"
-    if result.delivered != winner.number:
-        rows["in best/"] = f"trial {result.delivered}, by `retrain --trial`"
+    if delivered.number != winner.number:
+        rows["in best/"] = f"trial {delivered.number}, by `retrain --trial`"
     rows |= _front_rows(pareto_front(result.trials, config.study), config)
     rows |= _delivery_rows(run)
     rows |= {

@@ -26,7 +26,8 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
     """
     from sgformer.data.image_cache import load_image_data
 
-    new, old = (folder.with_name(f".{folder.name}-{suffix}") for suffix in ("new", "old"))
+    restore(folder)
+    new, old = _beside(folder, "new"), _beside(folder, "old")
     for left_over in (new, old):
         shutil.rmtree(left_over, ignore_errors=True)
     new.mkdir(parents=True)
@@ -42,6 +43,17 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(folder: Path) -> None:
+    """Puts the former model back where a crash came between the two renames of `deliver`."""
+    old = _beside(folder, "old")
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f".{folder.name}-{suffix}")
 
 
 def export(folder: Path, data_dir: Path | None) -> None:

@@ -2,11 +2,10 @@
 
 import contextlib
 import math
-import shutil
 import signal
 import statistics
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_all_on_cluster
+from hpo.execution.searched_images import SearchedImages
 from hpo.execution.training import Training
-from hpo.run_folder import RunFolder
+from hpo.run_folder import RunFolder, discard
 from hpo.selection.finalists import (
     Finalists,
     affordable,
@@ -32,21 +32,6 @@ from hpo.selection.verdict import FreshTraining
 from hpo.study.study import SearchStudy
 from sgformer.config import Metric, TrainConfig, maximises
 from sgformer.data.image_cache import ImagesId
-
-
-@dataclass(frozen=True)
-class SearchedImages:
-    """The images of a search.
-
-    Attributes:
-        id: Theirs.
-        facts: What the study says of them.
-        fold_ratio: Val images for each training image, where val is split off train.
-    """
-
-    id: ImagesId
-    facts: dict[str, Any]
-    fold_ratio: float | None
 
 
 def compare_finalists(
@@ -83,7 +68,7 @@ def compare_finalists(
             study.seconds_searched = budget.seconds
             observer.finalist_trained(number, ended.seed, ended.value)
             if train.seed != first_seed:
-                shutil.rmtree(_folder(run, number, train))
+                discard(_folder(run, number, train))
 
 
 def _train(

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hpo.config.schema import SearchConfig, differences
+from hpo.config.loading import differences
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import (
     CategoricalParameter,
     Parameter,

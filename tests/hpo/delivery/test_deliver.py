@@ -9,7 +9,7 @@ import yaml
 from hpo.delivery.deliver import deliver, evaluate_splits, export, load_model
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
-from hpo.run_folder import RunFolder
+from hpo.run_folder import ModelFiles, RunFolder
 from sgformer.config import TrainConfig
 from sgformer.data.image_cache import load_image_data
 from sgformer.errors import DataError, ExportError
@@ -42,7 +42,7 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
     run.make()
     deliver(run.best, checkpoint)
     assert run.is_delivered
-    assert run.delivered_fingerprint() == train_config.fingerprint()
+    assert ModelFiles(run.best).fingerprint() == train_config.fingerprint()
     metrics = json.loads((run.best / "metrics.json").read_text())
     assert metrics["val"]["num_images"] == 30
     assert yaml.safe_load((run.best / "config.yaml").read_text())["max_epochs"] == 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.engine.budget import Budget, Limit
 from hpo.study.trial import TrialSummary
 

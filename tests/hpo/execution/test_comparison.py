@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.execution.cluster import TrialResources
 from hpo.execution.comparison import fresh_training
 from hpo.selection.finalists import retrain_config

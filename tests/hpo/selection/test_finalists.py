@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from studies import create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.schedulers.first_rung import FirstLevel
 from hpo.selection.finalists import (
     Finalists,

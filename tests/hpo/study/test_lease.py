@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from studies import create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.errors import StudyError
 from hpo.study.lease import DEAD_AFTER_SECONDS, Driver, leased
 from hpo.study.study import SearchStudy
