@@ -31,7 +31,7 @@ def trains_nothing(num_reports: int) -> Any:
     from ray import tune
 
     from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
-    from hpo.study.trial_report import TrialReport
+    from hpo.study.trial import TrialReport
 
     class TrainsNothing(tune.Trainable):
         """Stands in for TrialWorker."""

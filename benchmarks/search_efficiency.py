@@ -196,7 +196,7 @@ class OurSearch:
         self.true_values: list[float] = []
         self._config = config = our_config(job, self.surrogate, budget)
         study = SearchStudy.in_memory(config.study, config.space)
-        study.warm_start = warm_start
+        study.metadata.warm_start = warm_start
         self.search = hpo.simulation.simulation.SimulatedSearch(
             config, self._curve, job.workers, study
         )
@@ -220,7 +220,9 @@ class OurSearch:
 
         study = self.search.study
         trials = study.trials()
-        return predicted_ranking(self._config, trials, study.model_state, study.first_levels)[0]
+        return predicted_ranking(
+            self._config, trials, study.metadata.model_state, study.metadata.first_levels
+        )[0]
 
     def regret(self, number: int) -> float:
         return self.surrogate.regret(self.true_values[number])

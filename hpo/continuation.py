@@ -75,8 +75,8 @@ def find_study(
             f"study {config.study.name!r} exists already in {without_password(url)}: continue it "
             "with --resume, or choose another --study-name"
         )
-    if study.search_config is not None:
-        known = SearchConfig.model_validate(study.search_config)
+    if study.metadata.search_config is not None:
+        known = SearchConfig.model_validate(study.metadata.search_config)
         known = with_storage(known, known.study.storage)
         _refuse_differences(known, config, f"study {config.study.name!r}")
     return study
@@ -107,16 +107,16 @@ def create_study(
             "choose another --study-name"
         )
     study = SearchStudy.create(folder.storage_url(config, storage), config.study, config.space)
-    study.search_config = config.model_dump(mode="json")
-    study.images = dict(images)
+    study.metadata.search_config = config.model_dump(mode="json")
+    study.metadata.images = dict(images)
     if first_level is not None:
-        study.first_levels = [first_level.model_dump(mode="json")]
+        study.metadata.first_levels = [first_level.model_dump(mode="json")]
     return study
 
 
 def refuse_other_images(study: SearchStudy, images: Mapping[str, Any]) -> None:
     """Raises StudyError if the study was made over other images; their folder may have moved."""
-    known = study.images
+    known = study.metadata.images
     if known is None or known == images:
         return
     raise StudyError(

@@ -80,7 +80,7 @@ class Run:
         """
         if not self.folder.is_delivered:
             return None
-        number = self.study.delivered_trial
+        number = self.study.metadata.delivered_trial
         if number is None:  # of a version that did not note it
             return self.winner
         return next((trial for trial in self.trials if trial.number == number), None)

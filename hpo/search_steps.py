@@ -97,7 +97,7 @@ class SearchSteps:
         trials = self.study.trials()
         if any(trial.state == TrialStatus.RUNNING for trial in trials):
             return True
-        is_limited = self.study.limits_reached == self.config.limits
+        is_limited = self.study.metadata.limits_reached == self.config.limits
         return num_counted(trials) < self.config.study.num_trials and not is_limited
 
     # The steps, in their order
@@ -158,7 +158,7 @@ class SearchSteps:
         first = self._first_level
         facts = self.images.facts
         self._study = create_study(self.config, self.folder, self.storage, facts, first)
-        self._study.warm_start = self._warm_start
+        self._study.metadata.warm_start = self._warm_start
         if first is not None:
             self.observer.note(f"first decision at {first_level_text(self.config, (first,))}")
         self.lease_study()
@@ -186,17 +186,18 @@ class SearchSteps:
         """
         if not self.config.study.costs:
             return
-        missing = missing_architectures(self.config, self.study.architectures)
+        metadata = self.study.metadata
+        missing = missing_architectures(self.config, metadata.architectures)
         if missing:
             self.observer.phase("measuring architectures")
         for done, (name, params) in enumerate(missing.items(), 1):
             num_classes = len(self.images.facts["classes"])
             costs = measure_architecture(self.config, params, num_classes)
-            self.study.architectures = {**self.study.architectures, name: costs}
+            metadata.architectures = {**metadata.architectures, name: costs}
             self.observer.step(done, len(missing))
-        check_feasible(self.config, self.study.architectures)
+        check_feasible(self.config, metadata.architectures)
         default = default_params(self.config.train, self.config.space)
-        reason = ArchitectureCosts(self.config, self.study.architectures).infeasible(default)
+        reason = ArchitectureCosts(self.config, metadata.architectures).infeasible(default)
         if reason is not None:
             self.observer.note(
                 f"the default configuration is not trained: it is infeasible ({reason})"

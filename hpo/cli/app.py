@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from hpo.run import Run
     from hpo.run_folder import RunFolder
     from hpo.selection.verdict import Verdict
-    from hpo.study.study import SearchStudy, TrialSummary
+    from hpo.study.study import SearchStudy
+    from hpo.study.trial import TrialSummary
     from hpo.transfer.prior_trials import Surrogate
     from sgformer.data.image_folder import ImageFolder
 
@@ -143,7 +144,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
     from hpo.study.trial import TrialStatus
 
     trials = study.trials()
-    chosen = read_first_levels(study.first_levels)
+    chosen = read_first_levels(study.metadata.first_levels)
     first_level = first_level_text(
         config, chosen, [trial.curve_to(config.train.max_epochs) for trial in trials]
     )
@@ -165,7 +166,7 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
             "running": [{"number": t.number, "epoch": t.num_epochs} for t in running],
             "winner": verdict and verdict_values(verdict),
             "delivered": run.is_delivered,
-            "delivered_trial": study.delivered_trial if run.is_delivered else None,
+            "delivered_trial": study.metadata.delivered_trial if run.is_delivered else None,
         }
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
@@ -227,9 +228,9 @@ def simulate(
         scheduler,
         sampler,
         others,
-        study.architectures,
-        study.warm_start or (),
-        study.first_levels,
+        study.metadata.architectures,
+        study.metadata.warm_start or (),
+        study.metadata.first_levels,
     )
     if as_json:
         sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
@@ -569,7 +570,7 @@ def _print_result(config: "SearchConfig", result: "Run") -> None:
 def _delivered_text(run: "RunFolder", study: "SearchStudy") -> str:
     if not run.is_delivered:
         return "not yet delivered"
-    number = study.delivered_trial
+    number = study.metadata.delivered_trial
     return f"{run.best}" + ("" if number is None else f" (trial {number})")
 
 

@@ -13,8 +13,7 @@ from hpo.execution.cluster import TrialResources
 from hpo.run import Run
 from hpo.run_folder import ModelFiles, discard
 from hpo.selection.finalists import retrain_config, winners_of
-from hpo.study.trial import TrialStatus, TrialSummary
-from hpo.study.trial_report import EndReason
+from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 from sgformer.data.image_cache import ImagesId
 
 

@@ -56,7 +56,7 @@ def retrain_and_deliver(
     observer.phase("exporting to ONNX and checking it")
     deliver(folder or run.folder.best, checkpoint, images)
     if folder in (None, run.folder.best):
-        run.study.delivered_trial = trial.number
+        run.study.metadata.delivered_trial = trial.number
     discard(run.folder.retraining)
 
 
@@ -71,15 +71,15 @@ def _train_and_charge(
     """Trains, adds what that took to the budget, and gives the rows of all epochs."""
     attempts, begin = Attempts(training.folder), time.monotonic()
     # The study has charged a finalist's training already, if its folder is still there.
-    num_charged = int(run.study.fresh_trainings.get(name, {}).get("num_epochs", 0))
+    num_charged = int(run.study.metadata.fresh_trainings.get(name, {}).get("num_epochs", 0))
     num_charged = min(num_charged, attempts.count())
     rows = _train(training, observer, resources)
     num_epochs = attempts.count() - num_charged
     if num_epochs and rows:
         seconds = num_epochs * statistics.fmean(float(row["seconds"]) for row in rows)
         num_gpus = 1.0 if resources is None else resources.gpus * resources.num_processes
-        run.study.add_retraining(trial.number, num_epochs, seconds, num_gpus)
-        run.study.seconds_searched += time.monotonic() - begin
+        run.study.metadata.add_retraining(trial.number, num_epochs, seconds, num_gpus)
+        run.study.metadata.seconds_searched += time.monotonic() - begin
     return rows
 
 

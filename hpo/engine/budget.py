@@ -95,7 +95,9 @@ class Budget:
     ) -> Self:
         """With what earlier runs of the search have taken."""
         budget = cls(config, num_slots, clock)
-        budget.take_up(study.trials(), study.trainings_after, study.seconds_searched)
+        budget.take_up(
+            study.trials(), study.metadata.trainings_after, study.metadata.seconds_searched
+        )
         return budget
 
     def take_up(

@@ -16,9 +16,8 @@ from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.observer import SearchObserver
 from hpo.schedulers.factory import make_stopping_rule
 from hpo.schedulers.first_rung import with_first_level
-from hpo.study.study import Proposal, SearchStudy
-from hpo.study.trial import NUM_INFEASIBLE_A_TRIAL
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.study import SearchStudy
+from hpo.study.trial import NUM_INFEASIBLE_A_TRIAL, Proposal, TrialError, TrialReport
 from sgformer.config import maximises
 
 SECONDS_BETWEEN_NOTES: Final = 10.0
@@ -53,14 +52,14 @@ class Decisions:
         self._checkpoints = checkpoints
         study.on_outage = observer.note
         self._maximise = maximises(self._metric)
-        scheduler = with_first_level(config.scheduler, study.first_levels)
+        scheduler = with_first_level(config.scheduler, study.metadata.first_levels)
         self._stopping = make_stopping_rule(
             scheduler, config.train.max_epochs, maximise=self._maximise
         )
         is_full = scheduler.name == "none"
         self._first_rung = config.train.max_epochs if is_full else scheduler.min_epochs or 1
         self._limits = config.limits
-        self._costs = ArchitectureCosts(config, study.architectures)
+        self._costs = ArchitectureCosts(config, study.metadata.architectures)
         self._bounded_metrics = [c for c in config.study.constraints if c.name in METRICS]
         self._interrupted = deque(study.interrupted())
         self._curves: dict[int, dict[int, float]] = {}
@@ -296,7 +295,7 @@ class Decisions:
         """Of the clock, for a search that is resumed; now and then, since it is a write."""
         seconds = self._budget.seconds
         if seconds > self._seconds_noted + SECONDS_BETWEEN_NOTES:
-            self._seconds_noted = self._study.seconds_searched = seconds
+            self._seconds_noted = self._study.metadata.seconds_searched = seconds
 
     def _note_best_epoch(self, report: TrialReport) -> None:
         """Keeps what constraints on metrics need with the trial's facts, also while it pauses."""
@@ -360,7 +359,7 @@ class Decisions:
         outcome = "INFEASIBLE" if was_ruled_out else state
         self._observer.trial_ended(number, outcome, reason, best)
         if not self.num_missing and self._num_started < self._num_trials:
-            self._study.limits_reached = self._limits
+            self._study.metadata.limits_reached = self._limits
 
 
 def _without_numbers(text: str) -> str:

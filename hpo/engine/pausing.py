@@ -21,8 +21,8 @@ from hpo.schedulers.first_rung import (
 )
 from hpo.schedulers.freeze_thaw import NUM_STARTUP_TRIALS, FreezeThaw
 from hpo.schedulers.promotion import Promotion
-from hpo.study.study import Proposal, SearchStudy, TrialSummary
-from hpo.study.trial_report import TrialReport
+from hpo.study.study import SearchStudy
+from hpo.study.trial import Proposal, TrialReport, TrialSummary
 from sgformer.config import maximises
 
 # Trials that keep their checkpoints while they wait.
@@ -67,7 +67,7 @@ class PausingDecisions(Decisions):
         self._undecided: set[int] = set()
         self._is_over = False
         self._too_little: str | None = None  # is to be gained, when that ends the search
-        self._first_levels = read_first_levels(study.first_levels)
+        self._first_levels = read_first_levels(study.metadata.first_levels)
         if isinstance(self._policy, FreezeThaw):
             self._policy.set_first_levels(self._first_levels)
         self._take_up(study.trials())
@@ -135,9 +135,9 @@ class PausingDecisions(Decisions):
             self._checkpoints.trial_paused(number)
             self._interrupted.remove(proposal)
             self._params[number], self._facts[number] = proposal.params, facts
-        self._policy.model_state = self._study.model_state
-        if any(trial.number == self._study.last_one for trial in running):
-            self._policy.last_one = self._study.last_one
+        self._policy.model_state = self._study.metadata.model_state
+        if any(trial.number == self._study.metadata.last_one for trial in running):
+            self._policy.last_one = self._study.metadata.last_one
 
     def _record(self, report: TrialReport) -> Mapping[int, float]:
         news = super()._record(report)
@@ -201,13 +201,15 @@ class PausingDecisions(Decisions):
         if chosen is None:
             return
         self._first_levels = (*self._first_levels, chosen)
-        self._study.first_levels = [one.model_dump(mode="json") for one in self._first_levels]
+        self._study.metadata.first_levels = [
+            one.model_dump(mode="json") for one in self._first_levels
+        ]
         thaw.set_first_levels(self._first_levels)
         self._observer.note(f"first decision at {first_level_text(config, self._first_levels)}")
 
     def _close_with(self, number: int | None) -> None:
         """Has a trial be the last one, also of a search that is resumed."""
-        self._policy.last_one = self._study.last_one = number
+        self._policy.last_one = self._study.metadata.last_one = number
 
     def _affordable_choice(self) -> Choice | None:
         """What is best to run of what the budget allows."""
@@ -311,7 +313,7 @@ class PausingDecisions(Decisions):
 
     def _keep_model_state(self) -> None:
         if self._policy.model_state is not None:
-            self._study.model_state = self._policy.model_state
+            self._study.metadata.model_state = self._policy.model_state
 
     def _num_epochs_to_end(self, number: int) -> int:
         """Of a trial, beyond those that are set aside."""
@@ -353,7 +355,7 @@ class PausingDecisions(Decisions):
             self._observer.note(self._too_little)
         for number in self._policy.paused_trials():
             self._give_up(number)
-        self._study.limits_reached = self._limits
+        self._study.metadata.limits_reached = self._limits
 
     def _settle_after_last_one(self) -> None:
         if self._policy.is_closing:
@@ -387,7 +389,7 @@ def _make_policy(
     """By `scheduler.name`; what promotion starts is the sampler's, and ruled out after it."""
     max_epochs, maximise = config.train.max_epochs, maximises(config.study.metric)
     if config.scheduler.name == "asha_promotion":
-        scheduler = with_first_level(config.scheduler, study.first_levels)
+        scheduler = with_first_level(config.scheduler, study.metadata.first_levels)
         return Promotion(scheduler, max_epochs, maximise=maximise)
     return FreezeThaw(
         config.space,

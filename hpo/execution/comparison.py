@@ -52,7 +52,7 @@ def compare_finalists(
     """
     budget = Budget.of_study(config, study, resources.num_slots)
     finalists = _choose(config, study, images, budget, observer)
-    done = study.fresh_trainings
+    done = study.metadata.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
     due = [(n, train) for n, train in everything if training_name(n, train) not in done]
     if not due:
@@ -64,8 +64,8 @@ def compare_finalists(
     told = _train(config, run, due, images.id, resources, observer)
     with _interrupted_by_sigterm(), contextlib.closing(told):
         for number, train, ended in told:
-            study.add_fresh_training(training_name(number, train), asdict(ended))
-            study.seconds_searched = budget.seconds
+            study.metadata.add_fresh_training(training_name(number, train), asdict(ended))
+            study.metadata.seconds_searched = budget.seconds
             observer.finalist_trained(number, ended.seed, ended.value)
             if train.seed != first_seed:
                 discard(_folder(run, number, train))
@@ -139,7 +139,9 @@ def _choose(
     asked = asked_for(config, trials)
     if known is not None and known.asked_for == asked:
         return known
-    ranking = predicted_ranking(config, trials, study.model_state, study.first_levels)
+    ranking = predicted_ranking(
+        config, trials, study.metadata.model_state, study.metadata.first_levels
+    )
     everyone = Finalists(
         numbers=choose_finalists(trials, ranking, config.retrain.top_k),
         asked_for=asked,
@@ -147,7 +149,9 @@ def _choose(
         num_val_images=images.facts["val"],
         fold_ratio=images.fold_ratio,
     )
-    finalists = affordable(config, trials, everyone, study.fresh_trainings, budget.lets_train)
+    finalists = affordable(
+        config, trials, everyone, study.metadata.fresh_trainings, budget.lets_train
+    )
     if len(finalists.numbers) < len(everyone.numbers):
         observer.note(
             f"the budget leaves room for {len(finalists.numbers)} of {len(everyone.numbers)} "
@@ -158,7 +162,7 @@ def _choose(
             f"the budget leaves room for {finalists.num_seeds} of retrain.seeds="
             f"{everyone.num_seeds}"
         )
-    study.finalists = finalists.model_dump(mode="json")
+    study.metadata.finalists = finalists.model_dump(mode="json")
     return finalists
 
 

@@ -12,8 +12,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from hpo.engine.decisions import Decisions
 from hpo.errors import RunError
 from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
-from hpo.study.study import Proposal
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.trial import Proposal, TrialError, TrialReport
 
 MOST_FAILED_STARTS: Final = 5
 logger = logging.getLogger(__name__)

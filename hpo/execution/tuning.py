@@ -18,7 +18,8 @@ from hpo.errors import RunError, RunInterrupted
 from hpo.execution.cluster import TrialResources
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
-from hpo.study.study import Proposal, SearchStudy
+from hpo.study.study import SearchStudy
+from hpo.study.trial import Proposal
 from sgformer.config import maximises
 from sgformer.data.image_cache import ImagesId
 from sgformer.errors import DiskFullError

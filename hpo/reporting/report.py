@@ -27,7 +27,8 @@ from hpo.selection.verdict import (
     mean_text,
     signed_text,
 )
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 
 COLOURS: Final = {
     "COMPLETE": "#1f77b4",
@@ -168,14 +169,14 @@ def _headline(trials: Sequence[TrialSummary], config: SearchConfig) -> str:
 
 def _origin(study: SearchStudy) -> str:
     """Where trials were carried over from, when the space changed, and to."""
-    text, source = "", study.carried_from
+    text, source = "", study.metadata.carried_from
     if source is not None:
         text = (
             f"; {source['num_carried_over']} of the {source['num_trials']} trials of study "
             f"{source['study']} were carried over, when the space changed"
         )
-    if study.carried_to is not None:
-        text += f"; goes on as study {study.carried_to}, in a changed space"
+    if study.metadata.carried_to is not None:
+        text += f"; goes on as study {study.metadata.carried_to}, in a changed space"
     return text
 
 
@@ -184,7 +185,7 @@ def _first_decision_html(
 ) -> str:
     """Where trials were first compared, and why there."""
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
-    text = first_level_text(config, read_first_levels(study.first_levels), curves)
+    text = first_level_text(config, read_first_levels(study.metadata.first_levels), curves)
     return "" if text is None else f"<p>{html.escape(f'First decision at {text}')}</p>"
 
 
@@ -219,7 +220,7 @@ def _summary_html(
 
 def _owner(study: SearchStudy, winner: TrialSummary | None) -> int | None:
     """The trial that best/ is of; None if that is the winner."""
-    delivered = study.delivered_trial
+    delivered = study.metadata.delivered_trial
     return None if winner is None or delivered == winner.number else delivered
 
 

@@ -14,7 +14,8 @@ from hpo.config.search_space import Params, apply_params
 from hpo.schedulers.first_rung import read_first_levels
 from hpo.selection.selection import pareto_front, selected
 from hpo.selection.verdict import DEFAULT, FreshTraining, Verdict, judge
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 from sgformer.config import FrozenConfig, TrainConfig, maximises
 
 if TYPE_CHECKING:
@@ -199,7 +200,11 @@ def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialS
 
 def read_finalists(study: SearchStudy) -> Finalists | None:
     """Those that the study keeps; None before they are chosen."""
-    return None if study.finalists is None else Finalists.model_validate(study.finalists)
+    return (
+        None
+        if study.metadata.finalists is None
+        else Finalists.model_validate(study.metadata.finalists)
+    )
 
 
 def asked_for(config: SearchConfig, trials: Sequence[TrialSummary]) -> AskedFor:
@@ -225,7 +230,7 @@ def read_verdict(
     config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
 ) -> Verdict | None:
     """What the finalists' trainings say; None while they are not chosen, or not all trained."""
-    finalists, done = read_finalists(study), study.fresh_trainings
+    finalists, done = read_finalists(study), study.metadata.fresh_trainings
     if finalists is None or finalists.asked_for.num_trials != len(trials):
         return None
     as_asked = RetrainConfig(**finalists.asked_for.model_dump(exclude={"num_trials"}))
@@ -249,7 +254,7 @@ def comparison_progress(
     config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
 ) -> tuple[int, int] | None:
     """Finalists' trainings that have ended, and all; None while there is nothing to compare."""
-    finalists, done = read_finalists(study), study.fresh_trainings
+    finalists, done = read_finalists(study), study.metadata.fresh_trainings
     if finalists is None or finalists.asked_for != asked_for(config, trials):
         return None
     names = [training_name(*one) for one in trainings_of(config, trials, finalists)]

@@ -10,7 +10,8 @@ from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, suggest_params
 from hpo.engine.architectures import ArchitectureCosts
 from hpo.selection.finalists import model_of
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 
 MIN_TRIALS: Final = 8
 NUM_SURVEYED: Final = 512
@@ -52,8 +53,10 @@ def _reached(trials: Sequence[TrialSummary]) -> Results:
 def _expected(study: SearchStudy, config: SearchConfig, trials: Sequence[TrialSummary]) -> Results:
     if sum(_teaches(trial) for trial in trials) < MIN_TRIALS:
         return []
-    is_allowed = ArchitectureCosts(config, study.architectures).is_allowed
-    model = model_of(config, trials, study.model_state, study.first_levels, is_allowed)
+    is_allowed = ArchitectureCosts(config, study.metadata.architectures).is_allowed
+    model = model_of(
+        config, trials, study.metadata.model_state, study.metadata.first_levels, is_allowed
+    )
     return model.survey(NUM_SURVEYED)
 
 

@@ -16,7 +16,8 @@ from hpo.schedulers.first_rung import read_first_levels
 from hpo.selection.finalists import choose_finalists, predicted_ranking
 from hpo.selection.selection import selected
 from hpo.simulation.simulation import Curve, SimulatedSearch
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 from hpo.surrogate.encoding import UnitCube
 from hpo.surrogate.gp import CurveModel, FloatArray, Rows, Scale
 from sgformer.config import maximises, validate
@@ -181,8 +182,8 @@ def replay(
         config = _with_strategy(config, scheduler, sampler)
     curves = StudyCurves(config, trials, others)
     study = SearchStudy.in_memory(config.study, config.space)
-    study.warm_start = warm_start
-    study.first_levels = [
+    study.metadata.warm_start = warm_start
+    study.metadata.first_levels = [
         one.model_dump(mode="json")
         for one in read_first_levels(first_levels)
         if one.is_of_earlier_studies
@@ -213,7 +214,9 @@ def _winner(config: SearchConfig, search: SimulatedSearch) -> TrialSummary | Non
     study, trials = search.study, search.study.trials()
     if not config.compares_finalists:
         return next(iter(selected(trials, config.study)), None)
-    ranking = predicted_ranking(config, trials, study.model_state, study.first_levels)
+    ranking = predicted_ranking(
+        config, trials, study.metadata.model_state, study.metadata.first_levels
+    )
     first = choose_finalists(trials, ranking, 1)
     return next((trial for trial in trials if trial.number in first[:1]), None)
 

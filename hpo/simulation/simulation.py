@@ -14,7 +14,7 @@ from hpo.config.search_space import Params, default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.factory import make_decisions
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialReport
+from hpo.study.trial import TrialReport
 from sgformer.config import maximises
 
 SECONDS_OF_A_DECISION: Final = 2e-3
@@ -60,7 +60,7 @@ class SimulatedSearch:
         self.config, self._curve_of = config, curve_of
         self.study = study or SearchStudy.in_memory(config.study, config.space)
         if architectures:
-            self.study.architectures = architectures
+            self.study.metadata.architectures = architectures
         self.study.enqueue_first_trials(default_params(config.train, config.space))
         maximise = maximises(config.study.metric)
         checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)

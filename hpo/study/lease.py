@@ -58,7 +58,7 @@ def leased(study: SearchStudy) -> Iterator[None]:
     """
     me = Driver.this()
     _refuse_another(study, me)
-    study.driver = asdict(me)
+    study.metadata.driver = asdict(me)
     study.is_ours = lambda: _is_driver(study, me)
     _refuse_another(study, me)  # of two that came at once, the later one has it
     ended = threading.Event()
@@ -71,11 +71,11 @@ def leased(study: SearchStudy) -> Iterator[None]:
         thread.join()
         with contextlib.suppress(*AWAY):
             if _is_driver(study, me):
-                study.driver = None
+                study.metadata.driver = None
 
 
 def _refuse_another(study: SearchStudy, me: Driver) -> None:
-    values = study.driver
+    values = study.metadata.driver
     other = None if values is None else Driver(**values)
     if other is not None and not other.is_same(me) and other.is_alive():
         raise StudyError(
@@ -86,7 +86,7 @@ def _refuse_another(study: SearchStudy, me: Driver) -> None:
 
 
 def _is_driver(study: SearchStudy, me: Driver) -> bool:
-    values = study.driver
+    values = study.metadata.driver
     return values is not None and Driver(**values).is_same(me)
 
 
@@ -95,7 +95,7 @@ def _beat(study: SearchStudy, me: Driver, ended: threading.Event) -> None:
         with contextlib.suppress(*AWAY):
             if not _is_driver(study, me):
                 return  # another one has it, after an outage: ours ends at its next write
-            study.driver = asdict(replace(me, beat=time.time()))
+            study.metadata.driver = asdict(replace(me, beat=time.time()))
 
 
 def _start_of(pid: int) -> int | None:

@@ -3,9 +3,9 @@
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage
@@ -15,24 +15,14 @@ from hpo.config.schema import SearchConfig, StudyConfig
 from hpo.config.search_space import Params, Space, suggest_params
 from hpo.errors import StudyError
 from hpo.samplers.proxy_study import Sampling, create_sampler
+from hpo.study.metadata import StudyMetadata
 from hpo.study.storage import open_storage, patiently, without_password
-from hpo.study.trial import FACTS_SO_FAR, TrialStatus
-from hpo.study.trial import TrialSummary as TrialSummary  # others read it from here
+from hpo.study.trial import FACTS_SO_FAR, Proposal, TrialStatus, TrialSummary
 from hpo.study.writer import Ending, trial_writer
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-FRESH_TRAINING: Final = "fresh_training:"
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A trial to run: a new one, or one that was interrupted."""
-
-    number: int
-    params: Params
-    num_epochs_reported: int = 0
 
 
 @dataclass
@@ -63,6 +53,7 @@ class SearchStudy:
     if the scheduler stopped it or it diverged; FAIL if it broke. Every epoch is in its curve.
 
     Attributes:
+        metadata: The study's own facts.
         on_outage: Hears when the database goes away while trials run, and when it is back.
         is_ours: Whether this process is the driver; asked after an outage.
     """
@@ -72,6 +63,7 @@ class SearchStudy:
     ) -> None:
         self._study, self._config, self._space = study, config, space
         self._writer = trial_writer(storage, study._study_id)
+        self.metadata = StudyMetadata(study, self._patiently)
         self._live: _Live | None = None
         self._taken: set[int] = set()
         self.on_outage: Callable[[str], None] = lambda _text: None
@@ -158,7 +150,7 @@ class SearchStudy:
 
         May be called again: what was tried or waits already is not added twice.
         """
-        for params in (default, *self._config.enqueue, *(self.warm_start or ())):
+        for params in (default, *self._config.enqueue, *(self.metadata.warm_start or ())):
             self._study.enqueue_trial(params, skip_if_exists=True)
         self._live = None
 
@@ -233,46 +225,6 @@ class SearchStudy:
         kept = {"epoch": epoch, "facts": dict(facts)}
         self._patiently(lambda _: self.storage.set_trial_user_attr(trial_id, FACTS_SO_FAR, kept))
         live.sampling.pause(number)
-
-    @property
-    def model_state(self) -> list[float] | None:
-        """What the model of curves goes on from."""
-        values: list[float] | None = self._study.user_attrs.get("model_state")
-        return values
-
-    @model_state.setter
-    def model_state(self, values: list[float]) -> None:
-        self._patiently(lambda _: self._study.set_user_attr("model_state", values))
-
-    @property
-    def seconds_searched(self) -> float:
-        """Of the clock, while searches ran over the study, as far as it was noted."""
-        return float(self._study.user_attrs.get("seconds_searched", 0.0))
-
-    @seconds_searched.setter
-    def seconds_searched(self, seconds: float) -> None:
-        self._patiently(lambda _: self._study.set_user_attr("seconds_searched", seconds))
-
-    @property
-    def first_levels(self) -> list[dict[str, Any]]:
-        """Where trials are first compared, as it was chosen, as plain values; the latest last."""
-        values: list[dict[str, Any]] = self._study.user_attrs.get("first_levels", [])
-        return values
-
-    @first_levels.setter
-    def first_levels(self, values: Sequence[Mapping[str, Any]]) -> None:
-        kept = [dict(one) for one in values]
-        self._patiently(lambda _: self._study.set_user_attr("first_levels", kept))
-
-    @property
-    def last_one(self) -> int | None:
-        """The trial that a budget's rest belongs to, once it is chosen."""
-        number: int | None = self._study.user_attrs.get("last_one")
-        return number
-
-    @last_one.setter
-    def last_one(self, number: int | None) -> None:
-        self._patiently(lambda _: self._study.set_user_attr("last_one", number))
 
     def finish(
         self,
@@ -392,134 +344,6 @@ class SearchStudy:
             attributes=dict(trial.user_attrs),
             constraints=dict(trial.constraints),
         )
-
-    @property
-    def search_config(self) -> dict[str, Any] | None:
-        """The config of the search that made the study, as plain values."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("search_config")
-        return values
-
-    @search_config.setter
-    def search_config(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("search_config", values)
-
-    @property
-    def architectures(self) -> dict[str, dict[str, float]]:
-        """What architectures cost, by their names, as far as it was measured."""
-        values: dict[str, dict[str, float]] = self._study.user_attrs.get("architectures", {})
-        return values
-
-    @architectures.setter
-    def architectures(self, values: Mapping[str, Mapping[str, float]]) -> None:
-        self._study.set_user_attr("architectures", {name: dict(v) for name, v in values.items()})
-
-    @property
-    def images(self) -> dict[str, Any] | None:
-        """Classes and numbers of images that the study was made over."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("images")
-        return values
-
-    @images.setter
-    def images(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("images", values)
-
-    @property
-    def warm_start(self) -> list[Params] | None:
-        """What earlier studies suggest to begin with; None before they were asked."""
-        params: list[Params] | None = self._study.user_attrs.get("warm_start")
-        return params
-
-    @warm_start.setter
-    def warm_start(self, params: Sequence[Params]) -> None:
-        self._study.set_user_attr("warm_start", list(params))
-
-    @property
-    def delivered_trial(self) -> int | None:
-        """The trial whose configuration the run's best/ was trained with."""
-        number: int | None = self._study.user_attrs.get("delivered_trial")
-        return number
-
-    @delivered_trial.setter
-    def delivered_trial(self, number: int) -> None:
-        self._study.set_user_attr("delivered_trial", number)
-
-    @property
-    def finalists(self) -> dict[str, Any] | None:
-        """The trials that are compared on fresh seeds, as plain values."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("finalists")
-        return values
-
-    @finalists.setter
-    def finalists(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("finalists", values)
-
-    @property
-    def fresh_trainings(self) -> dict[str, dict[str, Any]]:
-        """The finalists' trainings that have come to their end, by name, as plain values."""
-        attributes = self._study.user_attrs.items()
-        prefix = FRESH_TRAINING
-        return {k.removeprefix(prefix): v for k, v in attributes if k.startswith(prefix)}
-
-    def add_fresh_training(self, name: str, values: Mapping[str, Any]) -> None:
-        key = f"{FRESH_TRAINING}{name}"
-        self._patiently(lambda _: self._study.set_user_attr(key, dict(values)))
-
-    @property
-    def retrainings(self) -> list[dict[str, Any]]:
-        """Trainings of what was delivered, beside those of finalists, as plain values."""
-        values: list[dict[str, Any]] = self._study.user_attrs.get("retrainings", [])
-        return values
-
-    def add_retraining(self, trial: int, num_epochs: int, seconds: float, num_gpus: float) -> None:
-        """`num_epochs` with those that a crash cost; seconds on a clock, all GPUs at once."""
-        taken = {"num_epochs": num_epochs, "seconds": seconds, "gpu_seconds": seconds * num_gpus}
-        kept = [*self.retrainings, {"trial": trial, **taken}]
-        self._patiently(lambda _: self._study.set_user_attr("retrainings", kept))
-
-    @property
-    def trainings_after(self) -> tuple[dict[str, Any], ...]:
-        """All that the budget pays for beside trials, as plain values."""
-        return (*self.fresh_trainings.values(), *self.retrainings)
-
-    @property
-    def carried_from(self) -> dict[str, Any] | None:
-        """The study that trials were carried over from, and how many of them."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("carried_from")
-        return values
-
-    @carried_from.setter
-    def carried_from(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("carried_from", values)
-
-    @property
-    def carried_to(self) -> str | None:
-        """The study that the trials were carried over to."""
-        name: str | None = self._study.user_attrs.get("carried_to")
-        return name
-
-    @carried_to.setter
-    def carried_to(self, name: str) -> None:
-        self._study.set_user_attr("carried_to", name)
-
-    @property
-    def limits_reached(self) -> dict[str, Any] | None:
-        """The limits that the search has come to: to go on, they must be raised."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("limits_reached")
-        return values
-
-    @limits_reached.setter
-    def limits_reached(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("limits_reached", values)
-
-    @property
-    def driver(self) -> dict[str, Any] | None:
-        """The process that works on the study, as plain values."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("driver")
-        return values
-
-    @driver.setter
-    def driver(self, values: dict[str, Any] | None) -> None:
-        self._study.set_user_attr("driver", values)
 
     @property
     def id(self) -> int:

@@ -1,4 +1,7 @@
-"""One trial as the study has it."""
+"""A trial: its states, what its worker reports of it, and what the study has of it.
+
+Plain values only, so that reading this module needs no torch.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +31,63 @@ class TrialStatus(StrEnum):
     PRUNED = "PRUNED"
     FAIL = "FAIL"
     INFEASIBLE = "INFEASIBLE"
+
+
+class EndReason(StrEnum):
+    """Why a worker's part of a trial ended.
+
+    COMPLETED: it ran its length. EARLY_STOPPED: its own early stopping ended it. DIVERGED: its
+    loss or logits became NaN or infinite. FAILED: its training broke. PAUSED: it cannot go on
+    now, and can later (a full disk).
+    """
+
+    COMPLETED = "completed"
+    EARLY_STOPPED = "early_stopped"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: a new one, or one that was interrupted."""
+
+    number: int
+    params: Params
+    num_epochs_reported: int = 0
+
+
+@dataclass(frozen=True)
+class TrialError:
+    """An exception of a training, as text."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """Epochs not told before (after a resume: all of them), and at the end why it ended.
+
+    Attributes:
+        number: The trial's number in the study.
+        epochs: Rows of EpochMetrics.
+        end_reason: 'completed', 'early_stopped', 'diverged' or 'failed'; 'paused': it cannot go
+            on now, and can later; None: it goes on.
+        facts: What else is known, for the trial's attributes.
+        error: Set with 'failed' and 'paused'.
+    """
+
+    number: int
+    epochs: tuple[dict[str, Any], ...]
+    end_reason: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: TrialError | None = None
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric by epoch."""
+        return {int(row["epoch"]): float(row[metric]) for row in self.epochs}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from hpo.config.search_space import (
     value_at,
 )
 from hpo.run_folder import RunFolder
-from hpo.study.study import SearchStudy, TrialSummary
-from hpo.study.trial import CARRIED_OVER_FROM
+from hpo.study.study import SearchStudy
+from hpo.study.trial import CARRIED_OVER_FROM, TrialSummary
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
@@ -105,14 +105,15 @@ def carry_over(
         }
         new.add(trial, params, attributes)
         done.add(trial.number)
-    if old.architectures:
-        new.architectures = old.architectures | new.architectures
-    new.carried_from = {
+    if old.metadata.architectures:
+        known = new.metadata.architectures
+        new.metadata.architectures = {**old.metadata.architectures, **known}
+    new.metadata.carried_from = {
         "study": was.study.name,
         "num_carried_over": len(done),
         "num_trials": len(trials),
     }
-    old.carried_to = now.config.study.name
+    old.metadata.carried_to = now.config.study.name
     return len(done), len(trials)
 
 

@@ -7,7 +7,8 @@ from typing import Final
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, apply_params, counts, searchable_paths, value_at
 from hpo.errors import StudyError
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 from sgformer.config import TrainConfig
 
 # Of a training, they change its result little: the seed is as good as another.
@@ -79,7 +80,7 @@ def _refuse_incomparable(
             f"--surrogate: study {name!r} is of {other.study.metric}, and study {own!r} of "
             f"{config.study.metric}; take one of the same objective"
         )
-    images, own_images = other_study.images, study.images
+    images, own_images = other_study.metadata.images, study.metadata.images
     if None not in (images, own_images) and images != own_images:
         raise StudyError(
             f"--surrogate: study {name!r} was made over other images: {images}, and study "

@@ -100,7 +100,9 @@ def _proposals(config: SearchConfig, source: str, storage: str | None) -> Iterat
     trials = study.trials()
     by_number = {trial.number: trial for trial in trials}
     num_found = 0
-    ranking = predicted_ranking(earlier, trials, study.model_state, study.first_levels)
+    ranking = predicted_ranking(
+        earlier, trials, study.metadata.model_state, study.metadata.first_levels
+    )
     for number in ranking:
         train = apply_params(earlier.train, by_number[number].params, source)
         params = _nearest(config.space, {path: value_at(train, path) for path in config.space})

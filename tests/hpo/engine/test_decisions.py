@@ -11,7 +11,7 @@ from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.decisions import Decisions
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.trial import TrialError, TrialReport
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_what_is_ruled_out_takes_no_slot_and_is_heard_of(
     ]  # fmt: skip
     config = load_search_config(search_file, overrides)[0]
     study = SearchStudy.in_memory(config.study, config.space)
-    study.architectures = {
+    study.metadata.architectures = {
         f"sg_former_{name} at 32 pixels": {"latency_ms": latency}
         for name, latency in (("pico", 2.0), ("nano", 7.132))
     }
@@ -307,7 +307,7 @@ def test_at_a_rung_a_small_model_is_kept_for_its_size(
     values["study"]["enqueue"] = enqueued
     config = SearchConfig.model_validate(values)
     study = SearchStudy.in_memory(config.study, config.space)
-    study.architectures = {
+    study.metadata.architectures = {
         "sg_former_pico at 32 pixels": {"latency_ms": 2.0},
         "sg_former_nano at 32 pixels": {"latency_ms": 7.0},
     }

@@ -12,7 +12,7 @@ from hpo.config.search_space import Params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.pausing import PausingDecisions
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialReport
+from hpo.study.trial import TrialReport
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_a_search_ends_when_every_configuration_has_been_tried(
     assert decisions.finished
     assert decisions.is_exhausted
     assert sorted(float(t.params["model.drop_rate"] or 0) for t in study.trials()) == [0, 0.1, 0.2]
-    assert study.limits_reached == config.limits
+    assert study.metadata.limits_reached == config.limits
 
 
 def test_enqueued_trials_come_before_the_models_own(

@@ -19,7 +19,7 @@ from hpo.errors import RunError
 from hpo.execution.ray_scheduler import MOST_FAILED_STARTS, StudyScheduler
 from hpo.execution.worker import REPORT, WORN_OUT
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialReport
+from hpo.study.trial import TrialReport
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 

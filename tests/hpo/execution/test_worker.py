@@ -22,7 +22,7 @@ from hpo.execution.worker import (
     WorkerSettings,
     trial_folder,
 )
-from hpo.study.trial_report import TrialReport
+from hpo.study.trial import TrialReport
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import load_image_data
 from sgformer.model.sg_former import SGFormer

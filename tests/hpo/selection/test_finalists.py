@@ -26,7 +26,8 @@ from hpo.selection.finalists import (
     winner_of,
     winners_of,
 )
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 
 PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.25}
 
@@ -277,7 +278,7 @@ def chosen(config: SearchConfig, study: SearchStudy, numbers: tuple[int, ...]) -
         num_val_images=10_000,
         fold_ratio=None,
     )
-    study.finalists = finalists.model_dump(mode="json")
+    study.metadata.finalists = finalists.model_dump(mode="json")
     assert read_finalists(study) == finalists
     return finalists
 
@@ -287,7 +288,7 @@ def tell(
 ) -> None:
     """The finalists' trainings, each with its value."""
     for number, train in trainings_of(config, study.trials(), finalists):
-        study.add_fresh_training(
+        study.metadata.add_fresh_training(
             training_name(number, train),
             {
                 "trial": number, "seed": train.seed, "value": values[number], "best_epoch": 4,

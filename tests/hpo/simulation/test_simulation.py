@@ -85,7 +85,7 @@ def test_a_budget_of_epochs_is_exceeded_by_no_more_than_what_runs(
     search = simulated(config, num_slots)
     assert total_epochs - MAX_EPOCHS < search.num_epochs < total_epochs + num_slots
     assert best_trial(search.study, search.config) is not None
-    assert search.study.limits_reached == config.limits
+    assert search.study.metadata.limits_reached == config.limits
     assert search.decisions.num_missing == 0
 
 
@@ -106,7 +106,7 @@ def test_hours_are_taken_and_not_exceeded(
     taken = search.seconds if limit == "gpu_hours" else search.now
     an_epoch_of_each = 2 * num_slots if limit == "gpu_hours" else 2
     assert most - 4 * MAX_EPOCHS - an_epoch_of_each < taken < most + an_epoch_of_each
-    assert search.study.limits_reached == config.limits
+    assert search.study.metadata.limits_reached == config.limits
     assert search.decisions.num_missing == 0
 
 
@@ -164,7 +164,7 @@ def test_a_search_ends_when_too_little_is_to_be_gained(search_config: Any, num_s
         best = best_trial(search.study, search.config)
         assert best is not None
         assert (best.value or 0) > 0.85  # 0.884 is the most
-        assert (search.study.limits_reached or {})["gain_per_gpu_hour"] == gain
+        assert (search.study.metadata.limits_reached or {})["gain_per_gpu_hour"] == gain
         assert (search.decisions.finished, search.decisions.num_missing) == (True, 0)
         num_epochs.append(search.num_epochs)
     assert num_epochs[1] <= num_epochs[0] < to_the_end.num_epochs / 2
@@ -482,7 +482,7 @@ def test_the_first_level_moves_to_where_ranks_agree_with_late_ones(
     config = search_config("study.num_trials=1000", budget(300))
     search = SimulatedSearch(config, shaped(shape), num_slots)
     search.run()
-    chosen = search.study.first_levels
+    chosen = search.study.metadata.first_levels
     assert [level["epoch"] for level in chosen] == [expected] * len(chosen)
     assert 2 <= len(chosen) <= 5
     trials, start = search.study.trials(), chosen[0]["from_trial"]
@@ -498,7 +498,7 @@ def test_a_first_level_that_is_set_stays(search_config: Any) -> None:
     config = search_config(scheduler, "study.num_trials=1000", budget(300))
     search = SimulatedSearch(config, shaped("inverted"), 1)
     search.run()
-    assert search.study.first_levels == []
+    assert search.study.metadata.first_levels == []
     assert min(trial.num_epochs for trial in search.study.trials()[:-1]) == 3
 
 
@@ -511,7 +511,7 @@ def test_a_search_that_is_killed_around_the_choice_of_its_first_level_goes_on_as
     whole = SimulatedSearch(config, shaped(shape), 1)
     first_choice = None
     while whole.step():
-        if first_choice is None and whole.study.first_levels:
+        if first_choice is None and whole.study.metadata.first_levels:
             first_choice = whole.num_epochs
     assert first_choice is not None
     for num_steps in (*range(first_choice - 4, first_choice + 9), first_choice + 30):
@@ -522,7 +522,7 @@ def test_a_search_that_is_killed_around_the_choice_of_its_first_level_goes_on_as
             first.study.optuna_study, first.study.storage, config.study, config.space
         )
         SimulatedSearch(config, shaped(shape), 1, study).run()
-        assert study.first_levels == whole.study.first_levels
+        assert study.metadata.first_levels == whole.study.metadata.first_levels
         assert history(study) == history(whole.study)
 
 
@@ -538,7 +538,7 @@ def test_a_first_level_of_earlier_studies_holds_from_the_first_trial_on(
     level = FirstLevel(
         epoch=7, late=12, num_trials=9, agreement={2: -1.0}, is_of_earlier_studies=True
     )
-    study.first_levels = [level.model_dump(mode="json")]
+    study.metadata.first_levels = [level.model_dump(mode="json")]
     values = itertools.count(90, -1)
 
     def worse_and_worse(params: Params) -> Curve:
@@ -894,7 +894,7 @@ def test_a_grid_of_which_some_is_infeasible_ends_with_its_last_configuration(
     assert len({tuple(sorted(trial.params.items())) for trial in trials}) == len(trials) == 12
     assert Counter(trial.outcome for trial in trials)["INFEASIBLE"] == 4
     assert (search.decisions.num_missing, search.decisions.finished) == (0, True)
-    assert search.study.limits_reached == config.limits
+    assert search.study.metadata.limits_reached == config.limits
 
 
 def test_a_bound_on_the_metric_is_told_and_kept_to(search_config: Any) -> None:

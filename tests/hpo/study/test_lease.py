@@ -30,39 +30,41 @@ def study(storage_url: str, config: SearchConfig) -> SearchStudy:
 
 def test_a_study_is_kept_and_given_back(study: SearchStudy) -> None:
     with leased(study):
-        assert study.driver is not None
-        assert (study.driver["pid"], study.driver["hostname"]) == (
+        assert study.metadata.driver is not None
+        assert (study.metadata.driver["pid"], study.metadata.driver["hostname"]) == (
             os.getpid(),
             socket.gethostname(),
         )
         with leased(study):  # by the same process
             pass
-    assert study.driver is None
+    assert study.metadata.driver is None
 
 
 def test_a_second_driver_is_refused_until_the_first_is_dead(study: SearchStudy) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         start = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        study.driver = asdict(replace(Driver.this(), pid=other.pid, started=int(start), beat=0.0))
+        study.metadata.driver = asdict(
+            replace(Driver.this(), pid=other.pid, started=int(start), beat=0.0)
+        )
         message = (
             rf"another search works on this study: process {other.pid} on {socket.gethostname()}"
         )
         with pytest.raises(StudyError, match=message), leased(study):
             pass
-        assert study.driver["pid"] == other.pid
+        assert study.metadata.driver["pid"] == other.pid
         other.send_signal(signal.SIGKILL)
         while Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             time.sleep(0.01)
         with leased(study):
-            assert study.driver["pid"] == os.getpid()
+            assert study.metadata.driver["pid"] == os.getpid()
     finally:
         other.kill()
         other.wait()
 
 
 def test_a_number_that_is_used_again_is_another_process(study: SearchStudy) -> None:
-    study.driver = asdict(replace(Driver.this(), pid=os.getppid(), started=1))
+    study.metadata.driver = asdict(replace(Driver.this(), pid=os.getppid(), started=1))
     with leased(study):
         pass
 
@@ -72,7 +74,7 @@ def test_a_driver_on_another_machine_lives_while_it_is_heard_of(
     study: SearchStudy, age: float
 ) -> None:
     beat = time.time() - age
-    study.driver = asdict(replace(Driver.this(), hostname="elsewhere", beat=beat))
+    study.metadata.driver = asdict(replace(Driver.this(), hostname="elsewhere", beat=beat))
     if age:
         with leased(study):
             return

@@ -121,9 +121,9 @@ def test_a_reopened_study_of_several_objectives_samples_on(
 
 def test_what_architectures_cost_is_kept(storage_url: str, config: SearchConfig) -> None:
     study = create_study(storage_url, config)
-    assert study.architectures == {}
-    study.architectures = {"sg_former_b0 at 224 pixels": {"latency_ms": 7.5}}
-    assert reopen(storage_url, config).architectures == study.architectures
+    assert study.metadata.architectures == {}
+    study.metadata.architectures = {"sg_former_b0 at 224 pixels": {"latency_ms": 7.5}}
+    assert reopen(storage_url, config).metadata.architectures == study.metadata.architectures
 
 
 def test_a_diverged_epoch_is_kept_as_nan(storage_url: str, config: SearchConfig) -> None:
@@ -215,28 +215,35 @@ def test_what_the_search_leaves_in_the_study_comes_back(
     storage_url: str, config: SearchConfig
 ) -> None:
     study = create_study(storage_url, config)
-    assert (study.search_config, study.images, study.delivered_trial) == (None, None, None)
-    study.search_config = config.model_dump(mode="json")
-    study.images = {"classes": ["a"], "train": 3}
-    study.delivered_trial = 0
-    assert study.first_levels == []
-    study.first_levels = [{"epoch": 4, "agreement": {"4": 0.9}}]
+    assert (
+        study.metadata.search_config,
+        study.metadata.images,
+        study.metadata.delivered_trial,
+    ) == (None, None, None)
+    study.metadata.search_config = config.model_dump(mode="json")
+    study.metadata.images = {"classes": ["a"], "train": 3}
+    study.metadata.delivered_trial = 0
+    assert study.metadata.first_levels == []
+    study.metadata.first_levels = [{"epoch": 4, "agreement": {"4": 0.9}}]
     again = reopen(storage_url, config)
-    assert again.search_config is not None
-    assert SearchConfig.model_validate(again.search_config) == config
-    assert (again.images, again.delivered_trial) == ({"classes": ["a"], "train": 3}, 0)
-    assert again.first_levels == [{"epoch": 4, "agreement": {"4": 0.9}}]
+    assert again.metadata.search_config is not None
+    assert SearchConfig.model_validate(again.metadata.search_config) == config
+    assert (again.metadata.images, again.metadata.delivered_trial) == (
+        {"classes": ["a"], "train": 3},
+        0,
+    )
+    assert again.metadata.first_levels == [{"epoch": 4, "agreement": {"4": 0.9}}]
 
 
 def test_what_finalists_reach_comes_back(storage_url: str, config: SearchConfig) -> None:
     study = create_study(storage_url, config)
-    assert (study.finalists, study.fresh_trainings) == (None, {})
-    study.finalists = {"numbers": [3, 0]}
-    study.add_fresh_training("3-abc", {"value": 0.5})
-    study.add_fresh_training("0-def", {"value": None})
+    assert (study.metadata.finalists, study.metadata.fresh_trainings) == (None, {})
+    study.metadata.finalists = {"numbers": [3, 0]}
+    study.metadata.add_fresh_training("3-abc", {"value": 0.5})
+    study.metadata.add_fresh_training("0-def", {"value": None})
     again = reopen(storage_url, config)
-    assert again.finalists == {"numbers": [3, 0]}
-    assert again.fresh_trainings == {"3-abc": {"value": 0.5}, "0-def": {"value": None}}
+    assert again.metadata.finalists == {"numbers": [3, 0]}
+    assert again.metadata.fresh_trainings == {"3-abc": {"value": 0.5}, "0-def": {"value": None}}
 
 
 def test_optunas_own_tools_read_the_study(tmp_path: Path, config: SearchConfig) -> None:
@@ -393,7 +400,12 @@ def test_after_an_outage_a_study_that_another_search_has_taken_up_is_left_to_it(
 ) -> None:
     study = create_study(storage_url, config)
     with leased(study):
-        study.driver = {"hostname": "elsewhere", "pid": 1, "started": 1, "beat": time.time()}
+        study.metadata.driver = {
+            "hostname": "elsewhere",
+            "pid": 1,
+            "started": 1,
+            "beat": time.time(),
+        }
         with pytest.raises(StudyError, match="another search has taken up study"):
             study.ask()
-    assert study.driver is not None  # the other's
+    assert study.metadata.driver is not None  # the other's

@@ -24,7 +24,7 @@ def config(search_file: Path) -> SearchConfig:
 @pytest.fixture
 def own(config: SearchConfig) -> SearchStudy:
     study = SearchStudy.in_memory(config.study, config.space)
-    study.images = IMAGES
+    study.metadata.images = IMAGES
     return study
 
 
@@ -41,7 +41,7 @@ def study_of(config: SearchConfig, images: dict[str, Any] | None = None) -> Sear
 
     search = SimulatedSearch(config, curve_of, 1)
     search.run()
-    search.study.images = images or IMAGES
+    search.study.metadata.images = images or IMAGES
     return search.study
 
 

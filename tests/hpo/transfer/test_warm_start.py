@@ -37,7 +37,7 @@ def earlier(search_file: Path, tmp_path: Path) -> Earlier:
         config = load_search_config(search_file, ("study.num_trials=20", *overrides), name=name)[0]
         run.save_config(config)
         study = SearchStudy.create(run.storage_url(config), config.study, config.space)
-        study.search_config = config.model_dump(mode="json")
+        study.metadata.search_config = config.model_dump(mode="json")
         SimulatedSearch(config, curve_of, 1, study).run()
         return run.path
 
@@ -112,7 +112,7 @@ def test_they_are_tried_after_the_default_and_not_asked_for_twice(
     config = beginning(search_file, earlier("a"))
     study = SearchStudy.in_memory(config.study, config.space)
     proposals = warm_start_params(config)
-    study.warm_start = proposals
+    study.metadata.warm_start = proposals
     for _ in range(2):
         study.enqueue_first_trials(default_params(config.train, config.space))
     asked = [study.ask().params for _ in range(1 + len(proposals))]
@@ -125,7 +125,7 @@ def test_a_search_that_a_good_one_went_before_begins_better(
 ) -> None:
     config = beginning(search_file, earlier("a"), overrides=("study.num_trials=4",))
     search = SimulatedSearch(config, curve_of, 1)
-    search.study.warm_start = warm_start_params(config)
+    search.study.metadata.warm_start = warm_start_params(config)
     search.study.enqueue_first_trials(default_params(config.train, config.space))
     search.run()
     assert max(max(t.curve.values()) for t in search.study.trials()) > 0.83
