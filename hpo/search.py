@@ -1,12 +1,16 @@
 """run_search: the steps from a search file's config to a delivered model."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from hpo.config.schema import SearchConfig
 from hpo.continuation import check_continuation, with_storage
 from hpo.engine.observer import SearchObserver
+from hpo.execution.interruption import interruptible
+from hpo.execution.short_paths import short_temporary_folder
+from hpo.execution.tuning import interrupted_text
 from hpo.run import Run
 from hpo.run_folder import RunFolder
 from hpo.search_steps import SearchSteps
@@ -49,42 +53,57 @@ def run_search(
 
         config, notes = load_search_config("search_spaces/digits.yaml", data_dir="digits")
         run = run_search(config, "runs", resume=True)
-        assert run.winner is not None
-        print(f"trial {run.winner.number} won with {run.winner.params}")
+        print(run.winner)
         print(run.files.onnx)
         ```
     """
-    folder = RunFolder(Path(output_dir) / config.study.name)
     config = with_storage(config, config.study.storage)  # `continuation` compares it
+    folder = RunFolder(Path(output_dir) / config.study.name)
     now = continuation(config, folder) if resume else Continuation(config, folder)
     now.run.make()
-    with now.run.locked(), noticing_full_disk(now.run.path), contextlib.ExitStack() as held:
+    observer = observer or _Silent()  # type: ignore[abstract]  # nothing is what it is to do
+    with _under_way(now) as held:
         config = check_continuation(now.config, now.run, storage, resume=resume)
-        observer = observer or _Silent()  # type: ignore[abstract]  # nothing is what it is to do
         search = SearchSteps(replace(now, config=config), observer, storage, held)
         search.find_study(resume=resume)
-        if search.is_over:
-            return search.as_run()
-        search.lease_study()
-        search.ask_earlier_studies()
-        search.begin_decoding()
-        # A Ray of our own has ended before the winner is trained, unless a group trains it.
-        on_cluster = ray_address is not None or config.resources.workers_per_trial > 1
-        if on_cluster or search.has_trainings_left:
-            with search.connected_ray(ray_address):
-                search.make_study()
-                search.carry_trials_over()
-                search.measure_architectures()
-                search.enqueue_first_trials()
-                search.train_trials()
-                search.compare_finalists()
-                if on_cluster:
-                    search.deliver(search.resources)
-        search.take_images()
-        if not on_cluster:
-            search.deliver(None)
-        search.write_results()
+        if not search.is_over:
+            _take_the_steps(search, ray_address)
         return search.as_run()
+
+
+def _take_the_steps(search: SearchSteps, ray_address: str | None) -> None:
+    search.lease_study()
+    search.ask_earlier_studies()
+    search.begin_decoding()
+    # A Ray of our own has ended before the winner is trained, unless a group trains it.
+    on_cluster = ray_address is not None or search.config.resources.workers_per_trial > 1
+    if on_cluster or search.has_trainings_left:
+        with search.connected_ray(ray_address):
+            search.make_study()
+            search.carry_trials_over()
+            search.measure_architectures()
+            search.enqueue_first_trials()
+            search.train_trials()
+            search.compare_finalists()
+            if on_cluster:
+                search.deliver(search.resources)
+    search.take_images()
+    if not on_cluster:
+        search.deliver(None)
+    search.write_results()
+
+
+@contextlib.contextmanager
+def _under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
+    """Locks the run, hears signals, notices a full disk; the stack closes what steps open."""
+    with (
+        interruptible(interrupted_text(now.config, now.run)),
+        short_temporary_folder(),
+        now.run.locked(),
+        noticing_full_disk(now.run.path),
+        contextlib.ExitStack() as held,
+    ):
+        yield held
 
 
 class _Silent(SearchObserver):

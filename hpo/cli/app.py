@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hpo.errors import RunError
+from hpo.errors import RunError, RunInterrupted
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ def main() -> None:
         app()
     except InputError as error:
         _fail(str(error), 2)
+    except RunInterrupted as error:
+        from hpo.execution.interruption import ignore_signals
+
+        ignore_signals()
+        _fail(str(error), 1)
     except DiskFullError as error:
         _fail(f"{error}; free some, then go on with --resume", 1)
     except (RunError, ExportError, OutOfMemoryError) as error:
@@ -375,18 +380,15 @@ def _search(
 
     run = RunFolder(output_dir / config.study.name)
     storage = _unless_its_own(run, storage)
-    try:
-        with _display(config) as display:
-            result = run_search(
-                config,
-                output_dir,
-                display,
-                storage=storage,
-                ray_address=ray_address,
-                resume=resume,
-            )
-    except KeyboardInterrupt:
-        raise RunError(f"interrupted; continue with --resume ({run.path})") from None
+    with _display(config) as display:
+        result = run_search(
+            config,
+            output_dir,
+            display,
+            storage=storage,
+            ray_address=ray_address,
+            resume=resume,
+        )
     _print_result(config, result)
 
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import yaml
 
 from hpo.config.grid_points import grid_points
-from hpo.config.schema import DEFAULT_MIN_EPOCHS, SearchConfig, StudyConfig
+from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
 from hpo.config.search_space import check_guess, check_space
-from sgformer.config import nearest_known, validate
+from sgformer.config import TrainConfig, nearest_known, validate
 from sgformer.errors import ConfigError
 
 # What a resumed run may change: nothing that would make its trials incomparable.
@@ -181,58 +181,76 @@ def _set_value(values: dict[str, Any], path: Sequence[str], value: object) -> No
 
 
 def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
+    """The config with a study's name, and with an absolute path of its images."""
     study = config.study
     if not study.name:
         study = validate(StudyConfig, {**study.model_dump(), "name": default_name}, "study.name")
     data = config.train.data
     if data.data_dir is not None:
-        data = data.model_copy(update={"data_dir": data.data_dir.expanduser().absolute()})
+        data = data.model_copy(update={"data_dir": _absolute(data.data_dir)})
     train = config.train.model_copy(update={"data": data})
     return config.model_copy(update={"study": study, "train": train})
 
 
+def _absolute(data_dir: Path) -> Path:
+    try:
+        return data_dir.expanduser().absolute()
+    except RuntimeError as error:  # there is no such user, or this one has no home
+        raise ConfigError(f"train.data.data_dir: {data_dir}: {error} (--data-dir)") from None
+
+
 def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
-    """Shortens min_epochs and warm-up to what max_epochs leaves room for, a grid's trials to it.
+    """Shortens what does not fit into max_epochs, the grid or num_trials; notes say what.
 
     Raises:
-        ConfigError: The sampler is grid, and the space is none.
+        ConfigError: The sampler is grid, and the space is not a grid.
     """
     notes: list[str] = []
-    max_epochs = config.train.max_epochs
-    train = config.train.with_epochs(max_epochs)
+    clipped = {
+        "train": _clip_warmup(config, notes),
+        "scheduler": _clip_min_epochs(config, notes),
+        "study": _clip_guesses(_clip_to_grid(config, notes), notes),
+    }
+    return config.model_copy(update=clipped), tuple(notes)
+
+
+def _clip_warmup(config: SearchConfig, notes: list[str]) -> TrainConfig:
+    train = config.train.with_epochs(config.train.max_epochs)
     if train != config.train:
         notes.append(
             f"train.optimizer.warmup_epochs: {config.train.optimizer.warmup_epochs:g} clipped to "
             f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
         )
-    scheduler = config.scheduler
+    return train
+
+
+def _clip_min_epochs(config: SearchConfig, notes: list[str]) -> SchedulerConfig:
+    """The first rung below max_epochs, with its default unless curves are to choose it."""
+    scheduler, max_epochs = config.scheduler, config.train.max_epochs
+    if scheduler.name == "none":
+        return scheduler
     may_be_chosen = bool(config.study.warm_start) and max_epochs > DEFAULT_MIN_EPOCHS
-    if (
-        scheduler.name not in {"freeze_thaw", "none"}
-        and scheduler.min_epochs is None
-        and not may_be_chosen
-    ):
+    if scheduler.min_epochs is None and scheduler.name != "freeze_thaw" and not may_be_chosen:
         scheduler = scheduler.model_copy(update={"min_epochs": DEFAULT_MIN_EPOCHS})
-    if (
-        scheduler.name != "none"
-        and scheduler.min_epochs is not None
-        and scheduler.min_epochs >= max_epochs
-    ):
-        low = max(1, max_epochs // scheduler.reduction_factor)
-        if low < scheduler.min_epochs:
-            notes.append(
-                f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
-            )
-        scheduler = scheduler.model_copy(update={"min_epochs": low})
-    study = _clip_to_grid(config, notes)
+    if scheduler.min_epochs is None or scheduler.min_epochs < max_epochs:
+        return scheduler
+    low = max(1, max_epochs // scheduler.reduction_factor)
+    if low < scheduler.min_epochs:
+        notes.append(
+            f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
+        )
+    return scheduler.model_copy(update={"min_epochs": low})
+
+
+def _clip_guesses(study: StudyConfig, notes: list[str]) -> StudyConfig:
+    """The study as it is; a note tells of guesses that its number of trials leaves no room for."""
     num_guesses = min(len(study.enqueue), max(0, study.num_trials - 1))
     if num_guesses < len(study.enqueue):
         notes.append(
             f"study.enqueue: {num_guesses} of {len(study.enqueue)} guesses will be tried: "
             f"study.num_trials is {study.num_trials}, with the default"
         )
-    clipped = {"study": study, "train": train, "scheduler": scheduler}
-    return config.model_copy(update=clipped), tuple(notes)
+    return study
 
 
 def _clip_to_grid(config: SearchConfig, notes: list[str]) -> StudyConfig:

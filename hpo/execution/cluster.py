@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hpo.config.schema import ResourcesConfig
 from hpo.errors import ClusterError
+from hpo.execution.interruption import keeping_the_handler
 
 PROBE_SECONDS = 4.0
 # A gRPC server, such as Ray's head, answers a client's preface with a settings frame (RFC 9113).
@@ -85,12 +86,13 @@ def connected(address: str | None) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        with keeping_the_handler():
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if address is None else None,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(

@@ -2,9 +2,8 @@
 
 import contextlib
 import math
-import signal
 import statistics
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def compare_finalists(
     observer.phase(f"comparing {len(finalists.numbers)} finalists on {seeds}")
     first_seed = everything[0][1].seed
     told = _train(config, run, due, images.id, resources, observer)
-    with _interrupted_by_sigterm(), contextlib.closing(told):
+    with contextlib.closing(told):
         for number, train, ended in told:
             study.metadata.add_fresh_training(training_name(number, train), asdict(ended))
             study.metadata.seconds_searched = budget.seconds
@@ -168,13 +167,3 @@ def _choose(
 
 def _folder(run: RunFolder, number: int, train: TrainConfig) -> Path:
     return run.retraining.absolute() / training_name(number, train)
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Has it end as Ctrl-C does: what runs on the cluster is stopped, and can be resumed."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import threading
 import time
 import warnings
@@ -312,7 +313,16 @@ def _cache_folder(config: DataConfig, files: str) -> Path:
     """Where the decoded images of just these files at this resolution lie."""
     limit = "" if config.cache_bytes is None else f"-{config.cache_bytes}"
     name = f"{files}-{config.decoded_pixels}{limit}-v{CACHE_FORMAT}"
-    return config.cache_dir.expanduser() / name
+    return _expanded(config.cache_dir) / name
+
+
+def _expanded(path: Path) -> Path:
+    """The path with ~ resolved; a user without a home has one in the temporary folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # as in a container that is run under a number
+        home = Path(tempfile.gettempdir()) / f"home-of-{os.getuid()}"
+        return home.joinpath(*path.parts[1:])
 
 
 def _read_names(cache: Path) -> tuple[str, ...]:
