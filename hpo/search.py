@@ -9,7 +9,7 @@ from hpo.config.schema import SearchConfig
 from hpo.continuation import check_continuation, with_storage
 from hpo.engine.observer import SearchObserver
 from hpo.execution.interruption import interruptible
-from hpo.execution.short_paths import short_temporary_folder
+from hpo.execution.surroundings import short_temporary_folder, some_home
 from hpo.execution.tuning import interrupted_text
 from hpo.run import Run
 from hpo.run_folder import RunFolder
@@ -98,6 +98,7 @@ def _under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
     """Locks the run, hears signals, notices a full disk; the stack closes what steps open."""
     with (
         interruptible(interrupted_text(now.config, now.run)),
+        some_home(),
         short_temporary_folder(),
         now.run.locked(),
         noticing_full_disk(now.run.path),

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 import threading
 import time
 import warnings
@@ -30,6 +29,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sgformer.config import DataConfig
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
+from sgformer.disk import temporary_home
 from sgformer.errors import DataError
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -321,8 +321,7 @@ def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:  # as in a container that is run under a number
-        home = Path(tempfile.gettempdir()) / f"home-of-{os.getuid()}"
-        return home.joinpath(*path.parts[1:])
+        return temporary_home().joinpath(*path.parts[1:])
 
 
 def _read_names(cache: Path) -> tuple[str, ...]:

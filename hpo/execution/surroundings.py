@@ -1,4 +1,4 @@
-"""A temporary folder whose path is short enough for the sockets of Ray and of image loaders."""
+"""What Ray and others expect of their surroundings: a home, and a short temporary folder."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hpo.errors import ClusterError
+from sgformer.disk import temporary_home
 
 # Source: sockaddr_un of Linux, unix(7): 108 bytes with the final zero.
 MOST_SOCKET_BYTES: Final = 107
@@ -41,6 +42,39 @@ def short_temporary_folder() -> Iterator[None]:
     finally:
         _set(former)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def some_home() -> Iterator[None]:
+    """Gives a user without a home one in the temporary folder, for this process's children too.
+
+    A container that is run under a number has none, or the root folder, which it may not write
+    to. Ray keeps a token at home, and the decoded images are cached there.
+
+    Raises:
+        DataError: The folder that would take its place is another user's.
+    """
+    if _has_home():
+        yield
+        return
+    former = os.environ.get("HOME")
+    os.environ["HOME"] = str(temporary_home())
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = former
+
+
+def _has_home() -> bool:
+    """Whether there is a home that can be written to, or at least holds Ray's token."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return False
+    return os.access(home, os.W_OK) or (home / ".ray").is_dir()
 
 
 def _num_bytes(path: str | None) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import ClusterError
-from hpo.execution import short_paths
-from hpo.execution.short_paths import MOST_BYTES, short_temporary_folder
+from hpo.execution import surroundings
+from hpo.execution.surroundings import MOST_BYTES, short_temporary_folder, some_home
 
 
 @pytest.fixture
@@ -42,7 +42,30 @@ def test_without_any_short_folder_the_variable_is_named(
     long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(long))
-    monkeypatch.setattr(short_paths, "SHORT_ROOTS", ("/proc",))  # nobody may write there
+    monkeypatch.setattr(surroundings, "SHORT_ROOTS", ("/proc",))  # nobody may write there
     message = rf"TMPDIR is too long .* at most {MOST_BYTES} .*{long}"
     with pytest.raises(ClusterError, match=message), short_temporary_folder():
         pass
+
+
+@pytest.mark.parametrize("home", [None, "/proc"])  # where nobody may write
+def test_who_has_no_home_gets_one_in_the_temporary_folder(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/proc")  # root may
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as under a number
+    else:
+        monkeypatch.setenv("HOME", home)
+    with some_home():
+        assert Path.home().parent == tmp_path
+        assert Path.home().stat().st_mode & 0o777 == 0o700
+    assert os.environ.get("HOME") == home
+
+
+def test_a_home_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with some_home():
+        assert Path.home() == tmp_path
