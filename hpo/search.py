@@ -1,21 +1,15 @@
 """run_search: the steps from a search file's config to a delivered model."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from hpo.config.schema import SearchConfig
 from hpo.continuation import check_continuation, with_storage
 from hpo.engine.observer import SearchObserver
-from hpo.execution.interruption import interruptible
-from hpo.execution.surroundings import short_temporary_folder, some_home
-from hpo.execution.tuning import interrupted_text
 from hpo.run import Run
 from hpo.run_folder import RunFolder
-from hpo.search_steps import SearchSteps
+from hpo.search_steps import SearchSteps, under_way
 from hpo.transfer.carry_over import Continuation, continuation
-from sgformer.disk import noticing_full_disk
 
 
 def run_search(
@@ -62,16 +56,16 @@ def run_search(
     now = continuation(config, folder) if resume else Continuation(config, folder)
     now.run.make()
     observer = observer or _Silent()  # type: ignore[abstract]  # nothing is what it is to do
-    with _under_way(now) as held:
+    with under_way(now) as held:
         config = check_continuation(now.config, now.run, storage, resume=resume)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
         search.find_study(resume=resume)
         if not search.is_over:
-            _take_the_steps(search, ray_address)
+            _take_all_steps(search, ray_address)
         return search.as_run()
 
 
-def _take_the_steps(search: SearchSteps, ray_address: str | None) -> None:
+def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:
     search.lease_study()
     search.ask_earlier_studies()
     search.begin_decoding()
@@ -91,20 +85,6 @@ def _take_the_steps(search: SearchSteps, ray_address: str | None) -> None:
     if not on_cluster:
         search.deliver(None)
     search.write_results()
-
-
-@contextlib.contextmanager
-def _under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
-    """Locks the run, hears signals, notices a full disk; the stack closes what steps open."""
-    with (
-        interruptible(interrupted_text(now.config, now.run)),
-        some_home(),
-        short_temporary_folder(),
-        now.run.locked(),
-        noticing_full_disk(now.run.path),
-        contextlib.ExitStack() as held,
-    ):
-        yield held
 
 
 class _Silent(SearchObserver):

@@ -19,8 +19,10 @@ from hpo.engine.architectures import (
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.execution.comparison import compare_finalists
+from hpo.execution.interruption import interruptible
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
-from hpo.execution.tuning import run_trials
+from hpo.execution.surroundings import short_temporary_folder, some_home
+from hpo.execution.tuning import interrupted_text, run_trials
 from hpo.reporting.report import write_report
 from hpo.run import Run
 from hpo.schedulers.first_rung import FirstLevel, first_level_text
@@ -31,8 +33,23 @@ from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, num_counted
 from hpo.transfer.carry_over import Continuation, carry_over
 from hpo.transfer.warm_start import first_level_of_earlier, warm_start_params
+from sgformer.disk import noticing_full_disk
 
 SECONDS_BEFORE_RAY: Final = 0.5  # a folder of images that is wrong says so by then
+
+
+@contextlib.contextmanager
+def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
+    """Locks the run, hears signals, notices a full disk; the stack closes what steps open."""
+    with (
+        interruptible(interrupted_text(now.config, now.run)),
+        some_home(),
+        short_temporary_folder(),
+        now.run.locked(),
+        noticing_full_disk(now.run.path),
+        contextlib.ExitStack() as held,
+    ):
+        yield held
 
 
 class SearchSteps:

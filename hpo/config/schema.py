@@ -1,26 +1,32 @@
 """SearchConfig: what a search file says, as checked and frozen values."""
 
 import re
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, Self, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hpo.config.objectives import METRICS, Constraint, Direction, Objective, ObjectiveName
 from hpo.config.search_space import Parameter, Value
+from hpo.config.sections import BudgetConfig as BudgetConfig
+from hpo.config.sections import ResourcesConfig as ResourcesConfig
+from hpo.config.sections import RetrainConfig as RetrainConfig
+from hpo.config.sections import Scheduler as Scheduler
+from hpo.config.sections import SchedulerConfig as SchedulerConfig
 from sgformer.config import FrozenConfig, Metric, TrainConfig
 
 Select = Literal["best", "knee", "front"]
 Sampler = Literal["curves", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
-Scheduler = Literal["freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none"]
 
 PAUSING: Final = ("freeze_thaw", "asha_promotion")
 # With several objectives; the others compare trials by one value.
 SCHEDULERS_OF_SEVERAL: Final = ("asha", "hyperband", "none")
 SAMPLERS_OF_SEVERAL: Final = ("tpe", "gp", "nsga2", "nsga3", "qmc", "random", "grid")
 
-DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
-FIRST_LEVEL: Final = 8 / 52  # of freeze_thaw, of max_epochs. Source: shared measurements.
-DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
+DEFAULT_MIN_EPOCHS: Final = 4  # the first rung of every scheduler but freeze_thaw
+# freeze_thaw's first rung, as a share of max_epochs. Source: docs/performance.md.
+FIRST_LEVEL: Final = 8 / 52
+# freeze_thaw's budget, as a share of num_trials full trainings: about what asha takes.
+DEFAULT_SHARE_OF_EPOCHS: Final = 0.25
 
 
 def _has_password(url: str) -> bool:
@@ -28,18 +34,24 @@ def _has_password(url: str) -> bool:
 
 
 class StudyConfig(FrozenConfig):
-    """The study: its name, what it optimises, how it samples, how many trials.
+    """The study: its name, what it optimises, how it samples, how many trials it has.
 
-    One of the `objectives` is a metric, with a learning curve; others are what an architecture
-    costs. `constraints` are bounds that the result keeps to. `select`, of the trials that do: best
-    by the metric; the knee of the Pareto front; or each trial of the front. None: best, with
-    several objectives knee.
-
-    `storage` is an Optuna URL without its password; None means study.db in the run folder.
-    `enqueue` are params to try right after the default configuration, which is always first.
-    `warm_start` are earlier runs' folders, or URL#STUDY, whose best configurations come next.
-    `sampler` curves reads the trials' whole curves, the others their values; None: curves with
-    scheduler freeze_thaw, else tpe.
+    Attributes:
+        name: Names the study and the run's folder; empty: the search file's name.
+        seed: All random choices of the search are derived from it.
+        objectives: Pairs of name and direction. One is a metric, which has a learning curve;
+            the others are costs of an architecture.
+        constraints: Bounds that the delivered trial keeps to, such as 'latency_ms <= 5'.
+        select: Which feasible trial is delivered: the best by the metric, the knee of the
+            Pareto front, or every trial of the front. None: best; with several objectives knee.
+        sampler: Which sampler proposes configurations. `curves` reads the trials' whole curves,
+            the others their values. None: curves with scheduler freeze_thaw, else tpe.
+        num_trials: How many trials start; ten infeasible ones count as one.
+        enqueue: Params that are tried right after the default configuration, the first trial.
+        warm_start: Folders of earlier runs, or URL#STUDY, whose best configurations come next.
+        max_retries: How often a trial is tried again after its process died.
+        storage: URL of the Optuna storage, without its password; None: study.db in the folder
+            of the run.
     """
 
     name: str = Field(default="", max_length=100)
@@ -123,103 +135,18 @@ class StudyConfig(FrozenConfig):
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """What the search has to know of an architecture before it is trained."""
+        """Costs that are measured of an architecture before it is trained."""
         names = (*(n for n, _ in self.objectives), *(c.name for c in self.constraints))
         return tuple(dict.fromkeys(name for name in names if name not in METRICS))
 
 
-class SchedulerConfig(FrozenConfig):
-    """freeze_thaw pauses trials and resumes the most promising by a model of their curves.
-
-    They compete first after min_epochs (None: about a seventh of max_epochs, until the curves tell
-    better), then at some later epochs. With cost_aware it weighs what a trial may gain by the
-    GPU-seconds that its epochs take.
-    asha stops a trial at a rung unless it is among the best 1 / reduction_factor there; rungs lie
-    at min_epochs (None: 4) and its multiples by powers of reduction_factor. asha_promotion pauses
-    every trial there, and resumes the best when a slot is free. hyperband: brackets of asha, which
-    leave out more and more of the first rungs. median: from min_epochs (None: 4) on, a trial stops
-    when its best is worse than the median of the others' averages. none: no stopping.
-    Without a name it is freeze_thaw, or asha where study.sampler is not curves.
-    """
-
-    name: Scheduler | None = None
-    min_epochs: int | None = Field(default=None, ge=1)
-    reduction_factor: int = Field(default=3, ge=2)
-    cost_aware: bool = False
-
-
-class ResourcesConfig(FrozenConfig):
-    """What one trial takes; None: one GPU where there are any, and that GPU's share of CPUs.
-
-    With `workers_per_trial` above 1 so many processes train a trial, and the winner, together;
-    then each of them takes `cpus_per_trial` and `gpus_per_trial`.
-    """
-
-    cpus_per_trial: int | None = Field(default=None, ge=1)
-    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
-    workers_per_trial: int = Field(default=1, ge=1)
-    max_concurrent_trials: int | None = Field(default=None, ge=1)
-
-    @field_validator("gpus_per_trial")
-    @classmethod
-    def _share_or_whole(cls, gpus: float | None) -> float | None:
-        if gpus is not None and gpus > 1:
-            raise ValueError(
-                f"a process trains on one GPU or a share of one, got {gpus:g}; for more, set "
-                "resources.workers_per_trial"
-            )
-        return gpus
-
-    @model_validator(mode="after")
-    def _whole_gpus_for_groups(self) -> Self:
-        if self.workers_per_trial > 1 and self.gpus_per_trial not in (None, 0, 1):
-            raise ValueError(
-                f"processes that train together take a whole GPU each, got gpus_per_trial="
-                f"{self.gpus_per_trial:g}"
-            )
-        return self
-
-
-class StopWhen(FrozenConfig):
-    """The search ends when less than `gain_per_gpu_hour`, of the objective, is to be expected."""
-
-    gain_per_gpu_hour: float = Field(gt=0)
-
-
-class BudgetConfig(FrozenConfig):
-    """What a search may take; None: no limit.
-
-    `total_epochs` counts those of all trials and of the trainings on fresh seeds after them; so
-    do `gpu_hours`, which a trial without a GPU takes as one with one would, and
-    `wall_clock_hours`, while the search runs. With scheduler freeze_thaw and none of them set,
-    `total_epochs` is, for the trials, a quarter of what num_trials full trainings take, and at
-    least what brings each to its first level and two to their end. `disk_bytes` is of the trials'
-    checkpoints. `stop_when` asks freeze_thaw's model of curves whether more trials are worth it.
-    """
-
-    total_epochs: int | None = Field(default=None, ge=1)
-    gpu_hours: float | None = Field(default=None, gt=0)
-    wall_clock_hours: float | None = Field(default=None, gt=0)
-    disk_bytes: int | None = Field(default=None, ge=1)
-    stop_when: StopWhen | None = None
-
-
-class RetrainConfig(FrozenConfig):
-    """Trainings on fresh seeds, of the winner and before that of those it is picked from.
-
-    The best `top_k` trials and the default configuration are trained again, each on the same
-    `seeds` fresh seeds (0: none, and the best trial is the winner), as long as `max_epochs`
-    (None: as a trial). The best `top_k` trials also keep their checkpoints. With several
-    objectives nothing is compared: `study.select` says which trials are delivered.
-    """
-
-    max_epochs: int | None = Field(default=None, ge=1)
-    top_k: int = Field(default=3, ge=1)
-    seeds: int = Field(default=3, ge=0)
-
-
 class SearchConfig(FrozenConfig):
-    """A whole search. `train` is the configuration that every trial starts from."""
+    """A whole search file.
+
+    Attributes:
+        space: The searched parameters by their dotted paths in `train`.
+        train: The default configuration: every trial is a copy of it with sampled params.
+    """
 
     study: StudyConfig
     budget: BudgetConfig = BudgetConfig()
@@ -231,29 +158,29 @@ class SearchConfig(FrozenConfig):
 
     @property
     def compares_finalists(self) -> bool:
-        """Whether the winner is picked on fresh seeds; fronts are not."""
+        """Whether finalists are compared on fresh seeds; with several objectives they are not."""
         return self.retrain.seeds > 0 and not self.study.has_several_objectives
 
     @property
     def ranks_by_curves(self) -> bool:
-        """Whether a model of all curves says which trials promise most, since some are stopped."""
+        """Whether finalists are ranked by a surrogate of all curves, because some end early."""
         return self.scheduler.name != "none" and not self.study.has_several_objectives
 
     @property
     def num_fresh_trainings(self) -> int:
-        """That come after the search: of finalists, at most, or of the winner."""
+        """How many trainings come after the trials at most: the finalists', or the winner's."""
         if self.retrain.seeds == 0 or self.study.has_several_objectives:
             return 1
         return (self.retrain.top_k + 1) * self.retrain.seeds
 
     @property
     def fresh_epochs(self) -> int:
-        """Of one of them."""
+        """Epochs of one of these trainings."""
         return self.retrain.max_epochs or self.train.max_epochs
 
     @property
     def limits(self) -> dict[str, float | None]:
-        """Trials, epochs, hours and gain at which the search has come to its end.
+        """The numbers of trials, epochs, hours and the gain at which the search ends.
 
         Epochs include those of the trainings after the search where the budget sets them, and
         are the trials' alone where they follow from the number of trials.
@@ -276,6 +203,7 @@ class SearchConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _scheduler_and_sampler_go_together(self) -> Self:
+        """Fills in the scheduler's and the sampler's defaults, and checks that they fit."""
         name, sampler = self.scheduler.name, self.study.sampler
         several = self.study.has_several_objectives
         name = name or ("asha" if several or sampler not in (None, "curves") else "freeze_thaw")
@@ -288,20 +216,29 @@ class SearchConfig(FrozenConfig):
                 f"model, study.sampler curves, and cannot with {sampler!r}; leave study.sampler "
                 "out, or choose scheduler.name asha"
             )
-        if self.budget.stop_when is not None and name != "freeze_thaw":
-            raise ValueError(
-                "budget.stop_when: asks the model of curves of scheduler.name freeze_thaw, and "
-                f"cannot with {name!r}; leave it out"
-            )
-        if self.scheduler.cost_aware and name != "freeze_thaw":
-            raise ValueError(
-                "scheduler.cost_aware: weighs what the model of curves of scheduler.name "
-                f"freeze_thaw expects, and cannot with {name!r}; leave it out"
-            )
+        self._check_what_takes_freeze_thaw(name)
         scheduler = self.scheduler.model_copy(update={"name": name})
         study = self.study.model_copy(update={"sampler": sampler})
         object.__setattr__(self, "scheduler", scheduler)
         object.__setattr__(self, "study", study)
+        return self
+
+    def _check_what_takes_freeze_thaw(self, scheduler: Scheduler) -> None:
+        """Raises ValueError for settings that only freeze_thaw's surrogate can heed."""
+        if self.budget.stop_when is not None and scheduler != "freeze_thaw":
+            raise ValueError(
+                "budget.stop_when: asks the model of curves of scheduler.name freeze_thaw, and "
+                f"cannot with {scheduler!r}; leave it out"
+            )
+        if self.scheduler.cost_aware and scheduler != "freeze_thaw":
+            raise ValueError(
+                "scheduler.cost_aware: weighs what the model of curves of scheduler.name "
+                f"freeze_thaw expects, and cannot with {scheduler!r}; leave it out"
+            )
+
+    @model_validator(mode="after")
+    def _epochs_are_enough(self) -> Self:
+        """The default configuration and the trainings after the trials fit into the budget."""
         total, max_epochs = self.budget.total_epochs, self.train.max_epochs
         after = self.num_fresh_trainings * self.fresh_epochs
         if total is not None and total < max_epochs + after:
@@ -314,7 +251,7 @@ class SearchConfig(FrozenConfig):
         return self
 
     def _check_several_objectives(self, scheduler: Scheduler, sampler: Sampler) -> None:
-        """Raises ValueError where one of them judges trials by one objective."""
+        """Raises ValueError for a scheduler or sampler that can judge by one objective only."""
         for path, name, allowed in (
             ("scheduler.name", scheduler, SCHEDULERS_OF_SEVERAL),
             ("study.sampler", sampler, SAMPLERS_OF_SEVERAL),

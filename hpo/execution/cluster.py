@@ -1,4 +1,4 @@
-"""The Ray cluster: connecting to it, and what a trial takes of it."""
+"""The Ray cluster: connecting to it, and which resources a trial takes."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ class Node:
 
 @dataclass(frozen=True)
 class GroupResources:
-    """Processes that train together, and what each takes."""
+    """How many processes train a trial together, and what each of them takes."""
 
     num_processes: int
     cpus: int
@@ -45,7 +45,7 @@ class TrialResources:
 
     @property
     def group(self) -> GroupResources | None:
-        """The processes that train a trial together, if it is not one alone."""
+        """The processes that train a trial together; None: one process alone does."""
         if self.num_processes == 1:
             return None
         return GroupResources(self.num_processes, self.cpus, self.gpus)
@@ -76,10 +76,10 @@ def check_address(address: str) -> None:
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster, or to one started on this machine and stopped at the end.
+    """Connects to a cluster, or starts a Ray on this machine that is stopped at the end.
 
     Raises:
-        ClusterError: The cluster refuses.
+        ClusterError: The cluster refuses the connection.
     """
     # Read by Ray when it is imported.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -123,7 +123,7 @@ def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
 
 
 def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialResources:
-    """What a trial takes, and how many trials the nodes hold; each process lies on one node.
+    """What a trial takes, and how many trials the nodes hold; no process spans two nodes.
 
     Raises:
         ClusterError: The nodes cannot hold a trial.

@@ -1,4 +1,4 @@
-"""Trains the finalists on fresh seeds, several at a time, and tells the study what they reach."""
+"""Trains the finalists on fresh seeds, several at a time, and keeps their results in the study."""
 
 import contextlib
 import math
@@ -41,13 +41,14 @@ def compare_finalists(
     resources: TrialResources,
     observer: SearchObserver,
 ) -> None:
-    """Chooses the finalists, unless they are known, and trains them on the connected Ray.
+    """Chooses the finalists, unless the study has them, and trains them on the connected Ray.
 
-    A training that was interrupted goes on; one that is in the study is not repeated. The first
-    seed's stay in the run's `retraining` folder: the winner's is the one that is delivered.
+    An interrupted training goes on from its checkpoint; one that is in the study is not
+    repeated. Checkpoints of the first seed stay in the run's `retraining` folder, because the
+    winner's model is delivered from there; those of other seeds are deleted.
 
     Raises:
-        RunError: Processes died more often than a trial's may.
+        RunError: A training's processes died more often than `study.max_retries` allows.
     """
     budget = Budget.of_study(config, study, resources.num_slots)
     finalists = _choose(config, study, images, budget, observer)
@@ -78,7 +79,7 @@ def _train(
     resources: TrialResources,
     observer: SearchObserver,
 ) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
-    """Yields each training when it has come to its end."""
+    """Trains what is due; yields number, config and result of each training as it ends."""
     trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
     lengths = [train.max_epochs for _, train in due]
@@ -105,9 +106,17 @@ def fresh_training(
     num_begun: int,
     resources: TrialResources,
 ) -> FreshTraining:
-    """What is kept of a training, by the rows of its epochs and how many were begun.
+    """The result of a training, as the study keeps it.
 
-    Its value is that of the epoch which its own metric picks, and which is delivered.
+    Its value is the metric at the epoch whose weights are kept, which `train.metric` picks.
+
+    Args:
+        number: The finalist's trial.
+        train: The configuration that was trained.
+        metric: The study's metric.
+        rows: One row of EpochMetrics for each epoch.
+        num_begun: Epochs begun, those repeated after a crash included.
+        resources: What the training took.
     """
     sign = 1 if maximises(train.metric) else -1
     values = {int(row["epoch"]): float(row[metric]) for row in rows}

@@ -1,4 +1,4 @@
-"""Runs trials on a connected Ray: Tuner, scheduler and workers put together."""
+"""Runs a search's trials on a connected Ray: puts Tuner, scheduler and workers together."""
 
 import logging
 import os
@@ -43,17 +43,17 @@ def run_trials(
 
     Args:
         config: What to search.
-        run: Gets the trials' checkpoints and curves.
-        study: Of the search, leased.
-        images: Those that trials are trained over.
-        resources: Of a trial, and how many run at a time.
+        run: The folder that gets the trials' checkpoints and curves.
+        study: The search's study; this process has its lease.
+        images: Identifies the images that trials are trained on; workers refuse others.
+        resources: What a trial takes, and how many run at a time.
         observer: Hears of every event.
-        trainable: Of the workers instead of TrialWorker, for measuring.
+        trainable: The class of the workers in place of TrialWorker, for benchmarks.
 
     Raises:
-        RunInterrupted: A signal came; what ran is continued on a resume.
-        RunError: The first trials all failed alike, or the search itself did.
-        DiskFullError: There is no room for checkpoints or the study; it can be continued.
+        RunInterrupted: A signal came; a resumed search continues the trials that ran.
+        RunError: The first trials all failed for the same reason, or the search itself failed.
+        DiskFullError: There is no room for checkpoints or the study; the search can be resumed.
     """
     _set_up_tune(resources)
     observer.phase(
@@ -99,7 +99,7 @@ def _scheduler(
     resources: TrialResources,
     observer: SearchObserver,
 ) -> "StudyScheduler":
-    """The scheduler of Ray's, over the decisions that the config asks for."""
+    """The TrialScheduler for Ray, which asks the decisions that the config names."""
     from hpo.execution.ray_scheduler import StudyScheduler
 
     checkpoints = TrialCheckpoints(
@@ -119,7 +119,7 @@ def _fit(
     settings: "WorkerSettings",
     trainable: "type[Trainable] | None",
 ) -> bool:
-    """Runs workers until nothing is left, or something ended it: whether that was a signal."""
+    """Runs the workers until no trial is left or something ends the search; True: a signal did."""
     decisions = scheduler.decisions
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
@@ -165,7 +165,7 @@ def interrupted_text(config: SearchConfig, run: RunFolder) -> str:
 
 
 def _progress(study: SearchStudy) -> tuple[int, int]:
-    """Trials and epochs so far."""
+    """How many trials and epochs the study has."""
     trials = study.trials()
     return len(trials), sum(trial.num_epochs for trial in trials)
 
@@ -182,7 +182,7 @@ def _worker_settings(
 def _task_maker(
     config: SearchConfig, run: RunFolder, images: ImagesId, resources: TrialResources
 ) -> "Callable[[Proposal], TrialTask]":
-    """From a proposed trial to what a worker takes."""
+    """Gives a function that turns a proposed trial into a worker's task."""
     from hpo.execution.worker import TrialTask, trial_folder
 
     run_dir = run.path.absolute()
@@ -209,9 +209,9 @@ def _tuner(
     scratch: str,
     trainable: "type[Trainable] | None",
 ) -> Any:
-    """Ray's Tuner of one trial a slot, stripped of what the study does.
+    """A Tuner with one Ray trial for each slot.
 
-    That is: searcher, loggers, checkpoints, snapshots, output.
+    It has no searcher, loggers, checkpoints, snapshots or output: the study takes their place.
     """
     from ray import tune
 
@@ -239,9 +239,9 @@ def _tuner(
 
 
 def _resources_of_worker(resources: TrialResources) -> dict[str, float]:
-    """What a trial's own process takes; Ray Train reserves what a group's processes do."""
+    """What Ray reserves for a worker; for the processes of a group Ray Train reserves."""
     if resources.group is not None:
-        return {"memory": 1.0}  # nothing at all is refused
+        return {"memory": 1.0}  # Ray refuses a trial that asks for nothing
     return {"cpu": resources.cpus, "gpu": resources.gpus}
 
 
