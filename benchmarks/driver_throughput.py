@@ -31,7 +31,7 @@ def trains_nothing(num_reports: int) -> Any:
     from ray import tune
 
     from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
-    from hpo.study.trial_report import TrialReport
+    from hpo.study.trial import TrialReport
 
     class TrainsNothing(tune.Trainable):
         """Stands in for TrialWorker."""
@@ -111,7 +111,7 @@ def run_ours(
 
 def timed_decisions() -> dict[str, list[float]]:
     """The seconds of each decision from now on, with what it writes."""
-    from hpo.engine.decisions import Decisions
+    from hpo.engine.engine import Engine
     from hpo.samplers.proxy_study import Sampling
 
     seconds: dict[str, list[float]] = {}
@@ -129,7 +129,7 @@ def timed_decisions() -> dict[str, list[float]]:
         setattr(kind, name, call)
 
     for name in ("next_trial", "on_report", "on_end"):
-        timed(Decisions, name)
+        timed(Engine, name)
     timed(Sampling, "draw")  # the sampler's own time, in next_trial's
     return seconds
 

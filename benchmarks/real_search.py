@@ -185,7 +185,7 @@ def run_plain(config: "SearchConfig", folder: Path, *, default_first: bool) -> N
     def train(params: dict[str, Any]) -> None:
         import torch
 
-        from sgformer.data.image_cache import load_image_data
+        from sgformer.data.image_data import load_image_data
         from sgformer.training.trainer import Trainer
 
         torch.set_num_threads(1)
@@ -265,7 +265,7 @@ def retrain_and_test(
     from hpo.execution.retrain import retrain_epochs
     from hpo.execution.training import Training
     from hpo.selection.finalists import retrain_config
-    from sgformer.data.image_cache import load_image_data
+    from sgformer.data.image_data import load_image_data
 
     note(folder, phase=RETRAINING, at=time.time())
     training = Training(retrain_config(config, params), folder / RETRAINING / "best")
@@ -321,7 +321,7 @@ def compare(arguments: argparse.Namespace, work: Path) -> dict[str, list[Result]
     """Runs all sides for all seeds, and prints them."""
     from hpo.cli.demo import write_digits
     from hpo.config.schema import dump_search_config
-    from sgformer.data.image_cache import load_image_data
+    from sgformer.data.image_data import load_image_data
 
     images, cache = work / f"{arguments.data}-images", work / "cache"
     write_digits(images) if arguments.data == "digits" else write_fashion(images)

@@ -196,7 +196,7 @@ class OurSearch:
         self.true_values: list[float] = []
         self._config = config = our_config(job, self.surrogate, budget)
         study = SearchStudy.in_memory(config.study, config.space)
-        study.warm_start = warm_start
+        study.metadata.warm_start = warm_start
         self.search = hpo.simulation.simulation.SimulatedSearch(
             config, self._curve, job.workers, study
         )
@@ -214,13 +214,15 @@ class OurSearch:
         while not (is_timed and search.seconds >= MAX_EPOCHS * budget) and search.step():
             pass
 
-    def finalist(self) -> int:
-        """The first of those that would be trained on fresh seeds."""
-        from hpo.selection.finalists import predicted_ranking
+    def ranking(self) -> tuple[int, ...]:
+        """Numbers of trials, the one first that is expected to end best."""
+        from hpo.selection.ranking import predicted_ranking
 
         study = self.search.study
         trials = study.trials()
-        return predicted_ranking(self._config, trials, study.model_state, study.first_levels)[0]
+        return predicted_ranking(
+            self._config, trials, study.metadata.model_state, study.metadata.first_levels
+        )
 
     def regret(self, number: int) -> float:
         return self.surrogate.regret(self.true_values[number])
@@ -265,7 +267,7 @@ def run_ours(job: Job) -> Outcome:
     for budget in job.budgets:
         ours = OurSearch(job, budget, warm_start)
         ours.run(budget)
-        regrets[budget] = ours.regret(ours.finalist())
+        regrets[budget] = ours.regret(ours.ranking()[0])
         seconds += ours.search.decision_seconds
         num_trials = len(ours.true_values)
     return Outcome(regrets, seconds, num_trials)
@@ -282,7 +284,7 @@ def best_of_another_task(job: Job) -> tuple[Params, ...]:
     earlier = OurSearch(before, 10)
     earlier.search.run()
     params = {trial.number: dict(trial.params) for trial in earlier.search.study.trials()}
-    ranking = [params[number] for number in earlier.search.decisions.ranking()]
+    ranking = [params[number] for number in earlier.ranking()]
     config = our_config(job, earlier.surrogate, 10)
     return different(config.space, earlier.surrogate.default, [ranking])
 

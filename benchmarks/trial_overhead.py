@@ -59,7 +59,7 @@ def run_ours(num_trials: int, images: Path, cache: Path, folder: Path) -> None:
     from hpo.execution.tuning import run_trials
     from hpo.run_folder import RunFolder
     from hpo.study.study import SearchStudy
-    from sgformer.data.image_cache import load_image_data
+    from sgformer.data.image_data import load_image_data
 
     class Watch:
         """Notes when epochs end."""
@@ -109,7 +109,7 @@ def run_plain(num_trials: int, images: Path, cache: Path, folder: Path, *, reuse
         import torch
 
         from sgformer.config import TrainConfig
-        from sgformer.data.image_cache import load_image_data
+        from sgformer.data.image_data import load_image_data
         from sgformer.training.trainer import Trainer
 
         torch.set_num_threads(1)
@@ -191,7 +191,7 @@ def main() -> None:
         images, cache = Path(name) / "images", Path(name) / "cache"
         write_images(images, all_of_them=arguments.images == "all")
         from sgformer.config import TrainConfig
-        from sgformer.data.image_cache import load_image_data
+        from sgformer.data.image_data import load_image_data
 
         load_image_data(TrainConfig.model_validate(train_values(images, cache)).data)
         print(f"{arguments.trials} trials, {NUM_SLOTS} slots, {os.cpu_count()} cores")

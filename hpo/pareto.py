@@ -1,6 +1,6 @@
-"""Trials by several objectives: ranks, what to keep of a rank, and the knee of a front.
+"""Pareto fronts of losses: which rows are on the front, which to keep of it, and its knee.
 
-Losses are (N, objectives), the smaller the better.
+Losses are arrays (N, objectives), the smaller the better.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def front(losses: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which rows no other row dominates; equal rows do not dominate one another."""
+    """Which rows (N,) no other row dominates; equal rows do not dominate one another."""
     unique, inverse = np.unique(losses, axis=0, return_inverse=True)
     on_front = np.zeros(len(unique), dtype=bool)
     left = np.arange(len(unique))
@@ -22,7 +22,7 @@ def front(losses: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def best_rows(losses: FloatArray, num: int) -> npt.NDArray[np.int64]:
-    """Row numbers of the best: whole non-dominated fronts, then the most diverse of the next.
+    """The best rows' numbers (num,): whole fronts, one below the other, then a diverse part.
 
     Source: Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021, section 4:
     within a front an epsilon-net, which keeps its ends, did better than crowding distances.
@@ -43,13 +43,15 @@ def best_rows(losses: FloatArray, num: int) -> npt.NDArray[np.int64]:
 def knee(losses: FloatArray) -> int:
     """The row of a front that lies farthest below the plane through the front's ends.
 
-    Of equals the first. Source: Das, "On characterizing the 'knee' of the Pareto curve", 1999.
+    Among equals it is the first.
+
+    Source: Das, "On characterizing the 'knee' of the Pareto curve", 1999.
     """
     return int(np.round(_scaled(losses).sum(axis=1), 9).argmin())
 
 
 def _diverse(losses: FloatArray, num: int) -> list[int]:
-    """Rows, the best by the first objective first, then always the farthest from those chosen."""
+    """Row numbers: the best by the first objective, then always the farthest from those chosen."""
     scaled = _scaled(losses)
     chosen = [int(losses[:, 0].argmin())]
     distances = np.full(len(losses), np.inf)
@@ -61,6 +63,7 @@ def _diverse(losses: FloatArray, num: int) -> list[int]:
 
 
 def _scaled(losses: FloatArray) -> FloatArray:
+    """The losses (N, objectives) with each objective's range stretched to 0..1."""
     low, high = losses.min(axis=0), losses.max(axis=0)
     scaled: FloatArray = (losses - low) / np.where(high > low, high - low, 1.0)
     return scaled

@@ -12,6 +12,7 @@ import filelock
 import yaml
 
 from hpo.config.schema import SearchConfig, dump_search_config, load_search_config
+from hpo.config.storage_url import sqlite_url
 from hpo.errors import StudyError
 from sgformer.config import TrainConfig, validate
 from sgformer.errors import InputError
@@ -87,7 +88,7 @@ class RunFolder:
 
     def storage_url(self, config: SearchConfig, storage: str | None = None) -> str:
         """The storage given, or that of the config, or the folder's own SQLite file."""
-        return storage or config.study.storage or f"sqlite:///{self.path / 'study.db'}"
+        return storage or config.study.storage or sqlite_url(self.path / "study.db")
 
     def load_config(self) -> SearchConfig:
         """The run's resolved search file; raises StudyError where there is none."""

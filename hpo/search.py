@@ -46,11 +46,12 @@ from hpo.selection.selection import best_so_far
 from hpo.selection.verdict import Verdict
 from hpo.study.lease import leased
 from hpo.study.storage import storage_exists, with_absolute_path, without_password
-from hpo.study.study import SearchStudy, TrialSummary
-from hpo.study.trial import num_counted
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary, num_counted
 from hpo.transfer.carry_over import Continuation, carry_over, continuation
 from hpo.transfer.warm_start import first_level_of_earlier, warm_start_params
-from sgformer.data.image_cache import ImagesId, load_image_data
+from sgformer.data.image_cache import ImagesId
+from sgformer.data.image_data import load_image_data
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import ConfigError
 
@@ -105,7 +106,7 @@ def run_search(
             _tell_earlier_trials(config, study, observer)
             if run.is_complete and not _is_unfinished(study, config) and _delivers_as(run, config):
                 return _result(study, run, config)
-            lease.enter_context(leased(study))
+            lease.enter_context(leased(study, observer.note))
         warm_start = () if study is not None else warm_start_params(config, storage)
         first_level = None if study is not None else first_level_of_earlier(config, storage)
         # A Ray of our own is gone before the winner is trained, unless a group trains it.
@@ -125,9 +126,9 @@ def run_search(
                 resources = trial_resources(config.resources, cluster_nodes())
                 if study is None:
                     study = create_study(config, run, storage, images.facts, first_level)
-                    study.warm_start = warm_start
+                    study.metadata.warm_start = warm_start
                     _tell_first_level(config, first_level, observer)
-                    lease.enter_context(leased(study))
+                    lease.enter_context(leased(study, observer.note))
                 if now.predecessor is not None:
                     _carry_over(study, now, storage, images, observer)
                 _measure_architectures(config, study, images, observer)
@@ -192,8 +193,8 @@ def find_study(
             f"study {config.study.name!r} exists already in {without_password(url)}: continue it "
             "with --resume, or choose another --study-name"
         )
-    if study.search_config is not None:
-        known = SearchConfig.model_validate(study.search_config)
+    if study.metadata.search_config is not None:
+        known = SearchConfig.model_validate(study.metadata.search_config)
         known = _with_storage(known, known.study.storage)
         _refuse_differences(known, config, f"study {config.study.name!r}")
     return study
@@ -217,10 +218,10 @@ def create_study(
             "another --study-name"
         )
     study = SearchStudy.create(run.storage_url(config, storage), config.study, config.space)
-    study.search_config = config.model_dump(mode="json")
-    study.images = images
+    study.metadata.search_config = config.model_dump(mode="json")
+    study.metadata.images = images
     if first_level is not None:
-        study.first_levels = [first_level.model_dump(mode="json")]
+        study.metadata.first_levels = [first_level.model_dump(mode="json")]
     return study
 
 
@@ -255,7 +256,7 @@ def _carry_over(
     url = now.predecessor.storage_url(was, storage)
     old = SearchStudy.open(url, was.study, was.space)
     _refuse_other_images(old, images)
-    with leased(old):
+    with leased(old, observer.note):
         num_carried, num_trials = carry_over(old, study, was, now)
     observer.note(
         f"the space has changed: study {now.config.study.name!r} goes on, with {num_carried} of "
@@ -284,17 +285,17 @@ def _measure_architectures(
     """Before trials make this machine busy; a resumed search finds them in its study."""
     if not config.study.costs:
         return
-    missing = missing_architectures(config, study.architectures)
+    missing = missing_architectures(config, study.metadata.architectures)
     if missing:
         observer.phase("measuring architectures")
     num_classes = len(images.facts["classes"])
     for done, (name, params) in enumerate(missing.items(), 1):
         costs = measure_architecture(config, params, num_classes)
-        study.architectures = {**study.architectures, name: costs}
+        study.metadata.architectures = {**study.metadata.architectures, name: costs}
         observer.step(done, len(missing))
-    check_feasible(config, study.architectures)
+    check_feasible(config, study.metadata.architectures)
     default = default_params(config.train, config.space)
-    reason = ArchitectureCosts(config, study.architectures).infeasible(default)
+    reason = ArchitectureCosts(config, study.metadata.architectures).infeasible(default)
     if reason is not None:
         observer.note(f"the default configuration is not trained: it is infeasible ({reason})")
 
@@ -302,7 +303,7 @@ def _measure_architectures(
 def _import_decisions(config: SearchConfig) -> None:
     """While Ray starts: SciPy takes most of a second."""
     if config.scheduler.name in PAUSING:
-        import hpo.engine.pausing  # noqa: F401
+        import hpo.schedulers.freeze_thaw  # noqa: F401
 
 
 def _start(action: Callable[[], Result]) -> Future[Result]:
@@ -321,9 +322,9 @@ def _start(action: Callable[[], Result]) -> Future[Result]:
 
 def _refuse_other_images(study: SearchStudy | None, images: SearchedImages) -> None:
     """The folder may have moved; what is in it may not have changed."""
-    if study is not None and study.images not in (None, images.facts):
+    if study is not None and study.metadata.images not in (None, images.facts):
         raise StudyError(
-            f"the study was made over other images: {study.images}, now {images.facts} "
+            f"the study was made over other images: {study.metadata.images}, now {images.facts} "
             "(--data-dir); choose another --study-name"
         )
 
@@ -430,14 +431,14 @@ def retrain_and_deliver(
     training = Training(train, run.retraining.absolute() / name, images)
     attempts, begin = Attempts(training.folder), time.monotonic()
     # What a finalist's training has taken is known, if its folder is still there.
-    num_known = int(study.fresh_trainings.get(name, {}).get("num_epochs", 0))
+    num_known = int(study.metadata.fresh_trainings.get(name, {}).get("num_epochs", 0))
     num_known = min(num_known, attempts.count())
     seconds = _retrain(training, observer, resources)
     num_epochs = attempts.count() - num_known
     if num_epochs and seconds:
         num_gpus = 1.0 if resources is None else resources.gpus * resources.num_processes
-        study.add_retraining(trial.number, num_epochs, num_epochs * seconds, num_gpus)
-        study.seconds_searched += time.monotonic() - begin
+        study.metadata.add_retraining(trial.number, num_epochs, num_epochs * seconds, num_gpus)
+        study.metadata.seconds_searched += time.monotonic() - begin
     checkpoint = training.folder / "best.safetensors"
     if not checkpoint.exists():
         raise RunError(
@@ -447,7 +448,7 @@ def retrain_and_deliver(
     observer.phase("exporting to ONNX and checking it")
     deliver(folder or run.best, checkpoint, images)
     if folder in (None, run.best):
-        study.delivered_trial = trial.number
+        study.metadata.delivered_trial = trial.number
     shutil.rmtree(run.retraining)
 
 
@@ -500,7 +501,10 @@ def _has_missing_trials(study: SearchStudy, config: SearchConfig) -> bool:
     trials = study.trials()
     if any(trial.state == "RUNNING" for trial in trials):
         return True
-    return num_counted(trials) < config.study.num_trials and study.limits_reached != config.limits
+    return (
+        num_counted(trials) < config.study.num_trials
+        and study.metadata.limits_reached != config.limits
+    )
 
 
 def _delivers_as(run: RunFolder, config: SearchConfig) -> bool:
@@ -515,6 +519,6 @@ def _result(study: SearchStudy, run: RunFolder, config: SearchConfig) -> SearchR
     winner = winner_of(config, trials, verdict)
     if winner is None:
         raise RunError(f"study of {run.path} has no complete trial")
-    delivered = study.delivered_trial
+    delivered = study.metadata.delivered_trial
     delivered = winner.number if delivered is None else delivered
     return SearchResult(run, winner, verdict, delivered, trials)

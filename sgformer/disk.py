@@ -1,4 +1,4 @@
-"""A full disk, told from other errors."""
+"""Recognises a full disk among the errors of writing a file."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from sgformer.errors import DiskFullError
 
 @contextlib.contextmanager
 def noticing_full_disk(folder: Path) -> Iterator[None]:
-    """Raises DiskFullError for what shows that the folder's disk is full."""
+    """Turns an error that says the folder's disk is full into DiskFullError."""
     try:
         yield
     except (OSError, SafetensorError) as error:

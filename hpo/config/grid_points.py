@@ -11,7 +11,7 @@ from hpo.config.search_space import (
     Params,
     Space,
     Value,
-    counts,
+    is_active,
     sampling_order,
 )
 from sgformer.errors import ConfigError
@@ -42,9 +42,9 @@ def _points(
     left = itertools.islice(values.items(), len(params), None)
     path, choices = next(left, (None, ()))
     if path is None:
-        yield {p: v for p, v in params.items() if counts(space[p], params)}
+        yield {p: v for p, v in params.items() if is_active(space[p], params)}
         return
-    for value in choices if counts(space[path], params) else (None,):
+    for value in choices if is_active(space[path], params) else (None,):
         yield from _points(space, values, {**params, path: value})
 
 

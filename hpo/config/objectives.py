@@ -1,4 +1,4 @@
-"""What a search optimises, and what its result has to keep to."""
+"""Objectives, which a search optimises, and constraints, which its result must keep to."""
 
 import math
 import re
@@ -39,6 +39,7 @@ class Objective:
 
     @property
     def maximises(self) -> bool:
+        """Whether larger values are better."""
         return self.direction == "maximize"
 
     @property
@@ -101,16 +102,16 @@ class Constraint(FrozenConfig):
         return f"{self.name} {self.sense} {brief(self.bound)}"
 
     def violation(self, value: float) -> float:
-        """By how much a value misses the bound, as a share of it; at most 0 where it holds.
+        """By how much a value misses the bound, as a share of it; at most 0 where it keeps it.
 
-        Shares, because samplers add up what constraints of different units are missed by.
+        It is a share because samplers add up the violations of constraints in different units.
         """
         excess = value - self.bound if self.sense == "<=" else self.bound - value
         return excess / abs(self.bound) if self.bound else excess
 
 
 def brief(value: float) -> str:
-    """Such as '7.132' or '5,350,562'."""
+    """The number as people read it, such as '7.132' or '5,350,562'."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

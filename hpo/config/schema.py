@@ -1,6 +1,5 @@
 """SearchConfig: a search file, resolved and checked."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
@@ -11,7 +10,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from hpo.config.grid_points import grid_points
 from hpo.config.objectives import METRICS, Constraint, Direction, Objective, ObjectiveName
 from hpo.config.rungs import first_rung
-from hpo.config.search_space import Parameter, Value, check_guess, check_space
+from hpo.config.search_space import Parameter, Value
+from hpo.config.space_checks import check_guess, check_space
+from hpo.config.storage_url import HOW_TO_ENCODE, has_password
 from sgformer.config import (
     FrozenConfig,
     Metric,
@@ -32,10 +33,6 @@ SAMPLERS_OF_SEVERAL: Final = ("tpe", "gp", "nsga2", "nsga3", "qmc", "random", "g
 
 DEFAULT_MIN_EPOCHS: Final = 4  # but of freeze_thaw
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25  # of freeze_thaw: what asha takes, about
-
-
-def _has_password(url: str) -> bool:
-    return re.search(r"://[^/@]*:[^/@]*@|[?&]password=", url) is not None
 
 
 class StudyConfig(FrozenConfig):
@@ -79,14 +76,16 @@ class StudyConfig(FrozenConfig):
     @field_validator("storage")
     @classmethod
     def _without_password(cls, storage: str | None) -> str | None:
-        if storage is not None and _has_password(storage):
-            raise ValueError("holds a password; pass the whole URL in HPO_STORAGE instead")
+        if storage is not None and has_password(storage):
+            raise ValueError(
+                f"holds a password; pass the whole URL in HPO_STORAGE instead ({HOW_TO_ENCODE})"
+            )
         return storage
 
     @field_validator("warm_start")
     @classmethod
     def _without_passwords(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
-        if any(map(_has_password, sources)):
+        if any(has_password(source.rpartition("#")[0] or source) for source in sources):
             raise ValueError(
                 "holds a password; leave it out: that of HPO_STORAGE is used for the same database"
             )

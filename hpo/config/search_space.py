@@ -1,23 +1,22 @@
 """The searched parameters: their ranges, how Optuna samples them, and their way into a config.
 
-A parameter's name is its dotted path in TrainConfig, such as `optimizer.learning_rate`, in the
+A parameter's name is its dotted path in TrainConfig, such as `optimizer.learning_rate`: in the
 search file, in Optuna, in Ray and in the report.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from optuna.trial import FixedTrial, Trial
 from pydantic import BeforeValidator, Field, model_validator
 
-from sgformer.config import FrozenConfig, TrainConfig, fields_at, nearest_known, validate
-from sgformer.errors import ConfigError
+from sgformer.config import FrozenConfig, TrainConfig, validate
 
 
 def _number_from_yaml(value: Any) -> Any:
-    """YAML reads 1e-3 as text."""
+    """The value, as a number where YAML has read one such as 1e-3 as text."""
     if isinstance(value, (dict, list)):
         raise ValueError(  # noqa: TRY004  pydantic takes no TypeError
             f"takes one value, such as 0.1 or mild, and a path has dots, such as "
@@ -35,7 +34,12 @@ Params = dict[str, Value]
 
 
 class _Parameter(FrozenConfig):
-    """`when` names another, categorical parameter and for which of its values this one counts."""
+    """What all kinds of parameters have.
+
+    Attributes:
+        when: The path of another, categorical parameter, and those of its choices with which
+            this parameter is active; empty: it always is.
+    """
 
     when: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = Field(
         default={}, max_length=1
@@ -57,17 +61,20 @@ class FloatParameter(_Parameter):
         return self
 
     def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
+        """The value that the trial's sampler gives this parameter."""
         return trial.suggest_float(path, self.low, self.high, log=self.log, step=self.step)
 
     def contains(self, value: Value) -> bool:
+        """Whether the value lies in the range and on the grid, rounding aside."""
         return _in_range(value, self.low, self.high, self.step)
 
     def examples(self) -> tuple[Value, ...]:
-        """The ends, and what no setting takes that has gaps between them."""
+        """Both ends, and a number between them that a setting for whole numbers refuses."""
         step = self.step or math.sqrt(0.1) * (self.high - self.low)
         return (self.low, self.low + step, self.high)
 
     def describe(self) -> str:
+        """The range in words, such as '0..0.5 step 0.05'."""
         return f"{self.low:g}..{self.high:g}" + (f" step {self.step:g}" if self.step else "")
 
 
@@ -86,17 +93,20 @@ class IntParameter(_Parameter):
         return self
 
     def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
+        """The value that the trial's sampler gives this parameter."""
         return trial.suggest_int(path, self.low, self.high, log=self.log, step=self.step)
 
     def contains(self, value: Value) -> bool:
+        """Whether the value is whole (3.0 is) and lies in the range and on the grid."""
         is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         return is_whole and _in_range(value, self.low, self.high, self.step)
 
     def examples(self) -> tuple[Value, ...]:
-        """The ends, and what no setting takes that has gaps between them."""
+        """Both ends, and the number one step above the low one."""
         return (self.low, self.low + self.step, self.high)
 
     def describe(self) -> str:
+        """The range in words, such as '2..6 step 2'."""
         return f"{self.low}..{self.high}" + (f" step {self.step}" if self.step > 1 else "")
 
 
@@ -113,15 +123,19 @@ class CategoricalParameter(_Parameter):
         return self
 
     def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
+        """The choice that the trial's sampler gives this parameter."""
         return trial.suggest_categorical(path, self.choices)
 
     def contains(self, value: Value) -> bool:
+        """Whether the value is one of the choices."""
         return value in self.choices
 
     def examples(self) -> tuple[Value, ...]:
+        """All choices."""
         return self.choices
 
     def describe(self) -> str:
+        """The choices in words, such as 'guide, mild'."""
         return ", ".join(map(str, self.choices))
 
 
@@ -157,6 +171,61 @@ def _on_grid(value: float, low: float, step: float) -> bool:
     return math.isclose(steps, round(steps), abs_tol=1e-6)
 
 
+def is_active(parameter: Parameter, params: Mapping[str, Value]) -> bool:
+    """Whether the parameter's `when` holds, given the params that it may depend on."""
+    return all(params.get(path) in values for path, values in parameter.when.items())
+
+
+def sampling_order(space: Space) -> list[tuple[str, Parameter]]:
+    """The parameters with their paths, those first that others depend on."""
+    return sorted(space.items(), key=lambda item: bool(item[1].when))
+
+
+def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:
+    """The values that the trial's sampler gives to all active parameters of the space."""
+    params: Params = {}
+    for path, parameter in sampling_order(space):
+        if is_active(parameter, params):
+            params[path] = parameter.suggest(trial, path)
+    return params
+
+
+def default_params(base: TrainConfig, space: Space) -> Params:
+    """The values that the base configuration has at the space's active parameters."""
+    values = {path: value_at(base, path) for path in space}
+    return {path: value for path, value in values.items() if is_active(space[path], values)}
+
+
+def params_key(params: Mapping[str, Value], space: Space) -> tuple[object, ...]:
+    """The identity of params, hashable: equal exactly where two trainings would be the same.
+
+    Neither the order of the params nor rounding makes a difference: the 0.30000000000000004 that
+    steps add up to is 0.3, and 8 epochs are 8.0. What the space does not search is left out.
+    """
+    return tuple(
+        (path, _value_key(parameter, params[path]))
+        for path, parameter in sorted(space.items())
+        if path in params
+    )
+
+
+def _value_key(parameter: Parameter, value: Value) -> object:
+    """The number of steps above low, or ten digits of a number that has no steps."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(parameter, CategoricalParameter) or not is_number:
+        return value
+    assert isinstance(value, (int, float))
+    return round((value - parameter.low) / parameter.step) if parameter.step else f"{value:.10g}"
+
+
+def value_at(base: TrainConfig, path: str) -> Any:
+    """The base configuration's value at a dotted path."""
+    value: Any = base
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
 def apply_params(base: TrainConfig, params: Mapping[str, Value], source: str) -> TrainConfig:
     """The base configuration with the params set at their paths.
 
@@ -171,169 +240,3 @@ def apply_params(base: TrainConfig, params: Mapping[str, Value], source: str) ->
             section = section[part]
         section[name] = value
     return validate(TrainConfig, values, source)
-
-
-def default_params(base: TrainConfig, space: Space) -> Params:
-    """The params of the base configuration itself, without those that `when` rules out."""
-    values = {path: value_at(base, path) for path in space}
-    return {path: value for path, value in values.items() if counts(space[path], values)}
-
-
-def check_space(base: TrainConfig, space: Space, source: str) -> None:
-    """Raises ConfigError unless every path, its values and the defaults are allowed."""
-    for path, parameter in space.items():
-        _check_path(path, source)
-        _check_when(path, parameter, space, source)
-        for value in parameter.examples():
-            try:
-                apply_params(base, {path: value}, source)
-            except ConfigError as error:
-                raise ConfigError(f"space.{path}: does not allow {value!r}: {error}") from None
-        _check_warmup(path, parameter, base, source)
-    check_params(default_params(base, space), space, "train", source)
-
-
-def check_params(params: Mapping[str, Value], space: Space, where: str, source: str) -> None:
-    """Raises ConfigError unless the params lie in the space; the first trial's must."""
-    for path, value in params.items():
-        _check_value(
-            path, value, space, where, source, "the default configuration is the first trial, so "
-        )
-
-
-def check_guess(params: Mapping[str, Value], space: Space, where: str, source: str) -> None:
-    """Raises ConfigError unless a user's own guess lies in the space, and all of it counts."""
-    if not params:
-        raise ConfigError(
-            f"{where}: a guess sets no parameter; set one of {', '.join(space)}, or leave it out "
-            f"({source})"
-        )
-    for path, value in params.items():
-        _check_value(path, value, space, where, source)
-        for other, values in space[path].when.items():
-            if params.get(other) not in values:
-                said = f"sets it to {params[other]!r}" if other in params else "leaves it out"
-                raise ConfigError(
-                    f"{where}.{path}: counts only when {other} is one of "
-                    f"{', '.join(map(str, values))}, and the guess {said}; set it to one of them, "
-                    f"or leave {path} out ({source})"
-                )
-
-
-def _check_value(
-    path: str, value: Value, space: Space, where: str, source: str, reason: str = ""
-) -> None:
-    if path not in space:
-        raise ConfigError(
-            f"{where}.{path}: is not searched; {nearest_known(path, space)} ({source})"
-        )
-    if not space[path].contains(value):
-        raise ConfigError(
-            f"{where}.{path}: {value!r} lies outside its search space ({space[path].describe()}); "
-            f"{reason}widen space.{path} or change {where}.{path} ({source})"
-        )
-
-
-def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:
-    """Samples the space, those parameters first that others depend on."""
-    params: Params = {}
-    for path, parameter in sampling_order(space):
-        if counts(parameter, params):
-            params[path] = parameter.suggest(trial, path)
-    return params
-
-
-def sampling_order(space: Space) -> list[tuple[str, Parameter]]:
-    """The parameters with their paths, those first that others depend on."""
-    return sorted(space.items(), key=lambda item: bool(item[1].when))
-
-
-def counts(parameter: Parameter, params: Mapping[str, Value]) -> bool:
-    """Whether `when` lets the parameter count, given those sampled before it."""
-    return all(params.get(path) in values for path, values in parameter.when.items())
-
-
-# Searching these would compare trials by different measures, or means nothing.
-UNSEARCHABLE: Final = (
-    "data.data_dir",
-    "data.val_fraction",
-    "data.val_seed",
-    "data.cache_dir",
-    "data.cache_bytes",
-    "data.num_workers",
-    "optimizer.micro_batch_size",
-    "early_stopping.metric",
-    "max_epochs",
-    "channels_last",
-    "compile",
-    "device",
-    "seed",
-)
-
-
-def value_at(base: TrainConfig, path: str) -> Any:
-    """The base configuration's value at a dotted path."""
-    value: Any = base
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _check_path(path: str, source: str) -> None:
-    if path in UNSEARCHABLE:
-        raise ConfigError(
-            f"space.{path}: cannot be searched; set train.{path} for all trials ({source})"
-        )
-    parts = path.split(".")
-    siblings = fields_at(TrainConfig, parts[:-1])
-    if parts[-1] not in siblings:
-        every = tuple(_all_paths())
-        raise ConfigError(
-            f"space.{path}: no such setting of a training; {nearest_known(path, every)} ({source})"
-        )
-    if fields_at(TrainConfig, parts):
-        raise ConfigError(
-            f"space.{path}: is a section, not a setting; it has "
-            f"{', '.join(fields_at(TrainConfig, parts))} ({source})"
-        )
-
-
-def searchable_paths() -> tuple[str, ...]:
-    """Every setting of a training that can be a parameter."""
-    return tuple(path for path in _all_paths() if path not in UNSEARCHABLE)
-
-
-def _all_paths(prefix: Sequence[str] = ()) -> Iterator[str]:
-    for name in fields_at(TrainConfig, prefix):
-        path = (*prefix, name)
-        below = fields_at(TrainConfig, path)
-        yield from _all_paths(path) if below else (".".join(path),)
-
-
-def _check_warmup(path: str, parameter: Parameter, base: TrainConfig, source: str) -> None:
-    """A longer one would never come to the learning rate that the trial has."""
-    most = base.max_epochs / 2
-    if path != "optimizer.warmup_epochs":
-        return
-    for value in parameter.examples():
-        if isinstance(value, (int, float)) and value > most:
-            raise ConfigError(
-                f"space.{path}: does not allow {value:g}: at most {most:g}, half of "
-                f"train.max_epochs={base.max_epochs} ({source})"
-            )
-
-
-def _check_when(path: str, parameter: Parameter, space: Space, source: str) -> None:
-    for other, values in parameter.when.items():
-        condition = space.get(other)
-        if not isinstance(condition, CategoricalParameter) or condition.when:
-            raise ConfigError(
-                f"space.{path}.when: {other!r} is not an unconditional categorical parameter of "
-                f"the space ({source})"
-            )
-        unknown = [value for value in values if not condition.contains(value)]
-        if unknown:
-            raise ConfigError(
-                f"space.{path}.when: {unknown[0]!r} is no choice of {other} "
-                f"({condition.describe()}) ({source})"
-            )

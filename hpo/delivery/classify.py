@@ -24,7 +24,7 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
     Raises:
         InputError: The model, the folder or the split is not what it should be.
     """
-    from sgformer.data.image_cache import decode_folder
+    from sgformer.data.image_data import decode_folder
     from sgformer.data.loader import eval_batches
     from sgformer.training.evaluation import compute_metrics
 

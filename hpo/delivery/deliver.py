@@ -13,7 +13,8 @@ from sgformer.config import TrainConfig
 from sgformer.errors import DataError
 
 if TYPE_CHECKING:
-    from sgformer.data.image_cache import ImageData, ImagesId
+    from sgformer.data.image_cache import ImagesId
+    from sgformer.data.image_data import ImageData
 
 EVAL_BATCH_SIZE: Final = 32  # fits where a training did
 
@@ -24,7 +25,7 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
     The folder is a run's best/, or one like it. The images are those of the checkpoint's own
     config, at its own resolution.
     """
-    from sgformer.data.image_cache import load_image_data
+    from sgformer.data.image_data import load_image_data
 
     new, old = (folder.with_name(f".{folder.name}-{suffix}") for suffix in ("new", "old"))
     for left_over in (new, old):
@@ -54,7 +55,7 @@ def export(folder: Path, data_dir: Path | None) -> None:
     Raises:
         ExportError: The ONNX file does not compute what the model does; no file is replaced.
     """
-    from sgformer.data.image_cache import load_image_data
+    from sgformer.data.image_data import load_image_data
 
     config, model, classes = load_model(folder / "checkpoint.safetensors")
     data = load_image_data(config.data.model_copy(update={"data_dir": data_dir}))
@@ -83,8 +84,8 @@ def _export(
 
 def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
     """Config, model in eval mode on the CPU, and class names of a best.safetensors."""
+    from sgformer.model.build import create_model
     from sgformer.training.checkpoint import load_checkpoint
-    from sgformer.training.trainer import create_model
 
     tensors, metadata = load_checkpoint(checkpoint)
     config = TrainConfig.model_validate(metadata["config"])
@@ -97,8 +98,8 @@ def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
 def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[str, Any]:
     """Metrics on val and test; test is None where there is no such split."""
     from sgformer.data.loader import eval_batches
+    from sgformer.training.device import choose_device
     from sgformer.training.evaluation import compute_metrics, predict_logits
-    from sgformer.training.trainer import choose_device
 
     # Trained on a cluster's GPU, it may be delivered by a machine that has none.
     anywhere = "cpu" if config.device == "cpu" else "auto"

@@ -1,6 +1,6 @@
 """What a search may take, what it has taken, and what is set aside for the trainings after it."""
 
-import functools
+import heapq
 import math
 import statistics
 import time
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from hpo.config.schema import SearchConfig
+from hpo.engine.ledger import Taken, TrialLedger, gpu_seconds_of
 from hpo.study.study import SearchStudy
-from hpo.study.trial import TrialSummary
-from sgformer.config import maximises
 
 SECONDS_AN_HOUR: Final = 3600.0
+SECONDS_BETWEEN_NOTES: Final = 10.0
 # Of a limit in hours: the most that is set aside for the trainings after the search. What they
 # take is known only once epochs are timed, and the first ones are slow.
 MOST_SET_ASIDE: Final = 0.5
@@ -48,18 +48,8 @@ class Limit:
 GPU_TIME: Final = Limit("gpu_hours", math.inf)
 
 
-@dataclass
-class _Taken:
-    """By a trial, or a training on a fresh seed; what was trained twice counts twice."""
-
-    epochs: float = 0.0
-    seconds: float = 0.0
-    gpu_seconds: float = 0.0
-    promise: float = -math.inf  # the best value, turned such that larger is better
-
-
 class Budget:
-    """Counts what a search takes of its limits.
+    """Counts what a search has taken of its limits, by the costs in its ledger.
 
     The trainings after the search, of the finalists or of the winner, are set aside from the
     start, each epoch as long as those of the best trials so far; of hours on fewer seeds where
@@ -67,22 +57,33 @@ class Budget:
     stands still while no search runs.
 
     Args:
-        config: Of the search.
-        num_slots: Trials at a time.
-        clock: In seconds.
+        config: The whole search's.
+        ledger: What its trials have cost.
+        num_slots: Trials that run at a time, at most.
+        clock: Gives seconds.
+        fresh: Earlier trainings on fresh seeds: num_epochs, seconds and gpu_seconds of each.
+        seconds_before: What earlier runs of the search took on the clock.
     """
 
     def __init__(
-        self, config: SearchConfig, num_slots: int, clock: Callable[[], float] = time.monotonic
+        self,
+        config: SearchConfig,
+        ledger: TrialLedger,
+        num_slots: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        fresh: Iterable[Mapping[str, Any]] = (),
+        seconds_before: float = 0.0,
     ) -> None:
-        self._clock, self._begin, self._seconds_before = clock, clock(), 0.0
-        self._num_slots = num_slots
+        self._clock, self._begin, self._seconds_before = clock, clock(), seconds_before
+        self._ledger, self._num_slots = ledger, num_slots
+        self._known_finalists: tuple[int, list[Taken]] = (-1, [])
         self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
         self._num_a_seed = config.retrain.top_k + 1 if config.compares_finalists else 1
         self._top_k = config.retrain.top_k
-        self._sign = 1 if maximises(config.study.metric) else -1
-        self._trials: dict[int, _Taken] = {}
-        self._fresh: tuple[_Taken, ...] = ()
+        self._fresh = tuple(
+            Taken(float(t["num_epochs"]), float(t["seconds"]), gpu_seconds_of(t)) for t in fresh
+        )
         self.limits = tuple(_limits(config))
 
     @classmethod
@@ -92,54 +93,33 @@ class Budget:
         study: SearchStudy,
         num_slots: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        ledger: TrialLedger | None = None,
     ) -> Self:
-        """With what earlier runs of the search have taken."""
-        budget = cls(config, num_slots, clock)
-        budget.take_up(study.trials(), study.trainings_after, study.seconds_searched)
-        return budget
-
-    def take_up(
-        self,
-        trials: Sequence[TrialSummary],
-        fresh: Iterable[Mapping[str, Any]],
-        seconds: float,
-    ) -> None:
-        """What earlier runs have taken: trials, trainings on fresh seeds, and seconds in all."""
-        self._seconds_before = seconds
-        self._fresh = tuple(
-            _Taken(float(t["num_epochs"]), float(t["seconds"]), _of_gpus(t)) for t in fresh
+        """What earlier runs of the search have left; None: the ledger is the study's."""
+        return cls(
+            config,
+            ledger or TrialLedger(config.study.objective, study.trials()),
+            num_slots,
+            clock,
+            fresh=study.metadata.trainings_after,
+            seconds_before=study.metadata.seconds_searched,
         )
-        for trial in trials:
-            if not trial.is_carried_over:
-                self.trained(trial.number, trial.curve, trial.facts)
-
-    def trained(self, number: int, curve: Mapping[int, float], facts: Mapping[str, Any]) -> None:
-        """A trial has come to an epoch; `facts` are those of its report, as far as known."""
-        self.__dict__.pop("_finalists", None)
-        taken = self._trials.setdefault(number, _Taken())
-        num_epochs = max(curve, default=0)
-        known = (self._sign * value for value in curve.values() if not math.isnan(value))
-        taken.promise = max(known, default=-math.inf)
-        taken.epochs = max(num_epochs, float(facts.get("num_epochs_trained", 0)))
-        repeated = taken.epochs / max(1, num_epochs)
-        if "seconds" in facts:
-            taken.seconds = float(facts["seconds"]) * repeated
-            taken.gpu_seconds = _of_gpus(facts) * repeated
 
     @property
     def seconds(self) -> float:
-        """Of the clock, over all runs of the search."""
+        """Seconds on the clock, over all runs of the search."""
         return self._seconds_before + self._clock() - self._begin
 
     def left(self, limit: Limit) -> float:
-        """Of a limit, for trials."""
+        """What is left of a limit for trials; negative once more than that is taken."""
         return limit.total - self.taken(limit) - self._set_aside(limit)
 
     def taken(self, limit: Limit) -> float:
+        """What trials, and trainings on fresh seeds, have taken of a limit so far."""
         if limit.name == "wall_clock_hours":
             return self.seconds
         after = () if limit.is_of_trials else self._fresh
-        everything = (*self._trials.values(), *after)
+        everything = (*(cost.taken for cost in self._ledger.costs.values()), *after)
         if limit.name == "gpu_hours":
             untimed = sum(taken.epochs for taken in everything if not taken.seconds)
             timed = sum(taken.gpu_seconds for taken in everything)
@@ -147,19 +127,21 @@ class Budget:
         return sum(taken.epochs for taken in everything)
 
     def an_epoch(self, limit: Limit, number: int | None = None) -> float:
-        """What an epoch of a trial takes of a limit; of one not known, what they do on average."""
-        known = [self._trials[number]] if number in self._trials else []
-        return _an_epoch(limit, known) or _an_epoch(limit, self._trials.values())
+        """What an epoch of a trial takes of a limit; of an unknown trial, the average."""
+        known = [self._ledger.costs[number].taken] if number in self._ledger.costs else []
+        return _an_epoch(limit, known) or _an_epoch(
+            limit, [cost.taken for cost in self._ledger.costs.values()]
+        )
 
     def seconds_an_epoch(self) -> dict[int, float]:
-        """Of a GPU, by trial; of those that were timed."""
-        timed = {n: _an_epoch(GPU_TIME, [taken]) for n, taken in self._trials.items()}
+        """GPU-seconds of an epoch, by number, of the trials that were timed."""
+        timed = {n: _an_epoch(GPU_TIME, [cost.taken]) for n, cost in self._ledger.costs.items()}
         return {n: seconds for n, seconds in timed.items() if seconds}
 
     def lets_train(self, numbers: Sequence[int]) -> bool:
-        """Whether what is left lets each of these trials be trained anew, as often as it is here.
+        """Whether what is left pays for training these trials anew at full length.
 
-        At full length, after the search.
+        A number that is given twice is trained twice.
         """
         for limit in self.limits:
             if limit.is_of_trials:
@@ -171,11 +153,16 @@ class Budget:
                 return False
         return True
 
-    @functools.cached_property
-    def _finalists(self) -> tuple[_Taken, ...]:
-        """As it looks now."""
-        order = sorted(self._trials, key=lambda n: (-self._trials[n].promise, n))
-        return tuple(self._trials[n] for n in order[: self._top_k])
+    @property
+    def _finalists(self) -> list[Taken]:
+        """What the most promising trials so far have taken; sorted anew after each charge."""
+        num_charges, finalists = self._known_finalists
+        if num_charges != self._ledger.num_charges:
+            costs = self._ledger.costs
+            best = heapq.nsmallest(self._top_k, costs, key=lambda n: (-costs[n].promise, n))
+            finalists = [costs[number].taken for number in best]
+            self._known_finalists = self._ledger.num_charges, finalists
+        return finalists
 
     def _set_aside(self, limit: Limit) -> float:
         if limit.is_of_trials:
@@ -191,10 +178,11 @@ class Budget:
         return next((needed for needed in fewer if needed <= most), most)
 
     def _together(self, limit: Limit, num_trainings: int) -> float:
-        """What so many trainings after the search take, by what is known now."""
-        each = [_an_epoch(limit, [trial]) for trial in self._finalists]
-        # Of several that may be the one, the dearest.
-        one = max(each, default=0.0) if self._num_after == 1 else _an_epoch(limit, self._finalists)
+        """What so many trainings after the search take of a limit, by what is known now."""
+        finalists = self._finalists
+        each = [_an_epoch(limit, [taken]) for taken in finalists]
+        # Only the winner is retrained, and any of these may win: reserve for the most expensive.
+        one = max(each, default=0.0) if self._num_after == 1 else _an_epoch(limit, finalists)
         one = one or self.an_epoch(limit)
         at_a_time = 1 if limit.adds_up else min(self._num_slots, num_trainings)
         return self._epochs_after * one * math.ceil(num_trainings / at_a_time)
@@ -208,8 +196,28 @@ class Budget:
         )
 
 
-def _an_epoch(limit: Limit, some: Iterable[_Taken]) -> float:
-    """On average over some trials; 0 if that is not known yet."""
+class NotedClock:
+    """Notes in the study how long the search has run, for one that is resumed.
+
+    That is a write to the database, so it is done every ten seconds at most.
+
+    Args:
+        budget: Has the clock.
+        study: Keeps the seconds.
+    """
+
+    def __init__(self, budget: Budget, study: SearchStudy) -> None:
+        self._budget, self._study, self._noted = budget, study, budget.seconds
+
+    def note(self) -> None:
+        """Notes the clock, if it is time."""
+        seconds = self._budget.seconds
+        if seconds > self._noted + SECONDS_BETWEEN_NOTES:
+            self._noted = self._study.metadata.seconds_searched = seconds
+
+
+def _an_epoch(limit: Limit, some: Iterable[Taken]) -> float:
+    """What an epoch takes of a limit, on average over some trials; 0 while none is timed."""
     if limit.name == "total_epochs":
         return 1.0
     timed = [taken for taken in some if taken.seconds and taken.epochs]
@@ -233,7 +241,3 @@ def _limits(config: SearchConfig) -> Iterable[Limit]:
         yield Limit("gpu_hours", gpu * hours)
     if wall is not None:
         yield Limit("wall_clock_hours", wall * hours, adds_up=False)
-
-
-def _of_gpus(facts: Mapping[str, Any]) -> float:
-    return float(facts.get("gpu_seconds") or facts["seconds"])

@@ -18,12 +18,9 @@ from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_all_on_cluster
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
+from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,
-    affordable,
-    asked_for,
-    choose_finalists,
-    predicted_ranking,
     read_finalists,
     training_name,
     trainings_of,
@@ -67,7 +64,7 @@ def compare_finalists(
     """
     budget = Budget.of_study(config, study, resources.num_slots)
     finalists = _choose(config, study, images, budget, observer)
-    done = study.fresh_trainings
+    done = study.metadata.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
     due = [(n, train) for n, train in everything if training_name(n, train) not in done]
     if not due:
@@ -79,8 +76,8 @@ def compare_finalists(
     told = _train(config, run, due, images.id, resources, observer)
     with _interrupted_by_sigterm(), contextlib.closing(told):
         for number, train, ended in told:
-            study.add_fresh_training(training_name(number, train), asdict(ended))
-            study.seconds_searched = budget.seconds
+            study.metadata.add_fresh_training(training_name(number, train), asdict(ended))
+            study.metadata.seconds_searched = budget.seconds
             observer.finalist_trained(number, ended.seed, ended.value)
             if train.seed != first_seed:
                 shutil.rmtree(_folder(run, number, train))
@@ -150,30 +147,23 @@ def _choose(
     budget: Budget,
     observer: SearchObserver,
 ) -> Finalists:
-    trials, known = study.trials(), read_finalists(study)
-    asked = asked_for(config, trials)
-    if known is not None and known.asked_for == asked:
-        return known
-    ranking = predicted_ranking(config, trials, study.model_state, study.first_levels)
-    everyone = Finalists(
-        numbers=choose_finalists(trials, ranking, config.retrain.top_k),
-        asked_for=asked,
-        num_seeds=config.retrain.seeds,
-        num_val_images=images.facts["val"],
-        fold_ratio=images.fold_ratio,
+    known = read_finalists(study)
+    finalists = finalists_within_budget(
+        config, study, images.facts["val"], images.fold_ratio, budget.lets_train
     )
-    finalists = affordable(config, trials, everyone, study.fresh_trainings, budget.lets_train)
-    if len(finalists.numbers) < len(everyone.numbers):
+    if finalists == known:
+        return known
+    num_asked, num_seeds = len(finalists.everyone or ()), finalists.asked_for.seeds
+    if len(finalists.numbers) < num_asked:
         observer.note(
-            f"the budget leaves room for {len(finalists.numbers)} of {len(everyone.numbers)} "
-            "finalists, on a fresh seed each"
+            f"the budget leaves room for {len(finalists.numbers)} of {num_asked} finalists, on a "
+            "fresh seed each"
         )
-    elif finalists.num_seeds < everyone.num_seeds:
+    elif finalists.num_seeds < num_seeds:
         observer.note(
-            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds="
-            f"{everyone.num_seeds}"
+            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds={num_seeds}"
         )
-    study.finalists = finalists.model_dump(mode="json")
+    study.metadata.finalists = finalists.model_dump(mode="json")
     return finalists
 
 

@@ -9,11 +9,10 @@ from typing import Any, Final
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from hpo.engine.decisions import Decisions
+from hpo.engine.engine import Engine
 from hpo.errors import RunError
 from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
-from hpo.study.study import Proposal
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.trial import Proposal, TrialError, TrialReport
 
 MOST_FAILED_STARTS: Final = 5
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class StudyScheduler(FIFOScheduler):
         make_task: What a worker takes, of a proposed trial.
     """
 
-    def __init__(self, decisions: Decisions, make_task: Callable[[Proposal], TrialTask]) -> None:
+    def __init__(self, decisions: Engine, make_task: Callable[[Proposal], TrialTask]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.decisions, self._make_task = decisions, make_task
         self._numbers: dict[str, int] = {}

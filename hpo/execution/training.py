@@ -15,7 +15,8 @@ from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
 from sgformer import __version__
 from sgformer.config import DataConfig, TrainConfig
-from sgformer.data.image_cache import ImageData, ImagesId, load_image_data
+from sgformer.data.image_cache import ImagesId
+from sgformer.data.image_data import ImageData, load_image_data
 
 if TYPE_CHECKING:
     from sgformer.training.trainer import Trainer
@@ -158,4 +159,6 @@ def _facts(
         "checkpoint": str(training.folder / "best.safetensors"),
         "diagnosis": [asdict(finding) for finding in findings],
     }
+    if trainer.is_compiled is not None:
+        facts["compiled"] = trainer.is_compiled
     return facts | ({"refused_checkpoints": list(refused)} if refused else {})

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import apply_params
 from hpo.engine.checkpoints import TrialCheckpoints
-from hpo.engine.factory import make_decisions
+from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, RunInterrupted
 from hpo.execution.cluster import TrialResources
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
-from hpo.study.study import Proposal, SearchStudy
+from hpo.study.study import SearchStudy
+from hpo.study.trial import Proposal
 from sgformer.config import maximises
 from sgformer.data.image_cache import ImagesId
 from sgformer.errors import DiskFullError
@@ -75,7 +76,7 @@ def run_trials(
         maximise=maximises(config.study.metric),
         max_bytes=config.budget.disk_bytes,
     )
-    decisions = make_decisions(config, study, resources.num_slots, observer, checkpoints)
+    decisions = Engine(config, study, resources.num_slots, observer, checkpoints)
     scheduler = StudyScheduler(decisions, _task_maker(config, run, images, resources))
     progress_before = _progress(study)
     is_stopped = False
@@ -84,6 +85,7 @@ def run_trials(
         resources = replace(resources, num_slots=num_slots)
         settings = _worker_settings(config, images, resources)
         is_stopped = _fit(config, resources, scheduler, settings, trainable)
+    decisions.settle()
     if decisions.paused:
         raise DiskFullError(decisions.paused)
     if decisions.broken:

@@ -20,7 +20,7 @@ from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
 from hpo.execution.training import Progress, Training, run_training, warm_up
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.trial import TrialError, TrialReport
 from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.errors import DiskFullError, InputError, OutOfMemoryError

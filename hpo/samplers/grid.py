@@ -1,11 +1,9 @@
 """The grid sampler: each configuration of a space once, in an order that the seed determines."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from hpo.config.grid_points import grid_points
-from hpo.config.search_space import CategoricalParameter, Parameter, Params, Space, Value
+from hpo.config.search_space import Params, Space, params_key
 
 
 class Grid:
@@ -19,32 +17,17 @@ class Grid:
         self._space = space
         points = grid_points(space)
         order = np.random.default_rng(seed).permutation(len(points))
-        self._left = {self._key(points[i]): points[i] for i in order}
+        self._left = {params_key(points[i], space): points[i] for i in order}
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether all have been tried."""
+        """Whether all configurations have been tried."""
         return not self._left
 
     def take(self, params: Params) -> None:
-        """These have been tried."""
-        self._left.pop(self._key(params), None)
+        """Takes note that these params have been tried; they are not given any more."""
+        self._left.pop(params_key(params, self._space), None)
 
     def next_params(self) -> Params:
-        """Those not tried yet that come first; to be asked for while there are any."""
+        """The first configuration that is not tried yet; there must be one (`is_exhausted`)."""
         return next(iter(self._left.values()))
-
-    def _key(self, params: Mapping[str, Value]) -> tuple[object, ...]:
-        """Equal for values that differ by rounding only."""
-        return tuple(
-            _index(parameter, params[path]) if path in params else None
-            for path, parameter in self._space.items()
-        )
-
-
-def _index(parameter: Parameter, value: Value) -> object:
-    if isinstance(parameter, CategoricalParameter):
-        return parameter.choices.index(value)
-    assert parameter.step
-    assert isinstance(value, (int, float))  # or it would not be in the space
-    return round((value - parameter.low) / parameter.step)

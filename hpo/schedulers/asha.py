@@ -1,8 +1,7 @@
-"""Asynchronous successive halving (ASHA), alone and in brackets: which trials stop at a rung.
+"""Asynchronous successive halving (ASHA): trials stop at rungs, or pause and are promoted.
 
-Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; the
-stopping form. Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparameter
-Optimization", JMLR 2018.
+Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; promotion
+is its algorithm 2.
 """
 
 import math
@@ -12,6 +11,10 @@ import numpy as np
 
 from hpo import pareto
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig
+from hpo.config.search_space import Params
+from hpo.schedulers.base import Choice, Resume, Start, Wait
+from hpo.schedulers.pausing import PausingScheduler, TrialState
+from hpo.surrogate.rows import Phase
 
 
 def rung_epochs(config: SchedulerConfig, max_epochs: int) -> tuple[int, ...]:
@@ -34,38 +37,41 @@ class AsynchronousHalving:
     and the most diverse of the front that does not fit.
 
     Args:
-        config: First rung and reduction factor; other schedulers than these have no rungs.
+        config: First rung and reduction factor.
         max_epochs: The length of a trial; there is no rung at the end.
         maximise: Whether a larger value is better.
     """
 
+    point = "rung"
+
     def __init__(self, config: SchedulerConfig, max_epochs: int, *, maximise: bool) -> None:
         self._factor = config.reduction_factor
         self._sign = 1.0 if maximise else -1.0
-        has_rungs = config.name in {"asha", "hyperband"}
-        epochs = rung_epochs(config, max_epochs) if has_rungs else ()
+        epochs = rung_epochs(config, max_epochs)
         self._rungs: dict[int, dict[int, tuple[float, ...]]] = {epoch: {} for epoch in epochs}
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:
         return tuple(self._rungs)
 
-    def goes_on(
+    def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
-    ) -> bool:
-        """Whether a trial continues after the epochs of its curve (metric by epoch).
+    ) -> int | None:
+        """The first rung at which a trial does not stand; None: it goes on.
 
-        It must stand at every rung that it has reached and was not judged at: after a crash,
-        several epochs may come in one report. `costs` are its other objectives, the smaller the
-        better.
+        It is judged at every rung that its curve (the objective by epoch) has reached and that it
+        was not judged at: after a crash, several epochs may come in one report. `costs` are its
+        other objectives, the smaller the better.
         """
         last = max(curve, default=0)
-        verdicts = [
-            self._stands(number, epoch, curve, costs)
+        fallen = [
+            epoch
             for epoch, rung in self._rungs.items()
-            if epoch <= last and number not in rung
+            if epoch <= last
+            and number not in rung
+            and not self._stands(number, epoch, curve, costs)
         ]
-        return all(verdicts)
+        return fallen[0] if fallen else None
 
     def _stands(
         self, number: int, epoch: int, curve: Mapping[int, float], costs: Sequence[float]
@@ -82,46 +88,80 @@ class AsynchronousHalving:
         return rung[number] <= sorted(rung.values())[num_kept - 1]
 
 
-class Hyperband:
-    """Brackets of asynchronous halving whose first rungs lie later and later; the last has none.
+class Promotion(PausingScheduler[TrialState]):
+    """A free slot promotes the best trial of the highest rung that has one to promote.
 
-    So curves that cross are not all judged at the first rung. A trial's number says which bracket
-    it is in; they take turns, each with its share of the trials. Trial 0, the default
-    configuration, is compared with in all of them.
+    That is one of the best 1 / reduction_factor of those that came to its rung; where there is
+    none, a new trial starts. The value at a rung is the best one up to it.
 
     Args:
-        config: First rung of the first bracket, and reduction factor.
+        config: First rung and reduction factor.
         max_epochs: The length of a trial.
         maximise: Whether a larger value is better.
     """
 
     def __init__(self, config: SchedulerConfig, max_epochs: int, *, maximise: bool) -> None:
-        starts = (*rung_epochs(config, max_epochs), max_epochs)
-        self._brackets = tuple(
-            AsynchronousHalving(
-                config.model_copy(update={"min_epochs": first}), max_epochs, maximise=maximise
-            )
-            for first in starts
-        )
-        self._turns = _turns(len(starts), config.reduction_factor)
+        epochs = rung_epochs(config, max_epochs)
+        super().__init__(max_epochs, (*epochs, max_epochs), maximise=maximise)
+        self._factor = config.reduction_factor
+        self._values: dict[int, dict[int, float]] = {epoch: {} for epoch in self._rungs.latest}
 
-    @property
-    def brackets(self) -> tuple[tuple[int, ...], ...]:
-        """The epochs of each bracket's rungs."""
-        return tuple(bracket.rung_epochs for bracket in self._brackets)
+    def started(self, number: int, params: Params) -> None:
+        self._trials[number] = TrialState()
 
-    def bracket_of(self, number: int) -> int:
-        """The bracket that a trial is in."""
-        return self._turns[number % len(self._turns)]
+    def reported(self, number: int, values: Mapping[int, float]) -> None:
+        super().reported(number, values)
+        for epoch, rung in self._values.items():
+            if epoch <= max(values, default=0) and number not in rung:
+                rung[number] = self._best(number, epoch)
 
-    def goes_on(
-        self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
-    ) -> bool:
-        """Whether a trial continues after the epochs of its curve (metric by epoch)."""
-        if number:
-            return self._brackets[self.bracket_of(number)].goes_on(number, curve, costs)
-        verdicts = [bracket.goes_on(0, curve, costs) for bracket in self._brackets]
-        return all(verdicts)
+    def completed(self, number: int, value: float) -> None:
+        """A trial came to its end, or stopped itself: its value counts at the later rungs too."""
+        super().completed(number, value)
+        for epoch, rung in self._values.items():
+            rung.setdefault(number, self._best(number, epoch))
+        self._values[self._max_epochs][number] = self._sign * value
+
+    def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
+        for epoch in reversed(self._rungs.latest[:-1]):
+            number = self._promotable(epoch)
+            if number is not None and number in paused:
+                return Resume(number)
+        return Start() if may_start else Wait()
+
+    def ranking(self) -> tuple[int, ...]:
+        """The best of the highest rung first; the default stands in the highest of others'."""
+        reached = {
+            number: max(epoch for epoch, rung in self._values.items() if number in rung)
+            for number in set().union(*self._values.values())
+            if self._trials[number].state != Phase.FAILED
+        }
+        others = [epoch for number, epoch in reached.items() if number]
+        if 0 in reached and others:
+            reached[0] = min(reached[0], max(others))
+        key = {
+            number: (epoch, self._values[epoch].get(number, self._best(number, epoch)))
+            for number, epoch in reached.items()
+        }
+        return tuple(sorted(key, key=lambda n: (-key[n][0], -key[n][1], n)))
+
+    def least_promising(self, besides: int | None = None) -> int | None:
+        waiting = set(self.paused_trials()) - {besides, self.last_one}
+        paused = [number for number in self.ranking() if number in waiting]
+        return paused[-1] if paused else None
+
+    def _promotable(self, epoch: int) -> int | None:
+        """The best trial that waits at a rung, if it is among the best there."""
+        rung = self._values[epoch]
+        best = sorted(rung, key=lambda n: (-rung[n], n))[: len(rung) // self._factor]
+        trials = {number: self._trials[number] for number in best}
+        waiting = (n for n, t in trials.items() if t.state == Phase.PAUSED and t.epoch == epoch)
+        return next(waiting, None)
+
+    def _best(self, number: int, epoch: int) -> float:
+        curve = self._trials[number].curve
+        values = (v for e, v in curve.items() if e <= epoch and not math.isnan(v))
+        return max(values, default=-math.inf)
 
 
 def _is_among_best(rung: Mapping[int, tuple[float, ...]], number: int, num_kept: int) -> bool:
@@ -129,17 +169,3 @@ def _is_among_best(rung: Mapping[int, tuple[float, ...]], number: int, num_kept:
     numbers = [n for n, losses in rung.items() if math.isfinite(losses[0])]
     best = pareto.best_rows(np.array([rung[n] for n in numbers]), num_kept)
     return number in {numbers[row] for row in best}
-
-
-def _turns(num_brackets: int, factor: int) -> tuple[int, ...]:
-    """The brackets of successive trials, each evenly spread.
-
-    Source: Hyperband, algorithm 1: a bracket of s halvings begins with n factor^s / (s + 1)
-    trials, rounded up, of n brackets.
-    """
-    places = []
-    for bracket in range(num_brackets):
-        num_halvings = num_brackets - 1 - bracket
-        share = math.ceil(num_brackets * factor**num_halvings / (num_halvings + 1))
-        places += [((i + 0.5) / share, bracket) for i in range(share)]
-    return tuple(bracket for _, bracket in sorted(places))

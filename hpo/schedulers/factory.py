@@ -1,31 +1,60 @@
-"""Which running trials stop: the rule that scheduler.name asks for."""
+"""The scheduler that `scheduler.name` of a search file asks for."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from hpo.config.schema import SchedulerConfig
-from hpo.schedulers.asha import AsynchronousHalving, Hyperband
+from hpo.config.schema import SchedulerConfig, SearchConfig
+from hpo.config.search_space import Params
+from hpo.schedulers.asha import AsynchronousHalving, Promotion
+from hpo.schedulers.base import Scheduler
+from hpo.schedulers.first_rung import read_first_levels, with_first_level
+from hpo.schedulers.hyperband import Hyperband
 from hpo.schedulers.median import MedianStopping
+from hpo.schedulers.stopping import NoStopping, StoppingRule, StoppingScheduler
 
 
-class StoppingRule(Protocol):
-    """Compares trials at equal epochs. It is told the curves of earlier runs, by number, first."""
+def make_scheduler(
+    config: SearchConfig,
+    first_levels: Sequence[Mapping[str, Any]] = (),
+    costs_of: Callable[[Params], tuple[float, ...]] = lambda _params: (),
+    is_allowed: Callable[[Params], bool] | None = None,
+) -> Scheduler:
+    """A new scheduler, which knows of no trial yet.
 
-    def goes_on(
-        self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
-    ) -> bool:
-        """Whether a trial continues after the epochs of its curve (metric by epoch).
+    Args:
+        config: The whole search's.
+        first_levels: The first rungs that were chosen so far, as the study keeps them.
+        costs_of: A configuration's other objectives, the smaller the better.
+        is_allowed: Says whether a configuration keeps to the constraints on its architecture;
+            None: any does. Only freeze_thaw asks: what the others start is the sampler's.
+    """
+    max_epochs, objective = config.train.max_epochs, config.study.objective
+    if config.scheduler.name == "freeze_thaw":
+        from hpo.schedulers.freeze_thaw import FreezeThaw  # SciPy takes a second to import
 
-        `costs` are its other objectives, the smaller the better.
-        """
+        thaw = FreezeThaw(
+            config.space,
+            max_epochs,
+            maximise=objective.maximises,
+            seed=config.study.seed,
+            first_level=config.scheduler.min_epochs,
+            is_allowed=is_allowed,
+        )
+        thaw.set_first_rungs(read_first_levels(first_levels))
+        return thaw
+    scheduler = with_first_level(config.scheduler, first_levels)
+    if scheduler.name == "asha_promotion":
+        return Promotion(scheduler, max_epochs, maximise=objective.maximises)
+    rule = _stopping_rule(scheduler, max_epochs, maximise=objective.maximises)
+    first_rung = max_epochs if scheduler.name == "none" else scheduler.min_epochs or 1
+    return StoppingScheduler(rule, max_epochs, first_rung, costs_of)
 
 
-def make_stopping_rule(
-    config: SchedulerConfig, max_epochs: int, *, maximise: bool
-) -> StoppingRule:
-    """By `scheduler.name`; none, and those that pause trials, stop no trial."""
+def _stopping_rule(config: SchedulerConfig, max_epochs: int, *, maximise: bool) -> StoppingRule:
     if config.name == "median":
         return MedianStopping(config, maximise=maximise)
     if config.name == "hyperband":
         return Hyperband(config, max_epochs, maximise=maximise)
+    if config.name == "none":
+        return NoStopping()
     return AsynchronousHalving(config, max_epochs, maximise=maximise)

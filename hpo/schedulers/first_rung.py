@@ -61,11 +61,10 @@ def with_first_level(
     return scheduler.model_copy(update={"min_epochs": read_first_levels(values)[-1].epoch})
 
 
-def is_due(config: SearchConfig, chosen: Sequence[FirstLevel], curves: Sequence[Curve]) -> bool:
+def is_due(chosen: Sequence[FirstLevel], curves: Sequence[Curve], max_epochs: int) -> bool:
     """Whether enough trials have come far enough: at first MIN_TRIALS, then twice as many."""
     num_own = sum(not one.is_of_earlier_studies for one in chosen)
-    is_set = config.scheduler.min_epochs is not None
-    return not is_set and _num_late(curves, config.train.max_epochs) >= MIN_TRIALS * 2**num_own
+    return _num_late(curves, max_epochs) >= MIN_TRIALS << num_own
 
 
 def _num_late(curves: Sequence[Curve], max_epochs: int) -> int:

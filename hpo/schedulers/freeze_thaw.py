@@ -15,12 +15,13 @@ import numpy as np
 
 from hpo.config.rungs import half_way, rungs, rungs_and_below
 from hpo.config.search_space import Params, Space
-from hpo.schedulers.base import Choice, PausingPolicy, TrialState
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.base import Choice, Resume, Start, Wait
+from hpo.schedulers.first_rung import FirstLevel, choose_first_level, is_due
+from hpo.schedulers.pausing import PausingScheduler, TrialState
 from hpo.surrogate.acquisition import Acquisition
 from hpo.surrogate.arrays import FloatArray, on_one_thread
 from hpo.surrogate.candidates import Candidates
-from hpo.surrogate.rows import Observations, ObservedTrial, Phase
+from hpo.surrogate.rows import NUM_STARTUP_TRIALS, Observations, ObservedTrial, Phase
 from hpo.surrogate.surrogate import Surrogate
 
 
@@ -31,7 +32,7 @@ class _Trial(TrialState):
     point: FloatArray
 
 
-class FreezeThaw(PausingPolicy[_Trial]):
+class FreezeThaw(PausingScheduler[_Trial]):
     """The trials of a freeze-thaw search, and the choice of what runs next.
 
     What is chosen depends on the seed, the trials and their curves, so a search that is resumed
@@ -58,16 +59,29 @@ class FreezeThaw(PausingPolicy[_Trial]):
     ) -> None:
         super().__init__(max_epochs, rungs(max_epochs, first_level), maximise=maximise)
         self._rungs_and_below = rungs_and_below(max_epochs, first_level)
-        self._default_first = self._levels[0]
+        self._default_first = self._rungs.latest[0]
+        self._is_first_set = first_level is not None
+        self._first_rungs: tuple[FirstLevel, ...] = ()
         self._candidates = Candidates(space, seed, is_allowed)
         self._surrogate = Surrogate(self._candidates, seed)
         self._ends: Mapping[int, float] = {}  # expected by the latest choice, by trial
 
-    def set_first_levels(self, chosen: Sequence[FirstLevel]) -> None:
+    def set_first_rungs(self, chosen: Sequence[FirstLevel]) -> None:
         """Sets the first rungs of trials from a number on; trials before it keep theirs."""
+        self._first_rungs = tuple(chosen)
         for one in chosen:
             above = tuple(rung for rung in self._rungs_and_below if rung >= one.epoch)
-            self._levels_from[one.from_trial] = above
+            self._rungs.set_from(one.from_trial, above)
+
+    def choose_rungs(self) -> tuple[FirstLevel, ...] | None:
+        """All first rungs, with a new one once twice as many trials as before have come far."""
+        curves = [t.curve for t in self._trials.values() if t.state != Phase.FAILED]
+        is_set = self._is_first_set
+        if is_set or not is_due(self._first_rungs, curves, self._max_epochs):
+            return None
+        next_number = max(self._trials, default=-1) + 1
+        chosen = choose_first_level([curves], self._max_epochs, from_trial=next_number)
+        return None if chosen is None else (*self._first_rungs, chosen)
 
     def weigh_costs(self, seconds: Mapping[int, float]) -> None:
         """From now on gains count by the GPU-second; given are an epoch's seconds, by trial."""
@@ -77,11 +91,11 @@ class FreezeThaw(PausingPolicy[_Trial]):
     def started(self, number: int, params: Params) -> None:
         self._trials[number] = _Trial(self._candidates.cube.encode(params))
 
-    def is_at_level(self, number: int) -> bool:
-        return super().is_at_level(number) or self._is_half_way(number)
+    def is_at_rung(self, number: int) -> bool:
+        return super().is_at_rung(number) or self._is_half_way(number)
 
-    def competes(self, number: int) -> bool:
-        return super().is_at_level(number) or (
+    def _competes(self, number: int) -> bool:
+        return super().is_at_rung(number) or (
             self._is_half_way(number) and self._surrogate.is_hopeless(self._observed(), number)
         )
 
@@ -100,25 +114,35 @@ class FreezeThaw(PausingPolicy[_Trial]):
         return min(paused, key=lambda n: self._ends.get(n, math.inf), default=None)
 
     @on_one_thread
-    def choose(
-        self, paused: Sequence[int] | None = None, *, may_start: bool = True
-    ) -> Choice | None:
-        """What is best to run now, of these paused trials (None: of all) and new ones."""
-        paused = self.paused_trials() if paused is None else paused
+    def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
+        """What is best to run now, of these paused trials and new ones."""
         may_start = may_start and not self.is_exhausted
         if not paused:
-            return Choice(params=self.propose()) if may_start else None
+            return Start(self.propose()) if may_start else Wait()
         observed = self._observed()
         if may_start and observed.is_starting_up:
-            return Choice(params=self._surrogate.startup_params(observed))
+            return Start(self._surrogate.startup_params(observed))
         acquisition = self._fit(observed)
         number, paused_score = acquisition.best_of(paused)
         if not may_start:
-            return Choice(number)
+            return Resume(number)
         point, new_score = acquisition.best_new()
         if paused_score >= new_score:
-            return Choice(number)
-        return Choice(params=self._candidates.cube.decode(point))
+            return Resume(number)
+        return Start(self._candidates.cube.decode(point))
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether no trial but running ones has a curve, and enough of them run to start with."""
+        running = sum(trial.state == Phase.RUNNING for trial in self._trials.values())
+        known = sum(trial.state != Phase.FAILED for trial in self._trials.values())
+        return known == running >= NUM_STARTUP_TRIALS
+
+    def ends_with_one(self, *, compares_finalists: bool) -> bool:
+        """Finalists are trained anew, and need not have come to their ends; the default has to."""
+        default = self._trials.get(0)
+        has_lost_default = default is not None and default.state in {Phase.PRUNED, Phase.FAILED}
+        return not compares_finalists or has_lost_default
 
     @property
     def is_exhausted(self) -> bool:
@@ -177,24 +201,26 @@ class FreezeThaw(PausingPolicy[_Trial]):
 
     def _half_way(self, number: int) -> int:
         """The epoch half way to a trial's first rung; 0 where nothing can be told there."""
-        first = self._levels_of(number)[0]
+        return self._half_way_to(self._rungs.of(number)[0])
+
+    def _half_way_to(self, first: int) -> int:
         return half_way(first) if first <= self._default_first else 0
 
     def _observed(self) -> Observations:
         """All trials as the surrogate sees them."""
-        halves = {self._half_way(number) for number in self._levels_from}
+        halves = {self._half_way_to(rungs[0]) for rungs in self._rungs.every()}
         trials = {
             number: ObservedTrial(
-                trial.point, trial.curve, Phase(trial.state), self._target(number, trial.epoch)
+                trial.point, trial.curve, Phase(trial.state), self.next_stop(number, trial.epoch)
             )
             for number, trial in self._trials.items()
         }
-        seen_at = frozenset(halves.union(*self._levels_from.values()))
+        seen_at = frozenset(halves.union(*self._rungs.every()))
         return Observations(trials, self._max_epochs, seen_at, self._first_to_tell())
 
     def _first_to_tell(self) -> int:
         """The epoch from which on values count: what comes before a raised rung misleads."""
-        first = self._levels[0]
+        first = self._rungs.latest[0]
         is_known = any(
             trial.epoch >= first for trial in self._trials.values() if trial.state != Phase.FAILED
         )

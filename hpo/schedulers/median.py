@@ -27,25 +27,30 @@ class MedianStopping:
         maximise: Whether a larger value is better.
     """
 
+    point = "epoch"
+
     def __init__(self, config: SchedulerConfig, *, maximise: bool) -> None:
         self._min_epochs = config.min_epochs or DEFAULT_MIN_EPOCHS
         self._sign = 1.0 if maximise else -1.0
         self._averages: defaultdict[int, dict[int, float]] = defaultdict(dict)
 
-    def goes_on(
+    def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
-    ) -> bool:
-        """Whether a trial continues after the epochs of its curve (metric by epoch).
+    ) -> int | None:
+        """The first epoch at which a trial falls behind; None: it goes on.
 
-        It must stand at every epoch that it was not judged at: after a crash, several may come
-        in one report. There are no `costs`: a median is of one objective.
+        It is judged at every epoch of its curve (the objective by epoch) that it was not judged
+        at: after a crash, several may come in one report. There are no `costs`: a median is of
+        one objective.
         """
-        verdicts = [
-            self._stands(number, epoch, curve)
+        behind = [
+            epoch
             for epoch in sorted(curve)
-            if epoch >= self._min_epochs and number not in self._averages[epoch]
+            if epoch >= self._min_epochs
+            and number not in self._averages[epoch]
+            and not self._stands(number, epoch, curve)
         ]
-        return all(verdicts)
+        return behind[0] if behind else None
 
     def _stands(self, number: int, epoch: int, curve: Mapping[int, float]) -> bool:
         """Adds the trial to those compared at an epoch; whether it keeps up with the others."""

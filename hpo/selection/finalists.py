@@ -1,4 +1,4 @@
-"""Who wins: the best trials and the default configuration, each trained again on fresh seeds.
+"""Finalists: the best trials and the default configuration, each trained again on fresh seeds.
 
 A trial is the best of many by its value, which therefore is too good: chance has helped it. What
 a finalist reaches on seeds, and where val is split off train on val images, that no trial has
@@ -6,25 +6,27 @@ seen does not depend on that.
 """
 
 import math
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Self
 
 from hpo.config.schema import RetrainConfig, SearchConfig
-from hpo.config.search_space import Params, apply_params
-from hpo.schedulers.first_rung import read_first_levels
-from hpo.selection.selection import pareto_front, selected
+from hpo.config.search_space import Params, Space, apply_params, params_key
+from hpo.selection.selection import selected
 from hpo.selection.verdict import DEFAULT, FreshTraining, Verdict, judge
-from hpo.study.study import SearchStudy, TrialSummary
-from sgformer.config import FrozenConfig, TrainConfig, maximises
+from hpo.study.study import SearchStudy
+from hpo.study.trial import EndReason, TrialStatus, TrialSummary
+from sgformer.config import FrozenConfig, TrainConfig
 
-if TYPE_CHECKING:
-    from hpo.schedulers.freeze_thaw import FreezeThaw
+# The limits of a search that its finalists' trainings count for, too.
+LIMITS: Final = ("total_epochs", "gpu_hours", "wall_clock_hours")
 
 
 class AskedFor(FrozenConfig):
-    """What finalists are chosen from, and how they are compared: those of other settings differ.
+    """What finalists are chosen from and how they are to be compared; if it differs, anew.
 
-    `num_trials` is how many the study had; the others are RetrainConfig's.
+    Attributes:
+        num_trials: The number of trials in the study.
+        top_k, seeds, max_epochs: Those of RetrainConfig.
     """
 
     num_trials: int
@@ -34,10 +36,16 @@ class AskedFor(FrozenConfig):
 
 
 class Finalists(FrozenConfig):
-    """Which trials are compared, as the study keeps it.
+    """Which trials are compared, as the study keeps it: as asked for, and as the budget allows.
 
-    `numbers` are the trials', the most promising first, and `num_seeds` those of the seeds asked
-    for, as far as the budget has left room; the others are of `ValImages`.
+    Attributes:
+        numbers: The trials that the budget pays for, the most promising first.
+        asked_for: What was asked for.
+        num_seeds: The number of fresh seeds that the budget pays for, at most asked_for.seeds.
+        num_val_images: See ValImages.
+        fold_ratio: See ValImages.
+        everyone: The trials that were asked for; None in a study of an earlier version.
+        limits: The search's limits, by name, that the budget was cut by; None likewise.
     """
 
     numbers: tuple[int, ...]
@@ -45,6 +53,27 @@ class Finalists(FrozenConfig):
     num_seeds: int
     num_val_images: int
     fold_ratio: float | None
+    everyone: tuple[int, ...] | None = None
+    limits: dict[str, float | None] | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the budget paid for fewer finalists or seeds than were asked for."""
+        everyone = self.numbers if self.everyone is None else self.everyone
+        return len(self.numbers) < len(everyone) or self.num_seeds < self.asked_for.seeds
+
+    @property
+    def is_cut_to_one(self) -> bool:
+        """Whether the budget left one finalist of several, so nothing is compared."""
+        others = self.is_cut if self.everyone is None else len(self.everyone) > 1
+        return len(self.numbers) == 1 and others
+
+    def cut_to(self, num_seeds: int, num_rivals: int) -> Self:
+        """On fewer seeds; the default configuration and fewer others, the most promising."""
+        rivals = [number for number in self.numbers if number != DEFAULT]
+        kept = {DEFAULT, *rivals[:num_rivals]}
+        numbers = tuple(number for number in self.numbers if number in kept)
+        return self.model_copy(update={"numbers": numbers, "num_seeds": num_seeds})
 
 
 def retrain_config(config: SearchConfig, params: Params, i: int = 0) -> TrainConfig:
@@ -61,68 +90,31 @@ def retrain_config(config: SearchConfig, params: Params, i: int = 0) -> TrainCon
     return train.model_copy(update={"seed": train.seed + 1 + i, "data": data, "device": device})
 
 
-def predicted_ranking(
-    config: SearchConfig,
-    trials: Sequence[TrialSummary],
-    model_state: list[float] | None = None,
-    first_levels: Sequence[Mapping[str, Any]] = (),
-) -> tuple[int, ...]:
-    """Numbers of trials, the one first that promises the best value at its end.
+def trainings_of(
+    config: SearchConfig, trials: Sequence[TrialSummary], finalists: Finalists
+) -> Iterator[tuple[int, TrainConfig]]:
+    """The finalists' trainings, seed by seed: the trial's number and what is trained.
 
-    A model of all curves says that, also of trials that did not come to their end. Where no
-    scheduler stops any (`none`), and with several objectives, their values do, of those that came
-    to their end; of several the Pareto front comes first.
-
-    Args:
-        config: Of the search.
-        trials: Of its study.
-        model_state: Likewise; what the model begins from.
-        first_levels: Likewise.
+    All are trained on the same seeds. One finalist alone is not trained: it wins.
     """
-    if not config.ranks_by_curves:
-        sign = 1 if maximises(config.study.metric) else -1
-        values = {t.number: sign * t.value for t in trials if t.value is not None}
-        by_value = sorted(values, key=lambda number: (-values[number], number))
-        several = config.study.has_several_objectives
-        front = pareto_front(trials, config.study) if several else ()
-        return tuple(dict.fromkeys((*(trial.number for trial in front), *by_value)))
-    return model_of(config, trials, model_state, first_levels).ranking()
+    params = {trial.number: trial.params for trial in trials}
+    for i in range(finalists.num_seeds if len(finalists.numbers) > 1 else 0):
+        for number in finalists.numbers:
+            yield number, retrain_config(config, params[number], i)
 
 
-def model_of(
-    config: SearchConfig,
-    trials: Sequence[TrialSummary],
-    model_state: list[float] | None = None,
-    first_levels: Sequence[Mapping[str, Any]] = (),
-    is_allowed: Callable[[Params], bool] | None = None,
-) -> "FreezeThaw":
-    """What scheduler freeze_thaw learns from these trials; arguments as predicted_ranking's."""
-    from hpo.schedulers.freeze_thaw import FreezeThaw
+def training_name(number: int, train: TrainConfig) -> str:
+    """The name of a finalist's training, in the study and as a folder."""
+    return f"{number}-{train.fingerprint()}"
 
-    thaw = FreezeThaw(
-        config.space,
-        config.train.max_epochs,
-        maximise=maximises(config.study.metric),
-        seed=config.study.seed,
-        first_level=config.scheduler.min_epochs,
-        is_allowed=is_allowed,
-    )
-    for trial in trials:
-        thaw.started(trial.number, trial.params)
-        thaw.reported(trial.number, trial.curve)
-        if trial.state == "COMPLETE" and trial.value is not None:
-            thaw.completed(trial.number, trial.value)
-        elif trial.state == "FAIL":
-            thaw.failed(trial.number)
-        else:
-            thaw.pruned(trial.number, diverged=trial.attributes.get("end_reason") == "diverged")
-    thaw.model_state = model_state
-    thaw.set_first_levels(read_first_levels(first_levels))
-    return thaw
+
+def has_candidates(trials: Sequence[TrialSummary]) -> bool:
+    """Whether any trial may win: it need not have come to its end, to be trained anew."""
+    return any(_is_sound(trial) and trial.is_feasible for trial in trials)
 
 
 def choose_finalists(
-    trials: Sequence[TrialSummary], ranking: Sequence[int], top_k: int
+    trials: Sequence[TrialSummary], ranking: Sequence[int], top_k: int, space: Space
 ) -> tuple[int, ...]:
     """The first `top_k` of different params, and the default configuration, unless it broke.
 
@@ -133,99 +125,85 @@ def choose_finalists(
     for number in ranking:
         trial = by_number[number]
         if len(chosen) < top_k and _is_sound(trial) and trial.is_feasible:
-            chosen.setdefault(tuple(trial.params.items()), number)
+            chosen.setdefault(params_key(trial.params, space), number)
     default = by_number.get(DEFAULT)
     if default is not None and _is_sound(default) and DEFAULT not in chosen.values():
-        chosen.pop(tuple(default.params.items()), None)
+        chosen.pop(params_key(default.params, space), None)
         return (*chosen.values(), DEFAULT)
     return tuple(chosen.values())
 
 
-def has_candidates(trials: Sequence[TrialSummary]) -> bool:
-    """Whether any trial may win: it need not have come to its end, to be trained anew."""
-    return any(_is_sound(trial) and trial.is_feasible for trial in trials)
-
-
-def affordable(
-    config: SearchConfig,
-    trials: Sequence[TrialSummary],
-    everyone: Finalists,
-    done: Container[str],
-    lets_train: Callable[[Sequence[int]], bool],
-) -> Finalists:
-    """Those that the budget pays for: on fewer seeds, or if not all on one, fewer of them.
-
-    Fewer are the most promising with the default configuration, at least one of all.
-
-    Args:
-        config: Of the search.
-        trials: Of its study.
-        everyone: The finalists, on as many seeds as are asked for.
-        done: Names of trainings that need not be repeated.
-        lets_train: Whether the budget has room for trainings, by trials' numbers.
-    """
-    others = [number for number in everyone.numbers if number != DEFAULT]
-
-    def changed(num_seeds: int, num_others: int) -> Finalists:
-        kept = {DEFAULT, *others[:num_others]}
-        numbers = tuple(number for number in everyone.numbers if number in kept)
-        return everyone.model_copy(update={"numbers": numbers, "num_seeds": num_seeds})
-
-    def fits(some: Finalists) -> bool:
-        each = trainings_of(config, trials, some)
-        return lets_train([n for n, train in each if training_name(n, train) not in done])
-
-    fewer_seeds = (changed(n, len(others)) for n in range(everyone.num_seeds, 0, -1))
-    fewer_trials = (changed(1, n) for n in range(len(others) - 1, 0, -1))
-    one = everyone.model_copy(update={"numbers": everyone.numbers[:1], "num_seeds": 1})
-    return next((some for some in (*fewer_seeds, *fewer_trials) if fits(some)), one)
-
-
 def _is_sound(trial: TrialSummary) -> bool:
-    is_broken = trial.state == "FAIL" or trial.attributes.get("end_reason") == "diverged"
+    """Whether the trial has a value, and neither broke nor diverged."""
+    has_diverged = trial.attributes.get("end_reason") == EndReason.DIVERGED
+    is_broken = trial.state == TrialStatus.FAIL or has_diverged
     return not is_broken and any(not math.isnan(value) for value in trial.curve.values())
 
 
+def limits_of(config: SearchConfig) -> dict[str, float | None]:
+    """The limits of the search that finalists' trainings count for, by name."""
+    return {name: config.limits[name] for name in LIMITS}
+
+
+def may_grow(config: SearchConfig, study: SearchStudy, known: Finalists) -> bool:
+    """Whether the budget cut the finalists, and has been raised since."""
+    was = known.limits or study.metadata.limits_reached or {}
+    return known.is_cut and any(
+        _is_raised(was.get(name, -math.inf), now) for name, now in limits_of(config).items()
+    )
+
+
+def _is_raised(was: float | None, now: float | None) -> bool:
+    """Whether a limit is higher than it was; None is no limit."""
+    return was is not None and (now is None or now > was)
+
+
+def asked_for(config: SearchConfig, trials: Sequence[TrialSummary]) -> AskedFor:
+    """What the config asks for now."""
+    return AskedFor(num_trials=len(trials), **config.retrain.model_dump())
+
+
+def read_finalists(study: SearchStudy) -> Finalists | None:
+    """The finalists that the study keeps; None before they are chosen."""
+    kept = study.metadata.finalists
+    return None if kept is None else Finalists.model_validate(kept)
+
+
 def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]) -> bool:
-    """Whether the finalists that the config asks for are known, and all trained."""
+    """Whether the finalists that the config asks for are known, and all trained.
+
+    Finalists that the budget has cut are settled until it is raised.
+    """
     if not config.compares_finalists:
         return True
     known = read_finalists(study)
     if known is None or known.asked_for != asked_for(config, trials):
         return False
+    if may_grow(config, study, known):
+        return False
     num_done, num_trainings = comparison_progress(config, study, trials) or (0, 0)
     return num_done == num_trainings
 
 
-def read_finalists(study: SearchStudy) -> Finalists | None:
-    """Those that the study keeps; None before they are chosen."""
-    return None if study.finalists is None else Finalists.model_validate(study.finalists)
-
-
-def asked_for(config: SearchConfig, trials: Sequence[TrialSummary]) -> AskedFor:
-    return AskedFor(num_trials=len(trials), **config.retrain.model_dump())
-
-
-def trainings_of(
-    config: SearchConfig, trials: Sequence[TrialSummary], finalists: Finalists
-) -> Iterator[tuple[int, TrainConfig]]:
-    """Trials' numbers with what is trained: all on the same seeds; nothing of one alone."""
-    params = {trial.number: trial.params for trial in trials}
-    for i in range(finalists.num_seeds if len(finalists.numbers) > 1 else 0):
-        for number in finalists.numbers:
-            yield number, retrain_config(config, params[number], i)
-
-
-def training_name(number: int, train: TrainConfig) -> str:
-    """Of its folder, and in the study."""
-    return f"{number}-{train.fingerprint()}"
+def comparison_progress(
+    config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
+) -> tuple[int, int] | None:
+    """How many of the finalists' trainings have ended, and of how many; None: of none."""
+    finalists, done = read_finalists(study), study.metadata.fresh_trainings
+    if finalists is None or finalists.asked_for != asked_for(config, trials):
+        return None
+    names = [training_name(*one) for one in trainings_of(config, trials, finalists)]
+    return (sum(name in done for name in names), len(names)) if names else None
 
 
 def read_verdict(
     config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
 ) -> Verdict | None:
-    """What the finalists' trainings say; None while they are not chosen, or not all trained."""
-    finalists, done = read_finalists(study), study.fresh_trainings
+    """The verdict on the finalists' trainings; None while they are not chosen, or not all trained.
+
+    The trainings are those of the settings that the finalists were chosen with.
+    """
+    finalists, done = read_finalists(study), study.metadata.fresh_trainings
     if finalists is None or finalists.asked_for.num_trials != len(trials):
         return None
     as_asked = RetrainConfig(**finalists.asked_for.model_dump(exclude={"num_trials"}))
@@ -233,27 +211,16 @@ def read_verdict(
     names = [training_name(*one) for one in trainings_of(config, trials, finalists)]
     if not finalists.numbers or not all(name in done for name in names):
         return None
-    trainings = [FreshTraining(**done[name]) for name in names]
     default = next((trial for trial in trials if trial.number == DEFAULT), None)
     return judge(
         finalists.numbers,
-        trainings,
+        [FreshTraining(**done[name]) for name in names],
         config.study.metric,
         finalists.num_val_images,
         finalists.fold_ratio,
         default_may_win=default is None or default.is_feasible,
+        is_cut_to_one=finalists.is_cut_to_one,
     )
-
-
-def comparison_progress(
-    config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
-) -> tuple[int, int] | None:
-    """Finalists' trainings that have ended, and all; None while there is nothing to compare."""
-    finalists, done = read_finalists(study), study.fresh_trainings
-    if finalists is None or finalists.asked_for != asked_for(config, trials):
-        return None
-    names = [training_name(*one) for one in trainings_of(config, trials, finalists)]
-    return (sum(name in done for name in names), len(names)) if names else None
 
 
 def winners_of(

@@ -1,4 +1,4 @@
-"""Which parameters mattered: Optuna's PED-ANOVA over what a search has found out."""
+"""Parameter importances: Optuna's PED-ANOVA over the values that a search has found."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ import optuna
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, suggest_params
 from hpo.engine.architectures import ArchitectureCosts
-from hpo.selection.finalists import model_of
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.selection.ranking import model_of
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialStatus, TrialSummary
 
 MIN_TRIALS: Final = 8
 NUM_SURVEYED: Final = 512
@@ -19,14 +20,14 @@ Results = list[tuple[Params, float]]
 
 
 def importances(study: SearchStudy, config: SearchConfig) -> dict[str, float]:
-    """Each parameter's share, the largest first; empty where too little is known to tell.
+    """Each parameter's share of the importance, the largest first; empty: too little is known.
 
-    With scheduler freeze_thaw, which brings few trials to their ends, of what its model expects
-    all over the space; else of the complete trials.
+    It is computed from the values of the COMPLETE trials. Scheduler freeze_thaw brings few trials
+    to their ends: there from the values that its surrogate predicts all over the space.
     """
     trials = study.trials()
     is_by_model = config.scheduler.name == "freeze_thaw"
-    results = _expected(study, config, trials) if is_by_model else _reached(trials)
+    results = _predicted(study, config, trials) if is_by_model else _reached(trials)
     values = [value for _, value in results]
     if len(values) < MIN_TRIALS or math.isclose(min(values), max(values), rel_tol=1e-6):
         return {}
@@ -46,16 +47,24 @@ def importances(study: SearchStudy, config: SearchConfig) -> dict[str, float]:
 
 
 def _reached(trials: Sequence[TrialSummary]) -> Results:
-    return [(t.params, t.value) for t in trials if t.state == "COMPLETE" and t.value is not None]
+    return [
+        (t.params, t.value)
+        for t in trials
+        if t.state == TrialStatus.COMPLETE and t.value is not None
+    ]
 
 
-def _expected(study: SearchStudy, config: SearchConfig, trials: Sequence[TrialSummary]) -> Results:
+def _predicted(
+    study: SearchStudy, config: SearchConfig, trials: Sequence[TrialSummary]
+) -> Results:
     if sum(_teaches(trial) for trial in trials) < MIN_TRIALS:
         return []
-    is_allowed = ArchitectureCosts(config, study.architectures).is_allowed
-    model = model_of(config, trials, study.model_state, study.first_levels, is_allowed)
+    is_allowed = ArchitectureCosts(config, study.metadata.architectures).is_allowed
+    model = model_of(
+        config, trials, study.metadata.model_state, study.metadata.first_levels, is_allowed
+    )
     return model.survey(NUM_SURVEYED)
 
 
 def _teaches(trial: TrialSummary) -> bool:
-    return trial.state != "FAIL" and any(map(math.isfinite, trial.curve.values()))
+    return trial.state != TrialStatus.FAIL and any(map(math.isfinite, trial.curve.values()))

@@ -1,50 +1,50 @@
-"""Which trials a search delivers."""
+"""Which trials a search delivers: constraints, Pareto fronts, `study.select`, the best so far."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from hpo import pareto
+from hpo.config.objectives import Objective
 from hpo.config.schema import PAUSING, SearchConfig, StudyConfig
-from hpo.study.trial import TrialSummary
+from hpo.study.trial import TrialStatus, TrialSummary
 
 
 def selected(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[TrialSummary, ...]:
-    """By `select`, the first for best/: of the COMPLETE trials that keep to the constraints.
+    """The trials that `study.select` names, of the COMPLETE ones within the constraints.
 
-    best: the best one by the metric, the earliest among equals. knee: that of the Pareto front.
-    front: the knee, then the others by the metric.
+    The first is best/'s. best: the best one by the metric, the earliest among equals. knee: the
+    knee of the Pareto front. front: the knee, then the others of the front by the metric.
     """
-    on_front = pareto_front(trials, config)
-    if not on_front or config.select == "best":
-        return on_front[:1]
-    knee = on_front[pareto.knee(_losses(on_front, config))]
+    front = pareto_front(trials, config)
+    if not front or config.select == "best":
+        return front[:1]
+    knee = front[pareto.knee(_losses(front, config))]
     if config.select == "knee":
         return (knee,)
-    return (knee, *(trial for trial in on_front if trial.number != knee.number))
+    return (knee, *(trial for trial in front if trial.number != knee.number))
 
 
 def best_so_far(
     trials: Sequence[TrialSummary], config: SearchConfig
 ) -> tuple[TrialSummary, float] | None:
-    """The trial with the best value of those that may win yet, and the value.
+    """The trial with the best value of those that may win yet, and that value; None: no such.
 
     Where trials are paused, that may be one which has not come to its end.
     """
-    if config.scheduler.name not in PAUSING or config.study.has_several_objectives:
-        best = next(iter(selected(trials, config.study)), None)
-        return None if best is None or best.value is None else (best, best.value)
     objective = config.study.objective
+    if config.scheduler.name not in PAUSING or config.study.has_several_objectives:
+        first = selected(trials, config.study)[:1]
+        return next(((trial, trial.value) for trial in first if trial.value is not None), None)
     values = {
-        t.number: t.best_value(objective.best)
-        for t in trials
-        if t.state != "FAIL" and t.is_feasible
+        i: value
+        for i, trial in enumerate(trials)
+        if trial.state != TrialStatus.FAIL
+        and trial.is_feasible
+        and (value := trial.best_value(objective.best)) is not None
     }
-    known = {number: value for number, value in values.items() if value is not None}
-    number = objective.best_key(known)
-    if number is None:
-        return None
-    return next(t for t in trials if t.number == number), known[number]
+    best = objective.best_key(values)
+    return None if best is None else (trials[best], values[best])
 
 
 def pareto_front(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[TrialSummary, ...]:
@@ -52,19 +52,22 @@ def pareto_front(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[T
 
     Of several with the same values the earliest; with one objective that is the best trial.
     """
-    able = [t for t in trials if t.state == "COMPLETE" and t.value is not None and t.is_feasible]
+    able = [
+        trial
+        for trial in trials
+        if trial.state == TrialStatus.COMPLETE and trial.value is not None and trial.is_feasible
+    ]
     if not able:
         return ()
     losses = _losses(able, config)
     on_front = pareto.front(losses)
     _, first = np.unique(losses, axis=0, return_index=True)
-    rows = [row for row in sorted(first.tolist()) if on_front[row]]
-    sign = config.objective.sign
-    return tuple(sorted((able[row] for row in rows), key=lambda t: -sign * (t.value or 0.0)))
+    front = [able[row] for row in sorted(first.tolist()) if on_front[row]]
+    return tuple(sorted(front, key=lambda trial: config.objective.loss(trial.value or 0.0)))
 
 
 def objective_values(trial: TrialSummary, config: StudyConfig) -> dict[str, float | None]:
-    """By name, as far as they are known."""
+    """The trial's value of each objective, by the objective's name; None: not known yet."""
     names = (name for name, _ in config.objectives)
     return {
         name: trial.value if name == config.metric else trial.attributes.get(name)
@@ -73,8 +76,8 @@ def objective_values(trial: TrialSummary, config: StudyConfig) -> dict[str, floa
 
 
 def _losses(trials: Sequence[TrialSummary], config: StudyConfig) -> pareto.FloatArray:
-    """(N, objectives), the smaller the better."""
-    signs = [-1.0 if direction == "maximize" else 1.0 for _, direction in config.objectives]
+    """The trials' values as an array (N, objectives), turned so that smaller is better."""
+    signs = [-Objective(name, direction).sign for name, direction in config.objectives]
     values = [list(objective_values(trial, config).values()) for trial in trials]
     losses: pareto.FloatArray = np.array(signs) * np.array(values, dtype=np.float64)
     return losses

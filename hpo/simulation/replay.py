@@ -9,13 +9,15 @@ from typing import Any, Final
 import numpy as np
 
 from hpo.config.schema import SearchConfig, clip
-from hpo.config.search_space import Params
+from hpo.config.search_space import Params, params_key
 from hpo.errors import StudyError
 from hpo.schedulers.first_rung import read_first_levels
-from hpo.selection.finalists import choose_finalists, predicted_ranking
+from hpo.selection.finalists import choose_finalists
+from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import selected
 from hpo.simulation.simulation import Curve, SimulatedSearch
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 from hpo.surrogate.arrays import FloatArray
 from hpo.surrogate.encoding import UnitCube
 from hpo.surrogate.gp import CurveModel
@@ -84,14 +86,15 @@ class StudyCurves:
             raise StudyError(f"study {config.study.name!r} has no epochs to replay")
         self._max_epochs = config.train.max_epochs
         self._sign = 1.0 if maximises(config.study.metric) else -1.0
+        self._space = config.space
         self._cube = UnitCube(config.space)
-        self._recorded = {_key(trial.params): trial for trial in known}
+        self._recorded = {params_key(trial.params, config.space): trial for trial in known}
         seconds = [_seconds_an_epoch(trial) for trial in known or others]
         self._seconds = float(np.median([s for s in seconds if s is not None] or [1.0]))
         self._scale, self._model = self._fit(known, others)
 
     def __call__(self, params: Params) -> Curve:
-        trial = self._recorded.get(_key(params))
+        trial = self._recorded.get(params_key(params, self._space))
         predicted = self._predict(params)
         if trial is None:
             return Curve(predicted, [self._seconds] * self._max_epochs)
@@ -103,7 +106,7 @@ class StudyCurves:
 
     def num_recorded(self, params: Params) -> int:
         """Epochs of the params' curve that the study has."""
-        trial = self._recorded.get(_key(params))
+        trial = self._recorded.get(params_key(params, self._space))
         return 0 if trial is None else trial.num_epochs
 
     def _times(self, epochs: Sequence[int]) -> FloatArray:
@@ -183,8 +186,8 @@ def replay(
         config = _with_strategy(config, scheduler, sampler)
     curves = StudyCurves(config, trials, others)
     study = SearchStudy.in_memory(config.study, config.space)
-    study.warm_start = warm_start
-    study.first_levels = [
+    study.metadata.warm_start = warm_start
+    study.metadata.first_levels = [
         one.model_dump(mode="json")
         for one in read_first_levels(first_levels)
         if one.is_of_earlier_studies
@@ -215,8 +218,10 @@ def _winner(config: SearchConfig, search: SimulatedSearch) -> TrialSummary | Non
     study, trials = search.study, search.study.trials()
     if not config.compares_finalists:
         return next(iter(selected(trials, config.study)), None)
-    ranking = predicted_ranking(config, trials, study.model_state, study.first_levels)
-    first = choose_finalists(trials, ranking, 1)
+    ranking = predicted_ranking(
+        config, trials, study.metadata.model_state, study.metadata.first_levels
+    )
+    first = choose_finalists(trials, ranking, 1, config.space)
     return next((trial for trial in trials if trial.number in first[:1]), None)
 
 
@@ -242,10 +247,6 @@ def _thinned(rows: list[_Row], most: int) -> list[_Row]:
         return rows
     kept = np.random.default_rng(0).permutation(len(rows))[:most]
     return [rows[i] for i in sorted(kept)]
-
-
-def _key(params: Params) -> tuple[Any, ...]:
-    return tuple(sorted(params.items()))
 
 
 def _seconds_an_epoch(trial: TrialSummary) -> float | None:

@@ -12,9 +12,9 @@ from typing import Any, Final
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, default_params
 from hpo.engine.checkpoints import TrialCheckpoints
-from hpo.engine.factory import make_decisions
+from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialReport
+from hpo.study.trial import TrialReport
 from sgformer.config import maximises
 
 SECONDS_OF_A_DECISION: Final = 2e-3
@@ -60,12 +60,12 @@ class SimulatedSearch:
         self.config, self._curve_of = config, curve_of
         self.study = study or SearchStudy.in_memory(config.study, config.space)
         if architectures:
-            self.study.architectures = architectures
+            self.study.metadata.architectures = architectures
         self.study.enqueue_first_trials(default_params(config.train, config.space))
         maximise = maximises(config.study.metric)
         checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)
         self.now = 0.0
-        self.decisions = make_decisions(
+        self.decisions = Engine(
             config, self.study, num_slots, _Silent(), checkpoints, lambda: self.now
         )
         self.num_epochs, self.seconds = 0, 0.0
@@ -81,6 +81,7 @@ class SimulatedSearch:
         if self._start_trials():
             self.decision_seconds.append(time.perf_counter() - begin)
         if not self._queue:
+            self.decisions.settle()
             return False
         self.now, _, number = heapq.heappop(self._queue)
         curve = self.curves[number]

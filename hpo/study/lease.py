@@ -1,109 +1,235 @@
-"""One driver at a time works on a study: who it is, and whether it still lives."""
+"""One driver at a time has a study: taking it, keeping it, noticing that it is lost."""
 
 import contextlib
-import os
-import socket
+import functools
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Final, Self
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 from hpo.errors import StudyError
-from hpo.study.storage import AWAY
+from hpo.study.driver import HELD_HERE, Change, Driver, DriverRecord, Life, Values
+from hpo.study.gate import AWAY
 from hpo.study.study import SearchStudy
 
-SECONDS_BETWEEN_BEATS: Final = 20.0
-DEAD_AFTER_SECONDS: Final = 90.0
+# What a storage raises that does not answer, or cannot write now: it may later.
+PASSING: Final = (*AWAY, OSError)
 
 
 @dataclass(frozen=True)
-class Driver:
-    """A process that runs a search.
+class LeaseTimes:
+    """Seconds after which a lease does things.
+
+    A driver whose process cannot be looked up (it runs on another machine, in another container,
+    or before its machine's last start) is watched: if its beat moves it lives. Only the watcher's
+    clock measures that, so it does not matter what the driver's clock says. It is watched until
+    `dead_after` seconds after its beat, if the clocks agree, and for `least_watch` in any case;
+    where they are more than `surely_dead` apart, not at all.
 
     Attributes:
-        hostname: Its machine.
-        pid: Its number there.
-        started: When it started, in clock ticks since its machine did: numbers are used again.
-        beat: When it was last heard of, in seconds since 1970.
+        between_beats: From one beat to the next.
+        dead_after: A driver that has not beaten for so long counts as ended.
+        least_watch: A driver is watched for so long at least, more than two beats.
+        surely_dead: More than clocks differ by: one that runs in local time is up to 14 hours off.
+        unconfirmed: A driver that has not heard itself beat for so long looks whether the study
+            is still its own before it writes; less than `least_watch`.
+        to_end: A beat that is under way when the driver ends is waited for so long.
     """
 
-    hostname: str
-    pid: int
-    started: int
-    beat: float
+    between_beats: float = 20.0
+    dead_after: float = 90.0
+    least_watch: float = 45.0
+    surely_dead: float = 86_400.0
+    unconfirmed: float = 40.0
+    to_end: float = 10.0
 
-    @classmethod
-    def this(cls) -> Self:
-        pid = os.getpid()
-        return cls(socket.gethostname(), pid, _start_of(pid) or 0, time.time())
 
-    def is_alive(self) -> bool:
-        """By its number on this machine, by its last beat on another."""
-        if self.hostname == socket.gethostname():
-            return _start_of(self.pid) == self.started
-        return time.time() - self.beat < DEAD_AFTER_SECONDS
+class Lease:
+    """This process's hold on a study."""
 
-    def is_same(self, other: "Driver") -> bool:
-        return replace(self, beat=0) == replace(other, beat=0)
+    def __init__(self, study: SearchStudy, times: LeaseTimes) -> None:
+        self._study, self._times = study, times
+        self._record: DriverRecord = study.driver_record()
+        self._me = Driver.this()
+        self._confirmed = -float("inf")
+        self._is_lost = False
+        self._ended = threading.Event()
+        self._heart = _Outcome()
+
+    @property
+    def token(self) -> str:
+        return self._me.token
+
+    def take(self, tell: Callable[[str], None]) -> None:
+        """Makes this process the study's driver.
+
+        Raises:
+            StudyError: Another process that lives drives the study.
+        """
+        seen, is_taken = self._record.read(), False
+        while not is_taken:
+            self._wait_for_end(seen, tell)
+            claim = functools.partial(self._claim, seen=seen)
+            try:
+                self._study.gate.write(functools.partial(_update, self._record, claim))
+                is_taken = True
+            except _ChangedError as changed:
+                seen = changed.values_now
+        self._confirmed = _seconds_awake_or_not()
+
+    def _claim(self, now: Values, seen: Values) -> Values:
+        if now != seen and not self._is_mine(now):
+            raise _ChangedError(now)
+        return self._me.beating().values()
+
+    def _is_mine(self, values: Values) -> bool:
+        return values is not None and Driver.of(values).is_same(self._me)
+
+    def _wait_for_end(self, values: Values, tell: Callable[[str], None]) -> None:
+        """Comes back once the driver has ended; raises StudyError where it lives."""
+        if values is None or self._is_mine(values):
+            return
+        other = Driver.of(values)
+        if other.life is Life.RUNS:
+            raise self._refusal(other)
+        age = time.time() - other.beat
+        if other.life is Life.ENDED or age > self._times.surely_dead:
+            return
+        seconds = max(self._times.least_watch, self._times.dead_after - max(0.0, age))
+        tell(
+            f"process {other.pid} on {other.hostname} had this study; waiting {seconds:.0f} "
+            "seconds to see whether it still lives"
+        )
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(min(1.0, self._times.between_beats / 4))
+            now = self._record.read()
+            if now is None:
+                return
+            if now != values:
+                raise self._refusal(Driver.of(now))
+
+    def _refusal(self, other: Driver) -> StudyError:
+        return StudyError(
+            f"another search works on this study: process {other.pid} on {other.hostname}; wait "
+            f"for it, or end it (if that machine is gone, the search counts as ended once it has "
+            f"not been heard of for {self._times.dead_after:.0f} seconds)"
+        )
+
+    def check(self, *, surely: bool) -> None:
+        """Raises StudyError if another process has become the study's driver.
+
+        Looks into the storage if `surely` is set, or no beat was heard for a while: this process
+        may have been halted, and another one has concluded that it ended.
+        """
+        if self._heart.error is not None:
+            raise self._heart.error
+        is_fresh = _seconds_awake_or_not() - self._confirmed < self._times.unconfirmed
+        if not self._is_lost and (surely or not is_fresh):
+            self._is_lost = not self._is_mine(self._record.read())
+            self._confirmed = _seconds_awake_or_not()
+        if self._is_lost:
+            raise StudyError(
+                f"another search has taken up study {self._study.name!r} meanwhile, and goes on "
+                "with its trials; this one stops"
+            )
+
+    @contextlib.contextmanager
+    def beating(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Keeps the study while the block runs, and then gives it back."""
+        thread = threading.Thread(target=self._run, args=(tell,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join(self._times.to_end)
+            if not thread.is_alive():  # else the storage hangs, and would hang us, too
+                with contextlib.suppress(*PASSING, _ChangedError):
+                    self._record.update(self._given_back)
+
+    def _given_back(self, now: Values) -> Values:
+        if not self._is_mine(now):
+            raise _ChangedError(now)
+        return None
+
+    def _run(self, tell: Callable[[str], None]) -> None:
+        with self._heart:
+            while not self._ended.wait(self._times.between_beats) and not self._is_lost:
+                self._beat(tell)
+
+    def _beat(self, tell: Callable[[str], None]) -> None:
+        begin = _seconds_awake_or_not()
+        try:
+            self._record.update(self._beaten)
+        except _ChangedError:
+            self._is_lost = True
+        except PASSING as error:
+            if not isinstance(error, AWAY):  # a write tells of an outage
+                tell(f"the study's storage took no sign of life: {error}")
+        else:
+            self._confirmed = begin
+
+    def _beaten(self, now: Values) -> Values:
+        if not self._is_mine(now):
+            raise _ChangedError(now)
+        return self._me.beating().values()
+
+
+class _Outcome(contextlib.AbstractContextManager["_Outcome"]):
+    """Keeps what a block of another thread raised, for this one to raise."""
+
+    error: BaseException | None = None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self.error = error
+        return True
+
+
+class _ChangedError(Exception):
+    """The study's driver is not the one that was expected."""
+
+    def __init__(self, values_now: Values) -> None:
+        super().__init__(values_now)
+        self.values_now = values_now
 
 
 @contextlib.contextmanager
-def leased(study: SearchStudy) -> Iterator[None]:
-    """Keeps the study for this process.
+def leased(
+    study: SearchStudy,
+    tell: Callable[[str], None] = lambda _text: None,
+    times: LeaseTimes = LeaseTimes(),
+) -> Iterator[None]:
+    """Keeps the study for this process; inside of itself it changes nothing.
+
+    Args:
+        study: Refuses to be written to once another process has it.
+        tell: Hears that another driver is being watched, and of beats that fail.
+        times: After how many seconds what is done.
 
     Raises:
-        StudyError: Another one that lives has it.
+        StudyError: Another process that lives drives the study.
     """
-    me = Driver.this()
-    _refuse_another(study, me)
-    study.driver = asdict(me)
-    study.is_ours = lambda: _is_driver(study, me)
-    _refuse_another(study, me)  # of two that came at once, the later one has it
-    ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(study, me, ended), daemon=True)
-    thread.start()
-    try:
+    if study.gate.hold is not None:
         yield
-    finally:
-        ended.set()
-        thread.join()
-        with contextlib.suppress(*AWAY):
-            if _is_driver(study, me):
-                study.driver = None
-
-
-def _refuse_another(study: SearchStudy, me: Driver) -> None:
-    values = study.driver
-    other = None if values is None else Driver(**values)
-    if other is not None and not other.is_same(me) and other.is_alive():
-        raise StudyError(
-            f"another search works on this study: process {other.pid} on {other.hostname}; wait "
-            f"for it, or end it (if that machine is gone, it counts as ended after "
-            f"{DEAD_AFTER_SECONDS:.0f} seconds)"
-        )
-
-
-def _is_driver(study: SearchStudy, me: Driver) -> bool:
-    values = study.driver
-    return values is not None and Driver(**values).is_same(me)
-
-
-def _beat(study: SearchStudy, me: Driver, ended: threading.Event) -> None:
-    while not ended.wait(SECONDS_BETWEEN_BEATS):
-        with contextlib.suppress(*AWAY):
-            if not _is_driver(study, me):
-                return  # another one has it, after an outage: ours ends at its next write
-            study.driver = asdict(replace(me, beat=time.time()))
-
-
-def _start_of(pid: int) -> int | None:
-    """A process's start in clock ticks; None if there is no such process."""
+        return
+    lease = Lease(study, times)
+    HELD_HERE.add(lease.token)
     try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    # Source: proc(5): the 22nd field; the second, in parentheses, may have anything in it.
-    state, *fields = status.rpartition(")")[2].split()
-    return None if state == "Z" else int(fields[18])
+        lease.take(tell)
+        study.gate.hold = lease
+        with lease.beating(tell):
+            yield
+    finally:
+        study.gate.hold = None
+        HELD_HERE.discard(lease.token)
+
+
+def _update(record: DriverRecord, change: Change, _is_retry: bool) -> None:
+    record.update(change)
+
+
+def _seconds_awake_or_not() -> float:
+    """A clock that nobody sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,60 +1,28 @@
 """The Optuna study, the search's only memory. Only this module reads and writes it."""
 
-import math
+import functools
 import warnings
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Mapping
+from typing import Any, Self
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import TrialState
 
 from hpo.config.schema import SearchConfig, StudyConfig
-from hpo.config.search_space import Params, Space, suggest_params
+from hpo.config.search_space import Params, Space
 from hpo.errors import StudyError
-from hpo.samplers.factory import create_sampler
-from hpo.samplers.proxy_study import Sampling
-from hpo.study.storage import open_storage, patiently, without_password
-from hpo.study.trial import FACTS_SO_FAR, TrialStatus
-from hpo.study.trial import TrialSummary as TrialSummary  # others read it from here
-from hpo.study.writer import Ending, trial_writer
+from hpo.study.asking import Asking
+from hpo.study.direct_writer import trial_writer
+from hpo.study.driver import DriverRecord, driver_record
+from hpo.study.frozen import frozen_of, objective_values, summary_of
+from hpo.study.gate import StudyGate
+from hpo.study.metadata import StudyMetadata
+from hpo.study.storage import open_storage, without_password
+from hpo.study.trial import CARRIED_OVER_FROM, FACTS_SO_FAR, Proposal, TrialSummary
+from hpo.study.writer import Ending
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-FRESH_TRAINING: Final = "fresh_training:"
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A trial to run: a new one, or one that was interrupted."""
-
-    number: int
-    params: Params
-    num_epochs_reported: int = 0
-
-
-@dataclass
-class _Live:
-    """What a search that goes on knows of its study, without reading it again.
-
-    Attributes:
-        sampling: Draws new trials.
-        num_trials: Of all states.
-        waiting: Trials that were enqueued.
-        ids: The storage's, of the running trials, by number; likewise the next two.
-        params: Of the running trials.
-        num_reported: Epochs of the running trials.
-    """
-
-    sampling: Sampling
-    num_trials: int
-    waiting: deque[FrozenTrial] = field(default_factory=deque)
-    ids: dict[int, int] = field(default_factory=dict)
-    params: dict[int, Params] = field(default_factory=dict)
-    num_reported: dict[int, int] = field(default_factory=dict)
 
 
 class SearchStudy:
@@ -64,8 +32,8 @@ class SearchStudy:
     if the scheduler stopped it or it diverged; FAIL if it broke. Every epoch is in its curve.
 
     Attributes:
-        on_outage: Hears when the database goes away while trials run, and when it is back.
-        is_ours: Whether this process is the driver; asked after an outage.
+        metadata: The study's own facts.
+        gate: The way to the storage; its `on_outage` hears when the database goes away.
     """
 
     def __init__(
@@ -73,10 +41,10 @@ class SearchStudy:
     ) -> None:
         self._study, self._config, self._space = study, config, space
         self._writer = trial_writer(storage, study._study_id)
-        self._live: _Live | None = None
-        self._taken: set[int] = set()
-        self.on_outage: Callable[[str], None] = lambda _text: None
-        self.is_ours: Callable[[], bool] = lambda: True
+        self._backend = storage
+        self.gate = StudyGate()
+        self.metadata = StudyMetadata(study, self.gate)
+        self._asking = Asking(study, self._writer, self.gate, config, space)
 
     @classmethod
     def create(cls, url: str, config: StudyConfig, space: Space) -> Self:
@@ -142,8 +110,9 @@ class SearchStudy:
         Raises:
             StudyError: The storage cannot be used, has no such study, or not one of ours.
         """
+        storage = open_storage(url)
         try:
-            study = optuna.load_study(storage=open_storage(url), study_name=name)
+            study = optuna.load_study(storage=storage, study_name=name)
         except KeyError:
             raise StudyError(f"no study {name!r} in {without_password(url)}") from None
         values = study.user_attrs.get("search_config")
@@ -152,128 +121,66 @@ class SearchStudy:
                 f"study {name!r} in {without_password(url)} was not made by this program"
             )
         config = SearchConfig.model_validate(values)
-        return cls(study, study._storage, config.study, config.space), config
+        return cls(study, storage, config.study, config.space), config
 
     def enqueue_first_trials(self, default: Params) -> None:
         """Has the default configuration tried first, then `enqueue`'s and `warm_start`'s.
 
         May be called again: what was tried or waits already is not added twice.
         """
-        for params in (default, *self._config.enqueue, *(self.warm_start or ())):
-            self._study.enqueue_trial(params, skip_if_exists=True)
-        self._live = None
+        for params in (default, *self._config.enqueue, *(self.metadata.warm_start or ())):
+            self.gate.write(functools.partial(self._enqueue, params))
+        self._asking.forget()
+
+    def _enqueue(self, params: Params, _is_retry: bool) -> None:
+        self._study.enqueue_trial(params, skip_if_exists=True)
 
     @property
     def has_waiting(self) -> bool:
         """Whether enqueued trials are yet to start."""
-        return bool(self._known().waiting)
+        return bool(self._asking.live.waiting)
 
     @property
     def is_exhausted(self) -> bool:
         """Whether there is no trial left to ask for, as over a grid that has been tried."""
-        live = self._known()
+        live = self._asking.live
         return not live.waiting and live.sampling.is_exhausted
 
     def ask(self, params: Params | None = None) -> Proposal:
-        """A new trial, running from now on: one that waits, or the params, or what is sampled.
+        """A trial that is RUNNING from now on.
 
-        The sampler's random state is derived from the seed and the trial's number, so a resumed
-        search draws what an uninterrupted one would have drawn.
+        It is the first that waits, whoever enqueued it; else a new one with `params`, or with
+        what the sampler draws. The sampler's random state is derived from the seed and the
+        trial's number, so a resumed search draws what an uninterrupted one would have drawn.
         """
-        return self._patiently(lambda is_retry: self._ask(params, is_retry))
-
-    def _ask(self, chosen: Params | None, is_retry: bool) -> Proposal:
-        if is_retry:  # the earlier try may have made the trial, and its answer was lost
-            self._live = None
-            for number in self._known().ids.keys() - self._taken:
-                return self._take(number, self._known().params[number])
-        live = self._known()
-        waiting = live.waiting.popleft() if live.waiting else None
-        number = live.num_trials if waiting is None else waiting.number
-        fixed = chosen if waiting is None else dict(waiting.system_attrs["fixed_params"])
-        params, distributions = live.sampling.draw(number, fixed)
-        if waiting is None:
-            trial_id = self._writer.create(number, params, distributions)
-            live.num_trials += 1
-        else:
-            trial_id = waiting._trial_id
-            self._writer.start(trial_id, params, distributions, again=is_retry)
-        live.ids[number], live.params[number], live.num_reported[number] = trial_id, params, 0
-        return self._take(number, params)
-
-    def _take(self, number: int, params: Params, num_epochs: int = 0) -> Proposal:
-        self._taken.add(number)
-        return Proposal(number, params, num_epochs)
+        return self.gate.write(lambda is_retry: self._asking.ask(params, is_retry))
 
     def interrupted(self) -> tuple[Proposal, ...]:
         """Trials left RUNNING by an earlier run, taken up again under their own numbers."""
-        live = self._known()
-        return tuple(
-            self._take(number, live.params[number], live.num_reported[number])
-            for number in sorted(live.ids)
-        )
+        numbers = sorted(self._asking.live.running)
+        take = self._asking.take
+        return tuple(self.gate.write(functools.partial(take, number)) for number in numbers)
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
         """Adds epochs to a trial's curve; those it has already are passed over."""
-        live = self._known()
-        num_reported = live.num_reported[number]
-        new = {epoch: values[epoch] for epoch in sorted(values) if epoch > num_reported}
+        live = self._asking.live
+        trial = live.running[number]
+        new = {epoch: values[epoch] for epoch in sorted(values) if epoch > trial.num_reported}
         if new:
-            trial_id = live.ids[number]
-            self._patiently(lambda again: self._writer.report(trial_id, new, again=again))
+            self.gate.write(lambda again: self._writer.report(trial.id, new, again=again))
             live.sampling.report(number, new)
-            live.num_reported[number] = max(new)
+            trial.num_reported = max(new)
 
     def pause(self, number: int, facts: Mapping[str, Any]) -> None:
-        """A trial pauses, and may be taken up later, by another search too, with these facts.
+        """Notes that a trial pauses, with its `facts`; this search or another may resume it.
 
-        To Optuna it is RUNNING, but the sampler learns from it as if it ended here.
+        To Optuna it stays RUNNING, but the sampler learns from it as if it ended here.
         """
-        live = self._known()
-        trial_id, epoch = live.ids[number], live.num_reported[number]
-        kept = {"epoch": epoch, "facts": dict(facts)}
-        self._patiently(lambda _: self.storage.set_trial_user_attr(trial_id, FACTS_SO_FAR, kept))
+        live = self._asking.live
+        trial = live.running[number]
+        kept = {"epoch": trial.num_reported, "facts": dict(facts)}
+        self.gate.write(lambda _: self.storage.set_trial_user_attr(trial.id, FACTS_SO_FAR, kept))
         live.sampling.pause(number)
-
-    @property
-    def model_state(self) -> list[float] | None:
-        """What the model of curves goes on from."""
-        values: list[float] | None = self._study.user_attrs.get("model_state")
-        return values
-
-    @model_state.setter
-    def model_state(self, values: list[float]) -> None:
-        self._patiently(lambda _: self._study.set_user_attr("model_state", values))
-
-    @property
-    def seconds_searched(self) -> float:
-        """Of the clock, while searches ran over the study, as far as it was noted."""
-        return float(self._study.user_attrs.get("seconds_searched", 0.0))
-
-    @seconds_searched.setter
-    def seconds_searched(self, seconds: float) -> None:
-        self._patiently(lambda _: self._study.set_user_attr("seconds_searched", seconds))
-
-    @property
-    def first_levels(self) -> list[dict[str, Any]]:
-        """Where trials are first compared, as it was chosen, as plain values; the latest last."""
-        values: list[dict[str, Any]] = self._study.user_attrs.get("first_levels", [])
-        return values
-
-    @first_levels.setter
-    def first_levels(self, values: Sequence[Mapping[str, Any]]) -> None:
-        kept = [dict(one) for one in values]
-        self._patiently(lambda _: self._study.set_user_attr("first_levels", kept))
-
-    @property
-    def last_one(self) -> int | None:
-        """The trial that a budget's rest belongs to, once it is chosen."""
-        number: int | None = self._study.user_attrs.get("last_one")
-        return number
-
-    @last_one.setter
-    def last_one(self, number: int | None) -> None:
-        self._patiently(lambda _: self._study.set_user_attr("last_one", number))
 
     def finish(
         self,
@@ -292,235 +199,45 @@ class SearchStudy:
             value: Of the metric.
             constraints: By how much it misses each, by name; at most 0 where it does not.
         """
-        live = self._known()
-        trial_id, told = live.ids[number], TrialState[state]
-        values = None if value is None else self._objectives(value, attributes)
-        kept = live.sampling.finish(number, told, values, constraints)
-        ending = Ending(told, kept, attributes, constraints or {})
-        self._patiently(lambda again: self._writer.finish(trial_id, ending, again=again))
-        del live.ids[number], live.params[number], live.num_reported[number]
-        self._taken.discard(number)
-
-    def _objectives(self, value: float, attributes: Mapping[str, Any]) -> list[float]:
-        """Values of all objectives, given the metric's."""
-        metric = self._config.metric
-        names = (name for name, _ in self._config.objectives)
-        return [value if name == metric else float(attributes[name]) for name in names]
-
-    def _patiently(self, action: Callable[[bool], Result]) -> Result:
-        """Waits for a database that is away, and then goes on only if the study is still ours."""
-
-        def attempt(is_retry: bool) -> Result:
-            if is_retry and not self.is_ours():
-                raise StudyError(
-                    f"another search has taken up study {self._config.name!r} meanwhile"
-                )
-            return action(is_retry)
-
-        return patiently(attempt, self.on_outage)
-
-    def _known(self) -> "_Live":
-        if self._live is None:
-            self._live = self._read()
-        return self._live
-
-    def _read(self) -> "_Live":
-        """The study as it is, for going on with it: at the start, and after an outage."""
-        frozen = self._study.get_trials(deepcopy=False)
-        live = _Live(Sampling(self._config, self._space), len(frozen))
-        for trial in frozen:
-            if trial.state == TrialState.WAITING:
-                live.waiting.append(trial)
-                continue
-            if trial.state == TrialState.RUNNING:
-                trial = self._completed(trial)
-                live.ids[trial.number] = trial._trial_id
-                live.params[trial.number] = dict(trial.params)
-                live.num_reported[trial.number] = max(trial.intermediate_values, default=0)
-            live.sampling.add(trial)
-            is_running = trial.state == TrialState.RUNNING
-            if is_running and self._summary(trial).facts_of_pause is not None:
-                live.sampling.pause(trial.number)
-        return live
-
-    def _completed(self, frozen: FrozenTrial) -> FrozenTrial:
-        """A RUNNING trial with all its params: another's ask may have been cut short."""
-        try:
-            suggest_params(FixedTrial(frozen.params), self._space)
-        except ValueError:
-            self._study.sampler = create_sampler(self._config, self._space, frozen.number)
-            suggest_params(Trial(self._study, frozen._trial_id), self._space)
-            return self._study._storage.get_trial(frozen._trial_id)
-        return frozen
+        values = None
+        if value is not None:
+            values = objective_values(value, attributes, self._config)
+        ending = Ending(TrialState[state], values, attributes, constraints or {})
+        self._asking.end(number, ending)
 
     def add(self, trial: TrialSummary, params: Params, attributes: Mapping[str, Any]) -> None:
-        """Adds a trial of another study as it is, with params of this one's space."""
-        fixed = FixedTrial(params)
-        suggest_params(fixed, self._space)
-        values = None if trial.value is None else self._objectives(trial.value, trial.attributes)
-        if trial.state == "PRUNED" and not self._config.has_several_objectives:
-            last = trial.curve.get(trial.num_epochs, math.nan)  # as Optuna has it
-            values = None if math.isnan(last) else [last]
-        frozen = create_trial(
-            state=TrialState[trial.state],
-            values=values,
-            params=params,
-            distributions=fixed.distributions,
-            user_attrs={**trial.attributes, **attributes},
-            intermediate_values=dict(trial.curve),
-            constraints=dict(trial.constraints),
-        )
-        patiently(lambda _: self._study.add_trial(frozen), self.on_outage)
+        """Adds a trial of another study as it is, with params of this one's space.
+
+        Args:
+            trial: The other study's.
+            params: Its params in this study's space.
+            attributes: Added to its own; CARRIED_OVER_FROM among them says which trial it is.
+        """
+        frozen = frozen_of(trial, params, attributes, self._config, self._space)
+        source = attributes[CARRIED_OVER_FROM]
+
+        def add(is_retry: bool) -> None:
+            known = self._study.get_trials(deepcopy=False) if is_retry else ()
+            sources = [one.user_attrs.get(CARRIED_OVER_FROM) for one in known]
+            if not any(_is_same_trial(source, one) for one in sources):
+                self._study.add_trial(frozen)
+
+        self.gate.write(add)
+        self._asking.forget()
 
     def trials(self) -> tuple[TrialSummary, ...]:
         """All trials that started, by number."""
-        frozen = self._study.get_trials(deepcopy=False)
+        frozen = self.gate.read(lambda: self._study.get_trials(deepcopy=False))
         started = (trial for trial in frozen if trial.state != TrialState.WAITING)
-        return tuple(self._summary(trial) for trial in started)
+        return tuple(summary_of(trial, self._config) for trial in started)
 
-    def _summary(self, trial: FrozenTrial) -> TrialSummary:
-        # Optuna gives a pruned trial its last epoch's value, which is not what it is worth.
-        value = None
-        if trial.state == TrialState.COMPLETE:
-            names = [name for name, _ in self._config.objectives]
-            value = trial.values[names.index(self._config.metric)]
-        return TrialSummary(
-            number=trial.number,
-            state=TrialStatus(trial.state.name),
-            value=value,
-            params=dict(trial.params),
-            curve=dict(sorted(trial.intermediate_values.items())),
-            attributes=dict(trial.user_attrs),
-            constraints=dict(trial.constraints),
-        )
+    def driver_record(self) -> DriverRecord:
+        """Where the study keeps who drives it."""
+        return driver_record(self._backend, self.id)
 
     @property
-    def search_config(self) -> dict[str, Any] | None:
-        """The config of the search that made the study, as plain values."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("search_config")
-        return values
-
-    @search_config.setter
-    def search_config(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("search_config", values)
-
-    @property
-    def architectures(self) -> dict[str, dict[str, float]]:
-        """What architectures cost, by their names, as far as it was measured."""
-        values: dict[str, dict[str, float]] = self._study.user_attrs.get("architectures", {})
-        return values
-
-    @architectures.setter
-    def architectures(self, values: Mapping[str, Mapping[str, float]]) -> None:
-        self._study.set_user_attr("architectures", {name: dict(v) for name, v in values.items()})
-
-    @property
-    def images(self) -> dict[str, Any] | None:
-        """Classes and numbers of images that the study was made over."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("images")
-        return values
-
-    @images.setter
-    def images(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("images", values)
-
-    @property
-    def warm_start(self) -> list[Params] | None:
-        """What earlier studies suggest to begin with; None before they were asked."""
-        params: list[Params] | None = self._study.user_attrs.get("warm_start")
-        return params
-
-    @warm_start.setter
-    def warm_start(self, params: Sequence[Params]) -> None:
-        self._study.set_user_attr("warm_start", list(params))
-
-    @property
-    def delivered_trial(self) -> int | None:
-        """The trial whose configuration the run's best/ was trained with."""
-        number: int | None = self._study.user_attrs.get("delivered_trial")
-        return number
-
-    @delivered_trial.setter
-    def delivered_trial(self, number: int) -> None:
-        self._study.set_user_attr("delivered_trial", number)
-
-    @property
-    def finalists(self) -> dict[str, Any] | None:
-        """The trials that are compared on fresh seeds, as plain values."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("finalists")
-        return values
-
-    @finalists.setter
-    def finalists(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("finalists", values)
-
-    @property
-    def fresh_trainings(self) -> dict[str, dict[str, Any]]:
-        """The finalists' trainings that have come to their end, by name, as plain values."""
-        attributes = self._study.user_attrs.items()
-        prefix = FRESH_TRAINING
-        return {k.removeprefix(prefix): v for k, v in attributes if k.startswith(prefix)}
-
-    def add_fresh_training(self, name: str, values: Mapping[str, Any]) -> None:
-        key = f"{FRESH_TRAINING}{name}"
-        self._patiently(lambda _: self._study.set_user_attr(key, dict(values)))
-
-    @property
-    def retrainings(self) -> list[dict[str, Any]]:
-        """Trainings of what was delivered, beside those of finalists, as plain values."""
-        values: list[dict[str, Any]] = self._study.user_attrs.get("retrainings", [])
-        return values
-
-    def add_retraining(self, trial: int, num_epochs: int, seconds: float, num_gpus: float) -> None:
-        """`num_epochs` with those that a crash cost; seconds on a clock, all GPUs at once."""
-        taken = {"num_epochs": num_epochs, "seconds": seconds, "gpu_seconds": seconds * num_gpus}
-        kept = [*self.retrainings, {"trial": trial, **taken}]
-        self._patiently(lambda _: self._study.set_user_attr("retrainings", kept))
-
-    @property
-    def trainings_after(self) -> tuple[dict[str, Any], ...]:
-        """All that the budget pays for beside trials, as plain values."""
-        return (*self.fresh_trainings.values(), *self.retrainings)
-
-    @property
-    def carried_from(self) -> dict[str, Any] | None:
-        """The study that trials were carried over from, and how many of them."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("carried_from")
-        return values
-
-    @carried_from.setter
-    def carried_from(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("carried_from", values)
-
-    @property
-    def carried_to(self) -> str | None:
-        """The study that the trials were carried over to."""
-        name: str | None = self._study.user_attrs.get("carried_to")
-        return name
-
-    @carried_to.setter
-    def carried_to(self, name: str) -> None:
-        self._study.set_user_attr("carried_to", name)
-
-    @property
-    def limits_reached(self) -> dict[str, Any] | None:
-        """The limits that the search has come to: to go on, they must be raised."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("limits_reached")
-        return values
-
-    @limits_reached.setter
-    def limits_reached(self, values: dict[str, Any]) -> None:
-        self._study.set_user_attr("limits_reached", values)
-
-    @property
-    def driver(self) -> dict[str, Any] | None:
-        """The process that works on the study, as plain values."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("driver")
-        return values
-
-    @driver.setter
-    def driver(self, values: dict[str, Any] | None) -> None:
-        self._study.set_user_attr("driver", values)
+    def name(self) -> str:
+        return self._study.study_name
 
     @property
     def id(self) -> int:
@@ -535,3 +252,8 @@ class SearchStudy:
     def optuna_study(self) -> optuna.Study:
         """For what Optuna itself shows of a study, or computes from it."""
         return self._study
+
+
+def _is_same_trial(source: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    names = ("study", "number")
+    return other is not None and all(source.get(name) == other.get(name) for name in names)

@@ -1,4 +1,7 @@
-"""One trial as the study has it."""
+"""A trial: its states, what its worker reports of it, and what the study has of it.
+
+Plain values only, so that reading this module needs no torch.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from hpo.config.objectives import Objective
 from hpo.config.search_space import Params
 
 FACTS_SO_FAR: Final = "facts_so_far"
@@ -28,6 +32,63 @@ class TrialStatus(StrEnum):
     PRUNED = "PRUNED"
     FAIL = "FAIL"
     INFEASIBLE = "INFEASIBLE"
+
+
+class EndReason(StrEnum):
+    """Why a worker's part of a trial ended.
+
+    COMPLETED: it ran its length. EARLY_STOPPED: its own early stopping ended it. DIVERGED: its
+    loss or logits became NaN or infinite. FAILED: its training broke. PAUSED: it cannot go on
+    now, and can later (a full disk).
+    """
+
+    COMPLETED = "completed"
+    EARLY_STOPPED = "early_stopped"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: a new one, or one that was interrupted."""
+
+    number: int
+    params: Params
+    num_epochs_reported: int = 0
+
+
+@dataclass(frozen=True)
+class TrialError:
+    """An exception of a training, as text."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """Epochs not told before (after a resume: all of them), and at the end why it ended.
+
+    Attributes:
+        number: The trial's number in the study.
+        epochs: Rows of EpochMetrics.
+        end_reason: 'completed', 'early_stopped', 'diverged' or 'failed'; 'paused': it cannot go
+            on now, and can later; None: it goes on.
+        facts: What else is known, for the trial's attributes.
+        error: Set with 'failed' and 'paused'.
+    """
+
+    number: int
+    epochs: tuple[dict[str, Any], ...]
+    end_reason: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: TrialError | None = None
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric by epoch."""
+        return {int(row["epoch"]): float(row[metric]) for row in self.epochs}
 
 
 @dataclass(frozen=True)
@@ -70,6 +131,16 @@ class TrialSummary:
         return CARRIED_OVER_FROM in self.attributes
 
     @property
+    def facts_of_origin(self) -> dict[str, Any] | None:
+        """`num_epochs` that another study's search has trained, and what they took.
+
+        None where that is not known: the trial is this study's own, or an older version carried
+        it over.
+        """
+        kept: dict[str, Any] = self.attributes.get(CARRIED_OVER_FROM, {})
+        return kept if "num_epochs" in kept else None
+
+    @property
     def is_feasible(self) -> bool:
         """Whether no constraint is missed, as far as that is known."""
         return all(violation <= 0 for violation in self.constraints.values())
@@ -92,11 +163,38 @@ class TrialSummary:
     @property
     def facts_of_pause(self) -> dict[str, Any] | None:
         """What was known when it paused after its last epoch; None if it did not."""
-        kept = self.attributes.get(FACTS_SO_FAR, {})
-        return kept["facts"] if kept.get("epoch") == self.num_epochs else None
+        return facts_of_pause(self.attributes, self.num_epochs)
+
+
+def facts_of_pause(attributes: Mapping[str, Any], num_epochs: int) -> dict[str, Any] | None:
+    """What a trial told when it paused after its last epoch; None: it did not pause there."""
+    kept = attributes.get(FACTS_SO_FAR, {})
+    return kept["facts"] if kept.get("epoch") == num_epochs else None
+
+
+def best_epoch(curve: Mapping[int, float], told: int | None, objective: Objective) -> int | None:
+    """The epoch whose weights a trial keeps, which its value is of; None: all are NaN.
+
+    The worker tells it; it is not the curve's best where early_stopping.metric is not the
+    objective. Until it is told, the curve's best counts.
+    """
+    if told is not None and not math.isnan(curve.get(told, math.nan)):
+        return int(told)
+    return objective.best_key(curve)
 
 
 def num_counted(trials: Sequence[TrialSummary]) -> int:
     """How much of `study.num_trials` they take: ten that were not trained count as one."""
     num_infeasible = sum(trial.outcome == TrialStatus.INFEASIBLE for trial in trials)
     return len(trials) - num_infeasible + num_infeasible // NUM_INFEASIBLE_A_TRIAL
+
+
+def origin(study: str, trial: TrialSummary) -> dict[str, Any]:
+    """What a copy of a trial in another study keeps under CARRIED_OVER_FROM.
+
+    Beside the trial's study and number these are the epochs that its curve has and what they
+    took: the other study's budget pays only for what is trained after them.
+    """
+    names = ("num_epochs_trained", "seconds", "gpu_seconds")
+    facts = {name: trial.facts[name] for name in names if name in trial.facts}
+    return {"study": study, "number": trial.number, "num_epochs": trial.num_epochs, **facts}

@@ -15,7 +15,7 @@ from hpo.config.search_space import (
     Params,
     Space,
     Value,
-    counts,
+    is_active,
     sampling_order,
 )
 from hpo.surrogate.arrays import FloatArray
@@ -61,7 +61,7 @@ class UnitCube:
         """The params at a point, those that count; numbers on their grid."""
         params: Params = {}
         for unit, (name, parameter) in zip(point.tolist(), self._space.items(), strict=True):
-            if counts(parameter, params):
+            if is_active(parameter, params):
                 params[name] = _from_unit(parameter, unit)
         return params
 

@@ -1,33 +1,27 @@
-"""A search that goes on in a changed space: its trials move to a new study beside the old one."""
+"""A search goes on in a changed space: its trials are carried over to a new study."""
 
 import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpo.config.schema import SearchConfig, differences
-from hpo.config.search_space import (
-    CategoricalParameter,
-    Parameter,
-    Params,
-    Space,
-    Value,
-    counts,
-    value_at,
-)
+from hpo.config.search_space import Params, Space, value_at
 from hpo.run_folder import RunFolder
-from hpo.study.study import SearchStudy, TrialSummary
-from hpo.study.trial import CARRIED_OVER_FROM
+from hpo.study.study import SearchStudy
+from hpo.study.trial import CARRIED_OVER_FROM, TrialStatus, TrialSummary, origin
+from hpo.transfer.remap import Outside, remap
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a resumed search goes on with.
+    """The study that a resumed search goes on with.
 
     Attributes:
-        config: The search's, under the name of the study that it goes on with.
+        config: The search's config, with that study's name.
         run: That study's folder.
         predecessor: The folder of the study whose trials are to be carried over; None: they
             are there already, or the space is what it was.
@@ -51,7 +45,7 @@ def continuation(config: SearchConfig, run: RunFolder) -> Continuation:
         known = run.load_config()
         config = _named(config, run.path.name, config.study.storage or known.study.storage)
         if known.space == config.space or _differ_otherwise(known, config):
-            return Continuation(config, run)  # differences are another's to refuse
+            return Continuation(config, run)  # whoever resumes it refuses the differences
         _refuse_other_kinds(known.space, config.space, run)
         predecessor, run = run, RunFolder(run.path.with_name(f"{name}-{number}"))
         config = _named(config, run.path.name, config.study.storage)
@@ -83,9 +77,18 @@ def _refuse_other_kinds(old: Space, new: Space, run: RunFolder) -> None:
 def carry_over(
     old: SearchStudy, new: SearchStudy, was: SearchConfig, now: Continuation
 ) -> tuple[int, int]:
-    """Copies the trials that lie in the new space, and their folders; how many, and of how many.
+    """Copies the trials that lie in the new space, and their folders.
 
-    May be repeated after a crash: what was copied is not copied twice.
+    It may be repeated after a crash: what was copied is not copied twice.
+
+    Args:
+        old: The study whose trials are carried over.
+        new: The study that they are added to.
+        was: The config of the old study.
+        now: What the search goes on with; it has a predecessor.
+
+    Returns:
+        The numbers of trials that were carried over, and that the old study has.
     """
     assert now.predecessor is not None
     trials, done = old.trials(), set(_sources(new.trials()))
@@ -93,29 +96,35 @@ def carry_over(
         params = carried_params(trial, was.space, now.config.space, now.config.train)
         if params is None or trial.number in done:
             continue
-        number = len(new.trials())
-        source = now.predecessor.trials / str(trial.number)
-        target = now.run.trials / str(number)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
+        folder = _copy_folder(trial, now.predecessor, now.run, len(new.trials()))
         attributes = {
-            "checkpoint": str(target.absolute() / "best.safetensors"),
-            CARRIED_OVER_FROM: {"study": was.study.name, "number": trial.number},
+            "checkpoint": str(folder.absolute() / "best.safetensors"),
+            CARRIED_OVER_FROM: origin(was.study.name, trial),
         }
         new.add(trial, params, attributes)
         done.add(trial.number)
-    if old.architectures:
-        new.architectures = old.architectures | new.architectures
-    new.carried_from = {
+    if old.metadata.architectures:
+        known = new.metadata.architectures
+        new.metadata.architectures = {**old.metadata.architectures, **known}
+    new.metadata.carried_from = {
         "study": was.study.name,
         "num_carried_over": len(done),
         "num_trials": len(trials),
     }
-    old.carried_to = now.config.study.name
+    old.metadata.carried_to = now.config.study.name
     return len(done), len(trials)
 
 
+def _copy_folder(trial: TrialSummary, old: RunFolder, new: RunFolder, number: int) -> Path:
+    """Copies the trial's folder, if it has one, to where the new study's trial has its own."""
+    source, target = old.trials / str(trial.number), new.trials / str(number)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    return target
+
+
 def _sources(trials: tuple[TrialSummary, ...]) -> Iterator[int]:
+    """The numbers that carried-over trials had in the old study."""
     for trial in trials:
         if CARRIED_OVER_FROM in trial.attributes:
             yield int(trial.attributes[CARRIED_OVER_FROM]["number"])
@@ -127,23 +136,16 @@ def carried_params(
     """The trial's params in the new space; None if its configuration does not lie in it.
 
     A parameter that was not searched had the base's value, and one that is no longer searched
-    must have.
+    must have had it.
     """
     values: Params = {path: value_at(base, path) for path in (*old, *new)}
     values |= {path: trial.params[path] for path in old if path in trial.params}
-    params = {path: values[path] for path, p in new.items() if counts(p, values)}
-    if any(not new[path].contains(value) for path, value in params.items()):
+    params = remap(values, new, Outside.REFUSED)
+    if params is None:
         return None
     fixed = values.keys() - params.keys()
     if any(values[path] != value_at(base, path) for path in fixed):
         return None
-    inside = {path: _between_the_ends(new[path], value) for path, value in params.items()}
-    # What a trial is resumed from is of the value as it was.
-    return None if trial.state == "RUNNING" and inside != params else inside
-
-
-def _between_the_ends(parameter: Parameter, value: Value) -> Value:
-    """Optuna takes no value that lies beyond an end by rounding, as steps add up to."""
-    if isinstance(parameter, CategoricalParameter) or not isinstance(value, (int, float)):
-        return value
-    return min(max(value, parameter.low), parameter.high)
+    # A trial is resumed from a checkpoint, which was trained with the values as they were.
+    is_as_it_was = all(values[path] == value for path, value in params.items())
+    return None if trial.state == TrialStatus.RUNNING and not is_as_it_was else params

@@ -1,16 +1,19 @@
-"""Another study's trials as seen from a search: those whose training it could have run too."""
+"""Prior trials: another study's trials that a search could have run, as params of its space."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hpo.config.schema import SearchConfig
-from hpo.config.search_space import Params, apply_params, counts, searchable_paths, value_at
+from hpo.config.search_space import Params, apply_params, value_at
+from hpo.config.space_checks import searchable_paths
 from hpo.errors import StudyError
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
+from hpo.transfer.remap import Outside, remap
 from sgformer.config import TrainConfig
 
-# Of a training, they change its result little: the seed is as good as another.
+# Settings that change a training's result little: any seed is as good as another.
 SECONDARY: Final = ("seed", "channels_last", "compile")
 UNSEARCHED: Final = (
     "data.val_fraction", "data.val_seed", "early_stopping.metric", "max_epochs",
@@ -22,9 +25,9 @@ class Surrogate:
     """Trials of another study, with params of this search's space.
 
     Attributes:
-        name: The study's.
-        num_trials: That it has.
-        trials: Those of them that lie in the space and have a curve.
+        name: The study's name.
+        num_trials: The number of all its trials.
+        trials: Those of its trials that lie in the space and have a curve.
     """
 
     name: str
@@ -35,11 +38,11 @@ class Surrogate:
 def find_surrogate(
     config: SearchConfig, study: SearchStudy, other: SearchConfig, other_study: SearchStudy
 ) -> Surrogate:
-    """What a study tells of a search of another space, over the same images.
+    """The trials of another study, over the same images, that lie in a search's space.
 
     Raises:
-        StudyError: It is of another objective or of other images, or no trial with a curve
-            lies in the search's space.
+        StudyError: The other study has another objective or other images, or none of its trials
+            with a curve lies in the space.
     """
     _refuse_incomparable(config, study, other, other_study)
     trials = other_study.trials()
@@ -60,14 +63,15 @@ def find_surrogate(
 
 
 def params_of(config: SearchConfig, train: TrainConfig) -> Params | None:
-    """The params that give a search this training, whatever its seed; None if none do."""
+    """The params with which a search runs this training, whatever its seed; None if none do."""
     values: Params = {path: value_at(train, path) for path in config.space}
-    params = {path: values[path] for path, p in config.space.items() if counts(p, values)}
-    if not all(config.space[path].contains(value) for path, value in params.items()):
+    params = remap(values, config.space, Outside.REFUSED)
+    if params is None:
         return None
-    same = apply_params(config.train, params, "simulate")
-    train = train.model_copy(update={name: getattr(same, name) for name in SECONDARY})
-    return params if same.fingerprint() == train.fingerprint() else None
+    ours = apply_params(config.train, params, "simulate")
+    secondary = {name: getattr(ours, name) for name in SECONDARY}
+    theirs = apply_params(train, params, "simulate").model_copy(update=secondary)
+    return params if ours.fingerprint() == theirs.fingerprint() else None
 
 
 def _refuse_incomparable(
@@ -79,7 +83,7 @@ def _refuse_incomparable(
             f"--surrogate: study {name!r} is of {other.study.metric}, and study {own!r} of "
             f"{config.study.metric}; take one of the same objective"
         )
-    images, own_images = other_study.images, study.images
+    images, own_images = other_study.metadata.images, study.metadata.images
     if None not in (images, own_images) and images != own_images:
         raise StudyError(
             f"--surrogate: study {name!r} was made over other images: {images}, and study "
@@ -88,7 +92,7 @@ def _refuse_incomparable(
 
 
 def _differences(config: SearchConfig, other: SearchConfig) -> Iterator[str]:
-    """What keeps the other search's trials out of the space."""
+    """The settings that keep the other search's trials out of the space, one a line."""
     for path in (*searchable_paths(), *UNSEARCHED):
         here, there = _choices(config, path), _choices(other, path)
         if here != there:

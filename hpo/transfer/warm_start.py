@@ -1,7 +1,7 @@
-"""What earlier studies suggest to begin with: their best configurations, as this space has them.
+"""Warm starts: the best configurations of earlier studies, as this space has them.
 
-They take the place of the first configurations that are spread over the space; from there on a
-search goes by what it sees itself. So a study that misleads costs a few short trials.
+A search tries them first, in place of configurations that are spread over the space; from there
+on it goes by its own trials. So a study that misleads costs a few short trials.
 """
 
 import itertools
@@ -14,37 +14,36 @@ import numpy as np
 
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SearchConfig
 from hpo.config.search_space import (
-    CategoricalParameter,
     Params,
     Space,
     apply_params,
-    counts,
     default_params,
-    sampling_order,
     value_at,
 )
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstLevel, choose_first_level
-from hpo.selection.finalists import predicted_ranking
+from hpo.selection.ranking import predicted_ranking
 from hpo.study.storage import storage_exists, without_password
 from hpo.study.study import SearchStudy
 from hpo.surrogate.encoding import UnitCube
+from hpo.transfer.remap import Outside, remap
 from sgformer.errors import ConfigError
 
-# As many as freeze_thaw draws at random before its model has anything to go by.
+# As many as freeze_thaw draws at random before its surrogate has anything to learn from.
 NUM_PROPOSALS: Final = 5
-# Of a search's last trials many are nearly the same: in no coordinate as far apart as this.
+# Many of a search's last trials are nearly the same: they have the same choices, and no number is
+# this far from the other's, as a share of its range.
 MIN_DISTANCE: Final = 0.1
 
 
 def warm_start_params(config: SearchConfig, storage: str | None = None) -> tuple[Params, ...]:
-    """The best configurations of `study.warm_start`'s studies, in turns, none nearly the same.
+    """The best configurations of `study.warm_start`'s studies, taken from each in turn.
 
-    Nor nearly the default, which is tried in any case.
+    None is nearly the same as another, or as the default, which is tried in any case.
 
     Args:
-        config: Of the search that is to begin.
+        config: The config of the search that is to begin.
         storage: Its storage's URL with the password, for studies in the same database.
 
     Raises:
@@ -59,10 +58,10 @@ def warm_start_params(config: SearchConfig, storage: str | None = None) -> tuple
 
 
 def first_level_of_earlier(config: SearchConfig, storage: str | None = None) -> FirstLevel | None:
-    """Where `study.warm_start`'s curves say that trials are first to be compared.
+    """The first rung, as the curves of `study.warm_start`'s studies suggest it.
 
-    Only trainings as long as this search's, of the same objective, tell. None: nothing does, or
-    the search file says it.
+    Only trainings as long as this search's, of the same objective, count. None: they suggest no
+    other than the default, or the search file sets it.
 
     Raises:
         StudyError: A study is not there, or cannot be read.
@@ -83,27 +82,37 @@ def first_level_of_earlier(config: SearchConfig, storage: str | None = None) -> 
 def different(
     space: Space, default: Params, rankings: Sequence[Sequence[Params]]
 ) -> tuple[Params, ...]:
-    """The first of several rankings, in turns, that differ from each other and the default."""
+    """The first NUM_PROPOSALS of several rankings, taken from each in turn.
+
+    One that is nearly the same as an earlier one, or as the default, is passed over.
+    """
     cube, chosen = UnitCube(space), [default]
     for params in itertools.chain.from_iterable(itertools.zip_longest(*rankings)):
         if params is None or len(chosen) > NUM_PROPOSALS:
             continue
-        gaps = [np.abs(cube.encode(params) - cube.encode(other)).max() for other in chosen]
-        if min(gaps) >= MIN_DISTANCE:
+        if not any(_are_nearly_the_same(cube, params, other) for other in chosen):
             chosen.append(params)
     return tuple(chosen[1:])
 
 
+def _are_nearly_the_same(cube: UnitCube, a: Params, b: Params) -> bool:
+    gaps = np.abs(cube.encode(a) - cube.encode(b))  # (d,)
+    return bool(np.all(np.where(cube.is_categorical, gaps == 0, gaps < MIN_DISTANCE)))
+
+
 def _proposals(config: SearchConfig, source: str, storage: str | None) -> Iterator[Params]:
-    """A study's configurations as the space has them, the most promising first."""
+    """A study's configurations as params of the search's space, the most promising first."""
     study, earlier = _open(source, storage)
     trials = study.trials()
     by_number = {trial.number: trial for trial in trials}
     num_found = 0
-    ranking = predicted_ranking(earlier, trials, study.model_state, study.first_levels)
+    ranking = predicted_ranking(
+        earlier, trials, study.metadata.model_state, study.metadata.first_levels
+    )
     for number in ranking:
         train = apply_params(earlier.train, by_number[number].params, source)
-        params = _nearest(config.space, {path: value_at(train, path) for path in config.space})
+        values = {path: value_at(train, path) for path in config.space}
+        params = remap(values, config.space, Outside.MOVED)
         if params is not None:
             num_found += 1
             yield params
@@ -114,27 +123,8 @@ def _proposals(config: SearchConfig, source: str, storage: str | None) -> Iterat
         )
 
 
-def _nearest(space: Space, values: Params) -> Params | None:
-    """The params nearest to a configuration; None where the space lacks one of its choices."""
-    params: Params = {}
-    for path, parameter in sampling_order(space):
-        if not counts(parameter, params):
-            continue
-        value = values[path]
-        if isinstance(parameter, CategoricalParameter):
-            if value not in parameter.choices:
-                return None
-        elif not isinstance(value, (int, float)):
-            return None
-        else:
-            value = min(max(value, parameter.low), parameter.high)
-        params[path] = value
-    cube = UnitCube(space)
-    return cube.decode(cube.encode(params))
-
-
 def _open(source: str, storage: str | None) -> tuple[SearchStudy, SearchConfig]:
-    """A run folder's study, or URL#STUDY."""
+    """The study that a run folder or URL#STUDY names, and the config of its search."""
     url, has_name, name = source.rpartition("#")
     if not has_name:
         if re.match(r"[a-z0-9+]+:", source):

@@ -1,8 +1,14 @@
-"""The image folder: DIR/{train,val,test}/<class>/<image>. Only looks at names; decodes nothing."""
+"""The image folder: DIR/{train,val,test}/<class>/<image>.
+
+Reads names of folders and files only, never an image. Class names are compared in Unicode's
+composed form (NFC): on a copy from a Mac, whose disk decomposes "é", the classes are the same.
+Elsewhere a class is spelled as its folder in train is.
+"""
 
 import contextlib
 import os
 import random
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +23,12 @@ SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".w
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of one split, by their names below the root, with the index of each one's class."""
+    """The images of one split.
+
+    Attributes:
+        names: Their paths below the root, such as 'train/cat/1.png'.
+        labels: For each of them, the index of its class.
+    """
 
     names: tuple[str, ...]
     labels: tuple[int, ...]
@@ -28,7 +39,13 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Class names in sorted order, and the splits there are: always train and val."""
+    """An image folder's classes and splits.
+
+    Attributes:
+        root: The folder.
+        classes: Class names, sorted; or in the order in which a model knows them.
+        splits: The images by split. There are train and val, unless `read_split` read one alone.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -47,17 +64,18 @@ class ImageFolder:
 
     @property
     def val_is_of_train(self) -> bool:
-        """Whether val is a share of the train folder's images."""
+        """Whether val was split off the train folder, for want of a val folder."""
         return any(name.startswith("train/") for name in self.splits["val"].names)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All images, in sorted order."""
+        """The names of all images, sorted."""
         return tuple(sorted(name for images in self.splits.values() for name in images.names))
 
 
 @contextlib.contextmanager
-def _telling_what_cannot_be_read() -> Iterator[None]:
+def _naming_what_cannot_be_read() -> Iterator[None]:
+    """Raises DataError with the path, for a folder that may not be read."""
     try:
         yield
     except OSError as error:
@@ -66,13 +84,13 @@ def _telling_what_cannot_be_read() -> Iterator[None]:
         ) from None
 
 
-@_telling_what_cannot_be_read()
+@_naming_what_cannot_be_read()
 def read_image_folder(config: DataConfig) -> ImageFolder:
-    """The folder's images; without a val folder, a stratified share of train becomes val.
+    """The folder's images by split; without a val folder, a stratified share of train is val.
 
     Raises:
         DataError: The folder is missing or cannot be read, has an empty class, or its splits
-            disagree on classes.
+            have different classes.
     """
     root = _root(config)
     if not (root / "train").is_dir():
@@ -80,7 +98,7 @@ def read_image_folder(config: DataConfig) -> ImageFolder:
             f"{root} has no train folder; expected {root}/train/<class>/<images>, and val and "
             "test beside it if there are any"
         )
-    classes = _class_names(root / "train")
+    classes = tuple(_class_folders(root / "train").values())
     if len(classes) < 2:
         raise DataError(
             f"{root / 'train'} has {len(classes)} class folders; at least 2 are needed"
@@ -88,22 +106,26 @@ def read_image_folder(config: DataConfig) -> ImageFolder:
     names: list[str] = []
     for split in SPLITS:
         if (root / split).is_dir():
-            _check_classes(root / split, classes)
-            names += [name for c in classes for name in _list_images(root, split, c)]
+            folders = _checked_folders(root / split, classes)
+            names += [name for folder in folders for name in _list_images(root, split, folder)]
     return folder_of(config, names)
 
 
 def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
-    """The folder that has just these images, `split/class/...`; the disk is not looked at.
+    """The folder that has these images, named 'split/class/...'; does not look at the disk.
 
     Raises:
         DataError: A class is too small to split val off train.
     """
     names_of: dict[str, dict[str, list[str]]] = {}
+    spelling: dict[str, dict[str, str]] = {}
     for name in names:
         split, class_name, _ = name.split("/", 2)
-        names_of.setdefault(split, {}).setdefault(class_name, []).append(name)
-    classes = tuple(sorted(next(iter(names_of.values()))))
+        composed = _composed(class_name)
+        names_of.setdefault(split, {}).setdefault(composed, []).append(name)
+        spelling.setdefault(split, {})[composed] = class_name
+    first = next(split for split in SPLITS if split in names_of)
+    classes = tuple(sorted(spelling[first].values()))
     splits = {split: _label(names_of[split], classes) for split in SPLITS if split in names_of}
     if "val" not in splits and "train" in splits:
         train, val = _split_off(splits["train"], classes, config)
@@ -112,21 +134,25 @@ def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
     return ImageFolder(_root(config), classes, ordered)
 
 
-@_telling_what_cannot_be_read()
+@_naming_what_cannot_be_read()
 def read_split(config: DataConfig, split: str, classes: tuple[str, ...]) -> ImageFolder:
-    """One split alone, for a model that knows its classes; the other splits may be missing.
+    """One split, with labels for a model of these classes; the other splits may be missing.
 
     Raises:
-        DataError: See `read_image_folder`; or the classes are not the model's.
+        DataError: See `read_image_folder`; or the split's classes are not the model's.
     """
     root = config.data_dir
     if root is not None and (root / split).is_dir():
-        _check_classes(root / split, classes, "the model")
-        names = {name: list(_list_images(root, split, name)) for name in classes}
+        folders = _checked_folders(root / split, classes, "the model")
+        names = {_composed(folder): list(_list_images(root, split, folder)) for folder in folders}
         return ImageFolder(root, classes, {split: _label(names, classes)})
     folder = read_image_folder(config)
-    _check_classes(folder.root / "train", classes, "the model")
-    return ImageFolder(folder.root, classes, {split: folder.split(split)})
+    _checked_folders(folder.root / "train", classes, "the model")
+    images = folder.split(split)
+    names_of: dict[str, list[str]] = {_composed(c): [] for c in classes}
+    for name, label in zip(images.names, images.labels, strict=True):
+        names_of[_composed(folder.classes[label])].append(name)
+    return ImageFolder(folder.root, classes, {split: _label(names_of, classes)})
 
 
 def _root(config: DataConfig) -> Path:
@@ -138,14 +164,26 @@ def _root(config: DataConfig) -> Path:
     return root
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    for name in names:
+def _composed(class_name: str) -> str:
+    """The form in which class names are compared."""
+    return unicodedata.normalize("NFC", class_name)
+
+
+def _class_folders(folder: Path) -> dict[str, str]:
+    """The names of a split's class folders, sorted, by their composed form."""
+    folders: dict[str, str] = {}
+    for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
         if not _is_text(name):
             raise DataError(
                 f"name of a class folder is not UTF-8: {str(folder / name)!r}; rename it"
             )
-    return tuple(names)
+        other = folders.setdefault(_composed(name), name)
+        if other != name:
+            raise DataError(
+                f"{folder} has two folders of one class, in two Unicode forms: {other!a} and "
+                f"{name!a}; put their images into one"
+            )
+    return folders
 
 
 def _is_text(name: str) -> bool:
@@ -156,18 +194,24 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _check_classes(folder: Path, classes: tuple[str, ...], whose: str = "train") -> None:
-    found = set(_class_names(folder))
-    extra, missing = sorted(found - set(classes)), sorted(set(classes) - found)
+def _checked_folders(
+    folder: Path, classes: tuple[str, ...], whose: str = "train"
+) -> tuple[str, ...]:
+    """The folder of each class in a split, which must have these classes and no others."""
+    found = _class_folders(folder)
+    wanted = {_composed(name): name for name in classes}
+    extra = sorted(found[name] for name in found.keys() - wanted.keys())
+    missing = sorted(wanted[name] for name in wanted.keys() - found.keys())
     if extra:
         raise DataError(f"{folder} has classes that {whose} lacks: {', '.join(extra)}")
     if missing:
         raise DataError(f"{folder} lacks classes that {whose} has: {', '.join(missing)}")
+    return tuple(found[name] for name in wanted)
 
 
-def _list_images(root: Path, split: str, class_name: str) -> Iterator[str]:
-    """Names below the root, sorted; of subfolders too."""
-    top = root / split / class_name
+def _list_images(root: Path, split: str, class_folder: str) -> Iterator[str]:
+    """The names of a class's images, those in subfolders included, sorted."""
+    top = root / split / class_folder
     found: list[str] = []
 
     def refuse(error: OSError) -> None:
@@ -175,7 +219,8 @@ def _list_images(root: Path, split: str, class_name: str) -> Iterator[str]:
 
     for folder, _, files in os.walk(top, onerror=refuse):
         below = Path(folder).relative_to(root).as_posix()
-        # A pipe would be waited on for ever; a link to nowhere is an image that cannot be read.
+        # Reading a pipe would never end, so it is left out. A link to nowhere is kept: it counts
+        # as an image that cannot be read.
         found += [
             f"{below}/{file}"
             for file in files
@@ -191,14 +236,18 @@ def _may_be_an_image(path: Path) -> bool:
 
 
 def _label(names: dict[str, list[str]], classes: Sequence[str]) -> LabelledImages:
-    pairs = [(name, label) for label, c in enumerate(classes) for name in names[c]]
+    """The images of a split, from their names by composed class name; in the classes' order."""
+    pairs = [(name, label) for label, c in enumerate(classes) for name in names[_composed(c)]]
     return LabelledImages(tuple(name for name, _ in pairs), tuple(label for _, label in pairs))
 
 
 def _split_off(
     train: LabelledImages, classes: tuple[str, ...], config: DataConfig
 ) -> tuple[LabelledImages, LabelledImages]:
-    """(rest, share), stratified: of each class at least one image on either side."""
+    """Train split into what stays train, and val: `val_fraction` of each class.
+
+    Each of the two has at least one image of each class.
+    """
     members_of: list[list[int]] = [[] for _ in classes]
     for i, label in enumerate(train.labels):
         members_of[label].append(i)

@@ -1,8 +1,9 @@
-"""Batches of decoded images: which ones, in which order, and the processes that load them."""
+"""Batches of decoded images: plans of which images, and the processes that load them."""
 
 import math
+import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sgformer.config import DataConfig
 from sgformer.data.augmentation import Transform, eval_transform
-from sgformer.data.image_cache import DecodedImages, ImageData, Samples
+from sgformer.data.image_cache import DecodedImages
+from sgformer.data.image_data import ImageData, Samples
 from sgformer.errors import InputError
 from sgformer.seeding import seed_of, seed_transforms
 
@@ -19,7 +21,13 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # (B, 3, H, W) normalised float32, (B
 
 
 class Draw(NamedTuple):
-    """One image to load: its position, its label, the seed of its augmentation (None: none)."""
+    """One image to load.
+
+    Attributes:
+        position: Its position among the decoded images.
+        label: Its class.
+        seed: The seed of its augmentation; None for evaluation's transform.
+    """
 
     position: int
     label: int
@@ -27,7 +35,7 @@ class Draw(NamedTuple):
 
 
 class Plan(Protocol):
-    """The batches of one pass, as draws."""
+    """The batches of one pass over the images, as lists of draws."""
 
     def __iter__(self) -> Iterator[list[Draw]]: ...
 
@@ -35,7 +43,7 @@ class Plan(Protocol):
 
 
 class EvalPlan:
-    """Every sample in order, unaugmented; of several processes each takes every n-th."""
+    """Every sample in order, without augmentation; each of n processes takes every n-th sample."""
 
     def __init__(
         self, samples: Samples, batch_size: int, rank: int = 0, num_processes: int = 1
@@ -52,20 +60,20 @@ class EvalPlan:
 
 
 class TrainPlan:
-    """One epoch's shuffled batches, each image with its own seed.
+    """One epoch's shuffled batches.
 
-    The seeds make an epoch the same for any number of loading processes. A last partial batch
-    is left out, unless it is the only one. Of several training processes each takes a share of
-    every batch, the i-th image from its start together with the i-th from its end, which is
-    whom timm's mixup mixes it with.
+    Each image has a seed of its own, so an epoch is the same for any number of loading processes.
+    A last partial batch is left out, unless it is the only one. If several processes train
+    together, each gets pairs (i, B - 1 - i) of every batch of B images, because timm's mixup
+    blends an image with the one at its mirror position.
 
     Args:
         samples: (N, 2) positions and labels.
-        batch_size: Images of an optimizer step, over all processes.
-        seed: Of this epoch.
+        batch_size: Images of an optimizer step in all processes together.
+        seed: The seed of this epoch.
         balanced: Draw every class equally often, with replacement.
-        rank: This process.
-        num_processes: That train together.
+        rank: The number of this process, from 0.
+        num_processes: How many processes train together.
     """
 
     def __init__(
@@ -104,7 +112,7 @@ class TrainPlan:
 
 
 def _share(batch_size: int, rank: int, num_processes: int) -> npt.NDArray[np.int64]:
-    """A process's places in a batch: pairs of the i-th and the i-th from the end, in order."""
+    """A process's places in a batch, sorted: pairs of mirror positions."""
     num_pairs = (batch_size + 1) // 2
     first, last = (r * num_pairs // num_processes for r in (rank, rank + 1))
     pairs = np.arange(first, last)
@@ -112,13 +120,34 @@ def _share(batch_size: int, rank: int, num_processes: int) -> npt.NDArray[np.int
 
 
 def largest_share(batch_size: int, num_samples: int, num_processes: int) -> int:
-    """The most images of a batch that one of the processes has."""
+    """The most images of a batch that any process gets."""
     batch_size = min(batch_size, num_samples)
     return max(len(_share(batch_size, rank, num_processes)) for rank in range(num_processes))
 
 
+class TimedBatches:
+    """Passes batches on and measures how long they are waited for.
+
+    Attributes:
+        seconds: Time spent waiting so far.
+    """
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self.seconds = batches, 0.0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
 class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
-    """Decoded images, each through the training or the evaluation transform as drawn."""
+    """Decoded images as tensors: augmented where the draw has a seed, else as in evaluation."""
 
     def __init__(
         self, images: DecodedImages, evaluation: Transform, training: Transform | None = None
@@ -134,6 +163,8 @@ class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
 
 
 class _CurrentPlan(Sampler[list[Draw]]):
+    """Lets one DataLoader, with its processes, serve one plan after another."""
+
     plan: Plan
 
     def __iter__(self) -> Iterator[list[Draw]]:
@@ -144,9 +175,9 @@ class _CurrentPlan(Sampler[list[Draw]]):
 
 
 class BatchLoader:
-    """Loads planned batches, by processes that live as long as this does.
+    """Loads the batches of plans, in loading processes that live as long as the loader.
 
-    Without processes it leaves torch's, NumPy's and Python's global generators seeded anew.
+    Without loading processes, augmentation seeds the global generators of torch, NumPy and Python.
     """
 
     def __init__(
@@ -155,7 +186,7 @@ class BatchLoader:
         self._current = _CurrentPlan()
         options: dict[str, Any] = {}
         if num_workers:
-            # Forked ones share the mapped images; Python 3.14's default would copy them.
+            # Forked processes share the mapped images; Python 3.14's default would copy them.
             options = {
                 "persistent_workers": True,
                 "prefetch_factor": 4,
@@ -166,12 +197,12 @@ class BatchLoader:
             batch_sampler=self._current,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            generator=torch.Generator(),  # leaves the global one as it is
+            generator=torch.Generator(),  # else the DataLoader draws from the global generator
             **options,
         )
 
     def batches(self, plan: Plan) -> Iterator[Batch]:
-        """The plan's batches; one plan at a time.
+        """The batches of a plan. Only one plan can be loaded at a time.
 
         Raises:
             InputError: An image cannot be read.
@@ -180,7 +211,7 @@ class BatchLoader:
         try:
             yield from self._loader
         except InputError as error:
-            # Of a loading process torch gives a whole traceback as the message.
+            # The message of an error in a loading process is the whole traceback.
             last_line = str(error).strip().splitlines()[-1]
             raise type(error)(last_line.removeprefix(_full_name(error))) from None
 
@@ -192,7 +223,7 @@ def _full_name(error: Exception) -> str:
 def eval_batches(
     data: ImageData, split: str, config: DataConfig, batch_size: int
 ) -> Iterator[Batch]:
-    """A split's batches in order, as evaluation sees them.
+    """A split's batches in order, without augmentation.
 
     Raises:
         DataError: The folder has no such split.
@@ -203,9 +234,9 @@ def eval_batches(
 
 
 def default_num_workers(num_cpus: int, *, has_gpu: bool) -> int:
-    """Loading processes for a training with so many CPUs.
+    """The number of loading processes for a training with so many CPUs.
 
-    With a GPU the CPUs have nothing else to do. On a CPU one loader beside the training uses
-    them best (measured, benchmarks/train_step.py).
+    With a GPU the CPUs have little else to do, so all but one load images. A training on CPUs is
+    fastest with one loading process. Source: benchmarks/train_step.py.
     """
     return max(1, min(num_cpus - 1, 16)) if has_gpu else int(num_cpus > 1)

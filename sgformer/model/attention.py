@@ -1,10 +1,14 @@
 """Hybrid-scale, self-guided and global attention of SG-Former.
 
+Each takes the tokens, the map's size and the significance map of the block before, and returns
+the attended tokens and its own significance map, None where it computes none.
+
 Source: Ren et al., "SG-Former: Self-guided Transformer with Evolving Token Reallocation",
 ICCV 2023, section 3.
 
-Shapes in names: B images, N = H * W tokens, C channels, h heads, d = C / h, M reduced tokens,
-G windows a head, T tokens a window.
+Shapes in names: B images, C channels, H and W the map's height and width, N = H * W tokens,
+h heads, d = C / h channels of a head, M tokens after reduction (of an h x w map), G windows of
+T tokens each.
 """
 
 from typing import Any, Final
@@ -16,24 +20,25 @@ from torch import Tensor, nn
 
 MapSize = tuple[int, int]
 WINDOW: Final = 7
-# Shares of a stage's tokens, least significant first, and how many of them become one token,
-# by the stage's reduction. Source: the paper's released models.
+# By a stage's reduction: into which shares the tokens sorted by significance are cut, least
+# significant first, and how many tokens of each share are merged into one.
+# Source: the paper's released models.
 TOKEN_SHARES: Final = {8: (0.25, 0.5, 0.25), 4: (0.25, 0.5, 0.25), 2: (0.5, 0.5)}
 RUN_SIZES: Final = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
 
 
 def to_map(x_BNC: Tensor, size: MapSize) -> Tensor:
-    """Tokens as a (B, C, H, W) map; a channels-last view, nothing is copied."""
+    """The tokens as a (B, C, H, W) map: a channels-last view of the same memory."""
     return x_BNC.transpose(1, 2).unflatten(2, size)
 
 
 def to_tokens(x_BCHW: Tensor) -> Tensor:
-    """A map as (B, N, C) tokens in row-major order."""
+    """The map as (B, N, C) tokens, row by row."""
     return x_BCHW.flatten(2).transpose(1, 2)
 
 
 class LocalPosition(nn.Module):
-    """The position branch of every attention: a linear layer, then a depthwise 3x3 convolution."""
+    """The local branch of every attention: a linear layer, then a depthwise 3x3 convolution."""
 
     def __init__(self, dim: int, **factory: Any) -> None:
         super().__init__()
@@ -45,9 +50,9 @@ class LocalPosition(nn.Module):
 
 
 class GlobalAttention(nn.Module):
-    """Multi-head attention among all tokens, with the local position branch.
+    """Multi-head attention of all tokens to all tokens, plus the local branch.
 
-    `factory` here and below: torch's `device` and `dtype`.
+    `factory`, here and below, holds torch's `device` and `dtype`.
     """
 
     def __init__(
@@ -62,11 +67,13 @@ class GlobalAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x_BNC: Tensor, size: MapSize) -> Tensor:
-        return self.attend(x_BNC, x_BNC, size)
+    def forward(
+        self, x_BNC: Tensor, size: MapSize, _significance_BHW: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        return self.attend(x_BNC, x_BNC, size), None
 
     def attend(self, x_BNC: Tensor, context_BMC: Tensor, size: MapSize) -> Tensor:
-        """What the tokens read from `context_BMC`, projected: (B, N, C)."""
+        """Attention of the tokens to `context_BMC`, projected: (B, N, C)."""
         q_BhNd = self.q(x_BNC).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         kv = self.kv(context_BMC).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         k_BhMd, v_BhMd = kv.unbind(0)
@@ -78,10 +85,10 @@ class GlobalAttention(nn.Module):
 
 @register_notrace_module
 class SelfGuidedAttention(GlobalAttention):
-    """Attention to few tokens: the less significant a token, the more of them share one.
+    """Attention of all tokens to few merged ones; the less significant are merged in longer runs.
 
-    The released model sorts twice, along rows and along columns; with distinct significances
-    both visit the same tokens in the same order, so one sort and one key-value layer do.
+    The released model sorts twice, along rows and along columns. Where no two significances are
+    equal, both sorts give the same order, so one sort and one key-value layer are enough here.
     """
 
     def __init__(
@@ -97,7 +104,10 @@ class SelfGuidedAttention(GlobalAttention):
         self.shares = TOKEN_SHARES[reduction]
         self.merge = nn.ModuleList([nn.Linear(run, 1, **factory) for run in RUN_SIZES[reduction]])
 
-    def forward(self, x_BNC: Tensor, size: MapSize, significance_BHW: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(
+        self, x_BNC: Tensor, size: MapSize, significance_BHW: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        assert significance_BHW is not None, "the block before computes a significance map"
         order_BN = ascending_order(significance_BHW.flatten(1))
         sorted_BNC = x_BNC.gather(1, order_BN.unsqueeze(2).expand(-1, -1, x_BNC.shape[2]))
         lengths = [int(x_BNC.shape[1] * share) for share in self.shares]
@@ -105,14 +115,14 @@ class SelfGuidedAttention(GlobalAttention):
             merge_runs(part, layer)
             for part, layer in zip(sorted_BNC.split(lengths, dim=1), self.merge, strict=True)
         ]
-        return self.attend(x_BNC, torch.cat(merged, dim=1), size)
+        return self.attend(x_BNC, torch.cat(merged, dim=1), size), None
 
 
 @register_notrace_module
 class HybridScaleAttention(nn.Module):
-    """Half of the heads look at the whole image, coarsely; half at 7x7 windows, finely.
+    """Half of the heads attend to the whole map at a coarse scale, half to 7x7 windows.
 
-    Also gives back how much attention each token received: its significance.
+    The significance of a token is how much attention it received in both halves.
     """
 
     def __init__(
@@ -128,8 +138,8 @@ class HybridScaleAttention(nn.Module):
         self.num_heads = num_heads // 2
         self.scale = (dim // num_heads) ** -0.5
         self.reduction = reduction
-        # What reads the tokens as they are, in one product: the coarse half's queries, then
-        # queries, keys and values of the fine half.
+        # One product computes all that is linear in the tokens: the queries of the coarse half,
+        # then queries, keys and values of the fine half.
         self.qkv = nn.Linear(dim, 2 * dim, **factory)
         self.reduce = nn.Conv2d(dim, dim, reduction, stride=reduction, **factory)
         self.reduce_norm = nn.LayerNorm(dim, **factory)
@@ -139,7 +149,9 @@ class HybridScaleAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, **factory)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x_BNC: Tensor, size: MapSize) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_BNC: Tensor, size: MapSize, _significance_BHW: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The attended tokens (B, N, C) and the significance map (B, H, W), without gradient."""
         half = x_BNC.shape[2] // 2
         q1_BNC, qkv2_BNC = self.qkv(x_BNC).split((half, 3 * half), dim=2)
@@ -149,6 +161,7 @@ class HybridScaleAttention(nn.Module):
         return self.proj_drop(self.proj(out_BNC)), fine_map + coarse_map
 
     def _whole_image(self, q1_BNC: Tensor, x_BNC: Tensor, size: MapSize) -> tuple[Tensor, Tensor]:
+        """The coarse heads' output (B, N, C / 2) and the attention received (B, H, W)."""
         reduced_BMC = F.gelu(self.reduce_norm(to_tokens(self.reduce(to_map(x_BNC, size)))))
         q_BhNd = q1_BNC.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         kv = self.kv1(reduced_BMC).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -161,6 +174,7 @@ class HybridScaleAttention(nn.Module):
         return out_BNC, received_Bhw.repeat_interleave(r, 1).repeat_interleave(r, 2)
 
     def _windows(self, qkv2_BNC: Tensor, size: MapSize) -> tuple[Tensor, Tensor]:
+        """The fine heads' output (B, N, C / 2) and the attention received (B, H, W)."""
         windows = Windows(size)
         qkv = windows.split(qkv2_BNC).unflatten(3, (3, self.num_heads, -1))
         q_BGhTd, k_BGhTd, v_BGhTd = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)
@@ -172,17 +186,21 @@ class HybridScaleAttention(nn.Module):
         received_BGhTT = attention_BGhTT.detach()
         if windows.padded:
             received_BGhTT = received_BGhTT * valid_GT[:, None, :, None]
-        # Over 49 whatever the window holds: a border window must not rank higher for its few keys.
+        # Divided by 49 also where a window has fewer tokens on the map: each of a border window's
+        # few keys receives more attention, and would rank too high.
         received_BGT = received_BGhTT.sum((2, 3), dtype=at_least_float32(attention_BGhTT))
         received_BGT = received_BGT / (self.num_heads * WINDOW**2)
         out_BGTC = (self.attn_drop(attention_BGhTT) @ v_BGhTd).transpose(2, 3).flatten(3)
-        return windows.join(out_BGTC), windows.join(received_BGT.unsqueeze(3)).squeeze(
-            2
-        ).unflatten(1, size)
+        out_BNC = windows.join(out_BGTC)
+        received_BN1 = windows.join(received_BGT.unsqueeze(3))
+        return out_BNC, received_BN1.squeeze(2).unflatten(1, size)
 
 
 class Windows:
-    """Cuts a map into windows of at most 7x7, padded at the bottom and at the right."""
+    """A map cut into windows of 7x7, or of the whole map where that is smaller.
+
+    The map is padded at the bottom and at the right to whole windows.
+    """
 
     def __init__(self, size: MapSize) -> None:
         self.size = size
@@ -198,7 +216,7 @@ class Windows:
         return self.pad != (0, 0)
 
     def split(self, x_BNC: Tensor) -> Tensor:
-        """(B, N, C) tokens as (B, G, T, C) windows, padding tokens zero."""
+        """The (B, N, C) tokens as (B, G, T, C) windows; padding tokens are zero."""
         x_BHWC = x_BNC.unflatten(1, self.size)
         if self.padded:
             x_BHWC = F.pad(x_BHWC, (0, 0, 0, self.pad[1], 0, self.pad[0]))
@@ -207,7 +225,7 @@ class Windows:
         return x.flatten(3, 4).flatten(1, 2)
 
     def join(self, x_BGTC: Tensor) -> Tensor:
-        """(B, G, T, C) windows as (B, N, C) tokens, padding dropped."""
+        """The (B, G, T, C) windows as (B, N, C) tokens, without the padding."""
         x = x_BGTC.unflatten(2, self.window).unflatten(1, self.grid).transpose(2, 3)
         x_BHWC = x.flatten(3, 4).flatten(1, 2)
         if self.padded:
@@ -215,7 +233,7 @@ class Windows:
         return x_BHWC.flatten(1, 2)
 
     def valid(self, device: torch.device) -> Tensor:
-        """(G, T): true where a window's place lies on the map."""
+        """(G, T): true for tokens of the map, false for padding."""
         ones = torch.ones(1, self.size[0] * self.size[1], 1, device=device)
         return self.split(ones)[0, :, :, 0] > 0
 
@@ -230,28 +248,29 @@ def attention(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, dropout: float) ->
     return F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd, dropout_p=dropout)
 
 
-# It branches on the device: torch.fx takes it as it is.
+# It branches on the device, so torch.fx calls it instead of tracing into it.
 register_notrace_function(attention)
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:
-    """What to sum its significances in: in half precision too many would tie."""
+    """The type in which significances are summed; in half precision too many would be equal."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def ascending_order(significance_BN: Tensor) -> Tensor:
-    """Indices from the least to the most significant token; ties in order of position."""
+    """Token indices by ascending significance; tokens of equal significance keep their order."""
     if torch.onnx.is_in_onnx_export():
-        # A stable sort has no ONNX form in torch 2.14; TopK keeps the lower index first as well.
+        # torch 2.14 cannot export a stable sort. It exports this one as TopK over all N tokens,
+        # which keeps the lower index first as well. (TensorRT limits TopK to 3840 elements.)
         return significance_BN.sort(dim=1).indices
     return significance_BN.sort(dim=1, stable=True).indices
 
 
 def merge_runs(part_BNC: Tensor, layer: nn.Module) -> Tensor:
-    """Every run of consecutive tokens as their weighted sum: (B, N / run, C).
+    """The weighted sum of each run of consecutive tokens: (B, N / run, C).
 
-    The run is as long as the weights where the tokens divide into such runs; elsewhere the
-    longest that divides them, and the weights are interpolated to it, their sum kept.
+    A run has as many tokens as the layer has weights. If N is not a multiple of that, a run has
+    the largest smaller number of tokens that divides N, and the weights are interpolated to it.
     """
     assert isinstance(layer, nn.Linear)
     length, weight = part_BNC.shape[1], layer.weight[0]

@@ -1,4 +1,4 @@
-"""Released SG-Former checkpoints, turned into ours.
+"""Conversion of released SG-Former checkpoints to this model's parameter names.
 
 Source: parameter names and shapes of the authors' released models (ICCV 2023).
 """
@@ -13,10 +13,10 @@ from torch import Tensor
 from sgformer.errors import CheckpointError
 
 StateDict = Mapping[str, Tensor]
-# Where a training script puts the weights, the averaged ones first.
+# Keys under which training scripts store the weights, averaged weights first.
 WRAPPERS: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIXES: Final = ("module.", "ema.")
-# Within a block: the released name and ours.
+# Prefixes of names within a block: the released one and ours.
 BLOCK_NAMES: Final = (
     ("attn.sr.", "attn.reduce."),
     ("attn.norm.", "attn.reduce_norm."),
@@ -27,18 +27,17 @@ BLOCK_NAMES: Final = (
 
 
 def convert_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A released checkpoint's weights under our names, dtypes kept.
+    """A released checkpoint's weights under our names, with their dtypes.
 
     Args:
-        state_dict: The weights, or a checkpoint that holds them under `state_dict` or `model`
-            (or `state_dict_ema` or `model_ema`, which are preferred), with or without a
-            `module.` prefix.
+        state_dict: The weights, or a checkpoint that holds them under one of the keys `WRAPPERS`
+            (the first that is there is taken). Their names may have a prefix of `PREFIXES`.
 
     Returns:
-        What `SGFormer.load_state_dict` of the same sizes takes.
+        A state dict for `SGFormer.load_state_dict`, for a model of the same sizes.
 
     Raises:
-        CheckpointError: It is no SG-Former checkpoint; the first unknown names are named.
+        CheckpointError: This is no SG-Former checkpoint; the message has the first unknown names.
     """
     released = _unwrap(state_dict)
     converted: dict[str, Tensor] = {}
@@ -62,11 +61,12 @@ def convert_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def is_released(state_dict: Mapping[str, Any]) -> bool:
-    """Whether these are a released model's names rather than ours."""
+    """Whether the names are those of a released model, not ours."""
     return any(name.endswith("patch_embed1.norm.weight") for name in state_dict)
 
 
 def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights by name, without wrapping keys and prefixes."""
     for wrapper in WRAPPERS:
         if isinstance(state_dict.get(wrapper), Mapping):
             return _unwrap(state_dict[wrapper])
@@ -78,7 +78,12 @@ def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _joined(name: str, released: StateDict) -> dict[str, Tensor] | None:
-    """Layers that are one in ours; empty for a part that goes with another, None for others."""
+    """A weight that our model has as a part of a larger one, as an item of our state dict.
+
+    Returns:
+        The joined weight at the name of its first part, an empty dict at the names of its other
+        parts (the first one has brought them in), None where there is nothing to join.
+    """
     block, attn, rest = name.partition(".attn.")
     layer, _, kind = rest.partition(".")
 
@@ -90,7 +95,8 @@ def _joined(name: str, released: StateDict) -> dict[str, Tensor] | None:
     guided = f"{block}.attn.q.{kind}" in released
     ours = _our_name(name) or ""
     if guided and layer == "kv1":
-        # [keys | values] of half of the heads each, to [keys | values] of all.
+        # Both released layers have keys, then values, of one half of the heads; ours has the
+        # keys of all heads, then their values.
         (k1, v1), (k2, v2) = part("kv1").chunk(2), part("kv2").chunk(2)
         return {ours.replace(".kv1.", ".kv."): torch.cat((k1, k2, v1, v2))}
     if not guided and layer == "q1":
@@ -103,7 +109,7 @@ _PARTS: Final = ("q1", "q2", "kv1", "kv2")
 
 
 def _our_name(name: str) -> str | None:
-    """Our name for a released one; None for one that is not known."""
+    """Our name for a released one; None for an unknown one."""
     for pattern, rename in _RULES:
         match = pattern.fullmatch(name)
         if match:
@@ -112,12 +118,13 @@ def _our_name(name: str) -> str | None:
 
 
 def _stem(match: re.Match[str]) -> str:
-    """The stem's three convolutions, 0, 2 and 4, each followed by a norm."""
+    """The released convolutions 0, 2 and 4 are our layers 0, 3 and 6, their norms 1, 4 and 7."""
     index = {"0": 0, "2": 3, "4": 6}[match[1]] + (match[2] == "bn")
     return f"stem.{index}.{match[3]}"
 
 
 def _downsample(match: re.Match[str]) -> str:
+    """The released convolutions 1, 2 and 3 are our layers 0, 3 and 6, their norms 1, 4 and 7."""
     index = 3 * (int(match[2]) - 1) + (match[3] == "bn")
     return f"stages.{int(match[1]) - 1}.downsample.{index}.{match[4]}"
 

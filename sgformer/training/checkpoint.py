@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors with a JSON header. Nothing in them can be executed."""
+"""Checkpoints: safetensors files with a JSON header. Loading one executes nothing in it."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,7 +17,10 @@ from sgformer.disk import noticing_full_disk
 from sgformer.errors import CheckpointError
 from sgformer.training.device import is_out_of_memory
 from sgformer.training.distributed import rank
-from sgformer.training.trainer import EpochMetrics, Trainer
+from sgformer.training.epoch_metrics import EpochMetrics
+
+if TYPE_CHECKING:
+    from sgformer.training.trainer import Trainer
 
 FORMAT_VERSION: Final = 3
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
@@ -30,12 +33,16 @@ def save_checkpoint(
     metadata: Mapping[str, Any],
     keep_as: Path | None = None,
 ) -> None:
-    """Writes atomically: a crash leaves the file as it was or the new one, whole.
+    """Writes a checkpoint atomically: after a crash the file is the old one or the new one, whole.
 
-    What `path` held before is kept as `keep_as`.
+    Args:
+        path: The file.
+        tensors: Its tensors by name.
+        metadata: Its header, of JSON's types.
+        keep_as: If given, the file that was at `path` is renamed to this one.
 
     Raises:
-        DiskFullError: There is no room.
+        DiskFullError: The disk has no room for the checkpoint.
     """
     header = {"format_version": FORMAT_VERSION, **metadata}
     temporary = path.with_name(f"{path.name}.tmp")
@@ -54,7 +61,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors on the CPU, and the metadata.
+    """A checkpoint's tensors by name, on the CPU, and its metadata.
 
     Raises:
         CheckpointError: The file is missing, damaged, or was not written by this program.
@@ -72,25 +79,25 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     return tensors, header
 
 
-def save_progress(trainer: Trainer, folder: Path) -> None:
-    """After an epoch: the best model if it is this epoch's, the whole state, the curve."""
+def save_progress(trainer: "Trainer", folder: Path) -> None:
+    """Saves after an epoch: the model if it is the best so far, the whole state, the curve."""
     if trainer.early_stopping.best_epoch == trainer.num_epochs_done:
         save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
     save_checkpoint(folder / LAST, *trainer.state_dict(), keep_as=folder / PREVIOUS)
     write_epochs(folder / EPOCHS, trainer.history)
-    if trainer.end_reason is not None:  # nothing will be resumed from it
+    if trainer.end_reason is not None:  # an ended training is not resumed
         (folder / PREVIOUS).unlink(missing_ok=True)
 
 
-def resume_progress(trainer: Trainer, folder: Path) -> tuple[str, ...]:
-    """Continues from the folder's last readable checkpoint, if there is one.
+def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
+    """Loads the folder's last usable checkpoint into the trainer, if the folder has any.
 
     Returns:
-        What was passed over and why, a line each.
+        For each newer checkpoint that could not be used, a line that says why.
 
     Raises:
-        CheckpointError: There are checkpoints and none can be used: each is damaged, foreign, or
-            of another configuration.
+        CheckpointError: There are checkpoints, and none can be used: each is damaged, of another
+            program, or of another configuration.
     """
     refused = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -102,7 +109,7 @@ def resume_progress(trainer: Trainer, folder: Path) -> tuple[str, ...]:
             refused.append(str(error))
             continue
         if rank() == 0:
-            # The curve of before, should the crash have come between the two files.
+            # Its file may lack the last epoch: the crash may have come between the two writes.
             write_epochs(folder / EPOCHS, trainer.history)
         return tuple(refused)
     if refused:
@@ -111,7 +118,8 @@ def resume_progress(trainer: Trainer, folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _load_into(trainer: Trainer, path: Path) -> None:
+def _load_into(trainer: "Trainer", path: Path) -> None:
+    """Loads a checkpoint into the trainer, if it is of the same configuration and images."""
     tensors, metadata = load_checkpoint(path)
     if metadata.get("fingerprint") != trainer.config.fingerprint():
         raise CheckpointError(f"{path} belongs to another configuration")
@@ -126,10 +134,10 @@ def _load_into(trainer: Trainer, path: Path) -> None:
 
 
 def write_epochs(path: Path, history: Iterable[EpochMetrics]) -> None:
-    """The curve as CSV, one row an epoch; atomically.
+    """Writes the curve as CSV, one row an epoch, atomically.
 
     Raises:
-        DiskFullError: There is no room.
+        DiskFullError: The disk has no room for it.
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(EpochMetrics.__dataclass_fields__))
@@ -145,7 +153,7 @@ def write_epochs(path: Path, history: Iterable[EpochMetrics]) -> None:
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """The same file by NumPy where it has the types: half the time for many small tensors."""
+    """Writes the file from NumPy arrays if it can: half the time, where many tensors are small."""
     if any(tensor.dtype is torch.bfloat16 for tensor in tensors.values()):
         save_tensors(dict(tensors), path, metadata)
     else:
@@ -153,7 +161,7 @@ def _save(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, s
 
 
 def _sync(path: Path) -> None:
-    """Puts a file's content, or a folder's names, on the disk."""
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

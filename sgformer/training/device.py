@@ -1,4 +1,4 @@
-"""Memory: how much was taken, how running out of it shows, how to get back what was taken."""
+"""The device of a training: its choice, its memory, how busy it is."""
 
 import contextlib
 import ctypes
@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 from typing import Final
 
+import pynvml
 import torch
 
-# How PyTorch's CPU allocator and CUDA's libraries say it, by a plain RuntimeError.
+from sgformer.config import TrainConfig
+from sgformer.errors import ConfigError
+
+# Texts of the plain RuntimeErrors by which PyTorch's CPU allocator and CUDA's libraries report
+# that memory ran out.
 SIGNS: Final = (
     "DefaultCPUAllocator: can't allocate",
     "CUDA error: out of memory",
@@ -18,24 +23,38 @@ SIGNS: Final = (
 )
 
 
+def choose_device(config: TrainConfig) -> torch.device:
+    """The configured device; `auto` is a GPU if this machine has a usable one, else the CPU.
+
+    Raises:
+        ConfigError: CUDA is asked for and not available.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise ConfigError("train.device: cuda is asked for, and this machine has no usable GPU")
+    if available and config.device != "cpu":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or, where the system refuses it, on a CPU."""
+    """Whether the error says that an allocation failed, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in SIGNS)
 
 
 def release_memory() -> None:
-    """Frees what an abandoned step or an ended training held, and gives it back."""
+    """Returns the memory of an abandoned step or an ended training to the system and the GPU."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # no glibc
+    with contextlib.suppress(OSError, AttributeError):  # the C library is not glibc
         ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def held_bytes() -> int:
-    """What the process holds now: its own pages, not those of mapped files, and on the GPU."""
+    """Memory of the process: its own pages, without those of mapped files, and on the GPU."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     sizes = dict(line.split(":", 1) for line in status.splitlines())
     own = sizes.get("RssAnon") or sizes.get("VmRSS") or "0 kB"
@@ -44,14 +63,24 @@ def held_bytes() -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begins a new measurement."""
+    """Lets `peak_memory_bytes` count from now on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that was allocated on a GPU since the reset; on a CPU, what the process holds."""
+    """The most GPU memory allocated since the reset; for a CPU, all that the process holds now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     num_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return num_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def gpu_utilization(device: torch.device) -> list[float]:
+    """The share of time in which the GPU is working, 0..1; an empty list where it is unknown."""
+    if device.type != "cuda":
+        return []
+    try:
+        return [torch.cuda.utilization(device) / 100]
+    except (pynvml.NVMLError, RuntimeError):
+        return []

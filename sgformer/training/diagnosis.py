@@ -1,4 +1,4 @@
-"""What a training's own curves and counters say about it, with a remedy for each finding."""
+"""Diagnosis of a training from its curves and counters: what went wrong, and what may help."""
 
 import itertools
 import math
@@ -7,25 +7,31 @@ from dataclasses import dataclass
 from typing import Final
 
 from sgformer.config import TrainConfig, maximises
-from sgformer.training.trainer import EpochMetrics
+from sgformer.training.epoch_metrics import EpochMetrics
 
-# What is looked at, and from which value on it is a finding.
-MIN_EPOCHS: Final = 6  # fewer say nothing about a trend
-OSCILLATION_SHARE: Final = 0.3  # of the epochs in which the training loss rose
-OSCILLATION_SIZE: Final = 0.05  # mean rise, relative to the curve's range
-OSCILLATION_RANGE: Final = 0.05  # that range, relative to the first loss: a flat curve is none
-OVERFIT_RISE: Final = 1.1  # last validation loss, relative to the lowest
-OVERFIT_EPOCHS: Final = 3  # that the lowest lies back
-UNDERFIT_PROGRESS: Final = 0.5  # of the way from guessing to a perfect loss
-PLATEAU_GAIN: Final = 0.05  # of the whole gain, made in the second half
-PLATEAU_PROGRESS: Final = 0.9  # a training that came this far has nothing left to gain
-GPU_UNDER_USED: Final = 0.6  # mean share of time in which the GPU worked
-INPUT_BOUND: Final = 0.2  # share of an epoch spent waiting for images
+# The limits at which a measure becomes a finding.
+MIN_EPOCHS: Final = 6  # a shorter curve shows no trend
+OSCILLATION_SHARE: Final = 0.3  # least share of epochs in which the training loss rose
+OSCILLATION_SIZE: Final = 0.05  # least mean rise, as a fraction of the curve's range
+OSCILLATION_RANGE: Final = 0.05  # least range of the curve, as a fraction of the first loss
+OVERFIT_RISE: Final = 1.1  # least last validation loss, as a multiple of the lowest
+OVERFIT_EPOCHS: Final = 3  # least number of epochs since the lowest validation loss
+UNDERFIT_PROGRESS: Final = 0.5  # most progress from a guess's loss (0) to the lowest possible (1)
+PLATEAU_GAIN: Final = 0.05  # most gain in the second half, as a fraction of the whole gain
+PLATEAU_PROGRESS: Final = 0.9  # progress from which on little is left to gain: no plateau
+GPU_UNDER_USED: Final = 0.6  # mean share of time in which the GPU works
+INPUT_BOUND: Final = 0.2  # least share of an epoch that is spent waiting for images
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A tag, the numbers behind it, and what to do."""
+    """One thing that went wrong.
+
+    Attributes:
+        tag: Its name, such as 'overfits'.
+        evidence: The numbers that show it.
+        remedy: Settings that may help.
+    """
 
     tag: str
     evidence: str
@@ -40,10 +46,10 @@ def diagnose(
     *,
     has_gpu: bool = False,
 ) -> tuple[Finding, ...]:
-    """Findings about a training, none if it is as it should be.
+    """Findings about a training; none if nothing is wrong.
 
-    What came of it is judged only where it ran to its end; one that a scheduler stopped
-    (`end_reason` None) had no time to become good.
+    The result is judged only if the training ended by itself. One that a scheduler stopped
+    (`end_reason` None) may have been too short for a good result.
     """
     if end_reason == "diverged":
         found: list[Finding | None] = [_diverged(history)]
@@ -140,7 +146,7 @@ def _plateaued(
 def _gpu_under_used(history: Sequence[EpochMetrics], *, has_gpu: bool) -> Finding | None:
     if not has_gpu or len(history) < 2:
         return None
-    later = history[1:]  # the first epoch starts the loaders
+    later = history[1:]  # without the first epoch, which starts the loading processes
     waiting = sum(m.data_seconds for m in later) / sum(m.seconds for m in later)
     known = [m.gpu_utilization for m in later if m.gpu_utilization is not None]
     share = sum(known) / len(known) if known else None
@@ -160,7 +166,7 @@ def _gpu_under_used(history: Sequence[EpochMetrics], *, has_gpu: bool) -> Findin
 
 
 def _progress(loss: float, num_classes: int, smoothing: float = 0.0) -> float:
-    """How far a loss came from guessing (0) to the lowest possible (1)."""
+    """A loss on the scale from that of a uniform guess (0) to the lowest possible one (1)."""
     right, wrong = 1 - smoothing + smoothing / num_classes, smoothing / num_classes
     floor = -right * math.log(right)
     if wrong:

@@ -1,6 +1,6 @@
-"""Several processes that train one model, by torch.distributed; alone, everything is itself.
+"""Exchange between processes that train one model by torch.distributed.
 
-Starting the processes is the caller's business.
+The caller starts the processes. In a single process every function returns its argument.
 """
 
 import numpy as np
@@ -11,11 +11,12 @@ from sgformer.training.evaluation import FloatArray, IntArray
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """This process's number among those that train together, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def num_processes() -> int:
+    """How many processes train together; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -28,7 +29,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 
 def broadcast(number: int) -> int:
-    """The first process's number, in all."""
+    """The number that the first process passed, in every process."""
     if num_processes() == 1:
         return number
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -38,7 +39,7 @@ def broadcast(number: int) -> int:
 
 
 def is_of_another_process(error: Exception) -> bool:
-    """Whether an exchange failed because a process at its other end is gone."""
+    """Whether the error says that an exchange failed, as when another process has ended."""
     text = str(error).lower()
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "nccl"))
@@ -48,13 +49,13 @@ def is_of_another_process(error: Exception) -> bool:
 def interleave(
     logits: FloatArray, labels: IntArray, num_rows: int, device: torch.device
 ) -> tuple[FloatArray, IntArray]:
-    """All processes' rows in one order: row i is of process i % num_processes().
+    """The rows of all processes in one array: row i comes from process i % num_processes().
 
     Args:
-        logits: (n, classes) float32 of this process.
-        labels: (n,) of this process.
-        num_rows: Of all processes together.
-        device: That the processes communicate by.
+        logits: This process's logits, (n, classes) float32.
+        labels: This process's labels, (n,).
+        num_rows: Number of rows of all processes together.
+        device: The device through which the processes exchange tensors.
     """
     size = num_processes()
     if size == 1:

@@ -1,4 +1,4 @@
-"""Early stopping: ends a training that no longer gets better."""
+"""Early stopping: ends a training that no longer improves."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,15 @@ from sgformer.config import EarlyStoppingConfig, maximises
 
 @dataclass
 class EarlyStopping:
-    """Watches one metric; its fields are its state, kept in checkpoints.
+    """Follows one metric over the epochs. Checkpoints keep all attributes but `config`.
 
-    `best_value` and `best_epoch` follow every improvement, however small; only one of more
-    than `min_delta` restarts the patience. Epochs of the warm-up do not use it up.
+    Attributes:
+        config: The metric, and the limits.
+        best_value: Best value so far, however small the last improvement was.
+        best_epoch: Its epoch, from 1; 0 before the first.
+        reference_value: The value that the next one must beat by more than `min_delta` for the
+            patience to start again.
+        num_epochs_without_gain: Epochs since `reference_value`, without those of the warm-up.
     """
 
     config: EarlyStoppingConfig
@@ -21,7 +26,7 @@ class EarlyStopping:
     num_epochs_without_gain: int = 0
 
     def update(self, epoch: int, value: float) -> bool:
-        """Takes an epoch's metric; gives back whether it is the best so far."""
+        """Takes an epoch's value; returns whether it is the best so far."""
         if self._beats(value, self.reference_value, self.config.min_delta):
             self.reference_value = value
             self.num_epochs_without_gain = 0
@@ -34,6 +39,7 @@ class EarlyStopping:
 
     @property
     def should_stop(self) -> bool:
+        """Whether the patience is used up."""
         patience = self.config.patience
         return patience is not None and self.num_epochs_without_gain >= patience
 

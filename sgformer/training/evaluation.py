@@ -1,4 +1,4 @@
-"""Metrics on a whole split, from its logits and labels."""
+"""Evaluation of a model on a split: its logits, and the metrics computed from them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,14 @@ IntArray = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Of one class; `support` counts its images. Undefined ratios are 0."""
+    """Metrics of one class, 0..1; a ratio of zero to zero is 0.
+
+    Attributes:
+        precision: Share of the images predicted as this class that are of this class.
+        recall: Share of this class's images that are predicted as this class.
+        f1: Harmonic mean of the two.
+        support: Number of this class's images.
+    """
 
     precision: float
     recall: float
@@ -26,14 +33,24 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class SplitMetrics:
-    """Metrics of a split, fractions in 0..1; `top5` is top-k with k = min(5, classes)."""
+    """Metrics of a split.
+
+    Attributes:
+        top1: Share of images whose class has the highest logit, 0..1.
+        top5: Share of images whose class is among the k highest logits, k = min(5, classes).
+        macro_f1: Mean of the classes' F1 scores, 0..1.
+        loss: Mean cross-entropy without label smoothing, in nats.
+        per_class: Metrics by class name.
+        confusion_matrix: Numbers of images; a row is a true class, a column a predicted one.
+        num_images: Images of the split.
+    """
 
     top1: float
     top5: float
     macro_f1: float
     loss: float
     per_class: dict[str, ClassMetrics]
-    confusion_matrix: list[list[int]]  # rows: true class
+    confusion_matrix: list[list[int]]
     num_images: int
 
 
@@ -41,7 +58,7 @@ class SplitMetrics:
 def predict_logits(
     model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], device: torch.device
 ) -> tuple[FloatArray, IntArray]:
-    """(N, classes) logits in float32 and (N,) labels, in the batches' order."""
+    """The model's (N, classes) logits in float32, and the (N,) labels, in the batches' order."""
     model.eval()
     logits, labels = [], []
     for images, targets in batches:
@@ -53,9 +70,9 @@ def predict_logits(
 def compute_metrics(
     logits: FloatArray, labels: IntArray, classes: tuple[str, ...]
 ) -> SplitMetrics:
-    """Metrics of finite logits (N, classes) and true classes (N,); loss without smoothing.
+    """Metrics from finite logits (N, classes) and true classes (N,).
 
-    As scikit-learn's, of which the import alone would cost each worker a second.
+    They equal scikit-learn's, whose import would cost each worker a second.
     """
     num_classes = len(classes)
     predicted = logits.argmax(1)

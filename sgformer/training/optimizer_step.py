@@ -1,6 +1,7 @@
-"""One optimizer step on one batch, whatever the precision, the memory or the processes."""
+"""One optimizer step on one batch, in any precision, by micro-batches, by several processes."""
 
 import contextlib
+import sys
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import BatchMixer
-from sgformer.data.image_cache import Samples
+from sgformer.data.image_data import Samples
 from sgformer.model.sg_former import SGFormer
 from sgformer.seeding import seed_of
 from sgformer.training.distributed import num_processes, rank
@@ -22,14 +23,14 @@ DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OptimizerStep:
-    """Forward, backward and update, with all that is updated.
+    """Runs optimizer steps; holds the model, the optimizer and all else that they change.
 
-    Randomness in a step (mixing, dropping) depends on its seed and the process only; so it is
-    the same after a resume.
+    Randomness in a step (mixup, dropout) depends on nothing but the step's seed and the process,
+    so a resumed training draws the same.
 
     Attributes:
-        model: As it is trained.
-        ema: The running mean of its weights, if the config asks for one.
+        model: The model with the trained weights.
+        ema: The model with the running mean of the weights; None without `ema_decay`.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class OptimizerStep:
         self._class_weights = None
         if config.class_balance == "loss":
             counts = np.bincount(samples[:, 1], minlength=num_classes)
-            # Mean 1 over the images, so that losses stay comparable.
+            # Their mean over the images is 1, so that losses stay comparable.
             weights = len(samples) / (num_classes * counts)
             self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
-        self._forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+        self._forward: nn.Module = _compiled(model) if config.compile else model
+        self._num_graphs_before = _num_graphs()
         if num_processes() > 1:
             self._forward = DistributedDataParallel(self._forward, forward_sync_buffers=False)
 
@@ -66,26 +68,26 @@ class OptimizerStep:
         batch_size: int,
         micro_batch_size: int,
     ) -> torch.Tensor:
-        """The loss, summed over this process's images, of before the step.
+        """Runs a step; returns the loss before the update, summed over this process's images.
 
         Args:
-            images: (B, 3, H, W), may be changed.
-            labels: (B,).
-            seed: Of this step.
-            number: Of this step in the training, from 1.
-            learning_rate: Of this step.
-            batch_size: Images of the step over all processes.
-            micro_batch_size: How many go through the model at a time.
+            images: This process's images, (B, 3, H, W); mixup changes them in place.
+            labels: Their classes, (B,).
+            seed: The seed of this step.
+            number: The number of this step in the training, from 1.
+            learning_rate: The learning rate of this step.
+            batch_size: Images of the step in all processes together.
+            micro_batch_size: Images that go through the model at a time.
         """
         targets: torch.Tensor = labels.to(self.device, non_blocking=True)
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         images = images.to(self.device, non_blocking=True, memory_format=layout)
         if self._mix is not None:
-            np.random.seed(seed % 2**32)  # the same in all processes
+            np.random.seed(seed % 2**32)  # all processes mix alike
             images, targets = self._mix(images, targets)
         torch.manual_seed(seed_of(seed, rank()))
         self.optimizer.zero_grad(set_to_none=True)
-        scale = num_processes() / batch_size  # gradients are averaged over processes
+        scale = num_processes() / batch_size  # torch averages gradients over processes
         parts = list(
             zip(images.split(micro_batch_size), targets.split(micro_batch_size), strict=True)
         )
@@ -99,7 +101,7 @@ class OptimizerStep:
         return torch.stack(losses).sum()
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors by name, and the gradient scaler's plain values."""
+        """The tensors by name, and the gradient scaler's plain values."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
@@ -107,7 +109,19 @@ class OptimizerStep:
             tensors |= {f"ema.{name}": v for name, v in self.ema.module.state_dict().items()}
         return tensors, self.scaler.state_dict()
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether torch has compiled the forward pass of a step of this training."""
+        return _num_graphs() > self._num_graphs_before
+
+    def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """A copy of the state in CPU memory, which further steps do not change."""
+        tensors, scaler = self.state_dict()
+        copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+        return copies, dict(scaler)
+
     def load_state_dict(self, tensors: dict[str, torch.Tensor], scaler: dict[str, Any]) -> None:
+        """Continues from what `state_dict` returned."""
         parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
@@ -120,7 +134,7 @@ class OptimizerStep:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.ema is not None:
             self.ema.module.load_state_dict(parts["ema"])
-        # A scaler remembers the step that it was in, and no state_dict makes it forget.
+        # Loading a state does not clear a scaler's record of the step that it is in.
         self.scaler = self._new_scaler()
         self.scaler.load_state_dict(scaler)
 
@@ -131,7 +145,7 @@ class OptimizerStep:
         dtype = DTYPES.get(self.config.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             logits = self._forward(images)
-        # Mixed targets are smoothed already.
+        # The mixer has smoothed its targets already.
         smoothing = 0.0 if self._mix else self.config.label_smoothing
         return F.cross_entropy(
             logits.float(),
@@ -153,7 +167,24 @@ class OptimizerStep:
             self.ema.update(self.model, step=number)
 
     def _gradients_wait(self, *, wait: bool) -> contextlib.AbstractContextManager[None]:
-        """Puts off the exchange of gradients between processes to a batch's last part."""
+        """A context in which, with `wait`, the processes do not exchange gradients yet."""
         if wait and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return contextlib.nullcontext()
+
+
+def _compiled(model: SGFormer) -> nn.Module:
+    """The model with a compiled forward pass; forgets what was compiled before.
+
+    All models share the code of `forward`, and torch compiles it anew for each dropout rate. After
+    eight times it would run every further model uncompiled, with no more than a line in a log.
+    """
+    torch.compiler.reset()
+    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+    return compiled
+
+
+def _num_graphs() -> int:
+    """How many graphs torch has compiled in this process; 0 if it has not been asked to."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])

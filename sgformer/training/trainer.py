@@ -1,32 +1,34 @@
-"""The only training loop: every trial and the retraining of the winner use it."""
+"""The training loop, of trials and of retrainings."""
 
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal
 
 import numpy as np
-import pynvml
-import timm
 import torch
 
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import eval_transform, train_transform
-from sgformer.data.image_cache import ImageData
+from sgformer.data.image_data import ImageData
 from sgformer.data.loader import (
     BatchLoader,
     EvalPlan,
     ImageDataset,
+    TimedBatches,
     TrainPlan,
     default_num_workers,
     largest_share,
 )
 from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.model.build import create_model
 from sgformer.model.sg_former import SGFormer
 from sgformer.seeding import seed_everything, seed_of
 from sgformer.training.device import (
+    choose_device,
+    gpu_utilization,
     is_out_of_memory,
     peak_memory_bytes,
     release_memory,
@@ -34,54 +36,28 @@ from sgformer.training.device import (
 )
 from sgformer.training.distributed import interleave, num_processes, rank, total
 from sgformer.training.early_stopping import EarlyStopping
+from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
 from sgformer.training.optimizer import learning_rate_at
 from sgformer.training.optimizer_step import OptimizerStep
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
-STEPS_BETWEEN_CHECKS = 20
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One epoch, counted from 1; the metrics of a diverged one are NaN.
-
-    Attributes:
-        seconds: Of training and validation.
-        images_per_second: In training.
-        data_seconds: In training, spent waiting for images.
-        micro_batch_size: Images in memory at a time, in each process.
-        peak_memory_bytes: Of the GPU, the most that was allocated; on a CPU, what the process
-            held after the epoch.
-        gpu_utilization: Mean share of time that the GPU worked, 0..1; None where not known.
-    """
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_top1: float
-    val_top5: float
-    val_macro_f1: float
-    learning_rate: float
-    seconds: float
-    images_per_second: float
-    data_seconds: float
-    micro_batch_size: int
-    peak_memory_bytes: int
-    gpu_utilization: float | None = None
-
-    def value(self, metric: str) -> float:
-        """The value of a metric by its name, such as `val_top1`."""
-        return float(getattr(self, metric))
-
-    def as_row(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
+# Once in so many steps the trainer checks that the loss is finite, for which it waits for the GPU.
+STEPS_BETWEEN_CHECKS: Final = 20
 
 
 @dataclass(frozen=True)
 class _TrainPass:
-    """An epoch's training half: mean loss (not finite as soon as one is seen to be), and times."""
+    """The training half of an epoch.
+
+    Attributes:
+        loss: Mean over the images; not finite if one of the checked losses was not, which ends
+            the pass.
+        learning_rate: Rate of the last step.
+        images_per_second: Over all processes.
+        data_seconds: Time spent waiting for images.
+        gpu_utilization: Mean share of time in which the GPU worked, 0..1; None where unknown.
+    """
 
     loss: float
     learning_rate: float
@@ -91,16 +67,24 @@ class _TrainPass:
 
 
 class Trainer:
-    """Trains one configuration on one folder, an epoch at a time.
+    """Trains one configuration on the images of one folder, epoch by epoch.
 
-    All randomness is derived from the seed, the epoch, the step and the image, so a training
-    resumed from a checkpoint goes on just as it would have. Where torch.distributed is
-    initialised, its processes train together; each makes a Trainer and takes every step.
+    All randomness is derived from the seed, the epoch, the step and the image, so a resumed
+    training goes on exactly as it would have without the interruption. If torch.distributed is
+    initialised, its processes train one model: each makes a Trainer and runs every epoch.
 
     Attributes:
-        micro_batch_size: Images in memory at a time; halved when memory runs out.
-        end_reason: Why `epochs` ended; None while there is more to train.
-        history: All epochs so far, those of before a resume included.
+        config: The configuration.
+        data: The images.
+        device: The device that is trained on.
+        early_stopping: Which epoch is the best so far, and whether to stop.
+        micro_batch_size: Images of a process in memory at a time; halved when memory runs out.
+        end_reason: Why the training ended; None while it has not.
+        history: All epochs so far, also those before a resume.
+
+    Raises:
+        ConfigError: CUDA is asked for and not available, or the processes cannot share the
+            batches.
     """
 
     def __init__(self, config: TrainConfig, data: ImageData) -> None:
@@ -120,10 +104,11 @@ class Trainer:
         self.micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
+        self._num_epochs_run = 0
 
     @property
     def model(self) -> SGFormer:
-        """The model that is evaluated and delivered: with an EMA, the mean of the trained ones."""
+        """The model that is evaluated and delivered: with `ema_decay`, that of mean weights."""
         model = self._step.model if self._step.ema is None else self._step.ema.module
         assert isinstance(model, SGFormer)
         return model
@@ -137,28 +122,38 @@ class Trainer:
         return sum(p.numel() for p in self.model.parameters())
 
     @property
+    def is_compiled(self) -> bool | None:
+        """Whether steps of this process run compiled; None without `compile`, or before a step."""
+        if not self.config.compile or self._num_epochs_run == 0:
+            return None
+        return self._step.is_compiled
+
+    @property
     def gpu_name(self) -> str | None:
-        """The GPU's model, such as 'NVIDIA H100'; None on a CPU."""
+        """The GPU's product name, such as 'NVIDIA H100'; None on a CPU."""
         if self.device.type != "cuda":
             return None
         return str(torch.cuda.get_device_name(self.device))
 
     def epochs(self) -> Iterator[EpochMetrics]:
-        """Trains one epoch a step until the length is reached, early stopping, or divergence.
+        """Trains, and yields each epoch's metrics, until the training ends.
+
+        It ends after `max_epochs`, by early stopping, or when a loss is not finite.
 
         Raises:
-            OutOfMemoryError: Not even one image at a time fits; or, with several processes, the
-                micro-batch does not: then all must be started again with a smaller one.
+            OutOfMemoryError: Not even one image at a time fits; or, with several processes, a
+                micro-batch does not fit: the caller must start all of them again with a smaller
+                one.
         """
         while self.end_reason is None:
             yield self._run_epoch(self.num_epochs_done + 1)
 
     def evaluate(self, split: str) -> SplitMetrics:
-        """The model's metrics on a split as it is now."""
+        """The present model's metrics on a split."""
         return compute_metrics(*self._predict(split), self.data.classes)
 
     def description(self) -> dict[str, Any]:
-        """What a reader of the weights needs to rebuild the model and its preprocessing."""
+        """The config, classes and epoch: they and the weights rebuild the model."""
         return {
             "config": self.config.model_dump(mode="json"),
             "classes": list(self.data.classes),
@@ -166,7 +161,7 @@ class Trainer:
         }
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors and JSON metadata that `load_state_dict` continues from."""
+        """The whole state of the training: tensors, and metadata of JSON's types."""
         tensors, scaler = self._step.state_dict()
         metadata = {
             "fingerprint": self.config.fingerprint(),
@@ -180,12 +175,13 @@ class Trainer:
         return tensors, metadata
 
     def images_trained_on(self) -> dict[str, Any]:
-        """What tells these images from others: classes, names and sizes."""
+        """The classes, and a hash of the images' names and sizes; a checkpoint fits no others."""
         return {"classes": list(self.data.classes), "content": self.data.images.id.content}
 
     def load_state_dict(
         self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
     ) -> None:
+        """Continues from what `state_dict` returned."""
         self._step.load_state_dict(dict(tensors), metadata["scaler"])
         self.history = [EpochMetrics(**row) for row in metadata["history"]]
         self.early_stopping.load_state_dict(metadata["early_stopping"])
@@ -206,8 +202,8 @@ class Trainer:
         return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
 
     def _run_epoch(self, epoch: int) -> EpochMetrics:
-        """One epoch; should memory run out, again from its start with half the micro-batch."""
-        before = _on_cpu(*self._step.state_dict())
+        """Runs an epoch; if memory runs out, again from its start with half the micro-batch."""
+        before = self._step.snapshot()
         while (metrics := self._try_epoch(epoch)) is None:
             release_memory()
             if self.micro_batch_size == 1:
@@ -218,26 +214,27 @@ class Trainer:
                 )
             self.micro_batch_size = (self.micro_batch_size + 1) // 2
             self._step.load_state_dict(*before)
+        self._num_epochs_run += 1
         self.history.append(metrics)
         self.early_stopping.update(epoch, metrics.value(self.config.metric))
         self.end_reason = self._end_reason(epoch, diverged=math.isnan(metrics.val_loss))
         return metrics
 
     def _try_epoch(self, epoch: int) -> EpochMetrics | None:
-        """None if memory ran out."""
+        """Runs an epoch; returns None if memory ran out."""
         try:
             return self._train_and_validate(epoch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if num_processes() > 1:  # the others wait in vain: all must begin anew
+            if num_processes() > 1:  # the others wait for this one: all must be started again
                 refusal = OutOfMemoryError(
                     f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
                     f"{self.device}"
                 )
                 refusal.micro_batch_size = self.micro_batch_size
                 raise refusal from None
-        # Here the error, which holds the step's tensors, is gone.
+        # Not in the handler: the error, which keeps the step's tensors alive, is gone here.
         return None
 
     def _train_and_validate(self, epoch: int) -> EpochMetrics:
@@ -284,7 +281,7 @@ class Trainer:
         losses: list[torch.Tensor] = []
         utilizations: list[float] = []
         learning_rate, start = 0.0, time.perf_counter()
-        batches = _Waiting(self._loader.batches(plan))
+        batches = TimedBatches(self._loader.batches(plan))
         for i, (images, labels) in enumerate(batches):
             step = (epoch - 1) * len(plan) + i
             learning_rate = learning_rate_at(step, len(plan), config.max_epochs, config.optimizer)
@@ -300,10 +297,10 @@ class Trainer:
             losses.append(loss)
             if i % STEPS_BETWEEN_CHECKS == 0:
                 if i:
-                    utilizations += _gpu_utilization(self.device)
+                    utilizations += gpu_utilization(self.device)
                 if not torch.isfinite(total(loss)):
                     break
-        utilizations += _gpu_utilization(self.device)
+        utilizations += gpu_utilization(self.device)
         num_images = len(losses) * plan.batch_size
         mean_loss = float(total(torch.stack(losses).sum())) / num_images
         return _TrainPass(
@@ -315,57 +312,15 @@ class Trainer:
         )
 
     def _predict(self, split: str) -> tuple[Any, Any]:
-        """Logits and labels of the whole split, from all processes, in the split's order."""
+        """Logits (N, classes) and labels (N,) of the whole split in order, from all processes."""
         samples = self.data.samples(split)
         plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
         logits, labels = predict_logits(self.model, self._loader.batches(plan), self.device)
         return interleave(logits, labels, len(samples), self.device)
 
 
-class _Waiting:
-    """Passes batches on and counts the seconds they are waited for."""
-
-    def __init__(self, batches: Iterator[Any]) -> None:
-        self._batches, self.seconds = batches, 0.0
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        start = time.perf_counter()
-        try:
-            return next(self._batches)
-        finally:
-            self.seconds += time.perf_counter() - start
-
-
-def create_model(config: TrainConfig, num_classes: int) -> SGFormer:
-    """The configured model, untrained."""
-    model = timm.create_model(
-        config.model.name,
-        num_classes=num_classes,
-        img_size=config.data.image_size,
-        **config.model.model_dump(exclude={"name"}),
-    )
-    assert isinstance(model, SGFormer)
-    return model
-
-
-def choose_device(config: TrainConfig) -> torch.device:
-    """The configured device; `auto` takes a GPU where there is one.
-
-    Raises:
-        ConfigError: CUDA is asked for and not available.
-    """
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise ConfigError("train.device: cuda is asked for, and this machine has no usable GPU")
-    if available and config.device != "cpu":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
-
-
 def _check_sizes(config: TrainConfig, data: ImageData) -> None:
+    """Checks that every process gets at least two images of a batch and of a split."""
     size = num_processes()
     smallest = min(
         config.optimizer.batch_size, len(data.samples("train")), len(data.samples("val"))
@@ -375,20 +330,3 @@ def _check_sizes(config: TrainConfig, data: ImageData) -> None:
             f"{size} processes cannot share a batch, or a split, of {smallest} images; at least "
             f"{2 * size} are needed (resources.workers_per_trial, train.optimizer.batch_size)"
         )
-
-
-def _on_cpu(
-    tensors: dict[str, torch.Tensor], scaler: dict[str, Any]
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """A copy of a state that training does not change."""
-    return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}, dict(scaler)
-
-
-def _gpu_utilization(device: torch.device) -> list[float]:
-    """The present share as a list of one; empty where the driver does not tell."""
-    if device.type != "cuda":
-        return []
-    try:
-        return [torch.cuda.utilization(device) / 100]
-    except (pynvml.NVMLError, RuntimeError):
-        return []

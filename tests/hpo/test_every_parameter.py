@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from hpo.config.search_space import apply_params, searchable_paths
+from hpo.config.search_space import apply_params
+from hpo.config.space_checks import searchable_paths
 from sgformer.config import TrainConfig
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.training.trainer import Trainer
 
 Params = dict[str, Any]

@@ -42,7 +42,7 @@ def test_a_new_run_has_no_study_and_gets_one(config: SearchConfig, run: RunFolde
     create_run_study(config, run, None, IMAGES)
     study = find_study(config, run, None, resume=True)
     assert study is not None
-    assert study.images == IMAGES
+    assert study.metadata.images == IMAGES
 
 
 def test_what_earlier_studies_say_of_the_first_level_is_kept(
@@ -52,7 +52,7 @@ def test_what_earlier_studies_say_of_the_first_level_is_kept(
     create_run_study(config, run, None, IMAGES, level)
     study = find_study(config, run, None, resume=True)
     assert study is not None
-    assert read_first_levels(study.first_levels) == (level,)
+    assert read_first_levels(study.metadata.first_levels) == (level,)
 
 
 def test_a_taken_name_is_refused_without_resume(config: SearchConfig, run: RunFolder) -> None:
@@ -152,7 +152,7 @@ def test_other_images_are_refused(
     config: SearchConfig, search_file: Path, own_image_folder: Path, run: RunFolder
 ) -> None:
     study = create_study(run.storage_url(config), config)
-    study.images = IMAGES
+    study.metadata.images = IMAGES
     moved, _ = load_search_config(search_file, data_dir=own_image_folder)
     with pytest.raises(InputError, match="made over other images"):
         run_search(moved, run, Silent(), resume=True)

@@ -253,7 +253,7 @@ def test_a_search_after_another_says_what_it_begins_with_before_it_starts(
     earlier.make()
     earlier.save_config(config)
     study = SearchStudy.create(earlier.storage_url(config), config.study, config.space)
-    study.search_config = config.model_dump(mode="json")
+    study.metadata.search_config = config.model_dump(mode="json")
     SimulatedSearch(config, lambda _: Curve([0.5] * 4, [1.0] * 4), 1, study).run()
 
     arguments = ("search", search_file, "--output-dir", tmp_path / "runs")

@@ -7,12 +7,11 @@ from pydantic import TypeAdapter, ValidationError
 from hpo.config.search_space import (
     Parameter,
     apply_params,
-    check_guess,
-    check_params,
-    check_space,
     default_params,
+    params_key,
     suggest_params,
 )
+from hpo.config.space_checks import check_params, check_space
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
@@ -76,100 +75,6 @@ def test_the_default_params_are_the_base_configurations() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"model__nam": NAME}, r"space\.model\.nam: no such setting .*known: model\.name"),
-        ({"model": NAME}, r"space\.model: is a section, not a setting; it has name, "),
-        ({"model__name": {"type": "categorical", "choices": ["resnet50"]}}, r"'resnet50'.*no su"),
-        ({"model__drop_rate": DROP | {"high": 2.0}}, r"drop_rate: does not allow 2\.0"),
-        ({"optimizer__learning_rate": RATE | {"high": 1e-4}}, r"0\.0005 lies outside its search"),
-        ({"model__drop_path_rate": DROP | {"low": 0.05, "step": 0.15}}, "lies outside its search"),
-        ({"data__val_seed": {"type": "int", "low": 0, "high": 3}}, r"cannot be searched; set tra"),
-        ({"seed": {"type": "int", "low": 0, "high": 3}}, r"seed: cannot be searched; set train"),
-        ({"max_epochs": {"type": "int", "low": 1, "high": 9}}, r"max_epochs: cannot be searched"),
-        ({"data__image_size": {"type": "int", "low": 32, "high": 256}}, r"allow 33: .*multiple"),
-        ({"optimizer__batch_size": FRACTIONS}, r"does not allow .*\.\d+: .*fraction"),
-        ({"optimizer__warmup_epochs": {"type": "int", "low": 0, "high": 51}}, "at most 50, half"),
-        ({"label_smoothing": ERASING}, r"when: 'augmentation\.policy' is not an unconditional"),
-        (
-            {"augmentation__policy": POLICY, "label_smoothing": ERASING | {"when": {
-                "augmentation.policy": ["none"]}}},
-            r"when: 'none' is no choice of augmentation\.policy \(guide, mild\)",
-        ),
-    ],
-)  # fmt: skip
-def test_a_space_that_training_does_not_allow_is_refused(parameters: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_space(BASE, space(**parameters), "here")
-
-
-def test_params_outside_the_space_are_refused() -> None:
-    searched = space(model__drop_rate=DROP)
-    check_params({"model.drop_rate": 0.15}, searched, "study.enqueue", "here")
-    with pytest.raises(ConfigError, match=r"enqueue\.model\.drop_rate: 0\.17 lies outside"):
-        check_params({"model.drop_rate": 0.17}, searched, "study.enqueue", "here")
-    with pytest.raises(
-        ConfigError, match=r"model\.drop: is not searched; nearest known: model\.d"
-    ):
-        check_params({"model.drop": 0.1}, searched, "study.enqueue", "here")
-
-
-GUESSED = space(
-    model__drop_rate=DROP,
-    early_stopping__patience={"type": "int", "low": 1, "high": 9},
-    augmentation__policy=POLICY,
-    augmentation__random_erasing=ERASING,
-)
-
-
-@pytest.mark.parametrize(
-    ("guess", "message"),
-    [
-        ({}, r"study\.enqueue: a guess sets no parameter; set one of model\.drop_rate"),
-        ({"model.drop": 0.1}, r"enqueue\.model\.drop: is not searched"),
-        (
-            {"early_stopping.patience": "abc"},
-            r"stopping\.patience: 'abc' lies outside",
-        ),
-        (
-            {"early_stopping.patience": None},
-            r"stopping\.patience: None lies outside",
-        ),
-        (
-            {"early_stopping.patience": 2.5},
-            r"stopping\.patience: 2\.5 lies outside",
-        ),
-        (
-            {"early_stopping.patience": True},
-            r"stopping\.patience: True lies outside",
-        ),
-        ({"model.drop_rate": "x"}, r"enqueue\.model\.drop_rate: 'x' lies outside"),
-        (
-            {"augmentation.policy": "mild", "augmentation.random_erasing": 0.5},
-            r"erasing: counts only when augmentation\.policy is one of guide, and the guess sets "
-            r"it to 'mild'",
-        ),
-        ({"augmentation.random_erasing": 0.5}, r"guide, and the guess leaves it out; set it to"),
-    ],
-)
-def test_a_guess_that_cannot_be_tried_is_refused(guess: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_guess(guess, GUESSED, "study.enqueue", "here")
-
-
-@pytest.mark.parametrize(
-    "guess",
-    [
-        {"early_stopping.patience": 3.0},
-        {"early_stopping.patience": 2},
-        {"augmentation.policy": "guide", "augmentation.random_erasing": 0.5},
-    ],
-)
-def test_a_guess_that_lies_in_the_space_is_taken(guess: dict) -> None:
-    check_guess(guess, GUESSED, "study.enqueue", "here")
-
-
 def test_choices_that_yaml_reads_as_text_are_numbers() -> None:
     searched = space(optimizer__learning_rate={"type": "categorical", "choices": ["1e-3", "5e-4"]})
     assert searched["optimizer.learning_rate"].examples() == (1e-3, 5e-4)
@@ -199,3 +104,46 @@ def test_a_conditional_parameter_is_sampled_only_where_it_counts() -> None:
     for params in samples:
         expected = params["augmentation.policy"] == "guide"
         assert ("augmentation.random_erasing_prob" in params) is expected
+
+
+KEYED = space(
+    model__drop_rate={"type": "float", "low": 0.0, "high": 0.5, "step": 0.1},
+    optimizer__learning_rate=RATE,
+    early_stopping__patience={"type": "int", "low": 1, "high": 9},
+    augmentation__policy={"type": "categorical", "choices": ["guide", None]},
+)
+KNOWN = {
+    "model.drop_rate": 0.3, "optimizer.learning_rate": 3e-4, "early_stopping.patience": 3,
+    "augmentation.policy": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        dict(reversed(KNOWN.items())),
+        KNOWN | {"model.drop_rate": 0.1 + 0.2},
+        KNOWN | {"optimizer.learning_rate": 1e-4 + 1e-4 + 1e-4},
+        KNOWN | {"early_stopping.patience": 3.0},
+        KNOWN | {"model.depth": 3},
+    ],
+    ids=["order", "steps", "rounding", "whole", "not searched"],
+)
+def test_params_of_the_same_training_have_one_key(same: dict) -> None:
+    assert params_key(same, KEYED) == params_key(KNOWN, KEYED)
+    assert len({params_key(same, KEYED), params_key(KNOWN, KEYED)}) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model.drop_rate": 0.4},
+        {"optimizer.learning_rate": 3.00001e-4},
+        {"early_stopping.patience": 4},
+        {"augmentation.policy": "guide"},
+    ],
+)
+def test_params_of_different_trainings_have_different_keys(other: dict) -> None:
+    assert params_key(KNOWN | other, KEYED) != params_key(KNOWN, KEYED)
+    without = {path: value for path, value in KNOWN.items() if path not in other}
+    assert params_key(without, KEYED) != params_key(KNOWN, KEYED)

@@ -11,7 +11,7 @@ from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from sgformer.config import TrainConfig
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.errors import DataError, ExportError
 from sgformer.export import onnx_export
 

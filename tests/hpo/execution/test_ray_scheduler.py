@@ -11,14 +11,13 @@ from studies import create_study
 
 from hpo.config.schema import SearchConfig, load_search_config
 from hpo.engine.checkpoints import TrialCheckpoints
-from hpo.engine.decisions import Decisions
+from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
-from hpo.engine.pausing import PausingDecisions
 from hpo.errors import RunError
 from hpo.execution.ray_scheduler import MOST_FAILED_STARTS, StudyScheduler
 from hpo.execution.worker import REPORT, WORN_OUT
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialReport
+from hpo.study.trial import TrialReport
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
@@ -62,12 +61,12 @@ def study(config: SearchConfig, tmp_path: Path) -> SearchStudy:
 
 
 @pytest.fixture
-def decisions(config: SearchConfig, study: SearchStudy, tmp_path: Path) -> Decisions:
-    return Decisions(config, study, 2, Silent(), TrialCheckpoints(tmp_path, 3, maximise=True))
+def decisions(config: SearchConfig, study: SearchStudy, tmp_path: Path) -> Engine:
+    return Engine(config, study, 2, Silent(), TrialCheckpoints(tmp_path, 3, maximise=True))
 
 
 @pytest.fixture
-def scheduler(decisions: Decisions) -> StudyScheduler:
+def scheduler(decisions: Engine) -> StudyScheduler:
     return StudyScheduler(decisions, lambda proposal: proposal)  # type: ignore[arg-type]
 
 
@@ -120,7 +119,7 @@ def test_a_trial_that_pauses_gives_its_worker_to_another_and_comes_back(
     config = load_search_config(search_file, overrides)[0]
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     places = TrialCheckpoints(tmp_path, 3, maximise=True)
-    decisions = PausingDecisions(config, study, 1, Silent(), places)
+    decisions = Engine(config, study, 1, Silent(), places)
     scheduler = StudyScheduler(decisions, lambda proposal: proposal)  # type: ignore[arg-type]
     worker = slot("a")
     answer = scheduler.on_trial_result(None, worker, IDLE)
@@ -238,7 +237,7 @@ def test_an_exception_in_a_hook_ends_the_search_and_is_kept(scheduler: StudySche
 
 
 def test_a_stopped_trials_worker_lets_go_of_it_though_nothing_can_start(
-    scheduler: StudyScheduler, decisions: Decisions, monkeypatch: pytest.MonkeyPatch
+    scheduler: StudyScheduler, decisions: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = slot("a"), slot("b")
     for worker in (first, second):
@@ -253,5 +252,5 @@ def test_a_stopped_trials_worker_lets_go_of_it_though_nothing_can_start(
     assert second.temporary_state.ray_actor.assign.calls[-1].number == 2
 
 
-def test_rays_pickles_hold_neither_study_nor_observer(decisions: Decisions) -> None:
+def test_rays_pickles_hold_neither_study_nor_observer(decisions: Engine) -> None:
     assert vars(pickle.loads(pickle.dumps(decisions))) == {}

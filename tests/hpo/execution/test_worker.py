@@ -22,9 +22,9 @@ from hpo.execution.worker import (
     WorkerSettings,
     trial_folder,
 )
-from hpo.study.trial_report import TrialReport
+from hpo.study.trial import TrialReport
 from sgformer.config import DataConfig, TrainConfig
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.model.sg_former import SGFormer
 from sgformer.training.device import held_bytes
 

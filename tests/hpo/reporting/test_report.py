@@ -65,7 +65,7 @@ def test_the_page_names_winner_default_and_states(config: SearchConfig, run: Run
     page = html_of(run)
     assert "9 trials (8 complete, 1 pruned), maximize val_top1" in page
     assert "winner<b>trial 8</b>" in page
-    assert "the default&#x27;s val_top1<b>0.5</b>" in page
+    assert "the default&#39;s val_top1<b>0.5</b>" in page
     for title in ("Every trial", "Learning curves", "Parameters", "What mattered", "Leaderboard"):
         assert f"<h2>{title}</h2>" in page
     assert "&lt;COMPLETE&gt;" in page
@@ -111,10 +111,10 @@ def test_confusions_are_of_the_delivered_model(config: SearchConfig, run: RunFol
     study = make_study(config, run, ["COMPLETE", "PRUNED"])
     write_report(run, config, study)
     assert "<h2>Confusions on test</h2>" in run.report.read_text()
-    study.delivered_trial = 0
+    study.metadata.delivered_trial = 0
     write_report(run, config, study)
     assert "test top-1, retrained<b>0.75</b>" in html_of(run)
-    study.delivered_trial = 1  # by `retrain --trial`
+    study.metadata.delivered_trial = 1  # by `retrain --trial`
     write_report(run, config, study)
     assert "test top-1, of trial 1, which is in best/<b>0.75</b>" in html_of(run)
     assert "<h2>Confusions on test, trial 1</h2>" in run.report.read_text()
@@ -157,11 +157,11 @@ def compare(config: SearchConfig, study: SearchStudy, values: dict[int, list[flo
         num_val_images=10_000,
         fold_ratio=None,
     )
-    study.finalists = finalists.model_dump(mode="json")
+    study.metadata.finalists = finalists.model_dump(mode="json")
     for i, (number, train) in enumerate(trainings_of(config, trials, finalists)):
         value = values[number][i // len(values)]
         kept = FreshTraining(number, train.seed, value, 4, 4, 4, 1.0, 0.0)
-        study.add_fresh_training(training_name(number, train), asdict(kept))
+        study.metadata.add_fresh_training(training_name(number, train), asdict(kept))
 
 
 def test_who_wins_on_fresh_seeds_comes_first_with_the_gain(
@@ -252,7 +252,7 @@ def test_the_page_says_where_trials_were_first_compared_and_why(
         "First decision at epoch 1 of 4 (default: 2 of 4 trials needed have come to epoch 2)"
     ) in html_of(run)
     level = FirstLevel(epoch=2, late=4, num_trials=9, agreement={1: 0.25})
-    study.first_levels = [level.model_dump(mode="json")]
+    study.metadata.first_levels = [level.model_dump(mode="json")]
     write_report(run, config, study)
     assert (
         "First decision at epoch 2 of 4: ranks before disagree with those at epoch 4 "

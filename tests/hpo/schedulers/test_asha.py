@@ -1,10 +1,15 @@
 import math
-from collections import Counter
 
 import pytest
 
 from hpo.config.schema import SchedulerConfig
-from hpo.schedulers.asha import AsynchronousHalving, Hyperband
+from hpo.schedulers.asha import AsynchronousHalving
+
+
+def goes_on(
+    rule: AsynchronousHalving, number: int, curve: dict[int, float], costs: tuple[float, ...] = ()
+) -> bool:
+    return rule.stops_at(number, curve, costs) is None
 
 
 def halving(**config: object) -> AsynchronousHalving:
@@ -18,7 +23,6 @@ def halving(**config: object) -> AsynchronousHalving:
         ({}, (2, 6, 18)),
         ({"min_epochs": 1, "reduction_factor": 2}, (1, 2, 4, 8, 16)),
         ({"min_epochs": 20}, ()),
-        ({"name": "none"}, ()),
     ],
 )
 def test_rungs_lie_at_powers_of_the_factor(config: dict, expected: tuple[int, ...]) -> None:
@@ -27,7 +31,7 @@ def test_rungs_lie_at_powers_of_the_factor(config: dict, expected: tuple[int, ..
 
 def at_rung(scheduler: AsynchronousHalving, values: list[float]) -> list[bool]:
     """What is decided of trials 1, 2, ... that come to the first rung with these values."""
-    return [scheduler.goes_on(i, {2: value}) for i, value in enumerate(values, 1)]
+    return [goes_on(scheduler, i, {2: value}) for i, value in enumerate(values, 1)]
 
 
 def test_a_trial_goes_on_among_the_best_third() -> None:
@@ -39,22 +43,22 @@ def test_a_trial_goes_on_among_the_best_third() -> None:
 def test_between_rungs_every_trial_goes_on() -> None:
     scheduler = halving()
     at_rung(scheduler, [0.5, 0.6, 0.7])
-    assert scheduler.goes_on(9, {1: 0.0})
-    assert scheduler.goes_on(9, {1: 0.0, 2: 0.9})
-    assert scheduler.goes_on(9, {1: 0.0, 2: 0.9, 3: 0.0})
+    assert goes_on(scheduler, 9, {1: 0.0})
+    assert goes_on(scheduler, 9, {1: 0.0, 2: 0.9})
+    assert goes_on(scheduler, 9, {1: 0.0, 2: 0.9, 3: 0.0})
 
 
 def test_the_best_value_so_far_counts() -> None:
     scheduler = halving()
     at_rung(scheduler, [0.5, 0.6, 0.7])
-    assert scheduler.goes_on(9, {1: 0.9, 2: 0.0})
+    assert goes_on(scheduler, 9, {1: 0.9, 2: 0.0})
 
 
 def test_the_default_is_never_stopped_but_counts() -> None:
     scheduler = halving()
     assert at_rung(scheduler, [0.5, 0.6]) == [True, True]
-    assert scheduler.goes_on(0, {1: 0.0, 2: 0.1})
-    assert not scheduler.goes_on(5, {1: 0.0, 2: 0.2})
+    assert goes_on(scheduler, 0, {1: 0.0, 2: 0.1})
+    assert not goes_on(scheduler, 5, {1: 0.0, 2: 0.2})
 
 
 def test_loss_is_to_fall() -> None:
@@ -72,31 +76,33 @@ def test_restored_rungs_decide_alike() -> None:
     whole, restored = halving(), halving()
     at_rung(whole, values)
     for i, value in enumerate(values, 1):
-        restored.goes_on(i, {1: 0.0, 2: value, 3: 1.0})  # what came after the rung is not its
+        goes_on(restored, i, {1: 0.0, 2: value, 3: 1.0})  # what came after the rung is not its
     for value in (0.3, 0.55, 0.45):
-        assert whole.goes_on(9, {2: value}) == restored.goes_on(9, {2: value})
+        assert goes_on(whole, 9, {2: value}) == goes_on(restored, 9, {2: value})
 
 
 def test_epochs_told_together_are_judged_at_every_rung_among_them() -> None:
     scheduler = halving(min_epochs=1, reduction_factor=2)
     for number in (1, 2):
-        assert scheduler.goes_on(number, {1: 0.5, 2: 0.6, 3: 0.7})
-    assert not scheduler.goes_on(3, {1: 0.5, 2: 0.1, 3: 0.9})
-    assert scheduler.goes_on(3, {1: 0.5, 2: 0.1, 3: 0.9})  # it was judged
+        assert goes_on(scheduler, number, {1: 0.5, 2: 0.6, 3: 0.7})
+    assert not goes_on(scheduler, 3, {1: 0.5, 2: 0.1, 3: 0.9})
+    assert goes_on(scheduler, 3, {1: 0.5, 2: 0.1, 3: 0.9})  # it was judged
 
 
 def test_a_trial_that_did_not_reach_a_rung_is_not_in_it() -> None:
     scheduler = halving()
     for i in range(3, 6):
-        assert scheduler.goes_on(i, {1: 0.9})
-    assert scheduler.goes_on(6, {})
+        assert goes_on(scheduler, i, {1: 0.9})
+    assert goes_on(scheduler, 6, {})
     assert at_rung(scheduler, [0.1, 0.1]) == [True, True]
 
 
 def test_with_several_objectives_a_trial_goes_on_by_its_front() -> None:
     scheduler = halving()
     trials = [(0.9, 9.0), (0.8, 2.0), (0.5, 1.0), (0.7, 3.0), (0.95, 9.5), (0.4, 0.5)]
-    decided = [scheduler.goes_on(i, {2: value}, (cost,)) for i, (value, cost) in enumerate(trials)]
+    decided = [
+        goes_on(scheduler, i, {2: value}, (cost,)) for i, (value, cost) in enumerate(trials)
+    ]
     # Trial 2 is as good as the others, but one of three goes on; 3 is worse than 1 in every way.
     assert decided == [True, True, False, False, True, True]
 
@@ -104,73 +110,22 @@ def test_with_several_objectives_a_trial_goes_on_by_its_front() -> None:
 def test_a_curve_of_nan_is_the_worst_however_little_its_trial_costs() -> None:
     scheduler = halving()
     for number in (1, 2, 3):
-        scheduler.goes_on(number, {2: 0.5}, (1.0,))
-    assert not scheduler.goes_on(4, {2: math.nan}, (0.1,))
+        goes_on(scheduler, number, {2: 0.5}, (1.0,))
+    assert not goes_on(scheduler, 4, {2: math.nan}, (0.1,))
 
 
 def test_restored_rungs_of_several_objectives_decide_alike() -> None:
     trials = [(0.9, 9.0), (0.8, 2.0), (0.5, 1.0), (0.7, 3.0)]
     whole, restored = halving(), halving()
     for i, (value, cost) in enumerate(trials, 1):
-        whole.goes_on(i, {2: value}, (cost,))
-        restored.goes_on(i, {1: 0.0, 2: value, 3: 1.0}, (cost,))
+        goes_on(whole, i, {2: value}, (cost,))
+        goes_on(restored, i, {1: 0.0, 2: value, 3: 1.0}, (cost,))
     for value, cost in ((0.85, 4.0), (0.6, 0.5), (0.2, 8.0)):
-        assert whole.goes_on(9, {2: value}, (cost,)) == restored.goes_on(9, {2: value}, (cost,))
+        assert goes_on(whole, 9, {2: value}, (cost,)) == goes_on(restored, 9, {2: value}, (cost,))
 
 
-def hyperband(*, maximise: bool = True, max_epochs: int = 20) -> Hyperband:
-    config = SchedulerConfig(name="hyperband", min_epochs=2, reduction_factor=3)
-    return Hyperband(config, max_epochs, maximise=maximise)
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "expected"),
-    [(20, ((2, 6, 18), (6, 18), (18,), ())), (6, ((2,), ())), (2, ((),))],
-)
-def test_brackets_begin_with_later_and_later_rungs(
-    max_epochs: int, expected: tuple[tuple[int, ...], ...]
-) -> None:
-    assert hyperband(max_epochs=max_epochs).brackets == expected
-
-
-def test_brackets_have_the_shares_of_hyperband_all_along() -> None:
-    scheduler = hyperband()
-    brackets = [scheduler.bracket_of(number) for number in range(98)]
-    assert Counter(brackets[:49]) == Counter(brackets[49:]) == {0: 27, 1: 12, 2: 6, 3: 4}
-    assert set(brackets[:13]) == {0, 1, 2, 3}
-
-
-def test_brackets_compare_by_several_objectives() -> None:
-    scheduler = hyperband()
-    first, second, third, fourth = members(scheduler, 0)[:4]
-    assert scheduler.goes_on(0, {2: 0.9}, (9.0,))
-    assert scheduler.goes_on(first, {2: 0.8}, (5.0,))
-    assert not scheduler.goes_on(second, {2: 0.7}, (6.0,))
-    assert scheduler.goes_on(third, {2: 0.1}, (1.0,))  # by its values alone it is the worst
-    assert not scheduler.goes_on(fourth, {2: 0.2}, (2.0,))
-
-
-def members(scheduler: Hyperband, bracket: int) -> list[int]:
-    return [number for number in range(1, 60) if scheduler.bracket_of(number) == bracket]
-
-
-def test_a_trial_is_compared_with_those_of_its_bracket() -> None:
-    scheduler = hyperband()
-    for number in members(scheduler, 0)[:6]:
-        scheduler.goes_on(number, {2: 0.9, 6: 0.9})
-    first, second, third = members(scheduler, 1)[:3]
-    assert scheduler.goes_on(first, {2: 0.1, 6: 0.4})
-    assert scheduler.goes_on(second, {2: 0.1, 6: 0.3})
-    assert not scheduler.goes_on(third, {2: 0.1, 6: 0.2})
-    last = members(scheduler, 3)[0]
-    assert scheduler.goes_on(last, dict.fromkeys(range(1, 20), 0.0))
-
-
-def test_the_default_is_compared_with_in_every_bracket_and_never_stopped() -> None:
-    scheduler = hyperband(maximise=False)
-    assert scheduler.goes_on(0, {2: 0.2, 6: 0.2})
-    for bracket, epoch in ((0, 2), (1, 6)):
-        first, second = members(scheduler, bracket)[:2]
-        assert scheduler.goes_on(first, {epoch: 0.3})
-        assert not scheduler.goes_on(second, {epoch: 0.25})
-    assert scheduler.goes_on(0, {2: 0.2, 6: 0.2, 18: 9.0})
+def test_it_says_at_which_rung_a_trial_fell_behind() -> None:
+    scheduler = halving()
+    for number, value in enumerate([0.5, 0.6, 0.7], 1):
+        scheduler.stops_at(number, dict.fromkeys(range(1, 8), value))
+    assert scheduler.stops_at(4, dict.fromkeys(range(1, 6), 0.1)) == 2  # told after a crash

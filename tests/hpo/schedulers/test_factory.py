@@ -1,18 +1,43 @@
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from hpo.config.schema import Scheduler, SchedulerConfig
-from hpo.schedulers.factory import make_stopping_rule
+from hpo.config.schema import PAUSING, Scheduler, SearchConfig, load_search_config
+from hpo.schedulers.base import Decision
+from hpo.schedulers.factory import make_scheduler
+
+PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.1}
+
+
+def config_of(search_file: Path, name: Scheduler) -> SearchConfig:
+    overrides = [f"scheduler={{name: {name}, min_epochs: 1}}", "train.max_epochs=20"]
+    return load_search_config(search_file, overrides)[0]
 
 
 @pytest.mark.parametrize("name", get_args(Scheduler))
-def test_the_weak_are_stopped_where_the_rule_says_so(name: Scheduler) -> None:
-    config = SchedulerConfig(name=name, min_epochs=1)
-    rule = make_stopping_rule(config, 20, maximise=True)
-    for number in range(12):
-        rule.goes_on(number, {1: 0.9})
-    weak_go_on = [rule.goes_on(number, {1: 0.1}) for number in range(12, 24)]
-    stops = name in {"asha", "hyperband", "median"}
-    assert all(weak_go_on) != stops
-    assert any(weak_go_on) == (name not in {"asha", "median"})
+def test_the_weak_stop_or_compete_where_the_scheduler_says_so(
+    search_file: Path, name: Scheduler
+) -> None:
+    scheduler = make_scheduler(config_of(search_file, name))
+    decisions = []
+    for number in range(24):
+        scheduler.started(number, PARAMS)
+        scheduler.reported(number, {1: 0.9 if number < 12 else 0.1})
+        decisions.append(scheduler.on_epoch(number))
+    weak = decisions[12:]
+    if name in PAUSING:
+        assert decisions[1:] == [Decision.PAUSE] * 23
+    else:
+        assert (Decision.STOP in weak) == (name != "none")
+        assert (Decision.CONTINUE in weak) == (name in {"none", "hyperband"})
+    assert decisions[0] == Decision.CONTINUE
+    assert scheduler.may_pause == (name in PAUSING)
+
+
+@pytest.mark.parametrize("name", get_args(Scheduler))
+def test_a_trial_that_runs_comes_to_its_next_stop(search_file: Path, name: Scheduler) -> None:
+    scheduler = make_scheduler(config_of(search_file, name))
+    assert scheduler.first_rung == (20 if name == "none" else 1)
+    assert scheduler.next_stop(0, 0) == 20  # the default is trained to its end
+    assert scheduler.next_stop(1, 0) == scheduler.first_rung

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpo.config.search_space import CategoricalParameter, FloatParameter, Params, Space
-from hpo.schedulers.base import Choice
+from hpo.schedulers.base import Choice, Decision, Resume, Start, Wait
 from hpo.schedulers.first_rung import FirstLevel
 from hpo.schedulers.freeze_thaw import FreezeThaw
 
@@ -24,6 +24,11 @@ def accuracy(params: Params, epoch: int) -> float:
     is_large = params["model"] == "large"
     final += 0.03 if is_large else 0.0
     return final * (1 - math.exp(-epoch / (5 if is_large else 4)))
+
+
+def next_of(thaw: FreezeThaw, *, may_start: bool = True) -> Choice:
+    """What runs next, of all paused trials and new ones."""
+    return thaw.next(thaw.paused_trials(), may_start=may_start)
 
 
 class Search:
@@ -58,18 +63,18 @@ class Search:
             if epoch == self.max_epochs:
                 self.thaw.completed(number, value)
                 break
-            if self.thaw.competes(number):
+            if self.thaw.on_epoch(number) == Decision.PAUSE:
                 self.thaw.paused(number)
                 break
         self.history.append((number, self.epochs[number]))
 
     def decide(self) -> Choice:
-        choice = self.thaw.choose()
-        assert choice is not None
-        if choice.number is not None:
+        choice = next_of(self.thaw)
+        if isinstance(choice, Resume):
             self.thaw.resumed(choice.number)
             self.train(choice.number)
         else:
+            assert isinstance(choice, Start)
             assert choice.params is not None
             self.train(self.start(choice.params))
         return choice
@@ -120,12 +125,12 @@ def test_the_same_study_gives_the_same_choice() -> None:
 def test_no_trial_is_begun_where_none_may_be() -> None:
     search = Search()
     search.run(8)
-    choice = search.thaw.choose(may_start=False)
-    assert choice is not None
+    choice = next_of(search.thaw, may_start=False)
+    assert isinstance(choice, Resume)
     assert choice.number in search.thaw.paused_trials()
     for number in search.thaw.paused_trials():
         search.thaw.pruned(number)
-    assert search.thaw.choose(may_start=False) is None
+    assert next_of(search.thaw, may_start=False) == Wait()
 
 
 STEPS: Space = SPACE | {
@@ -139,12 +144,9 @@ def test_no_configuration_is_tried_twice_and_the_search_ends_with_the_last_one(s
     search = Search(seed, space=STEPS)
     search.train(search.start(DEFAULT))
     assert not search.thaw.is_exhausted
-    while (choice := search.thaw.choose()) is not None:
+    while next_of(search.thaw) != Wait():
         assert len(search.params) <= 2 * 6 * 2
-        if choice.params is None:
-            search.decide()
-        else:
-            search.train(search.start(choice.params))
+        search.decide()
     assert search.thaw.is_exhausted
     assert len(set(map(repr, search.params.values()))) == len(search.params) == 2 * 6 * 2
     assert search.thaw.expected_gains(()) == {}
@@ -213,10 +215,12 @@ def test_half_way_to_the_first_level_only_those_compete_that_are_expected_to_end
     low, high = DEFAULT | {"rate": 1e-4}, {"rate": 1e-2, "drop": 0.0, "model": "large"}
     for number, params in enumerate((low, high), start=100):
         search.thaw.started(number, params)
-        assert not search.thaw.competes(number)
+        assert search.thaw.on_epoch(number) == Decision.CONTINUE
         search.thaw.reported(number, {e: accuracy(params, e) for e in (1, 2)})
-        assert search.thaw.is_at_level(number)
-    assert [search.thaw.competes(number) for number in (100, 101)] == [True, False]
+        assert search.thaw.is_at_rung(number)
+    assert [search.thaw.on_epoch(number) for number in (100, 101)] == [
+        Decision.PAUSE, Decision.CONTINUE,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("epoch", "counts"), [(1, False), (2, True), (3, False), (4, True)])
@@ -233,12 +237,12 @@ def test_a_curve_counts_at_its_levels_and_half_way_to_the_first(epoch: int, coun
 def test_where_early_ranks_mislead_no_trial_competes_half_way() -> None:
     search = Search()
     search.run(12)
-    search.thaw.set_first_levels([first_level(14, from_trial=100)])
+    search.thaw.set_first_rungs([first_level(14, from_trial=100)])
     params = DEFAULT | {"rate": 1e-4}
     search.thaw.started(100, params)
     for epoch in range(1, 14):
         search.thaw.reported(100, {epoch: accuracy(params, epoch)})
-        assert not search.thaw.is_at_level(100)
+        assert not search.thaw.is_at_rung(100)
 
 
 def test_a_diverged_trial_counts_as_the_worst_and_a_failed_one_not_at_all() -> None:
@@ -250,7 +254,7 @@ def test_a_diverged_trial_counts_as_the_worst_and_a_failed_one_not_at_all() -> N
     search.thaw.pruned(diverged, diverged=True)
     search.thaw.failed(failed)
     assert set(search.thaw.ranking()) == {*before, diverged}
-    assert search.thaw.choose() is not None
+    assert next_of(search.thaw) != Wait()
 
 
 def test_the_last_trial_does_not_compete_any_more() -> None:
@@ -258,19 +262,15 @@ def test_the_last_trial_does_not_compete_any_more() -> None:
     search.run(8)
     number = search.thaw.paused_trials()[0]
     search.thaw.last_one = number
-    assert not search.thaw.is_closing
-    assert search.thaw.last_choice() == Choice(number)
     search.thaw.resumed(number)
-    assert search.thaw.is_closing
     search.train(number)
     assert search.epochs[number] == MAX_EPOCHS
-    assert search.thaw.num_epochs_left(number) == 0
 
 
 def test_the_least_promising_of_the_paused_is_a_bad_one() -> None:
     search = Search()
     search.run(20)
-    search.thaw.choose()
+    next_of(search.thaw)
     worst = search.thaw.least_promising()
     assert worst in search.thaw.paused_trials()
     finals = {n: accuracy(search.params[n], MAX_EPOCHS) for n in search.thaw.paused_trials()}
@@ -287,11 +287,10 @@ def test_one_epoch_is_enough_for_a_trial() -> None:
 def test_a_trial_that_was_given_up_is_not_to_be_the_last_one() -> None:
     search = Search()
     search.run(20)
-    number = next(n for n in search.thaw.may_be_last() if search.thaw.is_paused(n))
+    number = next(n for n in search.thaw.may_be_last() if n in search.thaw.paused_trials())
     before = search.thaw.ranking()
     search.thaw.pruned(number)
     assert number not in search.thaw.may_be_last()
-    assert search.thaw.num_epochs_left(number) > 0
     assert set(search.thaw.ranking()) == set(before)  # what it has shown still counts
 
 
@@ -369,21 +368,21 @@ def first_level(epoch: int, from_trial: int) -> FirstLevel:
 def test_trials_keep_the_levels_that_they_began_with() -> None:
     search = Search()
     search.run(7)
-    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 4
-    search.thaw.set_first_levels([first_level(14, from_trial=len(search.params))])
-    assert search.thaw.first_level == 14
-    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 4  # as of the paused ones
+    assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4
+    search.thaw.set_first_rungs([first_level(14, from_trial=len(search.params))])
+    assert search.thaw.first_rung == 14
+    assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4  # as of the paused ones
     paused = search.thaw.paused_trials()[0]
-    assert search.thaw.num_epochs_ahead(paused) == 7 - 4
+    assert search.thaw.next_stop(paused, 4) == 7
     new = search.start(DEFAULT)
-    assert search.thaw.num_epochs_ahead(new) == 14
+    assert search.thaw.next_stop(new, 0) == 14
     search.train(new)
     assert search.epochs[new] == 14
-    search.thaw.set_first_levels([first_level(1, from_trial=new + 1)])
+    search.thaw.set_first_rungs([first_level(1, from_trial=new + 1)])
     lower = search.start(DEFAULT)
     search.train(lower)
-    assert (search.epochs[lower], search.thaw.num_epochs_ahead(lower)) == (1, 1)
-    assert search.thaw.num_epochs_to_last_level == MAX_EPOCHS - 1
+    assert (search.epochs[lower], search.thaw.next_stop(lower, 1)) == (1, 2)
+    assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 1
 
 
 @pytest.mark.parametrize("has_late", [True, False])
@@ -398,7 +397,7 @@ def test_what_comes_before_a_raised_first_level_does_not_mislead(has_late: bool)
             if has_late and number % 3 == 0:
                 thaw.reported(number, {14: accuracy(params, 14)})
             thaw.paused(number)
-        thaw.set_first_levels([first_level(14, from_trial=0)])
+        thaw.set_first_rungs([first_level(14, from_trial=0)])
         rankings.append(thaw.ranking())
-        assert thaw.choose() is not None
+        assert next_of(thaw) != Wait()
     assert (rankings[0] == rankings[1]) == has_late  # with nothing later, what there is counts

@@ -10,7 +10,8 @@ from hpo.errors import StudyError
 from hpo.schedulers.first_rung import FirstLevel
 from hpo.simulation.replay import StudyCurves, replay
 from hpo.simulation.simulation import Curve, SimulatedSearch
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 from sgformer.errors import ConfigError
 
 MAX_EPOCHS = 12
@@ -61,18 +62,20 @@ def test_what_earlier_studies_gave_a_search_its_replay_begins_with(
 ) -> None:
     config = config_of(search_file, scheduler)
     study = SearchStudy.in_memory(config.study, config.space)
-    study.warm_start = [
+    study.metadata.warm_start = [
         {"optimizer.learning_rate": rate, "model.drop_rate": 0.1} for rate in (1e-2, 2e-4)
     ]
     level = FirstLevel(
         epoch=6, late=12, num_trials=4, agreement={}, is_of_earlier_studies=True
     ).model_dump(mode="json")
-    study.first_levels = [level]
+    study.metadata.first_levels = [level]
     search = SimulatedSearch(config, curve_of, 1, study)
     search.run()
     trials = search.study.trials()
     own = level | {"from_trial": 9, "is_of_earlier_studies": False}
-    result = replay(config, trials, 1, warm_start=study.warm_start, first_levels=[level, own])
+    result = replay(
+        config, trials, 1, warm_start=study.metadata.warm_start, first_levels=[level, own]
+    )
     assert result.share_recorded == 1
     assert result.num_epochs == sum(trial.num_epochs for trial in trials)
 

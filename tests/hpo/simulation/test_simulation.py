@@ -18,12 +18,15 @@ from hpo.config.schema import (
     load_search_config,
 )
 from hpo.config.search_space import Params, default_params
+from hpo.engine.budget import Budget, Limit
 from hpo.schedulers.first_rung import FirstLevel
-from hpo.selection.finalists import choose_finalists, has_candidates, predicted_ranking
+from hpo.selection.finalists import choose_finalists, has_candidates
+from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import pareto_front
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
-from hpo.study.trial import CARRIED_OVER_FROM, num_counted
+from hpo.study.trial import CARRIED_OVER_FROM, num_counted, origin
+from hpo.surrogate.gp import CurveModel
 
 MAX_EPOCHS = 12
 SCHEDULERS = get_args(Scheduler)
@@ -91,7 +94,7 @@ def test_a_budget_of_epochs_is_exceeded_by_no_more_than_what_runs(
     search = simulated(config, num_slots)
     assert total_epochs - MAX_EPOCHS < search.num_epochs < total_epochs + num_slots
     assert best_trial(search.study, search.config) is not None
-    assert search.study.limits_reached == config.limits
+    assert search.study.metadata.limits_reached == config.limits
     assert search.decisions.num_missing == 0
 
 
@@ -112,7 +115,7 @@ def test_hours_are_taken_and_not_exceeded(
     taken = search.seconds if limit == "gpu_hours" else search.now
     an_epoch_of_each = 2 * num_slots if limit == "gpu_hours" else 2
     assert most - 4 * MAX_EPOCHS - an_epoch_of_each < taken < most + an_epoch_of_each
-    assert search.study.limits_reached == config.limits
+    assert search.study.metadata.limits_reached == config.limits
     assert search.decisions.num_missing == 0
 
 
@@ -136,8 +139,10 @@ def test_what_finalists_are_trained_for_anew_the_search_does_not_pay(
     assert search.decisions.num_missing == 0
     to_the_end = simulated(search_config(budget(40), scheduler="freeze_thaw"), num_slots)
     assert num_epochs_of_pruned(search) > num_epochs_of_pruned(to_the_end)
-    finals = [curve_of(trial.params).values[-1] for trial in search.study.trials()]
-    assert finals[search.decisions.ranking()[0]] == pytest.approx(max(finals), abs=0.01)
+    trials, facts = search.study.trials(), search.study.metadata
+    finals = [curve_of(trial.params).values[-1] for trial in trials]
+    ranking = predicted_ranking(search.config, trials, facts.model_state, facts.first_levels)
+    assert finals[ranking[0]] == pytest.approx(max(finals), abs=0.01)
 
 
 def test_where_the_default_is_lost_a_trial_is_brought_to_its_end_all_the_same(
@@ -170,7 +175,7 @@ def test_a_search_ends_when_too_little_is_to_be_gained(search_config: Any, num_s
         best = best_trial(search.study, search.config)
         assert best is not None
         assert (best.value or 0) > 0.85  # 0.884 is the most
-        assert (search.study.limits_reached or {})["gain_per_gpu_hour"] == gain
+        assert (search.study.metadata.limits_reached or {})["gain_per_gpu_hour"] == gain
         assert (search.decisions.finished, search.decisions.num_missing) == (True, 0)
         num_epochs.append(search.num_epochs)
     assert num_epochs[1] <= num_epochs[0] < to_the_end.num_epochs / 2
@@ -411,29 +416,6 @@ def test_a_cost_aware_search_that_is_killed_goes_on_as_it_would_have(search_conf
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("num_slots", [1, 2, 4])
-def test_a_search_that_is_killed_anywhere_keeps_to_its_budget(
-    search_config: Any, scheduler: str, num_slots: int
-) -> None:
-    config = search_config(budget(60), scheduler=scheduler)
-    for num_steps in range(1, 60, 4):
-        first = SimulatedSearch(config, curve_of, num_slots)
-        for _ in range(num_steps):
-            first.step()
-        study = SearchStudy(
-            first.study.optuna_study, first.study.storage, config.study, config.space
-        )
-        second = SimulatedSearch(config, curve_of, num_slots, study)
-        second.run()
-        trials = study.trials()
-        assert sum(trial.num_epochs for trial in trials) < 60 + 2 * num_slots
-        assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
-        assert trials[0].state == "COMPLETE"
-        for trial in trials:
-            assert list(trial.curve) == list(range(1, trial.num_epochs + 1))
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("lengths", [{}, {3: 4, 5: 4, 9: 8}], ids=["whole", "some stop early"])
 def test_a_search_on_one_slot_that_is_killed_near_its_end_goes_on_as_it_would_have(
     search_config: Any, scheduler: str, lengths: dict[int, int]
@@ -488,7 +470,7 @@ def test_the_first_level_moves_to_where_ranks_agree_with_late_ones(
     config = search_config("study.num_trials=1000", budget(300))
     search = SimulatedSearch(config, shaped(shape), num_slots)
     search.run()
-    chosen = search.study.first_levels
+    chosen = search.study.metadata.first_levels
     epochs = [level["epoch"] for level in chosen]
     moved = epochs.index(expected)  # the first few late trials may not be proof enough
     assert set(epochs[:moved]) <= {2}
@@ -507,7 +489,7 @@ def test_a_first_level_that_is_set_stays(search_config: Any) -> None:
     config = search_config(scheduler, "study.num_trials=1000", budget(300))
     search = SimulatedSearch(config, shaped("inverted"), 1)
     search.run()
-    assert search.study.first_levels == []
+    assert search.study.metadata.first_levels == []
     assert min(trial.num_epochs for trial in search.study.trials()[:-1]) == 3
 
 
@@ -520,7 +502,7 @@ def test_a_search_that_is_killed_around_the_choice_of_its_first_level_goes_on_as
     whole = SimulatedSearch(config, shaped(shape), 1)
     first_choice = None
     while whole.step():
-        if first_choice is None and whole.study.first_levels:
+        if first_choice is None and whole.study.metadata.first_levels:
             first_choice = whole.num_epochs
     assert first_choice is not None
     for num_steps in (*range(first_choice - 4, first_choice + 9), first_choice + 30):
@@ -531,7 +513,7 @@ def test_a_search_that_is_killed_around_the_choice_of_its_first_level_goes_on_as
             first.study.optuna_study, first.study.storage, config.study, config.space
         )
         SimulatedSearch(config, shaped(shape), 1, study).run()
-        assert study.first_levels == whole.study.first_levels
+        assert study.metadata.first_levels == whole.study.metadata.first_levels
         assert history(study) == history(whole.study)
 
 
@@ -547,7 +529,7 @@ def test_a_first_level_of_earlier_studies_holds_from_the_first_trial_on(
     level = FirstLevel(
         epoch=7, late=12, num_trials=9, agreement={2: -1.0}, is_of_earlier_studies=True
     )
-    study.first_levels = [level.model_dump(mode="json")]
+    study.metadata.first_levels = [level.model_dump(mode="json")]
     values = itertools.count(90, -1)
 
     def worse_and_worse(params: Params) -> Curve:
@@ -689,15 +671,117 @@ def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config
     assert len(complete) >= 2
 
 
+def carried_over(search: SimulatedSearch) -> SearchStudy:
+    """A new study with the trials of a search, as a changed space has them carried over."""
+    study = SearchStudy.in_memory(search.config.study, search.config.space)
+    for trial in search.study.trials():
+        study.add(trial, dict(trial.params), {CARRIED_OVER_FROM: origin("x", trial)})
+    return study
+
+
+def reopened(search: SimulatedSearch) -> SearchStudy:
+    """The study of a search that was killed, as the next process reads it."""
+    old = search.study
+    return SearchStudy(old.optuna_study, old.storage, search.config.study, search.config.space)
+
+
 def test_what_another_search_has_trained_is_not_of_this_ones_budget(search_config: Any) -> None:
     config = search_config(budget(40))
-    earlier = simulated(config).study.trials()
-    study = SearchStudy.in_memory(config.study, config.space)
-    for trial in earlier:
-        study.add(trial, dict(trial.params), {CARRIED_OVER_FROM: {"study": "x", "number": 0}})
-    search = SimulatedSearch(config, curve_of, 1, study)
+    search = SimulatedSearch(config, curve_of, 1, carried_over(simulated(config)))
     search.run()
     assert 40 - MAX_EPOCHS < search.num_epochs <= 40
+
+
+@pytest.mark.parametrize("scheduler", PAUSING)
+@pytest.mark.parametrize("num_steps", [5, 20, 60])
+def test_of_a_carried_over_trial_the_budget_pays_the_epochs_trained_since(
+    search_config: Any, scheduler: str, num_steps: int
+) -> None:
+    config = search_config(budget(60), scheduler=scheduler)
+    earlier = SimulatedSearch(config, curve_of, 1)
+    for _ in range(30):
+        assert earlier.step()
+    search = SimulatedSearch(config, curve_of, 1, carried_over(earlier))
+    for _ in range(num_steps):
+        search.step()
+    resumed = SimulatedSearch(config, curve_of, 1, reopened(search))
+    resumed.run()
+    taken = Budget.of_study(config, resumed.study).taken(Limit("total_epochs", 60))
+    assert taken == search.num_epochs + resumed.num_epochs
+    assert 60 - MAX_EPOCHS < taken <= 60
+
+
+@pytest.mark.parametrize("scheduler", PAUSING)
+@pytest.mark.parametrize("num_slots", [1, 3])
+def test_a_budget_that_is_raised_while_the_last_trial_runs_is_searched(
+    search_config: Any, scheduler: str, num_slots: int
+) -> None:
+    first = SimulatedSearch(search_config(budget(80), scheduler=scheduler), curve_of, num_slots)
+    while first.study.metadata.last_one is None:
+        assert first.step()
+    raised = search_config("study.num_trials=90", budget(300), scheduler=scheduler)
+    resumed = SimulatedSearch(raised, curve_of, num_slots, reopened(first))
+    resumed.run()
+    trials = resumed.study.trials()
+    assert 300 - MAX_EPOCHS < sum(trial.num_epochs for trial in trials) < 300 + 2 * num_slots
+    assert resumed.study.metadata.limits_reached == raised.limits
+    assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
+
+
+def test_a_study_that_keeps_no_limits_beside_its_last_trial_ends_with_that_trial(
+    search_config: Any,
+) -> None:
+    config = search_config(budget(80))
+    whole, killed = simulated(config), SimulatedSearch(config, curve_of, 1)
+    while killed.study.metadata.last_one is None:
+        assert killed.step()
+    killed.study.optuna_study.set_user_attr("last_one_limits", None)  # of the version before
+    resumed = SimulatedSearch(config, curve_of, 1, reopened(killed))
+    resumed.run()
+    assert history(resumed.study) == history(whole.study)
+
+
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in PAUSING])
+def test_a_raised_budget_with_no_room_for_a_trial_is_noted_as_reached(
+    search_config: Any, scheduler: str
+) -> None:
+    first = simulated(search_config(budget(40), scheduler=scheduler))
+    raised = search_config(budget(41), scheduler=scheduler)
+    resumed = SimulatedSearch(raised, curve_of, 1, reopened(first))
+    resumed.run()
+    assert resumed.num_epochs == 0
+    assert resumed.study.metadata.limits_reached == raised.limits
+
+
+def test_workers_that_ask_often_neither_fit_the_model_again_nor_change_the_search(
+    search_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_when = "budget.stop_when={gain_per_gpu_hour: 0.2}"
+    config = search_config("study.num_trials=100", stop_when, budget(300))
+    fits = 0
+    fit = CurveModel.__init__
+
+    def counted(*args: Any, **options: Any) -> None:
+        nonlocal fits
+        fits += 1
+        fit(*args, **options)
+
+    monkeypatch.setattr(CurveModel, "__init__", counted)
+
+    def searched(num_questions: int) -> tuple[list[Any], int]:
+        nonlocal fits
+        search, fits = SimulatedSearch(config, curve_of, 5), 0
+        ask = search.decisions.next_trial
+
+        def asking_often() -> Any:
+            answers = (ask() for _ in range(num_questions))
+            return next((answer for answer in answers if answer is not None), None)
+
+        monkeypatch.setattr(search.decisions, "next_trial", asking_often)
+        search.run()
+        return history(search.study), fits
+
+    assert searched(10) == searched(1)
 
 
 MODELS = {
@@ -751,20 +835,6 @@ def test_several_objectives_are_searched_with_curves_and_rungs(
     front = pareto_front(trials, config.study)
     assert len({trial.params["model.name"] for trial in front}) == len(front) > 1
     assert best_trial(search.study, search.config) in front
-
-
-def test_a_resumed_search_of_several_objectives_decides_as_an_unbroken_one(
-    search_config: Any,
-) -> None:
-    config = search_config(SPACE, TWO, scheduler="asha")
-    whole, broken = simulated_models(config), simulated_models(config)
-    whole.run()
-    for _ in range(60):
-        broken.step()
-    again = simulated_models(config, broken.study)
-    again.run()
-    assert len(again.study.trials()) == 30
-    assert "RUNNING" not in {trial.state for trial in again.study.trials()}
 
 
 @pytest.mark.parametrize(
@@ -903,7 +973,7 @@ def test_a_grid_of_which_some_is_infeasible_ends_with_its_last_configuration(
     assert len({tuple(sorted(trial.params.items())) for trial in trials}) == len(trials) == 12
     assert Counter(trial.outcome for trial in trials)["INFEASIBLE"] == 4
     assert (search.decisions.num_missing, search.decisions.finished) == (0, True)
-    assert search.study.limits_reached == config.limits
+    assert search.study.metadata.limits_reached == config.limits
 
 
 def test_a_bound_on_the_metric_is_told_and_kept_to(search_config: Any) -> None:

@@ -6,7 +6,8 @@ from studies import create_study
 
 from hpo.config.schema import SearchConfig, load_search_config
 from hpo.run_folder import RunFolder
-from hpo.study.study import SearchStudy, TrialSummary
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 from hpo.transfer.carry_over import carried_params, carry_over, continuation
 from sgformer.errors import ConfigError
 
@@ -134,10 +135,12 @@ def test_trials_move_with_states_curves_and_folders_and_only_once(
     ]
     assert all(t.params["model.attn_drop_rate"] == 0 for t in after)
     assert after[0].attributes["seconds"] == 3
-    assert after[2].attributes["carried_over_from"] == {"study": "tiny", "number": 2}
+    came_from = after[2].attributes["carried_over_from"]
+    assert (came_from["study"], came_from["number"]) == ("tiny", 2)
+    assert came_from["num_epochs"] == after[2].num_epochs
     assert (now.run.trials / "3" / "epochs.csv").read_text() == "RUNNING"
-    assert new.carried_from == {"study": "tiny", "num_carried_over": 4, "num_trials": 4}
-    assert old.carried_to == "tiny-2"
+    assert new.metadata.carried_from == {"study": "tiny", "num_carried_over": 4, "num_trials": 4}
+    assert old.metadata.carried_to == "tiny-2"
     (running,) = new.interrupted()
     assert (running.number, running.num_epochs_reported) == (3, 2)
     assert new.ask().number == 4
@@ -155,7 +158,7 @@ def test_several_objectives_constraints_and_what_was_measured_move_too(
     run.make()
     run.save_config(config)
     old = create_study(run.storage_url(config), config)
-    old.architectures = {"sg_former_pico at 32 pixels": {"latency_ms": 2.0}}
+    old.metadata.architectures = {"sg_former_pico at 32 pixels": {"latency_ms": 2.0}}
     for state, value in (("COMPLETE", 0.5), ("PRUNED", None)):
         number = old.ask().number
         old.report(number, {1: 0.25, 2: 0.5})
@@ -164,7 +167,7 @@ def test_several_objectives_constraints_and_what_was_measured_move_too(
     now.run.make()
     new = SearchStudy.create(now.run.storage_url(now.config), now.config.study, now.config.space)
     assert carry_over(old, new, config, now) == (2, 2)
-    assert new.architectures == old.architectures
+    assert new.metadata.architectures == old.metadata.architectures
     for before, after in zip(old.trials(), new.trials(), strict=True):
         assert (before.value, before.curve) == (after.value, after.curve)
         assert after.constraints == {"latency_ms <= 5": -0.6}

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 
 from hpo.config.schema import SearchConfig, load_search_config
-from hpo.config.search_space import Params
+from hpo.config.search_space import Params, apply_params
 from hpo.errors import StudyError
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
-from hpo.transfer.prior_trials import find_surrogate
+from hpo.transfer.prior_trials import find_surrogate, params_of
 
 RATE, DROP, ATTENTION = "optimizer.learning_rate", "model.drop_rate", "model.attn_drop_rate"
 ADDED = f"space.{ATTENTION}={{type: float, low: 0, high: 0.3}}"
@@ -23,7 +23,7 @@ def config(search_file: Path) -> SearchConfig:
 @pytest.fixture
 def own(config: SearchConfig) -> SearchStudy:
     study = SearchStudy.in_memory(config.study, config.space)
-    study.images = IMAGES
+    study.metadata.images = IMAGES
     return study
 
 
@@ -40,7 +40,7 @@ def study_of(config: SearchConfig, images: dict[str, Any] | None = None) -> Sear
 
     search = SimulatedSearch(config, curve_of, 1)
     search.run()
-    search.study.images = images or IMAGES
+    search.study.metadata.images = images or IMAGES
     return search.study
 
 
@@ -141,3 +141,11 @@ def test_a_study_of_other_images_is_refused(
         StudyError, match=r"made over other images: .*'content': 'b'.* study 'own'"
     ):
         find_surrogate(config, own, other, study)
+
+
+def test_a_value_that_steps_add_up_to_is_inside(search_file: Path) -> None:
+    config = changed(search_file, f"space.{DROP}.high=0.3")
+    train = apply_params(config.train, {RATE: 1e-3, DROP: 0.1 + 0.2}, "here")
+    params = params_of(config, train.model_copy(update={"seed": 7}))
+    assert params == {RATE: 1e-3, DROP: 0.3}
+    assert params_of(config, apply_params(train, {"label_smoothing": 0.3}, "here")) is None

@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 
 from hpo.config.schema import SearchConfig, load_search_config
-from hpo.config.search_space import Params, default_params
+from hpo.config.search_space import (
+    CategoricalParameter,
+    FloatParameter,
+    Params,
+    Space,
+    default_params,
+)
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
 from hpo.simulation.simulation import Curve, SimulatedSearch
@@ -12,6 +18,7 @@ from hpo.study.study import SearchStudy
 from hpo.transfer.warm_start import (
     MIN_DISTANCE,
     NUM_PROPOSALS,
+    different,
     first_level_of_earlier,
     warm_start_params,
 )
@@ -36,7 +43,7 @@ def earlier(search_file: Path, tmp_path: Path) -> Earlier:
         config = load_search_config(search_file, ("study.num_trials=20", *overrides), name=name)[0]
         run.save_config(config)
         study = SearchStudy.create(run.storage_url(config), config.study, config.space)
-        study.search_config = config.model_dump(mode="json")
+        study.metadata.search_config = config.model_dump(mode="json")
         SimulatedSearch(config, curve_of, 1, study).run()
         return run.path
 
@@ -111,7 +118,7 @@ def test_they_are_tried_after_the_default_and_not_asked_for_twice(
     config = beginning(search_file, earlier("a"))
     study = SearchStudy.in_memory(config.study, config.space)
     proposals = warm_start_params(config)
-    study.warm_start = proposals
+    study.metadata.warm_start = proposals
     for _ in range(2):
         study.enqueue_first_trials(default_params(config.train, config.space))
     asked = [study.ask().params for _ in range(1 + len(proposals))]
@@ -124,7 +131,7 @@ def test_a_search_that_a_good_one_went_before_begins_better(
 ) -> None:
     config = beginning(search_file, earlier("a"), overrides=("study.num_trials=4",))
     search = SimulatedSearch(config, curve_of, 1)
-    search.study.warm_start = warm_start_params(config)
+    search.study.metadata.warm_start = warm_start_params(config)
     search.study.enqueue_first_trials(default_params(config.train, config.space))
     search.run()
     assert max(max(t.curve.values()) for t in search.study.trials()) > 0.83
@@ -203,3 +210,16 @@ def test_a_first_level_that_is_set_or_of_no_use_is_not_chosen(
         assert first_level_of_earlier(beginning(search_file, run, overrides=overrides)) is None
     loss = ("study.objectives=[[val_loss, minimize]]", "scheduler={name: freeze_thaw}")
     assert first_level_of_earlier(beginning(search_file, run, overrides=loss)) is None
+
+
+def test_configurations_of_different_choices_are_never_nearly_the_same() -> None:
+    models = tuple(f"b{i}" for i in range(12))
+    space: Space = {
+        "model.name": CategoricalParameter(type="categorical", choices=models),
+        DROP: FloatParameter(type="float", low=0.0, high=0.5),
+    }
+    default: Params = {"model.name": "b4", DROP: 0.2}
+    beside: Params = {"model.name": "b5", DROP: 0.2}
+    nearly: Params = {"model.name": "b5", DROP: 0.21}
+    further: Params = {"model.name": "b5", DROP: 0.3}
+    assert different(space, default, [(default, beside, nearly, further)]) == (beside, further)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgformer.config import DataConfig
-from sgformer.data.image_folder import read_image_folder, read_split
+from sgformer.data.image_folder import folder_of, read_image_folder, read_split
 from sgformer.errors import DataError
 
 
@@ -118,6 +118,56 @@ def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     config = make(tmp_path, GOOD)
     os.mkdir(os.fsencode(tmp_path) + b"/train/\xff")  # noqa: PTH102
     with pytest.raises(DataError, match=r"name of a class folder is not UTF-8: '.*\\udcff'"):
+        read_image_folder(config)
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # a Mac's disk gives the second form
+BOTH_FORMS = [
+    *[f"train/{c}/{i}.png" for c in (COMPOSED, "cafz") for i in range(3)],
+    *[f"val/{c}/{i}.png" for c in (DECOMPOSED, "cafz") for i in range(2)],
+]
+
+
+def test_a_class_name_is_the_same_in_both_unicode_forms(tmp_path: Path) -> None:
+    config = make(tmp_path, [*BOTH_FORMS, f"test/{DECOMPOSED}/1.png", "test/cafz/1.png"])
+    folder = read_image_folder(config)
+    assert folder.classes == ("cafz", COMPOSED)  # as train spells them
+    val = folder.split("val")
+    assert [val.names[i] for i, label in enumerate(val.labels) if label == 1] == [
+        f"val/{DECOMPOSED}/0.png",
+        f"val/{DECOMPOSED}/1.png",
+    ]
+    assert all((tmp_path / name).is_file() for name in folder.names)
+    assert folder_of(config, sorted(folder.names)) == folder
+
+
+def test_a_model_knows_its_classes_in_both_unicode_forms(tmp_path: Path) -> None:
+    config = make(
+        tmp_path, [f"{s}/{c}/1.png" for s in ("val", "train") for c in (DECOMPOSED, "cafz")]
+    )
+    classes = ("cafz", COMPOSED)  # sorted otherwise than those on the disk
+    for split in ("val", "train"):
+        read = read_split(config, split, classes)
+        assert read.classes == classes
+        of_class = dict(zip(read.split(split).names, read.split(split).labels, strict=True))
+        assert of_class == {f"{split}/cafz/1.png": 0, f"{split}/{DECOMPOSED}/1.png": 1}
+
+
+def test_a_val_split_off_a_train_in_another_form_has_the_models_labels(tmp_path: Path) -> None:
+    files = [f"train/{c}/{i}.png" for c in (DECOMPOSED, "cafz") for i in range(5)]
+    read = read_split(make(tmp_path, files), "val", ("cafz", COMPOSED))
+    names = [name.split("/")[1] for name in read.split("val").names]
+    expected = [{"cafz": 0, DECOMPOSED: 1}[name] for name in names]
+    assert list(read.split("val").labels) == expected == sorted(expected)
+
+
+def test_two_forms_of_one_class_name_in_a_split_are_refused(tmp_path: Path) -> None:
+    config = make(tmp_path, [*BOTH_FORMS, f"val/{COMPOSED}/1.png"])
+    with pytest.raises(
+        DataError,
+        match=r"val has two folders of one class, in two Unicode forms: 'cafe\\u0301' and "
+        r"'caf\\xe9'; put their images into one",
+    ):
         read_image_folder(config)
 
 

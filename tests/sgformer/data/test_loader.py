@@ -7,7 +7,7 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import eval_transform, train_transform
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.data.loader import (
     BatchLoader,
     Draw,

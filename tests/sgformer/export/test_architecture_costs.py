@@ -2,7 +2,7 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.export.architecture_costs import measure_latency_ms, num_parameters
-from sgformer.training.trainer import create_model
+from sgformer.model.build import create_model
 
 
 def test_parameters_are_counted_as_the_model_has_them(train_config: TrainConfig) -> None:

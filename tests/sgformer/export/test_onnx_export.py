@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sgformer.config import TrainConfig
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.errors import DataError, ExportError
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_export import check_parity, export_onnx, prove_export

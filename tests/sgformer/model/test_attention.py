@@ -79,16 +79,16 @@ def test_the_map_stays_float32_under_autocast() -> None:
 def test_self_guided_attention_takes_every_size(reduction: int, side: int) -> None:
     attention = SelfGuidedAttention(16, 2, reduction, attn_drop=0.1, proj_drop=0.0)
     x = torch.randn(2, side * side, 16)
-    out = attention(x, (side, side), torch.rand(2, side, side))
+    out, significance = attention(x, (side, side), torch.rand(2, side, side))
     out.sum().backward()
-    assert out.shape == x.shape
+    assert (out.shape, significance) == (x.shape, None)
     assert all(p.grad is not None for p in attention.parameters())
 
 
 def test_self_guided_attention_follows_the_map() -> None:
     attention = SelfGuidedAttention(16, 2, reduction=8, attn_drop=0.0, proj_drop=0.0).eval()
     x, significance = torch.randn(1, 64, 16), torch.rand(1, 8, 8)
-    same = attention(x, (8, 8), significance * 2)
-    other = attention(x, (8, 8), -significance)
-    torch.testing.assert_close(attention(x, (8, 8), significance), same)
+    same, _ = attention(x, (8, 8), significance * 2)
+    other, _ = attention(x, (8, 8), -significance)
+    torch.testing.assert_close(attention(x, (8, 8), significance)[0], same)
     assert not torch.allclose(same, other)

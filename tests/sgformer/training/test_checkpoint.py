@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from sgformer.config import TrainConfig
-from sgformer.data.image_cache import load_image_data
+from sgformer.data.image_data import load_image_data
 from sgformer.errors import CheckpointError
 from sgformer.training.checkpoint import (
     load_checkpoint,

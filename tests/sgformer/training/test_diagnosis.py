@@ -8,7 +8,7 @@ import pytest
 
 from sgformer.config import TrainConfig
 from sgformer.training.diagnosis import diagnose
-from sgformer.training.trainer import EpochMetrics
+from sgformer.training.epoch_metrics import EpochMetrics
 
 CURVES = Path(__file__).parent / "curves"
 WHOLE = {"epoch", "micro_batch_size", "peak_memory_bytes"}

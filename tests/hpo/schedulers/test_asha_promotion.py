@@ -3,8 +3,8 @@ import math
 import pytest
 
 from hpo.config.schema import SchedulerConfig
-from hpo.schedulers.base import Choice
-from hpo.schedulers.promotion import Promotion
+from hpo.schedulers.asha import Promotion
+from hpo.schedulers.base import Choice, Resume, Start, Wait
 
 
 def promotion(*, maximise: bool = True, max_epochs: int = 20) -> Promotion:
@@ -13,12 +13,19 @@ def promotion(*, maximise: bool = True, max_epochs: int = 20) -> Promotion:
     return Promotion(config, max_epochs, maximise=maximise)
 
 
+def choice(
+    policy: Promotion, paused: tuple[int, ...] | None = None, *, may_start: bool = True
+) -> Choice:
+    """Of these paused trials; None: of all."""
+    return policy.next(policy.paused_trials() if paused is None else paused, may_start=may_start)
+
+
 def paused_at_first_rung(policy: Promotion, values: list[float]) -> None:
     """Trials 1, 2, ... with these values."""
     for number, value in enumerate(values, 1):
         policy.started(number, {})
         policy.reported(number, {1: value - 0.01, 2: value})
-        assert policy.is_at_level(number)
+        assert policy.is_at_rung(number)
         policy.paused(number)
 
 
@@ -30,9 +37,9 @@ def go_on(policy: Promotion, number: int, values: dict[int, float]) -> None:
 
 def test_a_new_trial_starts_while_none_is_to_be_promoted() -> None:
     policy = promotion()
-    assert policy.choose() == Choice()
+    assert choice(policy) == Start()
     paused_at_first_rung(policy, [0.5, 0.6])
-    assert policy.choose() == Choice()
+    assert choice(policy) == Start()
 
 
 @pytest.mark.parametrize("maximise", [True, False])
@@ -42,9 +49,9 @@ def test_the_best_third_of_a_rung_is_promoted(maximise: bool) -> None:
     paused_at_first_rung(policy, values)
     order = [6, 2] if maximise else [5, 4]
     for number in order:
-        assert policy.choose() == Choice(number)
+        assert choice(policy) == Resume(number)
         policy.resumed(number)
-    assert policy.choose() == Choice()
+    assert choice(policy) == Start()
 
 
 def test_the_highest_rung_comes_first() -> None:
@@ -53,9 +60,9 @@ def test_the_highest_rung_comes_first() -> None:
     for number, value in ((6, 0.7), (2, 0.8), (1, 0.6)):
         go_on(policy, number, {6: value})
     for number in (2, 3):
-        assert policy.choose() == Choice(number)
+        assert choice(policy) == Resume(number)
         policy.resumed(number)
-    assert policy.choose() == Choice()
+    assert choice(policy) == Start()
 
 
 def test_a_trial_that_failed_still_counts_where_it_was() -> None:
@@ -63,7 +70,7 @@ def test_a_trial_that_failed_still_counts_where_it_was() -> None:
     paused_at_first_rung(policy, [0.5, 0.6, 0.4])
     policy.resumed(2)
     policy.failed(2)
-    assert policy.choose() == Choice()
+    assert choice(policy) == Start()
     assert policy.ranking() == (1, 3)
 
 
@@ -71,44 +78,59 @@ def test_the_default_counts_but_is_never_paused() -> None:
     policy = promotion()
     policy.started(0, {})
     policy.reported(0, {1: 0.9, 2: 0.9})
-    assert not policy.is_at_level(0)
+    assert not policy.is_at_rung(0)
     paused_at_first_rung(policy, [0.5, 0.6])
-    assert policy.choose() == Choice()  # the one of three is the default
+    assert choice(policy) == Start()  # the one of three is the default
     for number, value in ((3, 0.85), (4, 0.1), (5, 0.1)):
-        assert policy.choose() == Choice()
+        assert choice(policy) == Start()
         policy.started(number, {})
         policy.reported(number, {2: value})
         policy.paused(number)
-    assert policy.choose() == Choice(3)
+    assert choice(policy) == Resume(3)
 
 
-def test_a_trial_that_diverged_or_stopped_itself_is_at_no_later_rung() -> None:
+def test_a_trial_that_diverged_is_at_no_later_rung() -> None:
     policy = promotion()
     paused_at_first_rung(policy, [0.5, 0.6, 0.7])
-    for number, value in ((1, 0.9), (2, math.nan)):
-        policy.resumed(number)
-        policy.reported(number, {3: value})
-    policy.completed(1, 0.9)
+    policy.resumed(2)
+    policy.reported(2, {3: math.nan})
     policy.pruned(2, diverged=True)
     go_on(policy, 3, {6: 0.7})
-    assert policy.choose() == Choice()  # it is alone at its rung
-    assert policy.ranking() == (1, 3, 2)
+    assert choice(policy) == Start()  # it is alone at its rung
+    assert policy.ranking() == (3, 2, 1)
+
+
+def test_a_trial_that_stopped_itself_counts_at_the_later_rungs() -> None:
+    policy = promotion()
+    paused_at_first_rung(policy, [0.5, 0.6, 0.7])
+    for number, value in ((1, 0.9), (2, 0.65)):
+        policy.resumed(number)
+        policy.reported(number, {3: value})
+        policy.completed(number, value)
+    go_on(policy, 3, {6: 0.7})
+    assert choice(policy) == Start()  # one of three is better
+    assert policy.ranking() == (1, 2, 3)
+    for number in (4, 5, 6):
+        policy.started(number, {})
+        policy.reported(number, {2: 0.1, 6: 0.1})
+        policy.paused(number)
+    assert choice(policy) == Resume(3)  # the second of six
 
 
 def test_at_last_the_best_of_the_highest_rung_is_left() -> None:
     policy = promotion()
     paused_at_first_rung(policy, [0.5, 0.6, 0.7])
     go_on(policy, 3, {6: 0.7})
-    assert policy.choose(may_start=False) is None
+    assert choice(policy, may_start=False) == Wait()
     assert policy.may_be_last()[0] == 3
 
 
 def test_only_what_is_given_to_choose_from_is_promoted() -> None:
     policy = promotion()
     paused_at_first_rung(policy, [0.5, 0.6, 0.7])
-    assert policy.choose((3,)) == Choice(3)
-    assert policy.choose((1, 2)) == Choice()
-    assert policy.choose((1, 2), may_start=False) is None
+    assert choice(policy, (3,)) == Resume(3)
+    assert choice(policy, (1, 2)) == Start()
+    assert choice(policy, (1, 2), may_start=False) == Wait()
 
 
 def test_at_last_the_best_is_one_that_can_be_trained() -> None:
@@ -154,8 +176,8 @@ def test_a_search_shorter_than_a_rung_trains_each_trial_to_its_end() -> None:
     policy = promotion(max_epochs=2)
     policy.started(1, {})
     policy.reported(1, {1: 0.5})
-    assert not policy.is_at_level(1)
-    assert policy.choose() == Choice()
+    assert not policy.is_at_rung(1)
+    assert choice(policy) == Start()
 
 
 def test_a_default_that_failed_is_not_brought_to_its_end() -> None:

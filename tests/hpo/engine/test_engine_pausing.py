@@ -9,9 +9,9 @@ from watcher import Watcher
 from hpo.config.schema import SearchConfig, load_search_config
 from hpo.config.search_space import Params
 from hpo.engine.checkpoints import TrialCheckpoints
-from hpo.engine.pausing import PausingDecisions
+from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialReport
+from hpo.study.trial import TrialReport
 
 
 @pytest.fixture
@@ -43,30 +43,30 @@ def value_of(params: Params, epoch: int) -> float:
     return 0.5 + 0.05 * epoch - float(params["model.drop_rate"] or 0) / 4
 
 
-def train_one_slot(decisions: PausingDecisions, max_reports: int = 1000) -> int:
+def train_one_slot(engine: Engine, max_reports: int = 1000) -> int:
     """As a worker does, from what it has trained before; how many epochs were told."""
     num_reports, trained = 0, dict[int, int]()
     while num_reports < max_reports:
-        proposal = decisions.next_trial()
+        proposal = engine.next_trial()
         if proposal is None:
             break
         number, params = proposal.number, proposal.params
         epoch = trained.get(number, proposal.num_epochs_reported)
         past = {e: value_of(params, e) for e in range(1, epoch + 1)}
-        goes_on = not past or decisions.on_report(report(number, past))
+        goes_on = not past or engine.on_report(report(number, past))
         if not goes_on:  # a kill had left open whether it goes on
             assert number not in trained
-            decisions.on_end(report(number, {}))
+            engine.on_end(report(number, {}))
         while goes_on and num_reports < max_reports:
             epoch += 1
             num_reports += 1
             trained[number] = epoch
             news = report(number, {epoch: value_of(params, epoch)}, "completed" * (epoch == 8))
-            goes_on = news.end_reason == "" and decisions.on_report(
+            goes_on = news.end_reason == "" and engine.on_report(
                 dataclasses.replace(news, end_reason=None)
             )
             if not goes_on and num_reports < max_reports:
-                decisions.on_end(dataclasses.replace(news, end_reason=news.end_reason or None))
+                engine.on_end(dataclasses.replace(news, end_reason=news.end_reason or None))
     return num_reports
 
 
@@ -81,10 +81,10 @@ def test_a_freeze_thaw_search_pauses_resumes_and_ends(
     thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, checkpoints: TrialCheckpoints
 ) -> None:
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", thaw_config)
-    decisions = PausingDecisions(thaw_config, study, 1, watcher, checkpoints)
-    assert 40 - 8 < train_one_slot(decisions) <= 40
-    assert decisions.finished
-    assert decisions.num_missing == 0
+    engine = Engine(thaw_config, study, 1, watcher, checkpoints)
+    assert 40 - 8 < train_one_slot(engine) <= 40
+    assert engine.finished
+    assert engine.num_missing == 0
     trials = study.trials()
     assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
     assert watcher.named("trial_paused")
@@ -103,7 +103,7 @@ def test_a_freeze_thaw_search_that_was_killed_goes_on_as_it_would_have(
         for most in (cut, 1000) if cut else (1000,):
             study = SearchStudy.open(url, thaw_config.study, thaw_config.space)
             places = TrialCheckpoints(tmp_path / name, 1, maximise=True)
-            train_one_slot(PausingDecisions(thaw_config, study, 1, Watcher(), places), most)
+            train_one_slot(Engine(thaw_config, study, 1, Watcher(), places), most)
         histories.append(history(study))
     assert histories[1] == histories[0]
 
@@ -124,10 +124,10 @@ def test_a_search_with_promotion_pauses_resumes_and_ends(
     checkpoints: TrialCheckpoints,
 ) -> None:
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", promotion_config)
-    decisions = PausingDecisions(promotion_config, study, 1, watcher, checkpoints)
-    train_one_slot(decisions)
-    assert decisions.finished
-    assert decisions.num_missing == 0
+    engine = Engine(promotion_config, study, 1, watcher, checkpoints)
+    train_one_slot(engine)
+    assert engine.finished
+    assert engine.num_missing == 0
     trials = study.trials()
     assert len(trials) == 10
     assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
@@ -147,9 +147,9 @@ def test_a_small_disk_holds_few_trials_that_wait_for_promotion(
         (tmp_path / str(number) / "last.safetensors").write_bytes(bytes(100))
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", promotion_config)
     places = TrialCheckpoints(tmp_path, 1, maximise=True, max_bytes=350)
-    decisions = PausingDecisions(promotion_config, study, 1, watcher, places)
-    train_one_slot(decisions)
-    assert decisions.finished
+    engine = Engine(promotion_config, study, 1, watcher, places)
+    train_one_slot(engine)
+    assert engine.finished
     assert {trial.state for trial in study.trials()} == {"COMPLETE", "PRUNED"}
 
 
@@ -164,19 +164,18 @@ def test_a_search_with_promotion_that_was_killed_goes_on_as_it_would_have(
         for most in (cut, 1000) if cut else (1000,):
             study = SearchStudy.open(url, promotion_config.study, promotion_config.space)
             places = TrialCheckpoints(tmp_path / name, 1, maximise=True)
-            decisions = PausingDecisions(promotion_config, study, 1, Watcher(), places)
-            train_one_slot(decisions, most)
+            engine = Engine(promotion_config, study, 1, Watcher(), places)
+            train_one_slot(engine, most)
         histories.append(history(study))
     assert histories[1] == histories[0]
 
 
 def test_paused_trials_make_room_for_others(
-    thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+    thaw_config: SearchConfig, tmp_path: Path, watcher: Watcher
 ) -> None:
-    monkeypatch.setattr("hpo.engine.pausing.MAX_PAUSED", 2)
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", thaw_config)
     places = TrialCheckpoints(tmp_path, 1, maximise=True)
-    train_one_slot(PausingDecisions(thaw_config, study, 1, watcher, places))
+    train_one_slot(Engine(thaw_config, study, 1, watcher, places, max_paused=2))
     paused, most = set[int](), 0
     for name, *values in watcher.events:
         if name == "trial_paused":
@@ -197,12 +196,12 @@ def test_a_search_ends_when_every_configuration_has_been_tried(
     ]  # fmt: skip
     config = load_search_config(search_file, overrides)[0]
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
-    decisions = PausingDecisions(config, study, 1, watcher, checkpoints)
-    train_one_slot(decisions)
-    assert decisions.finished
-    assert decisions.is_exhausted
+    engine = Engine(config, study, 1, watcher, checkpoints)
+    train_one_slot(engine)
+    assert engine.finished
+    assert engine.is_exhausted
     assert sorted(float(t.params["model.drop_rate"] or 0) for t in study.trials()) == [0, 0.1, 0.2]
-    assert study.limits_reached == config.limits
+    assert study.metadata.limits_reached == config.limits
 
 
 def test_enqueued_trials_come_before_the_models_own(
@@ -215,7 +214,7 @@ def test_enqueued_trials_come_before_the_models_own(
         update={"study": thaw_config.study.model_copy(update={"enqueue": guesses})}
     )
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
-    train_one_slot(PausingDecisions(config, study, 1, watcher, checkpoints))
+    train_one_slot(Engine(config, study, 1, watcher, checkpoints))
     assert [trial.params for trial in study.trials()[1:3]] == list(guesses)
 
 
@@ -228,8 +227,8 @@ def test_a_small_disk_holds_few_paused_trials_and_ends_no_search(
         (tmp_path / str(number) / "last.safetensors").write_bytes(bytes(100))
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", thaw_config)
     places = TrialCheckpoints(tmp_path, 1, maximise=True, max_bytes=max_bytes)
-    decisions = PausingDecisions(thaw_config, study, 1, watcher, places)
-    train_one_slot(decisions)
-    assert decisions.finished
+    engine = Engine(thaw_config, study, 1, watcher, places)
+    train_one_slot(engine)
+    assert engine.finished
     assert {trial.state for trial in study.trials()} == {"COMPLETE", "PRUNED"}
     assert sum(trial.num_epochs for trial in study.trials()) > 40 - 8

@@ -8,9 +8,9 @@ from watcher import Watcher
 from hpo.config.schema import SearchConfig, load_search_config
 from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
-from hpo.engine.decisions import Decisions
+from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
-from hpo.study.trial_report import TrialError, TrialReport
+from hpo.study.trial import TrialError, TrialReport
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def checkpoints(tmp_path: Path) -> TrialCheckpoints:
 
 
 @pytest.fixture
-def decisions(
+def engine(
     config: SearchConfig, study: SearchStudy, watcher: Watcher, checkpoints: TrialCheckpoints
-) -> Decisions:
-    return Decisions(config, study, 2, watcher, checkpoints)
+) -> Engine:
+    return Engine(config, study, 2, watcher, checkpoints)
 
 
 def report(number: int, values: dict[int, float], end: str | None = None) -> TrialReport:
@@ -45,32 +45,32 @@ def report(number: int, values: dict[int, float], end: str | None = None) -> Tri
     return TrialReport(number, epochs, end, {"num_parameters": 7})
 
 
-def start(decisions: Decisions) -> int:
-    proposal = decisions.next_trial()
+def start(engine: Engine) -> int:
+    proposal = engine.next_trial()
     assert proposal is not None
     return proposal.number
 
 
-def test_no_more_trials_run_than_there_are_slots(decisions: Decisions) -> None:
-    assert [start(decisions), start(decisions)] == [0, 1]
-    assert decisions.next_trial() is None
-    decisions.on_end(report(0, {1: 0.5}, "completed"))
-    assert start(decisions) == 2
+def test_no_more_trials_run_than_there_are_slots(engine: Engine) -> None:
+    assert [start(engine), start(engine)] == [0, 1]
+    assert engine.next_trial() is None
+    engine.on_end(report(0, {1: 0.5}, "completed"))
+    assert start(engine) == 2
 
 
-def test_it_is_finished_when_all_trials_have_started(decisions: Decisions) -> None:
+def test_it_is_finished_when_all_trials_have_started(engine: Engine) -> None:
     for _ in range(6):
-        assert not decisions.finished
-        decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
-    assert decisions.finished
-    assert decisions.next_trial() is None
+        assert not engine.finished
+        engine.on_end(report(start(engine), {1: 0.5}, "completed"))
+    assert engine.finished
+    assert engine.next_trial() is None
 
 
 def test_an_epoch_is_in_the_study_before_it_is_decided_on(
-    decisions: Decisions, study: SearchStudy
+    engine: Engine, study: SearchStudy
 ) -> None:
-    number = start(decisions)
-    assert decisions.on_report(report(number, {1: 0.5}))
+    number = start(engine)
+    assert engine.on_report(report(number, {1: 0.5}))
     assert study.trials()[0].curve == {1: 0.5}
 
 
@@ -85,12 +85,12 @@ def test_an_epoch_is_in_the_study_before_it_is_decided_on(
     ],
 )
 def test_every_end_is_told_as_what_it_is(
-    decisions: Decisions, study: SearchStudy, end: str | None, state: str, value: float | None,
+    engine: Engine, study: SearchStudy, end: str | None, state: str, value: float | None,
     reason: str,
 ) -> None:  # fmt: skip
-    number = start(decisions)
-    decisions.on_report(report(number, {1: 0.5, 2: 0.75}))
-    decisions.on_end(report(number, {3: 0.625}, end))
+    number = start(engine)
+    engine.on_report(report(number, {1: 0.5, 2: 0.75}))
+    engine.on_end(report(number, {3: 0.625}, end))
     (trial,) = study.trials()
     assert (trial.state, trial.attributes["end_reason"]) == (state, reason)
     assert trial.curve == {1: 0.5, 2: 0.75, 3: 0.625}
@@ -102,32 +102,30 @@ def test_every_end_is_told_as_what_it_is(
 
 
 def test_a_trials_value_is_that_of_the_weights_that_it_keeps(
-    decisions: Decisions, study: SearchStudy
+    engine: Engine, study: SearchStudy
 ) -> None:
-    number = start(decisions)
+    number = start(engine)
     for epoch, value, best_epoch in ((1, 0.75, 1), (2, 0.5, 2), (3, 0.625, 2)):  # by val_loss
         row = {"epoch": epoch, "val_top1": value}
-        decisions.on_report(TrialReport(number, (row,), None, {"best_epoch": best_epoch}))
+        engine.on_report(TrialReport(number, (row,), None, {"best_epoch": best_epoch}))
         assert study.trials()[0].best_value(max) == 0.75  # until it pauses or ends
-    decisions.on_end(TrialReport(number, (), "completed", {"best_epoch": 2}))
+    engine.on_end(TrialReport(number, (), "completed", {"best_epoch": 2}))
     (trial,) = study.trials()
     assert (trial.value, trial.best_value(max), trial.attributes["best_value"]) == (0.5,) * 3
 
 
 def test_a_trial_that_diverges_in_its_first_epoch_keeps_that_epoch(
-    decisions: Decisions, study: SearchStudy
+    engine: Engine, study: SearchStudy
 ) -> None:
-    decisions.on_end(report(start(decisions), {1: math.nan}, "diverged"))
+    engine.on_end(report(start(engine), {1: math.nan}, "diverged"))
     (trial,) = study.trials()
     assert (trial.state, trial.num_epochs) == ("PRUNED", 1)
     assert math.isnan(trial.curve[1])
 
 
-def test_a_failure_keeps_type_message_and_traceback(
-    decisions: Decisions, study: SearchStudy
-) -> None:
+def test_a_failure_keeps_type_message_and_traceback(engine: Engine, study: SearchStudy) -> None:
     error = TrialError("ValueError", "no such thing", "Traceback ...")
-    decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
+    engine.on_end(TrialReport(start(engine), (), "failed", {}, error))
     (trial,) = study.trials()
     assert trial.attributes["error"] == {
         "type": "ValueError", "message": "no such thing", "traceback": "Traceback ...",
@@ -135,73 +133,113 @@ def test_a_failure_keeps_type_message_and_traceback(
 
 
 def test_a_lost_workers_trial_goes_on_a_few_times_then_fails(
-    decisions: Decisions, study: SearchStudy, watcher: Watcher
+    engine: Engine, study: SearchStudy, watcher: Watcher
 ) -> None:
     lost = TrialError("WorkerLost", "killed")
-    number = start(decisions)
-    for epoch in (1, 2, 3):  # max_retries
-        decisions.on_report(report(number, {epoch: 0.5}))
-        decisions.on_lost(number, lost)
+    number = start(engine)
+    engine.on_report(report(number, {1: 0.5}))
+    for _ in range(3):  # max_retries
+        engine.on_lost(number, lost)
         assert study.trials()[0].state == "RUNNING"
-        assert start(decisions) == number
-    assert [event[2] for event in watcher.named("trial_started")] == [0, 1, 2, 3]
-    decisions.on_lost(number, lost)
+        assert start(engine) == number
+    assert [event[2] for event in watcher.named("trial_started")] == [0, 1, 1, 1]
+    engine.on_lost(number, lost)
     assert study.trials()[0].state == "FAIL"
     assert study.trials()[0].attributes["num_parameters"] == 7
-    assert start(decisions) == 1
+    assert start(engine) == 1
 
 
-def test_what_a_lost_worker_trained_is_of_the_budget(
-    decisions: Decisions, study: SearchStudy
+def test_a_trial_that_gets_on_between_losses_of_its_worker_never_fails_of_them(
+    engine: Engine, study: SearchStudy
 ) -> None:
+    number = start(engine)
+    past = dict[int, float]()
+    for epoch in range(1, 9):
+        past[epoch] = 0.5
+        engine.on_report(report(number, past))
+        engine.on_lost(number, TrialError("WorkerLost", "preempted"))
+        assert start(engine) == number
+    assert study.trials()[0].state == "RUNNING"
+
+
+def test_what_a_lost_worker_trained_is_of_the_budget(engine: Engine, study: SearchStudy) -> None:
     lost = TrialError("WorkerLost", "killed")
-    number = start(decisions)
-    decisions.on_report(report(number, {1: 0.5, 2: 0.6}))
+    number = start(engine)
+    engine.on_report(report(number, {1: 0.5, 2: 0.6}))
     for _ in range(4):  # max_retries, and once more
-        decisions.on_lost(number, lost)
-        start(decisions)
+        engine.on_lost(number, lost)
+        start(engine)
     assert study.trials()[0].attributes["num_epochs_trained"] == 6
 
 
-def test_a_lost_workers_trial_waits_for_any_free_slot(decisions: Decisions) -> None:
-    first, second = start(decisions), start(decisions)
-    decisions.on_lost(first, TrialError("WorkerLost", "killed"))
-    decisions.on_end(report(second, {1: 0.5}, "completed"))
-    assert start(decisions) == first
+def test_a_lost_workers_trial_waits_for_any_free_slot(engine: Engine) -> None:
+    first, second = start(engine), start(engine)
+    engine.on_lost(first, TrialError("WorkerLost", "killed"))
+    engine.on_end(report(second, {1: 0.5}, "completed"))
+    assert start(engine) == first
 
 
 def test_a_retried_trial_that_reports_its_past_again_changes_nothing(
-    decisions: Decisions, study: SearchStudy, watcher: Watcher
+    engine: Engine, study: SearchStudy, watcher: Watcher
 ) -> None:
-    number = start(decisions)
-    decisions.on_report(report(number, {1: 0.5, 2: 0.6}))
-    decisions.on_report(report(number, {1: 0.5, 2: 0.6, 3: 0.7}))
+    number = start(engine)
+    engine.on_report(report(number, {1: 0.5, 2: 0.6}))
+    engine.on_report(report(number, {1: 0.5, 2: 0.6, 3: 0.7}))
     assert study.trials()[0].curve == {1: 0.5, 2: 0.6, 3: 0.7}
     assert [event[1] for event in watcher.named("epoch")] == [1, 2, 3]
 
 
-def test_a_weak_trial_is_stopped_at_a_rung(decisions: Decisions, study: SearchStudy) -> None:
-    decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
-    strong, weak = start(decisions), start(decisions)
-    assert decisions.on_report(report(strong, {1: 0.8}))
-    assert not decisions.on_report(report(weak, {1: 0.1}))
-    decisions.on_end(report(weak, {}))
+def test_a_weak_trial_is_stopped_at_a_rung(engine: Engine, study: SearchStudy) -> None:
+    engine.on_end(report(start(engine), {1: 0.5}, "completed"))
+    strong, weak = start(engine), start(engine)
+    assert engine.on_report(report(strong, {1: 0.8}))
+    assert not engine.on_report(report(weak, {1: 0.1}))
+    engine.on_end(report(weak, {}))
     assert study.trials()[weak].attributes["end_reason"] == "stopped at rung 1"
+
+
+@pytest.mark.parametrize(("value", "where"), [(0.1, "rung 1"), (0.9, "the budget's end")])
+def test_what_stopped_a_trial_is_told_where_a_rung_and_the_budgets_end_meet(
+    search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints, value: float, where: str
+) -> None:
+    config = load_search_config(search_file, ["budget.total_epochs=9"])[0]  # 8 are set aside
+    study = SearchStudy.in_memory(config.study, config.space)
+    engine = Engine(config, study, 2, watcher, checkpoints)
+    default, other = start(engine), start(engine)
+    assert engine.on_report(report(default, {1: 0.5}))
+    assert not engine.on_report(report(other, {1: value}))
+    engine.on_end(report(other, {}))
+    assert study.trials()[other].attributes["end_reason"] == f"stopped at {where}"
+
+
+def test_limits_that_the_clock_reaches_after_the_last_end_are_noted(
+    search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> None:
+    config = load_search_config(search_file, ["budget.wall_clock_hours=1"])[0]
+    study = SearchStudy.in_memory(config.study, config.space)
+    now = 0.0
+    engine = Engine(config, study, 1, watcher, checkpoints, lambda: now)
+    engine.on_end(report(start(engine), {1: 0.5}, "completed"))
+    assert study.metadata.limits_reached is None
+    now = 3600.0
+    assert engine.next_trial() is None
+    assert engine.finished
+    assert study.metadata.limits_reached == config.limits
 
 
 def test_a_new_search_over_the_study_continues_it(
     config: SearchConfig,
     study: SearchStudy,
-    decisions: Decisions,
+    engine: Engine,
     tmp_path: Path,
     checkpoints: TrialCheckpoints,
 ) -> None:
-    decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
-    running = start(decisions)
-    decisions.on_report(report(running, {1: 0.6}))
+    engine.on_end(report(start(engine), {1: 0.5}, "completed"))
+    running = start(engine)
+    engine.on_report(report(running, {1: 0.6}))
     url = f"sqlite:///{tmp_path / 'study.db'}"
     watcher = Watcher()
-    again = Decisions(
+    again = Engine(
         config, SearchStudy.open(url, config.study, config.space), 2, watcher, checkpoints
     )
     assert [start(again), start(again)] == [running, 2]
@@ -216,32 +254,32 @@ def test_a_new_search_over_the_study_continues_it(
 
 @pytest.mark.parametrize("ends_well_first", [False, True])
 def test_the_search_is_broken_when_the_first_trials_all_fail_alike(
-    decisions: Decisions, ends_well_first: bool
+    engine: Engine, ends_well_first: bool
 ) -> None:
     if ends_well_first:
-        decisions.on_end(report(start(decisions), {1: 0.5}, "completed"))
+        engine.on_end(report(start(engine), {1: 0.5}, "completed"))
     for number in range(5):
-        assert decisions.broken is None
+        assert engine.broken is None
         error = TrialError("ValueError", f"always, in process {number}")
-        decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
-    assert decisions.broken == (None if ends_well_first else "ValueError: always, in process 0")
+        engine.on_end(TrialReport(start(engine), (), "failed", {}, error))
+    assert engine.broken == (None if ends_well_first else "ValueError: always, in process 0")
 
 
-def test_different_failures_do_not_break_the_search(decisions: Decisions) -> None:
+def test_different_failures_do_not_break_the_search(engine: Engine) -> None:
     for i in range(5):
         error = TrialError("ValueError", "abcde"[i])
-        decisions.on_end(TrialReport(start(decisions), (), "failed", {}, error))
-    assert decisions.broken is None
+        engine.on_end(TrialReport(start(engine), (), "failed", {}, error))
+    assert engine.broken is None
 
 
 def test_a_full_disk_pauses_the_search_and_its_trial_goes_on_later(
-    decisions: Decisions, study: SearchStudy
+    engine: Engine, study: SearchStudy
 ) -> None:
-    number = start(decisions)
+    number = start(engine)
     full = TrialError("DiskFullError", "no space left on the disk of runs")
-    decisions.on_end(TrialReport(number, (), "paused", {}, full))
-    assert decisions.paused == "no space left on the disk of runs"
-    assert decisions.next_trial() is None
+    engine.on_end(TrialReport(number, (), "paused", {}, full))
+    assert engine.paused == "no space left on the disk of runs"
+    assert engine.next_trial() is None
     assert study.trials()[0].state == "RUNNING"
 
 
@@ -250,14 +288,14 @@ def test_a_rung_that_a_crash_left_undecided_is_decided_as_it_would_have_been(
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     study = create_study(url, config)
-    first = Decisions(config, study, 1, watcher, checkpoints)
+    first = Engine(config, study, 1, watcher, checkpoints)
     for value in (0.9, 0.8):
         number = start(first)
         first.on_report(report(number, {1: value}))
         first.on_end(report(number, {2: value}, "completed"))
     number = start(first)
     study.report(number, {1: 0.1})  # and the driver dies before it decides
-    again = Decisions(
+    again = Engine(
         config, SearchStudy.open(url, config.study, config.space), 1, watcher, checkpoints
     )
     assert start(again) == number
@@ -274,20 +312,20 @@ def test_what_is_ruled_out_takes_no_slot_and_is_heard_of(
     ]  # fmt: skip
     config = load_search_config(search_file, overrides)[0]
     study = SearchStudy.in_memory(config.study, config.space)
-    study.architectures = {
+    study.metadata.architectures = {
         f"sg_former_{name} at 32 pixels": {"latency_ms": latency}
         for name, latency in (("pico", 2.0), ("nano", 7.132))
     }
     study.enqueue_first_trials(default_params(config.train, config.space))
-    decisions = Decisions(config, study, 2, watcher, checkpoints)
-    started = [start(decisions), start(decisions)]
+    engine = Engine(config, study, 2, watcher, checkpoints)
+    started = [start(engine), start(engine)]
     assert started[0] == 0
     assert started[1] > 1
     assert watcher.named("trial_ended")[0] == (
         1, "INFEASIBLE", "infeasible: latency_ms 7.132, not <= 5", None,
     )  # fmt: skip
     assert study.trials()[1].attributes["latency_ms"] == 7.132
-    decisions.on_end(report(0, {1: 0.5}, "completed"))
+    engine.on_end(report(0, {1: 0.5}, "completed"))
     assert study.trials()[0].constraints == {"latency_ms <= 5": pytest.approx(-0.6)}
 
 
@@ -306,18 +344,18 @@ def test_at_a_rung_a_small_model_is_kept_for_its_size(
     values["study"]["enqueue"] = enqueued
     config = SearchConfig.model_validate(values)
     study = SearchStudy.in_memory(config.study, config.space)
-    study.architectures = {
+    study.metadata.architectures = {
         "sg_former_pico at 32 pixels": {"latency_ms": 2.0},
         "sg_former_nano at 32 pixels": {"latency_ms": 7.0},
     }
     study.enqueue_first_trials(default_params(config.train, config.space))
-    decisions = Decisions(config, study, 9, watcher, checkpoints)
+    engine = Engine(config, study, 9, watcher, checkpoints)
     goes_on = [
-        decisions.on_report(report(start(decisions), {1: value, 2: value}))
+        engine.on_report(report(start(engine), {1: value, 2: value}))
         for value in (0.5, 0.6, 0.7, 0.1)
     ]
     assert goes_on[2:] == [True, True]  # of models of its size the last one is the best
-    again = Decisions(
+    again = Engine(
         config,
         SearchStudy(study.optuna_study, study.storage, config.study, config.space),
         9,

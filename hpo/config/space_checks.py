@@ -1,0 +1,162 @@
+"""Checks of a search space and of params against it: each problem is a ConfigError.
+
+A message names the setting by its path in the search file, the value, what is allowed, and the
+file.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from hpo.config.search_space import (
+    CategoricalParameter,
+    Parameter,
+    Space,
+    Value,
+    apply_params,
+    default_params,
+)
+from sgformer.config import TrainConfig, fields_at, nearest_known
+from sgformer.errors import ConfigError
+
+# Searching these would compare trials by different measures, or would mean nothing.
+UNSEARCHABLE: Final = (
+    "data.data_dir",
+    "data.val_fraction",
+    "data.val_seed",
+    "data.cache_dir",
+    "data.cache_bytes",
+    "data.num_workers",
+    "optimizer.micro_batch_size",
+    "early_stopping.metric",
+    "max_epochs",
+    "channels_last",
+    "compile",
+    "device",
+    "seed",
+)
+
+
+def searchable_paths() -> tuple[str, ...]:
+    """The dotted path of every setting of a training that can be a parameter."""
+    return tuple(path for path in _all_paths() if path not in UNSEARCHABLE)
+
+
+def check_space(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks every path, its values and conditions, and that the defaults lie in the space.
+
+    Raises:
+        ConfigError: One of them is not allowed, named with `source`.
+    """
+    for path, parameter in space.items():
+        _check_path(path, source)
+        _check_when(path, parameter, space, source)
+        for value in parameter.examples():
+            try:
+                apply_params(base, {path: value}, source)
+            except ConfigError as error:
+                raise ConfigError(f"space.{path}: does not allow {value!r}: {error}") from None
+        _check_warmup(path, parameter, base, source)
+    check_params(default_params(base, space), space, "train", source)
+
+
+def check_params(params: Mapping[str, Value], space: Space, where: str, source: str) -> None:
+    """Checks that the first trial's params, the default configuration's, lie in the space.
+
+    Raises:
+        ConfigError: One does not, named with `where` and `source`.
+    """
+    reason = "the default configuration is the first trial, so "
+    for path, value in params.items():
+        _check_value(path, value, space, where, source, reason)
+
+
+def check_guess(params: Mapping[str, Value], space: Space, where: str, source: str) -> None:
+    """Checks that a user's own guess sets parameters of the space, and only active ones.
+
+    Raises:
+        ConfigError: It sets none, or one that is not searched, out of range or not active.
+    """
+    if not params:
+        raise ConfigError(
+            f"{where}: a guess sets no parameter; set one of {', '.join(space)}, or leave it out "
+            f"({source})"
+        )
+    for path, value in params.items():
+        _check_value(path, value, space, where, source)
+        for other, values in space[path].when.items():
+            if params.get(other) not in values:
+                said = f"sets it to {params[other]!r}" if other in params else "leaves it out"
+                raise ConfigError(
+                    f"{where}.{path}: counts only when {other} is one of "
+                    f"{', '.join(map(str, values))}, and the guess {said}; set it to one of them, "
+                    f"or leave {path} out ({source})"
+                )
+
+
+def _check_value(
+    path: str, value: Value, space: Space, where: str, source: str, reason: str = ""
+) -> None:
+    if path not in space:
+        raise ConfigError(
+            f"{where}.{path}: is not searched; {nearest_known(path, space)} ({source})"
+        )
+    if not space[path].contains(value):
+        raise ConfigError(
+            f"{where}.{path}: {value!r} lies outside its search space ({space[path].describe()}); "
+            f"{reason}widen space.{path} or change {where}.{path} ({source})"
+        )
+
+
+def _check_path(path: str, source: str) -> None:
+    if path in UNSEARCHABLE:
+        raise ConfigError(
+            f"space.{path}: cannot be searched; set train.{path} for all trials ({source})"
+        )
+    parts = path.split(".")
+    siblings = fields_at(TrainConfig, parts[:-1])
+    if parts[-1] not in siblings:
+        every = tuple(_all_paths())
+        raise ConfigError(
+            f"space.{path}: no such setting of a training; {nearest_known(path, every)} ({source})"
+        )
+    if fields_at(TrainConfig, parts):
+        raise ConfigError(
+            f"space.{path}: is a section, not a setting; it has "
+            f"{', '.join(fields_at(TrainConfig, parts))} ({source})"
+        )
+
+
+def _all_paths(prefix: Sequence[str] = ()) -> Iterator[str]:
+    for name in fields_at(TrainConfig, prefix):
+        path = (*prefix, name)
+        below = fields_at(TrainConfig, path)
+        yield from _all_paths(path) if below else (".".join(path),)
+
+
+def _check_warmup(path: str, parameter: Parameter, base: TrainConfig, source: str) -> None:
+    """Refuses a warmup of more than half the epochs, as clip does for the base configuration."""
+    most = base.max_epochs / 2
+    if path != "optimizer.warmup_epochs":
+        return
+    for value in parameter.examples():
+        if isinstance(value, (int, float)) and value > most:
+            raise ConfigError(
+                f"space.{path}: does not allow {value:g}: at most {most:g}, half of "
+                f"train.max_epochs={base.max_epochs} ({source})"
+            )
+
+
+def _check_when(path: str, parameter: Parameter, space: Space, source: str) -> None:
+    for other, values in parameter.when.items():
+        condition = space.get(other)
+        if not isinstance(condition, CategoricalParameter) or condition.when:
+            raise ConfigError(
+                f"space.{path}.when: {other!r} is not an unconditional categorical parameter of "
+                f"the space ({source})"
+            )
+        unknown = [value for value in values if not condition.contains(value)]
+        if unknown:
+            raise ConfigError(
+                f"space.{path}.when: {unknown[0]!r} is no choice of {other} "
+                f"({condition.describe()}) ({source})"
+            )

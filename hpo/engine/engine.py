@@ -1,0 +1,321 @@
+"""The engine: which trial starts next, which goes on, and how each one ended."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from hpo.config.schema import SearchConfig
+from hpo.engine.admission import Admission
+from hpo.engine.architectures import ArchitectureCosts
+from hpo.engine.budget import Budget, NotedClock
+from hpo.engine.checkpoints import TrialCheckpoints
+from hpo.engine.ledger import TrialLedger, TrialRecord
+from hpo.engine.observer import SearchObserver
+from hpo.engine.outcomes import FirstFailures, Outcomes, error_of, outcome_of
+from hpo.engine.planner import Planner
+from hpo.schedulers.base import Choice, Decision, Resume, Wait, replay_into, tell_end
+from hpo.schedulers.factory import make_scheduler
+from hpo.study.study import SearchStudy
+from hpo.study.trial import EndReason, Proposal, TrialError, TrialReport, TrialStatus, TrialSummary
+
+MAX_PAUSED: Final = 64  # trials that keep their checkpoints while they wait
+
+
+class Engine:
+    """Runs a search's events through its study, ledger and scheduler; plain code without Ray.
+
+    What a trial reports is in the study before a decision rests on it. Trials that an earlier
+    run left running go on first. A paused trial is RUNNING in the study until the search ends,
+    and its folder keeps what it is resumed from.
+
+    Args:
+        config: The whole search's.
+        study: The search's only memory.
+        num_slots: Trials that run at a time, at most.
+        observer: Hears of every event.
+        checkpoints: Whose are kept.
+        clock: Gives seconds.
+        max_paused: Trials that may be paused at a time.
+
+    Attributes:
+        paused: Why nothing can go on now, such as a full disk; None while it can.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        study: SearchStudy,
+        num_slots: int,
+        observer: SearchObserver,
+        checkpoints: TrialCheckpoints,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        max_paused: int = MAX_PAUSED,
+    ) -> None:
+        self._config, self._objective = config, config.study.objective
+        self._study, self._num_slots, self._observer = study, num_slots, observer
+        self._checkpoints, self._max_paused = checkpoints, max_paused
+        study.gate.on_outage = observer.note
+        study.interrupted()  # takes them up under their own numbers
+        facts, trials, num_trials = study.metadata, study.trials(), config.study.num_trials
+        self._costs = ArchitectureCosts(config, facts.architectures)
+        self._outcomes = Outcomes(config.study, self._costs)
+        self._failures = FirstFailures(num_trials)
+        self._scheduler = scheduler = make_scheduler(
+            config, facts.first_levels, self._costs.objectives, self._costs.is_allowed
+        )
+        self._ledger = ledger = TrialLedger(self._objective, trials, may_pause=scheduler.may_pause)
+        budget = Budget.of_study(config, study, num_slots, clock, ledger)
+        self._clock = NotedClock(budget, study)
+        self._admission = Admission(
+            budget,
+            ledger,
+            scheduler,
+            config.train.max_epochs,
+            num_trials,
+            lambda: self.is_exhausted,
+        )
+        self._planner = Planner(
+            config, study, ledger, scheduler, budget, self._admission, observer
+        )
+        self._choice: Choice | None = None  # None: not asked since the last event
+        self._is_over = False
+        self.paused: str | None = None
+        self._take_up(trials)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles what its Tuner holds, and the study alone is the memory.
+
+        It also keeps the storage's password and the observer's terminal out of Ray's files.
+        """
+        return {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further trial will start, or be resumed."""
+        if self._ledger.interrupted:
+            return False
+        may_go_on = self._scheduler.may_pause or self._admission.num_to_start > 0
+        return self._is_over or self._planner.is_closing or not may_go_on
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether every configuration of the space has been tried."""
+        is_tried = self._scheduler.is_exhausted and not self._study.has_waiting
+        return is_tried or self._study.is_exhausted
+
+    @property
+    def num_missing(self) -> int:
+        """Trials that have yet to end, as far as that is known."""
+        ledger = self._ledger
+        going_on = len(ledger.interrupted) + len(ledger.in_slots)
+        if self._is_over:
+            return going_on
+        waiting = sum(not record.has_slot for record in ledger.paused)
+        least = 1 if self._scheduler.may_pause else 0
+        return max(least, self._admission.num_to_start + going_on + waiting)
+
+    @property
+    def broken(self) -> str | None:
+        """Why going on makes no sense: the first trials all failed alike; else None."""
+        return None if self._ledger.num_ended_well else self._failures.in_common
+
+    def next_trial(self) -> Proposal | None:
+        """The trial to start now; None while every slot is taken or when there is none left."""
+        if self.paused or len(self._ledger.in_slots) >= self._num_slots:
+            return None
+        while not self.finished:
+            record = self._next_record()
+            if record is None:
+                break
+            if not self._rules_out(record):
+                record.has_slot = True
+                number, params, epoch = record.number, record.params, record.num_epochs
+                self._observer.trial_started(number, params, epoch)
+                return Proposal(number, params, epoch)
+        self.settle()
+        return None
+
+    def on_report(self, report: TrialReport) -> bool:
+        """Writes the epochs to the study; gives back whether the trial goes on."""
+        number, record = report.number, self._ledger.live[report.number]
+        has_news, decision = self._record(record, report), Decision.CONTINUE
+        if has_news or record.is_undecided:
+            record.is_undecided = False
+            decision = self._scheduler.on_epoch(number)
+        if decision == Decision.STOP:
+            record.stopped_at = self._scheduler.place_of_stop(number)
+        elif not self._admission.lets_go_on(number):
+            record.stopped_at = "the budget's end"
+        else:
+            return decision == Decision.CONTINUE or self._wins(record)
+        return False
+
+    def on_end(self, report: TrialReport) -> None:
+        """A trial's last report: it ended by itself, or `on_report` stopped or paused it."""
+        record = self._ledger.live[report.number]
+        self._record(record, report)
+        if report.end_reason == EndReason.PAUSED and report.error is not None:
+            self.paused = self.paused or report.error.message
+        elif record.is_paused:
+            self._pause(record)
+        else:
+            record.stopped_at = record.stopped_at or self._scheduler.place_of_stop(record.number)
+            if report.end_reason == EndReason.FAILED:
+                self._failures.add(record, error_of(report))
+            self._finish(record, *outcome_of(report, record, record.best(self._objective)))
+
+    def on_lost(self, number: int, error: TrialError) -> None:
+        """A trial's worker is gone: the trial goes on in the next free slot, a few times.
+
+        Only losses without a new epoch between them count.
+        """
+        self._forget_refusal()
+        record = self._ledger.live[number]
+        record.lose_worker()
+        self._ledger.charge(record)
+        if record.num_lost <= self._config.study.max_retries:
+            self._ledger.interrupt(record)
+        else:
+            self._failures.add(record, error)
+            self._finish(record, TrialStatus.FAIL, f"{error.type}: {error.message}")
+
+    def settle(self) -> None:
+        """Ends the search once nothing runs or may run: gives up what is paused."""
+        is_refused = isinstance(self._choice, Wait)
+        if self._is_over or not self._ledger.is_idle or not (is_refused or self.finished):
+            return
+        self._is_over = True
+        if self._planner.too_little is not None:
+            self._observer.note(self._planner.too_little)
+        for record in self._ledger.paused:
+            self._give_up(record)
+        is_short = self._ledger.num_started < self._config.study.num_trials
+        if self._scheduler.may_pause or is_short:
+            self._study.metadata.limits_reached = self._config.limits
+
+    def _take_up(self, trials: Sequence[TrialSummary]) -> None:
+        """Trials of an earlier run: paused ones are paused, others are yet to be continued.
+
+        Whether the scheduler has judged the last epoch of one that was running is not known: it
+        does when the trial's worker tells what it resumed.
+        """
+        replay_into(self._scheduler, trials)
+        for trial in trials:
+            if trial.state != TrialStatus.RUNNING:
+                self._checkpoints.trial_ended(trial.number, trial.value)
+        for record in self._ledger.live.values():
+            if record.is_paused:
+                self._scheduler.paused(record.number)
+                self._checkpoints.trial_paused(record.number)
+            else:
+                record.is_undecided = self._scheduler.interrupted(record.number)
+        self._planner.take_up(trials)
+        self.settle()
+
+    def _next_record(self) -> TrialRecord | None:
+        """What runs next: an interrupted trial, else what is chosen."""
+        if self._ledger.interrupted:
+            return self._ledger.take_interrupted() if self._make_room() else None
+        if self._choice is None:
+            self._choice = self._planner.choose()
+        choice = self._choice
+        if isinstance(choice, Wait):
+            return None
+        resumed = choice.number if isinstance(choice, Resume) else None
+        if not self._make_room(resumed):
+            return None
+        self._choice = None
+        if isinstance(choice, Resume):
+            return self._resume(self._ledger.live[choice.number])
+        proposal = self._study.ask(choice.params)
+        self._scheduler.started(proposal.number, proposal.params)
+        return self._ledger.start(proposal.number, proposal.params)
+
+    def _resume(self, record: TrialRecord) -> TrialRecord:
+        record.is_paused = False
+        self._scheduler.resumed(record.number)
+        self._checkpoints.trial_resumed(record.number)
+        return record
+
+    def _rules_out(self, record: TrialRecord) -> bool:
+        """Whether its architecture does; then the trial has ended, before any training."""
+        reason = None if record.curve else self._costs.infeasible(record.params)
+        if reason is not None:
+            self._finish(record, TrialStatus.INFEASIBLE, f"infeasible: {reason}")
+        return reason is not None
+
+    def _record(self, record: TrialRecord, report: TrialReport) -> bool:
+        """Writes a report down; whether it has epochs that were not known."""
+        self._forget_refusal()
+        number, values = record.number, report.values(self._config.study.metric)
+        self._study.report(number, values)
+        news = record.tell(report, values)
+        self._outcomes.note_metrics(record, report)
+        self._ledger.charge(record)
+        self._clock.note()
+        if news:
+            self._scheduler.reported(number, news)
+        for epoch, value in news.items():
+            self._observer.epoch(number, epoch, value)
+        return bool(news)
+
+    def _forget_refusal(self) -> None:
+        """After an event something may run that might not before."""
+        if isinstance(self._choice, Wait):
+            self._choice = None
+
+    def _wins(self, record: TrialRecord) -> bool:
+        """Whether a trial that competes is itself what is best to run next; else it pauses."""
+        self._scheduler.paused(record.number)
+        record.is_paused = True
+        if self._ledger.interrupted:
+            return False
+        self._choice = self._planner.choose()
+        if self._choice != Resume(record.number):
+            return False
+        self._choice, record.is_paused = None, False
+        self._scheduler.resumed(record.number)
+        return True
+
+    def _pause(self, record: TrialRecord) -> None:
+        record.has_slot = False
+        self._checkpoints.trial_paused(record.number)
+        self._study.pause(record.number, record.facts)
+        self._observer.trial_paused(record.number)
+        chosen = self._choice.number if isinstance(self._choice, Resume) else None
+        least = self._scheduler.least_promising(besides=chosen)
+        if least is not None and len(self._ledger.paused) > self._max_paused:
+            self._give_up(self._ledger.live[least])
+        if self._planner.is_closing:
+            self.settle()
+
+    def _make_room(self, resumed: int | None = None) -> bool:
+        """Whether a trial's checkpoints fit, if need be when paused trials are given up."""
+        num_running = len(self._ledger.in_slots)
+        while not self._checkpoints.has_room(num_running, resumed):
+            least = self._scheduler.least_promising(besides=resumed)
+            if least is None:
+                return not num_running  # what is alone has had room before
+            self._give_up(self._ledger.live[least])
+        return True
+
+    def _give_up(self, record: TrialRecord) -> None:
+        if self._choice == Resume(record.number):
+            self._choice = None
+        self._finish(record, TrialStatus.PRUNED, f"paused at epoch {record.num_epochs}")
+
+    def _finish(self, record: TrialRecord, outcome: TrialStatus, reason: str) -> None:
+        """Ends a trial: in the study, in the ledger, and for all that hear of it."""
+        self._forget_refusal()
+        number, end = record.number, self._outcomes.end_of(record, outcome, reason)
+        self._ledger.end(record, outcome)
+        self._study.finish(number, end.state, end.attributes, end.value, end.violations)
+        self._checkpoints.trial_ended(number, end.value)
+        self._observer.trial_ended(number, outcome, reason, end.best)
+        diverged = reason == EndReason.DIVERGED
+        tell_end(self._scheduler, number, end.state, end.value, diverged=diverged)
+        if end.state != TrialStatus.COMPLETE:
+            self._planner.lose(number)
+        if self.finished:
+            self.settle()

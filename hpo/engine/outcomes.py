@@ -1,0 +1,131 @@
+"""How a trial ended: its status, the reason in words, and what the study is told of it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from hpo.config.objectives import METRICS
+from hpo.config.schema import StudyConfig
+from hpo.engine.architectures import ArchitectureCosts
+from hpo.engine.ledger import TrialRecord
+from hpo.study.trial import EndReason, TrialError, TrialReport, TrialStatus
+
+BEST_EPOCH: Final = "metrics_of_best_epoch"
+# After this many failures and no other end, the search is broken, not the trials.
+MAX_FIRST_FAILURES: Final = 5
+
+
+def outcome_of(
+    report: TrialReport, record: TrialRecord, best: float | None
+) -> tuple[TrialStatus, str]:
+    """A trial's status and why it ended, by its last report; `best` is its value."""
+    reason = report.end_reason
+    if reason == EndReason.FAILED:
+        error = error_of(report)
+        return TrialStatus.FAIL, f"{error.type}: {error.message}"
+    if reason in {EndReason.COMPLETED, EndReason.EARLY_STOPPED} and best is not None:
+        return TrialStatus.COMPLETE, str(reason)
+    if reason == EndReason.DIVERGED or best is None:
+        return TrialStatus.PRUNED, str(EndReason.DIVERGED)
+    return TrialStatus.PRUNED, f"stopped at {record.stopped_at}"
+
+
+def error_of(report: TrialReport) -> TrialError:
+    """What a failed trial says went wrong."""
+    return report.error or TrialError("Unknown", "no reason was given")
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """What the study is told of a trial's end.
+
+    Attributes:
+        state: Optuna's: COMPLETE, PRUNED or FAIL.
+        best: The trial's value, also of one that did not come to its end; None: it has none.
+        attributes: Facts, costs and reason, which the study keeps.
+        violations: By how much each constraint is missed, by name.
+    """
+
+    state: TrialStatus
+    best: float | None
+    attributes: Mapping[str, Any]
+    violations: Mapping[str, float]
+
+    @property
+    def value(self) -> float | None:
+        """The objective, which only a COMPLETE trial has."""
+        return self.best if self.state == TrialStatus.COMPLETE else None
+
+
+class Outcomes:
+    """Makes out what a trial's end comes to, constraints and costs included.
+
+    Args:
+        config: The objective, and the constraints.
+        costs: What architectures cost.
+    """
+
+    def __init__(self, config: StudyConfig, costs: ArchitectureCosts) -> None:
+        self._objective, self._costs = config.objective, costs
+        self._bounds = [c for c in config.constraints if c.name in METRICS]
+
+    def note_metrics(self, record: TrialRecord, report: TrialReport) -> None:
+        """Keeps the bounded metrics of the best epoch with the trial's facts, also in a pause."""
+        if not self._bounds:
+            return
+        best = record.best_epoch(self._objective)
+        names = {str(self._objective.name), *(bound.name for bound in self._bounds)}
+        for row in report.epochs:
+            if int(row["epoch"]) == best:
+                record.facts[BEST_EPOCH] = {n: float(row[n]) for n in names if n in row}
+
+    def end_of(self, record: TrialRecord, outcome: TrialStatus, reason: str) -> TrialEnd:
+        """The end of a trial with this outcome, for this reason."""
+        is_infeasible = outcome == TrialStatus.INFEASIBLE
+        best = None if outcome == TrialStatus.FAIL else record.best(self._objective)
+        attributes = {
+            **record.facts,
+            **self._costs.of(record.params),
+            "end_reason": reason,
+            "best_value": best,
+            "num_epochs": record.num_epochs,
+        }
+        row = record.facts.get(BEST_EPOCH, {})
+        missed = {str(c): c.violation(row[c.name]) for c in self._bounds if c.name in row}
+        return TrialEnd(
+            TrialStatus.PRUNED if is_infeasible else outcome,
+            best,
+            attributes,
+            self._costs.violations(record.params) | missed,
+        )
+
+
+class FirstFailures:
+    """Tells a broken search from broken trials: its first trials all fail for the same reason.
+
+    Args:
+        num_trials: `study.num_trials`.
+    """
+
+    def __init__(self, num_trials: int) -> None:
+        self._enough = min(MAX_FIRST_FAILURES, num_trials)
+        self._messages: list[str] = []
+
+    def add(self, record: TrialRecord, error: TrialError) -> None:
+        """A trial failed; its facts keep what went wrong."""
+        self._messages.append(f"{error.type}: {error.message}")
+        record.facts["error"] = asdict(error)
+
+    @property
+    def in_common(self) -> str | None:
+        """The reason, once there are enough failures and all are alike; else None."""
+        alike = set(map(_without_numbers, self._messages))
+        return (
+            self._messages[0] if len(self._messages) >= self._enough and len(alike) == 1 else None
+        )
+
+
+def _without_numbers(text: str) -> str:
+    """The message without what differs from process to process: pids, addresses, sizes."""
+    return re.sub(r"0x[0-9a-f]+|\d+", "N", text)

@@ -1,0 +1,116 @@
+"""Schedulers that stop trials for good: a rule says of each curve whether its trial goes on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from hpo.config.search_space import Params
+from hpo.schedulers.base import Choice, Decision, Scheduler, Start, Wait
+
+
+class StoppingRule(Protocol):
+    """Compares trials at equal epochs; each is entered where it is compared, once.
+
+    Attributes:
+        point: What the rule calls such an epoch: 'rung' or 'epoch'.
+    """
+
+    point: str
+
+    def stops_at(
+        self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
+    ) -> int | None:
+        """The epoch at which a trial falls behind others; None: it goes on.
+
+        `curve` is its objective by epoch; `costs` are its other objectives, the smaller the
+        better.
+        """
+
+
+class NoStopping:
+    """Stops no trial."""
+
+    point = "rung"
+
+    def stops_at(
+        self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
+    ) -> int | None:
+        return None
+
+
+class StoppingScheduler(Scheduler):
+    """Stops the trials that a rule tells to; a free slot always starts a new trial.
+
+    A trial that stopped itself is compared with at the later epochs too, by the value that it
+    ended with: that value will not change.
+
+    Args:
+        rule: Says which trials go on.
+        max_epochs: The length of a training.
+        first_rung: The epoch at which trials are first compared.
+        costs_of: A configuration's other objectives, the smaller the better.
+    """
+
+    def __init__(
+        self,
+        rule: StoppingRule,
+        max_epochs: int,
+        first_rung: int,
+        costs_of: Callable[[Params], tuple[float, ...]],
+    ) -> None:
+        self._rule, self._max_epochs, self._first_rung = rule, max_epochs, first_rung
+        self._costs_of = costs_of
+        self._point = rule.point
+        self._curves: dict[int, dict[int, float]] = {}  # of trials that have not ended
+        self._stops: dict[int, int] = {}
+        self._costs: dict[int, tuple[float, ...]] = {}
+
+    def started(self, number: int, params: Params) -> None:
+        self._curves[number], self._costs[number] = {}, self._costs_of(params)
+
+    def reported(self, number: int, values: Mapping[int, float]) -> None:
+        self._curves[number] |= values
+
+    def interrupted(self, number: int) -> bool:
+        """Enters the trial where it was compared; at its last epoch it may not have been."""
+        curve = dict(self._curves[number])
+        curve.pop(max(curve, default=0), None)
+        self._rule.stops_at(number, curve, self._costs[number])
+        return True
+
+    def completed(self, number: int, value: float) -> None:
+        last = max(self._curves[number], default=0)
+        later = dict.fromkeys(range(last + 1, self._max_epochs + 1), value)
+        self.reported(number, later)
+        self._end(number)
+
+    def pruned(self, number: int, *, diverged: bool = False) -> None:
+        self._end(number)
+
+    def failed(self, number: int) -> None:
+        self._end(number)
+
+    def on_epoch(self, number: int) -> Decision:
+        stop = self._rule.stops_at(number, self._curves[number], self._costs[number])
+        if stop is None:
+            return Decision.CONTINUE
+        self._stops[number] = stop
+        return Decision.STOP
+
+    def place_of_stop(self, number: int) -> str:
+        epoch = self._stops.get(number, max(self._curves[number], default=0))
+        return f"{self._point} {epoch}"
+
+    def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
+        return Start() if may_start else Wait()
+
+    @property
+    def first_rung(self) -> int:
+        return self._first_rung
+
+    def next_stop(self, number: int, epoch: int) -> int:
+        return self._max_epochs if number == 0 else max(epoch + 1, self._first_rung)
+
+    def _end(self, number: int) -> None:
+        """Enters a trial where it is yet to be compared with; it will not be judged again."""
+        self._rule.stops_at(number, self._curves.pop(number), self._costs.pop(number))
+        self._stops.pop(number, None)

@@ -1,0 +1,77 @@
+"""Which trials promise most: ranked by the surrogate's prediction of their ends, or by value."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hpo.config.schema import SearchConfig
+from hpo.config.search_space import Params
+from hpo.schedulers.base import replay_into
+from hpo.schedulers.first_rung import read_first_levels
+from hpo.selection.selection import pareto_front
+from hpo.study.trial import TrialStatus, TrialSummary
+
+if TYPE_CHECKING:
+    from hpo.schedulers.freeze_thaw import FreezeThaw
+
+
+def predicted_ranking(
+    config: SearchConfig,
+    trials: Sequence[TrialSummary],
+    model_state: list[float] | None = None,
+    first_levels: Sequence[Mapping[str, Any]] = (),
+) -> tuple[int, ...]:
+    """Numbers of trials, the one first that promises the best value at its end.
+
+    The surrogate, a model of all curves, predicts that, also for trials that did not come to
+    their end. Where no scheduler stops trials (`none`), and with several objectives, those that
+    came to their end are ranked by value; of several objectives the Pareto front comes first.
+
+    Args:
+        config: The config of the search.
+        trials: All trials of the study.
+        model_state: Hyperparameters that the surrogate's fit starts from; None: its priors.
+        first_levels: The study's `first_levels`, which the search chose.
+    """
+    if config.ranks_by_curves:
+        return model_of(config, trials, model_state, first_levels).ranking()
+    losses = {
+        t.number: config.study.objective.loss(t.value) for t in trials if t.value is not None
+    }
+    by_value = sorted(losses, key=lambda number: (losses[number], number))
+    front = pareto_front(trials, config.study) if config.study.has_several_objectives else ()
+    return tuple(dict.fromkeys((*(trial.number for trial in front), *by_value)))
+
+
+def model_of(
+    config: SearchConfig,
+    trials: Sequence[TrialSummary],
+    model_state: list[float] | None = None,
+    first_levels: Sequence[Mapping[str, Any]] = (),
+    is_allowed: Callable[[Params], bool] | None = None,
+) -> "FreezeThaw":
+    """The scheduler freeze_thaw with what its surrogate learns from these trials.
+
+    Args:
+        config: See predicted_ranking, also for the next three.
+        trials: All trials of the study; one that is RUNNING teaches what its curve has so far.
+        model_state: Hyperparameters that the surrogate's fit starts from.
+        first_levels: The study's `first_levels`.
+        is_allowed: Says whether a configuration may be begun; None: any may.
+    """
+    from hpo.schedulers.freeze_thaw import FreezeThaw
+
+    thaw = FreezeThaw(
+        config.space,
+        config.train.max_epochs,
+        maximise=config.study.objective.maximises,
+        seed=config.study.seed,
+        first_level=config.scheduler.min_epochs,
+        is_allowed=is_allowed,
+    )
+    replay_into(thaw, trials)
+    for trial in trials:
+        if trial.state == TrialStatus.RUNNING:
+            thaw.pruned(trial.number)
+    thaw.model_state = model_state
+    thaw.set_first_rungs(read_first_levels(first_levels))
+    return thaw

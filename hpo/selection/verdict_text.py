@@ -1,0 +1,93 @@
+"""The verdict in words, for the terminal and the report."""
+
+from statistics import median
+from typing import Final
+
+from hpo.selection.intervals import Estimate
+from hpo.selection.verdict import DEFAULT, Verdict
+
+# A curve whose best epoch is this close to its end may not have come to rest.
+LAST_SHARE: Final = 0.1
+
+
+def mean_text(verdict: Verdict, number: int) -> str:
+    """'val_top1 0.9878 (0.9702 to 1.0000) on 3 fresh seeds'."""
+    mean, num_seeds = verdict.means[number], len(verdict.trainings)
+    seeds = "one fresh seed" if num_seeds == 1 else f"{num_seeds} fresh seeds"
+    text = f"{verdict.metric} {mean.mean:.4f}"
+    if mean.low is not None and mean.high is not None:
+        text += f" ({mean.low:.4f} to {mean.high:.4f})"
+    return f"{text} on {seeds}"
+
+
+def gain_text(verdict: Verdict | None) -> str:
+    """What the winner gains over the default, and whether that is more than noise."""
+    if verdict is None:
+        return "not known: nothing was compared on fresh seeds (retrain.seeds)"
+    if verdict.winner == DEFAULT:
+        return _no_gain_text(verdict)
+    if not verdict.has_default:
+        return f"not known: {_why_no_default(verdict)}"
+    gain = verdict.gains[verdict.winner]
+    if gain.margin is None:
+        return (
+            f"{gain.mean:+.4f} over the default on one fresh seed, which cannot tell it from "
+            "noise (retrain.seeds)"
+        )
+    text = f"{signed_text(gain)} over the default: "
+    if gain.is_within_noise:
+        return f"{text}within noise, the default is as good as far as these seeds can tell"
+    if gain.mean < 0:
+        return f"{text}worse than the default, which does not keep to study.constraints"
+    return f"{text}better than the default"
+
+
+def _why_no_default(verdict: Verdict) -> str:
+    """Why the winner was not compared with the default."""
+    if verdict.is_cut_to_one:
+        return (
+            "the budget left no room to train the winner and the default on a fresh seed each; "
+            "raise the budget and resume"
+        )
+    return "the default configuration broke, diverged, or was not trained"
+
+
+def _no_gain_text(verdict: Verdict) -> str:
+    """Where the default wins: how far the next finalist is behind it."""
+    if not verdict.gains:
+        return "none: the default configuration is the best trial"
+    closest = max(verdict.gains, key=lambda number: verdict.gains[number].mean)
+    return (
+        f"none: the default configuration is the best of {len(verdict.means)} finalists; the next "
+        f"one, trial {closest}, has {signed_text(verdict.gains[closest])}"
+    )
+
+
+def signed_text(gain: Estimate) -> str:
+    """'+0.0045 (-0.0130 to +0.0220)'."""
+    if gain.low is None or gain.high is None:
+        return f"{gain.mean:+.4f}"
+    return f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+
+
+def correction_text(verdict: Verdict) -> str:
+    """What the intervals hold for."""
+    if len(verdict.trainings) < 2:
+        return "One fresh seed gives no intervals (retrain.seeds)."
+    images = "and other val images" if verdict.covers_images else "but not over other val images"
+    if verdict.covers_images and verdict.picked_on_images:
+        images += ", though from all trials the finalists were picked by these same ones"
+    return (
+        "Intervals hold with 95 % for all finalists at once, so also for the one picked; over "
+        f"other seeds, {images}."
+    )
+
+
+def epochs_text(verdict: Verdict) -> str:
+    """Which epochs of the winner's trainings are best, and whether longer ones may be better."""
+    best = [t.best_epoch for t in verdict.trainings if t.best_epoch is not None]
+    length = verdict.trainings[0].max_epochs
+    text = f"best at epoch {median(best):g} of {length}"
+    if all(epoch > (1 - LAST_SHARE) * length for epoch in best):
+        text += ", still getting better at the end: retrain.max_epochs may go further"
+    return text

@@ -1,0 +1,230 @@
+"""Who drives a study: what identifies the process, whether it ended, where that is kept."""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+import sqlalchemy
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages.journal import JournalFileSymlinkLock
+
+from hpo.study.storage import JournalFile
+from hpo.study.tables import Tables, known_tables
+
+KEY: Final = "driver"
+# Longer than a storage takes from a read to the write that follows it.
+SECONDS_TO_SETTLE: Final = 5.0
+Values = dict[str, Any] | None
+Change = Callable[[Values], Values]
+IN_THIS_PROCESS: Final = threading.Lock()
+# Tokens of the leases that this process holds.
+HELD_HERE: Final[set[str]] = set()
+
+
+class Life(Enum):
+    """What can be told of a driver from here, without waiting."""
+
+    RUNS = auto()
+    ENDED = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One process's hold on a study, as the study keeps it.
+
+    Attributes:
+        hostname: The name of its machine; several machines may have the same.
+        pid: Its process id there.
+        started: When it started, in clock ticks since its machine did: process ids are reused.
+        beat: When it last said that it lives, in seconds since 1970 by its own clock.
+        boot: Id of its machine's start; "": not known, as in studies of older versions.
+        pids: The namespace that `pid` belongs to (a container's, say); "": not known.
+        token: Tells two leases of one process apart.
+    """
+
+    hostname: str
+    pid: int
+    started: int
+    beat: float
+    boot: str = ""
+    pids: str = ""
+    token: str = ""
+
+    @classmethod
+    def this(cls) -> Self:
+        """This process, with a new token."""
+        pid = os.getpid()
+        return cls(
+            hostname=socket.gethostname(),
+            pid=pid,
+            started=_start_of(pid) or 0,
+            beat=time.time(),
+            boot=_boot(),
+            pids=_pid_namespace(),
+            token=uuid.uuid4().hex,
+        )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The driver that a study's attribute tells of; what newer versions add is left out."""
+        known = cls.__dataclass_fields__.keys()
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    def values(self) -> dict[str, Any]:
+        """The driver as a study's attribute."""
+        return asdict(self)
+
+    def beating(self) -> Self:
+        """The same driver, heard of now."""
+        return replace(self, beat=time.time())
+
+    def is_same(self, other: "Driver") -> bool:
+        return replace(self, beat=0) == replace(other, beat=0)
+
+    @property
+    def life(self) -> Life:
+        """Whether it still runs.
+
+        Its process id says so only on the same start of the same machine and in the same
+        namespace of process ids: containers share host names, and cloned machines do.
+        """
+        is_here = (self.boot, self.pids) == (_boot(), _pid_namespace())
+        if not is_here or not self.boot or not self.pids:
+            return Life.UNKNOWN
+        if self.pid == os.getpid() and self.token not in HELD_HERE:
+            return Life.ENDED
+        return Life.RUNS if _start_of(self.pid) == self.started else Life.ENDED
+
+
+class DriverRecord(Protocol):
+    """Where a study keeps who drives it."""
+
+    def read(self) -> Values:
+        """What is there now; None: nobody drives the study."""
+
+    def update(self, change: Change) -> None:
+        """Replaces what is there by what `change` makes of it; nothing, if that raises."""
+
+
+def driver_record(storage: BaseStorage, study_id: int) -> DriverRecord:
+    """The record of a study, by the strictest means that its storage has."""
+    tables = known_tables(storage)
+    if tables is not None:
+        return TableRecord(tables, study_id)
+    if isinstance(storage, JournalFile):
+        return JournalRecord(storage, study_id)
+    return OtherRecord(storage, study_id)
+
+
+class TableRecord:
+    """In a relational storage: one transaction that holds the study's lock."""
+
+    def __init__(self, tables: Tables, study_id: int) -> None:
+        self._tables, self._study_id = tables, study_id
+        self._table = tables.study_attributes
+        columns = self._table.c
+        self._is_ours = (columns.study_id == study_id) & (columns.key == KEY)
+
+    def read(self) -> Values:
+        with self._tables.engine.connect() as connection:
+            return self._read(connection)
+
+    def update(self, change: Change) -> None:
+        with self._tables.engine.begin() as connection:
+            self._tables.lock(connection, self._study_id)
+            kept = json.dumps(change(self._read(connection)))
+            connection.execute(self._table.delete().where(self._is_ours))
+            row = {"study_id": self._study_id, "key": KEY, "value_json": kept}
+            connection.execute(self._table.insert(), row)
+
+    def _read(self, connection: sqlalchemy.Connection) -> Values:
+        query = sqlalchemy.select(self._table.c.value_json).where(self._is_ours)
+        kept = connection.scalar(query)
+        values: Values = None if kept is None else json.loads(kept)
+        return values
+
+
+class OtherRecord:
+    """In a storage that can lock nothing: after a write all wait, and the last writer has it.
+
+    Source: Fischer's mutual exclusion, in Lamport, "A fast mutual exclusion algorithm", 1987: it
+    holds if a read and the write after it take less than the wait.
+    """
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage, self._study_id = storage, study_id
+        is_shared = not isinstance(storage, InMemoryStorage)
+        self._seconds = SECONDS_TO_SETTLE if is_shared else 0.0
+
+    def read(self) -> Values:
+        values: Values = self._storage.get_study_user_attrs(self._study_id).get(KEY)
+        return values
+
+    def update(self, change: Change) -> None:
+        with self._exclusive():
+            old = self.read()
+            new = change(old)
+            self._storage.set_study_user_attr(self._study_id, KEY, new)
+        if new is not None and (old or {}).get("token") != new["token"]:
+            time.sleep(self._seconds)
+            change(self.read())
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with IN_THIS_PROCESS:
+            yield
+
+
+class JournalRecord(OtherRecord):
+    """In a journal file: under a lock of its own beside the file, as Optuna locks the file."""
+
+    def __init__(self, storage: JournalFile, study_id: int) -> None:
+        super().__init__(storage, study_id)
+        self._seconds = 0.0
+        self._file_lock = JournalFileSymlinkLock(f"{storage.path}.driver")
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        self._file_lock.acquire()
+        try:
+            yield
+        finally:
+            self._file_lock.release()
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _pid_namespace() -> str:
+    """Names the namespace of this process's id; "" where /proc shows another one's processes."""
+    try:
+        if Path("/proc/self").readlink().name != str(os.getpid()):
+            return ""
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> int | None:
+    """A process's start in clock ticks; None if there is no such process."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # Source: proc(5): the 22nd field; the second, in parentheses, may have anything in it.
+    state, *fields = status.rpartition(")")[2].split()
+    return None if state == "Z" else int(fields[18])

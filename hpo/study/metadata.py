@@ -1,0 +1,128 @@
+"""What a study knows beside its trials: one typed record of facts, kept in the storage."""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import optuna
+
+from hpo.config.search_space import Params
+from hpo.study.gate import Hold, StudyGate
+
+FRESH_TRAINING: Final = "fresh_training:"
+Value = TypeVar("Value")
+
+
+class Fact(Generic[Value]):
+    """One fact of a study, kept as the study's user attribute of the same name.
+
+    Reading it gives what the storage has now, or `default`; setting it writes it.
+    """
+
+    def __init__(self, default: Value) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, record: "StudyMetadata", owner: type) -> Value:
+        value: Value = record.read(self._name, self._default)
+        return value
+
+    def __set__(self, record: "StudyMetadata", value: Value) -> None:
+        record.write(self._name, value)
+
+
+class StudyMetadata:
+    """The facts of a study, as plain values.
+
+    Attributes:
+        search_config: The config of the search that made the study.
+        images: Classes and numbers of the images that the trials are trained on.
+        architectures: What each architecture costs, by its name, as far as it was measured.
+        model_state: Hyperparameters of the surrogate's last fit, which the next one starts from.
+        first_levels: The first rungs that were chosen, the latest last.
+        last_one: Number of the trial that the rest of the budget belongs to, once it is chosen.
+        last_one_limits: The limits under which it was chosen; None in studies of older versions.
+        seconds_searched: Wall-clock seconds that searches ran over the study, as last noted.
+        limits_reached: The limits that the search has come to; to go on, they must be raised.
+        warm_start: Params that earlier studies suggest to start from; None: they were not asked.
+        finalists: The trials that are compared on fresh seeds.
+        retrainings: Trainings of what was delivered, beside those of finalists.
+        delivered_trial: Number of the trial whose configuration best/ was trained with.
+        carried_from: The study that trials were carried over from, and how many of them.
+        carried_to: Name of the study that the trials were carried over to.
+    """
+
+    search_config = Fact[dict[str, Any] | None](None)
+    images = Fact[dict[str, Any] | None](None)
+    architectures = Fact[Mapping[str, Mapping[str, float]]]({})
+    model_state = Fact[list[float] | None](None)
+    first_levels = Fact[list[dict[str, Any]]]([])
+    last_one = Fact[int | None](None)
+    last_one_limits = Fact[dict[str, Any] | None](None)
+    seconds_searched = Fact[float](0.0)
+    limits_reached = Fact[dict[str, Any] | None](None)
+    warm_start = Fact[Sequence[Params] | None](None)
+    finalists = Fact[dict[str, Any] | None](None)
+    retrainings = Fact[list[dict[str, Any]]]([])
+    delivered_trial = Fact[int | None](None)
+    carried_from = Fact[dict[str, Any] | None](None)
+    carried_to = Fact[str | None](None)
+
+    def __init__(self, study: optuna.Study, gate: StudyGate) -> None:
+        self._study, self._gate = study, gate
+        self._kept: dict[str, Any] = {}
+        self._kept_under: Hold | None = None
+
+    def read(self, name: str, default: Any) -> Any:
+        """The fact as it is now, or `default`."""
+        return copy.deepcopy(self._attributes().get(name, default))
+
+    def write(self, name: str, value: Any) -> None:
+        """Keeps the fact, once the storage answers."""
+        plain = json.loads(json.dumps(value))  # the same comes back from every storage
+        self._gate.write(lambda _is_retry: self._study.set_user_attr(name, plain))
+        self._kept[name] = plain
+
+    def _attributes(self) -> dict[str, Any]:
+        """All facts: a driver reads them once, as nobody else writes them; others each time."""
+        hold = self._gate.hold
+        if hold is None or hold is not self._kept_under:
+            self._kept = self._gate.read(lambda: self._study.user_attrs)
+            self._kept_under = hold
+        return self._kept
+
+    @property
+    def driver(self) -> dict[str, Any] | None:
+        """The process that drives the study; None: there is none."""
+        values: dict[str, Any] | None = self._study.user_attrs.get("driver")
+        return values
+
+    @property
+    def fresh_trainings(self) -> dict[str, dict[str, Any]]:
+        """The finalists' trainings on fresh seeds that have ended, by name."""
+        attributes = copy.deepcopy(self._attributes())
+        prefix = FRESH_TRAINING
+        return {k.removeprefix(prefix): v for k, v in attributes.items() if k.startswith(prefix)}
+
+    def add_fresh_training(self, name: str, values: Mapping[str, Any]) -> None:
+        self.write(f"{FRESH_TRAINING}{name}", dict(values))
+
+    def add_retraining(self, trial: int, num_epochs: int, seconds: float, num_gpus: float) -> None:
+        """Notes a retraining of what is delivered.
+
+        Args:
+            trial: Number of the trial whose configuration was trained.
+            num_epochs: Epochs that were begun, those repeated after a crash included.
+            seconds: Wall-clock seconds of these epochs.
+            num_gpus: GPUs that were in use all that time.
+        """
+        taken = {"num_epochs": num_epochs, "seconds": seconds, "gpu_seconds": seconds * num_gpus}
+        self.retrainings = [*self.retrainings, {"trial": trial, **taken}]
+
+    @property
+    def trainings_after(self) -> tuple[dict[str, Any], ...]:
+        """All trainings that the budget pays for beside trials."""
+        return (*self.fresh_trainings.values(), *self.retrainings)

@@ -1,0 +1,129 @@
+"""The splits of an image folder as decoded images with labels: what a training reads."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sgformer.config import DataConfig
+from sgformer.data.image_cache import (
+    DecodedImages,
+    ImagesId,
+    Progress,
+    identify,
+    no_progress,
+    open_cache,
+    open_or_build_cache,
+)
+from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
+from sgformer.errors import DataError
+
+Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
+MAX_UNREADABLE_SHARE: Final = 0.01
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """The decoded images of a folder, and which of them each split has.
+
+    Attributes:
+        folder: The image folder, unreadable images included.
+        images: The decoded images.
+        splits: The readable images of each split.
+        unreadable: Paths of the images that could not be decoded.
+    """
+
+    folder: ImageFolder
+    images: DecodedImages
+    splits: dict[str, Samples]
+    unreadable: tuple[Path, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.folder.classes
+
+    def samples(self, split: str) -> Samples:
+        """(N, 2): position in `images` and label of each readable image of a split.
+
+        Raises:
+            DataError: The folder has no such split.
+        """
+        self.folder.split(split)
+        return self.splits[split]
+
+
+def load_image_data(
+    config: DataConfig, progress: Progress = no_progress, expected: ImagesId | None = None
+) -> ImageData:
+    """The config's image folder, decoded, or from the cache if it was decoded before.
+
+    With `expected`, a cache of these images is opened without looking at the folder again. So a
+    search keeps to the images that it began with, even if the folder changes.
+
+    Raises:
+        DataError: See `read_image_folder` and `decode_folder`.
+    """
+    if expected is not None:
+        with contextlib.suppress(OSError):  # there is no cache here, or it is being removed
+            images = open_cache(config, expected)
+            return _assemble(folder_of(config, images.names), images)
+    return decode_folder(read_image_folder(config), config, progress, expected)
+
+
+def decode_folder(
+    folder: ImageFolder,
+    config: DataConfig,
+    progress: Progress = no_progress,
+    expected: ImagesId | None = None,
+) -> ImageData:
+    """The images of a folder, decoded, or from the cache if they were decoded before.
+
+    Raises:
+        DataError: 1 % or more of the images cannot be read, a split has no readable image of a
+            class, the cache cannot be written, or the images are not the expected ones.
+    """
+    found = identify(folder)
+    if expected is not None and found.content != expected.content:
+        raise DataError(
+            f"the images in {folder.root} have changed since the search began (names or sizes "
+            "differ); put them back and --resume, or begin another study"
+        )
+    return _assemble(folder, open_or_build_cache(folder, found, config, progress))
+
+
+def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
+    """Joins the folder's labels with the decoded images, and checks what could not be read."""
+    unreadable = _checked_unreadable(folder, images)
+    positions = {name: i for i, name in enumerate(images.names)}
+    splits = {}
+    for split, labelled in folder.splits.items():
+        splits[split] = _readable_samples(labelled, positions, images.readable)
+        missing = set(range(len(folder.classes))) - set(splits[split][:, 1].tolist())
+        if missing:
+            names = ", ".join(folder.classes[label] for label in sorted(missing))
+            raise DataError(f"no image of these classes in {split} can be read: {names}")
+    return ImageData(folder, images, splits, unreadable)
+
+
+def _checked_unreadable(folder: ImageFolder, images: DecodedImages) -> tuple[Path, ...]:
+    """The images that could not be decoded, if they are few enough to leave out."""
+    num_images = len(images.names)
+    unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~images.readable))
+    if unreadable and len(unreadable) >= MAX_UNREADABLE_SHARE * num_images:
+        first = "\n".join(f"  {path}" for path in unreadable[:10])
+        raise DataError(
+            f"{len(unreadable)} of {num_images} images in {folder.root} cannot be read (fewer "
+            f"than 1 % are passed over); the first:\n{first}"
+        )
+    return unreadable
+
+
+def _readable_samples(
+    labelled: LabelledImages, positions: dict[str, int], readable: npt.NDArray[np.bool_]
+) -> Samples:
+    where = np.array([positions[name] for name in labelled.names], dtype=np.int64)
+    samples = np.stack([where, np.array(labelled.labels, dtype=np.int64)], axis=1)
+    return np.asarray(samples[readable[where]])

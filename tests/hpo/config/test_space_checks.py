@@ -1,0 +1,120 @@
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from hpo.config.search_space import Parameter
+from hpo.config.space_checks import check_guess, check_params, check_space
+from sgformer.config import TrainConfig
+from sgformer.errors import ConfigError
+
+ADAPTER: TypeAdapter[Any] = TypeAdapter(dict[str, Parameter])
+BASE = TrainConfig()
+
+
+def space(**parameters: dict) -> Any:
+    """A space; `__` in a name stands for the dot of its path."""
+    return ADAPTER.validate_python({k.replace("__", "."): v for k, v in parameters.items()})
+
+
+RATE = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}
+DROP = {"type": "float", "low": 0.0, "high": 0.5, "step": 0.05}
+NAME = {"type": "categorical", "choices": ["sg_former_b0", "sg_former_b1"]}
+BATCH = {"type": "int", "low": 16, "high": 256, "log": True}
+FRACTIONS = {"type": "float", "low": 32, "high": 256}
+POLICY = {"type": "categorical", "choices": ["guide", "mild"]}
+ERASING = {"type": "float", "low": 0.0, "high": 0.5, "when": {"augmentation.policy": ["guide"]}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"model__nam": NAME}, r"space\.model\.nam: no such setting .*known: model\.name"),
+        ({"model": NAME}, r"space\.model: is a section, not a setting; it has name, "),
+        ({"model__name": {"type": "categorical", "choices": ["resnet50"]}}, r"'resnet50'.*no su"),
+        ({"model__drop_rate": DROP | {"high": 2.0}}, r"drop_rate: does not allow 2\.0"),
+        ({"optimizer__learning_rate": RATE | {"high": 1e-4}}, r"0\.0005 lies outside its search"),
+        ({"model__drop_path_rate": DROP | {"low": 0.05, "step": 0.15}}, "lies outside its search"),
+        ({"data__val_seed": {"type": "int", "low": 0, "high": 3}}, r"cannot be searched; set tra"),
+        ({"seed": {"type": "int", "low": 0, "high": 3}}, r"seed: cannot be searched; set train"),
+        ({"max_epochs": {"type": "int", "low": 1, "high": 9}}, r"max_epochs: cannot be searched"),
+        ({"data__image_size": {"type": "int", "low": 32, "high": 256}}, r"allow 33: .*multiple"),
+        ({"optimizer__batch_size": FRACTIONS}, r"does not allow .*\.\d+: .*fraction"),
+        ({"optimizer__warmup_epochs": {"type": "int", "low": 0, "high": 51}}, "at most 50, half"),
+        ({"label_smoothing": ERASING}, r"when: 'augmentation\.policy' is not an unconditional"),
+        (
+            {"augmentation__policy": POLICY, "label_smoothing": ERASING | {"when": {
+                "augmentation.policy": ["none"]}}},
+            r"when: 'none' is no choice of augmentation\.policy \(guide, mild\)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_space_that_training_does_not_allow_is_refused(parameters: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_space(BASE, space(**parameters), "here")
+
+
+def test_params_outside_the_space_are_refused() -> None:
+    searched = space(model__drop_rate=DROP)
+    check_params({"model.drop_rate": 0.15}, searched, "study.enqueue", "here")
+    with pytest.raises(ConfigError, match=r"enqueue\.model\.drop_rate: 0\.17 lies outside"):
+        check_params({"model.drop_rate": 0.17}, searched, "study.enqueue", "here")
+    with pytest.raises(
+        ConfigError, match=r"model\.drop: is not searched; nearest known: model\.d"
+    ):
+        check_params({"model.drop": 0.1}, searched, "study.enqueue", "here")
+
+
+GUESSED = space(
+    model__drop_rate=DROP,
+    early_stopping__patience={"type": "int", "low": 1, "high": 9},
+    augmentation__policy=POLICY,
+    augmentation__random_erasing=ERASING,
+)
+
+
+@pytest.mark.parametrize(
+    ("guess", "message"),
+    [
+        ({}, r"study\.enqueue: a guess sets no parameter; set one of model\.drop_rate"),
+        ({"model.drop": 0.1}, r"enqueue\.model\.drop: is not searched"),
+        (
+            {"early_stopping.patience": "abc"},
+            r"stopping\.patience: 'abc' lies outside",
+        ),
+        (
+            {"early_stopping.patience": None},
+            r"stopping\.patience: None lies outside",
+        ),
+        (
+            {"early_stopping.patience": 2.5},
+            r"stopping\.patience: 2\.5 lies outside",
+        ),
+        (
+            {"early_stopping.patience": True},
+            r"stopping\.patience: True lies outside",
+        ),
+        ({"model.drop_rate": "x"}, r"enqueue\.model\.drop_rate: 'x' lies outside"),
+        (
+            {"augmentation.policy": "mild", "augmentation.random_erasing": 0.5},
+            r"erasing: counts only when augmentation\.policy is one of guide, and the guess sets "
+            r"it to 'mild'",
+        ),
+        ({"augmentation.random_erasing": 0.5}, r"guide, and the guess leaves it out; set it to"),
+    ],
+)
+def test_a_guess_that_cannot_be_tried_is_refused(guess: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_guess(guess, GUESSED, "study.enqueue", "here")
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        {"early_stopping.patience": 3.0},
+        {"early_stopping.patience": 2},
+        {"augmentation.policy": "guide", "augmentation.random_erasing": 0.5},
+    ],
+)
+def test_a_guess_that_lies_in_the_space_is_taken(guess: dict) -> None:
+    check_guess(guess, GUESSED, "study.enqueue", "here")

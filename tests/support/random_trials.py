@@ -1,0 +1,115 @@
+"""What in truth becomes of a random search's trials; and those who ask what it is at."""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from random_searches import Training
+
+from hpo.config.schema import SearchConfig
+from hpo.engine.engine import Engine
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialError, num_counted
+
+
+@dataclass
+class Trial:
+    """What in truth became of a trial.
+
+    Attributes:
+        training: What it trains.
+        saved: Epochs in its last checkpoint.
+        begun: Epochs that were begun, those that were lost too.
+        carried: Those of them that another search had begun before this one.
+        told: Rows that a worker told, by epoch.
+        best_epoch: The one whose weights it keeps, as told last.
+        end: Its last report's end_reason; 'stopped' if the decisions stopped or paused it.
+        stopped_at: The epoch at which it was stopped or paused last.
+        error: As told last.
+    """
+
+    training: Training
+    saved: int = 0
+    begun: int = 0
+    carried: int = 0
+    told: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    best_epoch: int | None = None
+    end: str | None = None
+    stopped_at: int | None = None
+    error: TrialError | None = None
+
+    def end_reason(self, max_epochs: int) -> str | None:
+        """Why the training ends with the last checkpoint; None: it does not."""
+        if math.isnan(self.training.rows[self.saved - 1]["val_top1"]):
+            return "diverged"
+        if self.saved < len(self.training.rows):
+            return None
+        return "completed" if self.saved == max_epochs else "early_stopped"
+
+    def facts(self, watched: str) -> dict[str, Any]:
+        """What a worker tells beside the rows; the best epoch is the watched metric's."""
+        rows = self.training.rows[: self.saved]
+        values = {e: r[watched] for e, r in enumerate(rows, 1) if not math.isnan(r[watched])}
+        pick = max if watched == "val_top1" else min
+        self.best_epoch = pick(values, key=lambda e: values[e], default=None)
+        best = {} if self.best_epoch is None else {"best_epoch": self.best_epoch}
+        seconds = sum(self.training.seconds[: self.saved])
+        return {"seconds": seconds, "num_epochs_trained": self.begun, **best}
+
+    @property
+    def num_epochs(self) -> int:
+        """Begun by this search."""
+        return self.begun - self.carried
+
+    @property
+    def num_lost(self) -> int:
+        """Epochs of this search that no checkpoint holds: they were lost, or are being trained."""
+        return self.begun - max(self.saved, self.carried)
+
+    @property
+    def seconds(self) -> float:
+        """Of all epochs begun by this search."""
+        seconds = self.training.seconds
+        return sum(seconds[self.carried : self.saved]) + self.num_lost * seconds[-1]
+
+
+def is_noted_as_over(study: SearchStudy, config: SearchConfig) -> bool:
+    """Whether a run that is resumed finds in the study that no trial is missing."""
+    trials = study.trials()
+    is_running = any(trial.state == "RUNNING" for trial in trials)
+    is_full = num_counted(trials) >= config.study.num_trials
+    return not is_running and (is_full or study.metadata.limits_reached == config.limits)
+
+
+class Asker:
+    """Polls, and asks what should change nothing; notes what it has changed.
+
+    Args:
+        seed: Of when it asks.
+        asks_often: False: it never does.
+
+    Attributes:
+        changes: Of the study, by questions.
+    """
+
+    def __init__(self, seed: int, *, asks_often: bool) -> None:
+        self._rng, self._asks_often = random.Random(seed), asks_often
+        self.changes: list[str] = []
+
+    def ask(self, decisions: Engine, study: SearchStudy, *, polls: bool = False) -> None:
+        """Now and then all that may be asked; with `polls`, after a poll that gave None, again."""
+        if not self._asks_often or self._rng.random() < 0.6:
+            return
+        before = _snapshot(study)
+        _ = decisions.num_missing, decisions.finished, decisions.is_exhausted, decisions.broken
+        if polls:
+            assert decisions.next_trial() is None, "asked again at once, it has a trial"
+        pairs = zip(before, _snapshot(study), strict=False)
+        self.changes += [f"{a} -> {b}" for a, b in pairs if a != b]
+
+
+def _snapshot(study: SearchStudy) -> list[str]:
+    attributes = study.optuna_study.user_attrs
+    return [*map(repr, study.trials()), *(repr(pair) for pair in attributes.items())]
