@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import erfcx, log_ndtr, logsumexp, ndtri
 
 from hpo.surrogate.arrays import FloatArray
-from hpo.surrogate.candidates import NUM_SOBOL, Candidates
+from hpo.surrogate.candidates import MAX_LISTED, NUM_SOBOL, Candidates
 from hpo.surrogate.cost_model import EpochCosts
 from hpo.surrogate.gp import CurveModel
 from hpo.surrogate.output_warp import OutputWarp
@@ -94,6 +94,9 @@ class Acquisition:
             near = candidates.around(centres, rng.uniform(low, high, len(centres)), rng)
             points = np.concatenate([points[order], near])
             scores = np.concatenate([scores[order], self._scores_of_new(near)])
+        if np.isneginf(scores).all() and len(untried := candidates.untried(self._tried)):
+            points = untried[rng.permutation(len(untried))[:MAX_LISTED]]
+            scores = self._scores(points, 0)
         top = int(scores.argmax())
         return points[top], float(scores[top])
 
