@@ -1,10 +1,10 @@
-"""Speed and memory of SG-Former beside a peer, alternating, medians, as ratios ours / peer.
+"""Speed and memory of SG-Former as ratios ours / peer, from medians of alternating runs.
 
     python benchmarks/model_speed.py                      # against timm's pvt_v2 of similar size
     python benchmarks/model_speed.py --reference DIR      # and against a copy of the released code
 
-The released code is run, never read: DIR/sgformer.py is loaded under another name with DIR on
-sys.path, and its `sgformer_s()` built, which is b2.
+The released code is run, never read: DIR/sgformer.py is loaded under another name, and its
+`sgformer_s()`, which is b2, is built. While it runs it can import modules that lie in DIR.
 """
 
 import argparse
@@ -14,8 +14,8 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ PEERS = {"sg_former_b0": "pvt_v2_b0", "sg_former_b2": "pvt_v2_b2"}
 
 @dataclass(frozen=True)
 class Mode:
-    """What is timed: the forward pass alone or with the backward one, in which precision."""
+    """What is timed: the forward pass, with or without the backward pass, and its precision."""
 
     name: str
     backward: bool
@@ -84,17 +84,40 @@ def medians(
 
 
 def load_released(folder: Path) -> Build:
-    """The released class's S model from a user's copy of the code."""
+    """A function that builds the released code's S model, from the copy in a folder."""
+    file = folder / "sgformer.py"
+    if not file.is_file():
+        raise SystemExit(f"no sgformer.py in {folder}; --reference is a copy of the released code")
     if not hasattr(np, "float"):
         np.float = float  # type: ignore[attr-defined]  # it was written for an older numpy
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location("released_sgformer", folder / "sgformer.py")
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"no sgformer.py in {folder}")
+    spec = importlib.util.spec_from_file_location("released_sgformer", file)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    build: Build = module.sgformer_s
+    sys.modules[spec.name] = module  # where timm's register_model looks for it
+    with importing_from(folder):
+        spec.loader.exec_module(module)
+
+    def build() -> nn.Module:
+        with importing_from(folder):
+            model: nn.Module = module.sgformer_s()
+            return model
+
     return build
+
+
+@contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """Lets code import modules that lie in a folder.
+
+    Only while it runs: the folder's sgformer.py would hide our package from the processes that
+    this one starts, which take over its sys.path.
+    """
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def builder(name: str, reference: Path | None) -> Build:
@@ -104,13 +127,13 @@ def builder(name: str, reference: Path | None) -> Build:
 
 
 def peak_bytes(name: str, reference: Path | None, batch: int, backward: bool) -> int:
-    """Growth of a fresh process's peak memory by one pass, on the CPU."""
+    """How much one pass on the CPU raises this process's peak memory, in bytes."""
     torch.manual_seed(0)
     model, images = builder(name, reference)(), torch.randn(batch, 3, 224, 224)
     run_once(model, images[:1], Mode("", backward=backward, bfloat16=False))
     gc.collect()
     with Path("/proc/self/clear_refs").open("w") as file:
-        file.write("5")  # the peak counts anew from here
+        file.write("5")  # VmHWM, the peak, starts again from the present size
     status = Path("/proc/self/status")
 
     def read(field: str) -> int:
@@ -123,6 +146,7 @@ def peak_bytes(name: str, reference: Path | None, batch: int, backward: bool) ->
 
 
 def in_fresh_process(*arguments: object) -> int:
+    """`peak_bytes` of these arguments, measured in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return int(pool.apply(peak_bytes, arguments))
 

@@ -1,12 +1,12 @@
-"""Where an epoch's time goes, and what a training takes of the host's memory.
+"""How much of an epoch is not spent in the model, and how much host memory a training needs.
 
     python benchmarks/train_step.py [--model sg_former_nano] [--image-size 64] [--batch-size 64]
 
-For several numbers of torch threads and loading processes: the share of an epoch (the second and
-third of three) that is not forward, backward, optimizer step or validation's forward; and
-anonymous memory (PSS of the process and its loaders, sampled) at its highest, beyond what was in
-use before the trainer was made. Nearly all of that is the batch's activations: with a batch of
-two images it shows what the rest takes.
+Prints, for several numbers of torch threads and loading processes, the share of an epoch that is
+not spent in forward, backward, optimizer step or validation's forward: the mean of the second and
+third of three epochs. Then prints how much the peak of anonymous memory (PSS of the process and
+its loading processes, sampled) exceeds what was in use before the trainer was made. Nearly all of
+that is the batch's activations, so a batch of two images shows how much everything else needs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SETTINGS = ((2, 1), (1, 1), (2, 0), (1, 0))
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Of a process and its descendants; mapped files, such as the cache, are not counted."""
+    """Anonymous memory of a process and its descendants; mapped files are not counted."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -38,7 +38,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 class Timed:
-    """A function with the seconds that were spent in it."""
+    """A function that adds up the seconds spent in it."""
 
     def __init__(self, function: Any) -> None:
         self.function, self.seconds = function, 0.0

@@ -1,6 +1,6 @@
-"""SG-Former for image classification: the model, its trainer and its export.
+"""SG-Former for image classification: the model, its data, its training and its export.
 
-Nothing heavy is imported here; `import sgformer.model` registers the models with timm.
+This package imports nothing heavy. `import sgformer.model` registers the models with timm.
 """
 
 __version__ = "0.1.0"

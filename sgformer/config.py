@@ -1,4 +1,4 @@
-"""TrainConfig: everything one training depends on. Needs pydantic only, never torch."""
+"""TrainConfig: all settings of one training. This module needs pydantic only, never torch."""
 
 import difflib
 import hashlib
@@ -44,16 +44,16 @@ AnyConfig = typing.TypeVar("AnyConfig", bound=BaseModel)
 
 
 class FrozenConfig(BaseModel):
-    """A part of a configuration: cannot change, and takes no key that it does not know."""
+    """A part of a configuration: it cannot be changed, and refuses unknown keys."""
 
-    # `model` and `model_*` are field names of ours; numbers may be written as YAML's 1e-3.
+    # Without protected namespaces: `model` and `model_*` are names of settings here.
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
 
 
 class ModelConfig(FrozenConfig):
-    """The architecture and its regularisation, by timm's names."""
+    """The architecture and its dropout rates, under timm's names."""
 
     name: str = "sg_former_b0"
     drop_rate: Rate = 0.0
@@ -72,11 +72,20 @@ class ModelConfig(FrozenConfig):
 class DataConfig(FrozenConfig):
     """The image folder and how it is read.
 
-    Without a val folder, `val_fraction` of each class in train is val, chosen by `val_seed`.
-    `crop_pct` is timm's: images are decoded with the shorter side at image_size / crop_pct
-    pixels. `cache_dir` holds the decoded images, at most `cache_bytes` of them (None: half of
-    what is free on that disk); those beyond are decoded when they are needed. `num_workers`
-    (None: as the CPUs allow) changes how fast images come, not what they are.
+    Attributes:
+        data_dir: The image folder.
+        image_size: Side of the model's input, a multiple of 32.
+        crop_pct: As in timm: images are decoded with a shorter side of image_size / crop_pct
+            pixels, of which evaluation crops the centre.
+        val_fraction: Share of each class in train that becomes val, if there is no val folder.
+        val_seed: Chooses which images these are.
+        num_workers: Processes that load images; None for as many as the CPUs allow. The images
+            are the same with any number.
+        mean: Mean of each colour channel, 0..1, for normalisation.
+        std: Standard deviation of each colour channel, for normalisation.
+        cache_dir: Holds the decoded images.
+        cache_bytes: The most that one image folder's decoded images take there; None for half of
+            what is free on the disk. Further images are decoded each time they are needed.
     """
 
     data_dir: Path | None = None
@@ -102,19 +111,28 @@ class DataConfig(FrozenConfig):
 
     @property
     def decoded_pixels(self) -> int:
-        """The shorter side of a decoded image."""
+        """Pixels of a decoded image's shorter side."""
         return int(self.image_size / self.crop_pct)
 
 
 class AugmentationConfig(FrozenConfig):
-    """What is done to a training image.
+    """How training images are augmented.
 
-    guide: the brief's defaults (colour jitter 0.4, rand-m9-mstd0.5, bicubic, random erasing of
-    one patch of pixels in a quarter of the images, flips). mild: crops and small shifts only,
-    for tiny images, where the guide's hurt. none: as in evaluation. A number set here replaces
-    the policy's own. `mixup` and `cutmix` are the alphas of the beta distributions that timm
-    draws how much of another image is mixed in from; of a batch for which both could, cutmix
-    takes `mixup_switch_prob`.
+    Attributes:
+        policy: guide: the defaults of the project's brief (colour jitter 0.4, rand-m9-mstd0.5,
+            bicubic resizing, random erasing of one patch in a quarter of the images, flips).
+            mild: crops and small shifts, for tiny images, which the guide's augmentation spoils.
+            none: as in evaluation. The next five settings replace the policy's own value if set.
+        color_jitter: Strength of random changes of brightness, contrast and saturation.
+        rand_augment_magnitude: Magnitude of RandAugment, 0..10; 0 turns it off.
+        random_erasing_prob: Share of images of which one patch is replaced by noise.
+        horizontal_flip_prob: Share of images that are mirrored.
+        min_crop_area: Least area of the random crop, as a share of the image.
+        mixup: Alpha of the beta distribution from which timm draws how much of another image is
+            blended in; 0 turns mixup off.
+        cutmix: The same for the area of a patch from another image; 0 turns cutmix off.
+        mixup_prob: Share of batches that are mixed.
+        mixup_switch_prob: Share of mixed batches that cutmix gets if mixup is on as well.
     """
 
     policy: Literal["guide", "mild", "none"] = "guide"
@@ -130,12 +148,19 @@ class AugmentationConfig(FrozenConfig):
 
 
 class OptimizerConfig(FrozenConfig):
-    """AdamW; the rate rises linearly for `warmup_epochs`, then follows the schedule.
+    """AdamW and its learning-rate schedule.
 
-    `batch_size` images make one optimizer step. `micro_batch_size` of them (None: all) are in
-    memory at a time; gradients add up. `layer_decay` multiplies the rate once for each layer
-    that lies between a weight and the head. Gradients are scaled to a norm of at most
-    `max_grad_norm`.
+    Attributes:
+        learning_rate: The highest rate.
+        weight_decay: AdamW's weight decay; norms, biases and the position table have none.
+        layer_decay: Factor on a parameter's rate for each layer between it and the head.
+        max_grad_norm: Gradients of a larger norm are scaled down to this one.
+        batch_size: Images of one optimizer step.
+        micro_batch_size: How many of them are in memory at a time, their gradients added up; None
+            for all.
+        lr_schedule: How the rate goes on after the warm-up: along half a cosine, or constant.
+        warmup_epochs: Epochs in which the rate rises linearly from 0.
+        min_learning_rate: The rate at the end of the cosine.
     """
 
     learning_rate: float = Field(default=5e-4, gt=0)
@@ -150,10 +175,14 @@ class OptimizerConfig(FrozenConfig):
 
 
 class EarlyStoppingConfig(FrozenConfig):
-    """Ends a training after `patience` epochs (None: never) without a gain above `min_delta`.
+    """Ends a training that no longer improves.
 
-    The first `warmup_epochs` do not count. `metric` also picks the best epoch; None in a search
-    file means the study's objective.
+    Attributes:
+        patience: Number of epochs without improvement after which it ends; None for never.
+        min_delta: The metric must improve by more than this.
+        warmup_epochs: The first epochs, which do not count towards the patience.
+        metric: The metric that must improve, and by which the best epoch is chosen. None stands
+            for the study's objective in a search file, and for val_top1 elsewhere.
     """
 
     patience: int | None = Field(default=10, ge=1)
@@ -163,12 +192,26 @@ class EarlyStoppingConfig(FrozenConfig):
 
 
 class TrainConfig(FrozenConfig):
-    """One training, whole: given data and this, its result is fixed.
+    """All settings of one training: with the data, they determine its result.
 
-    `precision` is that of forward and backward; weights are float32 and evaluation is, as the
-    exported model. `ema_decay` evaluates and keeps a running mean of the weights.
-    `class_balance` makes rare classes count as much as frequent ones, by drawing their images
-    more often or by weighting their loss.
+    Attributes:
+        model: The architecture.
+        data: The images.
+        augmentation: How training images are augmented.
+        optimizer: The optimizer.
+        early_stopping: When the training ends early, and which epoch is the best.
+        label_smoothing: Share of the target that is spread over all classes.
+        class_balance: Makes rare classes count as much as frequent ones: sampling draws their
+            images more often, loss gives them larger weights in the loss.
+        ema_decay: Decay of a running mean of the weights, which is then what is evaluated and
+            delivered; None for the trained weights.
+        max_epochs: Length of the training, in epochs.
+        seed: Determines all randomness of the training.
+        precision: Type in which the training's forward and backward pass are computed. Weights,
+            evaluation and the exported model are float32.
+        channels_last: Memory layout of images and convolutions in training.
+        compile: Compile the training's forward and backward pass by torch.compile.
+        device: auto takes a GPU if there is one.
     """
 
     model: ModelConfig = ModelConfig()
@@ -188,11 +231,11 @@ class TrainConfig(FrozenConfig):
 
     @property
     def metric(self) -> Metric:
-        """The metric that picks the best epoch."""
+        """The metric by which the best epoch is chosen."""
         return self.early_stopping.metric or "val_top1"
 
     def fingerprint(self) -> str:
-        """A hash of what is trained, not of where the data lie or what it is trained with."""
+        """A hash of the settings that determine the result, so not of folders or the device."""
         values = self.model_dump(mode="json", exclude={"device"})
         for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
             del values["data"][name]
@@ -200,30 +243,35 @@ class TrainConfig(FrozenConfig):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_epochs(self, max_epochs: int) -> Self:
-        """The same training of another length; a warm-up that no longer fits is clipped."""
+        """The same training with another length; the warm-up takes at most half of it."""
         warmup = min(self.optimizer.warmup_epochs, max_epochs / 2)
         optimizer = self.optimizer.model_copy(update={"warmup_epochs": warmup})
         return self.model_copy(update={"max_epochs": max_epochs, "optimizer": optimizer})
 
 
 def maximises(metric: Metric) -> bool:
-    """Whether more of the metric is better."""
+    """Whether higher values of the metric are better."""
     return metric != "val_loss"
 
 
 def nearest_known(name: str, known: typing.Iterable[str]) -> str:
-    """'nearest known: ...' for an error message about an unknown name."""
+    """'nearest known: NAMES', for the error message about an unknown name."""
     known = tuple(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
     return f"nearest known: {', '.join(close)}"
 
 
 def validate(model: type[AnyConfig], values: Any, source: str) -> AnyConfig:
-    """A config from plain values.
+    """The config that plain values describe.
+
+    Args:
+        model: Class of the config.
+        values: The values, as read from YAML or JSON.
+        source: Where a user can correct them, such as a file's name.
 
     Raises:
-        ConfigError: One line for each thing that is wrong, naming the key, the value, what is
-            allowed, and `source`, where to fix it.
+        ConfigError: A value is wrong. The message has a line for each mistake, with the key, the
+            value, what is allowed, and `source`.
     """
     try:
         return model.model_validate(values)
@@ -233,11 +281,12 @@ def validate(model: type[AnyConfig], values: Any, source: str) -> AnyConfig:
 
 
 def _explain(model: type[BaseModel], item: Any) -> str:
+    """One of pydantic's errors as a line for the user."""
     path = [str(part) for part in item["loc"] if part not in _UNION_TAGS]
     name = ".".join(path) or "the file"
     if item["type"] == "extra_forbidden":
         fields = fields_at(model, path[:-1])
-        if path[-1] in fields:  # of another type than the one that is given beside it
+        if path[-1] in fields:  # it is a setting of another `type` than the given one
             return f"{name}: does not go with the type given beside it"
         return f"{name}: unknown key; {nearest_known(path[-1], fields)}"
     if item["type"] == "value_error":
@@ -256,11 +305,11 @@ _UNION_TAGS = ("float", "int", "categorical", "function-after", "function-before
 
 
 def fields_at(model: type[BaseModel], path: typing.Sequence[str]) -> tuple[str, ...]:
-    """Names of the settings below a path; empty where the path leads to no section."""
+    """The names of the settings in the section at a path; empty if there is no such section."""
     sections: tuple[type[BaseModel], ...] = (model,)
     is_mapping = False
     for part in path:
-        if is_mapping:  # a key of the user's own, such as a searched parameter's name
+        if is_mapping:  # the user chooses this key, such as the name of a searched parameter
             is_mapping = False
             continue
         fields = [s.model_fields[part] for s in sections if part in s.model_fields]
@@ -270,7 +319,7 @@ def fields_at(model: type[BaseModel], path: typing.Sequence[str]) -> tuple[str, 
 
 
 def _sections(annotation: Any) -> tuple[type[BaseModel], ...]:
-    """The config classes that an annotation allows."""
+    """The config classes among the types that an annotation allows."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return (annotation,)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated, dict):

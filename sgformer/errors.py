@@ -1,35 +1,36 @@
-"""Errors that a user can cause. Each says what is wrong, the value, and what is allowed."""
+"""Errors that a user can cause. Messages say what is wrong, the value, and what is allowed."""
 
 
 class InputError(ValueError):
-    """The input is wrong: a setting, a file or a folder. The command line ends with 2."""
+    """A setting, a file or a folder is wrong. The command line exits with status 2."""
 
 
 class ConfigError(InputError):
-    """A setting that is unknown, out of range, or does not fit the others."""
+    """A setting is unknown, out of range, or does not go with the others."""
 
 
 class DataError(InputError):
-    """An image folder that cannot be trained on."""
+    """An image folder, or a file, cannot be used as data."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint that is damaged, foreign, or of another configuration."""
+    """A checkpoint is damaged, of another program, or of another configuration."""
 
 
 class ExportError(RuntimeError):
-    """An exported model that does not compute what the trained one does."""
+    """An exported model does not compute what the trained model does."""
 
 
 class OutOfMemoryError(RuntimeError):
-    """A device without the memory for a training.
+    """A training does not fit into the memory of its device.
 
     Attributes:
-        micro_batch_size: Images at a time that do not fit; known in the process that raised it.
+        micro_batch_size: Number of images at a time that did not fit. Only the process that
+            raised the error has it; pickling resets it to 1.
     """
 
     micro_batch_size: int = 1
 
 
 class DiskFullError(RuntimeError):
-    """A disk without room for what must be kept: free some, and go on from there."""
+    """A disk is full. After some of it is freed, the search can be resumed."""

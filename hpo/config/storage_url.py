@@ -35,7 +35,8 @@ def is_in_memory(url: str) -> bool:
     if not url.startswith("sqlite"):
         return False
     database = url.partition("://")[2].removeprefix("/")
-    return database.partition("?")[0] in ("", ":memory:") or "memory" in database.partition("?")[2]
+    name, _, query = database.partition("?")
+    return name in ("", ":memory:", "file::memory:") or "mode=memory" in query
 
 
 def with_absolute_path(url: str) -> str:

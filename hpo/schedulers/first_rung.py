@@ -9,19 +9,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from hpo.config.rungs import first_rung, rungs_and_below
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig
+from hpo.schedulers.rank_agreement import (
+    EXACT,
+    MIN_RANKED,
+    Agreement,
+    agreements,
+)
+from hpo.surrogate.arrays import FloatArray
 from sgformer.config import FrozenConfig
 
 # Source: docs/performance.md, of these three.
 MIN_TRIALS: Final = 4  # with a late epoch; the fewest whose correlation has a standard error
+NUM_TELLING: Final = (
+    8  # with which an earlier late epoch tells more than a later one of MIN_TRIALS
+)
 AGREE: Final = 0.85  # ranks of an earlier epoch than the default, at least, to be trusted
 DISAGREE: Final = 0.5  # ranks of the default, at most, not to be
 
 Curve = Mapping[int, float]
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class FirstLevel(FrozenConfig):
@@ -88,38 +96,50 @@ def choose_first_level(
     """
     grid = rungs_and_below(max_epochs, default)
     tables = [_table(curves, grid) for curves in studies]
-    counts = {e: sum(len(_known(t, i)) for t in tables) for i, e in enumerate(grid)}
-    late = max((e for e in grid if counts[e] >= MIN_TRIALS and 2 * e >= max_epochs), default=0)
-    agreement = _agreement(tables, grid[: grid.index(late) + 1]) if late else {}
-    early = {e: round(agreement[e], 4) for e in agreement if 2 * e < max_epochs}
+    late = _latest(tables, grid, max_epochs)
+    if late is None:
+        return None
+    column = grid.index(late)
+    found = agreements([table[:, : column + 1] for table in tables])
+    early = {
+        epoch: agreement
+        for epoch, agreement in zip(grid, found, strict=False)
+        if 2 * epoch < max_epochs and agreement is not None
+    }
     if not early:
         return None
     half = next((e for e in grid[:-1] if 2 * e >= max_epochs), grid[-2])
-    epoch = _choose(early, counts[late], first_rung(max_epochs, default), half)
     return FirstLevel(
-        epoch=epoch,
+        epoch=_choose(early, first_rung(max_epochs, default), half),
         late=late,
-        num_trials=counts[late],
-        agreement=early,
+        num_trials=sum(_num_ranked(table, column) for table in tables),
+        agreement={e: round(one.estimate, 4) for e, one in early.items()},
         from_trial=from_trial,
     )
 
 
-def _choose(agreement: Mapping[int, float], num_trials: int, default: int, half: int) -> int:
-    if _shifted(agreement.get(default, 1.0), 1.0, num_trials) < DISAGREE:
-        later = (e for e in agreement if e > default and agreement[e] >= DISAGREE)
+def _choose(early: Mapping[int, Agreement], default: int, half: int) -> int:
+    if early.get(default, EXACT).high < DISAGREE:
+        later = (e for e, one in early.items() if e > default and one.estimate >= DISAGREE)
         return next(later, half)
-    agreeing = (e for e in agreement if _shifted(agreement[e], -1.0, num_trials) >= AGREE)
+    agreeing = (e for e, one in early.items() if one.low >= AGREE)
     return min(default, next(agreeing, default))
 
 
-def _shifted(correlation: float, num_errors: float, num_trials: int) -> float:
-    """By so many standard errors.
+def _latest(tables: Sequence[FloatArray], grid: Sequence[int], max_epochs: int) -> int | None:
+    """The latest rung of the second half that NUM_TELLING trials came to, or MIN_TRIALS."""
+    for least in (NUM_TELLING, MIN_TRIALS):
+        for column in reversed(range(len(grid))):
+            ranked = [num for table in tables if (num := _num_ranked(table, column))]
+            if 2 * grid[column] >= max_epochs and sum(num - 3 for num in ranked) >= least - 3:
+                return grid[column]
+    return None
 
-    Source: Fisher, Metron 1 (1921): the inverse hyperbolic tangent has one of 1 / sqrt(n - 3).
-    """
-    straight = math.atanh(min(max(correlation, -0.999), 0.999))
-    return math.tanh(straight + num_errors / math.sqrt(num_trials - 3))
+
+def _num_ranked(table: FloatArray, column: int) -> int:
+    """Trials of a study that came to an epoch; 0 where they are too few to tell."""
+    num = int((~np.isnan(table[:, column])).sum())
+    return num if num >= MIN_RANKED else 0
 
 
 def _table(curves: Sequence[Curve], grid: Sequence[int]) -> FloatArray:
@@ -130,58 +150,6 @@ def _table(curves: Sequence[Curve], grid: Sequence[int]) -> FloatArray:
     ends = [curve.get(grid[-1], math.nan) for curve in curves]
     rows = [[c.get(e, end) for e in grid] for c, end in zip(curves, ends, strict=True)]
     return np.array(rows, dtype=float).reshape(len(rows), len(grid))
-
-
-def _known(table: FloatArray, column: int) -> FloatArray:
-    return table[~np.isnan(table[:, column])]
-
-
-def _agreement(tables: Sequence[FloatArray], grid: Sequence[int]) -> dict[int, float]:
-    """Of each epoch's ranks with those of the last: from one to the next, multiplied.
-
-    So each step has all the trials that came so far, not only the few that came to the last.
-    """
-    agreement = {grid[-1]: 1.0}
-    for i in range(len(grid) - 2, -1, -1):
-        agreement[grid[i]] = agreement[grid[i + 1]] * _step(tables, i)
-    return dict(sorted(agreement.items()))
-
-
-def _step(tables: Sequence[FloatArray], column: int) -> float:
-    """From one epoch to the next: the mean over the studies, by the number of their trials."""
-    pairs = [_known(table, column)[:, [column, column + 1]] for table in tables]
-    weights = [len(_known(pair, 1)) for pair in pairs]
-    correlations = [rank_correlation(*pair.T) for pair in pairs]
-    return float(np.average(correlations, weights=weights)) if any(weights) else 0.0
-
-
-def rank_correlation(early: FloatArray, late: FloatArray) -> float:
-    """Spearman's, estimated for all trials though the late values of some are not known (NaN).
-
-    Those that were trained on were chosen by their early ranks, and the best differ less among
-    themselves than all do: their ranks agree less than those of all would.
-
-    Source: Thorndike, Personnel Selection, 1949, case 2 of the restriction of range.
-    """
-    is_known = ~np.isnan(late)
-    ranks, late_ranks = _ranks(early), _ranks(late[is_known])
-    chosen = ranks[is_known]
-    if not len(chosen) or not late_ranks.std():
-        return 1.0  # there is nothing to tell apart
-    if not chosen.std():
-        return 0.0
-    if not is_known.all():  # in the same order they would have the same ranks, gaps and all
-        late_ranks = np.interp(late_ranks, np.arange(1, len(chosen) + 1), np.sort(chosen))
-    correlation = float(np.corrcoef(chosen, late_ranks)[0, 1])
-    widening = float(ranks.std() / chosen.std())
-    return correlation * widening / math.sqrt(1 + correlation**2 * (widening**2 - 1))
-
-
-def _ranks(values: FloatArray) -> FloatArray:
-    """From 1 on; of equal values the mean."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return ranks
 
 
 def first_level_text(

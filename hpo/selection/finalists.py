@@ -6,12 +6,11 @@ seen does not depend on that.
 """
 
 import math
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self
 
 from hpo.config.schema import RetrainConfig, SearchConfig
 from hpo.config.search_space import Params, Space, apply_params, params_key
-from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import selected
 from hpo.selection.verdict import DEFAULT, FreshTraining, Verdict, judge
 from hpo.study.study import SearchStudy
@@ -141,96 +140,16 @@ def _is_sound(trial: TrialSummary) -> bool:
     return not is_broken and any(not math.isnan(value) for value in trial.curve.values())
 
 
-def finalists_within_budget(
-    config: SearchConfig,
-    study: SearchStudy,
-    num_val_images: int,
-    fold_ratio: float | None,
-    lets_train: Callable[[Sequence[int]], bool],
-) -> Finalists:
-    """The finalists to compare: those that the study keeps while they hold, else chosen anew.
-
-    Finalists that the budget has cut stay as they are until it is raised. Then as many as it pays
-    for now are compared, those that are trained already among them.
-
-    Args:
-        config: The config of the search.
-        study: The study of the search; nothing is written to it.
-        num_val_images: See ValImages, also for `fold_ratio`.
-        fold_ratio: Val images for each training image.
-        lets_train: Whether the budget has room for trainings, by the trials' numbers.
-    """
-    trials, asked = study.trials(), asked_for(config, study.trials())
-    known = read_finalists(study)
-    if known is not None and known.asked_for != asked:
-        known = None
-    if known is not None and not _may_grow(config, study, known):
-        return known
-    numbers = None if known is None else known.everyone
-    if numbers is None:
-        facts = study.metadata
-        ranking = predicted_ranking(config, trials, facts.model_state, facts.first_levels)
-        numbers = choose_finalists(trials, ranking, config.retrain.top_k, config.space)
-    everyone = Finalists(
-        numbers=numbers,
-        asked_for=asked,
-        num_seeds=asked.seeds,
-        num_val_images=num_val_images,
-        fold_ratio=fold_ratio,
-        everyone=numbers,
-        limits=_limits(config),
-    )
-    found = affordable(config, trials, everyone, study.metadata.fresh_trainings, lets_train)
-    if known is not None and _size(found) <= _size(known):
-        return known.model_copy(update={"limits": everyone.limits, "everyone": numbers})
-    return found
-
-
-def affordable(
-    config: SearchConfig,
-    trials: Sequence[TrialSummary],
-    everyone: Finalists,
-    done: Container[str],
-    lets_train: Callable[[Sequence[int]], bool],
-) -> Finalists:
-    """Those that the budget pays for: on fewer seeds, or if not all on one, fewer of them.
-
-    Fewer are the most promising with the default configuration, at least one of all.
-
-    Args:
-        config: The config of the search.
-        trials: All trials of the study.
-        everyone: The finalists, on as many seeds as are asked for.
-        done: Names of trainings that need not be repeated.
-        lets_train: Whether the budget has room for trainings, by the trials' numbers.
-    """
-    num_rivals = sum(number != DEFAULT for number in everyone.numbers)
-
-    def fits(some: Finalists) -> bool:
-        each = trainings_of(config, trials, some)
-        due = [n for n, train in each if training_name(n, train) not in done]
-        return not due or lets_train(due)
-
-    fewer_seeds = (everyone.cut_to(n, num_rivals) for n in range(everyone.num_seeds, 0, -1))
-    fewer_rivals = (everyone.cut_to(1, n) for n in range(num_rivals - 1, 0, -1))
-    one = everyone.model_copy(update={"numbers": everyone.numbers[:1], "num_seeds": 1})
-    return next((some for some in (*fewer_seeds, *fewer_rivals) if fits(some)), one)
-
-
-def _size(finalists: Finalists) -> tuple[int, int]:
-    """Orders finalists as the budget cuts them: the larger, the more is compared."""
-    return finalists.num_seeds, len(finalists.numbers)
-
-
-def _limits(config: SearchConfig) -> dict[str, float | None]:
+def limits_of(config: SearchConfig) -> dict[str, float | None]:
+    """The limits of the search that finalists' trainings count for, by name."""
     return {name: config.limits[name] for name in LIMITS}
 
 
-def _may_grow(config: SearchConfig, study: SearchStudy, known: Finalists) -> bool:
+def may_grow(config: SearchConfig, study: SearchStudy, known: Finalists) -> bool:
     """Whether the budget cut the finalists, and has been raised since."""
     was = known.limits or study.metadata.limits_reached or {}
     return known.is_cut and any(
-        _is_raised(was.get(name, -math.inf), now) for name, now in _limits(config).items()
+        _is_raised(was.get(name, -math.inf), now) for name, now in limits_of(config).items()
     )
 
 
@@ -260,7 +179,7 @@ def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialS
     known = read_finalists(study)
     if known is None or known.asked_for != asked_for(config, trials):
         return False
-    if _may_grow(config, study, known):
+    if may_grow(config, study, known):
         return False
     num_done, num_trainings = comparison_progress(config, study, trials) or (0, 0)
     return num_done == num_trainings

@@ -101,8 +101,19 @@ def judge(
     candidates = [n for n in values if n != DEFAULT or default_may_win]
     if not candidates:
         return None
-    objective = Objective.named(metric)
     images = ValImages(num_val_images, fold_ratio, metric in SHARES_OF_IMAGES)
+    return _compare(values, candidates, trainings, metric, images)
+
+
+def _compare(
+    values: Mapping[int, Sequence[float]],
+    candidates: Sequence[int],
+    trainings: Sequence[FreshTraining],
+    metric: Metric,
+    images: ValImages,
+) -> Verdict:
+    """The verdict on finalists that each have a value on each seed; a candidate may win."""
+    objective = Objective.named(metric)
     means = {n: _in_range(mean, metric) for n, mean in estimate_means(values, images).items()}
     winner = _winner(candidates, means, objective)
     return Verdict(
@@ -112,8 +123,8 @@ def judge(
         means=means,
         gains=_gains(values, images, objective),
         trainings=tuple(training for training in trainings if training.trial == winner),
-        covers_images=images.values_are_shares or fold_ratio is not None,
-        picked_on_images=fold_ratio is None,
+        covers_images=images.values_are_shares or images.fold_ratio is not None,
+        picked_on_images=images.fold_ratio is None,
     )
 
 

@@ -45,24 +45,23 @@ class LiveTrials:
 
     Attributes:
         sampling: Draws the params of new trials.
-        next_number: Number of the next trial, if no other program adds one.
-        last_id: The storage's greatest id of a trial.
+        next_number: Number of the next trial, if no other program adds one before.
         waiting: Trials that were enqueued, the next one first.
         running: RUNNING trials by their numbers.
     """
 
     sampling: Sampling
-    next_number: int = 0
-    last_id: int = -1
+    next_number: int
     waiting: deque[FrozenTrial] = field(default_factory=deque)
     running: dict[int, RunningTrial] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, trials: Iterable[FrozenTrial], config: StudyConfig, space: Space) -> "LiveTrials":
+    def of(
+        cls, trials: Iterable[FrozenTrial], next_number: int, config: StudyConfig, space: Space
+    ) -> "LiveTrials":
         """What there is to know of a study with these trials, sorted by their numbers."""
-        live = cls(Sampling(config, space))
+        live = cls(Sampling(config, space), next_number)
         for trial in trials:
-            live.saw(trial._trial_id, trial.number)
             if trial.state == TrialState.WAITING:
                 live.waiting.append(trial)
             elif trial.state == TrialState.RUNNING:
@@ -70,11 +69,6 @@ class LiveTrials:
             else:
                 live.sampling.add(trial)
         return live
-
-    def saw(self, trial_id: int, number: int) -> None:
-        """Counts a trial of the study."""
-        self.last_id = max(self.last_id, trial_id)
-        self.next_number = max(self.next_number, number + 1)
 
     def _take_up(self, trial: FrozenTrial, space: Space) -> None:
         number, curve = trial.number, trial.intermediate_values
@@ -110,8 +104,10 @@ class Asking:
     def live(self) -> LiveTrials:
         """What is known of the trials; read from the study at first, and after an outage."""
         if self._live is None:
+            # Counted first: a trial that is added between is noticed when ours is made.
+            number = self._gate.read(self._writer.num_trials)
             frozen = self._gate.read(lambda: self._study.get_trials(deepcopy=False))
-            self._live = LiveTrials.of(frozen, self._config, self._space)
+            self._live = LiveTrials.of(frozen, number, self._config, self._space)
         return self._live
 
     def forget(self) -> None:
@@ -124,33 +120,29 @@ class Asking:
             self._live = None
             for number in self.live.running.keys() - self._taken:
                 return self.take(number)
-        self._notice_trials_of_others()
-        live = self.live
-        while live.waiting:
-            proposal = self._start(live.waiting.popleft(), again=is_retry)
-            if proposal is not None:
-                return proposal
-        return self._create(chosen)
+        proposal = None
+        while proposal is None:
+            waiting = self.live.waiting
+            if waiting:
+                proposal = self._start(waiting.popleft(), again=is_retry)
+            else:
+                proposal = self._create(chosen)
+        return proposal
 
-    def _notice_trials_of_others(self) -> None:
-        """Trials that another program enqueued wait with ours; after other trials all is read."""
-        live = self.live
-        for trial_id, number, state in self._writer.later_than(live.last_id):
-            if state != TrialState.WAITING:
-                self._live = None
-                return
-            live.saw(trial_id, number)
-            live.waiting.append(self._study._storage.get_trial(trial_id))
-
-    def _create(self, chosen: Params | None) -> Proposal:
+    def _create(self, chosen: Params | None) -> Proposal | None:
+        """A new trial; None: another program has added trials since the study was read."""
         live = self.live
         params, distributions = live.sampling.draw(live.next_number, chosen)
-        trial_id, number = self._writer.create(params, distributions)
+        created = self._writer.create(live.next_number, params, distributions)
+        if created is None:
+            self.forget()
+            return None
+        trial_id, number = created
         if number == live.next_number:
-            live.saw(trial_id, number)
+            live.next_number += 1
             live.running[number] = RunningTrial(trial_id, params)
-        else:  # another program added a trial since we looked
-            self._live = None
+        else:  # the other program was faster by a moment
+            self.forget()
         return self.take(number)
 
     def _start(self, waiting: FrozenTrial, *, again: bool) -> Proposal | None:

@@ -33,32 +33,28 @@ class DirectWriter:
     def __init__(self, tables: Tables, study_id: int) -> None:
         self._tables, self._study_id = tables, study_id
 
-    def create(self, params: Params, distributions: Distributions) -> tuple[int, int]:
-        trials = self._tables.trials
-        counting = sqlalchemy.select(sqlalchemy.func.count(trials.c.trial_id))
+    def num_trials(self) -> int:
+        with self._tables.engine.connect() as connection:
+            return self._count(connection)
+
+    def create(
+        self, number: int, params: Params, distributions: Distributions
+    ) -> tuple[int, int] | None:
+        row = {
+            "number": number,
+            "study_id": self._study_id,
+            "state": TrialState.RUNNING,
+            "datetime_start": _now(),
+        }
         with self._begin() as connection:
-            self._tables.lock(connection, self._study_id)  # another program may add trials, too
-            # Numbered as Optuna does it.
-            number = connection.scalar(counting.where(trials.c.study_id == self._study_id)) or 0
-            row = {
-                "number": number,
-                "study_id": self._study_id,
-                "state": TrialState.RUNNING,
-                "datetime_start": _now(),
-            }
-            inserted = connection.execute(trials.insert(), row)
+            self._tables.lock(connection, self._study_id)
+            if self._count(connection) != number:
+                return None
+            inserted = connection.execute(self._tables.trials.insert(), row)
             assert inserted.inserted_primary_key is not None
             trial_id = int(inserted.inserted_primary_key[0])
             self._write_params(connection, trial_id, params, distributions, again=False)
         return trial_id, number
-
-    def later_than(self, trial_id: int) -> list[tuple[int, int, TrialState]]:
-        trials = self._tables.trials.c
-        query = sqlalchemy.select(trials.trial_id, trials.number, trials.state)
-        query = query.where(trials.study_id == self._study_id, trials.trial_id > trial_id)
-        with self._tables.engine.connect() as connection:
-            rows = connection.execute(query.order_by(trials.trial_id)).all()
-        return [(row.trial_id, row.number, row.state) for row in rows]
 
     def start(
         self, trial_id: int, params: Params, distributions: Distributions, *, again: bool = False
@@ -97,6 +93,12 @@ class DirectWriter:
             _write(connection, self._tables.system_attributes, trial_id, system, again=True)
             _write(connection, self._tables.values, trial_id, values, again=again)
             self._set_state(connection, trial_id, state=ending.state, datetime_complete=_now())
+
+    def _count(self, connection: sqlalchemy.Connection) -> int:
+        """Trials of the study; Optuna numbers them so."""
+        trials = self._tables.trials.c
+        query = sqlalchemy.select(sqlalchemy.func.count(trials.trial_id))
+        return connection.scalar(query.where(trials.study_id == self._study_id)) or 0
 
     def _set_state(self, connection: sqlalchemy.Connection, trial_id: int, **values: Any) -> None:
         trials = self._tables.trials

@@ -5,9 +5,8 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from hpo.errors import StudyError
 from hpo.study.driver import HELD_HERE, Change, Driver, DriverRecord, Life, Values
@@ -35,6 +34,7 @@ class LeaseTimes:
         surely_dead: More than clocks differ by: one that runs in local time is up to 14 hours off.
         unconfirmed: A driver that has not heard itself beat for so long looks whether the study
             is still its own before it writes; less than `least_watch`.
+        to_end: A beat that is under way when the driver ends is waited for so long.
     """
 
     between_beats: float = 20.0
@@ -42,6 +42,7 @@ class LeaseTimes:
     least_watch: float = 45.0
     surely_dead: float = 86_400.0
     unconfirmed: float = 40.0
+    to_end: float = 10.0
 
 
 class Lease:
@@ -54,7 +55,7 @@ class Lease:
         self._confirmed = -float("inf")
         self._is_lost = False
         self._ended = threading.Event()
-        self._beats: Future[None] = Future()
+        self._heart = _Outcome()
 
     @property
     def token(self) -> str:
@@ -122,8 +123,8 @@ class Lease:
         Looks into the storage if `surely` is set, or no beat was heard for a while: this process
         may have been halted, and another one has concluded that it ended.
         """
-        if self._beats.done():
-            self._beats.result()  # raises what ended the heartbeat
+        if self._heart.error is not None:
+            raise self._heart.error
         is_fresh = _seconds_awake_or_not() - self._confirmed < self._times.unconfirmed
         if not self._is_lost and (surely or not is_fresh):
             self._is_lost = not self._is_mine(self._record.read())
@@ -137,16 +138,16 @@ class Lease:
     @contextlib.contextmanager
     def beating(self, tell: Callable[[str], None]) -> Iterator[None]:
         """Keeps the study while the block runs, and then gives it back."""
+        thread = threading.Thread(target=self._run, args=(tell,), daemon=True)
+        thread.start()
         try:
-            with ThreadPoolExecutor(1, "heartbeat") as pool:
-                self._beats = pool.submit(self._run, tell)
-                try:
-                    yield
-                finally:
-                    self._ended.set()
+            yield
         finally:
-            with contextlib.suppress(*PASSING, _ChangedError):
-                self._record.update(self._given_back)
+            self._ended.set()
+            thread.join(self._times.to_end)
+            if not thread.is_alive():  # else the storage hangs, and would hang us, too
+                with contextlib.suppress(*PASSING, _ChangedError):
+                    self._record.update(self._given_back)
 
     def _given_back(self, now: Values) -> Values:
         if not self._is_mine(now):
@@ -154,8 +155,9 @@ class Lease:
         return None
 
     def _run(self, tell: Callable[[str], None]) -> None:
-        while not self._ended.wait(self._times.between_beats) and not self._is_lost:
-            self._beat(tell)
+        with self._heart:
+            while not self._ended.wait(self._times.between_beats) and not self._is_lost:
+                self._beat(tell)
 
     def _beat(self, tell: Callable[[str], None]) -> None:
         begin = _seconds_awake_or_not()
@@ -173,6 +175,16 @@ class Lease:
         if not self._is_mine(now):
             raise _ChangedError(now)
         return self._me.beating().values()
+
+
+class _Outcome(contextlib.AbstractContextManager["_Outcome"]):
+    """Keeps what a block of another thread raised, for this one to raise."""
+
+    error: BaseException | None = None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self.error = error
+        return True
 
 
 class _ChangedError(Exception):

@@ -218,7 +218,8 @@ class SearchStudy:
 
         def add(is_retry: bool) -> None:
             known = self._study.get_trials(deepcopy=False) if is_retry else ()
-            if all(one.user_attrs.get(CARRIED_OVER_FROM) != source for one in known):
+            sources = [one.user_attrs.get(CARRIED_OVER_FROM) for one in known]
+            if not any(_is_same_trial(source, one) for one in sources):
                 self._study.add_trial(frozen)
 
         self.gate.write(add)
@@ -251,3 +252,8 @@ class SearchStudy:
     def optuna_study(self) -> optuna.Study:
         """For what Optuna itself shows of a study, or computes from it."""
         return self._study
+
+
+def _is_same_trial(source: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    names = ("study", "number")
+    return other is not None and all(source.get(name) == other.get(name) for name in names)

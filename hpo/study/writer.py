@@ -1,6 +1,5 @@
 """What a search writes of its trials, and how Optuna's own methods write it."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -44,11 +43,18 @@ class TrialWriter(Protocol):
     A call whose answer was lost is repeated with `again`.
     """
 
-    def create(self, params: Params, distributions: Distributions) -> tuple[int, int]:
-        """Makes a RUNNING trial; its id and its number, which no other trial has."""
+    def num_trials(self) -> int:
+        """Trials of the study, whoever made them; the number of the next one."""
 
-    def later_than(self, trial_id: int) -> Sequence[tuple[int, int, TrialState]]:
-        """Id, number and state of the study's trials of a greater id, by id."""
+    def create(
+        self, number: int, params: Params, distributions: Distributions
+    ) -> tuple[int, int] | None:
+        """Makes a RUNNING trial of the number that is next.
+
+        Returns:
+            Its id and its number, which no other trial has; None: another program has added
+            trials, so `number` is not next, and nothing was made.
+        """
 
     def start(
         self, trial_id: int, params: Params, distributions: Distributions, *, again: bool = False
@@ -68,17 +74,19 @@ class OptunaWriter:
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
 
-    def create(self, params: Params, distributions: Distributions) -> tuple[int, int]:
+    def num_trials(self) -> int:
+        return self._storage.get_n_trials(self._study_id)
+
+    def create(
+        self, number: int, params: Params, distributions: Distributions
+    ) -> tuple[int, int] | None:
+        if self.num_trials() != number:
+            return None
         trial = create_trial(
             state=TrialState.RUNNING, params=params, distributions=dict(distributions)
         )
         trial_id = self._storage.create_new_trial(self._study_id, trial)
         return trial_id, self._storage.get_trial_number_from_id(trial_id)
-
-    def later_than(self, trial_id: int) -> list[tuple[int, int, TrialState]]:
-        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        new = itertools.takewhile(lambda trial: trial._trial_id > trial_id, reversed(trials))
-        return [(trial._trial_id, trial.number, trial.state) for trial in new][::-1]
 
     def start(
         self, trial_id: int, params: Params, distributions: Distributions, *, again: bool = False

@@ -1,15 +1,15 @@
 """One decision's view of the search: the incumbents, a horizon, and what each trial may gain."""
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from scipy.special import logsumexp, ndtri
+from scipy.special import erfcx, log_ndtr, logsumexp, ndtri
 
 from hpo.surrogate.arrays import FloatArray
-from hpo.surrogate.candidates import NUM_SOBOL, Candidates
+from hpo.surrogate.candidates import MAX_LISTED, NUM_SOBOL, Candidates
 from hpo.surrogate.cost_model import EpochCosts
-from hpo.surrogate.expected_improvement import log_expected_improvement
 from hpo.surrogate.gp import CurveModel
 from hpo.surrogate.output_warp import OutputWarp
 from hpo.surrogate.rows import Observations, Phase
@@ -94,6 +94,9 @@ class Acquisition:
             near = candidates.around(centres, rng.uniform(low, high, len(centres)), rng)
             points = np.concatenate([points[order], near])
             scores = np.concatenate([scores[order], self._scores_of_new(near)])
+        if np.isneginf(scores).all() and len(untried := candidates.untried(self._tried)):
+            points = untried[rng.permutation(len(untried))[:MAX_LISTED]]
+            scores = self._scores(points, 0)
         top = int(scores.argmax())
         return points[top], float(scores[top])
 
@@ -138,3 +141,27 @@ def _imagining(
     times = observations.times([trial.next_stop for trial in running])
     num = NUM_IMAGINED if running else 1
     return model.imagining(points, times, rng.standard_normal((len(running), num)))
+
+
+def log_expected_improvement(
+    mean: FloatArray, sd: FloatArray, incumbent: float | FloatArray
+) -> FloatArray:
+    """Log E[max(N(mean, sd) - incumbent, 0)], exact where the improvement is next to nothing.
+
+    The arguments broadcast against each other; the result has their common shape.
+
+    Source: Ament et al., "Unexpected Improvements to Expected Improvement", 2023.
+    """
+    z = (mean - incumbent) / sd
+    log_phi = -(z**2) / 2 - math.log(2 * math.pi) / 2
+    near = np.maximum(z, -1.0)
+    density = np.exp(-(near**2) / 2) / math.sqrt(2 * math.pi)
+    direct = np.log(density + near * np.exp(log_ndtr(near)))
+    far = np.minimum(z, -1.0)
+    ratio = np.log(-far * erfcx(-far / math.sqrt(2)) * math.sqrt(math.pi / 2))
+    with np.errstate(divide="ignore"):
+        tail = np.where(
+            far > -1e6, np.log(-np.expm1(np.minimum(ratio, -1e-300))), -2 * np.log(-far)
+        )
+    improvement: FloatArray = np.log(sd) + np.where(z > -1, direct, log_phi + tail)
+    return improvement

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 FloatArray = npt.NDArray[np.floating[Any]]
-IntArray = npt.NDArray[np.signedinteger[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
 P = ParamSpec("P")

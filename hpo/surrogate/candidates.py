@@ -1,5 +1,6 @@
 """The configurations that may be begun: drawn all over the space, near others, or listed."""
 
+import functools
 import math
 from collections.abc import Callable, Collection
 from typing import Final
@@ -7,13 +8,13 @@ from typing import Final
 import numpy as np
 from scipy.stats import qmc
 
-from hpo.config.grid_points import grid_points
+from hpo.config.grid_points import MAX_POINTS, grid_points
 from hpo.config.search_space import Params, Space
 from hpo.surrogate.arrays import BoolArray, FloatArray
 from hpo.surrogate.encoding import UnitCube
 
 NUM_SOBOL: Final = 256
-MAX_LISTED: Final = 512  # configurations of a space that are all weighed
+MAX_LISTED: Final = 512  # configurations that are all weighed
 
 
 class Candidates:
@@ -34,9 +35,17 @@ class Candidates:
     ) -> None:
         self.cube = UnitCube(space)
         self._seed, self._is_allowed = seed, is_allowed
+        self._space = space
         self.listed: FloatArray | None = None
         if self.cube.num_points <= MAX_LISTED:
-            self.listed = np.array([self.cube.encode(params) for params in grid_points(space)])
+            self.listed = self._all_points
+
+    @functools.cached_property
+    def _all_points(self) -> FloatArray:
+        """(n, d) every point of the space, or none of one with more than can be counted."""
+        if self.cube.num_points > MAX_POINTS:
+            return np.zeros((0, len(self.cube.names)))
+        return np.array([self.cube.encode(params) for params in grid_points(self._space)])
 
     def sobol(self, num: int, skip: int = 0, seed: int | None = None) -> FloatArray:
         """(num, d) points of a Sobol sequence, which covers the space evenly."""
@@ -65,9 +74,9 @@ class Candidates:
         """
         if math.isfinite(self.cube.num_points):
             points = self.sobol(NUM_SOBOL)
-            if self.listed is not None:
-                points = np.concatenate([points, self.listed])
             untried = points[self.may_begin(points, tried)]
+            if not len(untried):
+                untried = self.untried(tried)
             if len(untried):
                 return self.cube.decode(untried[0])
         elif self._is_allowed is not None:
@@ -78,10 +87,22 @@ class Candidates:
         return self.cube.decode(self.sobol(1, skip=len(tried))[0])
 
     def is_exhausted(self, tried: Collection[FloatArray]) -> bool:
-        """Whether every configuration that may be begun has been tried."""
-        if self.listed is None or (not self._is_allowed and len(tried) < len(self.listed)):
+        """Whether every configuration that may be begun has been tried.
+
+        A space of more than MAX_POINTS configurations never is.
+        """
+        if self.cube.num_points > MAX_POINTS:
             return False
-        return not self.may_begin(self.listed, tried).any()
+        if self._is_allowed is None and len(tried) < self.cube.min_num_points:
+            return False
+        if self.listed is None and self.may_begin(self.sobol(NUM_SOBOL), tried).any():
+            return False
+        return not len(self.untried(tried))
+
+    def untried(self, tried: Collection[FloatArray]) -> FloatArray:
+        """(n, d) what may be begun of a space of at most MAX_POINTS; of others nothing."""
+        points = self._all_points
+        return points[self.may_begin(points, tried)]
 
     def allowed(self, points: FloatArray) -> BoolArray:
         """(n,) which points (n, d) may be begun, tried or not."""
@@ -92,12 +113,12 @@ class Candidates:
 
     def may_begin(self, points: FloatArray, tried: Collection[FloatArray]) -> BoolArray:
         """(n,) which points (n, d) are allowed and, where points can repeat, not tried."""
-        allowed = self.allowed(points)
         if math.isinf(self.cube.num_points):
-            return allowed
+            return self.allowed(points)
         keys = {_key(point) for point in tried}
-        allowed &= np.array([_key(point) not in keys for point in points], dtype=bool)
-        return allowed
+        may_begin = np.array([_key(point) not in keys for point in points], dtype=bool)
+        may_begin[may_begin] = self.allowed(points[may_begin])
+        return may_begin
 
 
 def _key(point: FloatArray) -> bytes:

@@ -1,22 +1,23 @@
-"""What an epoch of a configuration takes: learnt from the trials that were timed."""
+"""The seconds of an epoch of a configuration, learnt from the trials that were timed."""
 
 from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
-from hpo.surrogate.arrays import BoolArray, FloatArray
+from hpo.surrogate.arrays import BoolArray, FloatArray, on_one_thread
 from hpo.surrogate.gp import CurveModel
 from hpo.surrogate.rows import Rows
 
 MAX_TIMED: Final = 128  # trials that are learnt from, the latest
+MAX_FITTED: Final = 64  # of these, that hyperparameters are fitted to
 
 
 class EpochCosts:
-    """A Gaussian process over params, of the logarithm of the GPU-seconds that an epoch takes.
+    """A Gaussian process over params, of the logarithm of the GPU-seconds of an epoch.
 
-    Its hyperparameters are fitted anew whenever twice as many trials are known, to the first of
-    them, so that a search that is resumed fits the same.
+    What it says follows from the latest call of `learn` alone. So a search that is resumed says
+    the same, although the seconds of an epoch change while a trial trains.
 
     Args:
         is_categorical: (d,) coordinates that are only equal or different.
@@ -24,48 +25,32 @@ class EpochCosts:
 
     def __init__(self, is_categorical: BoolArray) -> None:
         self._is_categorical = is_categorical
-        self._hyperparameters: FloatArray | None = None
-        self._num_fitted = 0
         self._mean, self._sd = 0.0, 1.0
         self._model: CurveModel | None = None
 
+    @on_one_thread
     def learn(self, points: Mapping[int, FloatArray], seconds: Mapping[int, float]) -> None:
-        """From all trials that were timed.
+        """Fits the process to the trials that were timed, in place of what it knew.
 
         Args:
-            points: Where trials lie (d,), by number.
-            seconds: Of a GPU, for an epoch, by number; trials without a point are left out.
+            points: (d,) where each trial lies, by number.
+            seconds: GPU-seconds of an epoch, by number; trials without a point are left out.
         """
-        timed = [n for n in sorted(seconds) if n in points and seconds[n] > 0]
+        timed = [n for n in sorted(seconds) if n in points and seconds[n] > 0][-MAX_TIMED:]
         if not timed:
+            self._model = None
             return
-        num_to_fit = min(MAX_TIMED, 2 ** (len(timed).bit_length() - 1))
-        if num_to_fit > self._num_fitted:
-            self._condition(timed[:num_to_fit], points, seconds, num_iterations=25)
-            self._num_fitted = num_to_fit
-        self._condition(timed[-MAX_TIMED:], points, seconds, num_iterations=0)
+        logs = np.log([seconds[n] for n in timed])
+        self._mean, self._sd = float(logs.mean()), float(logs.std()) or 1.0
+        places, values = np.array([points[n] for n in timed]), (logs - self._mean) / self._sd
+        rows = Rows(places, np.ones(len(timed)), values)
+        few = Rows(places[-MAX_FITTED:], np.ones(len(timed))[-MAX_FITTED:], values[-MAX_FITTED:])
+        fitted = CurveModel(few, self._is_categorical)
+        self._model = CurveModel(rows, self._is_categorical, fitted.hyperparameters, 0)
 
     def log_seconds(self, points: FloatArray) -> FloatArray:
-        """Expected logarithms (n,) at points (n, d); zeros while nothing is known."""
+        """(n,) expected logarithms of seconds at points (n, d); zeros while nothing is known."""
         if self._model is None:
             return np.zeros(len(points))
         mean, _ = self._model.predict(points, np.ones(len(points)), with_sd=False)
         return self._mean + self._sd * mean
-
-    def _condition(
-        self,
-        numbers: list[int],
-        points: Mapping[int, FloatArray],
-        seconds: Mapping[int, float],
-        num_iterations: int,
-    ) -> None:
-        logs = np.log([seconds[n] for n in numbers])
-        self._mean, self._sd = float(logs.mean()), float(logs.std()) or 1.0
-        rows = Rows(
-            np.array([points[n] for n in numbers]),
-            np.ones(len(numbers)),
-            (logs - self._mean) / self._sd,
-        )
-        start = None if num_iterations else self._hyperparameters
-        self._model = CurveModel(rows, self._is_categorical, start, num_iterations)
-        self._hyperparameters = self._model.hyperparameters

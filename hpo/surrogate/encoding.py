@@ -33,7 +33,9 @@ class UnitCube:
     Attributes:
         names: Of the coordinates.
         is_categorical: (d,) which coordinates are choices.
-        num_points: Of the whole space, were every parameter to count; inf with a continuous one.
+        num_points: How many the space has at most, were no parameter ruled out by `when`;
+            infinite with a continuous one.
+        min_num_points: How many it has at least: those of the parameters without `when`.
     """
 
     def __init__(self, space: Space) -> None:
@@ -43,6 +45,8 @@ class UnitCube:
             [isinstance(p, CategoricalParameter) for p in self._space.values()], bool
         )
         self.num_points = math.prod(map(_num_values, self._space.values()))
+        always = [parameter for parameter in self._space.values() if not parameter.when]
+        self.min_num_points = math.prod(map(_num_values, always))
 
     def encode(self, params: Mapping[str, Value]) -> FloatArray:
         """The point (d,) of params."""

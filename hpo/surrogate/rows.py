@@ -1,16 +1,17 @@
 """Which observations of which trials the surrogate sees."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 import numpy as np
 
-from hpo.surrogate.arrays import FloatArray, IntArray
+from hpo.surrogate.arrays import FloatArray
 
-MAX_ROWS: Final = 250
+MAX_ROWS: Final = 250  # of a fit; the candidates' last rows may be more
 NUM_STARTUP_TRIALS: Final = 6
 
 
@@ -44,6 +45,11 @@ class ObservedTrial:
     def epoch(self) -> int:
         """The last epoch of the curve; 0 before the first."""
         return max(self.curve, default=0)
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether the trial may go on."""
+        return self.phase in {Phase.PAUSED, Phase.RUNNING}
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,11 @@ class Rows:
         """Whether both hold the same numbers."""
         return all(map(np.array_equal, vars(self).values(), vars(other).values()))
 
+    @property
+    def fingerprint(self) -> float:
+        """A whole number that other rows hardly ever have, too."""
+        return float(zlib.crc32(b"".join(array.tobytes() for array in vars(self).values())))
+
 
 def log_times(epochs: Sequence[float] | FloatArray, max_epochs: int) -> FloatArray:
     """(n,) logarithms of epochs, 0 at the first and 1 at `max_epochs`."""
@@ -127,11 +138,46 @@ def values_of(seen: Iterable[tuple[int, int]], trials: Mapping[int, ObservedTria
     return values
 
 
-def thinned(values: FloatArray, max_rows: int, rng: np.random.Generator) -> IntArray:
-    """Indices of at most `max_rows` values: the best half, and of the others some at random."""
-    order = np.argsort(-values, kind="stable")
-    if len(values) <= max_rows:
-        return np.arange(len(values))
-    best, rest = order[: max_rows // 2], order[max_rows // 2 :]
-    kept: IntArray = np.concatenate([best, rng.permutation(rest)[: max_rows - len(best)]])
-    return np.sort(kept)
+def thinned(
+    observations: Observations,
+    max_rows: int,
+    rng: np.random.Generator,
+    always: Set[int] = frozenset(),
+) -> list[tuple[int, int]]:
+    """The (trial, epoch) that a model of about `max_rows` rows is made of.
+
+    The last value of each candidate (a paused or running trial) and of each trial in `always`
+    stays: the model is asked about these, and must know how they are doing. What is left of
+    `max_rows`, but at least half, goes to whole trials: half to those of the best values, half to
+    others at random. The last trial of each half may lack its earlier epochs.
+    """
+    seen, trials = observations.seen(), observations.trials
+    if len(seen) <= max_rows:
+        return seen
+    by_trial: dict[int, list[tuple[int, int]]] = {}
+    for number, epoch in seen:
+        by_trial.setdefault(number, []).append((number, epoch))
+    kept = {rows[-1] for n, rows in by_trial.items() if n in always or trials[n].is_candidate}
+    room = max(max_rows - len(kept), max_rows // 2)
+    best = sorted(by_trial, key=lambda n: -_best_value(by_trial[n], trials))
+    _fill(kept, (by_trial[n] for n in best), room // 2)
+    at_random = (by_trial[best[i]] for i in rng.permutation(len(best)))
+    _fill(kept, at_random, room - room // 2)
+    return [one for one in seen if one in kept]
+
+
+def _best_value(seen: Iterable[tuple[int, int]], trials: Mapping[int, ObservedTrial]) -> float:
+    values = [trials[number].curve[epoch] for number, epoch in seen]
+    return max((value for value in values if not math.isnan(value)), default=-math.inf)
+
+
+def _fill(
+    kept: set[tuple[int, int]], trials: Iterable[Sequence[tuple[int, int]]], num: int
+) -> None:
+    """Adds the rows of one trial after another to those kept, `num` in all, if there are."""
+    for rows in trials:
+        new = [row for row in rows if row not in kept]
+        kept.update(new[max(0, len(new) - num) :])
+        num -= len(new)
+        if num <= 0:
+            return

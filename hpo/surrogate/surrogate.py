@@ -1,7 +1,7 @@
 """The surrogate: what a search has learnt of its space and its trials' curves."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,11 +14,19 @@ from hpo.surrogate.candidates import Candidates
 from hpo.surrogate.cost_model import EpochCosts
 from hpo.surrogate.gp import NUM_ITERATIONS, CurveModel
 from hpo.surrogate.output_warp import OutputWarp
-from hpo.surrogate.rows import MAX_ROWS, Observations, Rows, thinned, values_of
+from hpo.surrogate.rows import (
+    MAX_ROWS,
+    Observations,
+    ObservedTrial,
+    Rows,
+    thinned,
+    values_of,
+)
 
 # Standard deviations that a trial's expected end lies below the best one's, for it to be called
 # hopeless. Source: docs/performance.md.
 BELOW_BEST: Final = 1.0
+MAX_FRONT: Final = 500  # trials of a ranking that are judged by their own last values
 
 
 @dataclass(frozen=True)
@@ -45,18 +53,29 @@ class Surrogate:
     def __init__(self, candidates: Candidates, seed: int, max_rows: int = MAX_ROWS) -> None:
         self._candidates, self._seed, self._max_rows = candidates, seed, max_rows
         self._hyperparameters: FloatArray | None = None
+        self._fitted_to: float | None = None  # fingerprint of the rows of the latest fit
         self._latest: _Posterior | None = None  # is what `_fitted` gives again for the same rows
         self._costs: EpochCosts | None = None
 
     @property
     def state(self) -> list[float] | None:
-        """What the next fit begins from; None before the first."""
-        return None if self._hyperparameters is None else self._hyperparameters.tolist()
+        """What the next fit begins from; None before the first.
+
+        The logarithms (d + 4,) of the hyperparameters, and the fingerprint of the rows that they
+        were fitted to: to the same rows they are not fitted again, so a decision that a crash
+        left half done is made again as it was.
+        """
+        if self._hyperparameters is None or self._fitted_to is None:
+            return None
+        return [*self._hyperparameters.tolist(), self._fitted_to]
 
     @state.setter
     def state(self, values: list[float] | None) -> None:
-        self._hyperparameters = None if values is None else np.array(values)
-        self._latest = None
+        num = len(self._candidates.cube.names) + 4
+        self._hyperparameters = self._fitted_to = self._latest = None
+        if values is not None and len(values) >= num:
+            self._hyperparameters = np.array(values[:num])
+            self._fitted_to = next(iter(values[num:]), math.nan)  # earlier versions kept none
 
     def weigh_costs(self, points: Mapping[int, FloatArray], seconds: Mapping[int, float]) -> None:
         """From now on scores are by the GPU-second.
@@ -71,7 +90,9 @@ class Surrogate:
     @on_one_thread
     def fit(self, observations: Observations) -> None:
         """Fits the hyperparameters to what is observed; later fits go on from them."""
-        self._hyperparameters = self._fitted(observations).model.hyperparameters
+        fitted = self._fitted(observations)
+        self._hyperparameters = fitted.model.hyperparameters
+        self._fitted_to = fitted.rows.fingerprint
 
     @on_one_thread
     def propose(self, observations: Observations) -> Params:
@@ -110,18 +131,16 @@ class Surrogate:
         known = {n: trial for n, trial in observations.known.items() if trial.curve}
         if len(known) < 2:
             return tuple(known)
-        model = self._fitted(observations).model
-        last = observations.max_epochs
-        diverged = {n for n, trial in known.items() if math.isnan(trial.curve.get(last, 0.0))}
-        at = [one for one in observations.seen() if one[0] not in diverged]
-        at += [(number, last) for number in known]
-        points = np.array([known[number].point for number, _ in at])
-        times = observations.times([epoch for _, epoch in at])
-        mean, _ = model.predict(points, times, with_sd=False)
-        best: dict[int, float] = {}
-        for (number, _), value in zip(at, mean.tolist(), strict=True):
-            best[number] = max(value, best.get(number, -math.inf))
-        return tuple(sorted(known, key=lambda number: -best[number]))
+        posterior = self._fitted(observations)
+        ranking = _by_best_epoch(observations, known, posterior.model)
+        if len(posterior.rows) == len(observations.seen()):
+            return ranking
+        # Those at the front are judged by their own curves, whatever the fit had room for.
+        front = {n: known[n] for n in ranking[:MAX_FRONT]}
+        _, rows = self._rows(observations, always=front.keys())
+        is_categorical = self._candidates.cube.is_categorical
+        model = CurveModel(rows, is_categorical, posterior.model.hyperparameters, 0)
+        return _by_best_epoch(observations, front, model) + ranking[MAX_FRONT:]
 
     @on_one_thread
     def survey(self, observations: Observations, num: int) -> list[tuple[Params, float]]:
@@ -153,27 +172,48 @@ class Surrogate:
         """The posterior of what is observed, its hyperparameters fitted from the state."""
         warp, rows = self._rows(observations)
         if self._latest is None or not self._latest.rows.equals(rows):
-            self._latest = _Posterior(rows, warp, self._model(rows, NUM_ITERATIONS))
+            num_iterations = 0 if rows.fingerprint == self._fitted_to else NUM_ITERATIONS
+            self._latest = _Posterior(rows, warp, self._model(rows, num_iterations))
         return self._latest
 
     def _model(self, rows: Rows, num_iterations: int) -> CurveModel:
         is_categorical = self._candidates.cube.is_categorical
         return CurveModel(rows, is_categorical, self._hyperparameters, num_iterations)
 
-    def _rows(self, observations: Observations) -> tuple[OutputWarp, Rows]:
+    def _rows(
+        self, observations: Observations, always: Set[int] = frozenset()
+    ) -> tuple[OutputWarp, Rows]:
         """The rows that a model is made of, and the warp that their values went through."""
-        trials, seen = observations.trials, observations.seen()
-        values = values_of(seen, trials)
-        warp = OutputWarp(values)
-        kept = thinned(values, self._max_rows, self._generator(observations))
-        seen = [seen[i] for i in kept]
+        trials = observations.trials
+        warp = OutputWarp(values_of(observations.seen(), trials))
+        rng = np.random.default_rng([*self._seeds(observations), 1])
+        seen = thinned(observations, self._max_rows, rng, always)
         rows = Rows(
             np.array([trials[number].point for number, _ in seen]),
             observations.times([epoch for _, epoch in seen]),
-            warp.forward(values)[kept],
+            warp.forward(values_of(seen, trials)),
         )
         return warp, rows
 
     def _generator(self, observations: Observations) -> np.random.Generator:
-        num_trials, num_epochs = len(observations.trials), observations.num_epochs
-        return np.random.default_rng([self._seed, num_trials, num_epochs])
+        return np.random.default_rng(self._seeds(observations))
+
+    def _seeds(self, observations: Observations) -> list[int]:
+        return [self._seed, len(observations.trials), observations.num_epochs]
+
+
+def _by_best_epoch(
+    observations: Observations, trials: Mapping[int, ObservedTrial], model: CurveModel
+) -> tuple[int, ...]:
+    """Trials in the order of their best epochs' expected values."""
+    last = observations.max_epochs
+    diverged = {n for n, trial in trials.items() if math.isnan(trial.curve.get(last, 0.0))}
+    at = [one for one in observations.seen() if one[0] in trials and one[0] not in diverged]
+    at += [(number, last) for number in trials]
+    points = np.array([trials[number].point for number, _ in at])
+    times = observations.times([epoch for _, epoch in at])
+    mean, _ = model.predict(points, times, with_sd=False)
+    best: dict[int, float] = {}
+    for (number, _), value in zip(at, mean.tolist(), strict=True):
+        best[number] = max(value, best.get(number, -math.inf))
+    return tuple(sorted(trials, key=lambda number: -best[number]))

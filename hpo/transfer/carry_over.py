@@ -4,8 +4,10 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from hpo.config.schema import SearchConfig, differences
+from hpo.config.loading import differences
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, Space, value_at
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
@@ -95,13 +97,9 @@ def carry_over(
         params = carried_params(trial, was.space, now.config.space, now.config.train)
         if params is None or trial.number in done:
             continue
-        number = len(new.trials())
-        source = now.predecessor.trials / str(trial.number)
-        target = now.run.trials / str(number)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
+        folder = _copy_folder(trial, now.predecessor, now.run, len(new.trials()))
         attributes = {
-            "checkpoint": str(target.absolute() / "best.safetensors"),
+            "checkpoint": str(folder.absolute() / "best.safetensors"),
             CARRIED_OVER_FROM: origin(was.study.name, trial),
         }
         new.add(trial, params, attributes)
@@ -118,7 +116,16 @@ def carry_over(
     return len(done), len(trials)
 
 
+def _copy_folder(trial: TrialSummary, old: RunFolder, new: RunFolder, number: int) -> Path:
+    """Copies the trial's folder, if it has one, to where the new study's trial has its own."""
+    source, target = old.trials / str(trial.number), new.trials / str(number)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    return target
+
+
 def _sources(trials: tuple[TrialSummary, ...]) -> Iterator[int]:
+    """The numbers that carried-over trials had in the old study."""
     for trial in trials:
         if CARRIED_OVER_FROM in trial.attributes:
             yield int(trial.attributes[CARRIED_OVER_FROM]["number"])

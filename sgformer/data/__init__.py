@@ -1,1 +1,1 @@
-"""From an image folder to batches of tensors."""
+"""The way from an image folder to batches of tensors."""

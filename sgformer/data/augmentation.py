@@ -1,4 +1,4 @@
-"""timm's transforms for training and evaluation, by policy; its mixup and cutmix."""
+"""timm's transforms for training and evaluation, and its mixup and cutmix."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,8 +17,8 @@ from sgformer.config import AugmentationConfig, DataConfig, Rgb, TrainConfig
 from sgformer.data.decoding import RgbImage
 
 Transform = Callable[[RgbImage], torch.Tensor]
-# guide: the brief's defaults. mild: tiny images (digits, 32 pixels) lose what matters under
-# the guide's colour and erasing, and a flipped digit is another one.
+# guide: the defaults of the project's brief. mild: for tiny images (digits, 32 pixels), from which
+# the guide's colour changes and erasing remove what matters; a flipped digit is another digit.
 POLICIES: Final[dict[str, dict[str, float]]] = {
     "guide": {
         "color_jitter": 0.4,
@@ -38,9 +38,10 @@ POLICIES: Final[dict[str, dict[str, float]]] = {
 
 
 def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Transform:
-    """From a decoded image to a normalised (3, H, W) tensor, at random.
+    """Augments a decoded image at random; gives a normalised (3, H, W) tensor.
 
-    timm leaves colour jitter out beside RandAugment; one that the config sets is done.
+    With RandAugment, timm does no colour jitter unless it is forced to; here that is where the
+    config sets `color_jitter`.
     """
     if augmentation.policy == "none":
         return eval_transform(data)
@@ -52,7 +53,7 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
     jitter: Any = numbers["color_jitter"] or None
     _, *steps = transforms_imagenet_train(
         data.image_size,
-        use_prefetcher=True,  # to which timm leaves normalising and erasing
+        use_prefetcher=True,  # then timm does not normalise and erase: `last` does
         interpolation="bicubic",
         hflip=numbers["horizontal_flip_prob"],
         color_jitter=jitter,
@@ -68,7 +69,7 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
 
 
 def eval_transform(data: DataConfig) -> Transform:
-    """From a decoded image to a normalised (3, H, W) tensor: resize, centre crop."""
+    """Resizes a decoded image and crops its centre; gives a normalised (3, H, W) tensor."""
     steps = create_transform(
         (3, data.image_size, data.image_size),
         interpolation="bicubic",
@@ -80,7 +81,10 @@ def eval_transform(data: DataConfig) -> Transform:
 
 
 class BatchMixer:
-    """timm's mixup and cutmix of a batch with itself in reverse; draws from NumPy's generator."""
+    """timm's mixup and cutmix: blends each image of a batch with the one at its mirror position.
+
+    Draws from NumPy's global generator.
+    """
 
     def __init__(self, config: TrainConfig, num_classes: int) -> None:
         numbers = config.augmentation
@@ -96,10 +100,13 @@ class BatchMixer:
     def __call__(
         self, images: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) images, changed in place, and (B, classes) targets, smoothed.
+        """Mixes a batch: (B, 3, H, W) images, in place, and (B,) labels.
 
-        timm takes even batches only; of an odd one the middle image stays as it is, which is
-        its own partner.
+        timm takes even batches only. In an odd one, the middle image would be mixed with itself;
+        it is left out and stays as it is.
+
+        Returns:
+            The images, and (B, classes) targets with label smoothing.
         """
         if len(images) % 2 == 0:
             mixed, targets = self._mixup(images, labels)
@@ -116,7 +123,10 @@ class BatchMixer:
 
 
 class CropAndResize(RandomResizedCropAndInterpolation):
-    """timm's random crop, resized by torch's kernel: a third of PIL's time, values within 2."""
+    """timm's random crop, resized with torch's kernel in place of PIL's.
+
+    It takes a third of the time; values differ by at most 2 of 255.
+    """
 
     def __call__(self, image: RgbImage) -> Image.Image:
         whole = torch.from_numpy(image).permute(2, 0, 1)
@@ -127,13 +137,13 @@ class CropAndResize(RandomResizedCropAndInterpolation):
 
 
 class Normalise:
-    """From (3, H, W) uint8 to normalised float32 in one operation; timm takes three."""
+    """Normalises (3, H, W) uint8 to float32, in one operation where timm takes three."""
 
     def __init__(self, mean: Rgb, std: Rgb) -> None:
         means, stds = (torch.tensor(rgb).view(3, 1, 1) for rgb in (mean, std))
         self._scale, self._shift = 1 / (255 * stds), -means / stds
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        # PIL's images come with their channels last; a batch has them first.
+        # Channels first in memory, as in a batch; an image from PIL has them last.
         normalised = torch.empty(image.shape)
         return torch.addcmul(self._shift, image, self._scale, out=normalised)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
-# Of a panorama the middle is kept: no crop of a training or an evaluation reaches further, and a
-# line one pixel high would become gigabytes.
+# Of an image with a longer side the middle is kept: no crop of a training or an evaluation reaches
+# further, and an image one pixel high would become gigabytes.
 MAX_ASPECT_RATIO: Final = 8
 # Larger images are decoded one at a time, for their memory.
 HUGE_PIXELS: Final = 50_000_000

@@ -1,1 +1,1 @@
-"""From a trained model to ONNX, and what a model costs."""
+"""ONNX export of a trained model, the exported classifier, and a model's costs."""

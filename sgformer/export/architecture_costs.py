@@ -1,4 +1,4 @@
-"""What a model costs that has not been trained yet."""
+"""Costs of an architecture: its parameters and its latency, without training it."""
 
 import tempfile
 from pathlib import Path
@@ -13,16 +13,16 @@ from sgformer.model.build import create_model
 
 
 def num_parameters(config: TrainConfig, num_classes: int) -> int:
-    """Weights of the configured model; none of them is allocated."""
+    """Number of parameters of the configured model; no memory is allocated for them."""
     with torch.device("meta"):
         model = create_model(config, num_classes)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def measure_latency_ms(config: TrainConfig, num_classes: int) -> float:
-    """ONNX Runtime's median milliseconds an image, on this machine's CPU.
+    """Median milliseconds for a batch of one image, in ONNX Runtime on this machine's CPU.
 
-    As export.json has it of a trained model: its weights do not matter.
+    It is measured as for export.json, with untrained weights, which do not change the latency.
     """
     side = config.data.image_size
     images = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""An exported classifier: an ONNX file that carries its classes and its preprocessing."""
+"""An exported classifier: an ONNX file with class names and preprocessing inside."""
 
 import json
 from collections.abc import Iterable
@@ -30,11 +30,12 @@ class OnnxClassifier:
     """Runs an exported model on a CPU.
 
     Attributes:
-        classes: Class names by output index.
-        data: The preprocessing that the model was trained with.
+        session: ONNX Runtime's session.
+        classes: Class names, in the order of the logits.
+        data: The preprocessing with which the model was trained.
 
     Raises:
-        DataError: The file is missing, no ONNX, or lacks what an export of ours carries.
+        DataError: The file is missing, is not ONNX, or was not exported by this program.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,16 +60,16 @@ class OnnxClassifier:
         self._transform = eval_transform(self.data)
 
     def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(B, classes) from normalised images."""
+        """The logits (B, classes) of normalised images (B, 3, H, W)."""
         outputs: list[npt.NDArray[np.float32]] = self.session.run([OUTPUT], {INPUT: images_BCHW})
         return outputs[0]
 
     def logits_of(self, batches: Iterable[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        """(N, classes) over all batches, in order."""
+        """The logits (N, classes) of all batches, in order."""
         return np.concatenate([self.logits(batch) for batch in batches])
 
     def predict(self, path: Path) -> dict[str, float]:
-        """Probability by class of an image file, the likeliest first.
+        """The probability of each class for an image file, the likeliest class first.
 
         Raises:
             DataError: The image cannot be read.

@@ -1,4 +1,4 @@
-"""ONNX export, and the proof that the file computes what the trained model does."""
+"""ONNX export, and the proof that the file computes what the trained model computes."""
 
 import contextlib
 import io
@@ -26,16 +26,26 @@ from sgformer.training.evaluation import compute_metrics
 
 BATCH_SIZES: Final = (1, 3, 8)
 NUM_PARITY_IMAGES: Final = 64
-# In standard deviations of the logits. Where two tokens' significances nearly tie, another
-# backend may order them otherwise, which moves that image's logits. Measured on photographs at
-# 224 pixels, 24 each, untrained: b0 up to 0.0004, b2 up to 0.0005, the released model up to 0.02.
+# Largest differences of logits, in standard deviations of the logits: the loose limit holds for
+# every image, the tight one for so large a share of them. Where two tokens' significances are
+# nearly equal, another backend may sort them in another order, which changes that image's logits.
+# Source: measured on 24 photographs at 224 pixels, untrained: b0 up to 0.0004, b2 up to 0.0005,
+# the released model up to 0.02.
 TIGHT_DIFF, LOOSE_DIFF, MIN_TIGHT_SHARE = 0.01, 0.2, 0.9
 MIN_ARGMAX_AGREEMENT: Final = 0.98
 
 
 @dataclass(frozen=True)
 class Parity:
-    """ONNX Runtime against PyTorch on real images; the largest difference of any logit."""
+    """How well ONNX Runtime and PyTorch agree on real images.
+
+    Attributes:
+        max_abs_diff: The largest difference of any logit.
+        argmax_agreement: Share of images for which both predict the same class, 0..1; the lowest
+            of all batch sizes.
+        batch_sizes: The batch sizes that were tried.
+        num_images: Number of images.
+    """
 
     max_abs_diff: float
     argmax_agreement: float
@@ -45,7 +55,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a batch on this machine's CPU."""
+    """Median and 95th percentile of the milliseconds a batch takes on this machine's CPU."""
 
     p50: float
     p95: float
@@ -53,7 +63,16 @@ class Latency:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What is known of one exported file; `top1` is on val, `latency_ms` by batch size."""
+    """Measurements of an exported file, as export.json has them.
+
+    Attributes:
+        bytes: Size of the file.
+        opset: Version of ONNX's operators.
+        input: Name, shape and type of the model's input; a shape has names for dynamic axes.
+        parity: Agreement with PyTorch.
+        top1: Share of val images that ONNX Runtime classifies correctly, 0..1.
+        latency_ms: Latency by batch size.
+    """
 
     bytes: int
     opset: int
@@ -69,10 +88,10 @@ class ExportReport:
 def export_onnx(
     model: nn.Module, path: Path, config: TrainConfig, classes: tuple[str, ...]
 ) -> None:
-    """Writes the model with a dynamic batch axis, its classes and its preprocessing inside.
+    """Writes the model to a file, with a dynamic batch axis, classes and preprocessing.
 
     Raises:
-        ExportError: The exporter fixed the batch size, as it does without a word at times.
+        ExportError: The exporter made a file for one batch size only, which it does not report.
     """
     model = model.cpu().eval()
     side = config.data.image_size
@@ -87,7 +106,7 @@ def export_onnx(
             dynamo=True,
         )
     if program is None:
-        raise ExportError("the ONNX exporter gave nothing back")
+        raise ExportError("the ONNX exporter returned no program")
     proto: onnx.ModelProto = program.model_proto
     for value in (proto.graph.input[0], proto.graph.output[0]):
         axis = value.type.tensor_type.shape.dim[0]
@@ -104,10 +123,10 @@ def export_onnx(
 def prove_export(
     model: nn.Module, path: Path, config: TrainConfig, data: ImageData
 ) -> ExportReport:
-    """Runs the file on val images beside the model.
+    """Compares the file with the model on val images, and measures its accuracy and latency.
 
     Raises:
-        ExportError: They disagree.
+        ExportError: The file does not compute what the model computes.
     """
     classifier = OnnxClassifier(path)
     proto = onnx.load(path, load_external_data=False)
@@ -134,10 +153,11 @@ def prove_export(
 def check_parity(
     model: nn.Module, classifier: OnnxClassifier, images: npt.NDArray[np.float32]
 ) -> Parity:
-    """Compares at several batch sizes.
+    """Compares the logits of ONNX Runtime and PyTorch at several batch sizes.
 
     Raises:
-        ExportError: More than near ties can explain, or other classes are predicted.
+        ExportError: The logits differ by more than equal significances can explain, or too many
+            images get another class.
     """
     expected = model.cpu().eval()(torch.from_numpy(images)).numpy()
     diffs, agreements = [], []
@@ -163,7 +183,7 @@ def check_parity(
 def measure_latency(
     classifier: OnnxClassifier, images: npt.NDArray[np.float32], batch_size: int
 ) -> Latency:
-    """Of some sixty runs, or of three seconds, after two that are not counted."""
+    """The latency over 58 runs, or as many as three seconds allow, after two uncounted ones."""
     batch = np.resize(images, (batch_size, *images.shape[1:]))
     times: list[float] = []
     start = time.perf_counter()
@@ -177,7 +197,7 @@ def measure_latency(
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """The exporter logs and prints its progress; none of it is for users."""
+    """Suppresses what the exporter logs and prints."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

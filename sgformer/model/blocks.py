@@ -99,7 +99,23 @@ class Stage(nn.Module):
         return to_map(self.norm(x_BNC), size)
 
 
-def build_attention(
+def build_block(
+    stage: int,
+    index: int,
+    dim: int,
+    num_heads: int,
+    mlp_ratio: float,
+    attn_drop: float,
+    proj_drop: float,
+    drop_path: float,
+    **factory: Any,
+) -> Block:
+    """A block of a stage; both count from 0."""
+    attn = _build_attention(stage, index, dim, num_heads, attn_drop, proj_drop, **factory)
+    return Block(attn, dim, mlp_ratio, proj_drop, drop_path, **factory)
+
+
+def _build_attention(
     stage: int,
     index: int,
     dim: int,

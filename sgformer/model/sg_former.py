@@ -17,9 +17,8 @@ from sgformer.errors import ConfigError
 from sgformer.model.attention import to_map, to_tokens
 from sgformer.model.blocks import (
     REDUCTIONS,
-    Block,
     Stage,
-    build_attention,
+    build_block,
     build_downsampling,
     build_stem,
     initialise,
@@ -95,14 +94,8 @@ class SGFormer(nn.Module):
         last = max(1, sum(depths) - 1)
         drop_paths = iter([drop_path_rate * i / last for i in range(sum(depths))])
         for i, (dim, depth) in enumerate(zip(embed_dims, depths, strict=True)):
-            blocks = []
-            for j in range(depth):
-                attn = build_attention(
-                    i, j, dim, num_heads[i], attn_drop_rate, proj_drop_rate, **factory
-                )
-                blocks.append(
-                    Block(attn, dim, mlp_ratios[i], proj_drop_rate, next(drop_paths), **factory)
-                )
+            sizes = (dim, num_heads[i], mlp_ratios[i], attn_drop_rate, proj_drop_rate)
+            blocks = [build_block(i, j, *sizes, next(drop_paths), **factory) for j in range(depth)]
             down = build_downsampling(embed_dims[i - 1], dim, **factory) if i else nn.Identity()
             self._add_stage(Stage(down, blocks, dim, **factory), dim)
         self.num_features = self.head_hidden_size = embed_dims[-1]

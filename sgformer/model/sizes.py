@@ -15,7 +15,7 @@ from sgformer.model.sg_former import SGFormer
 
 
 class Size(NamedTuple):
-    """What tells one size from another, for each of the four stages."""
+    """Channels, number of blocks and attention heads of each of the four stages."""
 
     embed_dims: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]

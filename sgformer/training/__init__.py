@@ -1,1 +1,1 @@
-"""The trainer and what it needs: optimizer, evaluation, checkpoints, devices."""
+"""The trainer and its parts: optimizer, evaluation, checkpoints, diagnosis, devices."""

@@ -1,4 +1,4 @@
-"""What is known of one epoch of a training."""
+"""Metrics, times and memory of one epoch of a training."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

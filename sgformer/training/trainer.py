@@ -42,7 +42,7 @@ from sgformer.training.optimizer import learning_rate_at
 from sgformer.training.optimizer_step import OptimizerStep
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
-# The loss is looked at, which waits for the GPU, once in so many steps.
+# Once in so many steps the trainer checks that the loss is finite, for which it waits for the GPU.
 STEPS_BETWEEN_CHECKS: Final = 20
 
 
@@ -153,7 +153,7 @@ class Trainer:
         return compute_metrics(*self._predict(split), self.data.classes)
 
     def description(self) -> dict[str, Any]:
-        """What is needed beside the weights to rebuild the model and its preprocessing."""
+        """The config, classes and epoch: they and the weights rebuild the model."""
         return {
             "config": self.config.model_dump(mode="json"),
             "classes": list(self.data.classes),

@@ -48,6 +48,8 @@ class RandomSearch:
         given_up: Trials that had ended, with their checkpoints gone, when limits were raised last.
         was_killed_closing: Whether a kill came after the last trial's end, and before it was noted
             that the search is over.
+        was_killed_choosing: Whether a kill came in the step in which the model of curves was
+            fitted, whose state is written before what it chose is done.
         was_raised_closing: Whether limits were raised while a last trial ran.
         had_ended: Whether the study said so before the driver that lives began: it did nothing.
     """
@@ -65,6 +67,7 @@ class RandomSearch:
         self.given_up: frozenset[int] = frozenset()
         self.num_enqueued = 0
         self.was_killed_closing, self.was_raised_closing = False, False
+        self.was_killed_choosing = False
         self.study = SearchStudy.in_memory(self.config.study, self.config.space)
         self.study.metadata.architectures = ARCHITECTURES
         if plan.num_carried:
@@ -76,9 +79,11 @@ class RandomSearch:
 
         Gives back 'event', 'killed' (a new driver has taken over), or 'ended'.
         """
+        model_state = self.study.model_state
         try:
             return self._step()
         except KilledError:
+            self.was_killed_choosing |= self.study.model_state != model_state
             self._die()
             return "killed"
 

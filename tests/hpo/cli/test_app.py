@@ -13,7 +13,7 @@ import yaml
 from command_line import run
 
 from hpo.cli import app as cli
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.run_folder import RunFolder
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy

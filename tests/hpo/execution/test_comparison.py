@@ -1,13 +1,21 @@
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from studies import create_study
 
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
+from hpo.engine.observer import SearchObserver
+from hpo.execution import comparison
 from hpo.execution.cluster import TrialResources
-from hpo.execution.comparison import fresh_training
-from hpo.selection.finalists import retrain_config
+from hpo.execution.comparison import SearchedImages, compare_finalists, fresh_training
+from hpo.execution.training import Training
+from hpo.run_folder import RunFolder
+from hpo.selection.finalists import is_settled, read_verdict, retrain_config
 from sgformer.config import Metric, TrainConfig
+from sgformer.data.image_cache import ImagesId
 
 PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.25}
 
@@ -48,3 +56,57 @@ def test_a_training_that_diverged_at_once_has_no_value(train: TrainConfig) -> No
     rows = [{"epoch": 1, "seconds": 2.0, "val_top1": math.nan}]
     kept = fresh_training(6, train, "val_top1", rows, 1, TrialResources(1, 0, 1))
     assert (kept.value, kept.best_epoch, kept.num_epochs) == (None, None, 1)
+
+
+class Notes(SearchObserver):
+    """Keeps the notes that a user reads."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_a_raised_budget_trains_what_a_smaller_one_left_out(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[str, int]] = []
+
+    def train_all(
+        trainings: Sequence[Training], *_: Any
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        for i, training in enumerate(trainings):
+            training.folder.mkdir(parents=True)
+            trained.append((training.folder.name, training.config.seed))
+            yield i, {"epoch": 1, "seconds": 1.0, "val_top1": 0.5}
+            yield i, None
+
+    monkeypatch.setattr(comparison, "retrain_all_on_cluster", train_all)
+    settings = ("retrain={seeds: 3, top_k: 2}", "study.num_trials=3")
+    small, _ = load_search_config(search_file, (*settings, "budget.total_epochs=60"))
+    raised, _ = load_search_config(search_file, (*settings, "budget.total_epochs=4000"))
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    study = create_study(run.storage_url(small), small)
+    for value in (0.5, 0.9, 0.8):
+        number = study.ask().number
+        study.report(number, {1: value})
+        # Of the 60 epochs the trials have taken 42, so one seed of three finalists fits.
+        facts = {"best_value": value, "num_epochs_trained": 14, "end_reason": "completed"}
+        study.finish(number, "COMPLETE", facts, value)
+    images = SearchedImages(ImagesId("a", "b"), {"val": 100}, None)
+    notes, resources = Notes(), TrialResources(cpus=1, gpus=0, num_slots=2)
+    for _ in range(2):
+        compare_finalists(small, run, study, images, resources, notes)
+        assert len(trained) == 3
+        assert is_settled(small, study, study.trials())
+    assert notes.texts == ["the budget leaves room for 1 of retrain.seeds=3"]
+    assert not is_settled(raised, study, study.trials())
+    compare_finalists(raised, run, study, images, resources, notes)
+    assert len(trained) == len(set(trained)) == 9
+    assert {seed for _, seed in trained} == {raised.train.seed + 1 + i for i in range(3)}
+    assert is_settled(raised, study, study.trials())
+    verdict = read_verdict(raised, study, study.trials())
+    assert verdict is not None
+    assert len(verdict.trainings) == 3

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
-from hpo.config.schema import SchedulerConfig, SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SchedulerConfig, SearchConfig
 from hpo.schedulers.first_rung import (
     MIN_TRIALS,
     Curve,
@@ -14,7 +14,6 @@ from hpo.schedulers.first_rung import (
     choose_first_level,
     first_level_text,
     is_due,
-    rank_correlation,
     read_first_levels,
     with_first_level,
 )
@@ -46,47 +45,6 @@ def chosen(curves: list[Curve], **settings: Any) -> FirstLevel:
     found = choose_first_level([curves], MAX_EPOCHS, **settings)
     assert found is not None
     return found
-
-
-def test_a_rank_correlation_of_whole_curves_is_spearmans() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        early = rng.standard_normal(15)
-        late = early + rng.standard_normal(15)
-        for x, y in ((early, late), (np.round(early), np.round(late))):  # with ties, too
-            assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y)[0])
-
-
-def test_that_only_the_best_were_trained_on_is_allowed_for() -> None:
-    rng = np.random.default_rng(0)
-    off: list[tuple[float, float]] = []
-    for _ in range(200):
-        early = rng.standard_normal(60)
-        late = early + 0.5 * rng.standard_normal(60)
-        of_all = spearmanr(early, late)[0]
-        best = early > np.quantile(early, 0.7)
-        in_order = np.where(best, early, np.nan)
-        assert rank_correlation(early, in_order) == pytest.approx(1.0)
-        estimated = rank_correlation(early, np.where(best, late, np.nan))
-        off.append((estimated - of_all, spearmanr(early[best], late[best])[0] - of_all))
-    corrected, raw = np.mean(off, axis=0)
-    assert raw < -0.25
-    assert abs(corrected) < 0.1
-
-
-@pytest.mark.parametrize(
-    ("early", "late", "expected"),
-    [
-        ([1.0, 2.0, 3.0], [math.nan] * 3, 1.0),  # nothing is known
-        ([1.0, 2.0, 3.0], [0.5, 0.5, math.nan], 1.0),  # nothing to rank
-        ([1.0, 1.0, 1.0], [0.1, 0.2, 0.3], 0.0),  # nothing was seen
-        ([1.0, 2.0, 3.0], [0.3, 0.2, 0.1], -1.0),
-    ],
-)
-def test_where_there_is_nothing_to_rank(
-    early: list[float], late: list[float], expected: float
-) -> None:
-    assert rank_correlation(np.array(early), np.array(late)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -124,11 +82,12 @@ def test_the_default_holds_where_ranks_agree_somewhat_and_earlier_ones_less_than
     assert chosen(curves, default=4).epoch == 4
 
 
-@pytest.mark.parametrize(("num_trials", "expected"), [(4, 8), (40, 28)])
+@pytest.mark.parametrize(("num_trials", "expected"), [(8, 8), (80, 28)])
 def test_few_trials_need_clearer_evidence(num_trials: int, expected: int) -> None:
-    """Until epoch 20 they are ranked 2, 1, 4, 3: so they agree by 0.6, or in fours by less."""
     curves = [
-        training(i + 1.0, 20, before=(i // 4) * 0.1 + [2.0, 4.0, 1.0, 3.0][i % 4])
+        training(
+            i + 1.0, 20, before=(i // 8) * 0.1 + [3.0, 7.0, 1.0, 6.0, 2.0, 8.0, 5.0, 4.0][i % 8]
+        )
         for i in range(num_trials)
     ]
     found = chosen(curves)
@@ -136,16 +95,77 @@ def test_few_trials_need_clearer_evidence(num_trials: int, expected: int) -> Non
     assert found.epoch == expected
 
 
+def test_studies_of_one_late_trial_each_do_not_move_the_rung() -> None:
+    """Only the default came to its end in each, so what ranks there tell is not known."""
+    rng = np.random.default_rng(0)
+    studies = []
+    for _ in range(9):
+        early, late = rng.permutation(12) / 12, rng.permutation(12) / 12
+        studies.append(
+            [
+                training(float(late[i]), 9, float(early[i]), MAX_EPOCHS if i == 0 else 8)
+                for i in range(12)
+            ]
+        )
+    assert choose_first_level(studies, MAX_EPOCHS) is None
+
+
+@pytest.mark.parametrize("num_late", [2, 3])
+def test_studies_of_few_late_trials_have_no_say_beside_one_that_tells(num_late: int) -> None:
+    misleading = trainings(1, 0.0, num_late)  # final from the first epoch on, if anything
+    found = choose_first_level([misleading] * 9 + [trainings(20, -1.0)], MAX_EPOCHS)
+    assert found == chosen(trainings(20, -1.0))
+
+
+def rank_noise(correlation: float, seed: int) -> list[Curve]:
+    """40 trials whose rungs from 8 on agree by that correlation from each to the next.
+
+    15 of them come to epoch 15, 8 to 28, 4 to the end.
+    """
+    rng = np.random.default_rng(seed)
+    values = {epoch: np.zeros(40) for epoch in (2, 4, 8, 15, 28, 52)}
+    before = rng.standard_normal(40)
+    for epoch in values:
+        noise = rng.standard_normal(40)
+        before = correlation * before + math.sqrt(1 - correlation**2) * noise
+        values[epoch] = before
+    alive, curves = np.arange(40), [dict[int, float]() for _ in range(40)]
+    for epoch, num_next in zip(values, (40, 40, 15, 8, 4, 4), strict=True):
+        for i in alive:
+            curves[i][epoch] = float(values[epoch][i])
+        alive = alive[np.argsort(-values[epoch][alive])[:num_next]]
+    return curves
+
+
+def moved(correlation: float, num_searches: int = 150) -> tuple[float, float]:
+    """The shares of searches whose first rung is raised, and lowered, from epoch 8."""
+    found = [
+        choose_first_level([rank_noise(correlation, s)], MAX_EPOCHS) for s in range(num_searches)
+    ]
+    epochs = [one.epoch for one in found if one]
+    return sum(e > 8 for e in epochs) / num_searches, sum(e < 8 for e in epochs) / num_searches
+
+
+def test_the_rung_is_moved_where_ranks_say_so_and_seldom_otherwise() -> None:
+    """The bounds are three standard errors off what benchmarks/first_rung_error_rates.py says."""
+    agreeing, somewhat, hardly = moved(0.94), moved(0.8), moved(0.5)
+    assert agreeing[0] < 0.05  # epochs 8 and 28 agree by .87
+    assert agreeing[1] < 0.05  # epochs 4 and 28 by .82
+    assert somewhat[0] < 0.16  # by .62
+    assert hardly[0] > 0.25  # by .24
+    assert moved(0.99)[1] > 0.45  # epochs 4 and 28 by .97
+
+
 def test_few_trials_that_agree_nearly_do_not_lower_the_level() -> None:
-    order = [1.0, 2.0, 4.0, 3.0, 5.0, 6.0]  # Spearman's is 0.94
+    order = [2.0, 1.0, 4.0, 3.0, 6.0, 5.0, 8.0, 7.0]  # Spearman's is 0.90
     for repeats, expected in ((1, 8), (20, 2)):
         curves = [
             training(10 * r + i + 1.0, 8, before=10 * r + order[i])
             for r in range(repeats)
-            for i in range(6)
+            for i in range(8)
         ]
         found = chosen(curves)
-        assert found.agreement[2] > 0.9
+        assert found.agreement[2] > 0.8
         assert found.epoch == expected
 
 
@@ -170,15 +190,13 @@ def test_the_few_that_were_trained_on_tell_of_late_epochs_and_all_of_early_ones(
         length = 28 if q in best else 8
         curves.append(training(float(q), 4, float(q) if q in best else -float(q), length))
     found = chosen(curves)
-    assert found.agreement[8] == pytest.approx(1.0)
+    assert found.agreement[8] == pytest.approx(1.0, abs=0.02)
     assert found.agreement[2] < 0.5  # though the best were ranked alike there
     assert found.epoch == 4
 
 
 def test_a_trial_that_stopped_itself_has_its_value_from_there_on() -> None:
-    curves = [
-        training(q / 10, 1, length=20) | {MAX_EPOCHS: q / 10 + 0.2} for q in range(MIN_TRIALS)
-    ]
+    curves = [training(q / 10, 1, length=20) | {MAX_EPOCHS: q / 10 + 0.2} for q in range(12)]
     assert chosen(curves).epoch == 2
 
 

@@ -1,64 +1,33 @@
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from studies import create_study
+from finalist_trials import PARAMS, SPACE, finished, missing, tell, trial
 
-from hpo.config.schema import SearchConfig, load_search_config
-from hpo.config.search_space import FloatParameter, Space
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.selection.finalists import (
     Finalists,
-    affordable,
     asked_for,
     choose_finalists,
     comparison_progress,
-    finalists_within_budget,
     has_candidates,
     is_settled,
     read_finalists,
     read_verdict,
     retrain_config,
-    training_name,
     trainings_of,
     winner_of,
     winners_of,
 )
-from hpo.selection.ranking import predicted_ranking
-from hpo.selection.verdict_text import gain_text
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary
-
-SPACE: Space = {
-    "optimizer.learning_rate": FloatParameter(type="float", low=1e-4, high=1e-2, log=True),
-    "model.drop_rate": FloatParameter(type="float", low=0.0, high=0.5, step=0.05),
-}
-PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.25}
 
 
 @pytest.fixture
 def config(search_file: Path) -> SearchConfig:
     return load_search_config(search_file, ["retrain.seeds=2", "retrain.top_k=2"])[0]
-
-
-def trial(
-    number: int,
-    curve: Sequence[float],
-    state: str = "COMPLETE",
-    reason: str = "",
-    drop: float = -1,
-) -> TrialSummary:
-    known = [value for value in curve if not math.isnan(value)]
-    return TrialSummary(
-        number=number,
-        state=state,
-        value=max(known) if state == "COMPLETE" else None,
-        params=PARAMS | {"model.drop_rate": number / 20 if drop < 0 else drop},
-        curve=dict(enumerate(curve, start=1)),
-        attributes={"end_reason": reason},
-    )
 
 
 @pytest.mark.parametrize(("override", "epochs"), [(None, 4), ("retrain.max_epochs=9", 9)])
@@ -81,130 +50,6 @@ def test_trials_without_a_gpu_are_retrained_without_one(
     overrides = [f"resources.gpus_per_trial={'null' if gpus is None else gpus}"]
     config, _ = load_search_config(search_file, [*overrides, "train.device=auto"])
     assert retrain_config(config, PARAMS).device == device
-
-
-def test_values_rank_trials_where_none_is_stopped(search_file: Path) -> None:
-    config, _ = load_search_config(search_file, ["scheduler={name: none}"])
-    trials = (
-        trial(0, [0.5, 0.4]),
-        trial(1, [0.9], "PRUNED"),
-        trial(2, [0.7]),
-        trial(3, [0.5]),
-    )
-    assert predicted_ranking(config, trials) == (2, 0, 3)
-
-
-def test_of_several_objectives_the_front_comes_first(search_file: Path) -> None:
-    objectives = "study.objectives=[[val_top1, maximize], [num_parameters, minimize]]"
-    config, _ = load_search_config(search_file, [objectives])
-    trials = [
-        dataclasses.replace(trial(number, [value]), attributes={"num_parameters": size})
-        for number, (value, size) in enumerate([(0.8, 9), (0.5, 1), (0.9, 8), (0.7, 7)])
-    ]
-    assert predicted_ranking(config, trials) == (2, 3, 1, 0)
-
-
-@pytest.mark.parametrize(
-    "scheduler", ["freeze_thaw", "asha", "asha_promotion", "hyperband", "median"]
-)
-@pytest.mark.parametrize(("metric", "best"), [("val_top1", 2), ("val_loss", 1)])
-def test_curves_rank_trials_that_did_not_come_to_their_end_too(
-    search_file: Path, metric: str, best: int, scheduler: str
-) -> None:
-    direction = "minimize" if metric == "val_loss" else "maximize"
-    config, _ = load_search_config(
-        search_file,
-        [f"scheduler={{name: {scheduler}}}", f"study.objectives=[[{metric}, {direction}]]",
-         "train.max_epochs=8"],
-    )  # fmt: skip
-    trials = (
-        trial(0, [0.3 + 0.02 * i for i in range(8)]),
-        trial(1, [0.1 + 0.01 * i for i in range(8)]),
-        trial(2, [0.6, 0.75], "PRUNED", "paused at epoch 2", drop=0.45),
-        trial(3, [0.5, math.nan], "PRUNED", "diverged", drop=0.3),
-        trial(4, [], "FAIL", drop=0.2),
-    )
-    ranking = predicted_ranking(config, trials)
-    assert set(ranking) == {0, 1, 2, 3}
-    assert ranking[0] == best
-    better = 0.01 if metric == "val_loss" else 0.99
-    diverged = trial(3, [better, math.nan], "PRUNED", "diverged", drop=0.3)
-    assert predicted_ranking(config, (*trials[:3], diverged))[0] == best
-
-
-def test_what_comes_before_a_raised_first_level_makes_no_finalist(search_file: Path) -> None:
-    overrides = ["scheduler={name: freeze_thaw}", "train.max_epochs=8"]  # levels 1, 2, 4, 8
-    config, _ = load_search_config(search_file, overrides)
-    level = FirstLevel(epoch=4, late=4, num_trials=9, agreement={}).model_dump(mode="json")
-    for levels, are_same in (([], False), ([level], True)):
-        rankings = []
-        for first in (0.9, 0.1):
-            drops = [0.05 * i for i in range(8)]
-            late = [[0.5 + drop] * 3 if i % 2 else [] for i, drop in enumerate(drops)]
-            trials = [
-                trial(i, [first * drop, *late[i]], "PRUNED", "paused", drop=drop)
-                for i, drop in enumerate(drops)
-            ]
-            trials[2] = trial(2, [5 * first], "PRUNED", "paused", drop=drops[2])
-            rankings.append(predicted_ranking(config, trials, None, levels))
-        assert (rankings[0] == rankings[1]) == are_same
-
-
-@pytest.mark.parametrize("state", ["COMPLETE", "PRUNED"])
-@pytest.mark.parametrize("metric", ["val_top1", "val_loss"])
-def test_a_curve_that_falls_ranks_by_its_best_epoch(
-    search_file: Path, metric: str, state: str
-) -> None:
-    direction = "minimize" if metric == "val_loss" else "maximize"
-    config, _ = load_search_config(
-        search_file,
-        ["scheduler={name: freeze_thaw}", "train.max_epochs=8",
-         f"study.objectives=[[{metric}, {direction}]]"],
-    )  # fmt: skip
-    rises = [0.3, 0.5, 0.6, 0.65, 0.68, 0.7, 0.71, 0.72]
-    falls = [0.4, 0.7, 0.85, 0.9, 0.85, 0.75, 0.65, 0.6]
-    curves = (
-        [rises, falls] if metric == "val_top1" else [[1 - v for v in c] for c in (rises, falls)]
-    )
-    trials = [trial(i, curves[i >= 4], state, drop=0.05 * i) for i in range(8)]
-    assert set(predicted_ranking(config, trials)[:4]) == {4, 5, 6, 7}
-
-
-@pytest.mark.parametrize(
-    ("room", "numbers", "num_seeds"),
-    [
-        (8, (1, 2, 3, 0), 2),
-        (7, (1, 2, 3, 0), 1),
-        (4, (1, 2, 3, 0), 1),
-        (3, (1, 2, 0), 1),
-        (2, (1, 0), 1),
-        (1, (1,), 1),
-    ],
-)
-def test_a_small_budget_compares_on_fewer_seeds_then_fewer_finalists(
-    config: SearchConfig, room: int, numbers: tuple[int, ...], num_seeds: int
-) -> None:
-    trials = [trial(i, [0.5]) for i in range(4)]
-    everyone = Finalists(
-        numbers=(1, 2, 3, 0), asked_for=asked_for(config, trials), num_seeds=2,
-        num_val_images=100, fold_ratio=None,
-    )  # fmt: skip
-    found = affordable(config, trials, everyone, (), lambda some: len(some) <= room)
-    assert (found.numbers, found.num_seeds) == (numbers, num_seeds)
-    names = [training_name(*one) for one in trainings_of(config, trials, everyone)]
-    assert affordable(config, trials, everyone, names[: 8 - room], lambda s: len(s) <= room) == (
-        everyone
-    )
-
-
-def test_the_default_keeps_its_place_among_fewer_finalists(config: SearchConfig) -> None:
-    trials = [trial(i, [0.5]) for i in range(3)]
-    everyone = Finalists(
-        numbers=(0, 1, 2), asked_for=asked_for(config, trials), num_seeds=1, num_val_images=100,
-        fold_ratio=None,
-    )  # fmt: skip
-    found = affordable(config, trials, everyone, (), lambda some: len(some) <= 2)
-    assert found.numbers == (0, 1)
 
 
 def test_any_sound_trial_within_the_constraints_may_win() -> None:
@@ -241,10 +86,6 @@ def test_what_broke_or_diverged_is_no_finalist(broken: TrialSummary) -> None:
     assert choose_finalists(trials, (0, 1), top_k=3, space=SPACE) == (1,)
 
 
-def missing(trial: TrialSummary) -> TrialSummary:
-    return dataclasses.replace(trial, constraints={"val_top1 >= 0.95": 0.1})
-
-
 def test_what_misses_a_constraint_is_no_finalist_but_the_default_to_compare_with() -> None:
     trials = (trial(0, [0.5]), missing(trial(1, [0.9])), trial(2, [0.7]), trial(3, [0.6]))
     assert choose_finalists(trials, (1, 2, 3, 0), top_k=2, space=SPACE) == (2, 3, 0)
@@ -263,23 +104,6 @@ def test_the_default_stands_for_its_own_params() -> None:
     assert choose_finalists(trials, (1, 2, 0), top_k=2, space=SPACE) == (2, 0)
 
 
-def finished(
-    config: SearchConfig,
-    tmp_path: Path,
-    values: Sequence[float],
-    missed: Sequence[int] = (),
-) -> SearchStudy:
-    """A study with a complete trial of each value; some have missed a constraint."""
-    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
-    for value in values:
-        number = study.ask().number
-        study.report(number, {1: value})
-        constraints = {"val_top1 >= 0.5": 0.1 if number in missed else -0.1}
-        facts = {"best_value": value, "num_parameters": 100 * number}
-        study.finish(number, "COMPLETE", facts, value, constraints)
-    return study
-
-
 def chosen(config: SearchConfig, study: SearchStudy, numbers: tuple[int, ...]) -> Finalists:
     finalists = Finalists(
         numbers=numbers,
@@ -291,20 +115,6 @@ def chosen(config: SearchConfig, study: SearchStudy, numbers: tuple[int, ...]) -
     study.metadata.finalists = finalists.model_dump(mode="json")
     assert read_finalists(study) == finalists
     return finalists
-
-
-def tell(
-    config: SearchConfig, study: SearchStudy, finalists: Finalists, values: dict[int, float]
-) -> None:
-    """The finalists' trainings, each with its value."""
-    for number, train in trainings_of(config, study.trials(), finalists):
-        study.metadata.add_fresh_training(
-            training_name(number, train),
-            {
-                "trial": number, "seed": train.seed, "value": values[number], "best_epoch": 4,
-                "num_epochs": 4, "max_epochs": 4, "seconds": 1.0, "gpu_seconds": 0.0,
-            },
-        )  # fmt: skip
 
 
 def test_the_winner_is_who_is_best_on_fresh_seeds(config: SearchConfig, tmp_path: Path) -> None:
@@ -404,81 +214,3 @@ def test_params_that_differ_by_rounding_or_in_order_are_one_finalist() -> None:
         assert choose_finalists(trials, (1, 2, 3, 0), top_k=2, space=SPACE) == (1, 3, 0)
         as_default = (dataclasses.replace(twin, number=0), *trials[1:2], *trials[3:])
         assert choose_finalists(as_default, (1, 3, 0), top_k=2, space=SPACE) == (3, 0)
-
-
-def with_budget(search_file: Path, epochs: int, *more: str) -> SearchConfig:
-    overrides = ("retrain.seeds=3", "retrain.top_k=2", "study.num_trials=3")
-    return load_search_config(search_file, [*overrides, f"budget.total_epochs={epochs}", *more])[0]
-
-
-def room_for(num: int) -> Callable[[Sequence[int]], bool]:
-    return lambda trainings: len(trainings) <= num
-
-
-def kept_within(config: SearchConfig, study: SearchStudy, room: int) -> Finalists:
-    """The finalists that a budget has room for, kept in the study with their trainings."""
-    found = finalists_within_budget(config, study, 100, None, room_for(room))
-    study.metadata.finalists = found.model_dump(mode="json")
-    tell(config, study, found, {0: 0.5, 1: 0.8, 2: 0.7})
-    return found
-
-
-@pytest.mark.parametrize(
-    ("room", "cut"), [(8, ((1, 2, 0), 2)), (5, ((1, 2, 0), 1)), (2, ((1, 0), 1)), (1, ((1,), 1))]
-)
-def test_finalists_that_a_budget_has_cut_are_due_again_when_it_is_raised(
-    search_file: Path, tmp_path: Path, room: int, cut: tuple[tuple[int, ...], int]
-) -> None:
-    small = with_budget(search_file, 60)
-    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
-    trials = study.trials()
-    first = kept_within(small, study, room)
-    assert (first.numbers, first.num_seeds) == cut
-    assert is_settled(small, study, trials)
-    verdict = read_verdict(small, study, trials)
-    assert verdict is not None
-    assert ("the budget left no room" in gain_text(verdict)) == (room == 1)
-    assert kept_within(small, study, 99) == first  # it has not been raised
-    assert is_settled(with_budget(search_file, 59), study, trials)
-    raised = with_budget(search_file, 4000)
-    assert not is_settled(raised, study, trials)
-    assert kept_within(raised, study, 99).numbers == (1, 2, 0)
-    assert comparison_progress(raised, study, trials) == (9, 9)
-    assert is_settled(raised, study, trials)
-    whole = kept_within(with_budget(search_file, 9999), study, 0)
-    assert (whole.numbers, whole.num_seeds) == ((1, 2, 0), 3)
-
-
-def test_a_raise_that_pays_for_no_more_finalists_settles_them(
-    search_file: Path, tmp_path: Path
-) -> None:
-    small, raised = with_budget(search_file, 60), with_budget(search_file, 61)
-    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
-    first = kept_within(small, study, 5)
-    assert not is_settled(raised, study, study.trials())
-    again = kept_within(raised, study, 2)
-    assert (again.numbers, again.num_seeds) == (first.numbers, first.num_seeds)
-    assert is_settled(raised, study, study.trials())
-
-
-def test_whole_finalists_stay_settled_when_the_budget_is_raised(
-    search_file: Path, tmp_path: Path
-) -> None:
-    small = with_budget(search_file, 60)
-    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
-    kept_within(small, study, 9)
-    assert is_settled(with_budget(search_file, 4000), study, study.trials())
-
-
-def test_finalists_cut_by_an_earlier_version_grow_with_the_budget(
-    search_file: Path, tmp_path: Path
-) -> None:
-    small = with_budget(search_file, 60)
-    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
-    kept = kept_within(small, study, 5).model_dump(mode="json")
-    study.metadata.finalists = {k: v for k, v in kept.items() if k not in {"everyone", "limits"}}
-    study.metadata.limits_reached = small.limits
-    assert is_settled(small, study, study.trials())
-    raised = with_budget(search_file, 4000)
-    assert not is_settled(raised, study, study.trials())
-    assert kept_within(raised, study, 99).num_seeds == 3

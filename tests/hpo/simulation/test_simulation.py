@@ -9,14 +9,8 @@ from typing import Any, get_args
 import pytest
 from studies import best_trial
 
-from hpo.config.schema import (
-    PAUSING,
-    SAMPLERS_OF_SEVERAL,
-    Sampler,
-    Scheduler,
-    SearchConfig,
-    load_search_config,
-)
+from hpo.config.loading import load_search_config
+from hpo.config.schema import PAUSING, SAMPLERS_OF_SEVERAL, Sampler, Scheduler, SearchConfig
 from hpo.config.search_space import Params, default_params
 from hpo.engine.budget import Budget, Limit
 from hpo.schedulers.first_rung import FirstLevel
@@ -471,9 +465,12 @@ def test_the_first_level_moves_to_where_ranks_agree_with_late_ones(
     search = SimulatedSearch(config, shaped(shape), num_slots)
     search.run()
     chosen = search.study.metadata.first_levels
-    assert [level["epoch"] for level in chosen] == [expected] * len(chosen)
+    epochs = [level["epoch"] for level in chosen]
+    moved = epochs.index(expected)  # the first few late trials may not be proof enough
+    assert set(epochs[:moved]) <= {2}
+    assert epochs[moved:] == [expected] * len(epochs[moved:])
     assert 2 <= len(chosen) <= 5
-    trials, start = search.study.trials(), chosen[0]["from_trial"]
+    trials, start = search.study.trials(), chosen[moved]["from_trial"]
     before, after = trials[1:start], trials[start:-num_slots]
     assert min(trial.num_epochs for trial in before) == 2
     assert min(trial.num_epochs for trial in after) in {expected, MAX_EPOCHS}

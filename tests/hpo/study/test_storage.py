@@ -1,14 +1,15 @@
 from pathlib import Path
 
+import optuna
 import pytest
 
+from hpo.config.schema import SearchConfig, StudyConfig
 from hpo.errors import StudyError
+from hpo.run_folder import RunFolder
 from hpo.study.storage import (
     check_storage_url,
     open_storage,
     storage_exists,
-    with_absolute_path,
-    without_password,
 )
 
 
@@ -41,26 +42,30 @@ def test_a_url_can_be_checked_without_being_opened(tmp_path: Path) -> None:
         check_storage_url("what")
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("postgresql+psycopg://u:p@h:1/d", "postgresql+psycopg://u@h:1/d"),
-        ("postgresql://h/d?user=u&password=p", "postgresql://h/d?user=u"),
-        ("sqlite:///a/b.db", "sqlite:///a/b.db"),
-        ("journal:/a:b@c", "journal:/a:b@c"),
-    ],
-)
-def test_passwords_are_left_out(url: str, expected: str) -> None:
-    assert without_password(url) == expected
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_storage_that_ends_with_the_process_is_refused(url: str) -> None:
+    with pytest.raises(StudyError, match="is in memory and gone when the process ends"):
+        open_storage(url)
 
 
-def test_a_files_url_is_made_valid_from_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert with_absolute_path("sqlite:///a.db") == f"sqlite:///{tmp_path}/a.db"
-    assert with_absolute_path("journal:a/b") == f"journal:{tmp_path}/a/b"
-    assert with_absolute_path("postgresql://u@h/d") == "postgresql://u@h/d"
+@pytest.mark.parametrize("password", ["se/cret", "se@cret", "se%cret", "se?cret", "se#cret"])
+def test_a_password_that_is_not_encoded_is_refused_unseen(password: str) -> None:
+    with pytest.raises(StudyError, match=r"write @ / [?] # % as %40 %2F %3F %23 %25") as caught:
+        check_storage_url(f"postgresql+psycopg://user:{password}@localhost:1/db")
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["team_feature%2Fx", "why?", "a#b", "100%", "{x}", "ä ö"])
+def test_a_study_is_made_in_the_file_that_its_folder_names(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path / name)
+    folder.make()
+    url = folder.storage_url(SearchConfig.model_construct(study=StudyConfig(num_trials=1)))
+    assert not storage_exists(url)
+    optuna.create_study(storage=open_storage(url), study_name="a")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (folder.path / "study.db").is_file()
+    assert storage_exists(url)
+    assert optuna.load_study(storage=open_storage(url), study_name="a").trials == []
 
 
 def test_a_file_storage_that_is_not_there_is_seen_before_it_is_made(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+import re
 import sqlite3
 import subprocess
 import sys
@@ -14,11 +15,14 @@ import sqlalchemy
 from postgres import PostgresServer
 from studies import best_trial, create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
 from hpo.errors import StudyError
+from hpo.samplers.proxy_study import Sampling
 from hpo.study.direct_writer import DirectWriter
 from hpo.study.lease import leased
+from hpo.study.storage import open_storage
 from hpo.study.study import SearchStudy
 from hpo.study.writer import OptunaWriter
 
@@ -119,13 +123,6 @@ def test_a_reopened_study_of_several_objectives_samples_on(
     assert whole == sample(f"sqlite:///{tmp_path / 'b.db'}", reopening=True)
 
 
-def test_what_architectures_cost_is_kept(storage_url: str, config: SearchConfig) -> None:
-    study = create_study(storage_url, config)
-    assert study.metadata.architectures == {}
-    study.metadata.architectures = {"sg_former_b0 at 224 pixels": {"latency_ms": 7.5}}
-    assert reopen(storage_url, config).metadata.architectures == study.metadata.architectures
-
-
 def test_a_diverged_epoch_is_kept_as_nan(storage_url: str, config: SearchConfig) -> None:
     study = create_study(storage_url, config)
     number = study.ask().number
@@ -211,39 +208,98 @@ def test_a_reopened_study_samples_what_an_unbroken_one_would(
     assert len({tuple(params.values()) for params in whole}) > 6
 
 
-def test_what_the_search_leaves_in_the_study_comes_back(
+def theirs(url: str, config: SearchConfig) -> optuna.Study:
+    """The study as another program opens it."""
+    return optuna.load_study(study_name=config.study.name, storage=open_storage(url))
+
+
+def test_a_trial_that_another_program_enqueues_is_run_next_under_its_own_number(
     storage_url: str, config: SearchConfig
 ) -> None:
     study = create_study(storage_url, config)
-    assert (
-        study.metadata.search_config,
-        study.metadata.images,
-        study.metadata.delivered_trial,
-    ) == (None, None, None)
-    study.metadata.search_config = config.model_dump(mode="json")
-    study.metadata.images = {"classes": ["a"], "train": 3}
-    study.metadata.delivered_trial = 0
-    assert study.metadata.first_levels == []
-    study.metadata.first_levels = [{"epoch": 4, "agreement": {"4": 0.9}}]
-    again = reopen(storage_url, config)
-    assert again.metadata.search_config is not None
-    assert SearchConfig.model_validate(again.metadata.search_config) == config
-    assert (again.metadata.images, again.metadata.delivered_trial) == (
-        {"classes": ["a"], "train": 3},
-        0,
-    )
-    assert again.metadata.first_levels == [{"epoch": 4, "agreement": {"4": 0.9}}]
+    other = theirs(storage_url, config)
+    assert study.ask().number == 0
+    other.enqueue_trial({"optimizer.learning_rate": 3e-4, "model.drop_rate": 0.25})
+    other.enqueue_trial({"model.drop_rate": 0.5})
+    with leased(study):
+        second, third, fourth = study.ask(), study.ask(), study.ask()
+        assert [one.number for one in (second, third, fourth)] == [1, 2, 3]
+        assert second.params["optimizer.learning_rate"] == 3e-4
+        assert (second.params["model.drop_rate"], third.params["model.drop_rate"]) == (0.25, 0.5)
+        assert third.params.keys() == config.space.keys()
+        for number in range(4):
+            study.report(number, {1: 0.5})
+            study.finish(number, "COMPLETE", {}, 0.5)
+    assert [(t.number, t.state) for t in reopen(storage_url, config).trials()] == [
+        (number, "COMPLETE") for number in range(4)
+    ]
 
 
-def test_what_finalists_reach_comes_back(storage_url: str, config: SearchConfig) -> None:
+def test_a_trial_that_another_program_enqueues_at_the_same_moment_has_a_number_of_its_own(
+    storage_url: str, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, other = create_study(storage_url, config), theirs(storage_url, config)
+    assert study.ask().number == 0
+    wanted = [0.25, 0.5]
+    draw = Sampling.draw
+
+    def enqueues_meanwhile(sampling: Sampling, number: int, *fixed: Any) -> Any:
+        if wanted:
+            other.enqueue_trial({"model.drop_rate": wanted.pop()})
+        return draw(sampling, number, *fixed)
+
+    monkeypatch.setattr(Sampling, "draw", enqueues_meanwhile)
+    proposals = [study.ask() for _ in range(4)]
+    assert [one.number for one in proposals] == [1, 2, 3, 4]
+    assert [one.params["model.drop_rate"] for one in proposals[:2]] == [0.5, 0.25]
+    assert [trial.number for trial in other.get_trials()] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"model.drop_rate": 7.5}, r"model\.drop_rate=7\.5: expected 0\.\.0\.\d"),
+        ({"model.drop_rate": "much"}, r"model\.drop_rate='much': expected"),
+        ({"learning_rate": 0.1}, r"learning_rate=0\.1: the search space has no such parameter"),
+    ],
+)
+def test_an_enqueued_trial_that_the_space_does_not_have_fails_and_says_why(
+    storage_url: str, config: SearchConfig, params: dict[str, Any], message: str
+) -> None:
     study = create_study(storage_url, config)
-    assert (study.metadata.finalists, study.metadata.fresh_trainings) == (None, {})
-    study.metadata.finalists = {"numbers": [3, 0]}
-    study.metadata.add_fresh_training("3-abc", {"value": 0.5})
-    study.metadata.add_fresh_training("0-def", {"value": None})
-    again = reopen(storage_url, config)
-    assert again.metadata.finalists == {"numbers": [3, 0]}
-    assert again.metadata.fresh_trainings == {"3-abc": {"value": 0.5}, "0-def": {"value": None}}
+    study.ask()
+    theirs(storage_url, config).enqueue_trial(params)
+    assert study.ask().number == 2
+    failed = study.trials()[1]
+    assert failed.state == "FAIL"
+    assert failed.params.keys() == config.space.keys()
+    assert re.search(message, failed.attributes["error"]["message"])
+
+
+def test_a_trial_that_another_program_adds_takes_a_number(
+    storage_url: str, config: SearchConfig
+) -> None:
+    study = create_study(storage_url, config)
+    params = study.ask().params
+    other = theirs(storage_url, config)
+    distributions = other.get_trials()[0].distributions
+    other.add_trial(optuna.create_trial(value=0.25, params=params, distributions=distributions))
+    assert study.ask().number == 2
+    study.report(0, {1: 0.5})
+    assert [trial.number for trial in study.trials()] == [0, 1, 2]
+
+
+def test_looking_at_what_waits_writes_nothing(storage_url: str, config: SearchConfig) -> None:
+    SearchStudy.create(storage_url, config.study, config.space)
+    half = theirs(storage_url, config).ask()
+    path, parameter = next(iter(config.space.items()))
+    parameter.suggest(half, path)
+    study = reopen(storage_url, config)
+    assert (study.has_waiting, study.is_exhausted) == (False, False)
+    assert study.trials()[0].params.keys() == {path}
+    (proposal,) = study.interrupted()
+    assert study.trials()[0].params == proposal.params
+    assert proposal.params.keys() == config.space.keys()
 
 
 def test_optunas_own_tools_read_the_study(tmp_path: Path, config: SearchConfig) -> None:

@@ -1,10 +1,15 @@
 """What is written directly is what Optuna would have written."""
 
 import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study.direct_writer import DirectWriter, trial_writer
@@ -35,7 +40,8 @@ def write(writer: TrialWriter, study: optuna.Study) -> None:
         ],
         start=1,
     ):
-        trial_id, given = writer.create(PARAMS, DISTRIBUTIONS)
+        assert writer.create(number - 1, PARAMS, DISTRIBUTIONS) is None
+        trial_id, given = writer.create(number, PARAMS, DISTRIBUTIONS) or (-1, -1)
         assert given == number
         attributes = {"list": [1, {"a": None}], "text": "ä", "number": number}
         for again in (False, True):
@@ -49,7 +55,7 @@ def test_several_values_are_kept_and_the_curve_beside_them(storage_url: str) -> 
     storage = open_storage(storage_url)
     study = optuna.create_study(storage=storage, directions=["maximize", "minimize"])
     writer = trial_writer(storage, study._study_id)
-    trial_id, _ = writer.create(PARAMS, DISTRIBUTIONS)
+    trial_id, _ = writer.create(0, PARAMS, DISTRIBUTIONS) or (-1, -1)
     writer.report(trial_id, {1: 0.5, 2: 0.75})
     writer.finish(trial_id, Ending(TrialState.COMPLETE, [0.75, 4.0], {}, {"a <= 1": 3.0}))
     (trial,) = study.trials
@@ -74,9 +80,44 @@ def test_every_storage_reads_back_what_optunas_methods_would_have_left(storage_u
         studies.append(study.trials)
     direct, by_optuna = studies
     assert [as_read(trial) for trial in direct] == [as_read(trial) for trial in by_optuna]
-    for trial in direct[1:]:
-        assert trial.datetime_start is not None
-        assert trial.datetime_complete is not None
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine's clock is nine hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+@pytest.mark.parametrize("kind", [trial_writer, OptunaWriter])
+def test_a_trial_starts_and_ends_when_it_does(
+    storage_url: str, kind: Callable[[BaseStorage, int], TrialWriter]
+) -> None:
+    storage = open_storage(storage_url)
+    study = optuna.create_study(storage=storage)
+    moments = [datetime.now()]
+    writer = kind(storage, study._study_id)
+    trial_id, _ = writer.create(0, PARAMS, DISTRIBUTIONS) or (-1, -1)
+    moments.append(datetime.now())
+    writer.finish(trial_id, Ending(TrialState.FAIL, None, {}))
+    moments.append(datetime.now())
+    (trial,) = study.trials
+    assert trial.datetime_start is not None
+    assert trial.datetime_complete is not None
+    assert moments[0] <= trial.datetime_start <= moments[1] <= trial.datetime_complete
+    assert trial.datetime_complete <= moments[2]
+
+
+def test_a_module_of_optunas_that_has_moved_is_done_without(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna.storages._rdb.models", None)
+    monkeypatch.delattr("optuna.storages._rdb.models", raising=False)
+    assert isinstance(trial_writer(open_storage(storage_url), 1), OptunaWriter)
 
 
 def test_a_schema_that_is_not_known_is_left_to_optuna(

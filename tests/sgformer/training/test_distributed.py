@@ -58,7 +58,9 @@ def test_two_processes_train_as_one(
         assert torch.equal(one["rows"][:, 2:], two["rows"][:, 2:])
 
 
-def test_a_process_without_memory_says_so_at_once(train_config: TrainConfig) -> None:
+def test_when_a_process_runs_out_of_memory_the_other_does_not_wait_for_it(
+    train_config: TrainConfig,
+) -> None:
     in_two_processes(run_out_of_memory, train_config)
 
 

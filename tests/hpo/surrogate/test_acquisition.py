@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from hpo.surrogate.expected_improvement import log_expected_improvement
+from hpo.surrogate.acquisition import log_expected_improvement
 
 
 def test_expected_improvement_is_exact_and_finite_far_off() -> None:

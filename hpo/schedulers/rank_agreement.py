@@ -1,0 +1,154 @@
+"""How far early ranks agree with late ones: rank correlations between rungs, with their errors."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from hpo.surrogate.arrays import FloatArray
+
+MIN_RANKED: Final = 4  # trials of a study whose rank correlation has a standard error
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A rank correlation, as estimated and a standard error to each side of it."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+EXACT: Final = Agreement(1.0, 1.0, 1.0)  # of an epoch's ranks with themselves
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """One study's correlation between two epochs, of the trials that came to the later.
+
+    Attributes:
+        correlation: Pearson's of the normal scores of their ranks.
+        widening: The standard deviation of all trials' early scores by that of theirs; above 1
+            where the best were trained on.
+        num_trials: How many they are.
+    """
+
+    correlation: float
+    widening: float
+    num_trials: int
+
+    @property
+    def num_free(self) -> int:
+        """Degrees of freedom of the correlation's standard error."""
+        return self.num_trials - 3
+
+    def of_all(self, shift: float = 0.0) -> float:
+        """Spearman's correlation among all trials, had all come to the later epoch.
+
+        Those that were trained on were chosen by their early ranks. They differ less among
+        themselves than all do, so their ranks agree less than those of all would.
+
+        Args:
+            shift: What is added first, on the scale of Fisher's transformation.
+
+        Source: Thorndike, Personnel Selection, 1949, case 2 of the restriction of range; Pearson,
+        1907, for Spearman's correlation of normal scores.
+        """
+        r, widening = self.correlation, self.widening
+        if shift:
+            # No order is closer to perfect than half the smallest step that ranks can take.
+            most = 1 - 6 / (self.num_trials * (self.num_trials**2 - 1))
+            r = math.tanh(math.atanh(min(max(r, -most), most)) + shift)
+        of_all = r * widening / math.sqrt(1 + r**2 * (widening**2 - 1))
+        return 6 / math.pi * math.asin(of_all / 2)
+
+
+def agreements(tables: Sequence[FloatArray]) -> list[Agreement | None]:
+    """How far the ranks at each epoch agree with those at the last; None: nothing tells it.
+
+    It is the agreement of each epoch with the next, multiplied up to the last: so each step has
+    all the trials that came so far, not only the few that came to the last.
+
+    Args:
+        tables: Of each study (trials, epochs) values; NaN from where on a trial did not come.
+    """
+    each = [_steps(table) for table in tables if _tells_apart(table[:, -1])]
+    found: list[Agreement | None] = [EXACT]
+    for i in reversed(range(tables[0].shape[1] - 1)):
+        step = _mean([one for steps in each if (one := steps[i]) is not None])
+        later = found[-1]
+        found.append(None if step is None or later is None else _times(step, later))
+    return found[::-1]
+
+
+def _mean(ranked: Sequence[_Ranked]) -> Agreement | None:
+    """The agreement over one step, of several studies.
+
+    Each is weighted by its degrees of freedom. The standard error is that of the correlations as
+    they were seen; what it leads to is corrected for the restriction of range, as the estimate is.
+
+    Source: Fisher, Metron 1 (1921): the inverse hyperbolic tangent of a correlation has a
+    standard error of 1 / sqrt(n - 3); benchmarks/first_rung_error_rates.py for how often a bound
+    is on the wrong side of the truth.
+    """
+    if not ranked:
+        return None
+    weights = [one.num_free for one in ranked]
+    error = 1 / math.sqrt(sum(weights))
+
+    def shifted(shift: float) -> float:
+        return float(np.average([one.of_all(shift) for one in ranked], weights=weights))
+
+    return Agreement(shifted(0.0), shifted(-error), shifted(error))
+
+
+def _times(one: Agreement, other: Agreement) -> Agreement:
+    """The agreement over two steps: their product, and the least and most that it may be."""
+    ends = [a * b for a in (one.low, one.high) for b in (other.low, other.high)]
+    return Agreement(one.estimate * other.estimate, min(ends), max(ends))
+
+
+def _tells_apart(values: FloatArray) -> bool:
+    """Whether the values that are known, not NaN, differ at all."""
+    known = values[~np.isnan(values)]
+    return bool(len(known)) and bool(known.min() < known.max())
+
+
+def _steps(table: FloatArray) -> list[_Ranked | None]:
+    """A study's correlation of each epoch with the next; None where too few trials tell it.
+
+    Those that came to an epoch differ less there than all trials would, had all come: by how
+    much follows from the steps before.
+    """
+    steps: list[_Ranked | None] = []
+    widening = 1.0  # of all trials' scores, by those that came to the epoch
+    for early, late in itertools.pairwise(table.T):
+        came = ~np.isnan(early)
+        ranked = _ranked(early[came], late[came], widening)
+        steps.append(ranked)
+        if ranked is not None:
+            widening = math.sqrt(1 + ranked.correlation**2 * (ranked.widening**2 - 1))
+    return steps
+
+
+def _ranked(early: FloatArray, late: FloatArray, widening: float) -> _Ranked | None:
+    came = ~np.isnan(late)
+    scores, late_scores = _normal_scores(early), _normal_scores(late[came])
+    chosen = scores[came]
+    if len(chosen) < MIN_RANKED:
+        return None
+    if not chosen.std() or not late_scores.std():  # equal values say nothing of others
+        return _Ranked(0.0, 1.0, len(chosen))
+    correlation = float(np.corrcoef(chosen, late_scores)[0, 1])
+    return _Ranked(correlation, widening * float(scores.std() / chosen.std()), len(chosen))
+
+
+def _normal_scores(values: FloatArray) -> FloatArray:
+    """(n,) what values of a normal distribution would be that had the same ranks."""
+    scores: FloatArray = ndtri((rankdata(values) - 0.5) / max(1, len(values)))
+    return scores

@@ -1,0 +1,104 @@
+"""Finalists within the budget: as many of those asked for as it pays for, on as many seeds."""
+
+from collections.abc import Callable, Container, Sequence
+
+from hpo.config.schema import SearchConfig
+from hpo.selection.finalists import (
+    Finalists,
+    asked_for,
+    choose_finalists,
+    limits_of,
+    may_grow,
+    read_finalists,
+    training_name,
+    trainings_of,
+)
+from hpo.selection.ranking import predicted_ranking
+from hpo.selection.verdict import DEFAULT
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
+
+
+def finalists_within_budget(
+    config: SearchConfig,
+    study: SearchStudy,
+    num_val_images: int,
+    fold_ratio: float | None,
+    lets_train: Callable[[Sequence[int]], bool],
+) -> Finalists:
+    """The finalists to compare: those that the study keeps while they hold, else chosen anew.
+
+    Finalists that the budget has cut stay as they are until it is raised. Then as many as it pays
+    for now are compared, those that are trained already among them.
+
+    Args:
+        config: The config of the search.
+        study: The study of the search; nothing is written to it.
+        num_val_images: See ValImages, also for `fold_ratio`.
+        fold_ratio: Val images for each training image.
+        lets_train: Whether the budget has room for trainings, by the trials' numbers.
+    """
+    trials, known = study.trials(), read_finalists(study)
+    asked = asked_for(config, trials)
+    if known is not None and known.asked_for != asked:
+        known = None
+    if known is not None and not may_grow(config, study, known):
+        return known
+    numbers = (known and known.everyone) or _best_of(config, study, trials)
+    everyone = Finalists(
+        numbers=numbers,
+        asked_for=asked,
+        num_seeds=asked.seeds,
+        num_val_images=num_val_images,
+        fold_ratio=fold_ratio,
+        everyone=numbers,
+        limits=limits_of(config),
+    )
+    found = affordable(config, trials, everyone, study.metadata.fresh_trainings, lets_train)
+    if known is not None and _size(found) <= _size(known):
+        return known.model_copy(update={"limits": everyone.limits, "everyone": numbers})
+    return found
+
+
+def _best_of(
+    config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
+) -> tuple[int, ...]:
+    facts = study.metadata
+    ranking = predicted_ranking(config, trials, facts.model_state, facts.first_levels)
+    return choose_finalists(trials, ranking, config.retrain.top_k, config.space)
+
+
+def affordable(
+    config: SearchConfig,
+    trials: Sequence[TrialSummary],
+    everyone: Finalists,
+    done: Container[str],
+    lets_train: Callable[[Sequence[int]], bool],
+) -> Finalists:
+    """Those that the budget pays for: on fewer seeds, or if not all on one, fewer of them.
+
+    Fewer are the most promising with the default configuration, at least one of all.
+
+    Args:
+        config: The config of the search.
+        trials: All trials of the study.
+        everyone: The finalists, on as many seeds as are asked for.
+        done: Names of trainings that need not be repeated.
+        lets_train: Whether the budget has room for trainings, by the trials' numbers.
+    """
+    num_rivals = sum(number != DEFAULT for number in everyone.numbers)
+
+    def fits(some: Finalists) -> bool:
+        each = trainings_of(config, trials, some)
+        due = [n for n, train in each if training_name(n, train) not in done]
+        return not due or lets_train(due)
+
+    fewer_seeds = (everyone.cut_to(n, num_rivals) for n in range(everyone.num_seeds, 0, -1))
+    fewer_rivals = (everyone.cut_to(1, n) for n in range(num_rivals - 1, 0, -1))
+    one = everyone.model_copy(update={"numbers": everyone.numbers[:1], "num_seeds": 1})
+    return next((some for some in (*fewer_seeds, *fewer_rivals) if fits(some)), one)
+
+
+def _size(finalists: Finalists) -> tuple[int, int]:
+    """Orders finalists as the budget cuts them: the larger, the more is compared."""
+    return finalists.num_seeds, len(finalists.numbers)

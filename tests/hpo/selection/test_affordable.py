@@ -1,0 +1,140 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from finalist_trials import finished, tell, trial
+
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
+from hpo.selection.affordable import affordable, finalists_within_budget
+from hpo.selection.finalists import (
+    Finalists,
+    asked_for,
+    comparison_progress,
+    is_settled,
+    read_verdict,
+    training_name,
+    trainings_of,
+)
+from hpo.selection.verdict_text import gain_text
+from hpo.study.study import SearchStudy
+
+
+@pytest.fixture
+def config(search_file: Path) -> SearchConfig:
+    return load_search_config(search_file, ["retrain.seeds=2", "retrain.top_k=2"])[0]
+
+
+@pytest.mark.parametrize(
+    ("room", "numbers", "num_seeds"),
+    [
+        (8, (1, 2, 3, 0), 2),
+        (7, (1, 2, 3, 0), 1),
+        (4, (1, 2, 3, 0), 1),
+        (3, (1, 2, 0), 1),
+        (2, (1, 0), 1),
+        (1, (1,), 1),
+    ],
+)
+def test_a_small_budget_compares_on_fewer_seeds_then_fewer_finalists(
+    config: SearchConfig, room: int, numbers: tuple[int, ...], num_seeds: int
+) -> None:
+    trials = [trial(i, [0.5]) for i in range(4)]
+    everyone = Finalists(
+        numbers=(1, 2, 3, 0), asked_for=asked_for(config, trials), num_seeds=2,
+        num_val_images=100, fold_ratio=None,
+    )  # fmt: skip
+    found = affordable(config, trials, everyone, (), lambda some: len(some) <= room)
+    assert (found.numbers, found.num_seeds) == (numbers, num_seeds)
+    names = [training_name(*one) for one in trainings_of(config, trials, everyone)]
+    assert affordable(config, trials, everyone, names[: 8 - room], lambda s: len(s) <= room) == (
+        everyone
+    )
+
+
+def test_the_default_keeps_its_place_among_fewer_finalists(config: SearchConfig) -> None:
+    trials = [trial(i, [0.5]) for i in range(3)]
+    everyone = Finalists(
+        numbers=(0, 1, 2), asked_for=asked_for(config, trials), num_seeds=1, num_val_images=100,
+        fold_ratio=None,
+    )  # fmt: skip
+    found = affordable(config, trials, everyone, (), lambda some: len(some) <= 2)
+    assert found.numbers == (0, 1)
+
+
+def with_budget(search_file: Path, epochs: int, *more: str) -> SearchConfig:
+    overrides = ("retrain.seeds=3", "retrain.top_k=2", "study.num_trials=3")
+    return load_search_config(search_file, [*overrides, f"budget.total_epochs={epochs}", *more])[0]
+
+
+def room_for(num: int) -> Callable[[Sequence[int]], bool]:
+    return lambda trainings: len(trainings) <= num
+
+
+def kept_within(config: SearchConfig, study: SearchStudy, room: int) -> Finalists:
+    """The finalists that a budget has room for, kept in the study with their trainings."""
+    found = finalists_within_budget(config, study, 100, None, room_for(room))
+    study.metadata.finalists = found.model_dump(mode="json")
+    tell(config, study, found, {0: 0.5, 1: 0.8, 2: 0.7})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("room", "cut"), [(8, ((1, 2, 0), 2)), (5, ((1, 2, 0), 1)), (2, ((1, 0), 1)), (1, ((1,), 1))]
+)
+def test_finalists_that_a_budget_has_cut_are_due_again_when_it_is_raised(
+    search_file: Path, tmp_path: Path, room: int, cut: tuple[tuple[int, ...], int]
+) -> None:
+    small = with_budget(search_file, 60)
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    trials = study.trials()
+    first = kept_within(small, study, room)
+    assert (first.numbers, first.num_seeds) == cut
+    assert is_settled(small, study, trials)
+    verdict = read_verdict(small, study, trials)
+    assert verdict is not None
+    assert ("the budget left no room" in gain_text(verdict)) == (room == 1)
+    assert kept_within(small, study, 99) == first  # it has not been raised
+    assert is_settled(with_budget(search_file, 59), study, trials)
+    raised = with_budget(search_file, 4000)
+    assert not is_settled(raised, study, trials)
+    assert kept_within(raised, study, 99).numbers == (1, 2, 0)
+    assert comparison_progress(raised, study, trials) == (9, 9)
+    assert is_settled(raised, study, trials)
+    whole = kept_within(with_budget(search_file, 9999), study, 0)
+    assert (whole.numbers, whole.num_seeds) == ((1, 2, 0), 3)
+
+
+def test_a_raise_that_pays_for_no_more_finalists_settles_them(
+    search_file: Path, tmp_path: Path
+) -> None:
+    small, raised = with_budget(search_file, 60), with_budget(search_file, 61)
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    first = kept_within(small, study, 5)
+    assert not is_settled(raised, study, study.trials())
+    again = kept_within(raised, study, 2)
+    assert (again.numbers, again.num_seeds) == (first.numbers, first.num_seeds)
+    assert is_settled(raised, study, study.trials())
+
+
+def test_whole_finalists_stay_settled_when_the_budget_is_raised(
+    search_file: Path, tmp_path: Path
+) -> None:
+    small = with_budget(search_file, 60)
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    kept_within(small, study, 9)
+    assert is_settled(with_budget(search_file, 4000), study, study.trials())
+
+
+def test_finalists_cut_by_an_earlier_version_grow_with_the_budget(
+    search_file: Path, tmp_path: Path
+) -> None:
+    small = with_budget(search_file, 60)
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    kept = kept_within(small, study, 5).model_dump(mode="json")
+    study.metadata.finalists = {k: v for k, v in kept.items() if k not in {"everyone", "limits"}}
+    study.metadata.limits_reached = small.limits
+    assert is_settled(small, study, study.trials())
+    raised = with_budget(search_file, 4000)
+    assert not is_settled(raised, study, study.trials())
+    assert kept_within(raised, study, 99).num_seeds == 3

@@ -1,0 +1,105 @@
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hpo.config.search_space import (
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Params,
+    Space,
+)
+from hpo.surrogate.candidates import MAX_LISTED, Candidates
+from hpo.surrogate.rows import Observations, ObservedTrial, Phase
+from hpo.surrogate.surrogate import Surrogate
+
+STEPS: Space = {
+    "rate": FloatParameter(type="float", low=0.0, high=1.0, step=0.05),
+    "depth": IntParameter(type="int", low=1, high=20),
+    "kind": CategoricalParameter(type="categorical", choices=("a", "b")),
+}
+ALL: list[Params] = [
+    {"rate": round(0.05 * i, 10), "depth": depth, "kind": kind}
+    for i, depth, kind in itertools.product(range(21), range(1, 21), ("a", "b"))
+]
+LEFT = [801]
+
+
+def observed(candidates: Candidates, left: list[int], params: list[Params] = ALL) -> Observations:
+    """Nearly all of a space tried, to one epoch each."""
+    trials = {
+        number: ObservedTrial(
+            candidates.cube.encode(one), {1: 0.1 + number / 1e4}, Phase.PAUSED, 2
+        )
+        for number, one in enumerate(params)
+        if number not in left
+    }
+    return Observations(trials, 4, frozenset({1, 2, 4}))
+
+
+def points_of(observations: Observations) -> list[np.ndarray]:
+    return [trial.point for trial in observations.trials.values()]
+
+
+def proposed(candidates: Candidates, observations: Observations) -> Params:
+    return Surrogate(candidates, 0, max_rows=60).propose(observations)
+
+
+@pytest.mark.parametrize("left", [[0], [3], [400], [801], [839], [3, 400, 801]])
+def test_of_a_large_grid_what_is_left_is_proposed_and_nothing_else(left: list[int]) -> None:
+    assert len(ALL) > MAX_LISTED
+    candidates = Candidates(STEPS, 0)
+    observations = observed(candidates, left)
+    assert not candidates.is_exhausted(points_of(observations))
+    assert proposed(candidates, observations) in [pytest.approx(ALL[i]) for i in left]
+
+
+def test_a_large_grid_is_exhausted_when_all_has_been_tried() -> None:
+    candidates = Candidates(STEPS, 0)
+    observations = observed(candidates, [])
+    assert candidates.is_exhausted(points_of(observations))
+    assert proposed(candidates, observations) in [pytest.approx(one) for one in ALL]
+
+
+@pytest.mark.parametrize(("left", "expected"), [([3], False), ([4], True)])
+def test_what_may_not_be_begun_is_not_waited_for(left: list[int], expected: bool) -> None:
+    is_allowed: Callable[[Params], bool] = lambda params: params["depth"] != 3  # noqa: E731
+    assert ALL[4]["depth"] == 3
+    candidates = Candidates(STEPS, 0, is_allowed)
+    observations = observed(candidates, left)
+    assert candidates.is_exhausted(points_of(observations)) == expected
+
+
+def test_a_search_that_starts_up_in_a_grid_that_is_nearly_tried_takes_what_is_left() -> None:
+    candidates = Candidates(STEPS, 0)
+    tried = points_of(observed(candidates, LEFT))
+    assert candidates.startup_params(tried) in [pytest.approx(ALL[i]) for i in LEFT]
+
+
+def test_conditions_make_a_grid_smaller_than_its_parameters() -> None:
+    space = STEPS | {
+        "rate": FloatParameter(type="float", low=0.0, high=1.0, step=0.05, when={"kind": ("a",)})
+    }
+    params = [one for one in ALL if one["kind"] == "a"]
+    params += [{"depth": depth, "kind": "b"} for depth in range(1, 21)]
+    candidates = Candidates(space, 0)
+    assert candidates.is_exhausted(points_of(observed(candidates, [], params)))
+    observations = observed(candidates, [7], params)
+    assert not candidates.is_exhausted(points_of(observations))
+    assert proposed(candidates, observations) == pytest.approx(params[7])
+
+
+def test_a_continuous_space_is_never_exhausted() -> None:
+    candidates = Candidates(STEPS | {"rate": FloatParameter(type="float", low=0, high=1)}, 0)
+    assert not candidates.is_exhausted(points_of(observed(candidates, [])))
+
+
+def test_each_point_near_another_differs_from_it() -> None:
+    candidates, rng = Candidates(STEPS, 0), np.random.default_rng(0)
+    centres = candidates.sobol(64)
+    near = candidates.around(centres, np.full(64, 0.2), rng)
+    assert near.shape == centres.shape
+    assert (candidates.cube.snap(near.copy()) == near).all()
+    assert ((near != centres).any(1)).mean() > 0.5
