@@ -66,7 +66,7 @@ def test_the_page_names_winner_default_and_states(config: SearchConfig, run: Run
     page = html_of(run)
     assert "9 trials (8 complete, 1 pruned), maximize val_top1" in page
     assert "winner<b>trial 8</b>" in page
-    assert "the default&#x27;s val_top1<b>0.5</b>" in page
+    assert "the default&#39;s val_top1<b>0.5</b>" in page
     for title in ("Every trial", "Learning curves", "Parameters", "What mattered", "Leaderboard"):
         assert f"<h2>{title}</h2>" in page
     assert "&lt;COMPLETE&gt;" in page

@@ -1,0 +1,171 @@
+"""The commands that make a model or use one: retrain, export, evaluate, predict."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from hpo.cli.options import AsJson, RunDir, Storage, make_display, open_run_of
+from hpo.cli.output import print_json, print_rows
+from sgformer.errors import InputError
+
+if TYPE_CHECKING:
+    from hpo.run import Run
+    from hpo.study.trial import TrialSummary
+
+NUM_LIKELIEST: Final = 3
+
+
+class PredictionFormat(StrEnum):
+    """How `predict` prints: for people, or so that names read back as they are."""
+
+    TEXT = "text"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+def retrain(
+    run_dir: RunDir,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Which trial. Default: the winner.")
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Trains a trial's configuration at full length and puts it into the run's best/."""
+    from hpo.delivery.retrain import retrain_and_deliver
+    from hpo.reporting.report import write_report
+    from hpo.reporting.rows import delivery_rows
+
+    run = open_run_of(run_dir, storage)
+    chosen = _choose_trial(run, trial)
+    with run.folder.locked(), make_display(run.config) as display:
+        retrain_and_deliver(run, chosen, display)
+        write_report(run.folder, run.config, run.study)
+    print_rows(delivery_rows(run.folder))
+
+
+def export(run_dir: RunDir) -> None:
+    """Writes best/model.onnx and best/export.json anew from best/checkpoint.safetensors."""
+    from hpo.delivery.deliver import export as export_best
+    from hpo.reporting.rows import delivery_rows
+    from hpo.run_folder import RunFolder
+
+    run = RunFolder(run_dir)
+    config = run.load_config()
+    if not (run.best / "checkpoint.safetensors").exists():
+        raise InputError(
+            f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
+        )
+    with run.locked():
+        export_best(run.best, config.train.data.data_dir)
+    print_rows(delivery_rows(run))
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    data_dir: Annotated[Path, typer.Option(help="Image folder.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Metrics of an exported model on a split of an image folder."""
+    from hpo.delivery.classify import evaluate_onnx
+
+    metrics = evaluate_onnx(model, data_dir, split)
+    if as_json:
+        print_json(asdict(metrics))
+        return
+    print_rows(
+        {
+            "split": f"{split} ({metrics.num_images} images)",
+            "top-1": f"{metrics.top1:.4f}",
+            "top-5": f"{metrics.top5:.4f}",
+            "macro F1": f"{metrics.macro_f1:.4f}",
+            "loss": f"{metrics.loss:.4f}",
+        }
+    )
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    output_format: Annotated[
+        PredictionFormat, typer.Option("--format", help="csv and jsonl keep names as they are.")
+    ] = PredictionFormat.TEXT,
+    as_json: AsJson = False,
+) -> None:
+    """The likeliest classes of images, by an exported model."""
+    from hpo.delivery.classify import load_classifier
+
+    classifier = load_classifier(model)
+    found = ((image, classifier.predict(image)) for image in images)
+    if as_json:
+        print_json([_prediction(image, classes) for image, classes in found])
+    else:
+        _PRINTERS[output_format](found)
+
+
+def _print_text(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
+    for image, classes in found:
+        likeliest = list(classes.items())[:NUM_LIKELIEST]
+        text = ", ".join(f"{_on_one_line(name)} {share:.3f}" for name, share in likeliest)
+        sys.stdout.write(f"{_on_one_line(str(image))}: {text}\n")
+
+
+def _print_csv(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
+    """Header image,rank,class,probability; one line for each of the likeliest classes."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("image", "rank", "class", "probability"))
+    for image, classes in found:
+        for rank, (name, share) in enumerate(list(classes.items())[:NUM_LIKELIEST], 1):
+            writer.writerow((image, rank, name, share))
+
+
+def _print_jsonl(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
+    for image, classes in found:
+        sys.stdout.write(json.dumps(_prediction(image, classes)) + "\n")
+
+
+_PRINTERS: Final = {
+    PredictionFormat.TEXT: _print_text,
+    PredictionFormat.CSV: _print_csv,
+    PredictionFormat.JSONL: _print_jsonl,
+}
+
+
+def _prediction(image: Path, classes: Mapping[str, float]) -> dict[str, object]:
+    likeliest: Sequence[tuple[str, float]] = list(classes.items())[:NUM_LIKELIEST]
+    return {
+        "image": str(image),
+        "classes": [{"class": name, "probability": share} for name, share in likeliest],
+    }
+
+
+def _on_one_line(name: str) -> str:
+    """The name with line breaks and other control characters as escapes."""
+    return "".join(c if c.isprintable() or _is_no_utf8(c) else repr(c)[1:-1] for c in name)
+
+
+def _is_no_utf8(character: str) -> bool:
+    """Whether it stands for a byte of a file name that is not UTF-8."""
+    return "\udc80" <= character <= "\udcff"
+
+
+def _choose_trial(run: "Run", number: int | None) -> "TrialSummary":
+    if number is None:
+        if run.winner is None:
+            raise InputError(
+                f"no trial of {run.folder.path} ran to its end; name one with --trial"
+            )
+        return run.winner
+    trials = {trial.number: trial for trial in run.trials}
+    if number not in trials:
+        raise InputError(
+            f"--trial: no trial {number}; the study has 0 to {max(trials, default=0)}"
+        )
+    return trials[number]

@@ -1,0 +1,64 @@
+"""Options that several commands share, and what they open by them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo.cli.output import stderr_console
+
+if TYPE_CHECKING:
+    from hpo.config.schema import SearchConfig
+    from hpo.reporting.display import Display
+    from hpo.run import Run
+    from hpo.run_folder import RunFolder
+
+RunDir = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HPO_STORAGE",
+        help="Optuna storage URL, or journal:PATH. Default: study.db in the run folder.",
+    ),
+]
+OutputDir = Annotated[Path, typer.Option(help="Where run folders are made.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def open_run_of(run_dir: Path, storage: str | None) -> "Run":
+    """Opens the run of a folder, with the storage option or the run's own storage.
+
+    Raises:
+        StudyError: It is no run folder, its study is gone, or the storage cannot be used.
+    """
+    from hpo.run import open_run
+    from hpo.run_folder import RunFolder
+
+    return open_run(run_dir, storage_of(RunFolder(run_dir), storage))
+
+
+def storage_of(run: "RunFolder", storage: str | None) -> str | None:
+    """The storage option, unless it is HPO_STORAGE and the run keeps its study in its folder."""
+    is_from_environment = storage is not None and storage == os.environ.get("HPO_STORAGE")
+    if not is_from_environment or not run.search_file.exists():
+        return storage
+    return storage if run.load_config().study.storage is not None else None
+
+
+def require_writable(output_dir: Path) -> None:
+    """Makes the folder; raises InputError where that is not allowed."""
+    from hpo.run_folder import RunFolder
+
+    RunFolder(output_dir).make()
+
+
+def make_display(config: "SearchConfig") -> "Display":
+    """A live table on a terminal, plain lines elsewhere; both on standard error."""
+    from hpo.reporting.display import LiveDisplay, PlainDisplay
+
+    console = stderr_console()
+    if console.is_terminal:
+        return LiveDisplay(config, console)
+    return PlainDisplay(config, lambda line: print(line, file=sys.stderr, flush=True))

@@ -1,0 +1,63 @@
+"""What commands print: rows, JSON, notes, errors."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH_OF_LOGS: Final = 160
+MIN_NAME_WIDTH: Final = 16
+
+
+def escape_what_the_output_cannot_hold() -> None:
+    """Has characters that the output's encoding lacks written as escapes.
+
+    Else a class named 'café' on an ASCII terminal, or a file name that is not UTF-8, would end
+    a command with UnicodeEncodeError.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a test's stand-in may not have it
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Prints names and values in two columns; on a terminal long values are folded in theirs."""
+    console = Console(markup=False, highlight=False)
+    width = max(MIN_NAME_WIDTH, *map(len, rows))
+    if not console.is_terminal:
+        sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in rows.items())
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=width)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def print_json(values: Any) -> None:
+    """Prints one JSON document."""
+    sys.stdout.write(json.dumps(values, indent=2) + "\n")
+
+
+def print_note(text: str) -> None:
+    """Prints a note on standard error."""
+    stderr_console().print(f"note: {text}", markup=False, soft_wrap=True)
+
+
+def stderr_console() -> Console:
+    """Standard error; in a log, which has no width, lines are not folded at 80 characters."""
+    console = Console(stderr=True, markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_LOGS
+    return console
+
+
+def fail(message: str, code: int) -> None:
+    """Prints an error and ends the process with an exit code."""
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

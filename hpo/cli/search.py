@@ -1,0 +1,181 @@
+"""The commands that search: demo, search."""
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo.cli.options import OutputDir, Storage, make_display, require_writable, storage_of
+from hpo.cli.output import print_note, print_rows
+
+if TYPE_CHECKING:
+    from hpo.config.schema import SearchConfig
+    from hpo.reporting.rows import Rows
+    from hpo.run import Run
+    from sgformer.data.image_folder import ImageFolder
+
+
+def demo(output_dir: OutputDir = Path("runs")) -> None:
+    """The whole job on scikit-learn's handwritten digits; two to three minutes on two cores."""
+    from hpo.cli.demo import IMAGES_NAME, write_digits
+    from hpo.config.loading import load_search_config
+
+    images = output_dir / IMAGES_NAME
+    require_writable(output_dir)
+    write_digits(images)
+    search_file = Path(str(files("search_spaces").joinpath("digits.yaml")))
+    config, _ = load_search_config(search_file, data_dir=images)
+    _run(config, output_dir, storage=None, ray_address=None, resume=True)
+
+
+def search(
+    search_file: Annotated[Path, typer.Argument(metavar="SEARCH.yaml")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Image folder: {train,val,test}/<class>/<images>.")
+    ] = None,
+    output_dir: OutputDir = Path("runs"),
+    study_name: Annotated[
+        str | None, typer.Option(help="Default: the search file's study.name, or its own name.")
+    ] = None,
+    storage: Storage = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Replaces a setting; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the study.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and start nothing.")
+    ] = False,
+) -> None:
+    """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
+    from hpo.config.loading import load_search_config
+    from hpo.execution.cluster import check_address, local_nodes, trial_resources
+    from hpo.study.storage import check_storage_url
+    from sgformer.data.image_folder import read_image_folder
+
+    config, notes = load_search_config(search_file, override or (), data_dir, study_name)
+    for note in notes:
+        print_note(note)
+    for url in filter(None, (storage, config.study.storage)):
+        check_storage_url(url)
+    if ray_address and not dry_run:
+        check_address(ray_address)
+    folder = read_image_folder(config.train.data)
+    if dry_run:
+        _print_plan(config, folder, ray_address, storage)
+        return
+    if not ray_address:
+        trial_resources(config.resources, local_nodes(config.resources))
+    require_writable(output_dir)
+    _run(config, output_dir, storage, ray_address, resume=resume)
+
+
+def _run(
+    config: "SearchConfig",
+    output_dir: Path,
+    storage: str | None,
+    ray_address: str | None,
+    *,
+    resume: bool,
+) -> None:
+    from hpo.run_folder import RunFolder
+    from hpo.search import run_search
+
+    own_storage = storage_of(RunFolder(output_dir / config.study.name), storage)
+    with make_display(config) as display:
+        run = run_search(
+            config,
+            output_dir,
+            display,
+            storage=own_storage,
+            ray_address=ray_address,
+            resume=resume,
+        )
+    print_rows(_result_rows(run))
+
+
+def _result_rows(run: "Run") -> "Rows":
+    from collections import Counter
+
+    from hpo.reporting.rows import (
+        counts_text,
+        delivery_rows,
+        front_rows,
+        objectives_text,
+        params_rows,
+        verdict_rows,
+    )
+
+    winner, config, folder = run.winner, run.config, run.folder
+    assert winner is not None  # a search without one has failed
+    params = params_rows(winner.params)
+    rows = {"trials": counts_text(Counter(trial.outcome for trial in run.trials))}
+    if run.verdict is not None:
+        rows |= verdict_rows(run.verdict, params)
+    else:
+        rows |= {"winner": f"trial {winner.number}, {objectives_text(winner, config)}", **params}
+        default = next((t for t in run.trials if t.number == 0), None)
+        if default is not None and default.value is not None and default.number != winner.number:
+            rows["default"] = f"trial 0, {objectives_text(default, config)}"
+    if run.delivered is not None and run.delivered != winner:
+        rows["in best/"] = f"trial {run.delivered.number}, by `retrain --trial`"
+    rows |= front_rows(run.front, config)
+    return (
+        rows
+        | delivery_rows(folder)
+        | {
+            "report": str(folder.report),
+            "leaderboard": str(folder.leaderboard),
+            "dashboard": f"run_search.py dashboard {folder.path}",
+        }
+    )
+
+
+def _print_plan(
+    config: "SearchConfig", folder: "ImageFolder", ray_address: str | None, storage: str | None
+) -> None:
+    from hpo.config.loading import dump_search_config
+
+    begin = {}
+    if config.study.warm_start:
+        from hpo.transfer.warm_start import warm_start_params
+
+        num_earlier = len(warm_start_params(config, storage))
+        begin["tried early"] = f"{num_earlier} configurations of earlier studies"
+    sys.stdout.write(dump_search_config(config))
+    counts = ", ".join(f"{len(images)} {name}" for name, images in folder.splits.items())
+    cpus, gpus = config.resources.cpus_per_trial, config.resources.gpus_per_trial
+    takes = [
+        "1 CPU, or its GPU's share of them" if cpus is None else f"{cpus} CPU",
+        "1 GPU where there are any" if gpus is None else f"{gpus:g} GPU",
+    ]
+    print_rows(
+        {
+            "images": f"{counts} in {len(folder.classes)} classes",
+            "a trial takes": "; ".join(takes),
+            **begin,
+            "finalists": _finalists_plan(config),
+            "where": ray_address or "a Ray on this machine",
+        }
+    )
+
+
+def _finalists_plan(config: "SearchConfig") -> str:
+    top_k, seeds = config.retrain.top_k, config.retrain.seeds
+    if config.study.has_several_objectives:
+        return (
+            f"none: with several objectives study.select, {config.study.select}, says what is "
+            "delivered, and retrain.seeds has no effect"
+        )
+    if not seeds:
+        return "none: the best trial is the winner (retrain.seeds)"
+    max_epochs = config.retrain.max_epochs or config.train.max_epochs
+    return (
+        f"the best {top_k} and the default, each trained on {seeds} fresh seed(s): up to "
+        f"{(top_k + 1) * seeds} trainings of {max_epochs} epochs"
+    )

@@ -1,0 +1,249 @@
+"""report.html: what a run has found, as one page that needs no network."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from hpo.config.schema import SearchConfig
+from hpo.reporting.figures import (
+    confusion_figure,
+    curves_figure,
+    curves_title,
+    front_figures,
+    history_figure,
+    importance_figure,
+    parameters_figure,
+)
+from hpo.reporting.leaderboard import format_value
+from hpo.run_folder import RunFolder
+from hpo.schedulers.first_rung import first_level_text, read_first_levels
+from hpo.selection.selection import objective_values
+from hpo.selection.verdict import (
+    DEFAULT,
+    Verdict,
+    correction_text,
+    epochs_text,
+    gain_text,
+    mean_text,
+    signed_text,
+)
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialStatus, TrialSummary
+
+MAX_TRIALS_OF_A_FINDING: Final = 20
+MARGIN: Final = {"l": 60, "r": 20, "t": 30, "b": 50}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the template escapes it.
+
+    Attributes:
+        head: The columns' names.
+        rows: Each as long as the head.
+        winner: The index of the row that is marked as the winner's; None: no row is.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    winner: int | None = None
+
+
+def render_page(
+    run: RunFolder,
+    config: SearchConfig,
+    study: SearchStudy,
+    leaderboard: Sequence[dict[str, Any]],
+    winner: TrialSummary | None,
+    verdict: Verdict | None,
+) -> str:
+    """The page's HTML.
+
+    Args:
+        run: Its best/ gives the delivered model's metrics, if it is there.
+        config: The run's.
+        study: The run's.
+        leaderboard: Rows, the best trial first; see leaderboard_rows.
+        winner: The trial that won or leads; None: no trial may win yet.
+        verdict: The finalists' comparison on fresh seeds; None: there is none (yet).
+    """
+    trials = study.trials()
+    metrics = _read_json(run.best / "metrics.json")
+    classes = _read_json(run.best / "classes.json")
+    delivered = _other_delivered(study, winner)
+    figures = [
+        *front_figures(trials, config, winner),
+        ("Every trial", history_figure(trials, config)),
+        (curves_title(trials), curves_figure(trials, config, winner)),
+        ("Parameters", parameters_figure(trials, config)),
+        ("What mattered", importance_figure(study, config)),
+        *_confusions(metrics, classes, delivered),
+    ]
+    template = Environment(
+        loader=PackageLoader("hpo.reporting", "templates"), autoescape=True
+    ).get_template("report.html")
+    return template.render(
+        name=config.study.name,
+        headline=_headline(trials, config) + _origin(study),
+        first_rung=_first_rung(config, study, trials),
+        cards=[] if winner is None else _cards(trials, config, winner, metrics, delivered),
+        params=[] if winner is None else _params(winner),
+        verdict_text=None if verdict is None else _verdict_text(verdict),
+        finalists=None if verdict is None else _finalists(verdict),
+        figures=list(_as_html((title, figure) for title, figure in figures if figure)),
+        diagnosis=_diagnosis(trials, [row["number"] for row in leaderboard]),
+        leaderboard=_leaderboard(leaderboard, winner),
+    )
+
+
+def _as_html(figures: Iterator[tuple[str, go.Figure]]) -> Iterator[tuple[str, Markup]]:
+    """Titles and figures as HTML; the first one brings plotly's script along."""
+    for position, (title, figure) in enumerate(figures):
+        figure.update_layout(
+            template="plotly_white", margin=MARGIN | figure.layout.margin.to_plotly_json()
+        )
+        text = figure.to_html(full_html=False, include_plotlyjs=position == 0)
+        yield title, Markup(text)  # plotly escapes the text that it shows
+
+
+def _headline(trials: Sequence[TrialSummary], config: SearchConfig) -> str:
+    counts = {status: sum(t.outcome == status for t in trials) for status in _ORDER}
+    states = ", ".join(f"{n} {status.lower()}" for status, n in counts.items() if n)
+    objectives = ", ".join(f"{direction} {name}" for name, direction in config.study.objectives)
+    bounds = "".join(f"; {constraint}" for constraint in config.study.constraints)
+    return f"{len(trials)} trials ({states or 'none yet'}), {objectives}{bounds}"
+
+
+_ORDER: Final = (
+    TrialStatus.COMPLETE,
+    TrialStatus.PRUNED,
+    TrialStatus.FAIL,
+    TrialStatus.RUNNING,
+    TrialStatus.INFEASIBLE,
+)
+
+
+def _origin(study: SearchStudy) -> str:
+    """The studies that trials were carried over from and to, where the space changed."""
+    text, source = "", study.metadata.carried_from
+    if source is not None:
+        text = (
+            f"; {source['num_carried_over']} of the {source['num_trials']} trials of study "
+            f"{source['study']} were carried over, when the space changed"
+        )
+    if study.metadata.carried_to is not None:
+        text += f"; goes on as study {study.metadata.carried_to}, in a changed space"
+    return text
+
+
+def _first_rung(
+    config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
+) -> str | None:
+    """At which epoch trials were first compared, and why there."""
+    curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
+    text = first_level_text(config, read_first_levels(study.metadata.first_levels), curves)
+    return None if text is None else f"First decision at {text}"
+
+
+def _cards(
+    trials: Sequence[TrialSummary],
+    config: SearchConfig,
+    winner: TrialSummary,
+    metrics: dict[str, Any] | None,
+    delivered: int | None,
+) -> list[tuple[str, str]]:
+    """Names and values: the winner's, the default's, and what best/ reaches."""
+    cards = [("winner", f"trial {winner.number}")]
+    cards += [
+        (f"its {name} as a trial", format_value(value))
+        for name, value in objective_values(winner, config.study).items()
+    ]
+    default = next((t for t in trials if t.number == 0 and t.value is not None), None)
+    if default is not None:
+        cards.append((f"the default's {config.study.metric}", format_value(default.value)))
+    for split in ("val", "test"):
+        if metrics and metrics.get(split):
+            what = "retrained" if delivered is None else f"of trial {delivered}, which is in best/"
+            cards.append((f"{split} top-1, {what}", format_value(metrics[split]["top1"])))
+    return cards
+
+
+def _params(winner: TrialSummary) -> list[str]:
+    return [f"{path} = {format_value(value)}" for path, value in winner.params.items()]
+
+
+def _other_delivered(study: SearchStudy, winner: TrialSummary | None) -> int | None:
+    """The trial whose model is in best/, where that is another one than the winner."""
+    delivered = study.metadata.delivered_trial
+    return None if winner is None or delivered == winner.number else delivered
+
+
+def _verdict_text(verdict: Verdict) -> str:
+    text = [f"Gain: {gain_text(verdict)}."]
+    if verdict.means:
+        text += [f"The winner is {epochs_text(verdict)}.", correction_text(verdict)]
+    return " ".join(text)
+
+
+def _finalists(verdict: Verdict) -> Table | None:
+    """Each finalist's mean on fresh seeds and its gain over the default; the winner first."""
+    if not verdict.means:
+        return None
+    rows = []
+    for number in sorted(verdict.means, key=lambda n: n != verdict.winner):
+        name = f"trial {number}" + (" (the default)" if number == DEFAULT else "")
+        gain = verdict.gains.get(number)
+        rows.append((name, mean_text(verdict, number), "-" if gain is None else signed_text(gain)))
+    is_won = verdict.winner in verdict.means
+    head = ("finalist", "mean", "gain over the default")
+    return Table(head, tuple(rows), winner=0 if is_won else None)
+
+
+def _confusions(
+    metrics: dict[str, Any] | None, classes: list[str] | None, delivered: int | None
+) -> Iterator[tuple[str, go.Figure]]:
+    """The confusion matrix of the delivered model, on test images if there are any."""
+    for split in ("test", "val"):
+        if metrics and classes and metrics.get(split):
+            title = f"Confusions on {split}"
+            title += "" if delivered is None else f", trial {delivered}"
+            yield title, confusion_figure(metrics[split]["confusion_matrix"], classes)
+            return
+
+
+def _diagnosis(trials: Sequence[TrialSummary], ranking: Sequence[int]) -> Table | None:
+    """What the trials' own curves say: each finding with its trials, the best-ranked first."""
+    found: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    by_number = {trial.number: trial for trial in trials}
+    for number in ranking:
+        for finding in by_number[number].attributes.get("diagnosis", ()):
+            found.setdefault(finding["tag"], []).append((number, finding))
+    if not found:
+        return None
+    rows = []
+    for tag, of_trials in sorted(found.items(), key=lambda item: -len(item[1])):
+        first, finding = of_trials[0]
+        numbers = ", ".join(str(number) for number, _ in of_trials[:MAX_TRIALS_OF_A_FINDING])
+        more = len(of_trials) - MAX_TRIALS_OF_A_FINDING
+        numbers += f" and {more} more" if more > 0 else ""
+        rows.append((tag, numbers, f"trial {first}: {finding['evidence']}", finding["remedy"]))
+    return Table(("finding", "trials", "such as", "remedy"), tuple(rows))
+
+
+def _leaderboard(rows: Sequence[dict[str, Any]], winner: TrialSummary | None) -> Table | None:
+    if not rows:
+        return None
+    cells = tuple(tuple(format_value(value) for value in row.values()) for row in rows)
+    numbers = [row["number"] for row in rows]
+    marked = None if winner is None else numbers.index(winner.number)
+    return Table(tuple(rows[0]), cells, winner=marked)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,83 @@
+"""What commands show in two columns: names and values, as text."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from hpo.config.objectives import brief
+from hpo.config.schema import SearchConfig
+from hpo.config.search_space import Params
+from hpo.run_folder import RunFolder
+from hpo.selection.selection import objective_values
+from hpo.selection.verdict import DEFAULT, Verdict, epochs_text, gain_text, mean_text
+from hpo.study.trial import TrialSummary
+
+MAX_ROWS: Final = 16
+Rows = dict[str, str]
+
+
+def counts_text(counts: Mapping[Any, int]) -> str:
+    """Such as '3 complete, 9 pruned'; empty where nothing was counted."""
+    return ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
+
+
+def objectives_text(
+    trial: TrialSummary, config: SearchConfig, value_so_far: float | None = None
+) -> str:
+    """Such as 'val_top1 0.9700, latency_ms 2.1'.
+
+    Args:
+        trial: The trial.
+        config: The search's.
+        value_so_far: The metric to show for a trial that has yet to end.
+    """
+    values = objective_values(trial, config.study)
+    metric, value = config.study.metric, values.pop(config.study.metric)
+    value = value_so_far if value is None else value
+    return ", ".join(
+        [f"{metric} {value:.4f}", *(f"{name} {brief(v or 0.0)}" for name, v in values.items())]
+    )
+
+
+def front_rows(front: Sequence[TrialSummary], config: SearchConfig) -> Rows:
+    """The trials of the Pareto front; nothing where there is one objective."""
+    if not config.study.has_several_objectives:
+        return {}
+    rows = {f"front, trial {t.number}": objectives_text(t, config) for t in front[:MAX_ROWS]}
+    more = len(front) - MAX_ROWS
+    return rows | ({"front": f"and {more} more"} if more > 0 else {})
+
+
+def params_rows(params: Params) -> Rows:
+    """One row a parameter; numbers to 12 digits, which hides what rounding left at their ends."""
+    return {
+        f"  {path}": f"{value:.12g}" if isinstance(value, float) else str(value)
+        for path, value in params.items()
+    }
+
+
+def verdict_rows(verdict: Verdict, params: Rows | None = None) -> Rows:
+    """The winner on fresh seeds, its params if given, and its gain over the default."""
+    rows = {"winner": f"trial {verdict.winner}", **(params or {})}
+    if verdict.means:
+        rows["winner"] += f", {mean_text(verdict, verdict.winner)}"
+        rows["its epochs"] = epochs_text(verdict)
+    if DEFAULT in verdict.means and verdict.winner != DEFAULT:
+        rows["default"] = f"trial {DEFAULT}, {mean_text(verdict, DEFAULT)}"
+    return rows | {"gain": gain_text(verdict)}
+
+
+def delivery_rows(run: RunFolder) -> Rows:
+    """What best/ reaches and where its files are."""
+    metrics = json.loads((run.best / "metrics.json").read_text(encoding="utf-8"))
+    rows = {}
+    for split in ("val", "test"):
+        if metrics[split]:
+            top1, count = metrics[split]["top1"], metrics[split]["num_images"]
+            rows[f"{split} top-1"] = f"{top1:.4f} (retrained, {count} images)"
+    return rows | {
+        "ONNX model": str(run.best / "model.onnx"),
+        "checkpoint": str(run.best / "checkpoint.safetensors"),
+        "metrics": str(run.best / "metrics.json"),
+        "parity, speed": str(run.best / "export.json"),
+    }

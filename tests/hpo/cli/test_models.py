@@ -1,0 +1,90 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from sgformer.config import DataConfig
+from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT
+
+CLASSES = ("café", "a,b", "two\nlines", "007", "no")
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of 32-pixel images by their mean, with class names that are hard to print."""
+    rng = np.random.default_rng(0)
+    weights = helper.make_tensor(
+        "weights", TensorProto.FLOAT, (3, 5), rng.standard_normal(15).tolist()
+    )
+    axes = helper.make_tensor("axes", TensorProto.INT64, (2,), [2, 3])
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", [INPUT, "axes"], ["mean"], keepdims=0),
+            helper.make_node("MatMul", ["mean", "weights"], [OUTPUT]),
+        ],
+        "classifier",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ("batch", 3, 32, 32))],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("batch", 5))],
+        [weights, axes],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    data = DataConfig(image_size=32, crop_pct=1.0).model_dump(mode="json")
+    metadata = json.dumps({"classes": CLASSES, "data": data})
+    helper.set_model_props(made, {METADATA_KEY: metadata})
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    onnx.save(made, path)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[bytes]:
+    """Two images; the second one's name is not UTF-8."""
+    names = [os.fsencode(tmp_path / "first.png"), os.fsencode(tmp_path) + b"/\xff.png"]
+    for shade, name in enumerate(names):
+        with open(name, "wb") as file:  # noqa: PTH123  pathlib takes no bytes
+            Image.new("RGB", (40, 40), (90 * shade, 20, 200)).save(file, format="PNG")
+    return names
+
+
+def predict(model: Path, images: list[bytes], *options: str, encoding: str = "utf-8") -> str:
+    command = [sys.executable, "run_search.py", "predict", str(model), *images, *options]
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, cwd=REPOSITORY, env=environment)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_the_output_cannot_hold_are_escaped(
+    model: Path, images: list[bytes], encoding: str
+) -> None:
+    lines = predict(model, images, encoding=encoding).splitlines()
+    assert len(lines) == 2
+    assert "\\udcff.png: " in lines[1]
+
+
+def test_csv_reads_back(model: Path, images: list[bytes]) -> None:
+    text = predict(model, images, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"] * 2
+    assert {row["class"] for row in rows} <= set(CLASSES)
+    assert rows[0]["image"] == os.fsdecode(images[0])
+
+
+def test_json_reads_back_with_every_name_as_it_is(model: Path, images: list[bytes]) -> None:
+    found = json.loads(predict(model, images, "--json"))
+    assert [os.fsencode(one["image"]) for one in found] == images
+    names = {best["class"] for one in found for best in one["classes"]}
+    assert names <= set(CLASSES)
+    lines = predict(model, images, "--format", "jsonl").splitlines()
+    assert list(map(json.loads, lines)) == found
