@@ -1,4 +1,4 @@
-"""Every configuration of a space that is a grid."""
+"""The list of every configuration of a space without continuous parameters."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ def grid_points(space: Space, max_points: int = MAX_POINTS) -> tuple[Params, ...
 def _points(
     space: Space, values: Mapping[str, tuple[Value, ...]], params: Params
 ) -> Iterator[Params]:
-    """Every way to go on from the params of the first parameters."""
+    """Every configuration that begins with `params`, those of the first parameters."""
     left = itertools.islice(values.items(), len(params), None)
     path, choices = next(left, (None, ()))
     if path is None:
