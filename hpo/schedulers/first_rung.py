@@ -161,7 +161,7 @@ def _table(curves: Sequence[Curve], grid: Sequence[int]) -> FloatArray:
 def first_level_text(
     config: SearchConfig, chosen: Sequence[FirstLevel], curves: Sequence[Curve] = ()
 ) -> str | None:
-    """The epoch of the first rung, and why it is there, as a sentence; None: there are no rungs."""
+    """The epoch of the first rung and why it is there, in words; None: there are no rungs."""
     scheduler, max_epochs = config.scheduler, config.train.max_epochs
     if scheduler.name == "none":
         return None
