@@ -130,7 +130,7 @@ def read_fashion(split: str) -> tuple[Any, Any]:
 def search_config(
     arguments: argparse.Namespace, images: Path, cache: Path, seed: int
 ) -> "SearchConfig":
-    from hpo.config.schema import load_search_config
+    from hpo.config.loading import load_search_config
 
     overrides = [
         "study.name=real",
@@ -149,7 +149,6 @@ def search_config(
 
 
 def run_ours(config: "SearchConfig", folder: Path) -> None:
-    from hpo.run_folder import RunFolder
     from hpo.search import run_search
 
     class Watch:
@@ -167,10 +166,9 @@ def run_ours(config: "SearchConfig", folder: Path) -> None:
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda *args: None
 
-    run = RunFolder(folder / "run")
-    result = run_search(config, run, Watch())
-    metrics = json.loads((run.best / "metrics.json").read_text())
-    note_result(folder, result.winner.value, metrics)
+    run = run_search(config, folder, Watch())
+    assert run.winner is not None
+    note_result(folder, run.winner.value, json.loads(run.files.metrics.read_text()))
 
 
 def run_plain(config: "SearchConfig", folder: Path, *, default_first: bool) -> None:
@@ -320,7 +318,7 @@ def median(results: list[Result]) -> Result:
 def compare(arguments: argparse.Namespace, work: Path) -> dict[str, list[Result]]:
     """Runs all sides for all seeds, and prints them."""
     from hpo.cli.demo import write_digits
-    from hpo.config.schema import dump_search_config
+    from hpo.config.loading import dump_search_config
     from sgformer.data.image_data import load_image_data
 
     images, cache = work / f"{arguments.data}-images", work / "cache"
@@ -365,7 +363,7 @@ def parse() -> argparse.Namespace:
 
 
 def run_side(side: str, config_file: Path, folder: Path) -> None:
-    from hpo.config.schema import load_search_config
+    from hpo.config.loading import load_search_config
 
     config, _ = load_search_config(config_file)
     if side == "ours":

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 import filelock
 import yaml
 
-from hpo.config.schema import SearchConfig, dump_search_config, load_search_config
+from hpo.config.loading import dump_search_config, load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.config.storage_url import sqlite_url
 from hpo.errors import StudyError
 from sgformer.config import TrainConfig, validate
@@ -19,8 +21,57 @@ from sgformer.errors import InputError
 
 
 @dataclass(frozen=True)
+class ModelFiles:
+    """Paths of a delivered model's files: those of a run's best/, or of a folder like it."""
+
+    folder: Path
+
+    @property
+    def onnx(self) -> Path:
+        """The exported model, with its classes and its preprocessing."""
+        return self.folder / "model.onnx"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained weights of the best epoch, as safetensors."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def config(self) -> Path:
+        """The configuration that the model was trained with."""
+        return self.folder / "config.yaml"
+
+    @property
+    def classes(self) -> Path:
+        """The names of the classes, in the order of the model's outputs."""
+        return self.folder / "classes.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What the model reaches on val and test."""
+        return self.folder / "metrics.json"
+
+    @property
+    def export_report(self) -> Path:
+        """How the exported model compares with the trained one, its size and its speed."""
+        return self.folder / "export.json"
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the folder holds an exported model that was checked."""
+        return self.export_report.exists()
+
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the config that the model was trained with; None without a model."""
+        if not self.is_delivered or not self.config.is_file():
+            return None
+        values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        return validate(TrainConfig, values, str(self.config)).fingerprint()
+
+
+@dataclass(frozen=True)
 class RunFolder:
-    """Names of the files of a run."""
+    """Paths of the files of a run."""
 
     path: Path
 
@@ -56,25 +107,13 @@ class RunFolder:
 
     @property
     def is_delivered(self) -> bool:
-        return (self.best / "export.json").exists()
+        """Whether best/ holds an exported model."""
+        return ModelFiles(self.best).is_delivered
 
     @property
     def is_complete(self) -> bool:
         """Whether everything that a finished run leaves is there."""
         return self.is_delivered and self.report.exists() and self.leaderboard.exists()
-
-    def delivered_fingerprint(self, folder: Path | None = None) -> str | None:
-        """The fingerprint of the config that best/ was trained with; None without one.
-
-        Args:
-            folder: Another one like best/.
-        """
-        folder = folder or self.best
-        path = folder / "config.yaml"
-        if not (folder / "export.json").exists() or not path.is_file():
-            return None
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return validate(TrainConfig, values, str(path)).fingerprint()
 
     def make(self) -> None:
         """Makes the folder; raises InputError where that is not allowed."""
@@ -114,6 +153,16 @@ class RunFolder:
         finally:
             owner.unlink(missing_ok=True)
             lock.release()
+
+
+def discard(folder: Path) -> bool:
+    """Deletes a folder that is of no more use, as far as that can be done; whether it is gone.
+
+    On NFS a file that a dying process still holds open stays as .nfsXXXX for a while, and its
+    folder with it. Nothing that is finished fails for that.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,12 +1,15 @@
 """Real images, small: a part of scikit-learn's digits as an image folder."""
 
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from command_line import PATIENCE_SECONDS, PROGRAM
 from digits import write_image_folder
-from searches import search_values
+from searches import FinishedSearch, search_values, write_search
 
 from sgformer.config import TrainConfig
 
@@ -69,3 +72,32 @@ def edit(search_file: Path) -> Callable[[Callable[[dict], None]], Path]:
         return search_file
 
     return change
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, image_folder: Path, cache_dir: Path
+) -> FinishedSearch:
+    """Eight trials, of which one diverges and one breaks; finalists on two fresh seeds."""
+    root = tmp_path_factory.mktemp("finished")
+    (root / "search_spaces").mkdir()
+    (root / "digits").symlink_to(image_folder)
+    file = write_search(
+        root / "search_spaces" / "digits.yaml", image_folder, cache_dir,
+        retrain={"top_k": 3, "seeds": 2},
+    )  # fmt: skip
+    folder = root / "runs" / "digits"
+    process = subprocess.Popen(
+        [*PROGRAM, "search", str(file), "--output-dir", str(folder.parent)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while not (folder / "search.yaml").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    # The workers are still importing torch: trial 2 will find this.
+    broken = folder / "trials" / "2" / "last.safetensors"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("a checkpoint that is none")
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    return FinishedSearch(root, file, folder, out, err)

@@ -13,7 +13,7 @@ from hpo.cli.output import escape_what_the_output_cannot_hold, fail
 from hpo.cli.results import dashboard, report, status
 from hpo.cli.search import demo, search
 from hpo.cli.simulate import simulate
-from hpo.errors import RunError
+from hpo.errors import RunError, RunInterrupted
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
 
 # Commands import what is heavy (Ray, torch, Optuna) themselves: --help stays fast.
@@ -36,6 +36,11 @@ def main() -> None:
         app()
     except InputError as error:
         fail(str(error), 2)
+    except RunInterrupted as error:
+        from hpo.execution.interruption import ignore_signals
+
+        ignore_signals()
+        fail(str(error), 1)
     except DiskFullError as error:
         fail(f"{error}; free some, then go on with --resume", 1)
     except (RunError, ExportError, OutOfMemoryError) as error:

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from hpo.cli.options import AsJson, RunDir, Storage, make_display, open_study
+from hpo.cli.options import AsJson, RunDir, Storage, make_display, open_run
 from hpo.cli.output import print_json, print_rows
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
-    from hpo.config.schema import SearchConfig
-    from hpo.run_folder import RunFolder
-    from hpo.study.study import SearchStudy
+    from hpo.run import Run
     from hpo.study.trial import TrialSummary
 
 NUM_LIKELIEST: Final = 3
@@ -40,16 +38,16 @@ def retrain(
     storage: Storage = None,
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
+    from hpo.delivery.retrain import retrain_and_deliver
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import delivery_rows
-    from hpo.search import retrain_and_deliver
 
-    run, config, study = open_study(run_dir, storage)
-    chosen = _choose_trial(study, trial, run, config)
-    with run.locked(), make_display(config) as display:
-        retrain_and_deliver(config, run, study, chosen, display)
-        write_report(run, config, study)
-    print_rows(delivery_rows(run))
+    run = open_run(run_dir, storage)
+    chosen = _choose_trial(run, trial)
+    with run.folder.locked(), make_display(run.config) as display:
+        retrain_and_deliver(run, chosen, display)
+        write_report(run.folder, run.config, run.study)
+    print_rows(delivery_rows(run.folder))
 
 
 def export(run_dir: RunDir) -> None:
@@ -158,19 +156,15 @@ def _is_no_utf8(character: str) -> bool:
     return "\udc80" <= character <= "\udcff"
 
 
-def _choose_trial(
-    study: "SearchStudy", number: int | None, run: "RunFolder", config: "SearchConfig"
-) -> "TrialSummary":
-    from hpo.selection.finalists import read_verdict, winner_of
-
-    all_trials = study.trials()
+def _choose_trial(run: "Run", number: int | None) -> "TrialSummary":
+    """The trial of a number; None: the winner."""
     if number is None:
-        verdict = read_verdict(config, study, all_trials)
-        winner = winner_of(config, all_trials, verdict)
-        if winner is None:
-            raise InputError(f"no trial of {run.path} ran to its end; name one with --trial")
-        return winner
-    trials = {trial.number: trial for trial in all_trials}
+        if run.winner is None:
+            raise InputError(
+                f"no trial of {run.folder.path} ran to its end; name one with --trial"
+            )
+        return run.winner
+    trials = {trial.number: trial for trial in run.trials}
     if number not in trials:
         raise InputError(
             f"--trial: no trial {number}; the study has 0 to {max(trials, default=0)}"

@@ -12,8 +12,8 @@ from hpo.cli.output import stderr_console
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
     from hpo.reporting.display import Display
+    from hpo.run import Run
     from hpo.run_folder import RunFolder
-    from hpo.study.study import SearchStudy
 
 RunDir = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits.")]
 Storage = Annotated[
@@ -27,25 +27,16 @@ OutputDir = Annotated[Path, typer.Option(help="Where run folders are made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
-def open_study(
-    run_dir: Path, storage: str | None
-) -> "tuple[RunFolder, SearchConfig, SearchStudy]":
-    """A run's folder, its search file and its study.
+def open_run(run_dir: Path, storage: str | None) -> "Run":
+    """The run, by the storage option or its own storage.
 
     Raises:
         StudyError: It is no run folder, its study is gone, or the storage cannot be used.
     """
-    from hpo.errors import StudyError
+    from hpo import run
     from hpo.run_folder import RunFolder
-    from hpo.study.storage import storage_exists
-    from hpo.study.study import SearchStudy
 
-    run = RunFolder(run_dir)
-    config = run.load_config()
-    url = run.storage_url(config, storage_of(run, storage))
-    if not storage_exists(url):
-        raise StudyError(f"the study of {run_dir} is gone: no file {url}")
-    return run, config, SearchStudy.open(url, config.study, config.space)
+    return run.open_run(run_dir, storage_of(RunFolder(run_dir), storage))
 
 
 def storage_of(run: "RunFolder", storage: str | None) -> str | None:

@@ -4,16 +4,15 @@ from typing import Annotated
 
 import typer
 
-from hpo.cli.options import AsJson, RunDir, Storage, open_study
+from hpo.cli.options import AsJson, RunDir, Storage, open_run
 from hpo.cli.output import print_json, print_rows
 
 
 def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) -> None:
     """How far a run is."""
-    run, config, study = open_study(run_dir, storage)
     from hpo.reporting.status import read_status
 
-    found = read_status(run, config, study)
+    found = read_status(open_run(run_dir, storage))
     if as_json:
         print_json(found.as_json())
     else:
@@ -24,9 +23,9 @@ def report(run_dir: RunDir, storage: Storage = None) -> None:
     """Writes leaderboard.csv and report.html of a run as it stands."""
     from hpo.reporting.report import write_report
 
-    run, config, study = open_study(run_dir, storage)
-    write_report(run, config, study)
-    print_rows({"report": str(run.report), "leaderboard": str(run.leaderboard)})
+    run = open_run(run_dir, storage)
+    write_report(run.folder, run.config, run.study)
+    print_rows({"report": str(run.folder.report), "leaderboard": str(run.folder.leaderboard)})
 
 
 def dashboard(
@@ -38,9 +37,9 @@ def dashboard(
     """Serves optuna-dashboard at the run's study, on this machine only, until Ctrl-C."""
     from hpo.reporting.dashboard import make_dashboard
 
-    _, config, study = open_study(run_dir, storage)
-    server, address = make_dashboard(study, host, port)
-    print(f"study {config.study.name} at {address} (Ctrl-C ends it)", flush=True)
+    run = open_run(run_dir, storage)
+    server, address = make_dashboard(run.study, host, port)
+    print(f"study {run.config.study.name} at {address} (Ctrl-C ends it)", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

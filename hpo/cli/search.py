@@ -9,19 +9,18 @@ import typer
 
 from hpo.cli.options import OutputDir, Storage, make_display, require_writable, storage_of
 from hpo.cli.output import print_note, print_rows
-from hpo.errors import RunError
 
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
     from hpo.reporting.rows import Rows
-    from hpo.search import SearchResult
+    from hpo.run import Run
     from sgformer.data.image_folder import ImageFolder
 
 
 def demo(output_dir: OutputDir = Path("runs")) -> None:
     """The whole job on scikit-learn's handwritten digits; two to three minutes on two cores."""
     from hpo.cli.demo import IMAGES_NAME, write_digits
-    from hpo.config.schema import load_search_config
+    from hpo.config.loading import load_search_config
 
     images = output_dir / IMAGES_NAME
     require_writable(output_dir)
@@ -54,7 +53,7 @@ def search(
     ] = False,
 ) -> None:
     """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
-    from hpo.config.schema import load_search_config
+    from hpo.config.loading import load_search_config
     from hpo.execution.cluster import check_address, local_nodes, trial_resources
     from hpo.study.storage import check_storage_url
     from sgformer.data.image_folder import read_image_folder
@@ -87,23 +86,16 @@ def _run(
     from hpo.run_folder import RunFolder
     from hpo.search import run_search
 
-    run = RunFolder(output_dir / config.study.name)
-    try:
-        with make_display(config) as display:
-            result = run_search(
-                config,
-                run,
-                display,
-                storage=storage_of(run, storage),
-                ray_address=ray_address,
-                resume=resume,
-            )
-    except KeyboardInterrupt:
-        raise RunError(f"interrupted; continue with --resume ({run.path})") from None
-    print_rows(_result_rows(config, result))
+    storage = storage_of(RunFolder(output_dir / config.study.name), storage)
+    with make_display(config) as display:
+        run = run_search(
+            config, output_dir, display, storage=storage, ray_address=ray_address, resume=resume
+        )
+    print_rows(_result_rows(run))
 
 
-def _result_rows(config: "SearchConfig", result: "SearchResult") -> "Rows":
+def _result_rows(run: "Run") -> "Rows":
+    """What a finished run has found, and where its files are."""
     from collections import Counter
 
     from hpo.reporting.rows import (
@@ -114,36 +106,33 @@ def _result_rows(config: "SearchConfig", result: "SearchResult") -> "Rows":
         params_rows,
         verdict_rows,
     )
-    from hpo.selection.selection import pareto_front
 
-    winner, run = result.winner, result.run
+    winner, delivered, config = run.winner, run.delivered, run.config
+    assert winner is not None  # else run_search would have failed
+    assert delivered is not None
     params = params_rows(winner.params)
-    rows = {"trials": counts_text(Counter(trial.outcome for trial in result.trials))}
-    if result.verdict is not None:
-        rows |= verdict_rows(result.verdict, params)
+    rows = {"trials": counts_text(Counter(trial.outcome for trial in run.trials))}
+    if run.verdict is not None:
+        rows |= verdict_rows(run.verdict, params)
     else:
         rows |= {"winner": f"trial {winner.number}, {objectives_text(winner, config)}", **params}
-        default = next((t for t in result.trials if t.number == 0), None)
+        default = next((t for t in run.trials if t.number == 0), None)
         if default is not None and default.value is not None and default.number != winner.number:
             rows["default"] = f"trial 0, {objectives_text(default, config)}"
-    if result.delivered != winner.number:
-        rows["in best/"] = f"trial {result.delivered}, by `retrain --trial`"
-    rows |= front_rows(pareto_front(result.trials, config.study), config)
-    return (
-        rows
-        | delivery_rows(run)
-        | {
-            "report": str(run.report),
-            "leaderboard": str(run.leaderboard),
-            "dashboard": f"run_search.py dashboard {run.path}",
-        }
-    )
+    if delivered.number != winner.number:
+        rows["in best/"] = f"trial {delivered.number}, by `retrain --trial`"
+    rows |= front_rows(run.front, config) | delivery_rows(run.folder)
+    return rows | {
+        "report": str(run.folder.report),
+        "leaderboard": str(run.folder.leaderboard),
+        "dashboard": f"run_search.py dashboard {run.folder.path}",
+    }
 
 
 def _print_plan(
     config: "SearchConfig", folder: "ImageFolder", ray_address: str | None, storage: str | None
 ) -> None:
-    from hpo.config.schema import dump_search_config
+    from hpo.config.loading import dump_search_config
 
     begin = {}
     if config.study.warm_start:

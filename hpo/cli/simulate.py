@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.options import AsJson, RunDir, Storage, open_study
+from hpo.cli.options import AsJson, RunDir, Storage, open_run
 from hpo.cli.output import print_json, print_rows
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
     from hpo.reporting.rows import Rows
-    from hpo.run_folder import RunFolder
+    from hpo.run import Run
     from hpo.simulation.replay import Replay
-    from hpo.study.study import SearchStudy
     from hpo.transfer.prior_trials import Surrogate
 
 
@@ -42,23 +41,24 @@ def simulate(
     """
     from hpo.simulation.replay import replay
 
-    run, config, study = open_study(run_dir, storage)
-    other = None if surrogate is None else _find_other(run, config, study, surrogate, storage)
+    run = open_run(run_dir, storage)
+    facts = run.study.metadata
+    other = None if surrogate is None else _find_other(run, surrogate, storage)
     result = replay(
-        config,
-        study.trials(),
+        run.config,
+        run.trials,
         slots,
         scheduler,
         sampler,
         () if other is None else other.trials,
-        study.metadata.architectures,
-        study.metadata.warm_start or (),
-        study.metadata.first_levels,
+        facts.architectures,
+        facts.warm_start or (),
+        facts.first_levels,
     )
     if as_json:
         print_json(asdict(result))
     else:
-        print_rows(_rows(config, result, other))
+        print_rows(_rows(run.config, result, other))
 
 
 def _rows(config: "SearchConfig", result: "Replay", other: "Surrogate | None") -> "Rows":
@@ -82,19 +82,13 @@ def _rows(config: "SearchConfig", result: "Replay", other: "Surrogate | None") -
     return rows
 
 
-def _find_other(
-    run: "RunFolder",
-    config: "SearchConfig",
-    study: "SearchStudy",
-    surrogate: Path,
-    storage: str | None,
-) -> "Surrogate":
+def _find_other(run: "Run", surrogate: Path, storage: str | None) -> "Surrogate":
     """The other run's trials whose trainings this run's space has."""
     from hpo.run_folder import RunFolder
     from hpo.transfer.prior_trials import find_surrogate
 
-    if surrogate.resolve() == run.path.resolve():
+    if surrogate.resolve() == run.folder.path.resolve():
         raise InputError(f"--surrogate: {surrogate} is the run itself; name another run's folder")
     in_database = RunFolder(surrogate).load_config().study.storage is not None
-    _, other, other_study = open_study(surrogate, storage if in_database else None)
-    return find_surrogate(config, study, other, other_study)
+    other = open_run(surrogate, storage if in_database else None)
+    return find_surrogate(run.config, run.study, other.config, other.study)

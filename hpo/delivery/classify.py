@@ -1,4 +1,4 @@
-"""Exported models on images: evaluation on a split, and single predictions."""
+"""Runs exported models: on a split of an image folder, or on single images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def load_classifier(model: Path) -> "OnnxClassifier":
-    """The exported model; raises DataError for a file that is none."""
+    """Loads an exported model; raises DataError for a file that is not one."""
     from sgformer.export.onnx_classifier import OnnxClassifier
 
     return OnnxClassifier(model)
 
 
 def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
-    """Metrics of an exported model on a split, its own preprocessing applied.
+    """Metrics of an exported model on a split, with the model's own preprocessing.
 
     Raises:
         InputError: The model, the folder or the split is not what it should be.

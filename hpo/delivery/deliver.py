@@ -1,4 +1,4 @@
-"""A run's best/ folder: the winner's weights, config, metrics and ONNX file."""
+"""Makes a run's best/ folder of a checkpoint: weights, config, metrics and ONNX file."""
 
 import json
 import shutil
@@ -16,18 +16,26 @@ if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
 
-EVAL_BATCH_SIZE: Final = 32  # fits where a training did
+EVAL_BATCH_SIZE: Final = 32  # fits into memory wherever a training does
+MOST_NAMES: Final = 5  # class names in a message
 
 
 def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) -> None:
-    """Evaluates, exports and proves a checkpoint; only then replaces the folder as a whole.
+    """Evaluates and exports a checkpoint, checks the export, then replaces the folder as a whole.
 
-    The folder is a run's best/, or one like it. The images are those of the checkpoint's own
-    config, at its own resolution.
+    Args:
+        folder: A run's best/, or a folder like it.
+        checkpoint: The weights; its config says which images it is evaluated on, and how large.
+        images: Identifies the images that must be there; None: any.
+
+    Raises:
+        DataError: The images cannot be read, or are other ones.
+        ExportError: The ONNX file does not compute what the model does; the folder is as before.
     """
     from sgformer.data.image_data import load_image_data
 
-    new, old = (folder.with_name(f".{folder.name}-{suffix}") for suffix in ("new", "old"))
+    restore(folder)
+    new, old = _beside(folder, "new"), _beside(folder, "old")
     for left_over in (new, old):
         shutil.rmtree(left_over, ignore_errors=True)
     new.mkdir(parents=True)
@@ -43,6 +51,17 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(folder: Path) -> None:
+    """Puts the former model back where a crash came between the two renames of `deliver`."""
+    old = _beside(folder, "old")
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f".{folder.name}-{suffix}")
 
 
 def export(folder: Path, data_dir: Path | None) -> None:
@@ -69,8 +88,9 @@ def _export(
 
     if data.classes != classes:
         raise DataError(
-            f"the model knows the classes {', '.join(classes)}, and {data.folder.root} has "
-            f"{', '.join(data.classes)}"
+            f"{data.folder.root} has other classes than the model: "
+            f"{_some(set(classes) - set(data.classes))} are missing, "
+            f"{_some(set(data.classes) - set(classes))} are new"
         )
     temporary = folder / ".model.onnx"
     try:
@@ -80,6 +100,13 @@ def _export(
     finally:
         temporary.unlink(missing_ok=True)
     _write_json(folder / "export.json", {"model.onnx": report.as_dict()})
+
+
+def _some(names: set[str]) -> str:
+    """Such as "'cat', 'dog' and 7 more"; "none" of no names."""
+    shown = ", ".join(map(repr, sorted(names)[:MOST_NAMES]))
+    more = len(names) - MOST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
 def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
@@ -101,7 +128,7 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
     from sgformer.training.device import choose_device
     from sgformer.training.evaluation import compute_metrics, predict_logits
 
-    # Trained on a cluster's GPU, it may be delivered by a machine that has none.
+    # A model that a cluster's GPU trained may be delivered by a machine without one.
     anywhere = "cpu" if config.device == "cpu" else "auto"
     device = choose_device(config.model_copy(update={"device": anywhere}))
     model.to(device)

@@ -1,4 +1,4 @@
-"""attempts.csv of a training's folder: each epoch as it is begun, and that one process does it."""
+"""attempts.csv of a training's folder: notes begun epochs, and keeps other processes out."""
 
 import contextlib
 import csv
@@ -20,17 +20,17 @@ COLUMNS: Final = ("started_at", "hostname", "pid", "epoch")
 
 
 class Attempts:
-    """The epochs begun in a folder, and by whom; those begun twice show what a crash cost."""
+    """The epochs begun in a folder, when and by which process; a crash shows as a repeated one."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "attempts.csv"
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Waits until no other process trains in the folder, and keeps others out.
+        """Waits until no other process trains in the folder, then keeps others out.
 
         Raises:
-            RunError: One still does after two minutes.
+            RunError: Another process still trains there after two minutes.
         """
         with noticing_full_disk(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,11 +44,11 @@ class Attempts:
             try:
                 yield
             finally:
-                # Loading processes have the file too: closing it here would not do.
+                # Loader processes have inherited the file, so closing it here would not unlock it.
                 fcntl.flock(file.fileno(), fcntl.LOCK_UN)
 
     def note(self, epoch: int) -> None:
-        """Before an epoch is trained."""
+        """Notes that an epoch is about to be trained."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = f"{now},{socket.gethostname()},{os.getpid()},{epoch}\n"
         known = self._text()
@@ -57,7 +57,7 @@ class Attempts:
             file.write(start + row)
 
     def epochs(self) -> tuple[int, ...]:
-        """The epochs begun, in order; but for lines that a full disk cut."""
+        """The epochs begun, in order; lines that a full disk cut short are left out."""
         rows = csv.reader(self._text().splitlines())
         return tuple(int(row[3]) for row in rows if len(row) == len(COLUMNS) and row[3].isdigit())
 
@@ -69,7 +69,7 @@ class Attempts:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Whether the lock could be had; a process that dies gives it back."""
+    """Takes the lock if nobody has it, and says whether; a process that dies gives it back."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The Ray cluster: connecting to it, and what a trial takes of it."""
+"""The Ray cluster: connecting to it, and which resources a trial takes."""
 
 import contextlib
 import logging
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hpo.config.schema import ResourcesConfig
 from hpo.errors import ClusterError
+from hpo.execution.interruption import keeping_the_handler
 
 PROBE_SECONDS = 4.0
 # A gRPC server, such as Ray's head, answers a client's preface with a settings frame (RFC 9113).
@@ -26,7 +27,7 @@ class Node:
 
 @dataclass(frozen=True)
 class GroupResources:
-    """Processes that train together, and what each takes."""
+    """How many processes train a trial together, and what each of them takes."""
 
     num_processes: int
     cpus: int
@@ -44,7 +45,7 @@ class TrialResources:
 
     @property
     def group(self) -> GroupResources | None:
-        """The processes that train a trial together, if it is not one alone."""
+        """The processes that train a trial together; None: one process alone does."""
         if self.num_processes == 1:
             return None
         return GroupResources(self.num_processes, self.cpus, self.gpus)
@@ -75,22 +76,23 @@ def check_address(address: str) -> None:
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster, or to one started on this machine and stopped at the end.
+    """Connects to a cluster, or starts a Ray on this machine that is stopped at the end.
 
     Raises:
-        ClusterError: The cluster refuses.
+        ClusterError: The cluster refuses the connection.
     """
     # Read by Ray when it is imported.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        with keeping_the_handler():
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if address is None else None,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(
@@ -121,7 +123,7 @@ def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
 
 
 def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialResources:
-    """What a trial takes, and how many trials the nodes hold; each process lies on one node.
+    """What a trial takes, and how many trials the nodes hold; no process spans two nodes.
 
     Raises:
         ClusterError: The nodes cannot hold a trial.

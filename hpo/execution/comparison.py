@@ -1,12 +1,10 @@
-"""Trains the finalists on fresh seeds, several at a time, and tells the study what they reach."""
+"""Trains the finalists on fresh seeds, several at a time, and keeps their results in the study."""
 
 import contextlib
 import math
-import shutil
-import signal
 import statistics
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_all_on_cluster
+from hpo.execution.searched_images import SearchedImages
 from hpo.execution.training import Training
-from hpo.run_folder import RunFolder
+from hpo.run_folder import RunFolder, discard
 from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,
@@ -31,21 +30,6 @@ from sgformer.config import Metric, TrainConfig, maximises
 from sgformer.data.image_cache import ImagesId
 
 
-@dataclass(frozen=True)
-class SearchedImages:
-    """The images of a search.
-
-    Attributes:
-        id: Theirs.
-        facts: What the study says of them.
-        fold_ratio: Val images for each training image, where val is split off train.
-    """
-
-    id: ImagesId
-    facts: dict[str, Any]
-    fold_ratio: float | None
-
-
 def compare_finalists(
     config: SearchConfig,
     run: RunFolder,
@@ -54,13 +38,14 @@ def compare_finalists(
     resources: TrialResources,
     observer: SearchObserver,
 ) -> None:
-    """Chooses the finalists, unless they are known, and trains them on the connected Ray.
+    """Chooses the finalists, unless the study has them, and trains them on the connected Ray.
 
-    A training that was interrupted goes on; one that is in the study is not repeated. The first
-    seed's stay in the run's `retraining` folder: the winner's is the one that is delivered.
+    An interrupted training goes on from its checkpoint; one that is in the study is not
+    repeated. Checkpoints of the first seed stay in the run's `retraining` folder, because the
+    winner's model is delivered from there; those of other seeds are deleted.
 
     Raises:
-        RunError: Processes died more often than a trial's may.
+        RunError: A training's processes died more often than `study.max_retries` allows.
     """
     budget = Budget.of_study(config, study, resources.num_slots)
     finalists = _choose(config, study, images, budget, observer)
@@ -74,13 +59,13 @@ def compare_finalists(
     observer.phase(f"comparing {len(finalists.numbers)} finalists on {seeds}")
     first_seed = everything[0][1].seed
     told = _train(config, run, due, images.id, resources, observer)
-    with _interrupted_by_sigterm(), contextlib.closing(told):
+    with contextlib.closing(told):
         for number, train, ended in told:
             study.metadata.add_fresh_training(training_name(number, train), asdict(ended))
             study.metadata.seconds_searched = budget.seconds
             observer.finalist_trained(number, ended.seed, ended.value)
             if train.seed != first_seed:
-                shutil.rmtree(_folder(run, number, train))
+                discard(_folder(run, number, train))
 
 
 def _train(
@@ -91,7 +76,7 @@ def _train(
     resources: TrialResources,
     observer: SearchObserver,
 ) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
-    """Yields each training when it has come to its end."""
+    """Trains what is due; yields number, config and result of each training as it ends."""
     trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
     lengths = [train.max_epochs for _, train in due]
@@ -118,9 +103,17 @@ def fresh_training(
     num_begun: int,
     resources: TrialResources,
 ) -> FreshTraining:
-    """What is kept of a training, by the rows of its epochs and how many were begun.
+    """The result of a training, as the study keeps it.
 
-    Its value is that of the epoch which its own metric picks, and which is delivered.
+    Its value is the metric at the epoch whose weights are kept, which `train.metric` picks.
+
+    Args:
+        number: The finalist's trial.
+        train: The configuration that was trained.
+        metric: The study's metric.
+        rows: One row of EpochMetrics for each epoch.
+        num_begun: Epochs begun, those repeated after a crash included.
+        resources: What the training took.
     """
     sign = 1 if maximises(train.metric) else -1
     values = {int(row["epoch"]): float(row[metric]) for row in rows}
@@ -169,13 +162,3 @@ def _choose(
 
 def _folder(run: RunFolder, number: int, train: TrainConfig) -> Path:
     return run.retraining.absolute() / training_name(number, train)
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Has it end as Ctrl-C does: what runs on the cluster is stopped, and can be resumed."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

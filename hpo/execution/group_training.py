@@ -1,4 +1,4 @@
-"""One training on several processes, by Ray Train's TorchTrainer, told as by one process."""
+"""One training by several processes, with Ray Train's TorchTrainer, reported as by one process."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ GO_ON, STOP = 1, 0
 
 
 def run_group_training(training: Training, resources: GroupResources) -> Generator[Progress]:
-    """As `run_training`, by a group of processes on the connected Ray cluster.
+    """Does what `run_training` does, by a group of processes on the connected Ray cluster.
 
     A group that ran out of memory is started again with half the micro-batch.
 
@@ -53,7 +53,7 @@ def _with_less_memory(training: Training, micro_batch_size: int) -> Training:
 
 
 class _Group:
-    """A running TorchTrainer, and two queues: orders to its first process, news from any."""
+    """A running TorchTrainer with two queues: orders to its rank 0, and news from any process."""
 
     def __init__(self, training: Training, resources: GroupResources) -> None:
         from ray.util.queue import Queue
@@ -65,14 +65,14 @@ class _Group:
         self._thread.start()
 
     def next_epoch(self) -> Progress | int:
-        """What the group says after its next epoch; a number: a micro-batch that was too large."""
+        """Has the group train an epoch; gives its progress, or a micro-batch that is too large."""
         from ray.exceptions import RayActorError
         from ray.util.queue import Empty
 
         with contextlib.suppress(RayActorError):  # then there will be no news either
             self._orders.put(GO_ON)
         while True:
-            is_alive = self._thread.is_alive()  # asked first: its last words may still come
+            is_alive = self._thread.is_alive()  # asked before the queue is read for its last news
             try:
                 said = self._news.get(timeout=SECONDS_BETWEEN_CHECKS)
             except RayActorError as error:
@@ -123,12 +123,12 @@ class _Group:
             )
             try:
                 trainer.fit()
-            except (Exception, SystemExit) as error:  # noqa: BLE001  told by next_epoch
+            except (Exception, SystemExit) as error:  # noqa: BLE001  next_epoch tells it
                 self._error = error
 
 
 def _train_in_group(config: dict[str, Any]) -> None:
-    """What each process runs: as ordered, an epoch or the end."""
+    """What each process of a group runs: an epoch for each order, until it is told to stop."""
     import torch
 
     from sgformer.training.distributed import broadcast, is_of_another_process, rank

@@ -12,9 +12,9 @@ from hpo.execution.group_training import run_group_training
 from hpo.execution.training import Training, run_training
 from sgformer.errors import DiskFullError, InputError
 
-# Of a training: its epoch's row; None: it has ended; or that it broke.
+# What a training says: an epoch's row; None: it has ended; or the error that it broke with.
 Said = dict[str, Any] | BrokenTrainingError | None
-# Which of several trainings, and what it said, or what ends them all.
+# The index of a training, and what it says, or an error that ends all of them.
 Told = tuple[int, Said | Exception]
 
 
@@ -22,19 +22,19 @@ def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
     """Trains in this process, resuming what the folder holds; yields each epoch's row."""
     training.folder.mkdir(parents=True, exist_ok=True)
     for progress in run_training(training):
-        for row in progress.epochs:  # noqa: UP028  Ray sends to what it runs; a tuple takes nothing
+        for row in progress.epochs:  # noqa: UP028  Ray calls send(), which a tuple's iterator lacks
             yield row
 
 
 def retrain_epochs_on_cluster(
     training: Training, resources: TrialResources
 ) -> Iterator[dict[str, Any]]:
-    """As `retrain_epochs`, on the connected Ray cluster, by as many processes as a trial has.
+    """Does what `retrain_epochs` does on the connected Ray, by as many processes as a trial has.
 
     Raises:
-        BrokenTrainingError: It broke there.
-        RunError: A process died, or Ray.
-        InputError: The images, or what the folder holds, cannot be used.
+        BrokenTrainingError: The training raised an exception.
+        RunError: A process died, or Ray did.
+        InputError: The images, or the checkpoints in the folder, cannot be used.
         DiskFullError: There is no room for a checkpoint.
     """
     training.folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def retrain_epochs_on_cluster(
     import ray
 
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(retrain_epochs)
-    references: Any = task.remote(training)  # a generator of them
+    references: Any = task.remote(training)  # a generator of references to rows
     try:
         for reference in references:
             row: dict[str, Any] = ray.get(reference)
@@ -64,14 +64,15 @@ def retrain_epochs_on_cluster(
 def retrain_all_on_cluster(
     trainings: Sequence[Training], resources: TrialResources, max_retries: int
 ) -> Iterator[tuple[int, Said]]:
-    """Several as by `retrain_epochs_on_cluster`, as many at a time as there are slots.
+    """Runs several trainings on the connected Ray, as many at a time as there are slots.
 
     Yields:
-        Which one, and its next epoch's row; None: it has come to its end; or the error that it
-        broke with more than `max_retries` times. One that is tried again tells its epochs again.
+        The training's index, with the row of its next epoch, None at its end, or the error
+        that it broke with more than `max_retries` times. A repeated training yields its epochs
+        again.
 
     Raises:
-        RunError: Processes died more than `max_retries` times, or Ray.
+        RunError: The processes of a training, or Ray, died more than `max_retries` times.
     """
     waiting: Queue[int] = Queue()
     told: Queue[Told] = Queue()
@@ -118,7 +119,7 @@ def _with_retries(
         try:
             yield from retrain_epochs_on_cluster(training, resources)
         except RunError:
-            # When all is over Ray is gone, and asking it for another try would start a new one.
+            # After the end Ray is gone, and another try would start a new Ray.
             if not num_left or is_over.is_set():
                 raise
         else:

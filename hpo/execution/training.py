@@ -27,10 +27,10 @@ class Training:
     """What to train, and where.
 
     Attributes:
-        config: Of the trainer.
-        folder: Gets checkpoints, epochs.csv, and in attempts.csv each epoch as it is begun.
-        images: Those that the search is over; None: whatever the folder of images holds.
-        num_gpus: That it takes, in all its processes.
+        config: The trainer's configuration.
+        folder: Gets the checkpoints, epochs.csv, and attempts.csv, which notes begun epochs.
+        images: Identifies the search's images; None: train on whatever the image folder holds.
+        num_gpus: GPUs that all processes of the training take together.
     """
 
     config: TrainConfig
@@ -41,12 +41,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a training says after an epoch.
+    """What a training reports after an epoch.
 
     Attributes:
-        epochs: Rows of EpochMetrics not told before; after a resume, all of them.
-        end_reason: 'completed', 'early_stopped' or 'diverged'; None: it goes on.
-        facts: What else is known about it.
+        epochs: Rows of EpochMetrics not reported before; after a resume, all of them.
+        end_reason: 'completed', 'early_stopped' or 'diverged'; None: the training goes on.
+        facts: What else is known: config, device, seconds, memory, diagnosis.
     """
 
     epochs: tuple[dict[str, Any], ...]
@@ -55,15 +55,15 @@ class Progress:
 
 
 def run_training(training: Training) -> Generator[Progress]:
-    """Trains an epoch a step; the checkpoint is on the disk before the epoch is told.
+    """Trains one epoch each step; its checkpoint is on the disk before it is reported.
 
-    What was trained before, and is resumed, is told in a first step that trains nothing.
-    Where processes of torch.distributed train together, each runs this, and the first saves.
+    A resumed training first reports the epochs that it had trained, in a step without training.
+    Where processes of torch.distributed train together, each runs this, and rank 0 saves.
 
     Raises:
-        RunError: The folder's run is not there, or another process trains in the folder.
+        RunError: The run folder does not exist here, or another process trains in the folder.
         InputError: The images, the config or the checkpoints cannot be used.
-        OutOfMemoryError: Not even one image at a time fits.
+        OutOfMemoryError: Not even a micro-batch of one image fits into memory.
         DiskFullError: There is no room for a checkpoint.
     """
     from sgformer.training.distributed import rank
@@ -94,7 +94,7 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
         return Progress(rows, trainer.end_reason, facts)
 
     if trainer.history:
-        # Told before more is trained: a scheduler may stop it where it stands.
+        # Reported before more is trained: the scheduler may stop the trial at this epoch.
         yield progress()
         num_told = trainer.num_epochs_done
     epochs = trainer.epochs()
@@ -109,7 +109,7 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
 
 
 def warm_up(data: DataConfig, images: ImagesId | None) -> None:
-    """Imports what a training needs, and opens its images: seconds, once a process."""
+    """Imports what a training needs and opens its images, which takes seconds once a process."""
     import sgformer.training.trainer  # noqa: F401  with torch and timm
 
     with contextlib.suppress(Exception):  # the first training will say what is wrong
@@ -118,10 +118,10 @@ def warm_up(data: DataConfig, images: ImagesId | None) -> None:
 
 @functools.lru_cache(maxsize=4)
 def open_images(config: DataConfig, images: ImagesId | None) -> ImageData:
-    """Kept for the next training of this process: only maps files.
+    """The images, kept open for the next trainings of this process: they are mapped files.
 
     Raises:
-        DataError: They cannot be read, or are not those that the search is over.
+        DataError: The images cannot be read, or are not the search's.
     """
     return load_image_data(config, expected=images)
 

@@ -1,11 +1,9 @@
-"""Runs trials on a connected Ray: Tuner, scheduler and workers put together."""
+"""Runs a search's trials on a connected Ray: puts Tuner, scheduler and workers together."""
 
-import contextlib
 import logging
 import os
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, RunInterrupted
 from hpo.execution.cluster import TrialResources
+from hpo.execution.interruption import noting_interruption
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
@@ -44,19 +43,44 @@ def run_trials(
 
     Args:
         config: What to search.
-        run: Gets the trials' checkpoints and curves.
-        study: Of the search, leased.
-        images: Those that trials are trained over.
-        resources: Of a trial, and how many run at a time.
+        run: The folder that gets the trials' checkpoints and curves.
+        study: The search's study; this process has its lease.
+        images: Identifies the images that trials are trained on; workers refuse others.
+        resources: What a trial takes, and how many run at a time.
         observer: Hears of every event.
-        trainable: Of the workers instead of TrialWorker, for measuring.
+        trainable: The class of the workers in place of TrialWorker, for benchmarks.
 
     Raises:
-        RunInterrupted: A signal came; what ran is continued on a resume.
-        RunError: The first trials all failed alike, or the search itself did.
-        DiskFullError: There is no room for checkpoints or the study; it can be continued.
+        RunInterrupted: A signal came; a resumed search continues the trials that ran.
+        RunError: The first trials all failed for the same reason, or the search itself failed.
+        DiskFullError: There is no room for checkpoints or the study; the search can be resumed.
     """
-    # Ray Tune reads these when it is imported or started.
+    _set_up_tune(resources)
+    observer.phase(
+        f"starting {resources.num_slots} worker{'s' if resources.num_slots > 1 else ''}"
+    )
+    scheduler = _scheduler(config, run, study, images, resources, observer)
+    decisions, progress_before = scheduler.decisions, _progress(study)
+    is_stopped = False
+    if decisions.num_missing:
+        num_slots = min(resources.num_slots, decisions.num_missing)
+        resources = replace(resources, num_slots=num_slots)
+        settings = _worker_settings(config, images, resources)
+        is_stopped = _fit(config, resources, scheduler, settings, trainable)
+    error = _reason(config, run, scheduler, is_stopped=is_stopped)
+    if error is not None:
+        raise error
+    if decisions.is_exhausted:
+        observer.note("every configuration of the space has been tried")
+    elif _progress(study) == progress_before:
+        observer.note(
+            "no new trial was started: the remaining budget is reserved for the final trainings; "
+            "raise budget.* to continue"
+        )
+
+
+def _set_up_tune(resources: TrialResources) -> None:
+    """Settings that Ray Tune reads when it is imported, or when a Tuner starts."""
     os.environ |= {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -64,12 +88,20 @@ def run_trials(
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
         "RAY_AIR_NEW_OUTPUT": "0",
     }
-    observer.phase(
-        f"starting {resources.num_slots} worker{'s' if resources.num_slots > 1 else ''}"
-    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
+def _scheduler(
+    config: SearchConfig,
+    run: RunFolder,
+    study: SearchStudy,
+    images: ImagesId,
+    resources: TrialResources,
+    observer: SearchObserver,
+) -> "StudyScheduler":
+    """The TrialScheduler for Ray, which asks the decisions that the config names."""
     from hpo.execution.ray_scheduler import StudyScheduler
 
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     checkpoints = TrialCheckpoints(
         run.trials,
         config.retrain.top_k,
@@ -77,28 +109,7 @@ def run_trials(
         max_bytes=config.budget.disk_bytes,
     )
     decisions = Engine(config, study, resources.num_slots, observer, checkpoints)
-    scheduler = StudyScheduler(decisions, _task_maker(config, run, images, resources))
-    progress_before = _progress(study)
-    is_stopped = False
-    if decisions.num_missing:
-        num_slots = min(resources.num_slots, decisions.num_missing)
-        resources = replace(resources, num_slots=num_slots)
-        settings = _worker_settings(config, images, resources)
-        is_stopped = _fit(config, resources, scheduler, settings, trainable)
-    decisions.settle()
-    if decisions.paused:
-        raise DiskFullError(decisions.paused)
-    if decisions.broken:
-        raise RunError(f"the first trials all failed for the same reason: {decisions.broken}")
-    if decisions.num_missing:
-        raise _reason(config, run, scheduler, decisions.num_missing, is_stopped=is_stopped)
-    if decisions.is_exhausted:
-        observer.note("every configuration of the space has been tried")
-    elif _progress(study) == progress_before:
-        observer.note(
-            "no trial was begun: the budget leaves no room beside what is set aside for the "
-            "trainings after the search; raise it (budget) to go on"
-        )
+    return StudyScheduler(decisions, _task_maker(config, run, images, resources))
 
 
 def _fit(
@@ -108,11 +119,11 @@ def _fit(
     settings: "WorkerSettings",
     trainable: "type[Trainable] | None",
 ) -> bool:
-    """Runs workers until nothing is left, or something ended it: whether that was a signal."""
+    """Runs the workers until no trial is left or something ends the search; True: a signal did."""
     decisions = scheduler.decisions
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
-        _stopping_on_signals() as stop,
+        noting_interruption() as stop,
     ):
 
         def is_over() -> bool:
@@ -124,29 +135,37 @@ def _fit(
 
 
 def _reason(
-    config: SearchConfig,
-    run: RunFolder,
-    scheduler: "StudyScheduler",
-    num_missing: int,
-    *,
-    is_stopped: bool,
-) -> Exception:
-    """Why trials have not ended."""
-    if isinstance(scheduler.failure, (DiskFullError, RunError)):
-        return scheduler.failure
-    if scheduler.failure is not None:
-        error = RunError(f"the search failed: {scheduler.failure}")
-        error.__cause__ = scheduler.failure
+    config: SearchConfig, run: RunFolder, scheduler: "StudyScheduler", *, is_stopped: bool
+) -> Exception | None:
+    """Why the search cannot go on; None: its trials have all ended."""
+    decisions, failure = scheduler.decisions, scheduler.failure
+    if decisions.paused:
+        return DiskFullError(decisions.paused)
+    if decisions.broken:
+        return RunError(f"the first trials all failed for the same reason: {decisions.broken}")
+    if not decisions.num_missing:
+        return None
+    if isinstance(failure, (DiskFullError, RunError)):
+        return failure
+    if failure is not None:
+        error = RunError(f"the search failed: {failure}")
+        error.__cause__ = failure
         return error
     if is_stopped:
-        return RunInterrupted(
-            f"interrupted; continue with --resume (study {config.study.name!r}, {run.path})"
-        )
-    return RunError(f"workers are gone and {num_missing} trials have not ended: --resume")
+        return RunInterrupted(interrupted_text(config, run))
+    return RunError(
+        f"workers are gone and {decisions.num_missing} trials have not ended; continue with "
+        "--resume"
+    )
+
+
+def interrupted_text(config: SearchConfig, run: RunFolder) -> str:
+    """What a search that a signal has ended says."""
+    return f"interrupted; continue with --resume (study {config.study.name!r}, {run.path})"
 
 
 def _progress(study: SearchStudy) -> tuple[int, int]:
-    """Trials and epochs so far."""
+    """How many trials and epochs the study has."""
     trials = study.trials()
     return len(trials), sum(trial.num_epochs for trial in trials)
 
@@ -163,7 +182,7 @@ def _worker_settings(
 def _task_maker(
     config: SearchConfig, run: RunFolder, images: ImagesId, resources: TrialResources
 ) -> "Callable[[Proposal], TrialTask]":
-    """From a proposed trial to what a worker takes."""
+    """Gives a function that turns a proposed trial into a worker's task."""
     from hpo.execution.worker import TrialTask, trial_folder
 
     run_dir = run.path.absolute()
@@ -190,9 +209,9 @@ def _tuner(
     scratch: str,
     trainable: "type[Trainable] | None",
 ) -> Any:
-    """Ray's Tuner of one trial a slot, stripped of what the study does.
+    """A Tuner with one Ray trial for each slot.
 
-    That is: searcher, loggers, checkpoints, snapshots, output.
+    It has no searcher, loggers, checkpoints, snapshots or output: the study takes their place.
     """
     from ray import tune
 
@@ -220,9 +239,9 @@ def _tuner(
 
 
 def _resources_of_worker(resources: TrialResources) -> dict[str, float]:
-    """What a trial's own process takes; Ray Train reserves what a group's processes do."""
+    """What Ray reserves for a worker; for the processes of a group Ray Train reserves."""
     if resources.group is not None:
-        return {"memory": 1.0}  # nothing at all is refused
+        return {"memory": 1.0}  # Ray refuses a trial that asks for nothing
     return {"cpu": resources.cpus, "gpu": resources.gpus}
 
 
@@ -239,22 +258,3 @@ def _stopper(is_over: Callable[[], bool]) -> Any:
             return is_over()
 
     return StopEarly()
-
-
-@contextlib.contextmanager
-def _stopping_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM came; a second one kills."""
-    received: list[int] = []
-    previous: dict[int, Any] = {}
-
-    def receive(number: int, _frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-
-    for name in (signal.SIGINT, signal.SIGTERM):
-        previous[name] = signal.signal(name, receive)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

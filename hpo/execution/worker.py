@@ -42,9 +42,9 @@ class WorkerSettings:
     """What a worker is started with.
 
     Attributes:
-        num_threads: Of torch.
-        data: Of the trials, to open beforehand; None where groups train, and not the worker.
-        images: Those that the search is over.
+        num_threads: How many threads torch uses.
+        data: The images to open beforehand; None where a group of processes trains.
+        images: Identifies the search's images.
     """
 
     num_threads: int
@@ -54,12 +54,12 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class TrialTask:
-    """A trial to be run.
+    """A trial that a worker is to run.
 
     Attributes:
-        number: The trial's in the study.
+        number: The trial's number in the study.
         training: What to train.
-        group: Several processes for this trial, beside the worker; None: the worker trains.
+        group: The processes that train the trial in the worker's place; None: the worker trains.
     """
 
     number: int
@@ -68,12 +68,12 @@ class TrialTask:
 
 
 class TrialWorker(tune.Trainable):
-    """Runs trials one after another in a warm process, an epoch a step.
+    """Runs trials one after another in a warm process, one epoch each step.
 
-    To Ray a worker is one trial that lasts as long as the search; what it is to do next it is
-    told by `assign`, before its next step. A trial goes on from the last checkpoint in its
-    folder if there is one. What goes wrong in a training is tried once more, then is data, told
-    in the report; only a dead process is Ray's business.
+    To Ray a worker is a single trial that lasts as long as the search. The scheduler calls
+    `assign` to say which trial of the study comes next. A trial goes on from the last checkpoint
+    in its folder, if there is one. A training that raises is tried once more; a second exception
+    is data, in the report. Only a dead process is left to Ray.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -86,19 +86,21 @@ class TrialWorker(tune.Trainable):
         self._warm_up(config[SETTINGS])
 
     def assign(self, task: TrialTask | None) -> None:
-        """What to run from the next step on; None: nothing, for now."""
+        """Sets what to run from the next step on; None: nothing, for now."""
         self._task, self._retried, self._idle = task, None, False
         self._end()
 
     def retire(self) -> None:
-        """Has the next step raise, so that Ray puts a new process in this one's place."""
+        """Has the next step raise, so that Ray replaces this process by a new one."""
         self._retired = True
 
     def step(self) -> dict[str, Any]:
-        """An epoch's TrialReport, None while there is nothing to do; and whether to replace it.
+        """Trains an epoch; gives its TrialReport, and whether the worker should be replaced.
+
+        The report is None while there is nothing to do.
 
         Raises:
-            WornOutError: It was retired.
+            WornOutError: `retire` was called.
         """
         if self._retired:
             raise WornOutError("a worn-out worker is replaced")
@@ -115,7 +117,7 @@ class TrialWorker(tune.Trainable):
             if _is_of_the_process(error):
                 raise  # Ray replaces the process and tries again
             reason = "paused" if isinstance(error, DiskFullError) else "failed"
-            # The epoch that broke counts, too.
+            # The budget counts the epoch that broke, too.
             num_begun = Attempts(self._task.training.folder).count()
             facts = {"hostname": socket.gethostname(), "num_epochs_trained": num_begun}
             report = TrialReport(number, (), reason, facts, _as_text(error))
@@ -142,7 +144,7 @@ class TrialWorker(tune.Trainable):
         gc.freeze()
 
     def _end(self) -> None:
-        """Lets go of the trial that the worker is at: its model, and its processes."""
+        """Frees the model, or the processes, of the trial that the worker is at."""
         epochs, self._epochs = self._epochs, None
         if epochs is None:
             return
@@ -154,14 +156,14 @@ class TrialWorker(tune.Trainable):
             self._worn_out |= self._has_grown_to(held_bytes())
 
     def _has_grown_to(self, held: int) -> bool:
-        """Whether trials have left too much since the first one ended."""
+        """Whether the worker holds far more memory than when its first trial had ended."""
         if self._bytes_after_first is None:
             self._bytes_after_first = held
         first = self._bytes_after_first
         return held > max(MOST_GROWTH * first, first + MOST_GROWTH_BYTES)
 
     def _next_epoch(self, task: TrialTask) -> Progress:
-        """The next epoch; after a first exception, once more from the last checkpoint."""
+        """Trains the next epoch; after a first exception, again from the last checkpoint."""
         if self._epochs is None:
             self._epochs = _start(task)
         progress = None
@@ -171,7 +173,7 @@ class TrialWorker(tune.Trainable):
             if self._retried is not None or not _is_worth_a_retry(error):
                 raise
             self._retried = _as_text(error)
-        if progress is None:  # and the exception, which held the first training, is gone
+        if progress is None:  # here the exception, which held the first training, is freed
             self._end()
             return self._next_epoch(task)
         if self._retried is None:
@@ -192,7 +194,7 @@ def _as_text(error: Exception) -> TrialError:
 
 
 def _is_worth_a_retry(error: Exception) -> bool:
-    """Whether it may go well at once: not what input, memory or disk do not allow."""
+    """Whether a second try may succeed; not where input, memory or disk forbid it."""
     from sgformer.training.device import is_out_of_memory
 
     hopeless = isinstance(error, (InputError, OutOfMemoryError, DiskFullError))
@@ -200,7 +202,7 @@ def _is_worth_a_retry(error: Exception) -> bool:
 
 
 def _is_of_the_process(error: Exception) -> bool:
-    """Whether a process is gone, or of no more use: a CUDA error but for want of memory stays."""
+    """Whether a process is dead or useless: a CUDA error, unless memory ran out, stays with it."""
     import torch
 
     from sgformer.training.device import is_out_of_memory

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpo.config.schema import PAUSING, SearchConfig
+from hpo.config.schema import PAUSING
 from hpo.engine.budget import Budget
 from hpo.reporting.rows import (
     MAX_ROWS,
@@ -15,12 +15,11 @@ from hpo.reporting.rows import (
     objectives_text,
     verdict_rows,
 )
-from hpo.run_folder import RunFolder
+from hpo.run import Run
 from hpo.schedulers.first_rung import FirstLevel, first_level_text, read_first_levels
-from hpo.selection.finalists import comparison_progress, read_verdict
-from hpo.selection.selection import best_so_far, objective_values, pareto_front
-from hpo.selection.verdict import Verdict, verdict_values
-from hpo.study.study import SearchStudy
+from hpo.selection.finalists import comparison_progress
+from hpo.selection.selection import objective_values
+from hpo.selection.verdict import verdict_values
 from hpo.study.trial import TrialStatus, TrialSummary
 
 
@@ -29,58 +28,48 @@ class RunStatus:
     """How far a run is.
 
     Attributes:
-        run: The run's folder.
-        config: The run's search file.
+        run: The run; its trials are as they were when the status was read.
         counts: Numbers of trials by what became of them.
         running: Trials that run or are paused.
         budget: What the search has taken and may take.
         first_rung: Where trials are first compared, as it was chosen last; None: as configured.
         first_rung_text: The same in words, with the reason; None where it is not chosen.
-        best: The trial that leads, and its value; None: there is none yet.
-        front: The Pareto front; with one objective the best trial.
         num_compared: Finalists' trainings that have ended, and how many there are; None:
             finalists are not being compared.
-        verdict: The comparison's result; None: there is none yet.
-        delivered_trial: The trial whose model is in best/; None: not known, or none is.
     """
 
-    run: RunFolder
-    config: SearchConfig
+    run: Run
     counts: Counter[TrialStatus]
     running: Sequence[TrialSummary]
     budget: Budget
     first_rung: FirstLevel | None
     first_rung_text: str | None
-    best: tuple[TrialSummary, float] | None
-    front: Sequence[TrialSummary]
     num_compared: tuple[int, int] | None
-    verdict: Verdict | None
-    delivered_trial: int | None
 
     def as_json(self) -> dict[str, Any]:
         """The status as plain values, as `status --json` prints them."""
-        objectives, best = self.config.study, self.best
+        study, best = self.run.config.study, self.run.best
         return {
-            "study": self.config.study.name,
-            "num_trials": self.config.study.num_trials,
+            "study": study.name,
+            "num_trials": study.num_trials,
             "counts": dict(self.counts),
             "budget": {
                 limit.name: [self.budget.taken(limit), limit.total] for limit in self.budget.limits
             },
             "first_level": self.first_rung and self.first_rung.model_dump(),
             "best": best
-            and {"number": best[0].number, "value": best[1], "params": best[0].params},
-            "front": [{"number": t.number, **objective_values(t, objectives)} for t in self.front],
+            and {"number": best.number, "value": self.run.best_value, "params": best.params},
+            "front": [{"number": t.number, **objective_values(t, study)} for t in self.run.front],
             "running": [{"number": t.number, "epoch": t.num_epochs} for t in self.running],
-            "winner": self.verdict and verdict_values(self.verdict),
+            "winner": self.run.verdict and verdict_values(self.run.verdict),
             "delivered": self.run.is_delivered,
-            "delivered_trial": self.delivered_trial,
+            "delivered_trial": self._delivered_number,
         }
 
     def as_rows(self) -> Rows:
         """The status as names and values, as `status` prints them."""
         rows = {
-            "study": f"{self.config.study.name} ({self.run.path})",
+            "study": f"{self.run.config.study.name} ({self.run.folder.path})",
             "trials": self._trials_text(),
         }
         if self.budget.limits:
@@ -88,27 +77,28 @@ class RunStatus:
         if self.first_rung_text is not None:
             rows["first decision"] = self.first_rung_text
         rows["best"] = self._best_text()
-        rows |= front_rows(self.front, self.config)
+        rows |= front_rows(self.run.front, self.run.config)
         if self.num_compared is not None:
             done, total = self.num_compared
             rows["finalists"] = f"{done} of {total} trainings on fresh seeds have ended"
-        if self.verdict is not None:
-            rows |= verdict_rows(self.verdict)
+        if self.run.verdict is not None:
+            rows |= verdict_rows(self.run.verdict)
         return rows | self._running_rows() | {"best model": self._delivered_text()}
 
     def _trials_text(self) -> str:
         num_started = self.counts.total() - self.counts[TrialStatus.INFEASIBLE]
         states = counts_text(+self.counts) or "none"
-        return f"{num_started} of {self.config.study.num_trials} started: {states}"
+        return f"{num_started} of {self.run.config.study.num_trials} started: {states}"
 
     def _best_text(self) -> str:
-        if self.best is None:
+        best = self.run.best
+        if best is None:
             return "none yet"
-        trial, value = self.best
-        return f"{objectives_text(trial, self.config, value)} (trial {trial.number})"
+        text = objectives_text(best, self.run.config, self.run.best_value)
+        return f"{text} (trial {best.number})"
 
     def _running_rows(self) -> Rows:
-        may_pause = self.config.scheduler.name in PAUSING
+        may_pause = self.run.config.scheduler.name in PAUSING
         at_work = "running or paused" if may_pause else "running"
         shown, more = self.running[:MAX_ROWS], len(self.running) - MAX_ROWS
         rows = {f"trial {t.number}": f"{at_work}, epoch {t.num_epochs}" for t in shown}
@@ -117,26 +107,26 @@ class RunStatus:
     def _delivered_text(self) -> str:
         if not self.run.is_delivered:
             return "not yet delivered"
-        number = self.delivered_trial
-        return f"{self.run.best}" + ("" if number is None else f" (trial {number})")
+        number = self._delivered_number
+        return f"{self.run.folder.best}" + ("" if number is None else f" (trial {number})")
+
+    @property
+    def _delivered_number(self) -> int | None:
+        """The trial whose model is in best/; None: there is none, or it was not noted."""
+        return self.run.study.metadata.delivered_trial if self.run.is_delivered else None
 
 
-def read_status(run: RunFolder, config: SearchConfig, study: SearchStudy) -> RunStatus:
+def read_status(run: Run) -> RunStatus:
     """The status of a run, from its folder and its study as they are now."""
-    trials = study.trials()
+    config, study, trials = run.config, run.study, run.trials
     chosen = read_first_levels(study.metadata.first_levels)
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
     return RunStatus(
         run=run,
-        config=config,
         counts=Counter(trial.outcome for trial in trials),
         running=[t for t in trials if t.state == TrialStatus.RUNNING],
         budget=Budget.of_study(config, study),
         first_rung=chosen[-1] if chosen else None,
         first_rung_text=first_level_text(config, chosen, curves),
-        best=best_so_far(trials, config),
-        front=pareto_front(trials, config.study),
         num_compared=comparison_progress(config, study, trials),
-        verdict=read_verdict(config, study, trials),
-        delivered_trial=study.metadata.delivered_trial if run.is_delivered else None,
     )

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from hpo.config.schema import SearchConfig, clip
+from hpo.config.loading import clip
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, params_key
 from hpo.errors import StudyError
 from hpo.schedulers.first_rung import read_first_levels

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpo.config.schema import SearchConfig, differences
+from hpo.config.loading import differences
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, Space, value_at
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy

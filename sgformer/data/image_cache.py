@@ -25,6 +25,7 @@ import numpy.typing as npt
 from sgformer.config import DataConfig
 from sgformer.data.decoding import RgbImage, decode_image
 from sgformer.data.image_folder import ImageFolder
+from sgformer.disk import temporary_home
 from sgformer.errors import DataError
 
 Progress = Callable[[int, int], None]  # images decoded, images in all
@@ -150,7 +151,15 @@ def _cache_folder(config: DataConfig, images: ImagesId) -> Path:
     """The cache of these very files at the config's resolution and size limit."""
     limit = "" if config.cache_bytes is None else f"-{config.cache_bytes}"
     name = f"{images.files}-{config.decoded_pixels}{limit}-v{CACHE_FORMAT}"
-    return config.cache_dir.expanduser() / name
+    return _expanded(config.cache_dir) / name
+
+
+def _expanded(path: Path) -> Path:
+    """The path with ~ resolved; a user without a home has one in the temporary folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # as in a container that is run under a number
+        return temporary_home().joinpath(*path.parts[1:])
 
 
 def _read_names(cache: Path) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder, replace_text
 from sgformer.errors import InputError

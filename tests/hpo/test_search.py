@@ -5,20 +5,17 @@ from pathlib import Path
 import pytest
 from studies import create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
-from hpo.engine.observer import SearchObserver
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
+from hpo.continuation import check_continuation, find_study
+from hpo.continuation import create_study as create_run_study
 from hpo.errors import ClusterError, StudyError
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstLevel, read_first_levels
-from hpo.search import check_continuation, find_study, run_search
-from hpo.search import create_study as create_run_study
+from hpo.search import run_search
 from sgformer.errors import ConfigError, DataError, InputError
 
 IMAGES = {"classes": ["a", "b"], "train": 3, "val": 2}
-
-
-class Silent(SearchObserver):
-    """Hears everything and says nothing."""
 
 
 @pytest.fixture
@@ -135,7 +132,7 @@ def test_wrong_input_leaves_no_study_behind(
         path.write_text("no image")
     config, _ = load_search_config(search_file, data_dir=own_image_folder)
     with pytest.raises(DataError, match="6 of 110 images"):
-        run_search(config, run, Silent())
+        run_search(config, run.path.parent)
     assert [path.name for path in run.path.iterdir()] == [".lock"]
 
 
@@ -144,7 +141,7 @@ def test_a_cluster_that_cannot_hold_a_trial_leaves_no_study_behind(
 ) -> None:
     config = changed(search_file, "resources.cpus_per_trial=4096")
     with pytest.raises(ClusterError, match="no node can hold a trial"):
-        run_search(config, run, Silent())
+        run_search(config, run.path.parent)
     assert [path.name for path in run.path.iterdir()] == [".lock"]
 
 
@@ -155,4 +152,4 @@ def test_other_images_are_refused(
     study.metadata.images = IMAGES
     moved, _ = load_search_config(search_file, data_dir=own_image_folder)
     with pytest.raises(InputError, match="made over other images"):
-        run_search(moved, run, Silent(), resume=True)
+        run_search(moved, run.path.parent, resume=True)

@@ -7,46 +7,64 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 
 PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "run_search.py"))
+TRAIN_ONLY = (sys.executable, str(Path(__file__).with_name("train_only.py")))
+PATIENCE_SECONDS = 900.0  # a machine may be busy; nothing is measured by these
 
 
-def run(*arguments: object, expect: int = 0, **environment: str) -> subprocess.CompletedProcess:
+def run(
+    *arguments: object,
+    expect: int = 0,
+    program: Sequence[str] = PROGRAM,
+    **environment: str,
+) -> subprocess.CompletedProcess:
     """The finished process; its exit code must be the expected one."""
     done = subprocess.run(
-        [*PROGRAM, *map(str, arguments)],
+        [*program, *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
-        timeout=300,
-        env=os.environ | environment,
+        timeout=PATIENCE_SECONDS,
+        env=environment_of_a_test() | environment,
     )
     assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def environment_of_a_test() -> dict[str, str]:
+    """The environment, in which programs of tests/support find this checkout's packages."""
+    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
 class Background:
     """A running command in a process group of its own."""
 
     def __init__(
-        self, *arguments: object, log: Path, environment: dict[str, str] | None = None
+        self,
+        *arguments: object,
+        log: Path,
+        environment: dict[str, str] | None = None,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [*PROGRAM, *map(str, arguments)],
+                [*program, *map(str, arguments)],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | (environment or {}),
+                env=environment_of_a_test() | (environment or {}),
             )
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, self.log.read_text()
@@ -99,3 +117,25 @@ def load_epochs(run_dir: Path, number: int) -> list[dict[str, str]]:
     """Rows of a trial's epochs.csv."""
     path = run_dir / "trials" / str(number) / "epochs.csv"
     return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def num_epochs_reported(run_dir: Path) -> list[int]:
+    """Epochs of each trial that the study knows."""
+    if not (run_dir / "search.yaml").exists():  # the study is there before it
+        return []
+    return [len(trial.intermediate_values) for trial in load_trials(run_dir)]
+
+
+def study_attributes(run_dir: Path) -> dict[str, Any]:
+    """What the study knows beside its trials."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{run_dir / 'study.db'}")
+    try:
+        return optuna.load_study(study_name=run_dir.name, storage=storage).user_attrs
+    finally:
+        storage.engine.dispose()
+
+
+def fresh_trainings(run_dir: Path) -> dict[str, dict]:
+    """The finalists' trainings, by name, as the study has them."""
+    attributes = study_attributes(run_dir)
+    return {k: v for k, v in attributes.items() if k.startswith("fresh_training:")}

@@ -79,11 +79,11 @@ class RandomSearch:
 
         Gives back 'event', 'killed' (a new driver has taken over), or 'ended'.
         """
-        model_state = self.study.model_state
+        model_state = self.study.metadata.model_state
         try:
             return self._step()
         except KilledError:
-            self.was_killed_choosing |= self.study.model_state != model_state
+            self.was_killed_choosing |= self.study.metadata.model_state != model_state
             self._die()
             return "killed"
 

@@ -12,12 +12,8 @@ from typing import Any, Final
 
 import yaml
 
-from hpo.config.schema import (
-    SAMPLERS_OF_SEVERAL,
-    SCHEDULERS_OF_SEVERAL,
-    SearchConfig,
-    load_search_config,
-)
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SAMPLERS_OF_SEVERAL, SCHEDULERS_OF_SEVERAL, SearchConfig
 from hpo.config.search_space import Params
 
 MODELS: Final = {

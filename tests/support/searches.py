@@ -1,6 +1,11 @@
-"""The values of a tiny search file."""
+"""The values of a tiny search file, and a search over them that has ended."""
 
+from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
+
+DIVERGING = {"optimizer.learning_rate": 1e30, "model.drop_rate": 0.1}
 
 
 def search_values(image_folder: Path, cache_dir: Path) -> dict:
@@ -28,3 +33,36 @@ def search_values(image_folder: Path, cache_dir: Path) -> dict:
             "device": "cpu",
         },
     }
+
+
+def write_search(path: Path, image_folder: Path, cache_dir: Path, **changes: dict) -> Path:
+    """A search of eight trials, the second of which diverges; `changes` are by section."""
+    values = search_values(image_folder, cache_dir)
+    values["study"] = {"num_trials": 8, "enqueue": [DIVERGING]}
+    values["space"]["optimizer.learning_rate"] = {
+        "type": "categorical",
+        "choices": [2e-3, 1e-4, 1e30],
+    }
+    for section, change in changes.items():
+        values[section] = values.get(section, {}) | change
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """A search that `run_search.py search` has brought to its end.
+
+    Attributes:
+        root: Holds search_spaces/digits.yaml, the image folder digits/, and runs/digits/.
+        search_file: What was searched.
+        folder: The run's folder. No test changes anything in it.
+        out: Standard output of the program.
+        err: Its standard error.
+    """
+
+    root: Path
+    search_file: Path
+    folder: Path
+    out: str
+    err: str

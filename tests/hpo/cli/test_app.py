@@ -13,7 +13,8 @@ import yaml
 from command_line import run
 
 from hpo.cli import app as cli
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.search_space import Params
 from hpo.run_folder import RunFolder
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
@@ -282,7 +283,12 @@ def write_run(folder: Path, search_file: Path, *overrides: str) -> Path:
     run_folder.make()
     run_folder.save_config(config)
     study = SearchStudy.create(run_folder.storage_url(config), config.study, config.space)
-    SimulatedSearch(config, lambda params: Curve([0.5] * 4, [1.0] * 4), 1, study).run()
+
+    def curve(params: Params) -> Curve:
+        """Trials rank at each epoch as they do at their end."""
+        return Curve([50 * float(params["optimizer.learning_rate"])] * 4, [1.0] * 4)
+
+    SimulatedSearch(config, curve, 1, study).run()
     return folder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.engine.admission import Admission
 from hpo.engine.budget import Budget
 from hpo.engine.ledger import TrialLedger

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.engine.architectures import (
     ArchitectureCosts,
     check_feasible,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.engine.budget import Budget, Limit
 from hpo.engine.ledger import TrialLedger
 from hpo.study.trial import TrialReport, TrialStatus, TrialSummary

@@ -5,7 +5,8 @@ import pytest
 from studies import create_study
 from watcher import Watcher
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from studies import create_study
 
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.engine.observer import SearchObserver
 from hpo.execution import comparison
 from hpo.execution.cluster import TrialResources

@@ -9,7 +9,8 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from studies import create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver

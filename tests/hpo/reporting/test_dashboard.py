@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from studies import create_study
 
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.errors import StudyError
 from hpo.reporting.dashboard import make_dashboard
 from hpo.study.study import SearchStudy

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.reporting.display import Display, LiveDisplay, PlainDisplay, clock_time, short_params
 
 PARAMS = {"model.name": "sg_former_nano", "optimizer.learning_rate": 0.00123456}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from studies import create_study
 
-from hpo.config.schema import RetrainConfig, SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import RetrainConfig, SearchConfig
 from hpo.reporting.report import write_report
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstLevel

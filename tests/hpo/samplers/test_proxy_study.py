@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hpo.config.schema import SAMPLERS_OF_SEVERAL, Sampler, SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SAMPLERS_OF_SEVERAL, Sampler, SearchConfig
 from hpo.samplers.proxy_study import Bounds, Sampling
 
 

@@ -3,7 +3,8 @@ from typing import get_args
 
 import pytest
 
-from hpo.config.schema import PAUSING, Scheduler, SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import PAUSING, Scheduler, SearchConfig
 from hpo.schedulers.base import Decision
 from hpo.schedulers.factory import make_scheduler
 

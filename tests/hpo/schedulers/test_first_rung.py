@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.config.schema import SchedulerConfig, SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SchedulerConfig, SearchConfig
 from hpo.schedulers.first_rung import (
     MIN_TRIALS,
     Curve,

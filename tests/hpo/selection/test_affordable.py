@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from finalist_trials import finished, tell, trial
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.selection.affordable import affordable, finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from finalist_trials import PARAMS, SPACE, finished, missing, tell, trial
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.selection.finalists import (
     Finalists,
     asked_for,

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from studies import create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.selection.importances import importances
 from hpo.study.study import SearchStudy
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from finalist_trials import trial
 
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.schedulers.first_rung import FirstLevel
 from hpo.selection.ranking import predicted_ranking
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from hpo.config.schema import StudyConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import StudyConfig
 from hpo.selection.selection import best_so_far, objective_values, pareto_front, selected
 from hpo.study.trial import TrialSummary
 

@@ -4,7 +4,8 @@ from typing import get_args
 
 import pytest
 
-from hpo.config.schema import Scheduler, SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import Scheduler, SearchConfig
 from hpo.config.search_space import Params
 from hpo.errors import StudyError
 from hpo.schedulers.first_rung import FirstLevel

@@ -9,14 +9,8 @@ from typing import Any, get_args
 import pytest
 from studies import best_trial
 
-from hpo.config.schema import (
-    PAUSING,
-    SAMPLERS_OF_SEVERAL,
-    Sampler,
-    Scheduler,
-    SearchConfig,
-    load_search_config,
-)
+from hpo.config.loading import load_search_config
+from hpo.config.schema import PAUSING, SAMPLERS_OF_SEVERAL, Sampler, Scheduler, SearchConfig
 from hpo.config.search_space import Params, default_params
 from hpo.engine.budget import Budget, Limit
 from hpo.schedulers.first_rung import FirstLevel

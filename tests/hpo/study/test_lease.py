@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from studies import create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.errors import StudyError
 from hpo.study.driver import Driver
 from hpo.study.lease import LeaseTimes, leased
@@ -274,7 +275,7 @@ def test_a_beat_that_fails_is_heard_of(
 HOLD = """
 import sys, time
 from pathlib import Path
-from hpo.config.schema import load_search_config
+from hpo.config.loading import load_search_config
 from hpo.errors import StudyError
 from hpo.study.lease import LeaseTimes, leased
 from hpo.study.study import SearchStudy

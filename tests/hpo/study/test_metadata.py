@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy
 from studies import create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.study.lease import leased
 from hpo.study.metadata import StudyMetadata
 from hpo.study.study import SearchStudy

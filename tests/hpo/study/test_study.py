@@ -15,7 +15,8 @@ import sqlalchemy
 from postgres import PostgresServer
 from studies import best_trial, create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
 from hpo.errors import StudyError
 from hpo.samplers.proxy_study import Sampling

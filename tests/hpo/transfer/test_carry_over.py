@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from studies import create_study
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, apply_params
 from hpo.errors import StudyError
 from hpo.simulation.simulation import Curve, SimulatedSearch

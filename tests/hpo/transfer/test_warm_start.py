@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config.schema import SearchConfig, load_search_config
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import (
     CategoricalParameter,
     FloatParameter,

@@ -1,0 +1,272 @@
+"""Reads a search file with its overrides, writes it, and compares two of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from hpo.config.grid_points import grid_points
+from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
+from hpo.config.space_checks import check_guess, check_space
+from sgformer.config import TrainConfig, nearest_known, validate
+from sgformer.errors import ConfigError
+
+# What a resumed run may change: nothing that would make its trials incomparable.
+CHANGEABLE: Final = (
+    "study.num_trials",
+    "study.max_retries",
+    "study.select",
+    "budget",
+    "resources",
+    "retrain",
+    "train.device",
+    "train.data.data_dir",
+    "train.data.num_workers",
+    "train.data.cache_dir",
+    "train.data.cache_bytes",
+    "train.optimizer.micro_batch_size",
+)
+
+
+def load_search_config(
+    path: Path | str,
+    overrides: Iterable[str] = (),
+    data_dir: Path | str | None = None,
+    name: str | None = None,
+) -> tuple[SearchConfig, tuple[str, ...]]:
+    """Reads and checks a search file; gives the config, and notes on what was adjusted in it.
+
+    Args:
+        path: The YAML file.
+        overrides: Settings that replace the file's, each 'path=value' as in `--set`.
+        data_dir: Replaces train.data.data_dir, the folder of images.
+        name: Replaces study.name, which without either is the file's name.
+
+    Raises:
+        ConfigError: The file cannot be read, or something in it is wrong.
+
+    Example:
+        ```python
+        from hpo import load_search_config
+
+        config, notes = load_search_config(
+            "search_spaces/digits.yaml", ["study.num_trials=20"], data_dir="digits"
+        )
+        for note in notes:
+            print(note)
+        print(config.study.num_trials, config.train.max_epochs, sorted(config.space))
+        ```
+    """
+    path = Path(path)
+    values = _read_yaml(path)
+    for override in overrides:
+        _set(values, override)
+    if data_dir is not None:
+        _set_value(values, ["train", "data", "data_dir"], str(data_dir))
+    if name is not None:
+        _set_value(values, ["study", "name"], name)
+    source = str(path)
+    config = validate(SearchConfig, values, source)
+    config = _fill_in(config, default_name=path.stem)
+    config, notes = clip(config)
+    check_space(config.train, config.space, source)
+    for params in config.study.enqueue:
+        check_guess(params, config.space, "study.enqueue", source)
+    return config, notes
+
+
+def dump_search_config(config: SearchConfig) -> str:
+    """The config as YAML that `load_search_config` reads back to the same."""
+    values = config.model_dump(mode="json")
+    for parameter in values["space"].values():
+        if not parameter["when"]:
+            del parameter["when"]
+    return yaml.safe_dump(values, sort_keys=False, width=99)
+
+
+def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
+    """What differs and may not, on a resume: 'path: old -> new' each."""
+    before, after = (dict(_flatten(c.model_dump(mode="json"))) for c in (old, new))
+    return tuple(
+        f"{path}: {before.get(path)} -> {after.get(path)}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+        and not any(path == may or path.startswith(f"{may}.") for may in CHANGEABLE)
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML's readers take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in known:
+                    problem = f"{key.value!r} is there twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                known.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ConfigError(f"search file is a folder: {path}")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"cannot read search file {path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} is not a search file: expected sections such as study, space and train, "
+            f"got {type(values).__name__}"
+        )
+    return values
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set takes path=value, got {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError(f"--set {path}: the value is not YAML: {text!r}") from None
+    parts = _split_path(values, path)
+    _check_new_parameter(values, parts, value)
+    _set_value(values, parts, value)
+
+
+def _split_path(values: Mapping[str, Any], path: str) -> list[str]:
+    """Parts of a dotted path; a searched parameter's name is one part though it has dots."""
+    section, _, rest = path.partition(".")
+    space = values.get("space")
+    if section != "space" or not rest or not isinstance(space, dict):
+        return path.split(".")
+    for name in space:
+        if rest == name:
+            return [section, name]
+        if rest.startswith(f"{name}."):
+            return [section, name, *rest.removeprefix(f"{name}.").split(".")]
+    return [section, rest]
+
+
+def _check_new_parameter(values: Mapping[str, Any], path: Sequence[str], value: object) -> None:
+    """A searched parameter that is not there yet must be given whole."""
+    space = values.get("space")
+    if path[0] != "space" or len(path) != 2 or not isinstance(space, dict):
+        return
+    if path[1] not in space and not isinstance(value, dict):
+        raise ConfigError(
+            f"--set {'.'.join(path)}: no such searched parameter; "
+            f"{nearest_known(path[1], space)}; a new one is given whole, "
+            "as in --set 'space.NAME={type: float, low: 0, high: 1}'"
+        )
+
+
+def _set_value(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+    for i, part in enumerate(path[:-1]):
+        below = values.setdefault(part, {})
+        if below is None:
+            below = values[part] = {}
+        if not isinstance(below, dict):
+            raise ConfigError(
+                f"{'.'.join(path)}: {'.'.join(path[: i + 1])} is {below!r}, not a section (--set)"
+            )
+        values = below
+    values[path[-1]] = value
+
+
+def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
+    """The config with a study's name, and with an absolute path of its images."""
+    study = config.study
+    if not study.name:
+        study = validate(StudyConfig, {**study.model_dump(), "name": default_name}, "study.name")
+    data = config.train.data
+    if data.data_dir is not None:
+        data = data.model_copy(update={"data_dir": _absolute(data.data_dir)})
+    train = config.train.model_copy(update={"data": data})
+    return config.model_copy(update={"study": study, "train": train})
+
+
+def _absolute(data_dir: Path) -> Path:
+    try:
+        return data_dir.expanduser().absolute()
+    except RuntimeError as error:  # there is no such user, or this one has no home
+        raise ConfigError(f"train.data.data_dir: {data_dir}: {error} (--data-dir)") from None
+
+
+def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
+    """Shortens what does not fit into max_epochs, the grid or num_trials; notes say what.
+
+    Raises:
+        ConfigError: The sampler is grid, and the space is not a grid.
+    """
+    notes: list[str] = []
+    clipped = {
+        "train": _clip_warmup(config, notes),
+        "scheduler": _clip_min_epochs(config, notes),
+        "study": _clip_guesses(_clip_to_grid(config, notes), notes),
+    }
+    return config.model_copy(update=clipped), tuple(notes)
+
+
+def _clip_warmup(config: SearchConfig, notes: list[str]) -> TrainConfig:
+    train = config.train.with_epochs(config.train.max_epochs)
+    if train != config.train:
+        notes.append(
+            f"train.optimizer.warmup_epochs: {config.train.optimizer.warmup_epochs:g} clipped to "
+            f"{train.optimizer.warmup_epochs:g}, half of max_epochs"
+        )
+    return train
+
+
+def _clip_min_epochs(config: SearchConfig, notes: list[str]) -> SchedulerConfig:
+    """The first rung below max_epochs, with its default unless curves are to choose it."""
+    scheduler, max_epochs = config.scheduler, config.train.max_epochs
+    if scheduler.name == "none":
+        return scheduler
+    may_be_chosen = bool(config.study.warm_start) and max_epochs > DEFAULT_MIN_EPOCHS
+    if scheduler.min_epochs is None and scheduler.name != "freeze_thaw" and not may_be_chosen:
+        scheduler = scheduler.model_copy(update={"min_epochs": DEFAULT_MIN_EPOCHS})
+    if scheduler.min_epochs is None or scheduler.min_epochs < max_epochs:
+        return scheduler
+    low = max(1, max_epochs // scheduler.reduction_factor)
+    if low < scheduler.min_epochs:
+        notes.append(
+            f"scheduler.min_epochs: {scheduler.min_epochs} clipped to {low}, below max_epochs"
+        )
+    return scheduler.model_copy(update={"min_epochs": low})
+
+
+def _clip_guesses(study: StudyConfig, notes: list[str]) -> StudyConfig:
+    """The study as it is; a note tells of guesses that its number of trials leaves no room for."""
+    num_guesses = min(len(study.enqueue), max(0, study.num_trials - 1))
+    if num_guesses < len(study.enqueue):
+        notes.append(
+            f"study.enqueue: {num_guesses} of {len(study.enqueue)} guesses will be tried: "
+            f"study.num_trials is {study.num_trials}, with the default"
+        )
+    return study
+
+
+def _clip_to_grid(config: SearchConfig, notes: list[str]) -> StudyConfig:
+    """A search over a grid ends with its last configuration."""
+    study = config.study
+    if study.sampler != "grid":
+        return study
+    num_points = len(grid_points(config.space))
+    if study.num_trials <= num_points:
+        return study
+    notes.append(f"study.num_trials: {study.num_trials} clipped to {num_points}, the whole grid")
+    return study.model_copy(update={"num_trials": num_points})
+
+
+def _flatten(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        return [(prefix, values)]
+    items = (_flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in values.items())
+    return [pair for group in items for pair in group]

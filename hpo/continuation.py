@@ -1,0 +1,159 @@
+"""What a resumed search may change, and the study that it goes on with."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hpo.config.loading import differences
+from hpo.config.schema import SearchConfig
+from hpo.errors import StudyError
+from hpo.run_folder import RunFolder
+from hpo.schedulers.first_rung import FirstLevel
+from hpo.study.storage import storage_exists, with_absolute_path, without_password
+from hpo.study.study import SearchStudy
+from sgformer.errors import ConfigError
+
+MOST_NAMES: Final = 5  # class names in a message
+
+
+def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
+    """The config with this storage; a storage in a file is named by its absolute path."""
+    url = None if storage is None else with_absolute_path(storage)
+    study = config.study.model_copy(update={"storage": url})
+    return config.model_copy(update={"study": study})
+
+
+def check_continuation(
+    config: SearchConfig, folder: RunFolder, storage: str | None, *, resume: bool
+) -> SearchConfig:
+    """The config with the storage that the run has, or will have. Nothing is written.
+
+    Args:
+        config: What is asked for now.
+        folder: The run's folder; it may be empty.
+        storage: The storage's URL as given, with its password; None: none was given.
+        resume: Whether the run may exist already.
+
+    Raises:
+        StudyError: The run exists and `resume` is not set.
+        ConfigError: The resumed search differs from the run in something that would make their
+            trials incomparable.
+    """
+    own = config.study.storage
+    config = with_storage(config, without_password(storage) if storage else own)
+    if not folder.search_file.exists():
+        return config
+    if not resume:
+        raise StudyError(
+            f"study {config.study.name!r} exists already: {folder.path}; continue it with "
+            "--resume, or choose another --study-name"
+        )
+    known = folder.load_config()
+    if config.study.storage is None:
+        config = with_storage(config, known.study.storage)
+    known = with_storage(known, known.study.storage)
+    _refuse_differences(known, config, str(folder.search_file))
+    return config
+
+
+def find_study(
+    config: SearchConfig, folder: RunFolder, storage: str | None, *, resume: bool
+) -> SearchStudy | None:
+    """The run's study; None if there is none yet.
+
+    Raises:
+        StudyError: The study exists and `resume` is not set, or its storage cannot be used.
+        ConfigError: The study was made by a search that differs in what it may not.
+    """
+    url = folder.storage_url(config, storage)
+    if not storage_exists(url):
+        return None
+    study = SearchStudy.find(url, config.study, config.space)
+    if study is None:
+        return None
+    if not resume:
+        raise StudyError(
+            f"study {config.study.name!r} exists already in {without_password(url)}: continue it "
+            "with --resume, or choose another --study-name"
+        )
+    if study.metadata.search_config is not None:
+        known = SearchConfig.model_validate(study.metadata.search_config)
+        known = with_storage(known, known.study.storage)
+        _refuse_differences(known, config, f"study {config.study.name!r}")
+    return study
+
+
+def create_study(
+    config: SearchConfig,
+    folder: RunFolder,
+    storage: str | None,
+    images: Mapping[str, Any],
+    first_level: FirstLevel | None = None,
+) -> SearchStudy:
+    """Makes the run's study, which remembers the config and the images that it was made with.
+
+    Args:
+        config: The search's.
+        folder: The run's folder.
+        storage: The storage's URL as given, with its password; None: the config's.
+        images: Classes, numbers of images by split, and a digest of their content.
+        first_level: The first rung as earlier studies suggest it; None: they say nothing.
+
+    Raises:
+        StudyError: The folder holds checkpoints of trials that no study knows.
+    """
+    if folder.trials.is_dir() and any(folder.trials.iterdir()):
+        raise StudyError(
+            f"{folder.trials} holds checkpoints of a study that is gone; move them away, or "
+            "choose another --study-name"
+        )
+    study = SearchStudy.create(folder.storage_url(config, storage), config.study, config.space)
+    study.metadata.search_config = config.model_dump(mode="json")
+    study.metadata.images = dict(images)
+    if first_level is not None:
+        study.metadata.first_levels = [first_level.model_dump(mode="json")]
+    return study
+
+
+def refuse_other_images(study: SearchStudy, images: Mapping[str, Any]) -> None:
+    """Raises StudyError if the study was made over other images; their folder may have moved."""
+    known = study.metadata.images
+    if known is None or known == images:
+        return
+    raise StudyError(
+        f"the study was made over other images: {_changes(known, images)} (--data-dir); choose "
+        "another --study-name"
+    )
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What differs between two descriptions of images, in a line."""
+    changes = []
+    for name in sorted({*before, *after} - {"classes", "content"}):
+        if before.get(name) != after.get(name):
+            changes.append(f"{name} had {before.get(name, 0)} images and has {after.get(name, 0)}")
+    gone, new = (
+        sorted(set(a.get("classes", ())) - set(b.get("classes", ())))
+        for a, b in ((before, after), (after, before))
+    )
+    changes += [f"{_some(gone)} is no class any more"] if gone else []
+    changes += [f"{_some(new)} is a new class"] if new else []
+    return "; ".join(changes) or "as many images, but not the same files"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(map(repr, names[:MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
+
+
+def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -> None:
+    """Raises ConfigError for what a resumed search may not change.
+
+    A changed space alone leads to a new study, so it is told only where nothing else differs.
+    """
+    changed = differences(known, config)
+    changed = tuple(line for line in changed if not line.startswith("space.")) or changed
+    if changed:
+        raise ConfigError(
+            "a resumed search cannot change what its trials have in common; changed since "
+            f"{where} was written:\n" + "\n".join(f"  {line}" for line in changed)
+        )

@@ -1,0 +1,94 @@
+"""Delivers the winner into best/, and the other trials of a Pareto front into front/."""
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+
+from hpo.delivery.deliver import restore
+from hpo.delivery.retrain import retrain_and_deliver
+from hpo.engine.budget import Budget
+from hpo.engine.observer import SearchObserver
+from hpo.errors import RunError
+from hpo.execution.cluster import TrialResources
+from hpo.run import Run
+from hpo.run_folder import ModelFiles, discard
+from hpo.selection.finalists import retrain_config, winners_of
+from hpo.study.trial import EndReason, TrialStatus, TrialSummary
+from sgformer.data.image_cache import ImagesId
+
+
+def deliver_winners(
+    run: Run,
+    observer: SearchObserver,
+    images: ImagesId,
+    resources: TrialResources | None = None,
+) -> None:
+    """Retrains and exports whoever won or is selected, as far as that is not done yet.
+
+    The first goes into best/ in any case; further trials of a front into front/NUMBER, while
+    the budget has room for their training.
+
+    Args:
+        run: A run whose trials and finalists have all been trained.
+        observer: Hears of the trainings.
+        images: The images that the search is over.
+        resources: What a training takes of the connected Ray cluster; None: this process trains.
+
+    Raises:
+        RunError: No trial can be delivered, or a training gave no model.
+    """
+    chosen = winners_of(run.config, run.trials, run.verdict)
+    if not chosen:
+        raise RunError(_without_a_winner(run))
+    folders = {trial.number: run.folder.front / str(trial.number) for trial in chosen[1:]}
+    folders[chosen[0].number] = run.folder.best
+    for trial in chosen:
+        folder = folders[trial.number]
+        restore(folder)
+        wanted = retrain_config(run.config, trial.params).fingerprint()
+        if ModelFiles(folder).fingerprint() == wanted:
+            continue
+        if folder == run.folder.best or _is_affordable(run, trial, observer):
+            retrain_and_deliver(run, trial, observer, images, resources, folder)
+    discard(run.folder.retraining)  # trainings of finalists that did not win
+    _discard_others(run.folder.front, folders.values(), observer)
+
+
+def _is_affordable(run: Run, trial: TrialSummary, observer: SearchObserver) -> bool:
+    """Whether the budget lets a further trial of the front be retrained; notes it if not."""
+    budget = Budget.of_study(run.config, run.study)
+    if budget.lets_train([trial.number]):
+        return True
+    observer.note(
+        f"trial {trial.number} of the front is not retrained: the budget leaves no room "
+        f"({budget.in_words()}); raise it and --resume"
+    )
+    return False
+
+
+def _discard_others(front: Path, kept: Collection[Path], observer: SearchObserver) -> None:
+    """Deletes models of trials that are on the front no longer."""
+    for path in front.glob("*") if front.is_dir() else ():
+        if path not in kept and not discard(path):
+            observer.note(f"{path} is of a trial that is not on the front; it cannot be deleted")
+
+
+def _without_a_winner(run: Run) -> str:
+    """Why there is no trial to deliver, and what to change."""
+    name, status = run.config.study.name, f"see `status {run.folder.path}`"
+    trained = [t for t in run.trials if t.outcome != TrialStatus.INFEASIBLE]
+    reasons = Counter(trial.attributes.get("end_reason") for trial in trained)
+    if trained and reasons[EndReason.DIVERGED] == len(trained):
+        rate = "optimizer.learning_rate"
+        where = f"space.{rate}" if rate in run.config.space else f"train.{rate}"
+        return (
+            f"all {len(trained)} trials of study {name!r} diverged: their loss became infinite or "
+            f"NaN, so there is no winner; {status}; lower {where} and choose another --study-name"
+        )
+    within = " within the constraints" if run.config.study.constraints else ""
+    budget = Budget.of_study(run.config, run.study)
+    taken = f" (taken: {budget.in_words()})" if budget.limits else ""
+    return (
+        f"no trial of study {name!r} ran to its end{within}, so there is no winner{taken}; "
+        f"{status}; raise budget or study.num_trials and --resume, or choose another --study-name"
+    )

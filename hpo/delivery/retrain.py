@@ -1,0 +1,120 @@
+"""Trains a trial's configuration at full length and delivers the model of its best epoch."""
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpo.delivery.deliver import deliver
+from hpo.engine.observer import SearchObserver
+from hpo.errors import RunError
+from hpo.execution.attempts import Attempts
+from hpo.execution.cluster import TrialResources
+from hpo.execution.retrain import retrain_epochs, retrain_epochs_on_cluster
+from hpo.execution.training import Training
+from hpo.run import Run
+from hpo.run_folder import discard
+from hpo.selection.finalists import retrain_config, training_name
+from hpo.study.trial import TrialSummary
+from sgformer.data.image_cache import ImagesId
+
+
+def retrain_and_deliver(
+    run: Run,
+    trial: TrialSummary,
+    observer: SearchObserver,
+    images: ImagesId | None = None,
+    resources: TrialResources | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Trains the trial's configuration on the first fresh seed and puts its model into a folder.
+
+    A training that was interrupted, or that was a finalist's, goes on from its checkpoint.
+
+    Args:
+        run: The trial's run.
+        trial: Any trial; it need not have come to its end.
+        observer: Hears of the epochs.
+        images: The images that the search is over; None: whatever the image folder holds.
+        resources: What the training takes of the connected Ray cluster; None: it runs in this
+            process.
+        folder: Where the model's files go; None: the run's best/.
+
+    Raises:
+        RunError: The training gave no model, because it diverged, or its files are missing.
+    """
+    train = retrain_config(run.config, trial.params)
+    observer.phase(f"retraining trial {trial.number}")
+    name = training_name(trial.number, train)
+    training = Training(train, run.folder.retraining.absolute() / name, images)
+    rows = _train_and_charge(run, trial, name, training, observer, resources)
+    checkpoint = training.folder / "best.safetensors"
+    if not checkpoint.exists():
+        raise RunError(_without_a_model(run, trial, checkpoint, rows, train.metric))
+    observer.phase("exporting to ONNX and checking it")
+    deliver(folder or run.folder.best, checkpoint, images)
+    if folder in (None, run.folder.best):
+        run.study.metadata.delivered_trial = trial.number
+    discard(run.folder.retraining)
+
+
+def _train_and_charge(
+    run: Run,
+    trial: TrialSummary,
+    name: str,
+    training: Training,
+    observer: SearchObserver,
+    resources: TrialResources | None,
+) -> list[Mapping[str, Any]]:
+    """Trains, adds what that took to the budget, and gives the rows of all epochs."""
+    attempts, begin = Attempts(training.folder), time.monotonic()
+    # The study has charged a finalist's training already, if its folder is still there.
+    num_charged = int(run.study.metadata.fresh_trainings.get(name, {}).get("num_epochs", 0))
+    num_charged = min(num_charged, attempts.count())
+    rows = _train(training, observer, resources)
+    num_epochs = attempts.count() - num_charged
+    if num_epochs and rows:
+        seconds = num_epochs * statistics.fmean(float(row["seconds"]) for row in rows)
+        num_gpus = 1.0 if resources is None else resources.gpus * resources.num_processes
+        run.study.metadata.add_retraining(trial.number, num_epochs, seconds, num_gpus)
+        run.study.metadata.seconds_searched += time.monotonic() - begin
+    return rows
+
+
+def _train(
+    training: Training, observer: SearchObserver, resources: TrialResources | None
+) -> list[Mapping[str, Any]]:
+    """Trains to the end and tells the observer each epoch; gives the epochs' rows."""
+    if resources is None:
+        epochs = retrain_epochs(training)
+    else:
+        epochs = retrain_epochs_on_cluster(training, resources)
+    rows: list[Mapping[str, Any]] = []
+    for row in epochs:
+        rows.append(row)
+        observer.retrain_epoch(row, training.config.max_epochs)
+        if math.isnan(row["val_loss"]):
+            observer.note(f"the retraining diverged in epoch {row['epoch']}")
+    return rows
+
+
+def _without_a_model(
+    run: Run,
+    trial: TrialSummary,
+    checkpoint: Path,
+    rows: Sequence[Mapping[str, Any]],
+    metric: str,
+) -> str:
+    """Why a training has left no checkpoint of a best epoch."""
+    if all(math.isnan(row[metric]) for row in rows):
+        return (
+            f"the retraining of trial {trial.number} diverged in its first epoch; retrain another "
+            f"with `retrain {run.folder.path} --trial N`"
+        )
+    return (
+        f"the retraining of trial {trial.number} has ended after {len(rows)} epochs, but its "
+        f"checkpoint is not there: no file {checkpoint}; the run folder must be one that this "
+        "process and every node of the cluster share (--output-dir)"
+    )

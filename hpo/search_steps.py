@@ -1,0 +1,251 @@
+"""The steps of a search, and what is known between them."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Final
+
+from hpo.config.schema import PAUSING
+from hpo.config.search_space import Params, default_params
+from hpo.continuation import create_study, find_study, refuse_other_images
+from hpo.delivery.front import deliver_winners
+from hpo.engine.architectures import (
+    ArchitectureCosts,
+    check_feasible,
+    measure_architecture,
+    missing_architectures,
+)
+from hpo.engine.observer import SearchObserver
+from hpo.execution.cluster import TrialResources, cluster_nodes, connected, trial_resources
+from hpo.execution.comparison import compare_finalists
+from hpo.execution.interruption import interruptible
+from hpo.execution.searched_images import Decoding, SearchedImages, in_background
+from hpo.execution.surroundings import short_temporary_folder, some_home
+from hpo.execution.tuning import interrupted_text, run_trials
+from hpo.reporting.report import write_report
+from hpo.run import Run
+from hpo.schedulers.first_rung import FirstLevel, first_level_text
+from hpo.selection.finalists import has_candidates, is_settled
+from hpo.selection.selection import best_so_far
+from hpo.study.lease import leased
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialStatus, num_counted
+from hpo.transfer.carry_over import Continuation, carry_over
+from hpo.transfer.warm_start import first_level_of_earlier, warm_start_params
+from sgformer.disk import noticing_full_disk
+
+SECONDS_BEFORE_RAY: Final = 0.5  # a folder of images that is wrong says so by then
+
+
+@contextlib.contextmanager
+def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
+    """Locks the run, hears signals, notices a full disk; the stack closes what steps open."""
+    with (
+        interruptible(interrupted_text(now.config, now.run)),
+        some_home(),
+        short_temporary_folder(),
+        now.run.locked(),
+        noticing_full_disk(now.run.path),
+        contextlib.ExitStack() as held,
+    ):
+        yield held
+
+
+class SearchSteps:
+    """A search under way: what it was asked for, and what its steps have come to so far.
+
+    Args:
+        now: The config, the run's folder, and the run whose trials are to be carried over.
+        observer: Hears of every event.
+        storage: The storage's URL as given, with its password; None: the config's.
+        held: Holds what the search gives back at its end: the study's lease, the decoding.
+    """
+
+    decoding: Decoding
+    images: SearchedImages
+    resources: TrialResources
+
+    def __init__(
+        self,
+        now: Continuation,
+        observer: SearchObserver,
+        storage: str | None,
+        held: contextlib.ExitStack,
+    ) -> None:
+        self.now, self.config, self.folder = now, now.config, now.run
+        self.observer, self.storage, self._held = observer, storage, held
+        self._study: SearchStudy | None = None
+        self._warm_start: Sequence[Params] = ()
+        self._first_level: FirstLevel | None = None
+
+    @property
+    def study(self) -> SearchStudy:
+        assert self._study is not None, "the study is found or made by an earlier step"
+        return self._study
+
+    def as_run(self) -> Run:
+        """The run as it is now."""
+        return Run(self.folder, self.config, self.study)
+
+    # What is left to do
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has everything that the config asks for."""
+        if self._study is None or not self.folder.is_complete or self.has_trainings_left:
+            return False
+        known, select = self.folder.load_config(), self.config.study.select
+        # A front that a former budget had no room for is delivered on a raised one.
+        has_all = select != "front" or known.limits == self.config.limits
+        return known.study.select == select and has_all
+
+    @property
+    def has_trainings_left(self) -> bool:
+        """Whether trials or finalists are yet to be trained, or carried over from another run."""
+        if self._study is None or self.now.predecessor is not None:
+            return True
+        trials = self.study.trials()
+        is_compared = not has_candidates(trials) or is_settled(self.config, self.study, trials)
+        return self._has_trials_left or not is_compared
+
+    @property
+    def _has_trials_left(self) -> bool:
+        trials = self.study.trials()
+        if any(trial.state == TrialStatus.RUNNING for trial in trials):
+            return True
+        is_limited = self.study.metadata.limits_reached == self.config.limits
+        return num_counted(trials) < self.config.study.num_trials and not is_limited
+
+    # The steps, in their order
+
+    def find_study(self, *, resume: bool) -> None:
+        """Takes the run's study up if there is one, and tells what is in it."""
+        study = find_study(self.config, self.folder, self.storage, resume=resume)
+        if study is None:
+            return
+        self._study = study
+        trials = study.trials()
+        best = best_so_far(trials, self.config)
+        if trials:
+            self.observer.earlier_trials(
+                Counter(trial.outcome for trial in trials),
+                None if best is None else (best[0].number, best[1]),
+                sum(trial.num_epochs for trial in trials),
+            )
+
+    def lease_study(self) -> None:
+        """Keeps a study that is there for this process until the search is left."""
+        if self._study is not None:
+            self._held.enter_context(leased(self._study, self.observer.note))
+
+    def ask_earlier_studies(self) -> None:
+        """Reads what a new study is to begin with from those that `study.warm_start` names."""
+        if self._study is None:
+            self._warm_start = warm_start_params(self.config, self.storage)
+            self._first_level = first_level_of_earlier(self.config, self.storage)
+
+    def begin_decoding(self) -> None:
+        """Begins to decode the images, and to import what is slow."""
+        data = self.config.train.data
+        self.decoding = self._held.enter_context(Decoding(data, self.observer))
+        if self.config.scheduler.name in PAUSING:
+            # SciPy takes most of a second.
+            in_background(lambda: import_module("hpo.schedulers.freeze_thaw"))
+
+    @contextlib.contextmanager
+    def connected_ray(self, address: str | None) -> Iterator[None]:
+        """Connects to Ray; then the images are decoded, and the nodes known to hold a trial."""
+        self.decoding.fail_early(SECONDS_BEFORE_RAY)
+        self.observer.phase("starting Ray" if address is None else "connecting to Ray")
+        with connected(address):
+            self.take_images()
+            self.resources = trial_resources(self.config.resources, cluster_nodes())
+            yield
+
+    def take_images(self) -> None:
+        """Waits for the images, and refuses those of another study."""
+        self.images = self.decoding.images()
+        if self._study is not None:
+            refuse_other_images(self._study, self.images.facts)
+
+    def make_study(self) -> None:
+        """Makes the study if there is none, with what earlier studies suggest."""
+        if self._study is not None:
+            return
+        first = self._first_level
+        facts = self.images.facts
+        self._study = create_study(self.config, self.folder, self.storage, facts, first)
+        self._study.metadata.warm_start = self._warm_start
+        if first is not None:
+            self.observer.note(f"first decision at {first_level_text(self.config, (first,))}")
+        self.lease_study()
+
+    def carry_trials_over(self) -> None:
+        """Fills a new study with the predecessor's trials that lie in its space."""
+        if self.now.predecessor is None:
+            return
+        was = self.now.predecessor.load_config()
+        url = self.now.predecessor.storage_url(was, self.storage)
+        old = SearchStudy.open(url, was.study, was.space)
+        refuse_other_images(old, self.images.facts)
+        with leased(old, self.observer.note):
+            num_carried, num_trials = carry_over(old, self.study, was, self.now)
+        self.observer.note(
+            f"the space has changed: study {self.config.study.name!r} goes on, with {num_carried} "
+            f"of the {num_trials} trials of {was.study.name!r}; the others lie outside it"
+        )
+
+    def measure_architectures(self) -> None:
+        """Measures what architectures cost, before trials make this machine busy.
+
+        Raises:
+            ConfigError: The constraints rule out every architecture.
+        """
+        if not self.config.study.costs:
+            return
+        metadata = self.study.metadata
+        missing = missing_architectures(self.config, metadata.architectures)
+        if missing:
+            self.observer.phase("measuring architectures")
+        for done, (name, params) in enumerate(missing.items(), 1):
+            num_classes = len(self.images.facts["classes"])
+            costs = measure_architecture(self.config, params, num_classes)
+            metadata.architectures = {**metadata.architectures, name: costs}
+            self.observer.step(done, len(missing))
+        check_feasible(self.config, metadata.architectures)
+        default = default_params(self.config.train, self.config.space)
+        reason = ArchitectureCosts(self.config, metadata.architectures).infeasible(default)
+        if reason is not None:
+            self.observer.note(
+                f"the default configuration is not trained: it is infeasible ({reason})"
+            )
+
+    def enqueue_first_trials(self) -> None:
+        """Has the default configuration tried first, and keeps the config: the run has begun."""
+        self.study.enqueue_first_trials(default_params(self.config.train, self.config.space))
+        self.folder.save_config(self.config)
+
+    def train_trials(self) -> None:
+        """Trains trials until the study has all of them, or a limit is reached."""
+        if self._has_trials_left:
+            run_trials(
+                self.config, self.folder, self.study, self.images.id, self.resources, self.observer
+            )
+
+    def compare_finalists(self) -> None:
+        """Trains the finalists on fresh seeds, if the config asks for that."""
+        if self.config.compares_finalists and has_candidates(self.study.trials()):
+            compare_finalists(
+                self.config, self.folder, self.study, self.images, self.resources, self.observer
+            )
+
+    def deliver(self, resources: TrialResources | None) -> None:
+        """Retrains and exports the winner; None: in this process."""
+        deliver_winners(self.as_run(), self.observer, self.images.id, resources)
+
+    def write_results(self) -> None:
+        """Keeps the config, with raised limits, and writes the leaderboard and the report."""
+        self.folder.save_config(self.config)
+        self.observer.phase("writing the report")
+        write_report(self.folder, self.config, self.study)

@@ -1,0 +1,71 @@
+"""Retraining in this process; what becomes of a whole search is in tests/test_*.py."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studies import create_study
+from watcher import Watcher
+
+from hpo import Run, RunFolder, load_search_config
+from hpo.delivery.retrain import retrain_and_deliver
+from hpo.errors import RunError
+from hpo.run_folder import ModelFiles
+from hpo.study.trial import TrialStatus
+
+SHORT = ("train.max_epochs=2", "retrain.max_epochs=2")
+
+
+def run_of(search_file: Path, folder: Path, *overrides: str) -> Run:
+    """A run with one trial, of the default configuration."""
+    config, _ = load_search_config(search_file, (*SHORT, *overrides))
+    run = RunFolder(folder)
+    run.make()
+    study = create_study(run.storage_url(config), config)
+    number = study.ask().number
+    study.report(number, {1: 0.25, 2: 0.5})
+    study.finish(number, TrialStatus.COMPLETE, {"end_reason": "completed"}, 0.5)
+    return Run(run, config, study)
+
+
+def test_a_retraining_is_delivered_where_it_belongs_and_paid_for(
+    search_file: Path, tmp_path: Path
+) -> None:
+    run = run_of(search_file, tmp_path / "run")
+    watcher, folder = Watcher(), run.folder.front / "0"
+    retrain_and_deliver(run, run.trials[0], watcher, folder=folder)
+    assert ModelFiles(folder).is_delivered
+    assert [row["epoch"] for row, _ in watcher.named("retrain_epoch")] == [1, 2]
+    (paid,) = run.study.metadata.retrainings
+    assert (paid["trial"], paid["num_epochs"]) == (0, 2)
+    assert run.study.metadata.delivered_trial is None  # that is of best/
+    assert not run.folder.retraining.exists()
+
+
+def test_a_training_that_diverges_at_once_says_so(search_file: Path, tmp_path: Path) -> None:
+    diverging = ("train.optimizer.learning_rate=1e30", "train.optimizer.warmup_epochs=0")
+    del_rate = "space={model.drop_rate: {type: float, low: 0, high: 0.5}}"
+    run = run_of(search_file, tmp_path / "run", *diverging, del_rate)
+    with pytest.raises(
+        RunError, match=r"retraining of trial 0 diverged in its first epoch; .* N`"
+    ):
+        retrain_and_deliver(run, run.trials[0], Watcher())
+
+
+def test_a_checkpoint_that_is_not_there_is_no_divergence(
+    search_file: Path, tmp_path: Path
+) -> None:
+    run = run_of(search_file, tmp_path / "run")
+
+    class Elsewhere(Watcher):
+        """Takes the checkpoint away, as if another folder had been written to on a node."""
+
+        def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
+            if row["epoch"] == max_epochs:
+                for path in run.folder.retraining.glob("*/best.safetensors"):
+                    path.unlink()
+
+    message = r"has ended after 2 epochs, but .* no file .*best\.safetensors; .* share"
+    with pytest.raises(RunError, match=message):
+        retrain_and_deliver(run, run.trials[0], Elsewhere())

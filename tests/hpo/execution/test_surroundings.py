@@ -1,0 +1,71 @@
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from hpo.errors import ClusterError
+from hpo.execution import surroundings
+from hpo.execution.surroundings import MOST_BYTES, short_temporary_folder, some_home
+
+
+@pytest.fixture
+def long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / ("x" * 75)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_long_temporary_folder_is_replaced_and_the_short_one_is_removed(
+    long: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, str(long))
+    with short_temporary_folder():
+        short = Path(os.environ[name])
+        assert short.is_dir()
+        assert len(str(short)) <= MOST_BYTES
+        assert name != "TMPDIR" or tempfile.gettempdir() == str(short)
+    assert not short.exists()
+    assert os.environ[name] == str(long)
+    assert name != "TMPDIR" or tempfile.gettempdir() == str(long)
+
+
+def test_a_short_temporary_folder_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    with short_temporary_folder():
+        assert os.environ["TMPDIR"] == "/tmp"
+
+
+def test_without_any_short_folder_the_variable_is_named(
+    long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(surroundings, "SHORT_ROOTS", ("/proc",))  # nobody may write there
+    message = rf"TMPDIR is too long .* at most {MOST_BYTES} .*{long}"
+    with pytest.raises(ClusterError, match=message), short_temporary_folder():
+        pass
+
+
+@pytest.mark.parametrize("home", [None, "/proc"])  # where nobody may write
+def test_who_has_no_home_gets_one_in_the_temporary_folder(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/proc")  # root may
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as under a number
+    else:
+        monkeypatch.setenv("HOME", home)
+    with some_home():
+        assert Path.home().parent == tmp_path
+        assert Path.home().stat().st_mode & 0o777 == 0o700
+    assert os.environ.get("HOME") == home
+
+
+def test_a_home_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with some_home():
+        assert Path.home() == tmp_path

@@ -1,0 +1,114 @@
+"""Searches that are repeated, carried over, or run on a cluster, with a real Ray."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import TRAIN_ONLY, load_epochs, load_trials, run
+from optuna.trial import TrialState
+from searches import write_search
+
+
+@pytest.fixture
+def search_file(tmp_path: Path, image_folder: Path, cache_dir: Path) -> Path:
+    """Eight trials, of which the second diverges."""
+    return write_search(tmp_path / "tiny.yaml", image_folder, cache_dir)
+
+
+def test_one_slot_and_one_seed_give_one_study(search_file: Path, tmp_path: Path) -> None:
+    studies = []
+    for name in ("first", "second"):
+        settings = (
+            "study.num_trials=5",
+            "resources.max_concurrent_trials=1",
+        )
+        options = [word for setting in settings for word in ("--set", setting)]
+        run(search_file, "--output-dir", tmp_path / name, *options, program=TRAIN_ONLY)
+        trials = load_trials(tmp_path / name / "tiny")
+        studies.append([(t.params, repr(t.intermediate_values), t.state, t.value) for t in trials])
+    assert len(studies[0]) == 5
+    assert studies[0] == studies[1]
+
+
+def test_a_changed_space_goes_on_in_a_new_study(search_file: Path, tmp_path: Path) -> None:
+    command = (search_file, "--output-dir", tmp_path)
+    run(*command, "--set", "study.num_trials=4", program=TRAIN_ONLY)
+    added = "space.model.attn_drop_rate={type: float, low: 0, high: 0.3}"
+    changed = ("--set", "study.num_trials=6", "--set", added, "--resume")
+    resumed = run(*command, *changed, program=TRAIN_ONLY)
+    assert "study 'tiny-2' goes on, with 4 of the 4 trials of 'tiny'" in resumed.stderr
+    old, new = load_trials(tmp_path / "tiny"), load_trials(tmp_path / "tiny-2")
+    assert len(new) == 6
+    for before, after in zip(old, new, strict=False):
+        assert (after.state, after.value) == (before.state, before.value)
+        assert repr(after.intermediate_values) == repr(before.intermediate_values)
+        assert after.params == {**before.params, "model.attn_drop_rate": 0.0}
+    run("report", tmp_path / "tiny-2")
+    assert (
+        "4 of the 4 trials of study tiny were carried over"
+        in (tmp_path / "tiny-2" / "report.html").read_text()
+    )
+    # As if it had been killed before the move was written down: it is finished, not repeated.
+    (tmp_path / "tiny-2" / "search.yaml").unlink()
+    again = run(*command, *changed, program=TRAIN_ONLY)
+    assert "with 4 of the 4 trials" in again.stderr
+    assert " starts: " not in again.stderr
+    assert (tmp_path / "tiny-2" / "search.yaml").exists()
+    assert not (tmp_path / "tiny-3").exists()
+    assert len(load_trials(tmp_path / "tiny-2")) == 6
+
+
+def test_two_processes_train_a_trial_and_the_winner(
+    image_folder: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    resources = {"workers_per_trial": 2, "max_concurrent_trials": None}
+    file = write_search(tmp_path / "tiny.yaml", image_folder, cache_dir, resources=resources)
+    settings = ("study.num_trials=1", "study.enqueue=[]", "train.max_epochs=2")
+    run("search", file, "--output-dir", tmp_path, *(w for s in settings for w in ("--set", s)))
+    (trial,) = load_trials(tmp_path / "tiny")
+    assert trial.state == TrialState.COMPLETE
+    assert list(trial.intermediate_values) == [1, 2]
+    rows = load_epochs(tmp_path / "tiny", 0)
+    assert [float(row["val_top1"]) for row in rows] == list(trial.intermediate_values.values())
+    assert (tmp_path / "tiny" / "best" / "export.json").exists()
+
+
+def test_a_cluster_trains_trials_and_the_winner(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 40)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ray = str(Path(sys.executable).with_name("ray"))
+    options = ("--head", f"--port={port}", "--num-cpus=2", "--block", "--disable-usage-stats")
+    with (tmp_path / "head.log").open("w") as log:
+        head = subprocess.Popen(
+            [ray, "start", *options, "--include-dashboard=false"],
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        for _ in range(300):
+            if "runtime started" in (tmp_path / "head.log").read_text():
+                break
+            assert head.poll() is None, (tmp_path / "head.log").read_text()
+            signal.sigtimedwait([], 0.1)
+        address = f"127.0.0.1:{port}"
+        command = ("search", search_file, "--output-dir", tmp_path, "--set", "study.num_trials=2")
+        trained = run(*command, "--ray-address", address)
+        assert "connecting to Ray" in trained.stderr
+        assert {t.state.name for t in load_trials(tmp_path / "tiny")} == {"COMPLETE", "PRUNED"}
+        assert (tmp_path / "tiny" / "best" / "export.json").exists()
+        refused = run(
+            *command, "--study-name", "other", "--ray-address", address, expect=2,
+            RAY_AUTH_TOKEN="b" * 40,
+        )  # fmt: skip
+        assert f"cannot use the Ray cluster at {address}" in refused.stderr
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
