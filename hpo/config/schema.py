@@ -180,7 +180,8 @@ class SearchConfig(FrozenConfig):
         """The numbers of trials, epochs, hours and the gain at which the search ends.
 
         Epochs include those of the trainings after the search where the budget sets them, and
-        are the trials' alone where they follow from the number of trials.
+        are the trials' alone where they follow from the number of trials. They are counted to the
+        default first rung: where earlier studies raise it, fewer new trials come to theirs.
         """
         num_trials, budget = self.study.num_trials, self.budget
         total_epochs, stop_when = budget.total_epochs, budget.stop_when
