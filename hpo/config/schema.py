@@ -188,9 +188,9 @@ class SearchConfig(FrozenConfig):
         is_limited = any((total_epochs, budget.gpu_hours, budget.wall_clock_hours))
         if self.scheduler.name == "freeze_thaw" and not is_limited:
             max_epochs = self.train.max_epochs
-            first_level = self.scheduler.min_epochs or first_rung(max_epochs)
+            first = self.scheduler.min_epochs or first_rung(max_epochs)
             share = round(DEFAULT_SHARE_OF_EPOCHS * num_trials * max_epochs)
-            total_epochs = max(2 * max_epochs + num_trials * first_level, share)
+            total_epochs = max(2 * max_epochs + num_trials * first, share)
         return {
             "num_trials": num_trials,
             "total_epochs": total_epochs,

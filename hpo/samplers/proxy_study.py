@@ -52,7 +52,7 @@ class Bounds:
         return self.num_best + self.num_latest + self.num_before_rebuild
 
 
-class Sampling:
+class ProxyStudy:
     """Draws params of new trials, by a study of Optuna's in memory that is told of all trials.
 
     What is drawn depends on the seed, the trial's number and the trials told, so a search that

@@ -29,7 +29,7 @@ DISAGREE: Final = 0.5
 Curve = Mapping[int, float]
 
 
-class FirstLevel(FrozenConfig):
+class FirstRung(FrozenConfig):
     """The first rung of trials from number `from_trial` on, as the study keeps it.
 
     Attributes:
@@ -50,21 +50,21 @@ class FirstLevel(FrozenConfig):
     is_of_earlier_studies: bool = False
 
 
-def read_first_levels(values: Sequence[Mapping[str, Any]]) -> tuple[FirstLevel, ...]:
+def read_first_rungs(values: Sequence[Mapping[str, Any]]) -> tuple[FirstRung, ...]:
     """The first rungs that the study keeps as plain values, the latest last."""
-    return tuple(FirstLevel.model_validate(one) for one in values)
+    return tuple(FirstRung.model_validate(one) for one in values)
 
 
-def with_first_level(
+def with_first_rung(
     scheduler: SchedulerConfig, values: Sequence[Mapping[str, Any]]
 ) -> SchedulerConfig:
     """The scheduler with `min_epochs` at the first rung that was chosen, unless it is set."""
     if scheduler.min_epochs is not None or not values:
         return scheduler
-    return scheduler.model_copy(update={"min_epochs": read_first_levels(values)[-1].epoch})
+    return scheduler.model_copy(update={"min_epochs": read_first_rungs(values)[-1].epoch})
 
 
-def is_due(chosen: Sequence[FirstLevel], curves: Sequence[Curve], max_epochs: int) -> bool:
+def is_due(chosen: Sequence[FirstRung], curves: Sequence[Curve], max_epochs: int) -> bool:
     """Whether a first rung is to be chosen: at MIN_TRIALS late trials, then at twice as many."""
     num_own = sum(not one.is_of_earlier_studies for one in chosen)
     return _num_late(curves, max_epochs) >= MIN_TRIALS << num_own
@@ -78,12 +78,12 @@ def _num_late(curves: Sequence[Curve], max_epochs: int) -> int:
     )
 
 
-def choose_first_level(
+def choose_first_rung(
     studies: Sequence[Sequence[Curve]],
     max_epochs: int,
     default: int | None = None,
     from_trial: int = 0,
-) -> FirstLevel | None:
+) -> FirstRung | None:
     """The earliest useful first rung, by the curves so far; None: they are too few to tell.
 
     The default holds, unless its ranks say little of those late in training: then the rung is the
@@ -112,7 +112,7 @@ def choose_first_level(
     if not early:
         return None
     half = next((e for e in grid[:-1] if 2 * e >= max_epochs), grid[-2])
-    return FirstLevel(
+    return FirstRung(
         epoch=_choose(early, first_rung(max_epochs, default), half),
         late=late,
         num_trials=sum(_num_ranked(table, column) for table in tables),
@@ -158,8 +158,8 @@ def _table(curves: Sequence[Curve], grid: Sequence[int]) -> FloatArray:
     return np.array(rows, dtype=float).reshape(len(rows), len(grid))
 
 
-def first_level_text(
-    config: SearchConfig, chosen: Sequence[FirstLevel], curves: Sequence[Curve] = ()
+def first_rung_text(
+    config: SearchConfig, chosen: Sequence[FirstRung], curves: Sequence[Curve] = ()
 ) -> str | None:
     """The epoch of the first rung and why it is there, in words; None: there are no rungs."""
     scheduler, max_epochs = config.scheduler, config.train.max_epochs
@@ -179,7 +179,7 @@ def first_level_text(
     return f"{text}: {num} of {MIN_TRIALS} trials needed have come to epoch {half})"
 
 
-def _reasons(chosen: FirstLevel, default: int, max_epochs: int) -> str:
+def _reasons(chosen: FirstRung, default: int, max_epochs: int) -> str:
     epoch, late, agreement = chosen.epoch, chosen.late, chosen.agreement
     whose = " of earlier studies" if chosen.is_of_earlier_studies else ""
     text = f"epoch {epoch} of {max_epochs}: ranks "

@@ -8,7 +8,7 @@ from typing import Any
 from hpo.config.loading import clip
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params
-from hpo.schedulers.first_rung import read_first_levels
+from hpo.schedulers.first_rung import read_first_rungs
 from hpo.selection.finalists import choose_finalists
 from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import selected
@@ -99,7 +99,7 @@ def _new_study(
     study.metadata.warm_start = warm_start
     study.metadata.first_levels = [
         one.model_dump(mode="json")
-        for one in read_first_levels(first_levels)
+        for one in read_first_rungs(first_levels)
         if one.is_of_earlier_studies
     ]
     return study

@@ -8,7 +8,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SAMPLERS_OF_SEVERAL, Sampler, SearchConfig
-from hpo.samplers.proxy_study import Bounds, Sampling
+from hpo.samplers.proxy_study import Bounds, ProxyStudy
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def sampler_config(request: pytest.FixtureRequest, config: SearchConfig) -> Sear
     return with_sampler(config, request.param)
 
 
-def sampling(config: SearchConfig) -> Sampling:
+def sampling(config: SearchConfig) -> ProxyStudy:
     """With small bounds on what the sampler sees."""
     best, latest = {"cmaes": (0, 8), "qmc": (2, 0), "nsga2": (6, 0), "nsga3": (6, 0)}.get(
         config.study.sampler or "", (4, 4)
     )
-    return Sampling(config.study, config.space, Bounds(best, latest, 3))
+    return ProxyStudy(config.study, config.space, Bounds(best, latest, 3))
 
 
 def value(number: int) -> float:
@@ -108,7 +108,7 @@ def test_a_mixed_space_is_sampled_beside_running_and_pruned_trials(
     values = config.model_dump()
     values["study"]["sampler"], values["space"] = sampler, MIXED_SPACE
     config = SearchConfig.model_validate(values)
-    source = Sampling(config.study, config.space)
+    source = ProxyStudy(config.study, config.space)
     drawn = [source.draw(0, {"augmentation.policy": "mild", "model.drop_rate": 0.1,
                              "optimizer.batch_size": 17})[0]]  # fmt: skip
     for number in range(1, 25):
@@ -129,7 +129,7 @@ def distances(config: SearchConfig, sampler: str, seed: int) -> list[float]:
     """How far from the best params each draw is; two of three trials are pruned."""
     config = with_sampler(config, sampler)
     study = config.study.model_copy(update={"seed": seed})
-    source = Sampling(study, config.space)
+    source = ProxyStudy(study, config.space)
     drawn = []
     for number in range(40):
         params, _ = source.draw(number)
@@ -157,7 +157,7 @@ def test_a_grid_is_drawn_to_its_last_point_and_none_twice(config: SearchConfig) 
     orders = []
     for seed in (0, 0, 1):
         study = config.study.model_copy(update={"seed": seed})
-        source = Sampling(study, config.space)
+        source = ProxyStudy(study, config.space)
         drawn = [source.draw(0, default)[0]]
         drawn += [source.draw(number)[0] for number in range(1, 55)]  # all of them still run
         assert len({tuple(params.values()) for params in drawn}) == 55
@@ -210,13 +210,13 @@ def test_a_paused_trial_that_reports_again_is_running(sampler_config: SearchConf
 
 def test_fixed_params_are_taken_as_they_are(config: SearchConfig) -> None:
     fixed = {"optimizer.learning_rate": 0.001, "model.drop_rate": 0.25}
-    params, distributions = Sampling(config.study, config.space).draw(0, fixed)
+    params, distributions = ProxyStudy(config.study, config.space).draw(0, fixed)
     assert params == fixed
     assert distributions.keys() == params.keys()
 
 
 def test_what_a_sampler_sees_of_a_long_study_is_bounded(config: SearchConfig) -> None:
-    source = Sampling(config.study, config.space)
+    source = ProxyStudy(config.study, config.space)
     bound = Bounds.of("tpe").num_seen
     params, distributions = source.draw(0)
     for number in range(2 * bound):
@@ -238,7 +238,7 @@ def test_a_conditional_parameter_is_drawn_anew_for_each_trial(config: SearchConf
         "augmentation.mixup": {"type": "float", "low": 0.0, "high": 0.8, "when": when},
     }
     config = SearchConfig.model_validate(values)
-    source = Sampling(config.study, config.space)
+    source = ProxyStudy(config.study, config.space)
     source.draw(0, {"augmentation.policy": "mild"})
     source.finish(0, TrialState.COMPLETE, [0.5])
     drawn = [source.draw(number)[0].get("augmentation.mixup") for number in range(1, 20)]
@@ -250,7 +250,7 @@ def test_of_a_long_study_of_several_objectives_the_front_is_seen(
     config: SearchConfig,
 ) -> None:
     config = with_two_objectives(config)
-    source = Sampling(config.study, config.space, Bounds(4, 4, 10))
+    source = ProxyStudy(config.study, config.space, Bounds(4, 4, 10))
     for number in range(60):
         source.draw(number)
         source.report(number, {1: 0.5})
@@ -266,7 +266,7 @@ def test_of_several_objectives_a_resumed_search_draws_what_an_unbroken_one_does(
     config: SearchConfig, sampler: str
 ) -> None:
     config = with_two_objectives(with_sampler(config, sampler))
-    unbroken, told, drawn = Sampling(config.study, config.space), [], []
+    unbroken, told, drawn = ProxyStudy(config.study, config.space), [], []
     for number in range(24):
         params, distributions = unbroken.draw(number)
         unbroken.report(number, {1: 0.5})
@@ -282,7 +282,7 @@ def test_of_several_objectives_a_resumed_search_draws_what_an_unbroken_one_does(
         trial.number = number
         told.append(trial)
         drawn.append(params)
-    resumed = Sampling(config.study, config.space)
+    resumed = ProxyStudy(config.study, config.space)
     for trial in told:
         resumed.add(trial)
     assert resumed.draw(24)[0] == unbroken.draw(24)[0]

@@ -5,7 +5,7 @@ import pytest
 
 from hpo.config.search_space import CategoricalParameter, FloatParameter, Params, Space
 from hpo.schedulers.base import Choice, Decision, Resume, Start, Wait
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.schedulers.freeze_thaw import FreezeThaw
 
 SPACE: Space = {
@@ -241,7 +241,7 @@ def test_a_curve_counts_at_its_levels_and_half_way_to_the_first(epoch: int, coun
 def test_where_early_ranks_mislead_no_trial_competes_half_way() -> None:
     search = Search()
     search.run(12)
-    search.thaw.set_first_rungs([first_level(14, from_trial=100)])
+    search.thaw.set_first_rungs([first_rung(14, from_trial=100)])
     params = DEFAULT | {"rate": 1e-4}
     search.thaw.started(100, params)
     for epoch in range(1, 14):
@@ -391,15 +391,15 @@ def test_nothing_is_to_be_gained_from_what_runs_until_the_default_has_ended() ->
     assert search.thaw.expected_gains(search.thaw.paused_trials()) == {}
 
 
-def first_level(epoch: int, from_trial: int) -> FirstLevel:
-    return FirstLevel(epoch=epoch, late=26, num_trials=9, agreement={}, from_trial=from_trial)
+def first_rung(epoch: int, from_trial: int) -> FirstRung:
+    return FirstRung(epoch=epoch, late=26, num_trials=9, agreement={}, from_trial=from_trial)
 
 
 def test_trials_keep_the_levels_that_they_began_with() -> None:
     search = Search()
     search.run(7)
     assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4
-    search.thaw.set_first_rungs([first_level(14, from_trial=len(search.params))])
+    search.thaw.set_first_rungs([first_rung(14, from_trial=len(search.params))])
     assert search.thaw.first_rung == 14
     assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4  # as of the paused ones
     paused = search.thaw.paused_trials()[0]
@@ -408,7 +408,7 @@ def test_trials_keep_the_levels_that_they_began_with() -> None:
     assert search.thaw.next_stop(new, 0) == 14
     search.train(new)
     assert search.epochs[new] == 14
-    search.thaw.set_first_rungs([first_level(1, from_trial=new + 1)])
+    search.thaw.set_first_rungs([first_rung(1, from_trial=new + 1)])
     lower = search.start(DEFAULT)
     search.train(lower)
     assert (search.epochs[lower], search.thaw.next_stop(lower, 1)) == (1, 2)
@@ -427,7 +427,7 @@ def test_what_comes_before_a_raised_first_level_does_not_mislead(has_late: bool)
             if has_late and number % 3 == 0:
                 thaw.reported(number, {14: accuracy(params, 14)})
             thaw.paused(number)
-        thaw.set_first_rungs([first_level(14, from_trial=0)])
+        thaw.set_first_rungs([first_rung(14, from_trial=0)])
         rankings.append(thaw.ranking())
         assert next_of(thaw) != Wait()
     assert (rankings[0] == rankings[1]) == has_late  # with nothing later, what there is counts

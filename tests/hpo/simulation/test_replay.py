@@ -7,7 +7,7 @@ import pytest
 from hpo.config.loading import load_search_config
 from hpo.config.schema import Scheduler, SearchConfig
 from hpo.config.search_space import Params
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.simulation.replay import replay
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.simulation.study_curves import StudyCurves
@@ -66,7 +66,7 @@ def test_what_earlier_studies_gave_a_search_its_replay_begins_with(
     study.metadata.warm_start = [
         {"optimizer.learning_rate": rate, "model.drop_rate": 0.1} for rate in (1e-2, 2e-4)
     ]
-    level = FirstLevel(
+    level = FirstRung(
         epoch=6, late=12, num_trials=4, agreement={}, is_of_earlier_studies=True
     ).model_dump(mode="json")
     study.metadata.first_levels = [level]

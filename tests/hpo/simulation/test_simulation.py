@@ -13,7 +13,7 @@ from hpo.config.loading import load_search_config
 from hpo.config.schema import PAUSING, SAMPLERS_OF_SEVERAL, Sampler, Scheduler, SearchConfig
 from hpo.config.search_space import Params, default_params
 from hpo.engine.budget import Budget, Limit
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.selection.finalists import choose_finalists, has_candidates
 from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import pareto_front
@@ -520,7 +520,7 @@ def test_a_first_level_of_earlier_studies_holds_from_the_first_trial_on(
     )
     assert config.scheduler.min_epochs is None
     study = SearchStudy.in_memory(config.study, config.space)
-    level = FirstLevel(
+    level = FirstRung(
         epoch=7, late=12, num_trials=9, agreement={2: -1.0}, is_of_earlier_studies=True
     )
     study.metadata.first_levels = [level.model_dump(mode="json")]
