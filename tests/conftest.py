@@ -33,7 +33,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_config(image_folder: Path, cache_dir: Path) -> TrainConfig:
     """Three epochs of the smallest model."""
     return TrainConfig.model_validate(

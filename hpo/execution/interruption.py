@@ -42,8 +42,9 @@ class Interruption:
 def interruptible(message: str) -> Iterator[None]:
     """Has a signal end the block with RunInterrupted, whatever that makes other code raise.
 
-    Signals that are ignored, as under nohup, stay ignored. Outside the main thread nothing is
-    changed: only that one hears of signals.
+    A SIGHUP that is ignored stays ignored, as under nohup; the others are heard even where a
+    shell has started the process in the background. Outside the main thread nothing is changed:
+    only that one hears of signals.
 
     Args:
         message: What RunInterrupted says.
@@ -100,7 +101,8 @@ def _handling() -> Iterator[Interruption]:
     interruption, former = Interruption(), dict[signal.Signals, Any]()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            is_ignored = signal.getsignal(number) == signal.SIG_IGN
+            if not (is_ignored and number == signal.SIGHUP):
                 former[number] = signal.signal(number, interruption)
     try:
         yield interruption

@@ -102,12 +102,20 @@ def test_a_later_second_signal_is_a_new_one(monkeypatch: pytest.MonkeyPatch) -> 
     interrupted(act)
 
 
-def test_ignored_signals_stay_ignored() -> None:
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         run(lambda: send(signal.SIGHUP))
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_process_that_a_shell_has_put_into_the_background_is_interrupted_too() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupted(lambda: send(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_handler_outlives_a_library_that_sets_its_own() -> None:
