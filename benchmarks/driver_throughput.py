@@ -112,7 +112,7 @@ def run_ours(
 def timed_decisions() -> dict[str, list[float]]:
     """The seconds of each decision from now on, with what it writes."""
     from hpo.engine.engine import Engine
-    from hpo.samplers.proxy_study import Sampling
+    from hpo.samplers.proxy_study import ProxyStudy
 
     seconds: dict[str, list[float]] = {}
 
@@ -130,7 +130,7 @@ def timed_decisions() -> dict[str, list[float]]:
 
     for name in ("next_trial", "on_report", "on_end"):
         timed(Engine, name)
-    timed(Sampling, "draw")  # the sampler's own time, in next_trial's
+    timed(ProxyStudy, "draw")  # the sampler's own time, in next_trial's
     return seconds
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import numpy.typing as npt
 
-from hpo.schedulers.first_rung import Curve, choose_first_level
+from hpo.schedulers.first_rung import Curve, choose_first_rung
 
 RUNGS = (2, 4, 8, 15, 28, 52)
 Array = npt.NDArray[np.floating[Any]]
@@ -61,7 +61,7 @@ def report(num: int, goes_on: tuple[int, int, int], num_studies: int, num_search
                 values = values_at_rungs(num, 0.95 if correlation < 0 else correlation, rng)
                 values[:, :4] *= math.copysign(1.0, correlation)
                 studies.append(curves_of(values, goes_on))
-            chosen = choose_first_level(studies, RUNGS[-1])
+            chosen = choose_first_rung(studies, RUNGS[-1])
             num_raised += chosen is not None and chosen.epoch > 8
             num_lowered += chosen is not None and chosen.epoch < 8
         truth = [6 / math.pi * math.asin(correlation**steps / 2) for steps in (2, 3, 4)]

@@ -7,7 +7,7 @@ from hpo.config.loading import differences
 from hpo.config.schema import SearchConfig
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.study.storage import storage_exists, with_absolute_path, without_password
 from hpo.study.study import SearchStudy
 from sgformer.errors import ConfigError
@@ -87,7 +87,7 @@ def create_study(
     folder: RunFolder,
     storage: str | None,
     images: Mapping[str, Any],
-    first_level: FirstLevel | None = None,
+    first_rung: FirstRung | None = None,
 ) -> SearchStudy:
     """Makes the run's study, which remembers the config and the images that it was made with.
 
@@ -96,7 +96,7 @@ def create_study(
         folder: The run's folder.
         storage: The storage's URL as given, with its password; None: the config's.
         images: Classes, numbers of images by split, and a digest of their content.
-        first_level: The first rung as earlier studies suggest it; None: they say nothing.
+        first_rung: The first rung as earlier studies suggest it; None: they say nothing.
 
     Raises:
         StudyError: The folder holds checkpoints of trials that no study knows.
@@ -109,8 +109,8 @@ def create_study(
     study = SearchStudy.create(folder.storage_url(config, storage), config.study, config.space)
     study.metadata.search_config = config.model_dump(mode="json")
     study.metadata.images = dict(images)
-    if first_level is not None:
-        study.metadata.first_levels = [first_level.model_dump(mode="json")]
+    if first_rung is not None:
+        study.metadata.first_levels = [first_rung.model_dump(mode="json")]
     return study
 
 

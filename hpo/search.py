@@ -47,8 +47,7 @@ def run_search(
 
         config, notes = load_search_config("search_spaces/digits.yaml", data_dir="digits")
         run = run_search(config, "runs", resume=True)
-        print(run.winner)
-        print(run.files.onnx)
+        print(run.winner, run.files.onnx)
         ```
     """
     config = with_storage(config, config.study.storage)  # `continuation` compares it

@@ -25,14 +25,14 @@ from hpo.execution.surroundings import short_temporary_folder, some_home
 from hpo.execution.tuning import interrupted_text, run_trials
 from hpo.reporting.report import write_report
 from hpo.run import Run
-from hpo.schedulers.first_rung import FirstLevel, first_level_text
+from hpo.schedulers.first_rung import FirstRung, first_rung_text
 from hpo.selection.finalists import has_candidates, is_settled
 from hpo.selection.selection import best_so_far
 from hpo.study.lease import leased
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, num_counted
 from hpo.transfer.carry_over import Continuation, carry_over
-from hpo.transfer.warm_start import first_level_of_earlier, warm_start_params
+from hpo.transfer.warm_start import first_rung_of_earlier, warm_start_params
 from sgformer.disk import noticing_full_disk
 
 SECONDS_BEFORE_RAY: Final = 0.5  # a folder of images that is wrong says so by then
@@ -77,7 +77,7 @@ class SearchSteps:
         self.observer, self.storage, self._held = observer, storage, held
         self._study: SearchStudy | None = None
         self._warm_start: Sequence[Params] = ()
-        self._first_level: FirstLevel | None = None
+        self._first_level: FirstRung | None = None
 
     @property
     def study(self) -> SearchStudy:
@@ -143,7 +143,7 @@ class SearchSteps:
         """Reads what a new study is to begin with from those that `study.warm_start` names."""
         if self._study is None:
             self._warm_start = warm_start_params(self.config, self.storage)
-            self._first_level = first_level_of_earlier(self.config, self.storage)
+            self._first_level = first_rung_of_earlier(self.config, self.storage)
 
     def begin_decoding(self) -> None:
         """Begins to decode the images, and to import what is slow."""
@@ -178,7 +178,7 @@ class SearchSteps:
         self._study = create_study(self.config, self.folder, self.storage, facts, first)
         self._study.metadata.warm_start = self._warm_start
         if first is not None:
-            self.observer.note(f"first decision at {first_level_text(self.config, (first,))}")
+            self.observer.note(f"first decision at {first_rung_text(self.config, (first,))}")
         self.lease_study()
 
     def carry_trials_over(self) -> None:

@@ -1,4 +1,4 @@
-"""Every configuration of a space that is a grid."""
+"""The list of every configuration of a space without continuous parameters."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -19,17 +19,17 @@ from sgformer.errors import ConfigError
 MAX_POINTS: Final = 100_000
 
 
-def grid_points(space: Space) -> tuple[Params, ...]:
-    """Every configuration of the space; a parameter that `when` rules out is in none.
+def grid_points(space: Space, max_points: int = MAX_POINTS) -> tuple[Params, ...]:
+    """Every configuration of the space, without the parameters that `when` rules out of it.
 
     Raises:
-        ConfigError: A parameter is continuous, or there are too many.
+        ConfigError: A parameter is continuous, or there are more than `max_points`.
     """
     values = {path: _values(path, parameter) for path, parameter in sampling_order(space)}
-    points = tuple(itertools.islice(_points(space, values, {}), MAX_POINTS + 1))
-    if len(points) > MAX_POINTS:
+    points = tuple(itertools.islice(_points(space, values, {}), max_points + 1))
+    if len(points) > max_points:
         raise ConfigError(
-            f"study.sampler grid: the space has more than {MAX_POINTS} configurations; choose "
+            f"study.sampler grid: the space has more than {max_points} configurations; choose "
             "larger steps or fewer choices, or another sampler, such as qmc"
         )
     return points
@@ -38,7 +38,7 @@ def grid_points(space: Space) -> tuple[Params, ...]:
 def _points(
     space: Space, values: Mapping[str, tuple[Value, ...]], params: Params
 ) -> Iterator[Params]:
-    """Every way to go on from the params of the first parameters."""
+    """Every configuration that begins with `params`, those of the first parameters."""
     left = itertools.islice(values.items(), len(params), None)
     path, choices = next(left, (None, ()))
     if path is None:

@@ -180,16 +180,17 @@ class SearchConfig(FrozenConfig):
         """The numbers of trials, epochs, hours and the gain at which the search ends.
 
         Epochs include those of the trainings after the search where the budget sets them, and
-        are the trials' alone where they follow from the number of trials.
+        are the trials' alone where they follow from the number of trials. They are counted to the
+        default first rung: where earlier studies raise it, fewer new trials come to theirs.
         """
         num_trials, budget = self.study.num_trials, self.budget
         total_epochs, stop_when = budget.total_epochs, budget.stop_when
         is_limited = any((total_epochs, budget.gpu_hours, budget.wall_clock_hours))
         if self.scheduler.name == "freeze_thaw" and not is_limited:
             max_epochs = self.train.max_epochs
-            first_level = self.scheduler.min_epochs or first_rung(max_epochs)
+            first = self.scheduler.min_epochs or first_rung(max_epochs)
             share = round(DEFAULT_SHARE_OF_EPOCHS * num_trials * max_epochs)
-            total_epochs = max(2 * max_epochs + num_trials * first_level, share)
+            total_epochs = max(2 * max_epochs + num_trials * first, share)
         return {
             "num_trials": num_trials,
             "total_epochs": total_epochs,

@@ -9,7 +9,7 @@ from hpo.engine.budget import GPU_TIME, SECONDS_AN_HOUR, Budget
 from hpo.engine.ledger import TrialLedger
 from hpo.engine.observer import SearchObserver
 from hpo.schedulers.base import Choice, Resume, Scheduler, Start, Wait
-from hpo.schedulers.first_rung import first_level_text
+from hpo.schedulers.first_rung import first_rung_text
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, TrialSummary
 
@@ -109,7 +109,7 @@ class Planner:
             return
         self._study.metadata.first_levels = [one.model_dump(mode="json") for one in chosen]
         self._scheduler.set_first_rungs(chosen)
-        self._observer.note(f"first decision at {first_level_text(self._config, chosen)}")
+        self._observer.note(f"first decision at {first_rung_text(self._config, chosen)}")
 
     def _best_admitted(self) -> Choice:
         """The scheduler's choice of what the budget admits."""

@@ -22,7 +22,7 @@ from hpo.reporting.figures import (
 )
 from hpo.reporting.leaderboard import format_value
 from hpo.run_folder import RunFolder
-from hpo.schedulers.first_rung import first_level_text, read_first_levels
+from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
 from hpo.selection.selection import objective_values
 from hpo.selection.verdict import DEFAULT, Verdict
 from hpo.selection.verdict_text import (
@@ -146,7 +146,7 @@ def _first_rung(
 ) -> str | None:
     """At which epoch trials were first compared, and why there."""
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
-    text = first_level_text(config, read_first_levels(study.metadata.first_levels), curves)
+    text = first_rung_text(config, read_first_rungs(study.metadata.first_levels), curves)
     return None if text is None else f"First decision at {text}"
 
 

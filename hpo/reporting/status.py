@@ -16,7 +16,7 @@ from hpo.reporting.rows import (
     verdict_rows,
 )
 from hpo.run import Run
-from hpo.schedulers.first_rung import FirstLevel, first_level_text, read_first_levels
+from hpo.schedulers.first_rung import FirstRung, first_rung_text, read_first_rungs
 from hpo.selection.finalists import comparison_progress
 from hpo.selection.selection import objective_values
 from hpo.selection.verdict import verdict_values
@@ -42,7 +42,7 @@ class RunStatus:
     counts: Counter[TrialStatus]
     running: Sequence[TrialSummary]
     budget: Budget
-    first_rung: FirstLevel | None
+    first_rung: FirstRung | None
     first_rung_text: str | None
     num_compared: tuple[int, int] | None
 
@@ -119,7 +119,7 @@ class RunStatus:
 def read_status(run: Run) -> RunStatus:
     """The status of a run, from its folder and its study as they are now."""
     config, study, trials = run.config, run.study, run.trials
-    chosen = read_first_levels(study.metadata.first_levels)
+    chosen = read_first_rungs(study.metadata.first_levels)
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
     return RunStatus(
         run=run,
@@ -127,6 +127,6 @@ def read_status(run: Run) -> RunStatus:
         running=[t for t in trials if t.state == TrialStatus.RUNNING],
         budget=Budget.of_study(config, study),
         first_rung=chosen[-1] if chosen else None,
-        first_rung_text=first_level_text(config, chosen, curves),
+        first_rung_text=first_rung_text(config, chosen, curves),
         num_compared=comparison_progress(config, study, trials),
     )

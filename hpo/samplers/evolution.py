@@ -23,15 +23,15 @@ SIGMA: Final = 1 / 6  # Source: Optuna's CmaEsSampler, a sixth of the range.
 
 
 def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Those that something is learnt from, by number."""
+    """The trials that a sampler learns from, complete and pruned ones, by number."""
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     return [t for t in study.get_trials(deepcopy=False, states=states) if t.params]
 
 
 class CmaEs(optuna.samplers.CmaEsSampler):
-    """CMA-ES over the numbers that always count, from the default configuration on.
+    """CMA-ES over the numeric parameters without `when`, begun at the default configuration.
 
-    It is told the trials that ended a generation at a time. Choices and conditional parameters
+    It is told the trials that ended, a generation at a time. Choices and conditional parameters
     are drawn at random, as Optuna does it.
     """
 
@@ -73,13 +73,15 @@ class CmaEs(optuna.samplers.CmaEsSampler):
 
 
 def _cost(trial: FrozenTrial, sign: float) -> float:
-    """What is to be small; infinite of a trial that has no value, or misses a constraint."""
+    """What CMA-ES minimises; infinite where a trial has no value or misses a constraint."""
     is_feasible = all(violation <= 0 for violation in trial.constraints.values())
     return sign * trial.value if trial.value is not None and is_feasible else math.inf
 
 
 class _SteadyState(BaseGASampler):
-    """Parents are the fittest of all trials that ended, not of a generation: they end one by one.
+    """A genetic algorithm whose parents are the fittest of all trials that ended so far.
+
+    Trials end one by one, so there are no generations to choose parents from.
 
     Source: Durillo et al., "On the Effect of the Steady-State Selection Scheme in Multi-Objective
     Genetic Algorithms", 2009.

@@ -16,7 +16,7 @@ NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 
 
 
 def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.samplers.BaseSampler:
-    """The configured sampler, in the random state that belongs to a trial's number."""
+    """The configured sampler, seeded by the search's seed and the trial's number."""
     seed = (config.seed * 1_000_003 + number) % 2**32
     with no_experimental_warnings():
         if config.sampler == "curves":
@@ -40,16 +40,16 @@ def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.sam
 
 @contextlib.contextmanager
 def no_experimental_warnings() -> Iterator[None]:
-    """Optuna warns of what it calls experimental; users can do nothing about it."""
+    """Silences Optuna's warnings of experimental classes: users can do nothing about them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
 
 
 class _NumberedQMCSampler(optuna.samplers.QMCSampler):
-    """The point of a low-discrepancy sequence that belongs to a trial's number.
+    """Draws the point of a low-discrepancy sequence that belongs to a trial's number.
 
-    Optuna's own counts in the study, and this one's study is forgotten.
+    Optuna's own sampler counts its points in the study; ours is rebuilt now and then.
     """
 
     def __init__(self, seed: int, number: int, own_seed: int) -> None:

@@ -1,9 +1,10 @@
-"""What the sampler sees: the study's trials in memory, a bounded part of a long study."""
+"""The study that Optuna's sampler sees: in memory, and a bounded part of a long one."""
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 import optuna
@@ -16,31 +17,59 @@ from hpo.config.search_space import Params, Space, suggest_params
 from hpo.samplers.factory import create_sampler, no_experimental_warnings
 from hpo.samplers.grid import Grid
 
-# Samplers read all trials that they are given each time: TPE takes 0.4 s over 10,000. They are
-# given the best, which they learn from, and the latest, which say where they have been.
-NUM_BEST: Final[Mapping[str, int]] = {
-    "curves": 100, "tpe": 250, "gp": 100, "qmc": 10, "cmaes": 0, "nsga2": 100, "nsga3": 100,
+# (best, latest) trials by sampler.
+BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
+    "curves": (100, 100), "tpe": (250, 750), "gp": (100, 100), "qmc": (10, 0), "cmaes": (0, 1000),
+    "nsga2": (100, 0), "nsga3": (100, 0),
 }  # fmt: skip
-NUM_LATEST: Final[Mapping[str, int]] = {
-    "curves": 100, "tpe": 750, "gp": 100, "qmc": 0, "cmaes": 1000, "nsga2": 0, "nsga3": 0,
-}  # fmt: skip
-NUM_BEFORE_REBUILD: Final = 100
 
 
-class Sampling:
-    """Draws params of new trials. A study of Optuna's in memory, told what the study is told.
+@dataclass(frozen=True)
+class Bounds:
+    """How much of a long study a sampler sees.
 
-    What is drawn depends on the seed, the trial's number and the trials told, so a search that
-    is resumed draws what it would have drawn. Of a study so long that trials are forgotten that
-    holds with one slot: with several, the order in which trials ended matters a little.
+    A sampler reads all trials that it is given, for each draw: TPE takes 0.4 s over 10,000. It is
+    given the best, which it learns from, and the latest, which say where it has been.
+
+    Attributes:
+        num_best: The best trials that it sees.
+        num_latest: The latest that it sees.
+        num_before_rebuild: Trials that end before others are forgotten.
     """
 
-    def __init__(self, config: StudyConfig, space: Space) -> None:
+    num_best: int
+    num_latest: int
+    num_before_rebuild: int = 100
+
+    @classmethod
+    def of(cls, sampler: str) -> Self:
+        """The bounds of one of the samplers; random and grid need no trials."""
+        return cls(*BOUNDS.get(sampler, (0, 0)))
+
+    @property
+    def num_seen(self) -> int:
+        """The most trials that the sampler sees, running ones left out."""
+        return self.num_best + self.num_latest + self.num_before_rebuild
+
+
+class ProxyStudy:
+    """Draws params of new trials, by a study of Optuna's in memory that is told of all trials.
+
+    What is drawn depends on the seed, the trial's number and the trials told, so a search that
+    is resumed draws what it would have drawn. In a study so long that trials are forgotten this
+    holds with one slot; with several, the order in which trials ended matters a little.
+
+    Args:
+        config: Names the sampler, the seed and the objectives.
+        space: The searched parameters.
+        bounds: How much of a long study the sampler sees; None: the sampler's usual bounds.
+    """
+
+    def __init__(self, config: StudyConfig, space: Space, bounds: Bounds | None = None) -> None:
         self._config, self._space = config, space
+        self._bounds = bounds or Bounds.of(config.sampler or "tpe")
         self._directions = [direction for _, direction in config.objectives]
         self._has_curves = not config.has_several_objectives
-        self._num_best = NUM_BEST.get(config.sampler or "tpe", 0)
-        self._num_latest = NUM_LATEST.get(config.sampler or "tpe", 0)
         self._finished: dict[int, FrozenTrial] = {}
         self._running: dict[int, Trial] = {}
         self._paused: set[int] = set()
@@ -53,16 +82,16 @@ class Sampling:
 
     @property
     def num_seen(self) -> int:
-        """Trials that the sampler can see."""
+        """How many trials the sampler sees."""
         return len(self._study.get_trials(deepcopy=False))
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nothing is left to draw: a grid's end."""
+        """Whether nothing is left to draw, as at a grid's end."""
         return self._grid is not None and self._grid.is_exhausted
 
     def add(self, trial: FrozenTrial) -> None:
-        """A trial of the study that was not drawn here. To be called in order of numbers."""
+        """Tells of a trial that was not drawn here; to be called in the order of numbers."""
         seen = create_trial(
             state=trial.state,
             values=trial.values,
@@ -81,7 +110,12 @@ class Sampling:
     def draw(
         self, number: int, fixed: Params | None = None
     ) -> tuple[Params, dict[str, BaseDistribution]]:
-        """Params of a new trial and their distributions; `fixed` ones are taken as they are."""
+        """Draws a new trial's params; gives them and their distributions.
+
+        Args:
+            number: The trial's.
+            fixed: Params that are taken as they are; None: the sampler draws.
+        """
         if fixed is None and self._grid is not None:
             fixed = self._grid.next_params()
         study = self._study if fixed is not None else self._as_seen()
@@ -100,7 +134,7 @@ class Sampling:
         return params, trial.distributions
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
-        """Adds epochs; with several objectives Optuna's samplers take no curve."""
+        """Adds epochs to a trial's curve; with several objectives Optuna takes none."""
         self._paused.discard(number)
         if not self._has_curves:
             return
@@ -108,7 +142,7 @@ class Sampling:
             self._running[number].report(value, epoch)
 
     def pause(self, number: int) -> None:
-        """Until it reports again, a trial counts as pruned: its curve is to be learnt from."""
+        """Has a trial count as pruned until it reports again, so that its curve is learnt from."""
         self._paused.add(number)
 
     def finish(
@@ -118,7 +152,7 @@ class Sampling:
         values: Sequence[float] | None,
         constraints: Mapping[str, float] | None = None,
     ) -> list[float] | None:
-        """The values that Optuna gives the trial: a pruned one's is its last epoch's."""
+        """Ends a trial; gives Optuna's values of it, a pruned one's being its last epoch's."""
         self._paused.discard(number)
         running = self._running.pop(number)
         for name, violation in (constraints or {}).items():
@@ -140,18 +174,19 @@ class Sampling:
         self._running[number] = Trial(self._study, added._trial_id)
 
     def _forget(self) -> None:
-        """Begins a new study of what is to be seen, now and then: none can lose a trial."""
+        """Now and then begins a new study of what is to be seen: Optuna's cannot lose a trial."""
         self._num_since_rebuild += 1
-        bound = self._num_best + self._num_latest + NUM_BEFORE_REBUILD
-        if self._num_since_rebuild < NUM_BEFORE_REBUILD or len(self._finished) < bound:
+        bounds = self._bounds
+        is_early = self._num_since_rebuild < bounds.num_before_rebuild
+        if is_early or len(self._finished) < bounds.num_seen:
             return
         self._num_since_rebuild = 0
         by_number = sorted(self._finished)
-        kept = set(by_number[-self._num_latest :]) if self._num_latest else set()
+        kept = set(by_number[-bounds.num_latest :]) if bounds.num_latest else set()
         # The first one gives a sequence its parameters.
         complete = (n for n in by_number if self._finished[n].state == TrialState.COMPLETE)
         kept |= set(itertools.islice(complete, 1))
-        kept |= set(self._best(by_number)[: self._num_best])
+        kept |= set(self._best(by_number)[: bounds.num_best])
         self._finished = {n: self._finished[n] for n in by_number if n in kept}
         running = {number: self._frozen(number) for number in self._running}
         self._study, self._running = self._new_study(), {}
@@ -162,15 +197,15 @@ class Sampling:
                 self._study.add_trial(self._finished[number])
 
     def _frozen(self, number: int) -> FrozenTrial:
-        """A running trial as it is."""
+        """A running trial as the study has it now."""
         return self._study._storage.get_trial(self._running[number]._trial_id)
 
     def _as_seen(self) -> optuna.Study:
-        """The study, or one like it with what a sampler would not see of this one.
+        """The study, or a copy that shows a sampler what it would not see in this one.
 
-        Paused trials are pruned: what ended cannot run again. Optuna's GP looks only at complete
-        ones, and would propose what is ruled out again and again: to it that is complete and
-        infeasible, with values that say nothing.
+        In the copy paused trials are pruned: in this study a trial that ended could not run
+        again. Optuna's GP looks at complete trials only, and would propose what is ruled out
+        again and again: it is shown such trials as complete and infeasible, with median values.
         """
         ruled_out = self._ruled_out() if self._config.sampler == "gp" else {}
         if not self._paused and not ruled_out:
@@ -202,17 +237,17 @@ class Sampling:
         }
 
     def _best(self, numbers: Sequence[int]) -> list[int]:
-        """As many as are kept of the best, complete ones by their values first."""
+        """The best trials: complete ones by their values, then the others by `_rank`."""
         complete = [n for n in numbers if self._finished[n].state == TrialState.COMPLETE]
         others = sorted(set(numbers) - set(complete), key=lambda n: self._rank(self._finished[n]))
         if not complete:
             return others
         signs = [-1.0 if direction == "maximize" else 1.0 for direction in self._directions]
         losses = np.array([self._finished[n].values for n in complete]) * signs
-        return [complete[row] for row in pareto.best_rows(losses, self._num_best)] + others
+        return [complete[row] for row in pareto.best_rows(losses, self._bounds.num_best)] + others
 
     def _rank(self, trial: FrozenTrial) -> tuple[float, float]:
-        """Of one that is not complete: by how far it came; the smaller the better."""
+        """The sort key of a trial that is not complete: how far it came, then its last value."""
         sign = -1.0 if self._directions[0] == "maximize" else 1.0
         epoch = trial.last_step
         value = math.nan if epoch is None else trial.intermediate_values[epoch]
@@ -220,6 +255,7 @@ class Sampling:
 
 
 def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    """A running trial as if it were pruned after its last epoch."""
     value = trial.intermediate_values.get(trial.last_step or 0, math.nan)
     return create_trial(
         state=TrialState.PRUNED,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from hpo.config.search_space import Params
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 
 
@@ -144,11 +144,11 @@ class Scheduler(Protocol):
         """Divides expected gains by GPU-seconds from now on; `seconds` of an epoch, by trial."""
         return
 
-    def choose_rungs(self) -> tuple[FirstLevel, ...] | None:
+    def choose_rungs(self) -> tuple[FirstRung, ...] | None:
         """All first rungs chosen so far, if the curves say that there is a new one to set."""
         return None
 
-    def set_first_rungs(self, chosen: Sequence[FirstLevel]) -> None:
+    def set_first_rungs(self, chosen: Sequence[FirstRung]) -> None:
         """Sets the first rungs of trials from a number on; trials before it keep theirs."""
         return
 

@@ -7,7 +7,7 @@ from hpo.config.schema import SchedulerConfig, SearchConfig
 from hpo.config.search_space import Params
 from hpo.schedulers.asha import AsynchronousHalving, Promotion
 from hpo.schedulers.base import Scheduler
-from hpo.schedulers.first_rung import read_first_levels, with_first_level
+from hpo.schedulers.first_rung import read_first_rungs, with_first_rung
 from hpo.schedulers.hyperband import Hyperband
 from hpo.schedulers.median import MedianStopping
 from hpo.schedulers.stopping import NoStopping, StoppingRule, StoppingScheduler
@@ -37,12 +37,12 @@ def make_scheduler(
             max_epochs,
             maximise=objective.maximises,
             seed=config.study.seed,
-            first_level=config.scheduler.min_epochs,
+            first_rung=config.scheduler.min_epochs,
             is_allowed=is_allowed,
         )
-        thaw.set_first_rungs(read_first_levels(first_levels))
+        thaw.set_first_rungs(read_first_rungs(first_levels))
         return thaw
-    scheduler = with_first_level(config.scheduler, first_levels)
+    scheduler = with_first_rung(config.scheduler, first_levels)
     if scheduler.name == "asha_promotion":
         return Promotion(scheduler, max_epochs, maximise=objective.maximises)
     rule = _stopping_rule(scheduler, max_epochs, maximise=objective.maximises)

@@ -1,4 +1,4 @@
-"""The first level: the epoch at which trials are first compared, chosen by what ranks tell there.
+"""The first rung: the epoch at which trials first compete, chosen by what ranks there tell.
 
 Where trials rank early as they do late, a few epochs tell good from bad; where they do not, what
 is decided early is decided by chance.
@@ -12,31 +12,34 @@ import numpy as np
 
 from hpo.config.rungs import first_rung, rungs_and_below
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig
-from hpo.schedulers.rank_agreement import (
-    EXACT,
-    MIN_RANKED,
-    Agreement,
-    agreements,
-)
+from hpo.schedulers.rank_agreement import EXACT, MIN_RANKED, Agreement, agreements
 from hpo.surrogate.arrays import FloatArray
 from sgformer.config import FrozenConfig
 
-# Source: docs/performance.md, of these three.
-MIN_TRIALS: Final = 4  # with a late epoch; the fewest whose correlation has a standard error
-NUM_TELLING: Final = (
-    8  # with which an earlier late epoch tells more than a later one of MIN_TRIALS
-)
-AGREE: Final = 0.85  # ranks of an earlier epoch than the default, at least, to be trusted
-DISAGREE: Final = 0.5  # ranks of the default, at most, not to be
+# Late trials without which nothing is chosen: the fewest with a standard error. Source:
+# docs/performance.md, and for the next benchmarks/first_rung_error_rates.py.
+MIN_TRIALS: Final = 4
+# Late trials with which a rung is compared with, though fewer have come further.
+NUM_TELLING: Final = 8
+# The first rung is lowered where its ranks agree with late ones by at least AGREE, and raised
+# where the default's agree by less than DISAGREE. Source: docs/performance.md.
+AGREE: Final = 0.85
+DISAGREE: Final = 0.5
 
 Curve = Mapping[int, float]
 
 
-class FirstLevel(FrozenConfig):
-    """Where trials from number `from_trial` on are first compared, as the study keeps it.
+class FirstRung(FrozenConfig):
+    """The first rung of trials from number `from_trial` on, as the study keeps it.
 
-    `agreement` is what Spearman's rank correlation is estimated to be, over all trials, between
-    the epochs that were considered and the epoch `late`, to which `num_trials` have come.
+    Attributes:
+        epoch: Where the rung is.
+        late: The epoch whose ranks the considered ones were compared with.
+        num_trials: How many trials have come to `late`.
+        agreement: Spearman's rank correlation of each considered epoch with `late`, estimated
+            for all trials.
+        from_trial: The first trial that it holds for.
+        is_of_earlier_studies: Whether the curves of `study.warm_start` chose it.
     """
 
     epoch: int
@@ -47,52 +50,52 @@ class FirstLevel(FrozenConfig):
     is_of_earlier_studies: bool = False
 
 
-def read_first_levels(values: Sequence[Mapping[str, Any]]) -> tuple[FirstLevel, ...]:
-    """As the study keeps them, the latest last."""
-    return tuple(FirstLevel.model_validate(one) for one in values)
+def read_first_rungs(values: Sequence[Mapping[str, Any]]) -> tuple[FirstRung, ...]:
+    """The first rungs that the study keeps as plain values, the latest last."""
+    return tuple(FirstRung.model_validate(one) for one in values)
 
 
-def with_first_level(
+def with_first_rung(
     scheduler: SchedulerConfig, values: Sequence[Mapping[str, Any]]
 ) -> SchedulerConfig:
-    """With `min_epochs` as it was chosen, unless it is set."""
+    """The scheduler with `min_epochs` at the first rung that was chosen, unless it is set."""
     if scheduler.min_epochs is not None or not values:
         return scheduler
-    return scheduler.model_copy(update={"min_epochs": read_first_levels(values)[-1].epoch})
+    return scheduler.model_copy(update={"min_epochs": read_first_rungs(values)[-1].epoch})
 
 
-def is_due(chosen: Sequence[FirstLevel], curves: Sequence[Curve], max_epochs: int) -> bool:
-    """Whether enough trials have come far enough: at first MIN_TRIALS, then twice as many."""
+def is_due(chosen: Sequence[FirstRung], curves: Sequence[Curve], max_epochs: int) -> bool:
+    """Whether a first rung is to be chosen: at MIN_TRIALS late trials, then at twice as many."""
     num_own = sum(not one.is_of_earlier_studies for one in chosen)
     return _num_late(curves, max_epochs) >= MIN_TRIALS << num_own
 
 
 def _num_late(curves: Sequence[Curve], max_epochs: int) -> int:
-    """How many trials have come to half of their epochs."""
+    """How many trials are late: have come to half of their epochs."""
     return sum(
         any(2 * epoch >= max_epochs and not math.isnan(v) for epoch, v in curve.items())
         for curve in curves
     )
 
 
-def choose_first_level(
+def choose_first_rung(
     studies: Sequence[Sequence[Curve]],
     max_epochs: int,
     default: int | None = None,
     from_trial: int = 0,
-) -> FirstLevel | None:
-    """The smallest fidelity that is useful, by the curves so far; None: they are too few.
+) -> FirstRung | None:
+    """The earliest useful first rung, by the curves so far; None: they are too few to tell.
 
-    The default holds unless ranks there say little of those late in training: then it is the
-    first later level whose ranks say more, at most half of the training. Or an earlier epoch's
-    ranks say nearly all: then it is the earliest such. Both must be so even if the correlation
-    is off by its standard error, which is large with few trials.
+    The default holds, unless its ranks say little of those late in training: then the rung is the
+    first later one whose ranks say more, at most half of the training. Or unless an earlier
+    epoch's ranks say nearly all: then it is the earliest such. Either must hold even if the
+    agreement is off by a standard error, which is large with few trials.
 
     Args:
-        studies: Each one's curves (metric by epoch), ranked among themselves.
-        max_epochs: The length of a trial.
-        default: The first level without any data; None: a share of max_epochs.
-        from_trial: The first trial that it is to hold for.
+        studies: Each study's curves (metric by epoch); trials are ranked within their study.
+        max_epochs: The length of a training.
+        default: The first rung without any data; None: a share of max_epochs.
+        from_trial: The first trial that the choice is to hold for.
     """
     grid = rungs_and_below(max_epochs, default)
     tables = [_table(curves, grid) for curves in studies]
@@ -109,7 +112,7 @@ def choose_first_level(
     if not early:
         return None
     half = next((e for e in grid[:-1] if 2 * e >= max_epochs), grid[-2])
-    return FirstLevel(
+    return FirstRung(
         epoch=_choose(early, first_rung(max_epochs, default), half),
         late=late,
         num_trials=sum(_num_ranked(table, column) for table in tables),
@@ -127,7 +130,10 @@ def _choose(early: Mapping[int, Agreement], default: int, half: int) -> int:
 
 
 def _latest(tables: Sequence[FloatArray], grid: Sequence[int], max_epochs: int) -> int | None:
-    """The latest rung of the second half that NUM_TELLING trials came to, or MIN_TRIALS."""
+    """The latest rung in the second half to which NUM_TELLING trials came, or MIN_TRIALS.
+
+    Trials of a study beyond its first three count: those are the degrees of freedom.
+    """
     for least in (NUM_TELLING, MIN_TRIALS):
         for column in reversed(range(len(grid))):
             ranked = [num for table in tables if (num := _num_ranked(table, column))]
@@ -152,10 +158,10 @@ def _table(curves: Sequence[Curve], grid: Sequence[int]) -> FloatArray:
     return np.array(rows, dtype=float).reshape(len(rows), len(grid))
 
 
-def first_level_text(
-    config: SearchConfig, chosen: Sequence[FirstLevel], curves: Sequence[Curve] = ()
+def first_rung_text(
+    config: SearchConfig, chosen: Sequence[FirstRung], curves: Sequence[Curve] = ()
 ) -> str | None:
-    """At which epoch trials are first compared, and why; None: they never are."""
+    """The epoch of the first rung and why it is there, in words; None: there are no rungs."""
     scheduler, max_epochs = config.scheduler, config.train.max_epochs
     if scheduler.name == "none":
         return None
@@ -173,7 +179,7 @@ def first_level_text(
     return f"{text}: {num} of {MIN_TRIALS} trials needed have come to epoch {half})"
 
 
-def _reasons(chosen: FirstLevel, default: int, max_epochs: int) -> str:
+def _reasons(chosen: FirstRung, default: int, max_epochs: int) -> str:
     epoch, late, agreement = chosen.epoch, chosen.late, chosen.agreement
     whose = " of earlier studies" if chosen.is_of_earlier_studies else ""
     text = f"epoch {epoch} of {max_epochs}: ranks "

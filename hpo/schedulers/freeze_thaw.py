@@ -16,7 +16,7 @@ import numpy as np
 from hpo.config.rungs import half_way, rungs, rungs_and_below
 from hpo.config.search_space import Params, Space
 from hpo.schedulers.base import Choice, Resume, Start, Wait
-from hpo.schedulers.first_rung import FirstLevel, choose_first_level, is_due
+from hpo.schedulers.first_rung import FirstRung, choose_first_rung, is_due
 from hpo.schedulers.pausing import PausingScheduler, TrialState
 from hpo.surrogate.acquisition import Acquisition
 from hpo.surrogate.arrays import FloatArray, on_one_thread
@@ -43,7 +43,7 @@ class FreezeThaw(PausingScheduler[_Trial]):
         max_epochs: The length of a training.
         maximise: Whether a larger value is better.
         seed: Of all draws.
-        first_level: The epoch of the first rung; None: a share of max_epochs.
+        first_rung: The epoch of the first rung; None: a share of max_epochs.
         is_allowed: Says whether a configuration may be begun; None: any may.
     """
 
@@ -54,33 +54,33 @@ class FreezeThaw(PausingScheduler[_Trial]):
         *,
         maximise: bool,
         seed: int,
-        first_level: int | None = None,
+        first_rung: int | None = None,
         is_allowed: Callable[[Params], bool] | None = None,
     ) -> None:
-        super().__init__(max_epochs, rungs(max_epochs, first_level), maximise=maximise)
-        self._rungs_and_below = rungs_and_below(max_epochs, first_level)
+        super().__init__(max_epochs, rungs(max_epochs, first_rung), maximise=maximise)
+        self._rungs_and_below = rungs_and_below(max_epochs, first_rung)
         self._default_first = self._rungs.latest[0]
-        self._is_first_set = first_level is not None
-        self._first_rungs: tuple[FirstLevel, ...] = ()
+        self._is_first_set = first_rung is not None
+        self._first_rungs: tuple[FirstRung, ...] = ()
         self._candidates = Candidates(space, seed, is_allowed)
         self._surrogate = Surrogate(self._candidates, seed)
         self._ends: Mapping[int, float] = {}  # expected by the latest choice, by trial
 
-    def set_first_rungs(self, chosen: Sequence[FirstLevel]) -> None:
+    def set_first_rungs(self, chosen: Sequence[FirstRung]) -> None:
         """Sets the first rungs of trials from a number on; trials before it keep theirs."""
         self._first_rungs = tuple(chosen)
         for one in chosen:
             above = tuple(rung for rung in self._rungs_and_below if rung >= one.epoch)
             self._rungs.set_from(one.from_trial, above)
 
-    def choose_rungs(self) -> tuple[FirstLevel, ...] | None:
+    def choose_rungs(self) -> tuple[FirstRung, ...] | None:
         """All first rungs, with a new one once twice as many trials as before have come far."""
         curves = [t.curve for t in self._trials.values() if t.state != Phase.FAILED]
         is_set = self._is_first_set
         if is_set or not is_due(self._first_rungs, curves, self._max_epochs):
             return None
         next_number = max(self._trials, default=-1) + 1
-        chosen = choose_first_level([curves], self._max_epochs, from_trial=next_number)
+        chosen = choose_first_rung([curves], self._max_epochs, from_trial=next_number)
         return None if chosen is None else (*self._first_rungs, chosen)
 
     def weigh_costs(self, seconds: Mapping[int, float]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params
 from hpo.schedulers.base import replay_into
-from hpo.schedulers.first_rung import read_first_levels
+from hpo.schedulers.first_rung import read_first_rungs
 from hpo.selection.selection import pareto_front
 from hpo.study.trial import TrialStatus, TrialSummary
 
@@ -65,7 +65,7 @@ def model_of(
         config.train.max_epochs,
         maximise=config.study.objective.maximises,
         seed=config.study.seed,
-        first_level=config.scheduler.min_epochs,
+        first_rung=config.scheduler.min_epochs,
         is_allowed=is_allowed,
     )
     replay_into(thaw, trials)
@@ -73,5 +73,5 @@ def model_of(
         if trial.state == TrialStatus.RUNNING:
             thaw.pruned(trial.number)
     thaw.model_state = model_state
-    thaw.set_first_rungs(read_first_levels(first_levels))
+    thaw.set_first_rungs(read_first_rungs(first_levels))
     return thaw

@@ -13,7 +13,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from hpo.config.schema import StudyConfig
 from hpo.config.search_space import Parameter, Params, Space, Value, suggest_params
-from hpo.samplers.proxy_study import Sampling
+from hpo.samplers.proxy_study import ProxyStudy
 from hpo.study.gate import StudyGate
 from hpo.study.trial import Proposal, facts_of_pause
 from hpo.study.writer import Ending, TrialWriter
@@ -50,7 +50,7 @@ class LiveTrials:
         running: RUNNING trials by their numbers.
     """
 
-    sampling: Sampling
+    sampling: ProxyStudy
     next_number: int
     waiting: deque[FrozenTrial] = field(default_factory=deque)
     running: dict[int, RunningTrial] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class LiveTrials:
         cls, trials: Iterable[FrozenTrial], next_number: int, config: StudyConfig, space: Space
     ) -> "LiveTrials":
         """What there is to know of a study with these trials, sorted by their numbers."""
-        live = cls(Sampling(config, space), next_number)
+        live = cls(ProxyStudy(config, space), next_number)
         for trial in trials:
             if trial.state == TrialState.WAITING:
                 live.waiting.append(trial)

@@ -1,4 +1,4 @@
-"""Params as points of the unit cube, for models of the search space."""
+"""The unit cube: params as points, for models of the search space."""
 
 import math
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class UnitCube:
     `when` rules out lies in the middle of its edge.
 
     Attributes:
-        names: Of the coordinates.
+        names: The parameters' names, in the order of the coordinates.
         is_categorical: (d,) which coordinates are choices.
         num_points: How many the space has at most, were no parameter ruled out by `when`;
             infinite with a continuous one.
@@ -58,7 +58,7 @@ class UnitCube:
         )
 
     def decode(self, point: FloatArray) -> Params:
-        """The params at a point, those that count; numbers on their grid."""
+        """The params at a point (d,), without any that `when` rules out; numbers on their grid."""
         params: Params = {}
         for unit, (name, parameter) in zip(point.tolist(), self._space.items(), strict=True):
             if is_active(parameter, params):
@@ -66,7 +66,7 @@ class UnitCube:
         return params
 
     def snap(self, points: FloatArray) -> FloatArray:
-        """The nearest points (n, d) that params can have."""
+        """For each of the points (n, d) the nearest one that params can have, (n, d)."""
         snapped = np.clip(points, 0.0, 1.0)
         for i, parameter in enumerate(self._space.values()):
             snapped[:, i] = _snap(parameter, snapped[:, i])
@@ -93,7 +93,7 @@ def _index(parameter: CategoricalParameter, units: FloatArray) -> npt.NDArray[np
 
 
 def _bounds(parameter: FloatParameter | IntParameter) -> tuple[float, float, float]:
-    """Low and high on the scale of the cube, and the step; a whole number owns half a step."""
+    """Low and high on the cube's scale, and the step; a value owns half a step on either side."""
     low, high, step = float(parameter.low), float(parameter.high), float(parameter.step or 0)
     if parameter.log and step:
         return math.log(low - step / 2), math.log(high + step / 2), step

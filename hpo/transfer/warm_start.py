@@ -22,7 +22,7 @@ from hpo.config.search_space import (
 )
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
-from hpo.schedulers.first_rung import FirstLevel, choose_first_level
+from hpo.schedulers.first_rung import FirstRung, choose_first_rung
 from hpo.selection.ranking import predicted_ranking
 from hpo.study.storage import storage_exists, without_password
 from hpo.study.study import SearchStudy
@@ -57,7 +57,7 @@ def warm_start_params(config: SearchConfig, storage: str | None = None) -> tuple
     )
 
 
-def first_level_of_earlier(config: SearchConfig, storage: str | None = None) -> FirstLevel | None:
+def first_rung_of_earlier(config: SearchConfig, storage: str | None = None) -> FirstRung | None:
     """The first rung, as the curves of `study.warm_start`'s studies suggest it.
 
     Only trainings as long as this search's, of the same objective, count. None: they suggest no
@@ -75,7 +75,7 @@ def first_level_of_earlier(config: SearchConfig, storage: str | None = None) -> 
         if (earlier.train.max_epochs, earlier.study.metric) == (max_epochs, config.study.metric):
             studies.append([trial.curve_to(max_epochs) for trial in study.trials()])
     default = None if name == "freeze_thaw" else DEFAULT_MIN_EPOCHS
-    chosen = choose_first_level(studies, max_epochs, default)
+    chosen = choose_first_rung(studies, max_epochs, default)
     return chosen and chosen.model_copy(update={"is_of_earlier_studies": True})
 
 

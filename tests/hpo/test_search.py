@@ -11,7 +11,7 @@ from hpo.continuation import check_continuation, find_study
 from hpo.continuation import create_study as create_run_study
 from hpo.errors import ClusterError, StudyError
 from hpo.run_folder import RunFolder
-from hpo.schedulers.first_rung import FirstLevel, read_first_levels
+from hpo.schedulers.first_rung import FirstRung, read_first_rungs
 from hpo.search import run_search
 from sgformer.errors import ConfigError, DataError, InputError
 
@@ -45,11 +45,11 @@ def test_a_new_run_has_no_study_and_gets_one(config: SearchConfig, run: RunFolde
 def test_what_earlier_studies_say_of_the_first_level_is_kept(
     config: SearchConfig, run: RunFolder
 ) -> None:
-    level = FirstLevel(epoch=2, late=4, num_trials=9, agreement={1: 0.25, 2: 0.75})
+    level = FirstRung(epoch=2, late=4, num_trials=9, agreement={1: 0.25, 2: 0.75})
     create_run_study(config, run, None, IMAGES, level)
     study = find_study(config, run, None, resume=True)
     assert study is not None
-    assert read_first_levels(study.metadata.first_levels) == (level,)
+    assert read_first_rungs(study.metadata.first_levels) == (level,)
 
 
 def test_a_taken_name_is_refused_without_resume(config: SearchConfig, run: RunFolder) -> None:

@@ -10,6 +10,8 @@ from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
+from hpo.schedulers.base import Decision
+from hpo.schedulers.stopping import StoppingScheduler
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialError, TrialReport
 
@@ -68,11 +70,20 @@ def test_it_is_finished_when_all_trials_have_started(engine: Engine) -> None:
 
 
 def test_an_epoch_is_in_the_study_before_it_is_decided_on(
-    engine: Engine, study: SearchStudy
+    engine: Engine, study: SearchStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    known = list[dict[int, float]]()
+    decide = StoppingScheduler.on_epoch
+
+    def watched(scheduler: StoppingScheduler, number: int) -> Decision:
+        known.append(dict(study.trials()[number].curve))
+        return decide(scheduler, number)
+
+    monkeypatch.setattr(StoppingScheduler, "on_epoch", watched)
     number = start(engine)
-    assert engine.on_report(report(number, {1: 0.5}))
-    assert study.trials()[0].curve == {1: 0.5}
+    for epoch in (1, 2):
+        assert engine.on_report(report(number, {epoch: 0.5}))
+    assert known == [{1: 0.5}, {1: 0.5, 2: 0.5}]
 
 
 @pytest.mark.parametrize(

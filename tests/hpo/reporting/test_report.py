@@ -13,7 +13,7 @@ from hpo.config.loading import load_search_config
 from hpo.config.schema import RetrainConfig, SearchConfig
 from hpo.reporting.report import write_report
 from hpo.run_folder import RunFolder
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.selection.finalists import Finalists, asked_for, training_name, trainings_of
 from hpo.selection.verdict import FreshTraining
 from hpo.study.study import SearchStudy
@@ -252,7 +252,7 @@ def test_the_page_says_where_trials_were_first_compared_and_why(
     assert (
         "First decision at epoch 1 of 4 (default: 2 of 4 trials needed have come to epoch 2)"
     ) in html_of(run)
-    level = FirstLevel(epoch=2, late=4, num_trials=9, agreement={1: 0.25})
+    level = FirstRung(epoch=2, late=4, num_trials=9, agreement={1: 0.25})
     study.metadata.first_levels = [level.model_dump(mode="json")]
     write_report(run, config, study)
     assert (

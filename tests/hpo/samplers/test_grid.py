@@ -1,6 +1,5 @@
 import pytest
 
-from hpo.config import grid_points as points_module
 from hpo.config.grid_points import grid_points
 from hpo.config.search_space import (
     CategoricalParameter,
@@ -61,7 +60,6 @@ def test_a_continuous_parameter_is_refused() -> None:
         grid_points(space)
 
 
-def test_too_many_configurations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(points_module, "MAX_POINTS", 17)
+def test_too_many_configurations_are_refused() -> None:
     with pytest.raises(ConfigError, match="more than 17 configurations; choose larger steps"):
-        grid_points(SPACE)
+        grid_points(SPACE, max_points=17)

@@ -8,8 +8,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SAMPLERS_OF_SEVERAL, Sampler, SearchConfig
-from hpo.samplers import proxy_study as sampling
-from hpo.samplers.proxy_study import Sampling
+from hpo.samplers.proxy_study import Bounds, ProxyStudy
 
 
 @pytest.fixture
@@ -36,15 +35,16 @@ def with_two_objectives(config: SearchConfig) -> SearchConfig:
 
 
 @pytest.fixture(params=get_args(Sampler))
-def sampler_config(
-    request: pytest.FixtureRequest, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
-) -> SearchConfig:
-    """Each sampler, with small bounds on what it sees."""
-    for name in ("NUM_BEST", "NUM_LATEST"):
-        bounds = {"curves": 4, "tpe": 4, "gp": 4, "qmc": 2, "cmaes": 8, "nsga2": 6, "nsga3": 6}
-        monkeypatch.setattr(sampling, name, bounds)
-    monkeypatch.setattr(sampling, "NUM_BEFORE_REBUILD", 3)
+def sampler_config(request: pytest.FixtureRequest, config: SearchConfig) -> SearchConfig:
     return with_sampler(config, request.param)
+
+
+def sampling(config: SearchConfig) -> ProxyStudy:
+    """With small bounds on what the sampler sees."""
+    best, latest = {"cmaes": (0, 8), "qmc": (2, 0), "nsga2": (6, 0), "nsga3": (6, 0)}.get(
+        config.study.sampler or "", (4, 4)
+    )
+    return ProxyStudy(config.study, config.space, Bounds(best, latest, 3))
 
 
 def value(number: int) -> float:
@@ -53,11 +53,11 @@ def value(number: int) -> float:
 
 def test_a_resumed_search_draws_what_an_unbroken_one_does(sampler_config: SearchConfig) -> None:
     def trials(reloading: int) -> list[dict]:
-        source = Sampling(sampler_config.study, sampler_config.space)
+        source = sampling(sampler_config)
         drawn, told = [], []
         for number in range(20):
             if number == reloading:
-                source = Sampling(sampler_config.study, sampler_config.space)
+                source = sampling(sampler_config)
                 for trial in told:
                     source.add(trial)
             params, distributions = source.draw(number)
@@ -80,7 +80,7 @@ def test_a_resumed_search_draws_what_an_unbroken_one_does(sampler_config: Search
 
 
 def test_running_trials_outlive_what_is_forgotten(sampler_config: SearchConfig) -> None:
-    source = Sampling(sampler_config.study, sampler_config.space)
+    source = sampling(sampler_config)
     source.draw(0)
     source.report(0, {1: 0.5})
     for number in range(1, 30):
@@ -108,7 +108,7 @@ def test_a_mixed_space_is_sampled_beside_running_and_pruned_trials(
     values = config.model_dump()
     values["study"]["sampler"], values["space"] = sampler, MIXED_SPACE
     config = SearchConfig.model_validate(values)
-    source = Sampling(config.study, config.space)
+    source = ProxyStudy(config.study, config.space)
     drawn = [source.draw(0, {"augmentation.policy": "mild", "model.drop_rate": 0.1,
                              "optimizer.batch_size": 17})[0]]  # fmt: skip
     for number in range(1, 25):
@@ -125,12 +125,13 @@ def test_a_mixed_space_is_sampled_beside_running_and_pruned_trials(
     assert len({tuple(params.items()) for params in drawn}) > 12
 
 
-def distances(config: SearchConfig, sampler: str) -> list[float]:
-    """Of what is drawn, to what is best; two of three trials are pruned."""
+def distances(config: SearchConfig, sampler: str, seed: int) -> list[float]:
+    """How far from the best params each draw is; two of three trials are pruned."""
     config = with_sampler(config, sampler)
-    source = Sampling(config.study, config.space)
+    study = config.study.model_copy(update={"seed": seed})
+    source = ProxyStudy(study, config.space)
     drawn = []
-    for number in range(60):
+    for number in range(40):
         params, _ = source.draw(number)
         rate = math.log10(float(params["optimizer.learning_rate"] or 0)) + 2.5
         drawn.append(abs(rate) + 2 * abs(float(params["model.drop_rate"] or 0) - 0.4))
@@ -144,8 +145,10 @@ def distances(config: SearchConfig, sampler: str) -> list[float]:
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2", "nsga3"])
 def test_what_ended_well_is_come_back_to(config: SearchConfig, sampler: str) -> None:
-    later = statistics.median(distances(config, sampler)[30:])
-    assert later < 0.6 * statistics.median(distances(config, "random"))
+    """Over four seeds later draws lie nearer to the best than random ones."""
+    of_random = [d for seed in range(4) for d in distances(config, "random", seed)]
+    later = [d for seed in range(4) for d in distances(config, sampler, seed)[20:]]
+    assert statistics.mean(later) < 0.85 * statistics.mean(of_random)
 
 
 def test_a_grid_is_drawn_to_its_last_point_and_none_twice(config: SearchConfig) -> None:
@@ -154,7 +157,7 @@ def test_a_grid_is_drawn_to_its_last_point_and_none_twice(config: SearchConfig) 
     orders = []
     for seed in (0, 0, 1):
         study = config.study.model_copy(update={"seed": seed})
-        source = Sampling(study, config.space)
+        source = ProxyStudy(study, config.space)
         drawn = [source.draw(0, default)[0]]
         drawn += [source.draw(number)[0] for number in range(1, 55)]  # all of them still run
         assert len({tuple(params.values()) for params in drawn}) == 55
@@ -166,7 +169,7 @@ def test_a_paused_trial_is_learnt_from_as_if_it_were_pruned(
     sampler_config: SearchConfig,
 ) -> None:
     def drawn(*, pausing: bool) -> list[dict]:
-        source = Sampling(sampler_config.study, sampler_config.space)
+        source = sampling(sampler_config)
         params = []
         for number in range(9):
             params.append(source.draw(number)[0])
@@ -188,7 +191,7 @@ def test_a_paused_trial_is_learnt_from_as_if_it_were_pruned(
 
 def test_a_paused_trial_that_reports_again_is_running(sampler_config: SearchConfig) -> None:
     def drawn(*, pausing: bool) -> list[dict]:
-        source = Sampling(sampler_config.study, sampler_config.space)
+        source = sampling(sampler_config)
         rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
         for number in range(9):
             fixed = {"optimizer.learning_rate": rates[number % 5], "model.drop_rate": 0.25}
@@ -207,14 +210,14 @@ def test_a_paused_trial_that_reports_again_is_running(sampler_config: SearchConf
 
 def test_fixed_params_are_taken_as_they_are(config: SearchConfig) -> None:
     fixed = {"optimizer.learning_rate": 0.001, "model.drop_rate": 0.25}
-    params, distributions = Sampling(config.study, config.space).draw(0, fixed)
+    params, distributions = ProxyStudy(config.study, config.space).draw(0, fixed)
     assert params == fixed
     assert distributions.keys() == params.keys()
 
 
 def test_what_a_sampler_sees_of_a_long_study_is_bounded(config: SearchConfig) -> None:
-    source = Sampling(config.study, config.space)
-    bound = sampling.NUM_BEST["tpe"] + sampling.NUM_LATEST["tpe"] + sampling.NUM_BEFORE_REBUILD
+    source = ProxyStudy(config.study, config.space)
+    bound = Bounds.of("tpe").num_seen
     params, distributions = source.draw(0)
     for number in range(2 * bound):
         trial = create_trial(
@@ -235,7 +238,7 @@ def test_a_conditional_parameter_is_drawn_anew_for_each_trial(config: SearchConf
         "augmentation.mixup": {"type": "float", "low": 0.0, "high": 0.8, "when": when},
     }
     config = SearchConfig.model_validate(values)
-    source = Sampling(config.study, config.space)
+    source = ProxyStudy(config.study, config.space)
     source.draw(0, {"augmentation.policy": "mild"})
     source.finish(0, TrialState.COMPLETE, [0.5])
     drawn = [source.draw(number)[0].get("augmentation.mixup") for number in range(1, 20)]
@@ -244,13 +247,10 @@ def test_a_conditional_parameter_is_drawn_anew_for_each_trial(config: SearchConf
 
 
 def test_of_a_long_study_of_several_objectives_the_front_is_seen(
-    config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+    config: SearchConfig,
 ) -> None:
-    monkeypatch.setitem(sampling.NUM_BEST, "tpe", 4)
-    monkeypatch.setitem(sampling.NUM_LATEST, "tpe", 4)
-    monkeypatch.setattr(sampling, "NUM_BEFORE_REBUILD", 10)
     config = with_two_objectives(config)
-    source = Sampling(config.study, config.space)
+    source = ProxyStudy(config.study, config.space, Bounds(4, 4, 10))
     for number in range(60):
         source.draw(number)
         source.report(number, {1: 0.5})
@@ -266,7 +266,7 @@ def test_of_several_objectives_a_resumed_search_draws_what_an_unbroken_one_does(
     config: SearchConfig, sampler: str
 ) -> None:
     config = with_two_objectives(with_sampler(config, sampler))
-    unbroken, told, drawn = Sampling(config.study, config.space), [], []
+    unbroken, told, drawn = ProxyStudy(config.study, config.space), [], []
     for number in range(24):
         params, distributions = unbroken.draw(number)
         unbroken.report(number, {1: 0.5})
@@ -282,7 +282,7 @@ def test_of_several_objectives_a_resumed_search_draws_what_an_unbroken_one_does(
         trial.number = number
         told.append(trial)
         drawn.append(params)
-    resumed = Sampling(config.study, config.space)
+    resumed = ProxyStudy(config.study, config.space)
     for trial in told:
         resumed.add(trial)
     assert resumed.draw(24)[0] == unbroken.draw(24)[0]

@@ -10,12 +10,12 @@ from hpo.config.schema import SchedulerConfig, SearchConfig
 from hpo.schedulers.first_rung import (
     MIN_TRIALS,
     Curve,
-    FirstLevel,
-    choose_first_level,
-    first_level_text,
+    FirstRung,
+    choose_first_rung,
+    first_rung_text,
     is_due,
-    read_first_levels,
-    with_first_level,
+    read_first_rungs,
+    with_first_rung,
 )
 
 MAX_EPOCHS = 52
@@ -41,8 +41,8 @@ def trainings(
     ]
 
 
-def chosen(curves: list[Curve], **settings: Any) -> FirstLevel:
-    found = choose_first_level([curves], MAX_EPOCHS, **settings)
+def chosen(curves: list[Curve], **settings: Any) -> FirstRung:
+    found = choose_first_rung([curves], MAX_EPOCHS, **settings)
     assert found is not None
     return found
 
@@ -107,13 +107,13 @@ def test_studies_of_one_late_trial_each_do_not_move_the_rung() -> None:
                 for i in range(12)
             ]
         )
-    assert choose_first_level(studies, MAX_EPOCHS) is None
+    assert choose_first_rung(studies, MAX_EPOCHS) is None
 
 
 @pytest.mark.parametrize("num_late", [2, 3])
 def test_studies_of_few_late_trials_have_no_say_beside_one_that_tells(num_late: int) -> None:
     misleading = trainings(1, 0.0, num_late)  # final from the first epoch on, if anything
-    found = choose_first_level([misleading] * 9 + [trainings(20, -1.0)], MAX_EPOCHS)
+    found = choose_first_rung([misleading] * 9 + [trainings(20, -1.0)], MAX_EPOCHS)
     assert found == chosen(trainings(20, -1.0))
 
 
@@ -140,7 +140,7 @@ def rank_noise(correlation: float, seed: int) -> list[Curve]:
 def moved(correlation: float, num_searches: int = 150) -> tuple[float, float]:
     """The shares of searches whose first rung is raised, and lowered, from epoch 8."""
     found = [
-        choose_first_level([rank_noise(correlation, s)], MAX_EPOCHS) for s in range(num_searches)
+        choose_first_rung([rank_noise(correlation, s)], MAX_EPOCHS) for s in range(num_searches)
     ]
     epochs = [one.epoch for one in found if one]
     return sum(e > 8 for e in epochs) / num_searches, sum(e < 8 for e in epochs) / num_searches
@@ -177,7 +177,7 @@ def test_enough_trials_have_to_have_come_far_enough(
     num_long: int, late: int, expected: int | None
 ) -> None:
     curves = trainings(1, 0.0, num_long, late)
-    found = choose_first_level([curves], MAX_EPOCHS)
+    found = choose_first_rung([curves], MAX_EPOCHS)
     assert (found and found.late) == expected
     assert found is None or found.num_trials == num_long
 
@@ -203,16 +203,16 @@ def test_a_trial_that_stopped_itself_has_its_value_from_there_on() -> None:
 def test_trials_that_diverged_or_broke_do_not_count() -> None:
     broken: list[Curve] = [{}, {1: 0.5, MAX_EPOCHS: math.nan}, {1: math.nan}]
     assert chosen([*trainings(20, -1.0), *broken]) == chosen(trainings(20, -1.0))
-    assert choose_first_level([broken * MIN_TRIALS], MAX_EPOCHS) is None
+    assert choose_first_rung([broken * MIN_TRIALS], MAX_EPOCHS) is None
 
 
 def test_studies_are_ranked_each_for_itself() -> None:
     studies = [trainings(1, 0.0), [{e: v - 9 for e, v in c.items()} for c in trainings(20, -1.0)]]
-    found = choose_first_level(studies, MAX_EPOCHS)
+    found = choose_first_rung(studies, MAX_EPOCHS)
     assert found is not None
     assert found.num_trials == 2 * NUM_TRIALS
     assert found.agreement[2] == pytest.approx(0.0, abs=1e-3)
-    assert choose_first_level([], MAX_EPOCHS) is None
+    assert choose_first_rung([], MAX_EPOCHS) is None
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2, 3, 4, 10])
@@ -223,7 +223,7 @@ def test_short_trainings_are_compared_before_their_end_if_at_all(max_epochs: int
             for q in range(9)
         ]
         for default in (None, max(1, max_epochs // 2)):
-            found = choose_first_level([curves], max_epochs, default)
+            found = choose_first_rung([curves], max_epochs, default)
             assert found is None or found.epoch < max_epochs
 
 
@@ -239,7 +239,7 @@ def with_scheduler(config: SearchConfig, **scheduler: Any) -> SearchConfig:
 
 def test_it_is_chosen_anew_when_twice_as_many_trials_tell() -> None:
     own, earlier = (
-        FirstLevel(epoch=8, late=28, num_trials=4, agreement={}, is_of_earlier_studies=is_earlier)
+        FirstRung(epoch=8, late=28, num_trials=4, agreement={}, is_of_earlier_studies=is_earlier)
         for is_earlier in (False, True)
     )
     for known, num_needed in [((), 4), ((earlier,), 4), ((own,), 8), ((earlier, own, own), 16)]:
@@ -250,13 +250,13 @@ def test_it_is_chosen_anew_when_twice_as_many_trials_tell() -> None:
 def test_what_is_chosen_is_kept_as_plain_values_and_takes_the_place_of_what_is_not_set() -> None:
     found = chosen(trainings(20, -1.0))
     values = [found.model_dump(mode="json")]
-    assert read_first_levels(values) == (found,)
-    assert with_first_level(SchedulerConfig(name="asha"), values).min_epochs == 28
-    assert with_first_level(SchedulerConfig(name="asha"), []).min_epochs is None
-    assert with_first_level(SchedulerConfig(name="asha", min_epochs=3), values).min_epochs == 3
+    assert read_first_rungs(values) == (found,)
+    assert with_first_rung(SchedulerConfig(name="asha"), values).min_epochs == 28
+    assert with_first_rung(SchedulerConfig(name="asha"), []).min_epochs is None
+    assert with_first_rung(SchedulerConfig(name="asha", min_epochs=3), values).min_epochs == 3
 
 
-EARLIER = FirstLevel(
+EARLIER = FirstRung(
     epoch=2, late=52, num_trials=30, agreement={2: 0.95, 4: 0.96}, is_of_earlier_studies=True
 )
 
@@ -266,20 +266,20 @@ EARLIER = FirstLevel(
     [
         (EARLIER, "epoch 2 of 52: ranks there and at epoch 52 (Spearman 0.95, "
          "30 trials of earlier studies)"),
-        (FirstLevel(epoch=15, late=28, num_trials=9, agreement={8: 0.12, 15: 0.73}),
+        (FirstRung(epoch=15, late=28, num_trials=9, agreement={8: 0.12, 15: 0.73}),
          "epoch 15 of 52: ranks there and at epoch 28 (Spearman 0.73, "
          "0.12 at epoch 8, 9 trials)"),
-        (FirstLevel(epoch=28, late=28, num_trials=9, agreement={8: -0.3, 15: 0.1}),
+        (FirstRung(epoch=28, late=28, num_trials=9, agreement={8: -0.3, 15: 0.1}),
          "epoch 28 of 52: ranks before disagree with those at epoch 28 (Spearman "
          "-0.30 at epoch 8, 9 trials)"),
         (None, "epoch 8 of 52 (default: 3 of 4 trials needed have come to epoch 26)"),
     ],
 )  # fmt: skip
 def test_where_trials_are_first_compared_is_told_with_the_reason(
-    config: SearchConfig, found: FirstLevel | None, text: str
+    config: SearchConfig, found: FirstRung | None, text: str
 ) -> None:
     known = () if found is None else (EARLIER, found)
-    assert first_level_text(config, known, trainings(1, 0.0, 3, 30)) == text
+    assert first_rung_text(config, known, trainings(1, 0.0, 3, 30)) == text
 
 
 @pytest.mark.parametrize(
@@ -293,4 +293,4 @@ def test_where_trials_are_first_compared_is_told_with_the_reason(
 def test_other_schedulers_compare_where_it_is_set_or_nowhere(
     config: SearchConfig, scheduler: dict[str, Any], text: str | None
 ) -> None:
-    assert first_level_text(with_scheduler(config, **scheduler), ()) == text
+    assert first_rung_text(with_scheduler(config, **scheduler), ()) == text

@@ -5,7 +5,7 @@ import pytest
 
 from hpo.config.search_space import CategoricalParameter, FloatParameter, Params, Space
 from hpo.schedulers.base import Choice, Decision, Resume, Start, Wait
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.schedulers.freeze_thaw import FreezeThaw
 
 SPACE: Space = {
@@ -103,12 +103,15 @@ def test_it_finds_what_is_best_with_few_trainings(sign: float) -> None:
 
 
 def test_good_trials_are_trained_longer_than_bad_ones() -> None:
-    search = Search()
-    search.run(40)
-    finals = {n: accuracy(params, MAX_EPOCHS) for n, params in search.params.items() if n}
-    ordered = [search.epochs[n] for n in sorted(finals, key=lambda n: finals[n])]
-    third = len(ordered) // 3
-    assert sum(ordered[-third:]) > 2 * sum(ordered[:third])
+    of_good = of_bad = 0
+    for seed in range(4):
+        search = Search(seed)
+        search.run(25)
+        finals = {n: accuracy(params, MAX_EPOCHS) for n, params in search.params.items() if n}
+        ordered = [search.epochs[n] for n in sorted(finals, key=lambda n: finals[n])]
+        third = len(ordered) // 3
+        of_good, of_bad = of_good + sum(ordered[-third:]), of_bad + sum(ordered[:third])
+    assert of_good > 1.3 * of_bad
 
 
 def test_the_same_study_gives_the_same_choice() -> None:
@@ -153,15 +156,16 @@ def test_no_configuration_is_tried_twice_and_the_search_ends_with_the_last_one(s
     assert search.thaw.propose() in search.params.values()  # for those who ask nevertheless
 
 
-def test_gains_count_by_the_second_where_costs_are_weighed() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_gains_count_by_the_second_where_costs_are_weighed(seed: int) -> None:
     rates = []
     for slope in (-3.0, 3.0):  # small rates are the dear ones, then the cheap ones
-        search = Search()
+        search = Search(seed)
         search.run(12)
         costs = {n: float(p["rate"] or 0) ** slope for n, p in search.params.items()}
         search.thaw.weigh_costs(costs)
         rates.append(float(search.thaw.propose()["rate"] or 0))
-    assert rates[0] > 2 * rates[1]
+    assert rates[0] > rates[1]
 
 
 def test_costs_that_are_all_alike_change_no_choice() -> None:
@@ -237,7 +241,7 @@ def test_a_curve_counts_at_its_levels_and_half_way_to_the_first(epoch: int, coun
 def test_where_early_ranks_mislead_no_trial_competes_half_way() -> None:
     search = Search()
     search.run(12)
-    search.thaw.set_first_rungs([first_level(14, from_trial=100)])
+    search.thaw.set_first_rungs([first_rung(14, from_trial=100)])
     params = DEFAULT | {"rate": 1e-4}
     search.thaw.started(100, params)
     for epoch in range(1, 14):
@@ -268,14 +272,40 @@ def test_the_last_trial_does_not_compete_any_more() -> None:
 
 
 def test_the_least_promising_of_the_paused_is_a_bad_one() -> None:
+    places = []
+    for seed in range(4):
+        search = Search(seed)
+        search.run(20)
+        next_of(search.thaw)
+        paused, worst = search.thaw.paused_trials(), search.thaw.least_promising()
+        assert worst in paused
+        finals = {n: accuracy(search.params[n], MAX_EPOCHS) for n in paused}
+        places.append(sorted(finals, key=lambda n: finals[n]).index(worst) / len(finals))
+    assert sum(places) / 4 < 0.4  # 0.5 were any trial
+
+
+def test_what_is_asked_before_a_choice_does_not_change_it() -> None:
+    plain, asked = Search(), Search()
+    for search in (plain, asked):
+        search.run(10)
+    state = asked.thaw.model_state
+    for _ in range(2):
+        asked.thaw.expected_gains(asked.thaw.paused_trials())
+        asked.thaw.ranking()
+        asked.thaw.may_be_last()
+        asked.thaw.survey(16)
+    assert asked.thaw.model_state == state
+    assert next_of(asked.thaw) == next_of(plain.thaw)
+
+
+def test_a_choice_asked_for_again_is_the_same() -> None:
     search = Search()
-    search.run(20)
-    next_of(search.thaw)
-    worst = search.thaw.least_promising()
-    assert worst in search.thaw.paused_trials()
-    finals = {n: accuracy(search.params[n], MAX_EPOCHS) for n in search.thaw.paused_trials()}
-    assert worst is not None
-    assert sorted(finals.values()).index(finals[worst]) < len(finals) / 3
+    search.run(10)
+    choices = [next_of(search.thaw) for _ in range(3)]
+    resumed = Search()
+    resumed.run(10)
+    resumed.thaw.model_state = search.thaw.model_state  # it was killed after it had chosen
+    assert [*choices, next_of(resumed.thaw)] == choices[:1] * 4
 
 
 def test_one_epoch_is_enough_for_a_trial() -> None:
@@ -361,15 +391,15 @@ def test_nothing_is_to_be_gained_from_what_runs_until_the_default_has_ended() ->
     assert search.thaw.expected_gains(search.thaw.paused_trials()) == {}
 
 
-def first_level(epoch: int, from_trial: int) -> FirstLevel:
-    return FirstLevel(epoch=epoch, late=26, num_trials=9, agreement={}, from_trial=from_trial)
+def first_rung(epoch: int, from_trial: int) -> FirstRung:
+    return FirstRung(epoch=epoch, late=26, num_trials=9, agreement={}, from_trial=from_trial)
 
 
 def test_trials_keep_the_levels_that_they_began_with() -> None:
     search = Search()
     search.run(7)
     assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4
-    search.thaw.set_first_rungs([first_level(14, from_trial=len(search.params))])
+    search.thaw.set_first_rungs([first_rung(14, from_trial=len(search.params))])
     assert search.thaw.first_rung == 14
     assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4  # as of the paused ones
     paused = search.thaw.paused_trials()[0]
@@ -378,7 +408,7 @@ def test_trials_keep_the_levels_that_they_began_with() -> None:
     assert search.thaw.next_stop(new, 0) == 14
     search.train(new)
     assert search.epochs[new] == 14
-    search.thaw.set_first_rungs([first_level(1, from_trial=new + 1)])
+    search.thaw.set_first_rungs([first_rung(1, from_trial=new + 1)])
     lower = search.start(DEFAULT)
     search.train(lower)
     assert (search.epochs[lower], search.thaw.next_stop(lower, 1)) == (1, 2)
@@ -397,7 +427,7 @@ def test_what_comes_before_a_raised_first_level_does_not_mislead(has_late: bool)
             if has_late and number % 3 == 0:
                 thaw.reported(number, {14: accuracy(params, 14)})
             thaw.paused(number)
-        thaw.set_first_rungs([first_level(14, from_trial=0)])
+        thaw.set_first_rungs([first_rung(14, from_trial=0)])
         rankings.append(thaw.ranking())
         assert next_of(thaw) != Wait()
     assert (rankings[0] == rankings[1]) == has_late  # with nothing later, what there is counts

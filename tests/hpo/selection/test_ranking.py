@@ -6,7 +6,7 @@ import pytest
 from finalist_trials import trial
 
 from hpo.config.loading import load_search_config
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.selection.ranking import predicted_ranking
 
 
@@ -62,7 +62,7 @@ def test_curves_rank_trials_that_did_not_come_to_their_end_too(
 def test_what_comes_before_a_raised_first_level_makes_no_finalist(search_file: Path) -> None:
     overrides = ["scheduler={name: freeze_thaw}", "train.max_epochs=8"]  # levels 1, 2, 4, 8
     config, _ = load_search_config(search_file, overrides)
-    level = FirstLevel(epoch=4, late=4, num_trials=9, agreement={}).model_dump(mode="json")
+    level = FirstRung(epoch=4, late=4, num_trials=9, agreement={}).model_dump(mode="json")
     for levels, are_same in (([], False), ([level], True)):
         rankings = []
         for first in (0.9, 0.1):

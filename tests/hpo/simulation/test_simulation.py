@@ -13,7 +13,7 @@ from hpo.config.loading import load_search_config
 from hpo.config.schema import PAUSING, SAMPLERS_OF_SEVERAL, Sampler, Scheduler, SearchConfig
 from hpo.config.search_space import Params, default_params
 from hpo.engine.budget import Budget, Limit
-from hpo.schedulers.first_rung import FirstLevel
+from hpo.schedulers.first_rung import FirstRung
 from hpo.selection.finalists import choose_finalists, has_candidates
 from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import pareto_front
@@ -520,7 +520,7 @@ def test_a_first_level_of_earlier_studies_holds_from_the_first_trial_on(
     )
     assert config.scheduler.min_epochs is None
     study = SearchStudy.in_memory(config.study, config.space)
-    level = FirstLevel(
+    level = FirstRung(
         epoch=7, late=12, num_trials=9, agreement={2: -1.0}, is_of_earlier_studies=True
     )
     study.metadata.first_levels = [level.model_dump(mode="json")]
@@ -733,6 +733,40 @@ def test_a_study_that_keeps_no_limits_beside_its_last_trial_ends_with_that_trial
     resumed = SimulatedSearch(config, curve_of, 1, reopened(killed))
     resumed.run()
     assert history(resumed.study) == history(whole.study)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "num_epochs"),
+    [("asha_promotion", 44), ("asha_promotion", 58), ("freeze_thaw", 86)],
+)
+def test_a_search_that_is_killed_right_after_its_last_trial_ended_is_over(
+    search_config: Any, scheduler: str, num_epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the last trial leaves of the budget, as it stops itself, is for no other."""
+    config = search_config(budget(num_epochs), scheduler=scheduler)
+
+    def stopping_early(params: Params) -> Curve:
+        curve = curve_of(params)
+        is_good = abs(math.log10(float(params["optimizer.learning_rate"] or 0)) + 3) < 0.15
+        return Curve(curve.values[: 5 if is_good else MAX_EPOCHS], [1.0] * MAX_EPOCHS)
+
+    whole, killed = (SimulatedSearch(config, stopping_early, 1) for _ in range(2))
+    whole.run()
+    finish = SearchStudy.finish
+
+    def finish_and_die(study: SearchStudy, number: int, *args: Any) -> None:
+        finish(study, number, *args)
+        if number == study.metadata.last_one:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SearchStudy, "finish", finish_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.run()
+    resumed = SimulatedSearch(config, stopping_early, 1, reopened(killed))
+    resumed.run()
+    assert history(resumed.study) == history(whole.study)
+    assert resumed.study.metadata.limits_reached == config.limits
 
 
 @pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in PAUSING])

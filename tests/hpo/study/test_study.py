@@ -19,7 +19,7 @@ from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
 from hpo.errors import StudyError
-from hpo.samplers.proxy_study import Sampling
+from hpo.samplers.proxy_study import ProxyStudy
 from hpo.study.direct_writer import DirectWriter
 from hpo.study.lease import leased
 from hpo.study.storage import open_storage
@@ -241,14 +241,14 @@ def test_a_trial_that_another_program_enqueues_at_the_same_moment_has_a_number_o
     study, other = create_study(storage_url, config), theirs(storage_url, config)
     assert study.ask().number == 0
     wanted = [0.25, 0.5]
-    draw = Sampling.draw
+    draw = ProxyStudy.draw
 
-    def enqueues_meanwhile(sampling: Sampling, number: int, *fixed: Any) -> Any:
+    def enqueues_meanwhile(sampling: ProxyStudy, number: int, *fixed: Any) -> Any:
         if wanted:
             other.enqueue_trial({"model.drop_rate": wanted.pop()})
         return draw(sampling, number, *fixed)
 
-    monkeypatch.setattr(Sampling, "draw", enqueues_meanwhile)
+    monkeypatch.setattr(ProxyStudy, "draw", enqueues_meanwhile)
     proposals = [study.ask() for _ in range(4)]
     assert [one.number for one in proposals] == [1, 2, 3, 4]
     assert [one.params["model.drop_rate"] for one in proposals[:2]] == [0.5, 0.25]

@@ -20,7 +20,7 @@ from hpo.transfer.warm_start import (
     MIN_DISTANCE,
     NUM_PROPOSALS,
     different,
-    first_level_of_earlier,
+    first_rung_of_earlier,
     warm_start_params,
 )
 from sgformer.errors import ConfigError
@@ -193,7 +193,7 @@ def test_whole_curves_of_earlier_studies_say_where_trials_are_first_compared(
 ) -> None:
     run = earlier("a", *FULL)  # of four epochs, the ranks of the first are final
     overrides = (f"scheduler={{name: {scheduler}}}", f"train.max_epochs={length}")
-    found = first_level_of_earlier(beginning(search_file, run, run, overrides=overrides))
+    found = first_rung_of_earlier(beginning(search_file, run, run, overrides=overrides))
     if length == 8 or scheduler == "asha":  # of other lengths, or no room for four epochs
         assert found is None
         return
@@ -208,9 +208,9 @@ def test_a_first_level_that_is_set_or_of_no_use_is_not_chosen(
     run = earlier("a", *FULL)
     for scheduler in ("{name: freeze_thaw, min_epochs: 1}", "{name: none}"):
         overrides = (f"scheduler={scheduler}",)
-        assert first_level_of_earlier(beginning(search_file, run, overrides=overrides)) is None
+        assert first_rung_of_earlier(beginning(search_file, run, overrides=overrides)) is None
     loss = ("study.objectives=[[val_loss, minimize]]", "scheduler={name: freeze_thaw}")
-    assert first_level_of_earlier(beginning(search_file, run, overrides=loss)) is None
+    assert first_rung_of_earlier(beginning(search_file, run, overrides=loss)) is None
 
 
 def test_configurations_of_different_choices_are_never_nearly_the_same() -> None:
