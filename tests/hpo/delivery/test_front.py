@@ -14,7 +14,8 @@ from hpo.delivery.front import deliver_winners
 from hpo.errors import RunError
 from hpo.selection.finalists import retrain_config
 from hpo.study.trial import TrialStatus
-from sgformer.data.image_cache import ImagesId, load_image_data
+from sgformer.data.image_cache import ImagesId
+from sgformer.data.image_data import load_image_data
 
 
 @pytest.fixture
