@@ -52,13 +52,13 @@ class Result:
     """What a side came to.
 
     Attributes:
-        test_top1, val_top1: Of the retrained model.
-        best_value: Of the search.
-        search_seconds: From the start of the process to that of the retraining.
-        whole_seconds: To its end.
-        export_seconds: What of the whole comes after retraining and test; ours only.
-        num_epochs: Trained in the search.
-        num_trials: Begun.
+        test_top1, val_top1: The retrained model's accuracy, 0 to 1.
+        best_value: The best value of a trial.
+        search_seconds: From the start of the process to the start of the retraining.
+        whole_seconds: From the start of the process to its end.
+        export_seconds: The part of whole_seconds after retraining and test; ours only.
+        num_epochs: Epochs that the search trained.
+        num_trials: Trials that the search began.
     """
 
     test_top1: float

@@ -42,7 +42,7 @@ Finished = tuple[Path, subprocess.CompletedProcess, dict[int, list[dict]]]
 
 @pytest.fixture(scope="module")
 def finished(search_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Of a search that was killed and resumed: folder, output, and what was trained before."""
+    """A search that was killed and resumed: folder, output, and what was trained before."""
     output_dir = tmp_path_factory.mktemp("runs")
     folder = output_dir / "tiny"
     command = ("search", search_file, "--output-dir", output_dir)

@@ -67,6 +67,7 @@ def run_trials(
         resources = replace(resources, num_slots=num_slots)
         settings = _worker_settings(config, images, resources)
         is_stopped = _fit(config, resources, scheduler, settings, trainable)
+    decisions.settle()
     error = _reason(config, run, scheduler, is_stopped=is_stopped)
     if error is not None:
         raise error

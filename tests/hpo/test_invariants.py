@@ -30,7 +30,7 @@ def check(seed: int, folder: Path) -> None:
 
 
 def seeds(default: range) -> range:
-    """Those of RANDOM_SEARCHES, such as 17 or 1000-1999; else the default."""
+    """The seeds that RANDOM_SEARCHES names, such as 17 or 1000-1999; else the default."""
     first, _, last = os.environ.get("RANDOM_SEARCHES", "").partition("-")
     return range(int(first), int(last or first) + 1) if first else default
 

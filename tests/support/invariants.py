@@ -51,7 +51,7 @@ def keeps_to_its_limits(search: RandomSearch) -> None:
 
 
 def epochs_after(search: RandomSearch) -> int:
-    """Of a budget of epochs: those of the trainings after the search."""
+    """Epochs of a budget that are reserved for the trainings after the search."""
     config = search.config
     is_set = config.budget.total_epochs is not None
     return config.num_fresh_trainings * config.fresh_epochs if is_set else 0

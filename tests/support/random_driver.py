@@ -33,16 +33,16 @@ class RandomSearch:
     """One search of a plan, from its first trial to the end of the last raise.
 
     Attributes:
-        plan: Of the search.
-        config: As the search file is now.
-        study: In memory; each kill opens it anew.
-        decisions: The real ones, of the driver that lives.
-        trials: What became of each in truth, by number.
+        plan: What the search does and what befalls it.
+        config: The search file as it is now; a raise changes its limits.
+        study: The study, in memory; each kill opens it anew.
+        decisions: The engine of the driver that lives.
+        trials: What really became of each trial, by number.
         now: Seconds on the simulated clock.
-        num_slots: Trials at a time, at most so far.
-        num_hidden: Epochs that kills hid from the driver after them, all kills together.
-        num_kills: So far.
-        seconds_hidden: Of the clock, that the driver which lives does not know of.
+        num_slots: The largest number of trials that ran at a time so far.
+        num_hidden: Epochs that the drivers after kills do not know of, all kills together.
+        num_kills: How often the driver was killed so far.
+        seconds_hidden: Seconds searched that the driver which lives does not know of.
         num_raises: How often the limits were raised so far.
         num_enqueued: Trials that another program enqueued.
         given_up: Trials that had ended, with their checkpoints gone, when limits were raised last.
@@ -103,17 +103,17 @@ class RandomSearch:
 
     @property
     def num_epochs(self) -> int:
-        """Begun so far in all trials, but by a search that they were carried over from."""
+        """Epochs begun so far in all trials; those of a study carried over from do not count."""
         return sum(trial.num_epochs for trial in self.trials.values())
 
     @property
     def num_lost(self) -> int:
-        """Those of them that no checkpoint holds."""
+        """Begun epochs that no checkpoint holds."""
         return sum(trial.num_lost for trial in self.trials.values())
 
     @property
     def seconds(self) -> float:
-        """Of epochs begun so far."""
+        """Seconds of training of all epochs begun so far."""
         return sum(trial.seconds for trial in self.trials.values())
 
     def _carry_over(self) -> None:

@@ -52,8 +52,8 @@ class Training:
     """A training that is made up.
 
     Attributes:
-        rows: Metrics of each epoch until it ends itself.
-        seconds: Of each epoch.
+        rows: The metrics of each epoch, up to the one after which the training ends itself.
+        seconds: The duration of each epoch.
         fails_at: The epoch that breaks, each time that it is tried; None: none does.
     """
 
@@ -67,11 +67,11 @@ class Trainings:
     """Makes up the training of any params, always the same.
 
     Attributes:
-        seed: Other seeds make up others.
-        max_epochs: The length of one that does not stop itself.
-        diverging: Share of the trainings that diverge; likewise the next two.
-        stopping: That stop themselves.
-        failing: That break.
+        seed: Each seed makes up other trainings.
+        max_epochs: The length of a training that does not stop itself.
+        diverging: The share of trainings that diverge.
+        stopping: The share of trainings that stop themselves.
+        failing: The share of trainings that break.
         is_first_slow: Whether first epochs take three times as long.
         is_told_best: Whether the epoch whose weights are kept is another metric's best.
     """

@@ -16,18 +16,18 @@ from hpo.study.trial import TrialError, num_counted
 
 @dataclass
 class Trial:
-    """What in truth became of a trial.
+    """What really became of a trial, whatever the study says.
 
     Attributes:
-        training: What it trains.
-        saved: Epochs in its last checkpoint.
-        begun: Epochs that were begun, those that were lost too.
-        carried: Those of them that another search had begun before this one.
-        told: Rows that a worker told, by epoch.
-        best_epoch: The one whose weights it keeps, as told last.
-        end: Its last report's end_reason; 'stopped' if the decisions stopped or paused it.
-        stopped_at: The epoch at which it was stopped or paused last.
-        error: As told last.
+        training: The training that the trial runs.
+        saved: The number of epochs that the last checkpoint holds.
+        begun: The number of epochs that were begun, lost ones included.
+        carried: The number of epochs that another study's search had begun.
+        told: The rows that workers reported, by epoch.
+        best_epoch: The epoch whose weights are kept, as the last report says.
+        end: The last report's end_reason; 'stopped' if the engine stopped or paused the trial.
+        stopped_at: The epoch at which the trial was stopped or paused last.
+        error: The error of the last report.
     """
 
     training: Training
@@ -87,11 +87,11 @@ class Asker:
     """Polls, and asks what should change nothing; notes what it has changed.
 
     Args:
-        seed: Of when it asks.
-        asks_often: False: it never does.
+        seed: Decides when questions are asked.
+        asks_often: Whether any are asked.
 
     Attributes:
-        changes: Of the study, by questions.
+        changes: What questions changed in the study; empty if all is well.
     """
 
     def __init__(self, seed: int, *, asks_often: bool) -> None:

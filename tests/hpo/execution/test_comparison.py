@@ -92,7 +92,7 @@ def test_a_raised_budget_trains_what_a_smaller_one_left_out(
     for value in (0.5, 0.9, 0.8):
         number = study.ask().number
         study.report(number, {1: value})
-        # Of the 60 epochs the trials have taken 42, so one seed of three finalists fits.
+        # The trials have taken 42 of the 60 epochs, so one seed of three finalists fits.
         facts = {"best_value": value, "num_epochs_trained": 14, "end_reason": "completed"}
         study.finish(number, "COMPLETE", facts, value)
     images = SearchedImages(ImagesId("a", "b"), {"val": 100}, None)

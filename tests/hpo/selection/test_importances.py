@@ -77,7 +77,7 @@ def test_nothing_matters_where_all_come_to_the_same(
 def test_what_matters_is_what_makes_good_ones_good(
     search_file: Path, tmp_path: Path, objectives: str
 ) -> None:
-    """Of the good ones dropout decides, of the bad ones the learning rate."""
+    """Dropout decides among the good trials, the learning rate among the bad ones."""
     config = load(
         search_file,
         f"study.objectives={objectives}",
