@@ -81,8 +81,11 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         ClusterError: The cluster refuses the connection.
     """
-    # Read by Ray when it is imported.
+    # Ray reads these when it is imported.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A thread that asks Ray for something after the end would connect to any other cluster that
+    # runs on this machine, or start one.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     import ray
 
     try:

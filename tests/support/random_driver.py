@@ -16,7 +16,7 @@ from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
-from hpo.study.trial import CARRIED_OVER_FROM, Proposal, TrialError, TrialReport
+from hpo.study.trial import CARRIED_OVER_FROM, Proposal, TrialError, TrialReport, origin
 from sgformer.config import maximises
 
 SECONDS_A_POLL: Final = 0.2
@@ -123,7 +123,7 @@ class RandomSearch:
         while other.num_epochs < self.plan.num_carried and other.step() != "ended":
             pass
         for trial in other.study.trials():
-            source = {CARRIED_OVER_FROM: {"study": "another", "number": trial.number}}
+            source = {CARRIED_OVER_FROM: origin("another", trial)}
             self.study.add(trial, dict(trial.params), source)
         self.trials = other.trials
         for truth in self.trials.values():  # what it was at is lost

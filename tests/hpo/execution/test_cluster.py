@@ -1,4 +1,6 @@
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -87,3 +89,16 @@ def test_an_address_where_something_else_answers_is_named_at_once(answer: bytes 
         with pytest.raises(ClusterError, match=f"{address}(:| is no Ray cluster)"):
             check_address(address)
         assert time.monotonic() - start < 10
+
+
+def test_after_the_end_nobody_connects_to_another_ray_or_starts_one() -> None:
+    program = (
+        "from hpo.execution.cluster import connected\n"
+        "with connected(None): pass\n"
+        "import ray\n"
+        "try: ray.put(1)\n"
+        "except ray.exceptions.RaySystemError: print('refused')\n"
+        "print('connected:', ray.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "refused\nconnected: False" in done.stdout, done.stderr
