@@ -18,6 +18,7 @@ from hpo.selection.finalists import choose_finalists, has_candidates
 from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import pareto_front
 from hpo.simulation.simulation import Curve, SimulatedSearch
+from hpo.study.metadata import StudyMetadata
 from hpo.study.study import SearchStudy
 from hpo.study.trial import CARRIED_OVER_FROM, num_counted, origin
 from hpo.surrogate.gp import CurveModel
@@ -767,6 +768,33 @@ def test_a_search_that_is_killed_right_after_its_last_trial_ended_is_over(
     resumed.run()
     assert history(resumed.study) == history(whole.study)
     assert resumed.study.metadata.limits_reached == config.limits
+
+
+@pytest.mark.parametrize("scheduler", PAUSING)
+def test_a_search_that_is_killed_while_it_notes_its_last_trial_uses_up_a_raised_budget(
+    search_config: Any, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial that was the last one under lower limits is not that of the raised ones."""
+    first = simulated(search_config(budget(60), scheduler=scheduler))
+    assert first.study.metadata.last_one is not None
+    raised = search_config(budget(120), scheduler=scheduler)
+    killed = SimulatedSearch(raised, curve_of, 1, reopened(first))
+    write = StudyMetadata.write
+
+    def write_and_die(metadata: StudyMetadata, name: str, value: Any) -> None:
+        write(metadata, name, value)
+        if name.startswith("last_one"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StudyMetadata, "write", write_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.run()
+    resumed = SimulatedSearch(raised, curve_of, 1, reopened(killed))
+    resumed.run()
+    num_epochs = first.num_epochs + killed.num_epochs + resumed.num_epochs
+    assert 120 - MAX_EPOCHS < num_epochs <= 120
+    assert resumed.study.metadata.last_one_limits == raised.limits
 
 
 @pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in PAUSING])
