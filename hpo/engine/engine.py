@@ -224,6 +224,7 @@ class Engine:
             return None
         resumed = choice.number if isinstance(choice, Resume) else None
         if not self._make_room(resumed):
+            self._choice = Wait()  # what is best, and admitted, may change before there is room
             return None
         self._choice = None
         if isinstance(choice, Resume):
