@@ -51,11 +51,20 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to run: a new one, or one that was interrupted."""
+    """A trial to run: a new one, or one that was interrupted.
+
+    Attributes:
+        number: The trial's number in the study.
+        params: What is trained.
+        num_epochs_reported: Epochs that the study has.
+        refused: Why the trial cannot run: somebody enqueued params that the space does not have.
+            It is RUNNING, and is to be ended as FAIL. Empty where it can run.
+    """
 
     number: int
     params: Params
     num_epochs_reported: int = 0
+    refused: str = ""
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,30 @@ def test_a_retried_trial_that_reports_its_past_again_changes_nothing(
     assert [event[1] for event in watcher.named("epoch")] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_enqueued_trial_that_the_space_does_not_have_fails_untrained_and_is_counted(
+    config: SearchConfig, engine: Engine, study: SearchStudy, watcher: Watcher,
+    checkpoints: TrialCheckpoints, is_killed: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert start(engine) == 0
+    study.optuna_study.enqueue_trial({"model.drop_rate": 7.5})
+    if is_killed:
+        with monkeypatch.context() as patched:
+            patched.delattr(SearchStudy, "finish")  # it dies where the trial's end is written
+            with pytest.raises(AttributeError):
+                engine.next_trial()
+        reopened = SearchStudy(study.optuna_study, study.storage, config.study, config.space)
+        engine = Engine(config, reopened, 2, watcher, checkpoints)
+        assert start(engine) == 0
+    num_missing = engine.num_missing
+    assert start(engine) == 2
+    refused = study.trials()[1]
+    assert (refused.state, refused.curve) == ("FAIL", {})
+    assert "model.drop_rate=7.5: expected 0..0.5" in refused.attributes["error"]["message"]
+    assert refused.attributes["end_reason"].startswith("enqueued model.drop_rate=7.5")
+    assert engine.num_missing == num_missing - 1 == 5
+
+
 def test_a_weak_trial_is_stopped_at_a_rung(engine: Engine, study: SearchStudy) -> None:
     engine.on_end(report(start(engine), {1: 0.5}, "completed"))
     strong, weak = start(engine), start(engine)
