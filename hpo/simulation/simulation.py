@@ -14,7 +14,7 @@ from hpo.config.search_space import Params, default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
-from hpo.study.trial import TrialReport
+from hpo.study.trial import EndReason, TrialReport
 from sgformer.config import maximises
 
 SECONDS_OF_A_DECISION: Final = 2e-3
@@ -116,6 +116,9 @@ class SimulatedSearch:
                 self.curves[number], self.epochs[number] = self._curve_of(proposal.params), epoch
             if epoch:  # as a worker does, it first tells what it has resumed
                 rows = tuple(self._row(number, e) for e in range(1, epoch + 1))
+                if self._end_reason(number, epoch):  # the study had all but its end
+                    self.decisions.on_end(self._report(number, epoch))
+                    continue
                 if not self.decisions.on_report(TrialReport(number, rows)):
                     self.decisions.on_end(TrialReport(number, ()))
                     continue
@@ -136,14 +139,19 @@ class SimulatedSearch:
 
     def _report(self, number: int, epoch: int) -> TrialReport:
         curve = self.curves[number]
-        end_reason = None
-        if math.isnan(curve.values[epoch - 1]):
-            end_reason = "diverged"
-        elif epoch == len(curve.values):
-            is_whole = epoch >= self.config.train.max_epochs
-            end_reason = "completed" if is_whole else "early_stopped"
         facts = {"seconds": float(sum(curve.seconds[:epoch])), "num_epochs_trained": epoch}
-        return TrialReport(number, (self._row(number, epoch),), end_reason, facts)
+        row = self._row(number, epoch)
+        return TrialReport(number, (row,), self._end_reason(number, epoch), facts)
+
+    def _end_reason(self, number: int, epoch: int) -> EndReason | None:
+        """Why a trial's training ends with an epoch; None: it goes on."""
+        values = self.curves[number].values
+        if math.isnan(values[epoch - 1]):
+            return EndReason.DIVERGED
+        if epoch < len(values):
+            return None
+        is_whole = epoch >= self.config.train.max_epochs
+        return EndReason.COMPLETED if is_whole else EndReason.EARLY_STOPPED
 
 
 class _Silent:

@@ -149,8 +149,9 @@ class SearchStudy:
     def ask(self, params: Params | None = None) -> Proposal:
         """A trial that is RUNNING from now on.
 
-        It is the first that waits, whoever enqueued it; else a new one with `params`, or with
-        what the sampler draws. The sampler's random state is derived from the seed and the
+        It is the first that waits, whoever enqueued it: where the space does not have its params,
+        it cannot run, and is to be ended; see Proposal. Else it is a new one with `params`, or
+        with what the sampler draws. The sampler's random state is derived from the seed and the
         trial's number, so a resumed search draws what an uninterrupted one would have drawn.
         """
         return self.gate.write(lambda is_retry: self._asking.ask(params, is_retry))

@@ -706,6 +706,25 @@ def test_of_a_carried_over_trial_the_budget_pays_the_epochs_trained_since(
     assert 60 - MAX_EPOCHS < taken <= 60
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_search_that_is_killed_before_it_notes_a_trials_end_goes_on_as_it_would_have(
+    search_config: Any, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = search_config(budget(40), scheduler=scheduler)
+    whole, killed = simulated(config), SimulatedSearch(config, curve_of, 1)
+
+    def die(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SearchStudy, "finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.run()
+    resumed = SimulatedSearch(config, curve_of, 1, reopened(killed))
+    resumed.run()
+    assert history(resumed.study) == history(whole.study)
+
+
 @pytest.mark.parametrize("scheduler", PAUSING)
 @pytest.mark.parametrize("num_slots", [1, 3])
 def test_a_budget_that_is_raised_while_the_last_trial_runs_is_searched(
