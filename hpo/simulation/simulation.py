@@ -32,20 +32,21 @@ class SimulatedSearch:
     """A search whose trials take no time but the simulated clock's.
 
     Args:
-        config: Of the search.
-        curve_of: The training of params; as long as max_epochs, or shorter if it ends itself.
-        num_slots: Trials at a time.
-        study: To go on with, as after a crash; None: a new one.
-        architectures: What they cost, where the search has to know.
+        config: The whole search's.
+        curve_of: Gives the training of params; it is as long as max_epochs, or shorter if it
+            ends by itself.
+        num_slots: Trials that run at a time, at most.
+        study: The study to go on with, as after a crash; None: a new one in memory.
+        architectures: What each architecture costs, by its name, where the search has to know.
 
     Attributes:
-        config: As given.
-        study: With all trials, in memory.
+        config: The whole search's.
+        study: Has all trials.
         now: Seconds on the simulated clock.
-        num_epochs: Trained so far, in all trials.
-        seconds: Of training, in all trials.
-        curves: Of the trials, by number.
-        epochs: How far they have come, by number.
+        num_epochs: Epochs trained so far, over all trials.
+        seconds: Simulated seconds of training so far, over all trials.
+        curves: Each trial's training, by number.
+        epochs: The last epoch that each trial has come to, by number.
         decision_seconds: What each real decision took, on the real clock.
     """
 
@@ -76,7 +77,7 @@ class SimulatedSearch:
         self._queue: list[tuple[float, int, int]] = []
 
     def step(self) -> bool:
-        """Up to the end of the next epoch that ends; False when the search is over."""
+        """Runs to the end of the next epoch that ends; False when the search is over."""
         begin = time.perf_counter()
         if self._start_trials():
             self.decision_seconds.append(time.perf_counter() - begin)
@@ -102,12 +103,12 @@ class SimulatedSearch:
         return True
 
     def run(self) -> None:
-        """To its end."""
+        """Runs the search to its end."""
         while self.step():
             pass
 
     def _start_trials(self) -> int:
-        """How many it started."""
+        """Gives trials to the free slots; how many trials it started or resumed."""
         num_started = 0
         while (proposal := self.decisions.next_trial()) is not None:
             num_started += 1

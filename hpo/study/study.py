@@ -195,10 +195,12 @@ class SearchStudy:
 
         Args:
             number: The trial's.
-            state: What it is told as.
-            attributes: Are kept; what its architecture costs is among them, where that counts.
-            value: Of the metric.
-            constraints: By how much it misses each, by name; at most 0 where it does not.
+            state: The state that Optuna is told: COMPLETE, PRUNED or FAIL.
+            attributes: Kept as the trial's user attributes; they hold what its architecture costs
+                where that is an objective.
+            value: The metric's value, of a COMPLETE trial; None: it has none.
+            constraints: By how much the trial misses each constraint, by name; at most 0 where it
+                does not.
         """
         values = None
         if value is not None:
