@@ -18,15 +18,15 @@ from hpo.config.search_space import (
 )
 from hpo.errors import StudyError
 
-PIXELS: Final = 32  # sides are multiples
+PIXELS: Final = 32  # an image's side is a multiple of it
 
 
 class ArchitectureCosts:
     """Looks up what a configuration costs, and whether it may be trained.
 
     Args:
-        config: Of the search.
-        measured: By architecture, as `measure_architecture` gives it.
+        config: The whole search's; its constraints say what may be trained.
+        measured: What each architecture costs, by its name, as `measure_architecture` gives it.
     """
 
     def __init__(self, config: SearchConfig, measured: Mapping[str, Mapping[str, float]]) -> None:
@@ -34,7 +34,9 @@ class ArchitectureCosts:
         self._constraints = [c for c in config.study.constraints if c.name in COSTS]
 
     def of(self, params: Params) -> dict[str, float]:
-        """By name, those that the search has to know; of what is ruled out some are enough.
+        """What a configuration's architecture costs, by the names of `study.costs`.
+
+        Of an architecture that a constraint rules out, some costs may not have been measured.
 
         Raises:
             StudyError: The architecture was not measured.
@@ -49,19 +51,19 @@ class ArchitectureCosts:
         return {name: known[name] for name in names if name in known}
 
     def objectives(self, params: Params) -> tuple[float, ...]:
-        """Those of the objectives that are not the metric, the smaller the better."""
+        """A configuration's values of the objectives that are costs; smaller is better."""
         costs = self.of(params)
         return tuple(costs[name] for name, _ in self._config.study.objectives if name in costs)
 
     def violations(self, params: Params) -> dict[str, float]:
-        """By how much a configuration misses each constraint on what it costs."""
+        """By how much a configuration misses each constraint on costs; at most 0: it does not."""
         if not self._constraints:
             return {}
         costs = self.of(params)
         return {str(c): c.violation(costs[c.name]) for c in self._constraints if c.name in costs}
 
     def infeasible(self, params: Params) -> str | None:
-        """Why a configuration need not be trained; None: it may be."""
+        """Which constraints on costs rule a configuration out, in words; None: none does."""
         if not self._constraints:
             return None
         costs = self.of(params)
@@ -82,7 +84,7 @@ class ArchitectureCosts:
 def missing_architectures(
     config: SearchConfig, known: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Params]:
-    """Those of the space that are yet to be measured, by name, each with a configuration."""
+    """The space's architectures that are yet to be measured: a configuration of each, by name."""
     return {
         name: params
         for name, params in _architectures(config)
@@ -93,7 +95,7 @@ def missing_architectures(
 def measure_architecture(config: SearchConfig, params: Params, num_classes: int) -> dict[str, Any]:
     """What a configuration's architecture costs on this machine, and which machine that is.
 
-    What its number of parameters rules out is not timed.
+    An architecture that its number of parameters rules out is not timed.
     """
     from sgformer.export.architecture_costs import measure_latency_ms, num_parameters  # torch
 
@@ -118,7 +120,7 @@ def check_feasible(config: SearchConfig, measured: Mapping[str, Mapping[str, flo
 
 
 def _is_known(config: SearchConfig, costs: Mapping[str, float]) -> bool:
-    """Whether they are all there, or enough to rule the architecture out."""
+    """Whether all costs of an architecture are known, or enough of them to rule it out."""
     return costs.keys() >= set(config.study.costs) or bool(_missed(config, costs))
 
 
@@ -127,7 +129,7 @@ def _missed(config: SearchConfig, costs: Mapping[str, float]) -> list[Constraint
 
 
 def _architectures(config: SearchConfig) -> Iterator[tuple[str, Params]]:
-    """Their names, and one configuration of each."""
+    """The names of the space's architectures, each with one configuration."""
     for values in itertools.product(*(_values(config, path) for path in ARCHITECTURE)):
         params = dict(zip(ARCHITECTURE, values, strict=True))
         yield _name(config, params), params
@@ -147,6 +149,6 @@ def _values(config: SearchConfig, path: str) -> list[Value]:
 
 
 def _name(config: SearchConfig, params: Params) -> str:
-    """Such as 'sg_former_b0 at 224 pixels'."""
+    """The name of a configuration's architecture, such as 'sg_former_b0 at 224 pixels'."""
     name, side = (params.get(path, value_at(config.train, path)) for path in ARCHITECTURE)
     return f"{name} at {int(side)} pixels"

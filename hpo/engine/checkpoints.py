@@ -9,7 +9,7 @@ class TrialCheckpoints:
     """Checkpoints of a run's trials; their number is bounded, however long the study.
 
     Args:
-        folder: With a folder for each trial, named by its number.
+        folder: Holds a folder for each trial, named by the trial's number.
         num_kept: How many of the best complete trials keep theirs.
         maximise: Whether a larger value is better.
         max_bytes: What all of them may take; None: what the disk has.
@@ -25,17 +25,23 @@ class TrialCheckpoints:
         self._largest_trial = 0
 
     def trial_paused(self, number: int) -> None:
-        """It keeps what it is resumed from, and no second copy."""
+        """Removes a paused trial's second copy; what the trial is resumed from stays."""
         folder = self._folder / str(number)
         (folder / "previous.safetensors").unlink(missing_ok=True)
         self._largest_trial = max(self._largest_trial, _size(folder))
         self._paused.add(number)
 
     def trial_resumed(self, number: int) -> None:
+        """Counts a trial among the running ones again."""
         self._paused.discard(number)
 
     def trial_ended(self, number: int, value: float | None) -> None:
-        """Removes what no one will want; `value` is None for a trial that is not complete."""
+        """Removes a trial's checkpoints unless it is one of the best complete trials.
+
+        Args:
+            number: The trial's.
+            value: The objective; None: the trial is not complete.
+        """
         self._largest_trial = max(self._largest_trial, _size(self._folder / str(number)))
         self._paused.discard(number)
         if value is None:

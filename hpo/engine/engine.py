@@ -56,7 +56,7 @@ class Engine:
         self._study, self._num_slots, self._observer = study, num_slots, observer
         self._checkpoints, self._max_paused = checkpoints, max_paused
         study.gate.on_outage = observer.note
-        study.interrupted()  # takes them up under their own numbers
+        interrupted = study.interrupted()  # takes them up under their own numbers
         facts, trials, num_trials = study.metadata, study.trials(), config.study.num_trials
         self._costs = ArchitectureCosts(config, facts.architectures)
         self._outcomes = Outcomes(config.study, self._costs)
@@ -65,16 +65,12 @@ class Engine:
             config, facts.first_levels, self._costs.objectives, self._costs.is_allowed
         )
         self._ledger = ledger = TrialLedger(self._objective, trials, may_pause=scheduler.may_pause)
+        for proposal in interrupted:
+            ledger.live[proposal.number].refused = proposal.refused
         budget = Budget.of_study(config, study, num_slots, clock, ledger)
         self._clock = NotedClock(budget, study)
-        self._admission = Admission(
-            budget,
-            ledger,
-            scheduler,
-            config.train.max_epochs,
-            num_trials,
-            lambda: self.is_exhausted,
-        )
+        length, is_exhausted = config.train.max_epochs, lambda: self.is_exhausted
+        self._admission = Admission(budget, ledger, scheduler, length, num_trials, is_exhausted)
         self._planner = Planner(
             config, study, ledger, scheduler, budget, self._admission, observer
         )
@@ -224,13 +220,14 @@ class Engine:
             return None
         resumed = choice.number if isinstance(choice, Resume) else None
         if not self._make_room(resumed):
+            self._choice = Wait()  # what is best, and admitted, may change before there is room
             return None
         self._choice = None
         if isinstance(choice, Resume):
             return self._resume(self._ledger.live[choice.number])
         proposal = self._study.ask(choice.params)
         self._scheduler.started(proposal.number, proposal.params)
-        return self._ledger.start(proposal.number, proposal.params)
+        return self._ledger.start(proposal.number, proposal.params, proposal.refused)
 
     def _resume(self, record: TrialRecord) -> TrialRecord:
         record.is_paused = False
@@ -239,11 +236,11 @@ class Engine:
         return record
 
     def _rules_out(self, record: TrialRecord) -> bool:
-        """Whether its architecture does; then the trial has ended, before any training."""
-        reason = None if record.curve else self._costs.infeasible(record.params)
-        if reason is not None:
-            self._finish(record, TrialStatus.INFEASIBLE, f"infeasible: {reason}")
-        return reason is not None
+        """Whether a trial is not to be trained at all; then it has ended."""
+        end = self._outcomes.untrained(record)
+        if end is not None:
+            self._finish(record, *end)
+        return end is not None
 
     def _record(self, record: TrialRecord, report: TrialReport) -> bool:
         """Writes a report down; whether it has epochs that were not known."""

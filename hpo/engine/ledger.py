@@ -50,6 +50,7 @@ class TrialRecord:
         num_lost: Workers that it lost since its last new epoch.
         stopped_at: Where it was stopped, in words; empty while it was not.
         before: What another study's search had taken when the trial was carried over.
+        refused: Why the trial cannot run, as of Proposal; empty where it can.
     """
 
     number: int
@@ -62,6 +63,7 @@ class TrialRecord:
     num_lost: int = 0
     stopped_at: str = ""
     before: Taken | None = None
+    refused: str = ""
 
     @property
     def num_epochs(self) -> int:
@@ -160,10 +162,10 @@ class TrialLedger:
             if not record.is_paused:
                 self._interrupted.append(trial.number)
 
-    def start(self, number: int, params: Params) -> TrialRecord:
-        """A new trial's record."""
+    def start(self, number: int, params: Params, refused: str = "") -> TrialRecord:
+        """A new trial's record; `refused` as of Proposal."""
         self.num_trained += 1
-        self.live[number] = TrialRecord(number, params)
+        self.live[number] = TrialRecord(number, params, refused=refused)
         return self.live[number]
 
     def interrupt(self, record: TrialRecord) -> None:

@@ -70,6 +70,14 @@ class Outcomes:
         self._objective, self._costs = config.objective, costs
         self._bounds = [c for c in config.constraints if c.name in METRICS]
 
+    def untrained(self, record: TrialRecord) -> tuple[TrialStatus, str] | None:
+        """The status of a trial that is not to be trained, and why; None: it is to be."""
+        if record.refused:
+            record.facts["error"] = asdict(TrialError("ConfigError", record.refused))
+            return TrialStatus.FAIL, f"enqueued {record.refused}"
+        reason = None if record.curve else self._costs.infeasible(record.params)
+        return None if reason is None else (TrialStatus.INFEASIBLE, f"infeasible: {reason}")
+
     def note_metrics(self, record: TrialRecord, report: TrialReport) -> None:
         """Keeps the bounded metrics of the best epoch with the trial's facts, also in a pause."""
         if not self._bounds:

@@ -99,9 +99,13 @@ class Planner:
         return self._scheduler.ends_with_one(compares_finalists=self._config.compares_finalists)
 
     def _close_with(self, number: int | None) -> None:
-        """Makes a trial the last one, also of a search that is resumed with the same limits."""
-        self._study.metadata.last_one_limits = self._config.limits
+        """Makes a trial the last one, also of a search that is resumed with the same limits.
+
+        The limits are written after the number: a driver that dies between leaves a trial that
+        counts under no limits, not the last trial of lower limits under these.
+        """
         self._scheduler.last_one = self._study.metadata.last_one = number
+        self._study.metadata.last_one_limits = self._config.limits
 
     def _choose_rungs(self) -> None:
         chosen = self._scheduler.choose_rungs()

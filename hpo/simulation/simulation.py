@@ -14,7 +14,7 @@ from hpo.config.search_space import Params, default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
-from hpo.study.trial import TrialReport
+from hpo.study.trial import EndReason, TrialReport
 from sgformer.config import maximises
 
 SECONDS_OF_A_DECISION: Final = 2e-3
@@ -32,20 +32,21 @@ class SimulatedSearch:
     """A search whose trials take no time but the simulated clock's.
 
     Args:
-        config: Of the search.
-        curve_of: The training of params; as long as max_epochs, or shorter if it ends itself.
-        num_slots: Trials at a time.
-        study: To go on with, as after a crash; None: a new one.
-        architectures: What they cost, where the search has to know.
+        config: The whole search's.
+        curve_of: Gives the training of params; it is as long as max_epochs, or shorter if it
+            ends by itself.
+        num_slots: Trials that run at a time, at most.
+        study: The study to go on with, as after a crash; None: a new one in memory.
+        architectures: What each architecture costs, by its name, where the search has to know.
 
     Attributes:
-        config: As given.
-        study: With all trials, in memory.
+        config: The whole search's.
+        study: Has all trials.
         now: Seconds on the simulated clock.
-        num_epochs: Trained so far, in all trials.
-        seconds: Of training, in all trials.
-        curves: Of the trials, by number.
-        epochs: How far they have come, by number.
+        num_epochs: Epochs trained so far, over all trials.
+        seconds: Simulated seconds of training so far, over all trials.
+        curves: Each trial's training, by number.
+        epochs: The last epoch that each trial has come to, by number.
         decision_seconds: What each real decision took, on the real clock.
     """
 
@@ -76,7 +77,7 @@ class SimulatedSearch:
         self._queue: list[tuple[float, int, int]] = []
 
     def step(self) -> bool:
-        """Up to the end of the next epoch that ends; False when the search is over."""
+        """Runs to the end of the next epoch that ends; False when the search is over."""
         begin = time.perf_counter()
         if self._start_trials():
             self.decision_seconds.append(time.perf_counter() - begin)
@@ -102,12 +103,12 @@ class SimulatedSearch:
         return True
 
     def run(self) -> None:
-        """To its end."""
+        """Runs the search to its end."""
         while self.step():
             pass
 
     def _start_trials(self) -> int:
-        """How many it started."""
+        """Gives trials to the free slots; how many trials it started or resumed."""
         num_started = 0
         while (proposal := self.decisions.next_trial()) is not None:
             num_started += 1
@@ -116,6 +117,9 @@ class SimulatedSearch:
                 self.curves[number], self.epochs[number] = self._curve_of(proposal.params), epoch
             if epoch:  # as a worker does, it first tells what it has resumed
                 rows = tuple(self._row(number, e) for e in range(1, epoch + 1))
+                if self._end_reason(number, epoch):  # the study had all but its end
+                    self.decisions.on_end(self._report(number, epoch))
+                    continue
                 if not self.decisions.on_report(TrialReport(number, rows)):
                     self.decisions.on_end(TrialReport(number, ()))
                     continue
@@ -136,14 +140,19 @@ class SimulatedSearch:
 
     def _report(self, number: int, epoch: int) -> TrialReport:
         curve = self.curves[number]
-        end_reason = None
-        if math.isnan(curve.values[epoch - 1]):
-            end_reason = "diverged"
-        elif epoch == len(curve.values):
-            is_whole = epoch >= self.config.train.max_epochs
-            end_reason = "completed" if is_whole else "early_stopped"
         facts = {"seconds": float(sum(curve.seconds[:epoch])), "num_epochs_trained": epoch}
-        return TrialReport(number, (self._row(number, epoch),), end_reason, facts)
+        row = self._row(number, epoch)
+        return TrialReport(number, (row,), self._end_reason(number, epoch), facts)
+
+    def _end_reason(self, number: int, epoch: int) -> EndReason | None:
+        """Why a trial's training ends with an epoch; None: it goes on."""
+        values = self.curves[number].values
+        if math.isnan(values[epoch - 1]):
+            return EndReason.DIVERGED
+        if epoch < len(values):
+            return None
+        is_whole = epoch >= self.config.train.max_epochs
+        return EndReason.COMPLETED if is_whole else EndReason.EARLY_STOPPED
 
 
 class _Silent:

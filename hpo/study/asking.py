@@ -31,12 +31,14 @@ class RunningTrial:
         num_reported: Epochs that the study has.
         unwritten: Params with their distributions that the study lacks, because the program that
             asked for the trial ended while it drew them; None: it has all.
+        refused: As of Proposal.
     """
 
     id: int
     params: Params
     num_reported: int = 0
     unwritten: Drawn | None = None
+    refused: str = ""
 
 
 @dataclass
@@ -79,6 +81,8 @@ class LiveTrials:
             running.unwritten = self.sampling.draw(number, dict(trial.params))
             running.params = running.unwritten[0]
             self.sampling.report(number, curve)
+        if not curve and "fixed_params" in trial.system_attrs:
+            running.refused = "; ".join(_refused(_wanted(trial), space).values())
         self.running[number] = running
         if facts_of_pause(trial.user_attrs, running.num_reported) is not None:
             self.sampling.pause(number)
@@ -124,9 +128,8 @@ class Asking:
         while proposal is None:
             waiting = self.live.waiting
             if waiting:
-                proposal = self._start(waiting.popleft(), again=is_retry)
-            else:
-                proposal = self._create(chosen)
+                return self._start(waiting.popleft(), again=is_retry)
+            proposal = self._create(chosen)
         return proposal
 
     def _create(self, chosen: Params | None) -> Proposal | None:
@@ -145,22 +148,16 @@ class Asking:
             self.forget()
         return self.take(number)
 
-    def _start(self, waiting: FrozenTrial, *, again: bool) -> Proposal | None:
-        """The waiting trial, RUNNING; None: it cannot run, and has FAILed."""
-        live, number = self.live, waiting.number
-        wanted = waiting.system_attrs.get("fixed_params", waiting.params)
+    def _start(self, waiting: FrozenTrial, *, again: bool) -> Proposal:
+        """The waiting trial, RUNNING; params that the space does not have are drawn anew."""
+        live, number, wanted = self.live, waiting.number, _wanted(waiting)
         refused = _refused(wanted, self._space)
         fixed = {path: value for path, value in wanted.items() if path not in refused}
         params, distributions = live.sampling.draw(number, fixed)
         self._writer.start(waiting._trial_id, params, distributions, again=again)
-        live.running[number] = RunningTrial(waiting._trial_id, params)
-        if not refused:
-            return self.take(number)
-        reason = "; ".join(refused.values())
-        error = {"type": "ConfigError", "message": reason}
-        attributes = {"end_reason": f"enqueued {reason}", "error": error}
-        self.end(number, Ending(TrialState.FAIL, None, attributes))
-        return None
+        reasons = "; ".join(refused.values())
+        live.running[number] = RunningTrial(waiting._trial_id, params, refused=reasons)
+        return self.take(number)
 
     def take(self, number: int, _is_retry: bool = False) -> Proposal:
         """A RUNNING trial, which is this process's from now on."""
@@ -169,7 +166,7 @@ class Asking:
             self._writer.start(running.id, *running.unwritten, again=True)
             running.unwritten = None
         self._taken.add(number)
-        return Proposal(number, running.params, running.num_reported)
+        return Proposal(number, running.params, running.num_reported, running.refused)
 
     def end(self, number: int, ending: Ending) -> None:
         """Ends a RUNNING trial; to the values of a pruned one Optuna has something to say."""
@@ -179,6 +176,12 @@ class Asking:
         self._gate.write(lambda again: self._writer.finish(trial_id, kept, again=again))
         del self.live.running[number]
         self._taken.discard(number)
+
+
+def _wanted(enqueued: FrozenTrial) -> Params:
+    """The params that somebody enqueued a trial with."""
+    wanted: Params = enqueued.system_attrs.get("fixed_params", enqueued.params)
+    return wanted
 
 
 def _refused(wanted: Params, space: Space) -> dict[str, str]:

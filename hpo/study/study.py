@@ -149,8 +149,9 @@ class SearchStudy:
     def ask(self, params: Params | None = None) -> Proposal:
         """A trial that is RUNNING from now on.
 
-        It is the first that waits, whoever enqueued it; else a new one with `params`, or with
-        what the sampler draws. The sampler's random state is derived from the seed and the
+        It is the first that waits, whoever enqueued it: where the space does not have its params,
+        it cannot run, and is to be ended; see Proposal. Else it is a new one with `params`, or
+        with what the sampler draws. The sampler's random state is derived from the seed and the
         trial's number, so a resumed search draws what an uninterrupted one would have drawn.
         """
         return self.gate.write(lambda is_retry: self._asking.ask(params, is_retry))
@@ -194,10 +195,12 @@ class SearchStudy:
 
         Args:
             number: The trial's.
-            state: What it is told as.
-            attributes: Are kept; what its architecture costs is among them, where that counts.
-            value: Of the metric.
-            constraints: By how much it misses each, by name; at most 0 where it does not.
+            state: The state that Optuna is told: COMPLETE, PRUNED or FAIL.
+            attributes: Kept as the trial's user attributes; they hold what its architecture costs
+                where that is an objective.
+            value: The metric's value, of a COMPLETE trial; None: it has none.
+            constraints: By how much the trial misses each constraint, by name; at most 0 where it
+                does not.
         """
         values = None
         if value is not None:

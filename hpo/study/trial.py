@@ -51,11 +51,20 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to run: a new one, or one that was interrupted."""
+    """A trial to run: a new one, or one that was interrupted.
+
+    Attributes:
+        number: The trial's number in the study.
+        params: What is trained.
+        num_epochs_reported: Epochs that the study has.
+        refused: Why the trial cannot run: somebody enqueued params that the space does not have.
+            It is RUNNING, and is to be ended as FAIL. Empty where it can run.
+    """
 
     number: int
     params: Params
     num_epochs_reported: int = 0
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,9 @@ class TrialReport:
     Attributes:
         number: The trial's number in the study.
         epochs: Rows of EpochMetrics.
-        end_reason: 'completed', 'early_stopped', 'diverged' or 'failed'; 'paused': it cannot go
-            on now, and can later; None: it goes on.
-        facts: What else is known, for the trial's attributes.
-        error: Set with 'failed' and 'paused'.
+        end_reason: An EndReason; None: the training goes on.
+        facts: What else the worker knows of the trial, for its attributes in the study.
+        error: What went wrong; set where the end reason is FAILED or PAUSED.
     """
 
     number: int
@@ -95,8 +103,14 @@ class TrialReport:
 class TrialSummary:
     """One trial as the study has it.
 
-    `curve` is the metric by epoch; only a COMPLETE trial has a `value`, its best epoch's.
-    `constraints`: by how much it misses each, at most 0 where it does not.
+    Attributes:
+        number: The trial's number in the study.
+        state: Its state there; INFEASIBLE trials are PRUNED, see `outcome`.
+        value: The metric at its best epoch; None: the trial is not COMPLETE.
+        params: What was trained.
+        curve: The metric by epoch.
+        attributes: What else is known of it.
+        constraints: By how much it misses each constraint, by name; at most 0 where it does not.
     """
 
     number: int
@@ -112,7 +126,10 @@ class TrialSummary:
         return max(self.curve, default=0)
 
     def best_value(self, pick: Callable[[Iterable[float]], float]) -> float | None:
-        """Of the epoch whose weights it keeps; if none was told the best, as `pick` has it."""
+        """The metric at the epoch whose weights the trial keeps; None: there is no such epoch.
+
+        Where the worker has not told that epoch, it is the one that `pick` (max or min) prefers.
+        """
         if "best_value" in self.attributes:
             best: float | None = self.attributes["best_value"]
             return best
@@ -121,7 +138,7 @@ class TrialSummary:
         return pick(known.values()) if known and told is None else told
 
     def curve_to(self, max_epochs: int) -> dict[int, float]:
-        """The curve; that of a trial that stopped itself goes on to its value at the end."""
+        """The metric by epoch; a trial that stopped itself has its value at `max_epochs`, too."""
         end = {} if self.value is None else {max_epochs: self.value}
         return end | dict(self.curve)
 

@@ -94,6 +94,12 @@ class Observations:
             if epoch in trial.curve and epoch >= self.first_epoch
         ]
 
+    def values(self) -> dict[tuple[int, int], float]:
+        """The curves' values where they are seen; the worst of them for a diverged training."""
+        values = {(n, epoch): self.trials[n].curve[epoch] for n, epoch in self.seen()}
+        worst = min((v for v in values.values() if not math.isnan(v)), default=0.0)
+        return {at: worst if math.isnan(value) else value for at, value in values.items()}
+
     def times(self, epochs: Sequence[float] | FloatArray) -> FloatArray:
         """(n,) times of epochs; see `log_times`."""
         return log_times(epochs, self.max_epochs)
@@ -129,13 +135,6 @@ def log_times(epochs: Sequence[float] | FloatArray, max_epochs: int) -> FloatArr
         return np.ones(len(epochs))
     times: FloatArray = np.log(np.asarray(epochs, float)) / math.log(max_epochs)
     return times
-
-
-def values_of(seen: Iterable[tuple[int, int]], trials: Mapping[int, ObservedTrial]) -> FloatArray:
-    """(n,) the curves' values at (trial, epoch); the worst of them for a diverged training."""
-    values = np.array([trials[number].curve[epoch] for number, epoch in seen])
-    values[np.isnan(values)] = np.nanmin(values) if not np.isnan(values).all() else 0.0
-    return values
 
 
 def thinned(

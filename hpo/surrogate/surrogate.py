@@ -14,14 +14,7 @@ from hpo.surrogate.candidates import Candidates
 from hpo.surrogate.cost_model import EpochCosts
 from hpo.surrogate.gp import NUM_ITERATIONS, CurveModel
 from hpo.surrogate.output_warp import OutputWarp
-from hpo.surrogate.rows import (
-    MAX_ROWS,
-    Observations,
-    ObservedTrial,
-    Rows,
-    thinned,
-    values_of,
-)
+from hpo.surrogate.rows import MAX_ROWS, Observations, ObservedTrial, Rows, thinned
 
 # Standard deviations that a trial's expected end lies below the best one's, for it to be called
 # hopeless. Source: docs/performance.md.
@@ -184,14 +177,14 @@ class Surrogate:
         self, observations: Observations, always: Set[int] = frozenset()
     ) -> tuple[OutputWarp, Rows]:
         """The rows that a model is made of, and the warp that their values went through."""
-        trials = observations.trials
-        warp = OutputWarp(values_of(observations.seen(), trials))
+        trials, values = observations.trials, observations.values()
+        warp = OutputWarp(np.array(list(values.values())))
         rng = np.random.default_rng([*self._seeds(observations), 1])
         seen = thinned(observations, self._max_rows, rng, always)
         rows = Rows(
             np.array([trials[number].point for number, _ in seen]),
             observations.times([epoch for _, epoch in seen]),
-            warp.forward(values_of(seen, trials)),
+            warp.forward(np.array([values[at] for at in seen])),
         )
         return warp, rows
 

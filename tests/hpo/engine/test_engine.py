@@ -201,6 +201,30 @@ def test_a_retried_trial_that_reports_its_past_again_changes_nothing(
     assert [event[1] for event in watcher.named("epoch")] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_enqueued_trial_that_the_space_does_not_have_fails_untrained_and_is_counted(
+    config: SearchConfig, engine: Engine, study: SearchStudy, watcher: Watcher,
+    checkpoints: TrialCheckpoints, is_killed: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert start(engine) == 0
+    study.optuna_study.enqueue_trial({"model.drop_rate": 7.5})
+    if is_killed:
+        with monkeypatch.context() as patched:
+            patched.delattr(SearchStudy, "finish")  # it dies where the trial's end is written
+            with pytest.raises(AttributeError):
+                engine.next_trial()
+        reopened = SearchStudy(study.optuna_study, study.storage, config.study, config.space)
+        engine = Engine(config, reopened, 2, watcher, checkpoints)
+        assert start(engine) == 0
+    num_missing = engine.num_missing
+    assert start(engine) == 2
+    refused = study.trials()[1]
+    assert (refused.state, refused.curve) == ("FAIL", {})
+    assert "model.drop_rate=7.5: expected 0..0.5" in refused.attributes["error"]["message"]
+    assert refused.attributes["end_reason"].startswith("enqueued model.drop_rate=7.5")
+    assert engine.num_missing == num_missing - 1 == 5
+
+
 def test_a_weak_trial_is_stopped_at_a_rung(engine: Engine, study: SearchStudy) -> None:
     engine.on_end(report(start(engine), {1: 0.5}, "completed"))
     strong, weak = start(engine), start(engine)
@@ -222,6 +246,32 @@ def test_what_stopped_a_trial_is_told_where_a_rung_and_the_budgets_end_meet(
     assert not engine.on_report(report(other, {1: value}))
     engine.on_end(report(other, {}))
     assert study.trials()[other].attributes["end_reason"] == f"stopped at {where}"
+
+
+def test_a_trial_that_waited_for_room_on_the_disk_starts_only_if_the_budget_still_has_room(
+    search_file: Path, tmp_path: Path
+) -> None:
+    overrides = ["study.num_trials=9", "train.max_epochs=8", "budget.total_epochs=31"]
+    config = load_search_config(
+        search_file, ["scheduler={name: asha, min_epochs: 4}", *overrides]
+    )[0]
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+    places = TrialCheckpoints(tmp_path, 1, maximise=True, max_bytes=350)
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "last.safetensors").write_bytes(bytes(100))
+    engine = Engine(config, study, 3, Watcher(), places)
+    assert [start(engine), start(engine), start(engine)] == [0, 1, 2]
+    for epoch in range(1, 8):
+        assert engine.on_report(report(0, {epoch: 0.5}))
+    for epoch in range(1, 5):
+        assert engine.on_report(report(1, {epoch: 0.5}))
+    engine.on_end(report(0, {8: 0.5}, "completed"))
+    assert engine.next_trial() is None  # 4 epochs are admitted, but there is no room on the disk
+    for epoch in range(1, 7):
+        assert engine.on_report(report(2, {epoch: 0.6}))
+    engine.on_end(report(1, {5: 0.5}, "failed"))
+    assert engine.next_trial() is None  # there is room on the disk, and fewer epochs are left
 
 
 def test_limits_that_the_clock_reaches_after_the_last_end_are_noted(

@@ -18,6 +18,7 @@ from hpo.selection.finalists import choose_finalists, has_candidates
 from hpo.selection.ranking import predicted_ranking
 from hpo.selection.selection import pareto_front
 from hpo.simulation.simulation import Curve, SimulatedSearch
+from hpo.study.metadata import StudyMetadata
 from hpo.study.study import SearchStudy
 from hpo.study.trial import CARRIED_OVER_FROM, num_counted, origin
 from hpo.surrogate.gp import CurveModel
@@ -705,6 +706,25 @@ def test_of_a_carried_over_trial_the_budget_pays_the_epochs_trained_since(
     assert 60 - MAX_EPOCHS < taken <= 60
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_search_that_is_killed_before_it_notes_a_trials_end_goes_on_as_it_would_have(
+    search_config: Any, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = search_config(budget(40), scheduler=scheduler)
+    whole, killed = simulated(config), SimulatedSearch(config, curve_of, 1)
+
+    def die(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SearchStudy, "finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.run()
+    resumed = SimulatedSearch(config, curve_of, 1, reopened(killed))
+    resumed.run()
+    assert history(resumed.study) == history(whole.study)
+
+
 @pytest.mark.parametrize("scheduler", PAUSING)
 @pytest.mark.parametrize("num_slots", [1, 3])
 def test_a_budget_that_is_raised_while_the_last_trial_runs_is_searched(
@@ -767,6 +787,33 @@ def test_a_search_that_is_killed_right_after_its_last_trial_ended_is_over(
     resumed.run()
     assert history(resumed.study) == history(whole.study)
     assert resumed.study.metadata.limits_reached == config.limits
+
+
+@pytest.mark.parametrize("scheduler", PAUSING)
+def test_a_search_that_is_killed_while_it_notes_its_last_trial_uses_up_a_raised_budget(
+    search_config: Any, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial that was the last one under lower limits is not that of the raised ones."""
+    first = simulated(search_config(budget(60), scheduler=scheduler))
+    assert first.study.metadata.last_one is not None
+    raised = search_config(budget(120), scheduler=scheduler)
+    killed = SimulatedSearch(raised, curve_of, 1, reopened(first))
+    write = StudyMetadata.write
+
+    def write_and_die(metadata: StudyMetadata, name: str, value: Any) -> None:
+        write(metadata, name, value)
+        if name.startswith("last_one"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StudyMetadata, "write", write_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.run()
+    resumed = SimulatedSearch(raised, curve_of, 1, reopened(killed))
+    resumed.run()
+    num_epochs = first.num_epochs + killed.num_epochs + resumed.num_epochs
+    assert 120 - MAX_EPOCHS < num_epochs <= 120
+    assert resumed.study.metadata.last_one_limits == raised.limits
 
 
 @pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in PAUSING])

@@ -263,17 +263,19 @@ def test_a_trial_that_another_program_enqueues_at_the_same_moment_has_a_number_o
         ({"learning_rate": 0.1}, r"learning_rate=0\.1: the search space has no such parameter"),
     ],
 )
-def test_an_enqueued_trial_that_the_space_does_not_have_fails_and_says_why(
+def test_an_enqueued_trial_that_the_space_does_not_have_is_refused_and_says_why(
     storage_url: str, config: SearchConfig, params: dict[str, Any], message: str
 ) -> None:
     study = create_study(storage_url, config)
-    study.ask()
+    assert study.ask().refused == ""
     theirs(storage_url, config).enqueue_trial(params)
-    assert study.ask().number == 2
-    failed = study.trials()[1]
-    assert failed.state == "FAIL"
-    assert failed.params.keys() == config.space.keys()
-    assert re.search(message, failed.attributes["error"]["message"])
+    refused = study.ask()
+    assert refused.number == 1
+    assert refused.params.keys() == config.space.keys()
+    assert re.search(message, refused.refused)
+    default, again = reopen(storage_url, config).interrupted()  # the driver died right then
+    assert again == refused
+    assert default.refused == ""
 
 
 def test_a_trial_that_another_program_adds_takes_a_number(

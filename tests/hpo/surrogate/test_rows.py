@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from hpo.surrogate.rows import Observations, ObservedTrial, Phase, log_times, thinned, values_of
+from hpo.surrogate.rows import Observations, ObservedTrial, Phase, log_times, thinned
 
 RUNGS = (4, 8, 15, 28, 52)
 
@@ -75,9 +75,12 @@ def test_a_trial_asked_about_keeps_its_last_row_whatever_it_is() -> None:
 
 def test_a_diverged_training_has_the_worst_value() -> None:
     broken = ObservedTrial(np.array([0.5]), {4: 0.1, 52: math.nan}, Phase.PRUNED, 52)
-    trials = {0: trial(52, Phase.COMPLETE), 1: broken}
-    assert values_of([(0, 52), (1, 4), (1, 52)], trials).tolist() == [0.552, 0.1, 0.1]
-    assert values_of([(1, 52)], trials).tolist() == [0]
+    seen = Observations({0: trial(4, Phase.COMPLETE), 1: broken}, 52, frozenset(RUNGS))
+    assert seen.values() == {(0, 4): 0.504, (1, 4): 0.1, (1, 52): 0.1}
+    alone = Observations(
+        {1: ObservedTrial(np.array([0.5]), {52: math.nan}, Phase.PRUNED, 52)}, 52, frozenset(RUNGS)
+    )
+    assert alone.values() == {(1, 52): 0.0}
 
 
 @pytest.mark.parametrize(("max_epochs", "expected"), [(16, [0, 0.5, 1]), (1, [1, 1, 1])])

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,27 @@ def test_a_running_trial_is_called_hopeless_by_its_own_values(seed: int) -> None
         seen = Observations(trials, MAX_EPOCHS, RUNGS)
         found.append(surrogate.is_hopeless(seen, HOPELESS))
     assert found == [True, False]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_diverged_training_counts_as_the_worst_of_all_whether_the_model_sees_that_one_or_not(
+    seed: int,
+) -> None:
+    """It began as the best, so its rows are among those that a model keeps."""
+    surrogate, observations = Surrogate(Candidates(SPACE, seed), seed), observed(num_paused=0)
+    point = observations.trials[0].point
+    began = {epoch: 0.8 + epoch / 1000 for epoch in range(1, 16)}
+    trials = {
+        **observations.trials,
+        HOPELESS: ObservedTrial(point, {**began, MAX_EPOCHS: math.nan}, Phase.PRUNED, MAX_EPOCHS),
+        HOPELESS + 1: ObservedTrial(point, {}, Phase.RUNNING, MAX_EPOCHS),
+        HOPELESS + 2: ObservedTrial(point + 0.2, {1: -3.0}, Phase.PRUNED, 4),
+    }
+    del trials[0]
+    seen = Observations(trials, MAX_EPOCHS, RUNGS)
+    surrogate.fit(seen)
+    ends = surrogate.acquisition(seen).ends
+    assert ends.pop(HOPELESS + 1) < min(ends.values()) - 2  # standard deviations
 
 
 def test_only_a_fit_changes_what_later_answers_depend_on() -> None:
