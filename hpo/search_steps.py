@@ -21,7 +21,7 @@ from hpo.execution.cluster import TrialResources, cluster_nodes, connected, tria
 from hpo.execution.comparison import compare_finalists
 from hpo.execution.interruption import interruptible
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
-from hpo.execution.surroundings import short_temporary_folder, some_home
+from hpo.execution.surroundings import usable_surroundings
 from hpo.execution.tuning import interrupted_text, run_trials
 from hpo.reporting.report import write_report
 from hpo.run import Run
@@ -43,8 +43,7 @@ def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
     """Locks the run, hears signals, notices a full disk; the stack closes what steps open."""
     with (
         interruptible(interrupted_text(now.config, now.run)),
-        some_home(),
-        short_temporary_folder(),
+        usable_surroundings(),
         now.run.locked(),
         noticing_full_disk(now.run.path),
         contextlib.ExitStack() as held,
@@ -94,6 +93,8 @@ class SearchSteps:
     def is_over(self) -> bool:
         """Whether the run has everything that the config asks for."""
         if self._study is None or not self.folder.is_complete or self.has_trainings_left:
+            return False
+        if self.as_run().winner is None:  # the model is of `retrain --trial`
             return False
         known, select = self.folder.load_config(), self.config.study.select
         # A front that a former budget had no room for is delivered on a raised one.
@@ -156,8 +157,8 @@ class SearchSteps:
     @contextlib.contextmanager
     def connected_ray(self, address: str | None) -> Iterator[None]:
         """Connects to Ray; then the images are decoded, and the nodes known to hold a trial."""
-        self.decoding.fail_early(SECONDS_BEFORE_RAY)
-        self.observer.phase("starting Ray" if address is None else "connecting to Ray")
+        if self.decoding.has_ended_within(SECONDS_BEFORE_RAY):  # else its progress is shown
+            self.observer.phase("starting Ray" if address is None else "connecting to Ray")
         with connected(address):
             self.take_images()
             self.resources = trial_resources(self.config.resources, cluster_nodes())

@@ -21,11 +21,23 @@ VARIABLES: Final = ("RAY_TMPDIR", "TMPDIR")
 
 
 @contextlib.contextmanager
+def usable_surroundings() -> Iterator[None]:
+    """Gives this process and its children a home and a short temporary folder, if they lack one.
+
+    Raises:
+        InputError: There is neither, and none can be made.
+    """
+    with some_home(), short_temporary_folder():
+        yield
+
+
+@contextlib.contextmanager
 def short_temporary_folder() -> Iterator[None]:
     """Where TMPDIR is too long for a socket's path, replaces it, for this process's children too.
 
-    A batch system's folder of a job is often longer than the 39 bytes that Ray leaves. The
-    folder that takes its place is removed at the end.
+    A batch system's folder of a job is often longer than the 39 bytes that Ray leaves. Beyond 75
+    bytes a DataLoader with worker processes waits for ever, too. The folder that takes its place
+    is removed at the end.
 
     Raises:
         ClusterError: TMPDIR is too long, and there is no shorter folder that can be written to.

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -12,7 +14,9 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from hpo.cli import models
 from sgformer.config import DataConfig
+from sgformer.errors import InputError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT
 
 CLASSES = ("café", "a,b", "two\nlines", "007", "no")
@@ -88,3 +92,23 @@ def test_json_reads_back_with_every_name_as_it_is(model: Path, images: list[byte
     assert names <= set(CLASSES)
     lines = predict(model, images, "--format", "jsonl").splitlines()
     assert list(map(json.loads, lines)) == found
+
+
+def test_a_long_temporary_folder_is_replaced_for_loader_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one of 75 bytes a DataLoader with worker processes would wait for ever."""
+    long = tmp_path / ("x" * 75)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(long))
+    seen = []
+
+    def evaluate(*_: object) -> NoReturn:
+        seen.append(tempfile.gettempdir())
+        raise InputError("seen")
+
+    monkeypatch.setattr("hpo.delivery.classify.evaluate_onnx", evaluate)
+    with pytest.raises(InputError, match="seen"):
+        models.evaluate(Path("model.onnx"), tmp_path)
+    assert len(seen[0]) < 40
