@@ -11,6 +11,7 @@ from typing import NoReturn
 import numpy as np
 import onnx
 import pytest
+from commands import Call, refused
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -112,3 +113,17 @@ def test_a_long_temporary_folder_is_replaced_for_loader_processes(
     with pytest.raises(InputError, match="seen"):
         models.evaluate(Path("model.onnx"), tmp_path)
     assert len(seen[0]) < 40
+
+
+def test_wrong_models_images_and_splits_end_with_2(
+    call: Call, tmp_path: Path, image_folder: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_text("text")
+    data = ("--data-dir", image_folder)
+    assert f"not an ONNX model: {path}" in refused(call("evaluate", path, *data))
+    assert f"not an ONNX model: {path}" in refused(call("predict", path, path))
+    assert "no such file" in refused(call("evaluate", tmp_path / "none.onnx", *data))
+    assert "'tests' is none of train, val, test" in refused(
+        call("evaluate", path, *data, "--split", "tests")
+    )
