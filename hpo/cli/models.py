@@ -39,13 +39,19 @@ def retrain(
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
     from hpo.delivery.retrain import retrain_and_deliver
+    from hpo.execution.interruption import interruptible
     from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import delivery_rows
 
     run = open_run(run_dir, storage)
     chosen = _choose_trial(run, trial)
-    with usable_surroundings(), run.folder.locked(), make_display(run.config) as display:
+    with (
+        interruptible(f"interrupted; `retrain {run_dir} --trial {chosen.number}` goes on"),
+        usable_surroundings(),
+        run.folder.locked(),
+        make_display(run.config) as display,
+    ):
         retrain_and_deliver(run, chosen, display)
         write_report(run.folder, run.config, run.study)
     print_rows(delivery_rows(run.folder))

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from typing import NoReturn
 import numpy as np
 import onnx
 import pytest
-from commands import Call, refused
+from commands import Call, refused, write_run
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -127,3 +128,17 @@ def test_wrong_models_images_and_splits_end_with_2(
     assert "'tests' is none of train, val, test" in refused(
         call("evaluate", path, *data, "--split", "tests")
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_retraining_says_how_it_goes_on(
+    call: Call, search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run_dir = write_run(tmp_path / "own", search_file)
+    monkeypatch.setattr(
+        "hpo.delivery.retrain.retrain_and_deliver", lambda *_: signal.raise_signal(number)
+    )
+    monkeypatch.setattr("hpo.execution.interruption.ignore_signals", lambda: None)
+    code, _, err = call("retrain", run_dir, "--trial", "1")
+    assert code == 1
+    assert err.endswith(f"error: interrupted; `retrain {run_dir} --trial 1` goes on\n")
