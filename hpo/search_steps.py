@@ -52,13 +52,13 @@ def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
 
 
 class SearchSteps:
-    """A search under way: what it was asked for, and what its steps have come to so far.
+    """The steps of a search, and what they pass on: study, images, resources, decoding.
 
     Args:
         now: The config, the run's folder, and the run whose trials are to be carried over.
         observer: Hears of every event.
         storage: The storage's URL as given, with its password; None: the config's.
-        held: Holds what the search gives back at its end: the study's lease, the decoding.
+        held: Closes, when the search ends, what its steps open: the lease, the decoding.
     """
 
     decoding: Decoding
@@ -121,7 +121,7 @@ class SearchSteps:
     # The steps, in their order
 
     def find_study(self, *, resume: bool) -> None:
-        """Takes the run's study up if there is one, and tells what is in it."""
+        """Opens the run's study if there is one, and tells the observer of its trials."""
         study = find_study(self.config, self.folder, self.storage, resume=resume)
         if study is None:
             return
@@ -136,18 +136,18 @@ class SearchSteps:
             )
 
     def lease_study(self) -> None:
-        """Keeps a study that is there for this process until the search is left."""
+        """Takes the lease on the study, if it exists, and holds it until the search ends."""
         if self._study is not None:
             self._held.enter_context(leased(self._study, self.observer.note))
 
     def ask_earlier_studies(self) -> None:
-        """Reads what a new study is to begin with from those that `study.warm_start` names."""
+        """Reads from `study.warm_start`'s studies what a new study starts with."""
         if self._study is None:
             self._warm_start = warm_start_params(self.config, self.storage)
             self._first_level = first_rung_of_earlier(self.config, self.storage)
 
     def begin_decoding(self) -> None:
-        """Begins to decode the images, and to import what is slow."""
+        """Starts threads that decode the images and import modules that are slow to import."""
         data = self.config.train.data
         self.decoding = self._held.enter_context(Decoding(data, self.observer))
         if self.config.scheduler.name in PAUSING:
@@ -156,7 +156,7 @@ class SearchSteps:
 
     @contextlib.contextmanager
     def connected_ray(self, address: str | None) -> Iterator[None]:
-        """Connects to Ray; then the images are decoded, and the nodes known to hold a trial."""
+        """Connects to Ray, waits for the images, and checks that the nodes can hold a trial."""
         if self.decoding.has_ended_within(SECONDS_BEFORE_RAY):  # else its progress is shown
             self.observer.phase("starting Ray" if address is None else "connecting to Ray")
         with connected(address):
@@ -223,7 +223,7 @@ class SearchSteps:
             )
 
     def enqueue_first_trials(self) -> None:
-        """Has the default configuration tried first, and keeps the config: the run has begun."""
+        """Enqueues the default configuration, and writes search.yaml: now the run exists."""
         self.study.enqueue_first_trials(default_params(self.config.train, self.config.space))
         self.folder.save_config(self.config)
 
