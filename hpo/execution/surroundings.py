@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,8 @@ MOST_SOCKET_BYTES: Final = 107
 RAY_SOCKET: Final = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 MOST_BYTES: Final = MOST_SOCKET_BYTES - len(RAY_SOCKET)
 SHORT_ROOTS: Final = ("/tmp", "/var/tmp", "/dev/shm")
+NUM_TRIES: Final = 20  # to remove a folder
+SECONDS_BETWEEN_TRIES: Final = 0.1
 VARIABLES: Final = ("RAY_TMPDIR", "TMPDIR")
 
 
@@ -53,7 +56,7 @@ def short_temporary_folder() -> Iterator[None]:
         yield
     finally:
         _set(former)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 @contextlib.contextmanager
@@ -87,6 +90,15 @@ def _has_home() -> bool:
     except RuntimeError:
         return False
     return os.access(home, os.W_OK) or (home / ".ray").is_dir()
+
+
+def _remove(folder: str) -> None:
+    """Deletes the folder; processes of a Ray that was just ended may still write to it."""
+    for _ in range(NUM_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not Path(folder).exists():
+            return
+        time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def _num_bytes(path: str | None) -> int:
