@@ -20,7 +20,7 @@ from hpo.study.trial import TrialSummary
 class Run:
     """A run as it was when it was first asked about: its attributes are of one moment.
 
-    Of a run whose search still works, `reload()` gives a later moment.
+    While the search still works, `reload()` gives the run as it is by then.
 
     Attributes:
         folder: The names of the run's files.

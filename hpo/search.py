@@ -54,7 +54,7 @@ def run_search(
     folder = RunFolder(Path(output_dir) / config.study.name)
     now = continuation(config, folder) if resume else Continuation(config, folder)
     now.run.make()
-    observer = observer or _Silent()  # type: ignore[abstract]  # nothing is what it is to do
+    observer = observer or _Silent()  # type: ignore[abstract]  # each method does nothing
     with under_way(now) as held:
         config = check_continuation(now.config, now.run, storage, resume=resume)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
@@ -87,4 +87,4 @@ def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:
 
 
 class _Silent(SearchObserver):
-    """Hears everything and says nothing."""
+    """Takes the place of an observer where nobody wants to hear of events."""

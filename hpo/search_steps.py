@@ -21,7 +21,7 @@ from hpo.execution.cluster import TrialResources, cluster_nodes, connected, tria
 from hpo.execution.comparison import compare_finalists
 from hpo.execution.interruption import interruptible
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
-from hpo.execution.surroundings import short_temporary_folder, some_home
+from hpo.execution.surroundings import usable_surroundings
 from hpo.execution.tuning import interrupted_text, run_trials
 from hpo.reporting.report import write_report
 from hpo.run import Run
@@ -43,8 +43,7 @@ def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
     """Locks the run, hears signals, notices a full disk; the stack closes what steps open."""
     with (
         interruptible(interrupted_text(now.config, now.run)),
-        some_home(),
-        short_temporary_folder(),
+        usable_surroundings(),
         now.run.locked(),
         noticing_full_disk(now.run.path),
         contextlib.ExitStack() as held,
@@ -53,13 +52,13 @@ def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
 
 
 class SearchSteps:
-    """A search under way: what it was asked for, and what its steps have come to so far.
+    """The steps of a search, and what they pass on: study, images, resources, decoding.
 
     Args:
         now: The config, the run's folder, and the run whose trials are to be carried over.
         observer: Hears of every event.
         storage: The storage's URL as given, with its password; None: the config's.
-        held: Holds what the search gives back at its end: the study's lease, the decoding.
+        held: Closes, when the search ends, what its steps open: the lease, the decoding.
     """
 
     decoding: Decoding
@@ -95,6 +94,8 @@ class SearchSteps:
         """Whether the run has everything that the config asks for."""
         if self._study is None or not self.folder.is_complete or self.has_trainings_left:
             return False
+        if self.as_run().winner is None:  # the model is of `retrain --trial`
+            return False
         known, select = self.folder.load_config(), self.config.study.select
         # A front that a former budget had no room for is delivered on a raised one.
         has_all = select != "front" or known.limits == self.config.limits
@@ -120,7 +121,7 @@ class SearchSteps:
     # The steps, in their order
 
     def find_study(self, *, resume: bool) -> None:
-        """Takes the run's study up if there is one, and tells what is in it."""
+        """Opens the run's study if there is one, and tells the observer of its trials."""
         study = find_study(self.config, self.folder, self.storage, resume=resume)
         if study is None:
             return
@@ -135,18 +136,18 @@ class SearchSteps:
             )
 
     def lease_study(self) -> None:
-        """Keeps a study that is there for this process until the search is left."""
+        """Takes the lease on the study, if it exists, and holds it until the search ends."""
         if self._study is not None:
             self._held.enter_context(leased(self._study, self.observer.note))
 
     def ask_earlier_studies(self) -> None:
-        """Reads what a new study is to begin with from those that `study.warm_start` names."""
+        """Reads from `study.warm_start`'s studies what a new study starts with."""
         if self._study is None:
             self._warm_start = warm_start_params(self.config, self.storage)
             self._first_level = first_rung_of_earlier(self.config, self.storage)
 
     def begin_decoding(self) -> None:
-        """Begins to decode the images, and to import what is slow."""
+        """Starts threads that decode the images and import modules that are slow to import."""
         data = self.config.train.data
         self.decoding = self._held.enter_context(Decoding(data, self.observer))
         if self.config.scheduler.name in PAUSING:
@@ -155,9 +156,9 @@ class SearchSteps:
 
     @contextlib.contextmanager
     def connected_ray(self, address: str | None) -> Iterator[None]:
-        """Connects to Ray; then the images are decoded, and the nodes known to hold a trial."""
-        self.decoding.fail_early(SECONDS_BEFORE_RAY)
-        self.observer.phase("starting Ray" if address is None else "connecting to Ray")
+        """Connects to Ray, waits for the images, and checks that the nodes can hold a trial."""
+        if self.decoding.has_ended_within(SECONDS_BEFORE_RAY):  # else its progress is shown
+            self.observer.phase("starting Ray" if address is None else "connecting to Ray")
         with connected(address):
             self.take_images()
             self.resources = trial_resources(self.config.resources, cluster_nodes())
@@ -222,7 +223,7 @@ class SearchSteps:
             )
 
     def enqueue_first_trials(self) -> None:
-        """Has the default configuration tried first, and keeps the config: the run has begun."""
+        """Enqueues the default configuration, and writes search.yaml: now the run exists."""
         self.study.enqueue_first_trials(default_params(self.config.train, self.config.space))
         self.folder.save_config(self.config)
 

@@ -39,12 +39,19 @@ def retrain(
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
     from hpo.delivery.retrain import retrain_and_deliver
+    from hpo.execution.interruption import interruptible
+    from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import delivery_rows
 
     run = open_run(run_dir, storage)
     chosen = _choose_trial(run, trial)
-    with run.folder.locked(), make_display(run.config) as display:
+    with (
+        interruptible(f"interrupted; `retrain {run_dir} --trial {chosen.number}` goes on"),
+        usable_surroundings(),
+        run.folder.locked(),
+        make_display(run.config) as display,
+    ):
         retrain_and_deliver(run, chosen, display)
         write_report(run.folder, run.config, run.study)
     print_rows(delivery_rows(run.folder))
@@ -53,6 +60,7 @@ def retrain(
 def export(run_dir: RunDir) -> None:
     """Writes best/model.onnx and best/export.json anew from best/checkpoint.safetensors."""
     from hpo.delivery.deliver import export as export_best
+    from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.rows import delivery_rows
     from hpo.run_folder import RunFolder
 
@@ -62,7 +70,7 @@ def export(run_dir: RunDir) -> None:
         raise InputError(
             f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
         )
-    with run.locked():
+    with usable_surroundings(), run.locked():
         export_best(run.best, config.train.data.data_dir)
     print_rows(delivery_rows(run))
 
@@ -75,8 +83,10 @@ def evaluate(
 ) -> None:
     """Metrics of an exported model on a split of an image folder."""
     from hpo.delivery.classify import evaluate_onnx
+    from hpo.execution.surroundings import usable_surroundings
 
-    metrics = evaluate_onnx(model, data_dir, split)
+    with usable_surroundings():
+        metrics = evaluate_onnx(model, data_dir, split)
     if as_json:
         print_json(asdict(metrics))
         return

@@ -1,4 +1,4 @@
-"""The command simulate: another strategy over a run's recorded trainings."""
+"""The command simulate: what another strategy would make of a run's recorded curves."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -36,8 +36,8 @@ def simulate(
 ) -> None:
     """What another strategy would have made of a run's trainings, on a simulated clock.
 
-    Curves of the study are replayed; what it has not trained, a model of its curves tells, and
-    of those of --surrogate whose trainings its space has.
+    The study's learning curves are replayed. Those of other configurations are predicted by a
+    model of its curves, and of the curves of --surrogate that lie in its space.
     """
     from hpo.simulation.replay import replay
 

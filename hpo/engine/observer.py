@@ -7,7 +7,7 @@ from hpo.config.search_space import Value
 
 
 class SearchObserver(Protocol):
-    """Hears of every event of a search, one at a time."""
+    """Hears of every event of a search."""
 
     def phase(self, text: str) -> None:
         """A new part of the work begins, such as 'starting Ray'."""
@@ -33,7 +33,7 @@ class SearchObserver(Protocol):
         """A trial gave its worker up to another; it may be resumed."""
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-        """A trial was told to the study; INFEASIBLE: its architecture ruled its training out."""
+        """A trial ended, and the study knows; INFEASIBLE: its architecture breaks a constraint."""
 
     def finalist_trained(self, number: int, seed: int, value: float | None) -> None:
         """A finalist came to the end of a training on a fresh seed; None: it diverged at once."""

@@ -1,4 +1,4 @@
-"""attempts.csv of a training's folder: notes begun epochs, and keeps other processes out."""
+"""attempts.csv of a training's folder: lists the epochs begun, and locks the folder."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""Ray Tune's TrialScheduler, over the study: passes each epoch on to the decisions."""
+"""Ray Tune's TrialScheduler: passes each epoch on to the Engine, and trials to the workers."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class StudyScheduler(FIFOScheduler):
-    """Writes each epoch to the study, asks what comes next, and tells the worker.
+    """Passes each epoch on to the Engine, asks it what comes next, and tells the worker.
 
     A trial of Ray's is a worker here, which runs one trial of the study after another: it is
     started once, Ray's cost of a trial is paid once, and Ray's memory does not grow with the
@@ -28,8 +28,8 @@ class StudyScheduler(FIFOScheduler):
     `failure`, which stops the search in an orderly way.
 
     Args:
-        decisions: Decides what runs.
-        make_task: What a worker takes, of a proposed trial.
+        decisions: Writes epochs to the study, and decides which trial runs next.
+        make_task: Turns a proposed trial into the task that a worker runs.
     """
 
     def __init__(self, decisions: Engine, make_task: Callable[[Proposal], TrialTask]) -> None:
@@ -67,7 +67,7 @@ class StudyScheduler(FIFOScheduler):
             self._keep(error_in_hook)
 
     def _on_failed_start(self, trial: Trial, error: TrialError) -> None:
-        """Gives a slot up that cannot be started, and the search when it was the last one."""
+        """Gives up a slot whose worker cannot start; after the last slot, ends the search."""
         self._num_failed_starts[trial.trial_id] += 1
         if self._num_failed_starts[trial.trial_id] >= MOST_FAILED_STARTS:
             trial.max_failures = 0
@@ -83,7 +83,7 @@ class StudyScheduler(FIFOScheduler):
                 return TrialScheduler.CONTINUE
             del self._numbers[trial.trial_id]
             self.decisions.on_end(report)
-        elif number is not None:  # what it was told has not reached it
+        elif number is not None:  # the worker never got the trial
             del self._numbers[trial.trial_id]
             lost = TrialError("WorkerLost", "the worker did not take the trial")
             self.decisions.on_lost(number, lost)
@@ -107,22 +107,22 @@ class StudyScheduler(FIFOScheduler):
 
 
 def _forget_results(tune_controller: Any, trial: Trial) -> None:
-    """Lets go of what the worker has reported.
+    """Frees the results that the worker has reported.
 
     Ray 2.60 keeps a reference to every result of an actor, and with it the result, as long as
     the actor lives: megabytes a minute with a worker that lives as long as the search.
     """
-    with contextlib.suppress(AttributeError, KeyError):  # of another Ray
+    with contextlib.suppress(AttributeError, KeyError):  # another version of Ray
         controller = tune_controller._tune_controller
         controller._actor_manager.clear_actor_task_futures(controller._trial_to_actor[trial])
 
 
 def _last_error(trial: Trial) -> TrialError:
-    """From Ray's error file: one block a failure, headed 'Failure # ...'."""
+    """The last error in Ray's error file, which has a block headed 'Failure # ...' for each."""
     text = ""
     if trial.error_file and Path(trial.error_file).is_file():
         text = Path(trial.error_file).read_text(encoding="utf-8")
     message = text.rpartition("Failure # ")[2].partition("\n")[2].strip()
     lines = message.splitlines() or ["the worker ended without a word"]
-    # A traceback of a worker's own ends with what matters; Ray's words begin with it.
+    # The last line of a worker's traceback is the error; a message of Ray's begins with it.
     return TrialError("WorkerLost", lines[-1] if "ray::" in lines[0] else lines[0], message)

@@ -12,7 +12,7 @@ from hpo.execution.group_training import run_group_training
 from hpo.execution.training import Training, run_training
 from sgformer.errors import DiskFullError, InputError
 
-# What a training says: an epoch's row; None: it has ended; or the error that it broke with.
+# A training says: a row of EpochMetrics, None at its end, or the error that it broke with.
 Said = dict[str, Any] | BrokenTrainingError | None
 # The index of a training, and what it says, or an error that ends all of them.
 Told = tuple[int, Said | Exception]

@@ -1,6 +1,5 @@
 """The images of a search, decoded in the background while Ray starts."""
 
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -44,7 +43,7 @@ class Decoding:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Says nothing more; the search does not wait for the thread."""
+        """Has the thread tell nothing more; the search does not wait for its end."""
         self._is_over.set()
 
     def images(self) -> SearchedImages:
@@ -55,10 +54,17 @@ class Decoding:
         """
         return self._images.result()
 
-    def fail_early(self, seconds: float) -> None:
-        """Waits so long for an error, such as of a folder that cannot be read, and raises it."""
-        with contextlib.suppress(TimeoutError):
+    def has_ended_within(self, seconds: float) -> bool:
+        """Waits at most so long for the decoding, and says whether it has ended.
+
+        Raises:
+            DataError: The decoding has failed by then, such as on a folder that is not there.
+        """
+        try:
             self._images.result(seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def _decode(self) -> SearchedImages:
         self._observer.phase("decoding images")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,15 +18,29 @@ MOST_SOCKET_BYTES: Final = 107
 RAY_SOCKET: Final = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 MOST_BYTES: Final = MOST_SOCKET_BYTES - len(RAY_SOCKET)
 SHORT_ROOTS: Final = ("/tmp", "/var/tmp", "/dev/shm")
+NUM_TRIES: Final = 20  # to remove a folder
+SECONDS_BETWEEN_TRIES: Final = 0.1
 VARIABLES: Final = ("RAY_TMPDIR", "TMPDIR")
+
+
+@contextlib.contextmanager
+def usable_surroundings() -> Iterator[None]:
+    """Gives this process and its children a home and a short temporary folder, if they lack one.
+
+    Raises:
+        InputError: There is neither, and none can be made.
+    """
+    with some_home(), short_temporary_folder():
+        yield
 
 
 @contextlib.contextmanager
 def short_temporary_folder() -> Iterator[None]:
     """Where TMPDIR is too long for a socket's path, replaces it, for this process's children too.
 
-    A batch system's folder of a job is often longer than the 39 bytes that Ray leaves. The
-    folder that takes its place is removed at the end.
+    A batch system's folder of a job is often longer than the 39 bytes that Ray leaves. Beyond 75
+    bytes a DataLoader with worker processes waits for ever, too. The folder that takes its place
+    is removed at the end.
 
     Raises:
         ClusterError: TMPDIR is too long, and there is no shorter folder that can be written to.
@@ -41,7 +56,7 @@ def short_temporary_folder() -> Iterator[None]:
         yield
     finally:
         _set(former)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 @contextlib.contextmanager
@@ -75,6 +90,15 @@ def _has_home() -> bool:
     except RuntimeError:
         return False
     return os.access(home, os.W_OK) or (home / ".ray").is_dir()
+
+
+def _remove(folder: str) -> None:
+    """Deletes the folder; processes of a Ray that was just ended may still write to it."""
+    for _ in range(NUM_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not Path(folder).exists():
+            return
+        time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def _num_bytes(path: str | None) -> int:

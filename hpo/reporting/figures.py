@@ -90,7 +90,7 @@ def history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.F
             )
     best: list[tuple[int, float]] = []
     for trial, value in values:
-        # One that stopped may win, where finalists are trained anew.
+        # A stopped trial may win where finalists are trained anew.
         may_win = trial.state == TrialStatus.COMPLETE or (
             config.compares_finalists and trial.state != TrialStatus.FAIL
         )

@@ -22,7 +22,7 @@ LIMITS: Final = ("total_epochs", "gpu_hours", "wall_clock_hours")
 
 
 class AskedFor(FrozenConfig):
-    """What finalists are chosen from and how they are to be compared; if it differs, anew.
+    """The settings that finalists are chosen with; if one differs, they are chosen anew.
 
     Attributes:
         num_trials: The number of trials in the study.
@@ -45,7 +45,8 @@ class Finalists(FrozenConfig):
         num_val_images: See ValImages.
         fold_ratio: See ValImages.
         everyone: The trials that were asked for; None in a study of an earlier version.
-        limits: The search's limits, by name, that the budget was cut by; None likewise.
+        limits: The search's limits, by name, that the budget was cut by; None in a study of an
+            earlier version.
     """
 
     numbers: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""A search goes on in a changed space: its trials are carried over to a new study."""
+"""Carries the trials of a search whose space has changed over to a new study."""
 
 import itertools
 import shutil

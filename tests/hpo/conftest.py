@@ -1,10 +1,14 @@
-"""Storages to test against: SQLite, a journal file, and a real PostgreSQL server."""
+"""Commands called in this process; storages: SQLite, a journal file, a real PostgreSQL server."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import Call
 from postgres import PostgresServer
+
+from hpo.cli import app as cli
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +33,17 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return url
     prefix = {"sqlite": "sqlite:///", "journal": "journal:"}[request.param]
     return f"{prefix}{tmp_path / 'storage'}"
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command in this process: exit code, standard output, standard error."""
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["run_search.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run_command

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,24 @@ def test_text_is_replaced_whole(tmp_path: Path) -> None:
     replace_text(path, "two")
     assert path.read_text() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing the user needs root")
+def test_a_folder_without_permission_ends_with_2(
+    search_file: Path, tmp_path: Path, image_folder: Path
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o755)
+    program = (
+        "import os, sys; from hpo.run_folder import RunFolder; from pathlib import Path\n"
+        "from sgformer.errors import InputError\n"
+        "os.setuid(65534)\n"
+        "try: RunFolder(Path(sys.argv[1]) / 'a').make()\n"
+        "except InputError as error: print(error)"
+    )
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(locked)], check=True, capture_output=True, text=True
+    )
+    assert f"cannot write to the run folder {locked}/a: Permission denied" in done.stdout

@@ -9,10 +9,12 @@ from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.continuation import check_continuation, find_study
 from hpo.continuation import create_study as create_run_study
-from hpo.errors import ClusterError, StudyError
+from hpo.errors import ClusterError, RunError, StudyError
+from hpo.reporting.display import Display
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstRung, read_first_rungs
 from hpo.search import run_search
+from hpo.study.trial import TrialStatus
 from sgformer.errors import ConfigError, DataError, InputError
 
 IMAGES = {"classes": ["a", "b"], "train": 3, "val": 2}
@@ -153,3 +155,48 @@ def test_other_images_are_refused(
     moved, _ = load_search_config(search_file, data_dir=own_image_folder)
     with pytest.raises(InputError, match="made over other images"):
         run_search(moved, run.path.parent, resume=True)
+
+
+class Phases(Display):
+    """Remembers the phases that it hears of."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        super().__init__(config)
+        self.phases: list[str] = []
+
+    def phase(self, text: str) -> None:
+        self.phases.append(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "phases"),
+    [(0.0, ["decoding images"]), (60.0, ["decoding images", "starting Ray"])],
+)
+def test_while_images_are_decoded_that_is_the_phase_that_progress_is_told_of(
+    search_file: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch,
+    seconds: float, phases: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("hpo.search_steps.SECONDS_BEFORE_RAY", seconds)
+    config = changed(search_file, "resources.cpus_per_trial=4096")
+    heard = Phases(config)
+    with pytest.raises(ClusterError):
+        run_search(config, run.path.parent, heard)
+    assert heard.phases == phases
+
+
+def test_a_run_without_a_winner_says_so_though_a_trial_of_it_was_retrained(
+    search_file: Path, run: RunFolder
+) -> None:
+    config = changed(search_file, "study.num_trials=2", "retrain.seeds=0")
+    run.save_config(config)
+    study = create_study(run.storage_url(config), config)
+    for _ in range(2):
+        number = study.ask().number
+        study.report(number, {1: 0.5})
+        study.finish(number, TrialStatus.PRUNED, {"end_reason": "pruned"}, None)
+    run.best.mkdir()
+    for path in (run.best / "export.json", run.report, run.leaderboard):
+        path.touch()
+    study.metadata.delivered_trial = 1  # by `retrain --trial 1`
+    with pytest.raises(RunError, match="no trial of study 'tiny' ran to its end"):
+        run_search(config, run.path.parent, resume=True)

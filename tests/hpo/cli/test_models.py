@@ -2,17 +2,23 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
 import pytest
+from commands import Call, refused, write_run
 from onnx import TensorProto, helper
 from PIL import Image
 
+from hpo.cli import models
 from sgformer.config import DataConfig
+from sgformer.errors import InputError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT
 
 CLASSES = ("café", "a,b", "two\nlines", "007", "no")
@@ -88,3 +94,51 @@ def test_json_reads_back_with_every_name_as_it_is(model: Path, images: list[byte
     assert names <= set(CLASSES)
     lines = predict(model, images, "--format", "jsonl").splitlines()
     assert list(map(json.loads, lines)) == found
+
+
+def test_a_long_temporary_folder_is_replaced_for_loader_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one of 75 bytes a DataLoader with worker processes would wait for ever."""
+    long = tmp_path / ("x" * 75)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(long))
+    seen = []
+
+    def evaluate(*_: object) -> NoReturn:
+        seen.append(tempfile.gettempdir())
+        raise InputError("seen")
+
+    monkeypatch.setattr("hpo.delivery.classify.evaluate_onnx", evaluate)
+    with pytest.raises(InputError, match="seen"):
+        models.evaluate(Path("model.onnx"), tmp_path)
+    assert len(seen[0]) < 40
+
+
+def test_wrong_models_images_and_splits_end_with_2(
+    call: Call, tmp_path: Path, image_folder: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_text("text")
+    data = ("--data-dir", image_folder)
+    assert f"not an ONNX model: {path}" in refused(call("evaluate", path, *data))
+    assert f"not an ONNX model: {path}" in refused(call("predict", path, path))
+    assert "no such file" in refused(call("evaluate", tmp_path / "none.onnx", *data))
+    assert "'tests' is none of train, val, test" in refused(
+        call("evaluate", path, *data, "--split", "tests")
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_retraining_says_how_it_goes_on(
+    call: Call, search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run_dir = write_run(tmp_path / "own", search_file)
+    monkeypatch.setattr(
+        "hpo.delivery.retrain.retrain_and_deliver", lambda *_: signal.raise_signal(number)
+    )
+    monkeypatch.setattr("hpo.execution.interruption.ignore_signals", lambda: None)
+    code, _, err = call("retrain", run_dir, "--trial", "1")
+    assert code == 1
+    assert err.endswith(f"error: interrupted; `retrain {run_dir} --trial 1` goes on\n")

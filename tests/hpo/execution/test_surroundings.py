@@ -1,4 +1,5 @@
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -69,3 +70,20 @@ def test_a_home_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HOME", str(tmp_path))
     with some_home():
         assert Path.home() == tmp_path
+
+
+def test_the_short_folder_is_removed_though_a_dying_process_still_writes_to_it(
+    long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(long))
+    remove, tries = shutil.rmtree, []
+
+    def fail_at_first(folder: str, *, ignore_errors: bool) -> None:
+        tries.append(folder)
+        if len(tries) > 2:
+            remove(folder, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", fail_at_first)
+    with short_temporary_folder():
+        short = Path(os.environ["TMPDIR"])
+    assert not short.exists()
