@@ -8,10 +8,10 @@ from hpo.engine.budget import Budget, Limit
 from hpo.engine.ledger import TrialLedger, TrialRecord
 from hpo.schedulers.base import Scheduler
 
-# Of what is left of a limit: the most for trials that start before any other has told the
-# scheduler something. Source: docs/performance.md.
+# The largest share of what is left of a limit that goes to trials which start before any other
+# has told the scheduler something. Source: docs/performance.md.
 SHARE_OF_BLIND: Final = 0.5
-# Of a full training: what the search keeps at its end to go on with the best of those started.
+# The share of a full training that the search keeps at its end to go on with the best trials.
 # Source: docs/performance.md.
 SHARE_TO_COMPARE: Final = 0.3
 

@@ -14,8 +14,8 @@ from hpo.study.study import SearchStudy
 
 SECONDS_AN_HOUR: Final = 3600.0
 SECONDS_BETWEEN_NOTES: Final = 10.0
-# Of a limit in hours: the most that is set aside for the trainings after the search. What they
-# take is known only once epochs are timed, and the first ones are slow.
+# The largest share of a limit in hours that is set aside for the trainings after the search. What
+# they take is known only once epochs are timed, and the first ones are slow.
 MOST_SET_ASIDE: Final = 0.5
 UNITS: Final = {
     "total_epochs": ("epochs", 1.0),
@@ -167,8 +167,8 @@ class Budget:
     def _set_aside(self, limit: Limit) -> float:
         if limit.is_of_trials:
             return 0.0
-        # Of a search that goes on, those that have been trained may be finalists again; others
-        # may take their place, and are trained on one seed at least.
+        # In a search that goes on, trials that were trained on fresh seeds may be finalists again;
+        # others may take their place, and are trained on one seed at least.
         num = max(self._num_after - len(self._fresh), self._num_a_seed)
         whole = self._together(limit, num)
         if limit.name == "total_epochs" or whole <= MOST_SET_ASIDE * limit.total:

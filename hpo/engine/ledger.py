@@ -123,7 +123,7 @@ class TrialLedger:
 
     Args:
         objective: What trials are compared by.
-        trials: Those that the study has.
+        trials: The study's trials.
         may_pause: Whether the scheduler resumes paused trials; else they were interrupted.
 
     Attributes:

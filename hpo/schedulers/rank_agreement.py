@@ -75,7 +75,7 @@ def agreements(tables: Sequence[FloatArray]) -> list[Agreement | None]:
     all the trials that came so far, not only the few that came to the last.
 
     Args:
-        tables: Of each study (trials, epochs) values; NaN from where on a trial did not come.
+        tables: One table a study, (trials, epochs) values; NaN where a trial did not come.
     """
     each = [_steps(table) for table in tables if _tells_apart(table[:, -1])]
     found: list[Agreement | None] = [EXACT]

@@ -75,9 +75,10 @@ def affordable(
     done: Container[str],
     lets_train: Callable[[Sequence[int]], bool],
 ) -> Finalists:
-    """Those that the budget pays for: on fewer seeds, or if not all on one, fewer of them.
+    """The finalists that the budget pays for, on as many seeds as it pays for.
 
-    Fewer are the most promising with the default configuration, at least one of all.
+    If it does not pay for all of them on one seed, the most promising ones stay, and the default
+    configuration; at least one finalist stays in any case.
 
     Args:
         config: The config of the search.

@@ -26,7 +26,7 @@ class AskedFor(FrozenConfig):
 
     Attributes:
         num_trials: The number of trials in the study.
-        top_k, seeds, max_epochs: Those of RetrainConfig.
+        top_k, seeds, max_epochs: The settings of the search file's section `retrain`.
     """
 
     num_trials: int

@@ -31,7 +31,7 @@ class RunningTrial:
         num_reported: Epochs that the study has.
         unwritten: Params with their distributions that the study lacks, because the program that
             asked for the trial ended while it drew them; None: it has all.
-        refused: As of Proposal.
+        refused: Why the space refuses an enqueued trial; None: it does not.
     """
 
     id: int

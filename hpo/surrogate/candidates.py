@@ -22,7 +22,7 @@ class Candidates:
 
     Args:
         space: The searched parameters.
-        seed: Of the Sobol sequence.
+        seed: The seed of the Sobol sequence.
         is_allowed: Says whether a configuration may be begun; None: any may.
 
     Attributes:

@@ -27,7 +27,7 @@ class Surrogate:
     Attributes:
         name: The study's name.
         num_trials: The number of all its trials.
-        trials: Those of its trials that lie in the space and have a curve.
+        trials: Its trials that lie in the space and have a curve.
     """
 
     name: str
