@@ -44,9 +44,9 @@ AnyConfig = typing.TypeVar("AnyConfig", bound=BaseModel)
 
 
 class FrozenConfig(BaseModel):
-    """A part of a configuration: it cannot be changed, and refuses unknown keys."""
+    """A section of a configuration: it is immutable and refuses unknown keys."""
 
-    # Without protected namespaces: `model` and `model_*` are names of settings here.
+    # pydantic protects names that begin with `model_`; here they are names of settings.
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
@@ -74,18 +74,19 @@ class DataConfig(FrozenConfig):
 
     Attributes:
         data_dir: The image folder.
-        image_size: Side of the model's input, a multiple of 32.
-        crop_pct: As in timm: images are decoded with a shorter side of image_size / crop_pct
-            pixels, of which evaluation crops the centre.
-        val_fraction: Share of each class in train that becomes val, if there is no val folder.
-        val_seed: Chooses which images these are.
-        num_workers: Processes that load images; None for as many as the CPUs allow. The images
-            are the same with any number.
+        image_size: Side of the model's square input in pixels, a multiple of 32.
+        crop_pct: timm's crop_pct: images are decoded with a shorter side of image_size / crop_pct
+            pixels, and evaluation crops the centre.
+        val_fraction: Share of each class's train images that becomes val, if there is no val
+            folder.
+        val_seed: Seed that chooses which train images become val.
+        num_workers: Processes that load images; None chooses their number by the CPUs. Images
+            and their augmentation do not depend on it.
         mean: Mean of each colour channel, 0..1, for normalisation.
-        std: Standard deviation of each colour channel, for normalisation.
-        cache_dir: Holds the decoded images.
-        cache_bytes: The most that one image folder's decoded images take there; None for half of
-            what is free on the disk. Further images are decoded each time they are needed.
+        std: Standard deviation of each colour channel (of values 0..1), for normalisation.
+        cache_dir: Folder of the caches of decoded images.
+        cache_bytes: Largest size of one image folder's cache; None for half of the disk's free
+            space. Images beyond this size are decoded each time they are needed.
     """
 
     data_dir: Path | None = None
@@ -119,20 +120,23 @@ class AugmentationConfig(FrozenConfig):
     """How training images are augmented.
 
     Attributes:
-        policy: guide: the defaults of the project's brief (colour jitter 0.4, rand-m9-mstd0.5,
-            bicubic resizing, random erasing of one patch in a quarter of the images, flips).
-            mild: crops and small shifts, for tiny images, which the guide's augmentation spoils.
-            none: as in evaluation. The next five settings replace the policy's own value if set.
-        color_jitter: Strength of random changes of brightness, contrast and saturation.
-        rand_augment_magnitude: Magnitude of RandAugment, 0..10; 0 turns it off.
-        random_erasing_prob: Share of images of which one patch is replaced by noise.
+        policy: `guide` has the defaults of the project's brief (colour jitter 0.4,
+            rand-m9-mstd0.5, bicubic resizing, flips, and random erasing of one patch in a quarter
+            of the images). `mild` only crops and shifts a little, for tiny images, which `guide`
+            spoils. `none` treats training images as evaluation does. Each of the next five
+            settings, if set, replaces the value of `guide` or `mild`.
+        color_jitter: Strength of random changes of brightness, contrast and saturation; 0 turns
+            colour jitter off.
+        rand_augment_magnitude: Magnitude of RandAugment, 0..10; 0 turns RandAugment off.
+        random_erasing_prob: Share of images in which noise replaces one patch.
         horizontal_flip_prob: Share of images that are mirrored.
-        min_crop_area: Least area of the random crop, as a share of the image.
-        mixup: Alpha of the beta distribution from which timm draws how much of another image is
-            blended in; 0 turns mixup off.
-        cutmix: The same for the area of a patch from another image; 0 turns cutmix off.
+        min_crop_area: Least area of the random crop, as a share of the image's area.
+        mixup: Alpha of mixup's beta distribution, from which timm draws the weight of the other
+            image; 0 turns mixup off.
+        cutmix: Alpha of cutmix's beta distribution, from which timm draws the area of the other
+            image's patch; 0 turns cutmix off.
         mixup_prob: Share of batches that are mixed.
-        mixup_switch_prob: Share of mixed batches that cutmix gets if mixup is on as well.
+        mixup_switch_prob: Share of mixed batches that use cutmix if both mixup and cutmix are on.
     """
 
     policy: Literal["guide", "mild", "none"] = "guide"
@@ -151,16 +155,19 @@ class OptimizerConfig(FrozenConfig):
     """AdamW and its learning-rate schedule.
 
     Attributes:
-        learning_rate: The highest rate.
+        learning_rate: The peak learning rate, reached at the end of the warm-up.
         weight_decay: AdamW's weight decay; norms, biases and the position table have none.
-        layer_decay: Factor on a parameter's rate for each layer between it and the head.
-        max_grad_norm: Gradients of a larger norm are scaled down to this one.
-        batch_size: Images of one optimizer step.
-        micro_batch_size: How many of them are in memory at a time, their gradients added up; None
-            for all.
-        lr_schedule: How the rate goes on after the warm-up: along half a cosine, or constant.
-        warmup_epochs: Epochs in which the rate rises linearly from 0.
-        min_learning_rate: The rate at the end of the cosine.
+        layer_decay: Learning rate of a layer as a multiple of the next layer's rate, from the
+            head backwards; None gives all layers the same rate.
+        max_grad_norm: Gradients with a larger L2 norm are scaled down to this norm; None turns
+            clipping off.
+        batch_size: Images of one optimizer step, over all processes.
+        micro_batch_size: Images that a process runs through the model at a time; the gradients of
+            micro-batches are added up. None runs the whole batch at once.
+        lr_schedule: The learning rate after the warm-up: `cosine` lowers it along half a cosine,
+            `constant` keeps the peak.
+        warmup_epochs: Epochs in which the learning rate rises linearly from 0 to its peak.
+        min_learning_rate: The learning rate at the end of the cosine.
     """
 
     learning_rate: float = Field(default=5e-4, gt=0)
@@ -175,12 +182,12 @@ class OptimizerConfig(FrozenConfig):
 
 
 class EarlyStoppingConfig(FrozenConfig):
-    """Ends a training that no longer improves.
+    """When a training that no longer improves is ended.
 
     Attributes:
-        patience: Number of epochs without improvement after which it ends; None for never.
-        min_delta: The metric must improve by more than this.
-        warmup_epochs: The first epochs, which do not count towards the patience.
+        patience: Epochs without improvement after which the training ends; None for never.
+        min_delta: An epoch counts as an improvement if the metric gains more than this.
+        warmup_epochs: Number of first epochs that do not count towards the patience.
         metric: The metric that must improve, and by which the best epoch is chosen. None stands
             for the study's objective in a search file, and for val_top1 elsewhere.
     """
@@ -192,7 +199,7 @@ class EarlyStoppingConfig(FrozenConfig):
 
 
 class TrainConfig(FrozenConfig):
-    """All settings of one training: with the data, they determine its result.
+    """All settings of one training. Settings and images together determine its result.
 
     Attributes:
         model: The architecture.
@@ -200,18 +207,18 @@ class TrainConfig(FrozenConfig):
         augmentation: How training images are augmented.
         optimizer: The optimizer.
         early_stopping: When the training ends early, and which epoch is the best.
-        label_smoothing: Share of the target that is spread over all classes.
-        class_balance: Makes rare classes count as much as frequent ones: sampling draws their
-            images more often, loss gives them larger weights in the loss.
-        ema_decay: Decay of a running mean of the weights, which is then what is evaluated and
-            delivered; None for the trained weights.
+        label_smoothing: Share of the target's probability that is spread over all classes.
+        class_balance: Makes rare classes count as much as frequent ones: `sampling` draws their
+            images more often, `loss` gives their images larger weights in the loss.
+        ema_decay: Decay, per step, of the exponential moving average (EMA) of the weights; the
+            averaged weights are evaluated and delivered. None uses the trained weights.
         max_epochs: Length of the training, in epochs.
         seed: Determines all randomness of the training.
-        precision: Type in which the training's forward and backward pass are computed. Weights,
-            evaluation and the exported model are float32.
-        channels_last: Memory layout of images and convolutions in training.
-        compile: Compile the training's forward and backward pass by torch.compile.
-        device: auto takes a GPU if there is one.
+        precision: Number type of the training's forward and backward pass. Weights, evaluation
+            and the exported model are float32.
+        channels_last: Whether training keeps images and convolutions channels-last in memory.
+        compile: Whether torch.compile compiles the training's forward and backward pass.
+        device: `auto` takes a GPU if this machine has a usable one, else the CPU.
     """
 
     model: ModelConfig = ModelConfig()
@@ -235,7 +242,10 @@ class TrainConfig(FrozenConfig):
         return self.early_stopping.metric or "val_top1"
 
     def fingerprint(self) -> str:
-        """A hash of the settings that determine the result, so not of folders or the device."""
+        """A hash of the settings that determine the result.
+
+        Folders, device, loading processes, cache size and micro-batch size are left out.
+        """
         values = self.model_dump(mode="json", exclude={"device"})
         for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
             del values["data"][name]
@@ -243,7 +253,7 @@ class TrainConfig(FrozenConfig):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_epochs(self, max_epochs: int) -> Self:
-        """The same training with another length; the warm-up takes at most half of it."""
+        """A copy with another training length, and a warm-up of at most half that length."""
         warmup = min(self.optimizer.warmup_epochs, max_epochs / 2)
         optimizer = self.optimizer.model_copy(update={"warmup_epochs": warmup})
         return self.model_copy(update={"max_epochs": max_epochs, "optimizer": optimizer})
@@ -255,19 +265,19 @@ def maximises(metric: Metric) -> bool:
 
 
 def nearest_known(name: str, known: typing.Iterable[str]) -> str:
-    """'nearest known: NAMES', for the error message about an unknown name."""
+    """The part 'nearest known: NAMES' of the error message about an unknown name."""
     known = tuple(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
     return f"nearest known: {', '.join(close)}"
 
 
 def validate(model: type[AnyConfig], values: Any, source: str) -> AnyConfig:
-    """The config that plain values describe.
+    """A config of class `model`, built from plain values.
 
     Args:
         model: Class of the config.
         values: The values, as read from YAML or JSON.
-        source: Where a user can correct them, such as a file's name.
+        source: Where a user can correct the values, such as a file's name.
 
     Raises:
         ConfigError: A value is wrong. The message has a line for each mistake, with the key, the
@@ -281,12 +291,12 @@ def validate(model: type[AnyConfig], values: Any, source: str) -> AnyConfig:
 
 
 def _explain(model: type[BaseModel], item: Any) -> str:
-    """One of pydantic's errors as a line for the user."""
+    """One of pydantic's errors as a line for the user: key, mistake and value."""
     path = [str(part) for part in item["loc"] if part not in _UNION_TAGS]
     name = ".".join(path) or "the file"
     if item["type"] == "extra_forbidden":
         fields = fields_at(model, path[:-1])
-        if path[-1] in fields:  # it is a setting of another `type` than the given one
+        if path[-1] in fields:  # the key is a setting of another `type` than the given one
             return f"{name}: does not go with the type given beside it"
         return f"{name}: unknown key; {nearest_known(path[-1], fields)}"
     if item["type"] == "value_error":
@@ -300,7 +310,7 @@ def _explain(model: type[BaseModel], item: Any) -> str:
     return f"{name}: {message}, got {item['input']!r}"
 
 
-# Pydantic puts a discriminated union's tag into an error's location.
+# Tags of discriminated unions and validators, which pydantic puts into an error's location.
 _UNION_TAGS = ("float", "int", "categorical", "function-after", "function-before")
 
 
@@ -309,7 +319,7 @@ def fields_at(model: type[BaseModel], path: typing.Sequence[str]) -> tuple[str, 
     sections: tuple[type[BaseModel], ...] = (model,)
     is_mapping = False
     for part in path:
-        if is_mapping:  # the user chooses this key, such as the name of a searched parameter
+        if is_mapping:  # the user chose this key, such as the name of a searched parameter
             is_mapping = False
             continue
         fields = [s.model_fields[part] for s in sections if part in s.model_fields]

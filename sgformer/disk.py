@@ -1,4 +1,4 @@
-"""A full disk, told from other errors; a home for users that have none."""
+"""Tells a full disk from other errors, and gives users without a home directory one."""
 
 import contextlib
 import errno
@@ -25,10 +25,10 @@ def noticing_full_disk(folder: Path) -> Iterator[None]:
 
 
 def temporary_home() -> Path:
-    """A folder of this user's alone, in the temporary folder, that stays from run to run.
+    """A folder below the temporary folder that only this user can enter, the same in every run.
 
     Raises:
-        DataError: Another user has made a folder of that name.
+        DataError: Another user owns the folder of that name.
     """
     home = Path(tempfile.gettempdir()) / f"home-of-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)

@@ -14,7 +14,7 @@ class DataError(InputError):
 
 
 class CheckpointError(InputError):
-    """A checkpoint is damaged, of another program, or of another configuration."""
+    """A checkpoint is damaged, or belongs to another program or another configuration."""
 
 
 class ExportError(RuntimeError):
@@ -25,12 +25,12 @@ class OutOfMemoryError(RuntimeError):
     """A training does not fit into the memory of its device.
 
     Attributes:
-        micro_batch_size: Number of images at a time that did not fit. Only the process that
-            raised the error has it; pickling resets it to 1.
+        micro_batch_size: The micro-batch size that did not fit. Only the process that raised the
+            error knows the number; pickling resets it to 1.
     """
 
     micro_batch_size: int = 1
 
 
 class DiskFullError(RuntimeError):
-    """A disk is full. After some of it is freed, the search can be resumed."""
+    """A disk is full. The search can be resumed after space is freed."""

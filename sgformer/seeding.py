@@ -1,4 +1,4 @@
-"""Seeds derived from what they are used for, so that checkpoints need no random state."""
+"""Seeds derived from epoch, step, image and the like: checkpoints need no generator states."""
 
 import hashlib
 import random
@@ -14,14 +14,14 @@ def seed_of(*parts: int | str) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds all generators from which a model or timm's transforms draw."""
+    """Seeds the global generators of torch (CPU and GPU), Python and NumPy."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
 
 def seed_transforms(seed: int) -> None:
-    """Seeds the generators of timm's transforms, in a fiftieth of `seed_everything`'s time."""
+    """Seeds the generators that timm's transforms use; 50 times as fast as `seed_everything`."""
     torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)

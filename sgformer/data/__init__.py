@@ -1,1 +1,1 @@
-"""The way from an image folder to batches of tensors."""
+"""Data loading: image folder, decoding, cache, augmentation and batches of tensors."""

@@ -17,8 +17,8 @@ from sgformer.config import AugmentationConfig, DataConfig, Rgb, TrainConfig
 from sgformer.data.decoding import RgbImage
 
 Transform = Callable[[RgbImage], torch.Tensor]
-# guide: the defaults of the project's brief. mild: for tiny images (digits, 32 pixels), from which
-# the guide's colour changes and erasing remove what matters; a flipped digit is another digit.
+# guide: the defaults of the project's brief. mild: for tiny images (digits, 32 pixels), whose
+# content colour changes and erasing would remove; a flipped digit is another digit.
 POLICIES: Final[dict[str, dict[str, float]]] = {
     "guide": {
         "color_jitter": 0.4,
@@ -38,10 +38,10 @@ POLICIES: Final[dict[str, dict[str, float]]] = {
 
 
 def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Transform:
-    """Augments a decoded image at random; gives a normalised (3, H, W) tensor.
+    """The transform of training images, to an augmented and normalised (3, H, W) tensor.
 
-    With RandAugment, timm does no colour jitter unless it is forced to; here that is where the
-    config sets `color_jitter`.
+    H = W = image_size. With RandAugment, timm leaves colour jitter out unless it is forced; this
+    function forces it if the config sets `color_jitter`.
     """
     if augmentation.policy == "none":
         return eval_transform(data)
@@ -53,7 +53,7 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
     jitter: Any = numbers["color_jitter"] or None
     _, *steps = transforms_imagenet_train(
         data.image_size,
-        use_prefetcher=True,  # then timm does not normalise and erase: `last` does
+        use_prefetcher=True,  # timm then leaves normalising and erasing to us (`last`)
         interpolation="bicubic",
         hflip=numbers["horizontal_flip_prob"],
         color_jitter=jitter,
@@ -69,7 +69,7 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
 
 
 def eval_transform(data: DataConfig) -> Transform:
-    """Resizes a decoded image and crops its centre; gives a normalised (3, H, W) tensor."""
+    """The transform of evaluation: resize, centre crop, normalised (3, H, W) tensor."""
     steps = create_transform(
         (3, data.image_size, data.image_size),
         interpolation="bicubic",
@@ -83,7 +83,7 @@ def eval_transform(data: DataConfig) -> Transform:
 class BatchMixer:
     """timm's mixup and cutmix: blends each image of a batch with the one at its mirror position.
 
-    Draws from NumPy's global generator.
+    The mixer draws from NumPy's global generator.
     """
 
     def __init__(self, config: TrainConfig, num_classes: int) -> None:
@@ -102,8 +102,8 @@ class BatchMixer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mixes a batch: (B, 3, H, W) images, in place, and (B,) labels.
 
-        timm takes even batches only. In an odd one, the middle image would be mixed with itself;
-        it is left out and stays as it is.
+        timm mixes even batches only. The middle image of an odd batch, which would be mixed with
+        itself, stays unmixed.
 
         Returns:
             The images, and (B, classes) targets with label smoothing.
@@ -125,7 +125,7 @@ class BatchMixer:
 class CropAndResize(RandomResizedCropAndInterpolation):
     """timm's random crop, resized with torch's kernel in place of PIL's.
 
-    It takes a third of the time; values differ by at most 2 of 255.
+    torch takes a third of PIL's time; pixel values differ by at most 2 of 255.
     """
 
     def __call__(self, image: RgbImage) -> Image.Image:
@@ -137,13 +137,13 @@ class CropAndResize(RandomResizedCropAndInterpolation):
 
 
 class Normalise:
-    """Normalises (3, H, W) uint8 to float32, in one operation where timm takes three."""
+    """Normalises a (3, H, W) uint8 image to float32, in one operation where timm takes three."""
 
     def __init__(self, mean: Rgb, std: Rgb) -> None:
         means, stds = (torch.tensor(rgb).view(3, 1, 1) for rgb in (mean, std))
         self._scale, self._shift = 1 / (255 * stds), -means / stds
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        # Channels first in memory, as in a batch; an image from PIL has them last.
+        # Channels are first in memory, as in a batch; PIL's images have channels last.
         normalised = torch.empty(image.shape)
         return torch.addcmul(self._shift, image, self._scale, out=normalised)

@@ -1,6 +1,6 @@
-"""From an image file's bytes to an RGB array of the wanted size.
+"""Decoding of an image file to an RGB array of a given shorter side.
 
-Only resizing needs torch; it is imported when the first image is resized.
+Only resizing needs torch, which is imported when the first image is resized.
 """
 
 import stat
@@ -16,26 +16,27 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
-# Of an image with a longer side the middle is kept: no crop of a training or an evaluation reaches
-# further, and an image one pixel high would become gigabytes.
+# Longer side / shorter side. Of a longer image only the middle is kept: no crop of training or
+# evaluation reaches further, and an image one pixel high would grow to gigabytes.
 MAX_ASPECT_RATIO: Final = 8
-# Larger images are decoded one at a time, for their memory.
+# Larger images are decoded one at a time, to bound memory.
 HUGE_PIXELS: Final = 50_000_000
 _one_huge_at_a_time = threading.Lock()
-# PIL only reads headers here; OpenCV has a limit of its own, 2**30 pixels.
+# PIL's warning is not needed: PIL only reads headers here, and OpenCV refuses to decode images of
+# more than 2**30 pixels.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# The callers report images that cannot be read.
+# OpenCV logs nothing about unreadable images, because the callers report them.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def decode_image(path: Path, shorter_side: int) -> RgbImage | None:
-    """The image of a file, upright and in RGB, with a shorter side of so many pixels.
+    """The image in a file, upright and in RGB, resized to a shorter side of `shorter_side` pixels.
 
-    Resizes as timm's evaluation does, to the same size by the same filter, with torch's kernel
-    in place of PIL's: it takes a sixth of the time, and values differ by at most 2 of 255.
+    Size and filter are those of timm's evaluation. torch's kernel replaces PIL's: it takes a
+    sixth of the time, and pixel values differ by at most 2 of 255.
 
     Returns:
-        (H, W, 3) uint8; None if the file is no image that can be read whole.
+        (H, W, 3) uint8; None if the file is not a complete, readable image.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -53,10 +54,10 @@ def decode_image(path: Path, shorter_side: int) -> RgbImage | None:
 
 
 def _is_cut_jpeg(content: bytes) -> bool:
-    """Whether a JPEG lacks its end marker; OpenCV would fill the missing part with grey.
+    """Whether this is a JPEG without end marker; OpenCV would fill the missing part with grey.
 
-    Looks for the marker from the first scan on. Its bytes cannot occur in a scan's data, but they
-    do occur before it, in a thumbnail, and after it, in what some cameras append.
+    The search for the marker begins at the first scan. Scan data cannot contain the marker's
+    bytes, but a thumbnail before the scan can, and so can data that some cameras append.
 
     Source: ITU-T T.81, B.1: up to the first scan, a JPEG consists of segments that start with
     their length.
@@ -70,17 +71,17 @@ def _is_cut_jpeg(content: bytes) -> bool:
 
 
 def _number(two_bytes: bytes) -> int:
-    """The big-endian number, a segment's length."""
+    """The length of a JPEG segment in bytes, from two big-endian bytes."""
     return int.from_bytes(two_bytes, "big")
 
 
 def _decode(content: bytes, shorter_side: int) -> Any:
-    """The RGB image, in full or, if it is huge and a JPEG, perhaps at an eighth of its size."""
+    """The RGB image; an image above HUGE_PIXELS at an eighth of its size if that is enough."""
     data, size = np.frombuffer(content, dtype=np.uint8), _size(content)
     if size is not None and size[0] * size[1] <= HUGE_PIXELS:
         return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-    # At an eighth of the size where that is still large enough. OpenCV can do this for a JPEG;
-    # it decodes other formats in full, one at a time for their memory.
+    # Of a JPEG, OpenCV decodes only an eighth of each side. It decodes other formats in full
+    # before it reduces them, so huge images are decoded one at a time.
     with _one_huge_at_a_time:
         if size is None or min(size) // 8 < shorter_side:
             return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
@@ -89,18 +90,18 @@ def _decode(content: bytes, shorter_side: int) -> Any:
 
 
 def _size(content: bytes) -> tuple[int, int] | None:
-    """(width, height) from the file's header; None if PIL refuses it as too large."""
+    """(width, height) in pixels from the file's header; None if PIL refuses so large an image."""
     try:
         with Image.open(BytesIO(content)) as image:
             return image.size
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
-        return (1, 1)  # PIL does not know the format: OpenCV finds out whether it does
+        return (1, 1)  # PIL cannot read this format; OpenCV may be able to
     except Image.DecompressionBombError:
         return None
 
 
 def _resize(image: Any, shorter_side: int) -> Any:
-    """The image, or the middle of a panorama, with a shorter side of so many pixels."""
+    """The image, or a panorama's middle, resized to a shorter side of `shorter_side` pixels."""
     height, width = image.shape[:2]
     longest = min(height, width) * MAX_ASPECT_RATIO
     if max(height, width) > longest:
@@ -109,7 +110,7 @@ def _resize(image: Any, shorter_side: int) -> Any:
         height, width = image.shape[:2]
     if min(height, width) == shorter_side:
         return image
-    # Rounded down as torchvision does; one more pixel would shift the whole image's content.
+    # torchvision rounds down, too; one more pixel would shift the whole image's content.
     longer_side = int(shorter_side * max(height, width) / min(height, width))
     size = (shorter_side, longer_side) if width > height else (longer_side, shorter_side)
     import torch

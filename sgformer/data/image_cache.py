@@ -1,6 +1,6 @@
-"""Decoded images in a memory-mapped cache: each node decodes an image once, for all trainings.
+"""Memory-mapped cache of decoded images: each node decodes an image once, for all trainings.
 
-Opening a cache does not need torch; building one does, to resize.
+Opening a cache does not need torch; building a cache does, to resize images.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from sgformer.errors import DataError
 
 Progress = Callable[[int, int], None]  # images decoded, images in all
 CACHE_FORMAT: Final = 2
-# Offsets of images that are not in the cache file.
+# In place of an offset: the image could not be decoded; the cache file had no room for it.
 UNREADABLE: Final = -1
 NOT_STORED: Final = -2
 SECONDS_KEPT: Final = 24 * 3600
@@ -38,11 +38,11 @@ SECONDS_KEPT: Final = 24 * 3600
 
 @dataclass(frozen=True)
 class ImagesId:
-    """Which images a search uses.
+    """Identifies the images that a search uses.
 
     Attributes:
-        files: Hash of the files on this disk: their folder, names, sizes and times of change.
-        content: Hash of names and sizes only; a copy on another disk has the same.
+        files: Hash of the files on this disk: folder, names, sizes and modification times.
+        content: Hash of names and sizes only, equal for a copy on another disk.
     """
 
     files: str
@@ -50,19 +50,19 @@ class ImagesId:
 
 
 class DecodedImages:
-    """The decoded images of a folder, by their position in `names`.
+    """The decoded images of a folder; an image's index is its position in `names`.
 
     Attributes:
         root: The image folder.
         shorter_side: Pixels of each image's shorter side.
-        id: Which images these are.
+        id: Hashes that identify the images.
         names: The images' paths below the root, sorted.
     """
 
     def __init__(self, cache: Path, root: Path, shorter_side: int) -> None:
         self.root, self.shorter_side = root, shorter_side
         with contextlib.suppress(PermissionError):  # the cache belongs to another user
-            os.utime(cache)  # marks it as in use, for `_remove_outdated`
+            os.utime(cache)  # marks the cache as in use, for `_remove_outdated`
         facts = json.loads((cache / "facts.json").read_text(encoding="utf-8"))
         self.id = ImagesId(facts["files"], facts["content"])
         self.names = _read_names(cache)
@@ -70,12 +70,12 @@ class DecodedImages:
             self._offsets, self._shapes = index["offsets"], index["shapes"]
         pixels = cache / "pixels.bin"
         self._pixels = (
-            # Copy on write: the file cannot be changed, and torch takes the array unwarned.
+            # Copy on write: no write reaches the file, and torch does not warn as for read-only.
             np.memmap(pixels, mode="c") if pixels.stat().st_size else np.empty(0, np.uint8)
         )
 
     def __getitem__(self, i: int) -> RgbImage:
-        """The image at a position; decoded now if the cache had no room for it."""
+        """Image i, (H, W, 3) uint8; decoded from its file if the cache had no room for it."""
         offset = int(self._offsets[i])
         if offset >= 0:
             height, width = (int(side) for side in self._shapes[i])
@@ -91,23 +91,23 @@ class DecodedImages:
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
-        """(N,): true for images that could be decoded."""
+        """(N,) booleans: true for images that could be decoded."""
         return np.asarray(self._offsets != UNREADABLE)
 
 
 def no_progress(done: int, total: int) -> None:
-    """A `Progress` that ignores what it is told."""
+    """A `Progress` that shows nothing."""
 
 
 def identify(folder: ImageFolder) -> ImagesId:
-    """The hashes by which a folder's images are known."""
+    """The hashes that identify a folder's images."""
     files, content = hashlib.sha256(os.fsencode(folder.root.resolve())), hashlib.sha256()
     for name in folder.names:
         encoded = os.fsencode(name)
         try:
             status = (folder.root / name).stat()
             size, changed = status.st_size, status.st_mtime_ns
-        except OSError:  # a link to nowhere, which decoding will find unreadable
+        except OSError:  # a broken link, which decoding will find unreadable
             size, changed = -1, -1
         files.update(b"\0%s\0%d\0%d" % (encoded, size, changed))
         content.update(b"\0%s\0%d" % (encoded, size))
@@ -115,10 +115,10 @@ def identify(folder: ImageFolder) -> ImagesId:
 
 
 def open_cache(config: DataConfig, images: ImagesId) -> DecodedImages:
-    """The images from their cache; the image folder is not looked at.
+    """Opens the cache of these images without reading the image folder.
 
     Raises:
-        OSError: There is no such cache on this node.
+        OSError: This node has no cache of these images.
     """
     cache = _cache_folder(config, images)
     return DecodedImages(cache, config.data_dir or Path(), config.decoded_pixels)
@@ -127,9 +127,9 @@ def open_cache(config: DataConfig, images: ImagesId) -> DecodedImages:
 def open_or_build_cache(
     folder: ImageFolder, images: ImagesId, config: DataConfig, progress: Progress
 ) -> DecodedImages:
-    """The images from their cache, which is built first if there is none.
+    """Opens the cache of these images, and builds it first if there is none.
 
-    If another process is building the same cache, this one waits for it.
+    If another process is building the same cache, this process waits until it is built.
 
     Raises:
         DataError: The cache cannot be written.
@@ -148,17 +148,17 @@ def open_or_build_cache(
 
 
 def _cache_folder(config: DataConfig, images: ImagesId) -> Path:
-    """The cache of these very files at the config's resolution and size limit."""
+    """The folder of the cache of these files at the config's resolution and size limit."""
     limit = "" if config.cache_bytes is None else f"-{config.cache_bytes}"
     name = f"{images.files}-{config.decoded_pixels}{limit}-v{CACHE_FORMAT}"
     return _expanded(config.cache_dir) / name
 
 
 def _expanded(path: Path) -> Path:
-    """The path with ~ resolved; a user without a home has one in the temporary folder."""
+    """The path with ~ resolved: to `temporary_home` for a user without a home directory."""
     try:
         return path.expanduser()
-    except RuntimeError:  # as in a container that is run under a number
+    except RuntimeError:  # no home, as for a container's user who has only a number
         return temporary_home().joinpath(*path.parts[1:])
 
 
@@ -170,7 +170,7 @@ def _read_names(cache: Path) -> tuple[str, ...]:
 def _build_cache(
     cache: Path, folder: ImageFolder, images: ImagesId, config: DataConfig, progress: Progress
 ) -> None:
-    """Writes the files into a folder beside `cache`, then renames it: `cache` is always whole."""
+    """Builds the cache in another folder and renames that to `cache`, which is never partial."""
     names = folder.names
     temporary = cache.with_suffix(".building")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
@@ -204,7 +204,7 @@ def _write_pixels(
     """Decodes the images and writes their pixels to the file, up to `limit` bytes.
 
     Returns:
-        (N,) offsets in the file, UNREADABLE or NOT_STORED, and (N, 2) heights and widths.
+        (N,) byte offsets in the file, or UNREADABLE or NOT_STORED; (N, 2) heights and widths.
     """
     offsets = np.full(len(paths), UNREADABLE, dtype=np.int64)
     shapes = np.zeros((len(paths), 2), dtype=np.int32)
@@ -225,7 +225,7 @@ def _write_pixels(
 def _remove_outdated(cache: Path, facts: dict[str, Any]) -> None:
     """Removes outdated caches that nobody has opened for a day.
 
-    A training that still reads one is not disturbed: a mapped file exists until it is closed.
+    A training that still reads such a cache is safe: a mapped file exists until it is unmapped.
     """
     for other in cache.parent.iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -235,10 +235,10 @@ def _remove_outdated(cache: Path, facts: dict[str, Any]) -> None:
 
 
 def _is_outdated(other: Path, facts: dict[str, Any]) -> bool:
-    """Whether no search will open a cache again.
+    """Whether no search will open the cache `other` again.
 
-    It holds the images of the folder in `facts` as they were before they changed, or a killed
-    process left it half built, or an older version of this program wrote it.
+    That is so if its images have changed since (`facts` describes their present state), if a
+    killed process left it half built, or if an older version of this program wrote it.
     """
     if other.name.endswith(f"-v{CACHE_FORMAT}"):
         old = json.loads((other / "facts.json").read_text(encoding="utf-8"))
@@ -248,7 +248,7 @@ def _is_outdated(other: Path, facts: dict[str, Any]) -> bool:
 
 
 def _decode_all(paths: Sequence[Path], shorter_side: int) -> Iterator[RgbImage | None]:
-    """Decodes the images in order, on all cores, at most 16 a core ahead of the reader."""
+    """Decodes the images in order, on all cores, at most 16 images a core ahead of the caller."""
     import torch
 
     num_torch_threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""The splits of an image folder as decoded images with labels: what a training reads."""
+"""The splits of an image folder as decoded images with labels, which trainings read."""
 
 import contextlib
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ MAX_UNREADABLE_SHARE: Final = 0.01
 
 @dataclass(frozen=True)
 class ImageData:
-    """The decoded images of a folder, and which of them each split has.
+    """The decoded images of a folder, and the samples of each split.
 
     Attributes:
         folder: The image folder, unreadable images included.
         images: The decoded images.
-        splits: The readable images of each split.
+        splits: The readable images of each split: (N, 2) positions in `images` and labels.
         unreadable: Paths of the images that could not be decoded.
     """
 
@@ -46,7 +46,7 @@ class ImageData:
         return self.folder.classes
 
     def samples(self, split: str) -> Samples:
-        """(N, 2): position in `images` and label of each readable image of a split.
+        """(N, 2) positions in `images` and labels of a split's readable images.
 
         Raises:
             DataError: The folder has no such split.
@@ -58,10 +58,10 @@ class ImageData:
 def load_image_data(
     config: DataConfig, progress: Progress = no_progress, expected: ImagesId | None = None
 ) -> ImageData:
-    """The config's image folder, decoded, or from the cache if it was decoded before.
+    """The decoded images of the config's folder, from the cache if they were decoded before.
 
-    With `expected`, a cache of these images is opened without looking at the folder again. So a
-    search keeps to the images that it began with, even if the folder changes.
+    With `expected`, the cache of these images is opened without reading the folder again, so a
+    search keeps the images that it began with even if the folder changes.
 
     Raises:
         DataError: See `read_image_folder` and `decode_folder`.
@@ -79,7 +79,7 @@ def decode_folder(
     progress: Progress = no_progress,
     expected: ImagesId | None = None,
 ) -> ImageData:
-    """The images of a folder, decoded, or from the cache if they were decoded before.
+    """The decoded images of a folder, from the cache if they were decoded before.
 
     Raises:
         DataError: 1 % or more of the images cannot be read, a split has no readable image of a
@@ -95,7 +95,7 @@ def decode_folder(
 
 
 def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
-    """Joins the folder's labels with the decoded images, and checks what could not be read."""
+    """Joins labels and decoded images; refuses too many unreadable images, or an empty class."""
     unreadable = _checked_unreadable(folder, images)
     positions = {name: i for i, name in enumerate(images.names)}
     splits = {}
@@ -109,7 +109,7 @@ def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
 
 
 def _checked_unreadable(folder: ImageFolder, images: DecodedImages) -> tuple[Path, ...]:
-    """The images that could not be decoded, if they are few enough to leave out."""
+    """Paths of the undecodable images; DataError if they are too many to leave out."""
     num_images = len(images.names)
     unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~images.readable))
     if unreadable and len(unreadable) >= MAX_UNREADABLE_SHARE * num_images:

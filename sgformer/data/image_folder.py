@@ -1,8 +1,8 @@
 """The image folder: DIR/{train,val,test}/<class>/<image>.
 
-Reads names of folders and files only, never an image. Class names are compared in Unicode's
-composed form (NFC): on a copy from a Mac, whose disk decomposes "é", the classes are the same.
-Elsewhere a class is spelled as its folder in train is.
+This module reads names of folders and files, never an image. Class names are compared in Unicode's
+composed form (NFC), so that a copy from a Mac, whose disk decomposes "é", has the same classes.
+Results and messages spell a class as its folder in train.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ class LabelledImages:
     """The images of one split.
 
     Attributes:
-        names: Their paths below the root, such as 'train/cat/1.png'.
-        labels: For each of them, the index of its class.
+        names: Paths of the images below the root, such as 'train/cat/1.png'.
+        labels: Class index of each image.
     """
 
     names: tuple[str, ...]
@@ -43,8 +43,8 @@ class ImageFolder:
 
     Attributes:
         root: The folder.
-        classes: Class names, sorted; or in the order in which a model knows them.
-        splits: The images by split. There are train and val, unless `read_split` read one alone.
+        classes: Class names, sorted; or in the order of a model's logits.
+        splits: The images by split: train, val and any test; only one if `read_split` read it.
     """
 
     root: Path
@@ -64,7 +64,7 @@ class ImageFolder:
 
     @property
     def val_is_of_train(self) -> bool:
-        """Whether val was split off the train folder, for want of a val folder."""
+        """Whether val was split off the train folder because there is no val folder."""
         return any(name.startswith("train/") for name in self.splits["val"].names)
 
     @property
@@ -75,7 +75,7 @@ class ImageFolder:
 
 @contextlib.contextmanager
 def _naming_what_cannot_be_read() -> Iterator[None]:
-    """Raises DataError with the path, for a folder that may not be read."""
+    """Turns the OSError of an unreadable folder into a DataError with the path."""
     try:
         yield
     except OSError as error:
@@ -86,7 +86,7 @@ def _naming_what_cannot_be_read() -> Iterator[None]:
 
 @_naming_what_cannot_be_read()
 def read_image_folder(config: DataConfig) -> ImageFolder:
-    """The folder's images by split; without a val folder, a stratified share of train is val.
+    """The folder's images by split; without a val folder, a stratified share of train becomes val.
 
     Raises:
         DataError: The folder is missing or cannot be read, has an empty class, or its splits
@@ -112,7 +112,7 @@ def read_image_folder(config: DataConfig) -> ImageFolder:
 
 
 def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
-    """The folder that has these images, named 'split/class/...'; does not look at the disk.
+    """The ImageFolder of images named 'split/class/...', without listing folders on the disk.
 
     Raises:
         DataError: A class is too small to split val off train.
@@ -136,7 +136,7 @@ def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
 
 @_naming_what_cannot_be_read()
 def read_split(config: DataConfig, split: str, classes: tuple[str, ...]) -> ImageFolder:
-    """One split, with labels for a model of these classes; the other splits may be missing.
+    """One split, with labels in the order of a model's `classes`; other splits may be missing.
 
     Raises:
         DataError: See `read_image_folder`; or the split's classes are not the model's.
@@ -165,12 +165,12 @@ def _root(config: DataConfig) -> Path:
 
 
 def _composed(class_name: str) -> str:
-    """The form in which class names are compared."""
+    """The class name in NFC, the form in which class names are compared."""
     return unicodedata.normalize("NFC", class_name)
 
 
 def _class_folders(folder: Path) -> dict[str, str]:
-    """The names of a split's class folders, sorted, by their composed form."""
+    """Sorted names of a split's class folders; the keys are the names in composed form."""
     folders: dict[str, str] = {}
     for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
         if not _is_text(name):
@@ -197,7 +197,7 @@ def _is_text(name: str) -> bool:
 def _checked_folders(
     folder: Path, classes: tuple[str, ...], whose: str = "train"
 ) -> tuple[str, ...]:
-    """The folder of each class in a split, which must have these classes and no others."""
+    """The folder name of each class in a split, which must have these classes and no others."""
     found = _class_folders(folder)
     wanted = {_composed(name): name for name in classes}
     extra = sorted(found[name] for name in found.keys() - wanted.keys())
@@ -210,7 +210,7 @@ def _checked_folders(
 
 
 def _list_images(root: Path, split: str, class_folder: str) -> Iterator[str]:
-    """The names of a class's images, those in subfolders included, sorted."""
+    """Sorted names of a class's images, subfolders included."""
     top = root / split / class_folder
     found: list[str] = []
 
@@ -219,8 +219,8 @@ def _list_images(root: Path, split: str, class_folder: str) -> Iterator[str]:
 
     for folder, _, files in os.walk(top, onerror=refuse):
         below = Path(folder).relative_to(root).as_posix()
-        # Reading a pipe would never end, so it is left out. A link to nowhere is kept: it counts
-        # as an image that cannot be read.
+        # Pipes are left out, because reading from a pipe would never end. Broken links are kept
+        # and count as unreadable images.
         found += [
             f"{below}/{file}"
             for file in files
@@ -236,7 +236,7 @@ def _may_be_an_image(path: Path) -> bool:
 
 
 def _label(names: dict[str, list[str]], classes: Sequence[str]) -> LabelledImages:
-    """The images of a split, from their names by composed class name; in the classes' order."""
+    """A split's images in the order of `classes`; `names` has them by composed class name."""
     pairs = [(name, label) for label, c in enumerate(classes) for name in names[_composed(c)]]
     return LabelledImages(tuple(name for name, _ in pairs), tuple(label for _, label in pairs))
 
@@ -244,9 +244,9 @@ def _label(names: dict[str, list[str]], classes: Sequence[str]) -> LabelledImage
 def _split_off(
     train: LabelledImages, classes: tuple[str, ...], config: DataConfig
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Train split into what stays train, and val: `val_fraction` of each class.
+    """The new train split and the val split, which gets `val_fraction` of each class.
 
-    Each of the two has at least one image of each class.
+    Both splits have at least one image of each class.
     """
     members_of: list[list[int]] = [[] for _ in classes]
     for i, label in enumerate(train.labels):

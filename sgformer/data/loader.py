@@ -1,4 +1,4 @@
-"""Batches of decoded images: plans of which images, and the processes that load them."""
+"""Batches of decoded images: plans choose the images of a batch, processes load them."""
 
 import math
 import time
@@ -24,9 +24,9 @@ class Draw(NamedTuple):
     """One image to load.
 
     Attributes:
-        position: Its position among the decoded images.
-        label: Its class.
-        seed: The seed of its augmentation; None for evaluation's transform.
+        position: The image's position among the decoded images.
+        label: Index of the image's class.
+        seed: Seed of the augmentation; None for evaluation's transform.
     """
 
     position: int
@@ -43,7 +43,7 @@ class Plan(Protocol):
 
 
 class EvalPlan:
-    """Every sample in order, without augmentation; each of n processes takes every n-th sample."""
+    """All samples in order, without augmentation; each of n processes takes every n-th sample."""
 
     def __init__(
         self, samples: Samples, batch_size: int, rank: int = 0, num_processes: int = 1
@@ -63,12 +63,12 @@ class TrainPlan:
     """One epoch's shuffled batches.
 
     Each image has a seed of its own, so an epoch is the same for any number of loading processes.
-    A last partial batch is left out, unless it is the only one. If several processes train
+    A last partial batch is left out, unless it is the only batch. If several processes train
     together, each gets pairs (i, B - 1 - i) of every batch of B images, because timm's mixup
     blends an image with the one at its mirror position.
 
     Args:
-        samples: (N, 2) positions and labels.
+        samples: (N, 2) positions among the decoded images, and labels.
         batch_size: Images of an optimizer step in all processes together.
         seed: The seed of this epoch.
         balanced: Draw every class equally often, with replacement.
@@ -112,7 +112,7 @@ class TrainPlan:
 
 
 def _share(batch_size: int, rank: int, num_processes: int) -> npt.NDArray[np.int64]:
-    """A process's places in a batch, sorted: pairs of mirror positions."""
+    """Sorted positions of a process's images in a batch: pairs (i, batch_size - 1 - i)."""
     num_pairs = (batch_size + 1) // 2
     first, last = (r * num_pairs // num_processes for r in (rank, rank + 1))
     pairs = np.arange(first, last)
@@ -120,16 +120,16 @@ def _share(batch_size: int, rank: int, num_processes: int) -> npt.NDArray[np.int
 
 
 def largest_share(batch_size: int, num_samples: int, num_processes: int) -> int:
-    """The most images of a batch that any process gets."""
+    """The largest number of images of one batch that any process gets."""
     batch_size = min(batch_size, num_samples)
     return max(len(_share(batch_size, rank, num_processes)) for rank in range(num_processes))
 
 
 class TimedBatches:
-    """Passes batches on and measures how long they are waited for.
+    """Passes batches on and measures how long the training waits for them.
 
     Attributes:
-        seconds: Time spent waiting so far.
+        seconds: Seconds spent waiting so far.
     """
 
     def __init__(self, batches: Iterator[Batch]) -> None:
@@ -147,7 +147,7 @@ class TimedBatches:
 
 
 class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
-    """Decoded images as tensors: augmented where the draw has a seed, else as in evaluation."""
+    """Images as (3, H, W) tensors: augmented if the draw has a seed, else as in evaluation."""
 
     def __init__(
         self, images: DecodedImages, evaluation: Transform, training: Transform | None = None
@@ -163,7 +163,7 @@ class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
 
 
 class _CurrentPlan(Sampler[list[Draw]]):
-    """Lets one DataLoader, with its processes, serve one plan after another."""
+    """Lets one DataLoader, and its loading processes, serve one plan after another."""
 
     plan: Plan
 
@@ -202,7 +202,7 @@ class BatchLoader:
         )
 
     def batches(self, plan: Plan) -> Iterator[Batch]:
-        """The batches of a plan. Only one plan can be loaded at a time.
+        """The batches of a plan. The loader can load only one plan at a time.
 
         Raises:
             InputError: An image cannot be read.
@@ -211,7 +211,7 @@ class BatchLoader:
         try:
             yield from self._loader
         except InputError as error:
-            # The message of an error in a loading process is the whole traceback.
+            # For an error in a loading process the message is the whole traceback.
             last_line = str(error).strip().splitlines()[-1]
             raise type(error)(last_line.removeprefix(_full_name(error))) from None
 
@@ -234,9 +234,9 @@ def eval_batches(
 
 
 def default_num_workers(num_cpus: int, *, has_gpu: bool) -> int:
-    """The number of loading processes for a training with so many CPUs.
+    """The number of loading processes for a training on `num_cpus` CPUs.
 
-    With a GPU the CPUs have little else to do, so all but one load images. A training on CPUs is
-    fastest with one loading process. Source: benchmarks/train_step.py.
+    With a GPU, all CPUs but one load images (16 at most), because they have little else to do. A
+    training on CPUs is fastest with one loading process. Source: benchmarks/train_step.py.
     """
     return max(1, min(num_cpus - 1, 16)) if has_gpu else int(num_cpus > 1)

@@ -22,7 +22,7 @@ def num_parameters(config: TrainConfig, num_classes: int) -> int:
 def measure_latency_ms(config: TrainConfig, num_classes: int) -> float:
     """Median milliseconds for a batch of one image, in ONNX Runtime on this machine's CPU.
 
-    It is measured as for export.json, with untrained weights, which do not change the latency.
+    The measurement is that of export.json, with untrained weights, which do not change latency.
     """
     side = config.data.image_size
     images = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)

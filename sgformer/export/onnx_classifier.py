@@ -1,4 +1,4 @@
-"""An exported classifier: an ONNX file with class names and preprocessing inside."""
+"""An exported classifier: an ONNX file that also holds class names and preprocessing."""
 
 import json
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ class OnnxClassifier:
     Attributes:
         session: ONNX Runtime's session.
         classes: Class names, in the order of the logits.
-        data: The preprocessing with which the model was trained.
+        data: The preprocessing of the model's evaluation.
 
     Raises:
         DataError: The file is missing, is not ONNX, or was not exported by this program.

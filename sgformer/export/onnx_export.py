@@ -1,4 +1,4 @@
-"""ONNX export, and the proof that the file computes what the trained model computes."""
+"""ONNX export, and the proof that the file computes the trained model's logits."""
 
 import contextlib
 import io
@@ -26,9 +26,9 @@ from sgformer.training.evaluation import compute_metrics
 
 BATCH_SIZES: Final = (1, 3, 8)
 NUM_PARITY_IMAGES: Final = 64
-# Largest differences of logits, in standard deviations of the logits: the loose limit holds for
-# every image, the tight one for so large a share of them. Where two tokens' significances are
-# nearly equal, another backend may sort them in another order, which changes that image's logits.
+# Largest differences of logits, in standard deviations of the logits: LOOSE_DIFF holds for every
+# image, TIGHT_DIFF for at least MIN_TIGHT_SHARE of the images. If two tokens' significances are
+# nearly equal, another backend may swap the two tokens, which changes that image's logits.
 # Source: measured on 24 photographs at 224 pixels, untrained: b0 up to 0.0004, b2 up to 0.0005,
 # the released model up to 0.02.
 TIGHT_DIFF, LOOSE_DIFF, MIN_TIGHT_SHARE = 0.01, 0.2, 0.9
@@ -40,9 +40,9 @@ class Parity:
     """How well ONNX Runtime and PyTorch agree on real images.
 
     Attributes:
-        max_abs_diff: The largest difference of any logit.
+        max_abs_diff: The largest absolute difference of any logit.
         argmax_agreement: Share of images for which both predict the same class, 0..1; the lowest
-            of all batch sizes.
+            share of all batch sizes.
         batch_sizes: The batch sizes that were tried.
         num_images: Number of images.
     """
@@ -55,7 +55,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Latency:
-    """Median and 95th percentile of the milliseconds a batch takes on this machine's CPU."""
+    """Median and 95th percentile of a batch's milliseconds on this machine's CPU."""
 
     p50: float
     p95: float
@@ -63,11 +63,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """Measurements of an exported file, as export.json has them.
+    """Measurements of an exported file, as stored in export.json.
 
     Attributes:
         bytes: Size of the file.
-        opset: Version of ONNX's operators.
+        opset: Version of ONNX's operator set.
         input: Name, shape and type of the model's input; a shape has names for dynamic axes.
         parity: Agreement with PyTorch.
         top1: Share of val images that ONNX Runtime classifies correctly, 0..1.
@@ -91,7 +91,7 @@ def export_onnx(
     """Writes the model to a file, with a dynamic batch axis, classes and preprocessing.
 
     Raises:
-        ExportError: The exporter made a file for one batch size only, which it does not report.
+        ExportError: The exporter fixed the batch size, which it does not report itself.
     """
     model = model.cpu().eval()
     side = config.data.image_size
@@ -126,7 +126,7 @@ def prove_export(
     """Compares the file with the model on val images, and measures its accuracy and latency.
 
     Raises:
-        ExportError: The file does not compute what the model computes.
+        ExportError: The file does not compute the model's logits.
     """
     classifier = OnnxClassifier(path)
     proto = onnx.load(path, load_external_data=False)
@@ -156,8 +156,8 @@ def check_parity(
     """Compares the logits of ONNX Runtime and PyTorch at several batch sizes.
 
     Raises:
-        ExportError: The logits differ by more than equal significances can explain, or too many
-            images get another class.
+        ExportError: The logits differ by more than nearly equal significances can explain, or too
+            many images get another class.
     """
     expected = model.cpu().eval()(torch.from_numpy(images)).numpy()
     diffs, agreements = [], []
@@ -183,7 +183,7 @@ def check_parity(
 def measure_latency(
     classifier: OnnxClassifier, images: npt.NDArray[np.float32], batch_size: int
 ) -> Latency:
-    """The latency over 58 runs, or as many as three seconds allow, after two uncounted ones."""
+    """The latency over 3 to 58 runs, as many as 3 seconds allow, after two warm-up runs."""
     batch = np.resize(images, (batch_size, *images.shape[1:]))
     times: list[float] = []
     start = time.perf_counter()
@@ -197,7 +197,7 @@ def measure_latency(
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Suppresses what the exporter logs and prints."""
+    """Suppresses the exporter's log records, warnings and prints."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
 """Hybrid-scale, self-guided and global attention of SG-Former.
 
-Each takes the tokens, the map's size and the significance map of the block before, and returns
-the attended tokens and its own significance map, None where it computes none.
+Each attention takes the tokens, the map's size and the previous block's significance map. It
+returns the attended tokens and its own significance map (None if it computes no significance).
 
 Source: Ren et al., "SG-Former: Self-guided Transformer with Evolving Token Reallocation",
 ICCV 2023, section 3.
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 MapSize = tuple[int, int]
 WINDOW: Final = 7
-# By a stage's reduction: into which shares the tokens sorted by significance are cut, least
-# significant first, and how many tokens of each share are merged into one.
+# Self-guided attention by the stage's reduction. TOKEN_SHARES: the parts into which the tokens,
+# sorted by ascending significance, are cut, as fractions of N. RUN_SIZES: how many consecutive
+# tokens of each part are merged into one.
 # Source: the paper's released models.
 TOKEN_SHARES: Final = {8: (0.25, 0.5, 0.25), 4: (0.25, 0.5, 0.25), 2: (0.5, 0.5)}
 RUN_SIZES: Final = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
@@ -85,7 +86,7 @@ class GlobalAttention(nn.Module):
 
 @register_notrace_module
 class SelfGuidedAttention(GlobalAttention):
-    """Attention of all tokens to few merged ones; the less significant are merged in longer runs.
+    """Attention of all N tokens to M merged ones; less significant tokens merge in longer runs.
 
     The released model sorts twice, along rows and along columns. Where no two significances are
     equal, both sorts give the same order, so one sort and one key-value layer are enough here.
@@ -122,7 +123,8 @@ class SelfGuidedAttention(GlobalAttention):
 class HybridScaleAttention(nn.Module):
     """Half of the heads attend to the whole map at a coarse scale, half to 7x7 windows.
 
-    The significance of a token is how much attention it received in both halves.
+    A token's significance is the attention that it receives, averaged over the heads and queries
+    of each half and summed over the two halves.
     """
 
     def __init__(
@@ -138,8 +140,8 @@ class HybridScaleAttention(nn.Module):
         self.num_heads = num_heads // 2
         self.scale = (dim // num_heads) ** -0.5
         self.reduction = reduction
-        # One product computes all that is linear in the tokens: the queries of the coarse half,
-        # then queries, keys and values of the fine half.
+        # One matrix product gives the queries of the coarse half (C / 2 channels), then queries,
+        # keys and values of the fine half (3 C / 2 channels).
         self.qkv = nn.Linear(dim, 2 * dim, **factory)
         self.reduce = nn.Conv2d(dim, dim, reduction, stride=reduction, **factory)
         self.reduce_norm = nn.LayerNorm(dim, **factory)
@@ -186,8 +188,8 @@ class HybridScaleAttention(nn.Module):
         received_BGhTT = attention_BGhTT.detach()
         if windows.padded:
             received_BGhTT = received_BGhTT * valid_GT[:, None, :, None]
-        # Divided by 49 also where a window has fewer tokens on the map: each of a border window's
-        # few keys receives more attention, and would rank too high.
+        # The divisor is 49 even for windows with fewer tokens on the map: each of a border
+        # window's few keys receives more attention, and would rank too high otherwise.
         received_BGT = received_BGhTT.sum((2, 3), dtype=at_least_float32(attention_BGhTT))
         received_BGT = received_BGT / (self.num_heads * WINDOW**2)
         out_BGTC = (self.attn_drop(attention_BGhTT) @ v_BGhTd).transpose(2, 3).flatten(3)
@@ -241,27 +243,27 @@ class Windows:
 def attention(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, dropout: float) -> Tensor:
     """Scaled dot-product attention: (B, h, N, d)."""
     if q_BhNd.device.type == "cpu" and q_BhNd.dtype in {torch.bfloat16, torch.float16}:
-        # torch's fused backward is slow in half precision on a CPU: written out, forward and
-        # backward of b2 take 0.90 of the time. Source: benchmarks/model_speed.py.
+        # torch's fused backward pass is slow in half precision on a CPU. Written out as here,
+        # forward and backward of b2 take 0.90 of its time. Source: benchmarks/model_speed.py.
         weights = (q_BhNd @ k_BhMd.transpose(2, 3) * q_BhNd.shape[3] ** -0.5).softmax(-1)
         return F.dropout(weights, dropout) @ v_BhMd
     return F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd, dropout_p=dropout)
 
 
-# It branches on the device, so torch.fx calls it instead of tracing into it.
+# `attention` branches on the device, so torch.fx has to call it instead of tracing into it.
 register_notrace_function(attention)
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:
-    """The type in which significances are summed; in half precision too many would be equal."""
+    """The type in which significances are summed; in half precision too many tokens would tie."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def ascending_order(significance_BN: Tensor) -> Tensor:
     """Token indices by ascending significance; tokens of equal significance keep their order."""
     if torch.onnx.is_in_onnx_export():
-        # torch 2.14 cannot export a stable sort. It exports this one as TopK over all N tokens,
-        # which keeps the lower index first as well. (TensorRT limits TopK to 3840 elements.)
+        # torch 2.14 cannot export a stable sort. It exports this sort as TopK over all N tokens,
+        # which also puts the lower index first. (TensorRT limits TopK to 3840 elements.)
         return significance_BN.sort(dim=1).indices
     return significance_BN.sort(dim=1, stable=True).indices
 
@@ -269,8 +271,8 @@ def ascending_order(significance_BN: Tensor) -> Tensor:
 def merge_runs(part_BNC: Tensor, layer: nn.Module) -> Tensor:
     """The weighted sum of each run of consecutive tokens: (B, N / run, C).
 
-    A run has as many tokens as the layer has weights. If N is not a multiple of that, a run has
-    the largest smaller number of tokens that divides N, and the weights are interpolated to it.
+    A run has as many tokens as the layer has weights. If that number does not divide N, the run
+    length is the next smaller divisor of N, and the weights are interpolated to that length.
     """
     assert isinstance(layer, nn.Linear)
     length, weight = part_BNC.shape[1], layer.weight[0]
@@ -281,7 +283,7 @@ def merge_runs(part_BNC: Tensor, layer: nn.Module) -> Tensor:
 
 
 def resample_weights(weight: Tensor, length: int) -> Tensor:
-    """The weights interpolated linearly to another length, with the same sum."""
+    """The (n,) weights interpolated linearly to (length,), with the same sum."""
     scaled = F.interpolate(weight[None, None], size=length, mode="linear")[0, 0]
     scaled = scaled * (weight.shape[0] / length)
     return scaled + (weight.sum() - scaled.sum()) / length

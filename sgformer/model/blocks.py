@@ -1,4 +1,4 @@
-"""The parts that SG-Former is put together from: stem, downsampling, blocks and stages.
+"""The parts of SG-Former: stem, downsampling, blocks and stages.
 
 Shapes in names are those of `sgformer.model.attention`.
 """
@@ -26,10 +26,7 @@ REDUCTIONS: Final = (8, 4, 2)
 
 
 class Mlp(nn.Module):
-    """Two linear layers; between them GELU of the sum of the hidden map and its 3x3 convolution.
-
-    The convolution is depthwise.
-    """
+    """fc2(GELU(h + conv(h))) with h = fc1(x); conv is a depthwise 3x3 convolution of the map."""
 
     def __init__(self, dim: int, hidden_dim: int, drop: float, **factory: Any) -> None:
         super().__init__()
@@ -47,8 +44,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attention, then an MLP, each after a LayerNorm and with a residual connection.
 
-    A block receives the significance map of the block before it and returns its own (None where
-    its attention computes none).
+    A block receives the previous block's significance map and returns its own (None if its
+    attention computes no significance).
     """
 
     def __init__(
@@ -110,7 +107,7 @@ def build_block(
     drop_path: float,
     **factory: Any,
 ) -> Block:
-    """A block of a stage; both count from 0."""
+    """Block `index` of stage `stage`; both numbers count from 0."""
     attn = _build_attention(stage, index, dim, num_heads, attn_drop, proj_drop, **factory)
     return Block(attn, dim, mlp_ratio, proj_drop, drop_path, **factory)
 
@@ -124,10 +121,10 @@ def _build_attention(
     proj_drop: float,
     **factory: Any,
 ) -> nn.Module:
-    """The attention of a stage's block: global in the last stage.
+    """The attention of a block; blocks of the last stage have global attention.
 
-    In the other stages even blocks have hybrid-scale attention and odd ones self-guided
-    attention, which reads the significance map of the block before.
+    In the other stages, even blocks have hybrid-scale attention. Odd blocks have self-guided
+    attention, which reads the previous block's significance map.
     """
     if stage == len(REDUCTIONS):
         return GlobalAttention(dim, num_heads, attn_drop, proj_drop, **factory)
@@ -136,7 +133,7 @@ def _build_attention(
 
 
 def build_stem(in_chans: int, dim: int, **factory: Any) -> nn.Sequential:
-    """Three 3x3 convolutions, the first and the last with stride 2: a quarter of each side."""
+    """Three 3x3 convolutions, (B, in_chans, H, W) to (B, dim, H / 4, W / 4)."""
     return nn.Sequential(
         nn.Conv2d(in_chans, dim, 3, stride=2, padding=1, bias=False, **factory),
         _group_norm(dim, **factory),
@@ -150,7 +147,7 @@ def build_stem(in_chans: int, dim: int, **factory: Any) -> nn.Sequential:
 
 
 def build_downsampling(in_dim: int, dim: int, **factory: Any) -> nn.Sequential:
-    """A 1x1, a depthwise 3x3 with stride 2, and a 1x1 convolution: half of each side."""
+    """1x1, depthwise 3x3 (stride 2) and 1x1 convolutions, to (B, dim, H / 2, W / 2)."""
     return nn.Sequential(
         nn.Conv2d(in_dim, dim, 1, bias=False, **factory),
         _group_norm(dim, **factory),
@@ -180,5 +177,5 @@ def initialise(module: nn.Module) -> None:
 
 
 def _group_norm(dim: int, **factory: Any) -> nn.GroupNorm:
-    """One group: a norm over all channels and positions of an image."""
+    """GroupNorm with one group, which normalises over all channels and positions of an image."""
     return nn.GroupNorm(1, dim, **factory)

@@ -16,7 +16,7 @@ StateDict = Mapping[str, Tensor]
 # Keys under which training scripts store the weights, averaged weights first.
 WRAPPERS: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIXES: Final = ("module.", "ema.")
-# Prefixes of names within a block: the released one and ours.
+# Prefixes of parameter names within a block: (the released model's, ours).
 BLOCK_NAMES: Final = (
     ("attn.sr.", "attn.reduce."),
     ("attn.norm.", "attn.reduce_norm."),
@@ -30,14 +30,14 @@ def convert_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """A released checkpoint's weights under our names, with their dtypes.
 
     Args:
-        state_dict: The weights, or a checkpoint that holds them under one of the keys `WRAPPERS`
-            (the first that is there is taken). Their names may have a prefix of `PREFIXES`.
+        state_dict: The weights, or a checkpoint that holds the weights under one of the keys
+            `WRAPPERS` (the first key present counts). Names may have a prefix of `PREFIXES`.
 
     Returns:
         A state dict for `SGFormer.load_state_dict`, for a model of the same sizes.
 
     Raises:
-        CheckpointError: This is no SG-Former checkpoint; the message has the first unknown names.
+        CheckpointError: The names are not SG-Former's; the message lists the first unknown names.
     """
     released = _unwrap(state_dict)
     converted: dict[str, Tensor] = {}
@@ -61,7 +61,7 @@ def convert_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def is_released(state_dict: Mapping[str, Any]) -> bool:
-    """Whether the names are those of a released model, not ours."""
+    """Whether the parameter names are a released model's, not ours."""
     return any(name.endswith("patch_embed1.norm.weight") for name in state_dict)
 
 
@@ -78,11 +78,11 @@ def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _joined(name: str, released: StateDict) -> dict[str, Tensor] | None:
-    """A weight that our model has as a part of a larger one, as an item of our state dict.
+    """Joins released weights that are parts of one larger weight of our model.
 
     Returns:
-        The joined weight at the name of its first part, an empty dict at the names of its other
-        parts (the first one has brought them in), None where there is nothing to join.
+        Our joined weight by name, if `name` is its first part; an empty dict if `name` is another
+        part (the first part has joined it already); None if `name` is not a part.
     """
     block, attn, rest = name.partition(".attn.")
     layer, _, kind = rest.partition(".")
@@ -95,8 +95,8 @@ def _joined(name: str, released: StateDict) -> dict[str, Tensor] | None:
     guided = f"{block}.attn.q.{kind}" in released
     ours = _our_name(name) or ""
     if guided and layer == "kv1":
-        # Both released layers have keys, then values, of one half of the heads; ours has the
-        # keys of all heads, then their values.
+        # Each released layer has keys, then values, of one half of the heads. Our layer has the
+        # keys of all heads, then the values of all heads.
         (k1, v1), (k2, v2) = part("kv1").chunk(2), part("kv2").chunk(2)
         return {ours.replace(".kv1.", ".kv."): torch.cat((k1, k2, v1, v2))}
     if not guided and layer == "q1":
@@ -109,7 +109,7 @@ _PARTS: Final = ("q1", "q2", "kv1", "kv2")
 
 
 def _our_name(name: str) -> str | None:
-    """Our name for a released one; None for an unknown one."""
+    """Our name for a released parameter name; None for an unknown name."""
     for pattern, rename in _RULES:
         match = pattern.fullmatch(name)
         if match:

@@ -1,4 +1,4 @@
-"""The position table, its resampling to other image sizes, and which image sizes are allowed."""
+"""The position table, its resampling to other image sizes, and the check of image sizes."""
 
 import math
 from typing import Final
@@ -11,7 +11,7 @@ from torch import Tensor
 from sgformer.errors import ConfigError
 from sgformer.model.attention import MapSize, to_map, to_tokens
 
-# The last stage's map has this fraction of the image's sides, so they are multiples of it.
+# Image side / side of the last stage's map. Image sides must be multiples of STRIDE pixels.
 STRIDE: Final = 32
 
 
@@ -32,18 +32,19 @@ def sine_cosine_table(grid: MapSize, dim: int) -> Tensor:
 
 
 def resampled_table(table_BNC: Tensor, grid: MapSize, size: MapSize) -> Tensor:
-    """The position table of `grid`, interpolated (bicubic) for a map of another size."""
+    """The (1, N, C) position table of `grid`, interpolated (bicubic) for a map of `size`."""
     if tuple(size) == tuple(grid):
         return table_BNC
-    # No antialias: that operator has no ONNX form. Half precision has no bicubic on a CPU.
+    # No antialias: ONNX has no such operator. In float32: a CPU has no bicubic in half precision.
     table = F.interpolate(to_map(table_BNC, grid).float(), size=size, mode="bicubic")
     return to_tokens(table).to(table_BNC.dtype)
 
 
 def fitted_table(table_BNC: Tensor, shape: torch.Size, grid: MapSize) -> Tensor:
-    """A loaded position table, resampled to `grid` if it is a square one of another size.
+    """A loaded (1, N, C) position table, resampled to `grid` if it has another size.
 
-    Any other table of a wrong shape is returned as it is, for `load_state_dict` to refuse.
+    Only tables of square maps are resampled. Any other table of a wrong shape is returned
+    unchanged, and `load_state_dict` refuses it.
     """
     side = math.isqrt(table_BNC.shape[1])
     is_square = side * side == table_BNC.shape[1]
@@ -56,7 +57,7 @@ def check_image_size(height: int, width: int) -> None:
     """Checks that both sides are multiples of 32 pixels.
 
     Raises:
-        ConfigError: A side is not; the message names the nearest allowed ones.
+        ConfigError: A side is not a multiple; the message names the nearest allowed sides.
     """
     for side in (height, width):
         if side < STRIDE or side % STRIDE:
@@ -67,6 +68,6 @@ def check_image_size(height: int, width: int) -> None:
             )
 
 
-# Their branches depend on sizes, so torch.fx calls them instead of tracing into them.
+# Both functions branch on sizes, so torch.fx has to call them instead of tracing into them.
 register_notrace_function(resampled_table)
 register_notrace_function(check_image_size)

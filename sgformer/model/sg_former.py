@@ -35,12 +35,12 @@ class SGFormer(nn.Module):
     """SG-Former for images whose sides are multiples of 32 pixels, with timm's model interface.
 
     Args:
-        num_classes: Number of logits; with 0 there is no head and `forward` returns the pooled
-            features.
+        num_classes: Number of logits; with 0 the model has no head, and `forward` returns the
+            pooled features.
         in_chans: Channels of the images.
-        img_size: Side in pixels, or (height, width), for which the position table is made. For
-            images of other sizes the model resamples the table.
-        global_pool: 'avg', 'max', or '' for no pooling: features and logits are then maps.
+        img_size: Image side in pixels, or (height, width), for which the position table is made.
+            For images of other sizes the model resamples the table.
+        global_pool: 'avg', 'max', or '' for no pooling, so that features and logits are maps.
         embed_dims: Channels of each of the four stages; the first must be divisible by 4.
         depths: Number of blocks of each stage.
         num_heads: Attention heads of each stage. They must divide the stage's channels, and be
@@ -49,14 +49,14 @@ class SGFormer(nn.Module):
         drop_rate: Dropout probability before the head.
         proj_drop_rate: Dropout probability after attention projections and in MLPs.
         attn_drop_rate: Dropout probability of attention weights.
-        drop_path_rate: Probability that the last block is skipped (stochastic depth); it grows
-            linearly over the blocks, from 0 for the first.
+        drop_path_rate: Probability that the last block is skipped (stochastic depth); the
+            probability grows linearly over the blocks, from 0 for the first.
         device: Device of the parameters.
         dtype: Type of the parameters.
 
     Raises:
-        ConfigError: The sizes do not fit one another, or a side of `img_size` is not a multiple
-            of 32.
+        ConfigError: See `check_architecture` and `checked_pool`; or a side of `img_size` is not a
+            multiple of 32.
     """
 
     output_fmt = "NCHW"
@@ -130,7 +130,7 @@ class SGFormer(nn.Module):
 
     @torch.jit.ignore  # type: ignore[untyped-decorator]
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Saves memory for time: the backward pass computes each block's activations again."""
+        """Trades time for memory: the backward pass recomputes each block's activations."""
         for stage in self.stages:
             assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable
@@ -140,7 +140,7 @@ class SGFormer(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the head; `global_pool` None keeps the pooling."""
+        """Replaces the head by a new one; with `global_pool` None the pooling stays."""
         if global_pool is not None:
             self.global_pool = checked_pool(global_pool)
         self.num_classes = num_classes
@@ -163,8 +163,8 @@ class SGFormer(nn.Module):
     def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
         """The logits, (B, classes).
 
-        With `pre_logits`, or without a head, the pooled features, (B, C). With `global_pool` ''
-        either of them as a map, (B, classes or C, H, W).
+        With `pre_logits`, or without a head, returns the pooled features, (B, C). With
+        `global_pool` '', returns logits or features as a map, (B, classes or C, H, W).
         """
         if self.global_pool == "":
             x_BHWC = self.head_drop(x_BCHW).permute(0, 2, 3, 1)
@@ -189,15 +189,15 @@ class SGFormer(nn.Module):
 
         Args:
             x: Images, (B, C, H, W).
-            indices: The stages; a number n means the last n, None all.
+            indices: The chosen stages; a number n means the last n stages, None all.
             norm: Has no effect: every stage ends with a norm of its own.
             stop_early: Compute no stage after the last chosen one.
             output_fmt: Must be 'NCHW'.
             intermediates_only: Return only the list of maps.
 
         Raises:
-            ConfigError: `output_fmt` is another one, or a side of the images is not a multiple
-                of 32.
+            ConfigError: `output_fmt` is not 'NCHW', or a side of the images is not a multiple of
+                32.
         """
         if output_fmt != "NCHW":
             raise ConfigError(f"output_fmt: must be 'NCHW', got {output_fmt!r}")
@@ -217,7 +217,7 @@ class SGFormer(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Removes the stages after the last index, and the head; returns the indices."""
+        """Removes the stages after the last index, and the head; returns the stages' indices."""
         taken, max_index = feature_take_indices(len(self.stages), indices)
         self.stages = self.stages[: max_index + 1]
         self.feature_info = self.feature_info[: max_index + 1]
@@ -227,7 +227,7 @@ class SGFormer(nn.Module):
         return list(taken)
 
     def _add_stage(self, stage: Stage, dim: int) -> None:
-        """Appends a stage, with what timm's feature extraction asks about it."""
+        """Appends a stage, and its entry in `feature_info` for timm's feature extraction."""
         i = len(self.stages)
         self.stages.append(stage)
         self.feature_info.append({"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"})
@@ -242,10 +242,10 @@ class SGFormer(nn.Module):
 
 
 def checked_pool(global_pool: str) -> str:
-    """`global_pool` itself.
+    """Returns `global_pool` unchanged.
 
     Raises:
-        ConfigError: There is no such pooling.
+        ConfigError: `global_pool` is not 'avg', 'max' or ''.
     """
     if global_pool not in {"avg", "max", ""}:
         raise ConfigError(f"global_pool: must be 'avg', 'max' or '', got {global_pool!r}")
@@ -261,7 +261,8 @@ def check_architecture(
     """Checks the sizes of the four stages.
 
     Raises:
-        ConfigError: They do not fit one another.
+        ConfigError: An argument has not four values, heads do not divide channels, the number of
+            heads is odd in one of the first three stages, or 4 does not divide embed_dims[0].
     """
     for name, values in (
         ("embed_dims", embed_dims),
@@ -283,7 +284,7 @@ def check_architecture(
 def _resample_loaded_table(
     model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any
 ) -> None:
-    """Lets weights be loaded into a model of another input size: resamples their table."""
+    """Resamples the position table of weights that are loaded into a model of another size."""
     assert isinstance(model, SGFormer)
     name = f"{prefix}pos_embed"
     if name in state_dict:

@@ -15,7 +15,7 @@ from sgformer.model.sg_former import SGFormer
 
 
 class Size(NamedTuple):
-    """Channels, number of blocks and attention heads of each of the four stages."""
+    """Channels, number of blocks and number of attention heads of each of the four stages."""
 
     embed_dims: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
@@ -41,7 +41,7 @@ SIZES: Final[dict[str, Size]] = {
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """Weights under our names, as timm's loaders ask for them: released ones are converted."""
+    """The weights under our names, for timm's loaders; converts a released checkpoint."""
     return convert_state_dict(state_dict) if is_released(state_dict) else state_dict
 
 
@@ -66,7 +66,7 @@ def _create(name: str, *, pretrained: bool, **kwargs: Any) -> SGFormer:
     return model
 
 
-# timm looks for this name in the module of a registered function.
+# timm looks up `default_cfgs` in the module of a registered function.
 default_cfgs = generate_default_cfgs(
     {
         name: {
@@ -88,7 +88,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _entry_point(name: str) -> Callable[..., SGFormer]:
-    """The function that `timm.create_model(name)` calls; timm reads its name and module."""
+    """The function that `timm.create_model(name)` calls; timm reads its __name__ and module."""
 
     def create(pretrained: bool = False, **kwargs: Any) -> SGFormer:
         return _create(name, pretrained=pretrained, **kwargs)

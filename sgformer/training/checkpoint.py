@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files with a JSON header. Loading one executes nothing in it."""
+"""Checkpoints: safetensors files with a JSON header. Loading a checkpoint executes no code."""
 
 import csv
 import io
@@ -33,13 +33,13 @@ def save_checkpoint(
     metadata: Mapping[str, Any],
     keep_as: Path | None = None,
 ) -> None:
-    """Writes a checkpoint atomically: after a crash the file is the old one or the new one, whole.
+    """Writes a checkpoint atomically: a crash leaves either the old or the new file, complete.
 
     Args:
-        path: The file.
-        tensors: Its tensors by name.
-        metadata: Its header, of JSON's types.
-        keep_as: If given, the file that was at `path` is renamed to this one.
+        path: The checkpoint file.
+        tensors: The tensors by name.
+        metadata: The header, of JSON's types.
+        keep_as: If given, the previous file at `path` is renamed to this path.
 
     Raises:
         DiskFullError: The disk has no room for the checkpoint.
@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
 
 
 def save_progress(trainer: "Trainer", folder: Path) -> None:
-    """Saves after an epoch: the model if it is the best so far, the whole state, the curve."""
+    """Saves the training after an epoch: best model (if this epoch is best), state and curve."""
     if trainer.early_stopping.best_epoch == trainer.num_epochs_done:
         save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
     save_checkpoint(folder / LAST, *trainer.state_dict(), keep_as=folder / PREVIOUS)
@@ -96,8 +96,8 @@ def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
         For each newer checkpoint that could not be used, a line that says why.
 
     Raises:
-        CheckpointError: There are checkpoints, and none can be used: each is damaged, of another
-            program, or of another configuration.
+        CheckpointError: There are checkpoints, but none is usable: each is damaged, or belongs to
+            another program, configuration or images.
     """
     refused = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -109,7 +109,7 @@ def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
             refused.append(str(error))
             continue
         if rank() == 0:
-            # Its file may lack the last epoch: the crash may have come between the two writes.
+            # epochs.csv may lack the last epoch, if a crash came after the checkpoint's write.
             write_epochs(folder / EPOCHS, trainer.history)
         return tuple(refused)
     if refused:
@@ -119,7 +119,7 @@ def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
 
 
 def _load_into(trainer: "Trainer", path: Path) -> None:
-    """Loads a checkpoint into the trainer, if it is of the same configuration and images."""
+    """Loads a checkpoint into the trainer; refuses one of another configuration or images."""
     tensors, metadata = load_checkpoint(path)
     if metadata.get("fingerprint") != trainer.config.fingerprint():
         raise CheckpointError(f"{path} belongs to another configuration")
@@ -134,10 +134,10 @@ def _load_into(trainer: "Trainer", path: Path) -> None:
 
 
 def write_epochs(path: Path, history: Iterable[EpochMetrics]) -> None:
-    """Writes the curve as CSV, one row an epoch, atomically.
+    """Writes the learning curve as CSV, one row an epoch, atomically.
 
     Raises:
-        DiskFullError: The disk has no room for it.
+        DiskFullError: The disk has no room for the file.
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(EpochMetrics.__dataclass_fields__))
@@ -153,7 +153,7 @@ def write_epochs(path: Path, history: Iterable[EpochMetrics]) -> None:
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Writes the file from NumPy arrays if it can: half the time, where many tensors are small."""
+    """Writes a safetensors file; from NumPy arrays, in half the time, unless some are bfloat16."""
     if any(tensor.dtype is torch.bfloat16 for tensor in tensors.values()):
         save_tensors(dict(tensors), path, metadata)
     else:
@@ -161,7 +161,7 @@ def _save(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, s
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    """Waits until the disk holds a file's content, or a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The device of a training: its choice, its memory, how busy it is."""
+"""The device of a training: choice, memory and utilization."""
 
 import contextlib
 import ctypes
@@ -13,8 +13,8 @@ import torch
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
-# Texts of the plain RuntimeErrors by which PyTorch's CPU allocator and CUDA's libraries report
-# that memory ran out.
+# Messages of the plain RuntimeErrors that PyTorch's CPU allocator and CUDA's libraries raise when
+# memory runs out.
 SIGNS: Final = (
     "DefaultCPUAllocator: can't allocate",
     "CUDA error: out of memory",
@@ -27,7 +27,7 @@ def choose_device(config: TrainConfig) -> torch.device:
     """The configured device; `auto` is a GPU if this machine has a usable one, else the CPU.
 
     Raises:
-        ConfigError: CUDA is asked for and not available.
+        ConfigError: `train.device` is cuda, and this machine has no usable GPU.
     """
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
@@ -54,7 +54,7 @@ def release_memory() -> None:
 
 
 def held_bytes() -> int:
-    """Memory of the process: its own pages, without those of mapped files, and on the GPU."""
+    """Bytes that this process holds: anonymous pages (no mapped files), and memory of the GPU."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     sizes = dict(line.split(":", 1) for line in status.splitlines())
     own = sizes.get("RssAnon") or sizes.get("VmRSS") or "0 kB"
@@ -63,13 +63,13 @@ def held_bytes() -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Lets `peak_memory_bytes` count from now on."""
+    """Resets the GPU's peak, which `peak_memory_bytes` reports, to the present memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most GPU memory allocated since the reset; for a CPU, all that the process holds now."""
+    """Peak GPU memory allocated since the reset; on a CPU, the process's resident memory now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     num_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
@@ -77,7 +77,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def gpu_utilization(device: torch.device) -> list[float]:
-    """The share of time in which the GPU is working, 0..1; an empty list where it is unknown."""
+    """One number: the share of time in which the GPU works, 0..1; empty if that is unknown."""
     if device.type != "cuda":
         return []
     try:

@@ -1,4 +1,4 @@
-"""Diagnosis of a training from its curves and counters: what went wrong, and what may help."""
+"""Diagnosis of a training from its learning curves and counters: faults and remedies."""
 
 import itertools
 import math
@@ -9,27 +9,27 @@ from typing import Final
 from sgformer.config import TrainConfig, maximises
 from sgformer.training.epoch_metrics import EpochMetrics
 
-# The limits at which a measure becomes a finding.
+# The limits from which on a measure becomes a finding.
 MIN_EPOCHS: Final = 6  # a shorter curve shows no trend
 OSCILLATION_SHARE: Final = 0.3  # least share of epochs in which the training loss rose
 OSCILLATION_SIZE: Final = 0.05  # least mean rise, as a fraction of the curve's range
 OSCILLATION_RANGE: Final = 0.05  # least range of the curve, as a fraction of the first loss
 OVERFIT_RISE: Final = 1.1  # least last validation loss, as a multiple of the lowest
 OVERFIT_EPOCHS: Final = 3  # least number of epochs since the lowest validation loss
-UNDERFIT_PROGRESS: Final = 0.5  # most progress from a guess's loss (0) to the lowest possible (1)
+UNDERFIT_PROGRESS: Final = 0.5  # progress (0: guessing's loss, 1: lowest loss) that is too little
 PLATEAU_GAIN: Final = 0.05  # most gain in the second half, as a fraction of the whole gain
-PLATEAU_PROGRESS: Final = 0.9  # progress from which on little is left to gain: no plateau
+PLATEAU_PROGRESS: Final = 0.9  # from this progress on little is left to gain: no plateau
 GPU_UNDER_USED: Final = 0.6  # mean share of time in which the GPU works
 INPUT_BOUND: Final = 0.2  # least share of an epoch that is spent waiting for images
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that went wrong.
+    """One fault of a training.
 
     Attributes:
-        tag: Its name, such as 'overfits'.
-        evidence: The numbers that show it.
+        tag: Name of the fault, such as 'overfits'.
+        evidence: The numbers that show the fault.
         remedy: Settings that may help.
     """
 
@@ -46,10 +46,10 @@ def diagnose(
     *,
     has_gpu: bool = False,
 ) -> tuple[Finding, ...]:
-    """Findings about a training; none if nothing is wrong.
+    """Findings about a training; empty if nothing is wrong.
 
-    The result is judged only if the training ended by itself. One that a scheduler stopped
-    (`end_reason` None) may have been too short for a good result.
+    Underfitting and plateaus are looked for only if the training ended by itself: a training that
+    a scheduler stopped (`end_reason` None) may have been too short for a good result.
     """
     if end_reason == "diverged":
         found: list[Finding | None] = [_diverged(history)]
@@ -166,7 +166,7 @@ def _gpu_under_used(history: Sequence[EpochMetrics], *, has_gpu: bool) -> Findin
 
 
 def _progress(loss: float, num_classes: int, smoothing: float = 0.0) -> float:
-    """A loss on the scale from that of a uniform guess (0) to the lowest possible one (1)."""
+    """The loss's progress from that of a uniform guess (0) to the lowest possible loss (1)."""
     right, wrong = 1 - smoothing + smoothing / num_classes, smoothing / num_classes
     floor = -right * math.log(right)
     if wrong:

@@ -1,6 +1,6 @@
-"""Exchange between processes that train one model by torch.distributed.
+"""Exchange between processes that train one model together, by torch.distributed.
 
-The caller starts the processes. In a single process every function returns its argument.
+The caller starts the processes. In a single process every exchange returns its argument.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from sgformer.training.evaluation import FloatArray, IntArray
 
 
 def rank() -> int:
-    """This process's number among those that train together, from 0."""
+    """This process's number among the processes that train together, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -29,7 +29,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 
 def broadcast(number: int) -> int:
-    """The number that the first process passed, in every process."""
+    """The first process's `number`, returned in every process."""
     if num_processes() == 1:
         return number
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -39,7 +39,7 @@ def broadcast(number: int) -> int:
 
 
 def is_of_another_process(error: Exception) -> bool:
-    """Whether the error says that an exchange failed, as when another process has ended."""
+    """Whether the error reports a failed exchange, such as with a process that has ended."""
     text = str(error).lower()
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "nccl"))
@@ -49,7 +49,7 @@ def is_of_another_process(error: Exception) -> bool:
 def interleave(
     logits: FloatArray, labels: IntArray, num_rows: int, device: torch.device
 ) -> tuple[FloatArray, IntArray]:
-    """The rows of all processes in one array: row i comes from process i % num_processes().
+    """All processes' rows in one array; row i comes from process i % num_processes().
 
     Args:
         logits: This process's logits, (n, classes) float32.

@@ -12,11 +12,11 @@ class EarlyStopping:
 
     Attributes:
         config: The metric, and the limits.
-        best_value: Best value so far, however small the last improvement was.
-        best_epoch: Its epoch, from 1; 0 before the first.
-        reference_value: The value that the next one must beat by more than `min_delta` for the
-            patience to start again.
-        num_epochs_without_gain: Epochs since `reference_value`, without those of the warm-up.
+        best_value: Best value so far, even if it improved by less than `min_delta`.
+        best_epoch: Epoch of the best value, from 1; 0 before the first epoch.
+        reference_value: The value that an epoch must beat by more than `min_delta` to restart the
+            patience.
+        num_epochs_without_gain: Epochs since `reference_value`, warm-up epochs not counted.
     """
 
     config: EarlyStoppingConfig
@@ -26,7 +26,7 @@ class EarlyStopping:
     num_epochs_without_gain: int = 0
 
     def update(self, epoch: int, value: float) -> bool:
-        """Takes an epoch's value; returns whether it is the best so far."""
+        """Records an epoch's value; returns whether the value is the best so far."""
         if self._beats(value, self.reference_value, self.config.min_delta):
             self.reference_value = value
             self.num_epochs_without_gain = 0

@@ -10,20 +10,21 @@ class EpochMetrics:
 
     Attributes:
         epoch: Number of the epoch, from 1.
-        train_loss: Mean loss of the training images, each before the step that it is part of.
-        val_loss: Loss on val without label smoothing; NaN, as the other metrics on val, if the
-            training diverged in this epoch.
+        train_loss: Mean training loss over the images, each computed before the image's
+            optimizer step.
+        val_loss: Mean cross-entropy on val in nats, without label smoothing. If the training
+            diverged in this epoch, all val metrics are NaN.
         val_top1: Share of val images whose class has the highest logit, 0..1.
         val_top5: Share of val images whose class is among the five highest logits, 0..1.
         val_macro_f1: Mean of the classes' F1 scores on val, 0..1.
-        learning_rate: Rate of the epoch's last step.
+        learning_rate: Learning rate of the epoch's last optimizer step.
         seconds: Duration of training and validation.
-        images_per_second: Training images a second.
-        data_seconds: Seconds of the training half that were spent waiting for images.
-        micro_batch_size: Images that a process has in memory at a time.
-        peak_memory_bytes: On a GPU, the most that was allocated during the epoch; on a CPU, the
-            memory that the process held after it.
-        gpu_utilization: Mean share of time in which the GPU worked, 0..1; None where unknown.
+        images_per_second: Training images a second, over all processes.
+        data_seconds: Seconds that the training, without validation, waited for images.
+        micro_batch_size: Images that a process runs through the model at a time.
+        peak_memory_bytes: On a GPU, the largest memory allocated during the epoch; on a CPU, the
+            process's resident memory after the epoch.
+        gpu_utilization: Mean share of time in which the GPU worked, 0..1; None if unknown.
     """
 
     epoch: int
@@ -45,5 +46,5 @@ class EpochMetrics:
         return float(getattr(self, metric))
 
     def as_row(self) -> dict[str, Any]:
-        """Plain values by name."""
+        """The values by name, of JSON's types."""
         return asdict(self)

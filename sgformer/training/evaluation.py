@@ -21,7 +21,7 @@ class ClassMetrics:
     Attributes:
         precision: Share of the images predicted as this class that are of this class.
         recall: Share of this class's images that are predicted as this class.
-        f1: Harmonic mean of the two.
+        f1: Harmonic mean of precision and recall.
         support: Number of this class's images.
     """
 
@@ -37,12 +37,12 @@ class SplitMetrics:
 
     Attributes:
         top1: Share of images whose class has the highest logit, 0..1.
-        top5: Share of images whose class is among the k highest logits, k = min(5, classes).
+        top5: Share of images whose class is among the min(5, classes) highest logits, 0..1.
         macro_f1: Mean of the classes' F1 scores, 0..1.
         loss: Mean cross-entropy without label smoothing, in nats.
         per_class: Metrics by class name.
-        confusion_matrix: Numbers of images; a row is a true class, a column a predicted one.
-        num_images: Images of the split.
+        confusion_matrix: Numbers of images; rows are true classes, columns predicted classes.
+        num_images: Number of images of the split.
     """
 
     top1: float
@@ -72,7 +72,7 @@ def compute_metrics(
 ) -> SplitMetrics:
     """Metrics from finite logits (N, classes) and true classes (N,).
 
-    They equal scikit-learn's, whose import would cost each worker a second.
+    The metrics equal scikit-learn's, whose import would cost each worker a second.
     """
     num_classes = len(classes)
     predicted = logits.argmax(1)

@@ -12,7 +12,7 @@ from sgformer.model.sg_former import SGFormer
 def create_optimizer(model: SGFormer, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices and convolutions, not on norms, biases, position table.
 
-    With layer decay each parameter group has timm's `lr_scale`, its share of the learning rate.
+    With layer decay each parameter group has timm's `lr_scale`, a factor on the learning rate.
     """
     exempt = model.no_weight_decay()
     if config.layer_decay is None:
@@ -33,7 +33,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 def learning_rate_at(
     step: int, steps_per_epoch: int, max_epochs: int, config: OptimizerConfig
 ) -> float:
-    """The learning rate of an optimizer step; steps count from 0 over the whole training."""
+    """The learning rate of an optimizer step; `step` counts from 0 over the whole training."""
     num_steps = max_epochs * steps_per_epoch
     num_warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if step < num_warmup_steps:

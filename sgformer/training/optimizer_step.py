@@ -1,4 +1,4 @@
-"""One optimizer step on one batch, in any precision, by micro-batches, by several processes."""
+"""One optimizer step on one batch: mixing, autocast, micro-batches, several processes, EMA."""
 
 import contextlib
 import sys
@@ -23,14 +23,15 @@ DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OptimizerStep:
-    """Runs optimizer steps; holds the model, the optimizer and all else that they change.
+    """Runs optimizer steps; holds model, optimizer, gradient scaler and EMA, which steps change.
 
-    Randomness in a step (mixup, dropout) depends on nothing but the step's seed and the process,
-    so a resumed training draws the same.
+    Randomness in a step (mixup, dropout) depends only on the step's seed and the process's rank,
+    so a resumed training draws the same numbers.
 
     Attributes:
         model: The model with the trained weights.
-        ema: The model with the running mean of the weights; None without `ema_decay`.
+        ema: The model with the exponential moving average of the weights; None without
+            `ema_decay`.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class OptimizerStep:
         self._class_weights = None
         if config.class_balance == "loss":
             counts = np.bincount(samples[:, 1], minlength=num_classes)
-            # Their mean over the images is 1, so that losses stay comparable.
+            # The weights' mean over the images is 1, so that losses stay comparable.
             weights = len(samples) / (num_classes * counts)
             self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
         self._forward: nn.Module = _compiled(model) if config.compile else model
@@ -71,19 +72,19 @@ class OptimizerStep:
         """Runs a step; returns the loss before the update, summed over this process's images.
 
         Args:
-            images: This process's images, (B, 3, H, W); mixup changes them in place.
-            labels: Their classes, (B,).
+            images: This process's images, (B, 3, H, W); mixup changes the tensor in place.
+            labels: The images' class indices, (B,).
             seed: The seed of this step.
             number: The number of this step in the training, from 1.
             learning_rate: The learning rate of this step.
             batch_size: Images of the step in all processes together.
-            micro_batch_size: Images that go through the model at a time.
+            micro_batch_size: Images that this process runs through the model at a time.
         """
         targets: torch.Tensor = labels.to(self.device, non_blocking=True)
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         images = images.to(self.device, non_blocking=True, memory_format=layout)
         if self._mix is not None:
-            np.random.seed(seed % 2**32)  # all processes mix alike
+            np.random.seed(seed % 2**32)  # so all processes draw the same mixup
             images, targets = self._mix(images, targets)
         torch.manual_seed(seed_of(seed, rank()))
         self.optimizer.zero_grad(set_to_none=True)
@@ -101,7 +102,7 @@ class OptimizerStep:
         return torch.stack(losses).sum()
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The tensors by name, and the gradient scaler's plain values."""
+        """The tensors of model, optimizer and EMA by name, and the gradient scaler's state."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
@@ -111,17 +112,17 @@ class OptimizerStep:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether torch has compiled the forward pass of a step of this training."""
+        """Whether torch has compiled a forward pass since this object was made."""
         return _num_graphs() > self._num_graphs_before
 
     def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """A copy of the state in CPU memory, which further steps do not change."""
+        """A copy of `state_dict` in CPU memory, which later steps do not change."""
         tensors, scaler = self.state_dict()
         copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
         return copies, dict(scaler)
 
     def load_state_dict(self, tensors: dict[str, torch.Tensor], scaler: dict[str, Any]) -> None:
-        """Continues from what `state_dict` returned."""
+        """Restores a state that `state_dict` returned."""
         parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
@@ -134,7 +135,7 @@ class OptimizerStep:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.ema is not None:
             self.ema.module.load_state_dict(parts["ema"])
-        # Loading a state does not clear a scaler's record of the step that it is in.
+        # A new scaler, because loading a state does not clear a scaler's record of an open step.
         self.scaler = self._new_scaler()
         self.scaler.load_state_dict(scaler)
 
@@ -145,7 +146,7 @@ class OptimizerStep:
         dtype = DTYPES.get(self.config.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             logits = self._forward(images)
-        # The mixer has smoothed its targets already.
+        # The mixer has smoothed the targets already.
         smoothing = 0.0 if self._mix else self.config.label_smoothing
         return F.cross_entropy(
             logits.float(),
@@ -167,17 +168,17 @@ class OptimizerStep:
             self.ema.update(self.model, step=number)
 
     def _gradients_wait(self, *, wait: bool) -> contextlib.AbstractContextManager[None]:
-        """A context in which, with `wait`, the processes do not exchange gradients yet."""
+        """A context in which, with `wait`, the backward pass does not exchange gradients yet."""
         if wait and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return contextlib.nullcontext()
 
 
 def _compiled(model: SGFormer) -> nn.Module:
-    """The model with a compiled forward pass; forgets what was compiled before.
+    """The model with a compiled forward pass; drops what torch compiled before.
 
-    All models share the code of `forward`, and torch compiles it anew for each dropout rate. After
-    eight times it would run every further model uncompiled, with no more than a line in a log.
+    All models share the code of `forward`, and torch compiles that code anew for each dropout
+    rate. After eight compilations torch would run further models uncompiled and only log a line.
     """
     torch.compiler.reset()
     compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
@@ -185,6 +186,6 @@ def _compiled(model: SGFormer) -> nn.Module:
 
 
 def _num_graphs() -> int:
-    """How many graphs torch has compiled in this process; 0 if it has not been asked to."""
+    """Number of graphs that torch has compiled in this process; 0 if torch.compile is unused."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])

@@ -1,4 +1,4 @@
-"""The training loop, of trials and of retrainings."""
+"""The training loop, for trials and retrainings."""
 
 import math
 import time
@@ -42,21 +42,21 @@ from sgformer.training.optimizer import learning_rate_at
 from sgformer.training.optimizer_step import OptimizerStep
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
-# Once in so many steps the trainer checks that the loss is finite, for which it waits for the GPU.
+# Steps from one check that the loss is finite to the next; each check waits for the GPU.
 STEPS_BETWEEN_CHECKS: Final = 20
 
 
 @dataclass(frozen=True)
 class _TrainPass:
-    """The training half of an epoch.
+    """Measurements of an epoch's pass over the training images.
 
     Attributes:
-        loss: Mean over the images; not finite if one of the checked losses was not, which ends
+        loss: Mean loss over the images; not finite if a checked loss was not finite, which ends
             the pass.
-        learning_rate: Rate of the last step.
-        images_per_second: Over all processes.
-        data_seconds: Time spent waiting for images.
-        gpu_utilization: Mean share of time in which the GPU worked, 0..1; None where unknown.
+        learning_rate: Learning rate of the last step.
+        images_per_second: Training images a second, over all processes.
+        data_seconds: Seconds spent waiting for images.
+        gpu_utilization: Mean share of time in which the GPU worked, 0..1; None if unknown.
     """
 
     loss: float
@@ -70,21 +70,22 @@ class Trainer:
     """Trains one configuration on the images of one folder, epoch by epoch.
 
     All randomness is derived from the seed, the epoch, the step and the image, so a resumed
-    training goes on exactly as it would have without the interruption. If torch.distributed is
-    initialised, its processes train one model: each makes a Trainer and runs every epoch.
+    training gives the same result as an uninterrupted one. If torch.distributed is initialised,
+    its processes train one model: each process makes a Trainer and runs every epoch.
 
     Attributes:
         config: The configuration.
         data: The images.
-        device: The device that is trained on.
-        early_stopping: Which epoch is the best so far, and whether to stop.
-        micro_batch_size: Images of a process in memory at a time; halved when memory runs out.
-        end_reason: Why the training ended; None while it has not.
-        history: All epochs so far, also those before a resume.
+        device: The device of the training.
+        early_stopping: The best epoch so far, and whether the training should stop.
+        micro_batch_size: Images that a process runs through the model at a time; halved when
+            memory runs out.
+        end_reason: Why the training ended; None while it goes on.
+        history: Metrics of all epochs so far, epochs before a resume included.
 
     Raises:
-        ConfigError: CUDA is asked for and not available, or the processes cannot share the
-            batches.
+        ConfigError: `train.device` is cuda and this machine has no usable GPU, or there are too
+            few images for the number of processes.
     """
 
     def __init__(self, config: TrainConfig, data: ImageData) -> None:
@@ -108,7 +109,7 @@ class Trainer:
 
     @property
     def model(self) -> SGFormer:
-        """The model that is evaluated and delivered: with `ema_decay`, that of mean weights."""
+        """The evaluated and delivered model; with `ema_decay`, the one with averaged weights."""
         model = self._step.model if self._step.ema is None else self._step.ema.module
         assert isinstance(model, SGFormer)
         return model
@@ -138,22 +139,22 @@ class Trainer:
     def epochs(self) -> Iterator[EpochMetrics]:
         """Trains, and yields each epoch's metrics, until the training ends.
 
-        It ends after `max_epochs`, by early stopping, or when a loss is not finite.
+        The training ends after `max_epochs`, by early stopping, or when a loss is not finite.
 
         Raises:
             OutOfMemoryError: Not even one image at a time fits; or, with several processes, a
-                micro-batch does not fit: the caller must start all of them again with a smaller
-                one.
+                micro-batch does not fit: the caller must restart all processes with a smaller
+                micro-batch.
         """
         while self.end_reason is None:
             yield self._run_epoch(self.num_epochs_done + 1)
 
     def evaluate(self, split: str) -> SplitMetrics:
-        """The present model's metrics on a split."""
+        """Metrics of `model` on a split."""
         return compute_metrics(*self._predict(split), self.data.classes)
 
     def description(self) -> dict[str, Any]:
-        """The config, classes and epoch: they and the weights rebuild the model."""
+        """Config, classes and epoch: together with the weights they rebuild the model."""
         return {
             "config": self.config.model_dump(mode="json"),
             "classes": list(self.data.classes),
@@ -175,13 +176,13 @@ class Trainer:
         return tensors, metadata
 
     def images_trained_on(self) -> dict[str, Any]:
-        """The classes, and a hash of the images' names and sizes; a checkpoint fits no others."""
+        """Classes, and a hash of the images' names and sizes; a checkpoint is bound to both."""
         return {"classes": list(self.data.classes), "content": self.data.images.id.content}
 
     def load_state_dict(
         self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
     ) -> None:
-        """Continues from what `state_dict` returned."""
+        """Restores a state that `state_dict` returned."""
         self._step.load_state_dict(dict(tensors), metadata["scaler"])
         self.history = [EpochMetrics(**row) for row in metadata["history"]]
         self.early_stopping.load_state_dict(metadata["early_stopping"])
@@ -202,7 +203,7 @@ class Trainer:
         return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
 
     def _run_epoch(self, epoch: int) -> EpochMetrics:
-        """Runs an epoch; if memory runs out, again from its start with half the micro-batch."""
+        """Runs an epoch; if memory runs out, restarts the epoch with half the micro-batch."""
         before = self._step.snapshot()
         while (metrics := self._try_epoch(epoch)) is None:
             release_memory()
@@ -227,14 +228,14 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if num_processes() > 1:  # the others wait for this one: all must be started again
+            if num_processes() > 1:  # the other processes wait: all must be restarted
                 refusal = OutOfMemoryError(
                     f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
                     f"{self.device}"
                 )
                 refusal.micro_batch_size = self.micro_batch_size
                 raise refusal from None
-        # Not in the handler: the error, which keeps the step's tensors alive, is gone here.
+        # Outside the handler, where the error, which keeps the step's tensors alive, is gone.
         return None
 
     def _train_and_validate(self, epoch: int) -> EpochMetrics:
@@ -320,7 +321,7 @@ class Trainer:
 
 
 def _check_sizes(config: TrainConfig, data: ImageData) -> None:
-    """Checks that every process gets at least two images of a batch and of a split."""
+    """Checks that each of several processes gets two or more images of a batch and of a split."""
     size = num_processes()
     smallest = min(
         config.optimizer.batch_size, len(data.samples("train")), len(data.samples("val"))
