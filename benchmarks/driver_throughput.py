@@ -1,11 +1,12 @@
-"""What the search itself costs the driver: trials that train nothing.
+"""The driver's own cost of a search, measured with trials that train nothing.
 
     python benchmarks/driver_throughput.py [--trials 1000] [--rounds 3] [--long 10000]
 
-First trials a second: ours (study in SQLite, every report durable before it is decided on)
-beside a plain Ray Tune script (function trainable, OptunaSearch, reuse_actors, loggers off),
-both with a random sampler, two slots and three reports a trial, alternating. Then one long study
-of ours with 20 reports a trial: memory and the seconds of each decision as it grows.
+Compares trials a second of our search (study in SQLite, every report stored before the decision
+on it) and of a plain Ray Tune script (function trainable, OptunaSearch, reuse_actors, loggers
+off). Both have a random sampler, two slots and three reports a trial, and alternate. Then runs
+one long study of ours with 20 reports a trial, and prints its memory and the milliseconds of each
+decision as the study grows; at last a study with the TPE sampler.
 """
 
 import argparse
@@ -27,14 +28,14 @@ SPACE = {
 
 
 def trains_nothing(num_reports: int) -> Any:
-    """A worker that reports without an epoch's work."""
+    """The class of a worker that reports `num_reports` epochs without training."""
     from ray import tune
 
     from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
     from hpo.study.trial import TrialReport
 
     class TrainsNothing(tune.Trainable):
-        """Stands in for TrialWorker."""
+        """Takes TrialWorker's place."""
 
         def setup(self, config: dict[str, Any]) -> None:
             self.task: TrialTask | None = None
@@ -57,7 +58,7 @@ def trains_nothing(num_reports: int) -> Any:
 
 
 class Watch:
-    """Notes what a search takes as it goes."""
+    """An observer that counts ended trials and notes the driver's memory every 500 trials."""
 
     def __init__(self) -> None:
         self.num_ended = 0
@@ -75,7 +76,7 @@ class Watch:
 def run_ours(
     num_trials: int, num_reports: int, folder: Path, sampler: str = "random"
 ) -> dict[str, Any]:
-    """A search of ours whose workers train nothing."""
+    """Runs our search with workers that train nothing; returns its times, memory and file size."""
     from hpo.config.schema import SearchConfig
     from hpo.config.search_space import default_params
     from hpo.execution.cluster import TrialResources, connected
@@ -110,7 +111,7 @@ def run_ours(
 
 
 def timed_decisions() -> dict[str, list[float]]:
-    """The seconds of each decision from now on, with what it writes."""
+    """The seconds of each later decision, writes to the study included, by method name."""
     from hpo.engine.engine import Engine
     from hpo.samplers.proxy_study import ProxyStudy
 
@@ -122,7 +123,7 @@ def timed_decisions() -> dict[str, list[float]]:
         def call(*args: Any) -> Any:
             start = time.perf_counter()
             result = function(*args)
-            if result is not None or name != "next_trial":  # not: every slot is taken
+            if result is not None or name != "next_trial":  # None: no trial was proposed
                 own.append(time.perf_counter() - start)
             return result
 
@@ -130,12 +131,12 @@ def timed_decisions() -> dict[str, list[float]]:
 
     for name in ("next_trial", "on_report", "on_end"):
         timed(Engine, name)
-    timed(ProxyStudy, "draw")  # the sampler's own time, in next_trial's
+    timed(ProxyStudy, "draw")  # the sampler's share of next_trial's time
     return seconds
 
 
 def run_plain(num_trials: int, num_reports: int, folder: Path) -> dict[str, Any]:
-    """What people write themselves."""
+    """Runs the plain Ray Tune script that users write themselves."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     import optuna
     import ray
@@ -175,7 +176,7 @@ def resident_bytes() -> int:
 def in_process(
     which: str, num_trials: int, num_reports: int, sampler: str = "random"
 ) -> dict[str, Any]:
-    """Runs one side in a process of its own."""
+    """Runs one side, `ours` or `plain`, in a fresh process; returns its measurements."""
     side = (which, str(num_trials), str(num_reports), sampler)
     command = [sys.executable, __file__, "--side", *side]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}

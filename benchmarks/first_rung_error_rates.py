@@ -1,13 +1,13 @@
-"""How often freeze_thaw moves the first rung rightly, and wrongly, by ranks of made-up searches.
+"""How often freeze_thaw moves the first rung, rightly or wrongly, in simulated searches.
 
     python benchmarks/first_rung_error_rates.py [--searches 400]
 
-Values at the rungs 2, 4, 8, 15, 28 and 52 of 52 epochs are a chain of normal distributions: each
-rung correlates with the next by the same coefficient. Of the trials at a rung the best go on, in
-numbers that are printed. `inverted`: up to epoch 15 the ranks are upside down. Spearman's
-correlation is the true one, over all trials. A rung is raised if its ranks agree with late ones by
-less than 0.5, lowered if an earlier epoch's do by 0.85 or more; either, a standard error allowed
-for, is to be wrong in at most a sixth of the searches.
+Trials' values at the rungs 2, 4, 8, 15, 28 and 52 (of 52 epochs) form a Markov chain of normal
+variables: each rung has the same correlation with the next one. The best trials of a rung go on;
+the table's title has their numbers. In the row `inverted`, ranks up to epoch 15 are reversed. The
+table gives the true Spearman correlation over all trials. freeze_thaw should raise the first rung
+if the rung's correlation with late epochs is below 0.5, and lower it if an earlier epoch's is at
+least 0.85. Each kind of move allows for a standard error and may be wrong in 1/6 of the searches.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Array = npt.NDArray[np.floating[Any]]
 
 
 def values_at_rungs(num: int, correlation: float, rng: np.random.Generator) -> Array:
-    """(num, 6) values of trials."""
+    """(num, 6) standard normal values of `num` trials at the six rungs."""
     columns = [rng.standard_normal(num)]
     for _ in RUNGS[1:]:
         noise = rng.standard_normal(num)
@@ -37,7 +37,7 @@ def values_at_rungs(num: int, correlation: float, rng: np.random.Generator) -> A
 
 
 def curves_of(values: Array, goes_on: tuple[int, int, int]) -> list[Curve]:
-    """Curves where all trials come to epoch 8, and so many of the best to each rung above."""
+    """Curves of which all reach epoch 8, and the `goes_on` best reach rungs 15, 28 and 52."""
     alive = np.arange(len(values))
     last = np.full(len(values), 2)
     for column, num in zip((2, 3, 4), goes_on, strict=True):
@@ -50,7 +50,7 @@ def curves_of(values: Array, goes_on: tuple[int, int, int]) -> list[Curve]:
 
 
 def report(num: int, goes_on: tuple[int, int, int], num_studies: int, num_searches: int) -> None:
-    """Prints a row for each strength of the correlation."""
+    """Prints one row for each correlation between neighbouring rungs."""
     print(f"\n{num_studies} studies of {num} trials, of which {goes_on} go on to 15, 28 and 52")
     print("Spearman 8-28  8-52  2-28 | raised lowered")
     for correlation in (0.99, 0.97, 0.94, 0.8, 0.69, 0.5, -1.0):

@@ -1,10 +1,11 @@
-"""Images a second of our loader and of timm's, on the same JPEGs with the same transforms.
+"""Images a second of our loader and of timm's loader, on the same JPEGs with the same transforms.
 
     python benchmarks/input_pipeline.py [--num-images 1000] [--num-workers 2] [--sizes 96 224]
 
-Writes photographs (crops of scikit-learn's two sample pictures, 400 to 500 pixels, quality 90)
-into a temporary folder. Prints the seconds of the first epoch, which for our loader includes
-decoding and writing the cache, and the median speed of later epochs, in which the two alternate.
+Writes JPEGs (crops of scikit-learn's two sample pictures, 400 to 500 pixels, quality 90) into a
+temporary folder. Prints the seconds of the first epoch, which for our loader includes decoding
+and writing the cache, and the median images a second of four later epochs, in which the two
+loaders alternate.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/model_speed.py                      # against timm's pvt_v2 of similar size
     python benchmarks/model_speed.py --reference DIR      # and against a copy of the released code
 
-The released code is run, never read: DIR/sgformer.py is loaded under another name, and its
-`sgformer_s()`, which is b2, is built. While it runs it can import modules that lie in DIR.
+The released code is run, never read: the benchmark loads DIR/sgformer.py under another name and
+calls `sgformer_s()`, which builds our b2. Released code can import modules in DIR while it runs.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PEERS = {"sg_former_b0": "pvt_v2_b0", "sg_former_b2": "pvt_v2_b2"}
 
 @dataclass(frozen=True)
 class Mode:
-    """What is timed: the forward pass, with or without the backward pass, and its precision."""
+    """A pass to time: forward only or forward and backward, in float32 or bfloat16 autocast."""
 
     name: str
     backward: bool
@@ -76,7 +76,7 @@ def seconds(model: nn.Module, images: torch.Tensor, mode: Mode) -> float:
 def medians(
     models: Sequence[nn.Module], images: torch.Tensor, mode: Mode, rounds: int
 ) -> list[float]:
-    """Median seconds of each model, taken in turn."""
+    """Median seconds of each model's pass over `rounds` rounds, in which the models alternate."""
     for model in models:
         run_once(model, images, mode)
     times = [[seconds(model, images, mode) for model in models] for _ in range(rounds)]
@@ -84,17 +84,17 @@ def medians(
 
 
 def load_released(folder: Path) -> Build:
-    """A function that builds the released code's S model, from the copy in a folder."""
+    """A function that builds the S model of the released code in a folder."""
     file = folder / "sgformer.py"
     if not file.is_file():
         raise SystemExit(f"no sgformer.py in {folder}; --reference is a copy of the released code")
     if not hasattr(np, "float"):
-        np.float = float  # type: ignore[attr-defined]  # it was written for an older numpy
+        np.float = float  # type: ignore[attr-defined]  # the released code needs NumPy < 1.24
     spec = importlib.util.spec_from_file_location("released_sgformer", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where timm's register_model looks for it
+    sys.modules[spec.name] = module  # timm's register_model looks up the module here
     with importing_from(folder):
         spec.loader.exec_module(module)
 
@@ -108,10 +108,10 @@ def load_released(folder: Path) -> Build:
 
 @contextmanager
 def importing_from(folder: Path) -> Iterator[None]:
-    """Lets code import modules that lie in a folder.
+    """Lets the code inside the context import modules that lie in a folder.
 
-    Only while it runs: the folder's sgformer.py would hide our package from the processes that
-    this one starts, which take over its sys.path.
+    Afterwards the folder leaves sys.path: child processes inherit sys.path, and the folder's
+    sgformer.py would hide our package from them.
     """
     sys.path.insert(0, str(folder))
     try:
@@ -127,13 +127,13 @@ def builder(name: str, reference: Path | None) -> Build:
 
 
 def peak_bytes(name: str, reference: Path | None, batch: int, backward: bool) -> int:
-    """How much one pass on the CPU raises this process's peak memory, in bytes."""
+    """Bytes by which one pass on the CPU raises this process's peak resident memory."""
     torch.manual_seed(0)
     model, images = builder(name, reference)(), torch.randn(batch, 3, 224, 224)
     run_once(model, images[:1], Mode("", backward=backward, bfloat16=False))
     gc.collect()
     with Path("/proc/self/clear_refs").open("w") as file:
-        file.write("5")  # VmHWM, the peak, starts again from the present size
+        file.write("5")  # resets the peak, VmHWM, to the present resident memory
     status = Path("/proc/self/status")
 
     def read(field: str) -> int:
@@ -146,7 +146,7 @@ def peak_bytes(name: str, reference: Path | None, batch: int, backward: bool) ->
 
 
 def in_fresh_process(*arguments: object) -> int:
-    """`peak_bytes` of these arguments, measured in a process of its own."""
+    """`peak_bytes(*arguments)`, measured in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return int(pool.apply(peak_bytes, arguments))
 

@@ -1,24 +1,23 @@
-"""What a search of real images finds, and how soon: ours beside a plain Ray Tune script.
+"""Accuracy and time of searches on real images: our search against a plain Ray Tune script.
 
     python benchmarks/real_search.py [--data digits|fashion] [--seeds 3] [--first-seed 0]
         [--epochs 72] [--max-epochs 12] [--slots 2] [--sides ours,plain,plain+default]
         [--work-dir DIR] [--output FILE.json]
 
-The space and training of search_spaces/digits.yaml (model, learning rate, two dropout rates; a
-thread a trial), over scikit-learn's digits (1,200 images to train, 300 val, 297 test) or 6,000
-of Fashion-MNIST (4,000, 1,000, 1,000; Debian's package dataset-fashion-mnist). Both sides may
-train so many epochs in all, on the same decoded images, and stop a trial that early_stopping
-ends; then the best trial is retrained at full length, by the same code, and tested.
+All sides use the space and training of search_spaces/digits.yaml (model, learning rate, two
+dropout rates; one thread a trial), on scikit-learn's digits (1,200 train, 300 val, 297 test
+images) or 6,000 images of Fashion-MNIST (4,000, 1,000, 1,000; Debian's package
+dataset-fashion-mnist). Each side trains `--epochs` epochs in all, on the same decoded images, and
+ends a trial early by early_stopping. Then the same code retrains and tests the best trial.
 
-`ours` is run_search with its default strategy, freeze_thaw. `plain` is what people write
-themselves: a function trainable around our trainer, OptunaSearch (TPE), ASHAScheduler, reused
-actors, as many trials as the budget allows, the trial with the best value of any epoch; it
-writes no checkpoints. `plain+default` is told the default configuration as its first trial, as
-ours is. Each side runs in a process of its own, in turns that alternate by the seed, which is
-that of sampler and training. `search s` is from the start of the process to that of the
-retraining; `whole s` to the end of the process. Ours also exports to ONNX, proves it and writes
-a report: `export s` of the whole. On a busy machine OMP_NUM_THREADS=1 in the environment spares
-both retrainings that their threads wait for one another.
+`ours` is run_search with its default scheduler, freeze_thaw. `plain` is a script as users write
+it: a function trainable around our trainer, OptunaSearch (TPE), ASHAScheduler, reused actors, as
+many trials as the budget allows, no checkpoints; it delivers the trial with the best value of any
+epoch. `plain+default` tries the default configuration first, as ours does. Each side runs in a
+fresh process; the order of the sides alternates from seed to seed, and a seed is that of sampler
+and training. `search s` ends where the retraining starts, `whole s` with the process. `export s`
+is the part of ours that exports to ONNX, checks the export and writes a report. On a busy machine
+OMP_NUM_THREADS=1 keeps the threads of the retrainings from waiting for one another.
 """
 
 import argparse
@@ -42,23 +41,23 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[1]
 FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
 SIDES: Final = ("ours", "plain", "plain+default")
-SPLITS: Final = {"train": 4000, "val": 1000, "test": 1000}  # of Fashion-MNIST
+SPLITS: Final = {"train": 4000, "val": 1000, "test": 1000}  # images of Fashion-MNIST
 RETRAINING: Final = "retraining"
 EXPORTING: Final = "exporting"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a side came to.
+    """Measurements of one side's search.
 
     Attributes:
-        test_top1, val_top1: The retrained model's accuracy, 0 to 1.
-        best_value: The best value of a trial.
+        test_top1, val_top1: The retrained model's accuracy, 0..1.
+        best_value: The best val_top1 of a trial, 0..1.
         search_seconds: From the start of the process to the start of the retraining.
         whole_seconds: From the start of the process to its end.
-        export_seconds: The part of whole_seconds after retraining and test; ours only.
+        export_seconds: The part of whole_seconds after retraining and test; only for `ours`.
         num_epochs: Epochs that the search trained.
-        num_trials: Trials that the search began.
+        num_trials: Trials that the search started.
     """
 
     test_top1: float
@@ -85,7 +84,7 @@ HEADER: Final = (
 
 
 def write_fashion(folder: Path) -> None:
-    """Writes 6,000 images, as many of each class, as PNGs, unless they are there."""
+    """Writes 6,000 PNG images, equally many of each class, unless the folder exists."""
     if folder.is_dir():
         return
     import cv2
@@ -117,7 +116,7 @@ def write_fashion(folder: Path) -> None:
 
 
 def read_fashion(split: str) -> tuple[Any, Any]:
-    """Images (n, 28, 28) and labels (n,) of the package's IDX files, as bytes."""
+    """Images (n, 28, 28) and labels (n,), both uint8, from the Debian package's IDX files."""
     import numpy as np
 
     def read(name: str, header: int) -> Any:
@@ -135,11 +134,11 @@ def search_config(
     overrides = [
         "study.name=real",
         f"study.seed={seed}",
-        f"study.num_trials={arguments.epochs}",  # the epochs are the limit
-        # The winner's retraining counts, too.
+        f"study.num_trials={arguments.epochs}",  # so only the epochs limit the search
+        # total_epochs also pays for the winner's retraining.
         f"budget.total_epochs={arguments.epochs + arguments.max_epochs}",
-        "scheduler={}",  # the default
-        "retrain.seeds=0",  # plain compares nothing either
+        "scheduler={}",  # the default scheduler, freeze_thaw
+        "retrain.seeds=0",  # `plain` does not compare finalists on fresh seeds either
         f"resources.max_concurrent_trials={arguments.slots}",
         f"train.seed={seed}",
         f"train.max_epochs={arguments.max_epochs}",
@@ -152,7 +151,7 @@ def run_ours(config: "SearchConfig", folder: Path) -> None:
     from hpo.search import run_search
 
     class Watch:
-        """Notes what is counted."""
+        """An observer that writes phases, trials and epochs to the folder's notes."""
 
         def phase(self, text: str) -> None:
             note(folder, phase=text.split()[0], at=time.time())
@@ -172,7 +171,7 @@ def run_ours(config: "SearchConfig", folder: Path) -> None:
 
 
 def run_plain(config: "SearchConfig", folder: Path, *, default_first: bool) -> None:
-    """What people write themselves."""
+    """Runs the plain Ray Tune script that users write themselves."""
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -195,7 +194,7 @@ def run_plain(config: "SearchConfig", folder: Path, *, default_first: bool) -> N
             tune.report({"val_top1": metrics.val_top1})
 
     class EpochBudget(tune.Stopper):
-        """Ends the search when its epochs are spent."""
+        """Ends the search when the budget of epochs is spent."""
 
         def __init__(self, num_epochs: int) -> None:
             self._num_left = num_epochs
@@ -235,7 +234,7 @@ def run_plain(config: "SearchConfig", folder: Path, *, default_first: bool) -> N
 
 
 def plain_space(config: "SearchConfig") -> dict[str, Any]:
-    """The search file's ranges as Ray's."""
+    """The search file's space in Ray Tune's notation."""
     from ray import tune
 
     from hpo.config.search_space import CategoricalParameter, FloatParameter
@@ -258,7 +257,7 @@ def plain_space(config: "SearchConfig") -> dict[str, Any]:
 def retrain_and_test(
     config: "SearchConfig", params: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """As ours retrains a winner, without the export."""
+    """Retrains params as our search retrains a winner; returns the metrics of all splits."""
     from hpo.delivery.deliver import evaluate_splits, load_model
     from hpo.execution.retrain import retrain_epochs
     from hpo.execution.training import Training
@@ -284,7 +283,7 @@ def note_result(folder: Path, best_value: float | None, metrics: dict[str, Any])
 
 
 def measure(side: str, config_file: Path, work: Path) -> Result:
-    """Runs one side in a process of its own."""
+    """Runs one side in a fresh process; returns its measurements."""
     folder = Path(tempfile.mkdtemp(prefix=f"{side}-", dir=work))
     start = time.time()
     with (folder / "log").open("w") as log:
@@ -316,7 +315,7 @@ def median(results: list[Result]) -> Result:
 
 
 def compare(arguments: argparse.Namespace, work: Path) -> dict[str, list[Result]]:
-    """Runs all sides for all seeds, and prints them."""
+    """Runs all sides for all seeds, and prints their results."""
     from hpo.cli.demo import write_digits
     from hpo.config.loading import dump_search_config
     from sgformer.data.image_data import load_image_data

@@ -1,26 +1,27 @@
-"""How good a configuration a search finds for its budget: ours beside Optuna's with ASHA.
+"""Regret of the configuration that a search delivers, by budget: ours against Optuna with ASHA.
 
     python benchmarks/search_efficiency.py --surrogate ../shared/surrogates/lcbench
         [--split develop|report] [--workers 1,8,64] [--seeds 5] [--strategies ours,tpe+asha,...]
         [--clock epochs|seconds] [--noise 0.5] [--budget 40] [--output FILE.json]
         [--plot FILE.html] [--kept FILE.jsonl]
 
-On LCBench's surrogate (34 tasks, 7 parameters, curves of 52 epochs), with a simulated clock. The
-tasks sorted as numbers: the even ones to develop on, the odd ones only to report. Budgets are in
-full trainings (of 52 epochs; by the clock of seconds, of the default configuration's time), over
-all workers. Regret is (best - delivered) / (best - median), by the accuracy after 52 epochs, where
-best and median are of 20,000 random configurations: below 0 is better than the best of them.
+Searches run on LCBench's surrogate (34 tasks, 7 parameters, curves of 52 epochs) with a simulated
+clock. Of the tasks in numeric order, the even ones are for development (`--split develop`), the
+odd ones for reports. A budget counts full trainings over all workers: 52 epochs, or with `--clock
+seconds` the time of the default configuration's 52 epochs. Regret is (best - delivered) / (best -
+median) in accuracy after 52 epochs; best and median are those of 20,000 random configurations, so
+a regret below 0 beats all of them.
 
-Ours runs the decisions of hpo/ (`ours-NAME`: those of scheduler NAME; `ours-warm`: begun with the
-best of a search on another task; `ours-cost`: with scheduler.cost_aware), in a search for each
-budget, which plans with it; it delivers the trial that it expects to end best. The stock
-strategies, which know of no budget, deliver the trial with the best value seen. No side is charged
-with training what it delivers. `sampler+asha` is Ray's asynchronous halving with Optuna's sampler,
-as with OptunaSearch every trial told COMPLETE with its last value (`+pruned`: told PRUNED with its
-curve), rungs 4, 12, 36; `+default`: the default configuration first.
+`ours` runs the decisions of hpo/, one search a budget, because our search plans with its budget,
+and delivers the trial with the best predicted final value. `ours-NAME` uses scheduler NAME,
+`ours-warm` a warm start from another task, `ours-cost` scheduler.cost_aware. Stock strategies know
+no budget and deliver the trial with the best value seen. Training the delivered trial is free for
+all. `SAMPLER+asha` is Ray's asynchronous halving (rungs 4, 12, 36) with Optuna's sampler; as in
+OptunaSearch, every trial is told COMPLETE with its last value (`+pruned`: told PRUNED with its
+curve). `+default` tries the default configuration first.
 
-Whole, this takes hours, most of them Optuna's GPSampler. What has ended is kept in FILE.jsonl and
-is not run again by the same command; remove the file when the code has changed.
+A full run takes hours, mostly in Optuna's GPSampler. Finished searches are kept in FILE.jsonl and
+not repeated by the same command; remove the file after changing the code.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-# Each run has one core; set before NumPy is imported.
+# Each run uses one core. These variables must be set before NumPy is imported.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -53,13 +54,13 @@ Params = dict[str, Any]
 MAX_EPOCHS: Final = 52
 NUM_RANDOM: Final = 20_000
 BUDGETS: Final = (5, 10, 20, 40)
-NUM_AFTER: Final = 12  # trainings of the finalists after the search, by default; not measured here
+NUM_AFTER: Final = 12  # default number of finalists' trainings after a search; not measured here
 ORDER: Final = (
     "batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units",
     "max_dropout",
 )  # fmt: skip
-# What one would try first, by convention (SGD with momentum); the surrogate's own "defaults" are
-# the middles of its ranges, no better than a random configuration.
+# A conventional first choice for SGD with momentum. The surrogate's own "defaults" are the middles
+# of its ranges, no better than a random configuration.
 DEFAULT: Final[Params] = {
     "batch_size": 128, "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 1e-4,
     "num_layers": 3, "max_units": 512, "max_dropout": 0.2,
@@ -73,7 +74,7 @@ STRATEGIES: Final = (*OURS, *STOCK)
 
 
 class Surrogate:
-    """Learning curves of one task."""
+    """The surrogate's learning curves of one LCBench task."""
 
     def __init__(self, folder: Path, task: str) -> None:
         import onnxruntime
@@ -116,7 +117,7 @@ class Surrogate:
         return self._run(np.stack(columns, 1))[:, 1]
 
     def curve(self, params: Params) -> tuple[Array, Array]:
-        """Accuracies after each epoch, in points of 100, and seconds of each epoch."""
+        """Accuracy after each epoch in percent, (52,), and seconds of each epoch, (52,)."""
         rows = np.tile([0.0, *(float(params[name]) for name in ORDER)], (MAX_EPOCHS, 1))
         rows[:, 0] = np.arange(1, MAX_EPOCHS + 1)
         outputs = self._run(rows).astype(float)
@@ -141,7 +142,7 @@ def tasks(folder: Path, split: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Job:
-    """One search."""
+    """The settings of one simulated search."""
 
     strategy: str
     surrogate: Path
@@ -155,7 +156,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Regret by budget; seconds of each decision; trials begun."""
+    """A search's regret by budget, seconds of each decision, and number of trials started."""
 
     regrets: dict[int, float]
     decision_seconds: list[float]
@@ -163,7 +164,7 @@ class Outcome:
 
 
 class Trainings:
-    """What is trained, observed (with noise) and spent in one search."""
+    """The trainings of one search: true curves, noisy observations and costs."""
 
     def __init__(self, job: Job) -> None:
         self.surrogate = Surrogate(job.surrogate, job.task)
@@ -173,7 +174,7 @@ class Trainings:
         self._mean_seconds = None if job.clock == "epochs" else float(seconds.mean())
 
     def curve(self, params: Params) -> tuple[Array, Array, Array]:
-        """True and observed values, and the cost of each epoch, in epochs."""
+        """True values, observed values and costs (in default epochs) of each epoch, each (52,)."""
         values, seconds = self.surrogate.curve(params)
         costs = np.ones(MAX_EPOCHS)
         if self._mean_seconds is not None:
@@ -182,7 +183,7 @@ class Trainings:
 
 
 class OurSearch:
-    """One search through hpo's decisions, with a budget in full trainings."""
+    """One search with hpo's decisions, and a budget counted in full trainings."""
 
     def __init__(self, job: Job, budget: int, warm_start: Sequence[Params] = ()) -> None:
         import hpo.simulation.simulation
@@ -191,7 +192,7 @@ class OurSearch:
         self._job, self._trainings = job, Trainings(job)
         self.surrogate = self._trainings.surrogate
         default = self.surrogate.default
-        # The space is not that of a training of ours, so neither is its default configuration.
+        # TrainConfig has no defaults for this space, whose parameters are not its settings.
         hpo.simulation.simulation.default_params = lambda train, space: dict(default)
         self.true_values: list[float] = []
         self._config = config = our_config(job, self.surrogate, budget)
@@ -209,13 +210,13 @@ class OurSearch:
         return Curve(observed.tolist(), cost.tolist())
 
     def run(self, budget: int) -> None:
-        """To its end, by the clock of seconds no longer than the budget."""
+        """Runs the search to its end; with the clock of seconds, at most until the budget ends."""
         search, is_timed = self.search, self._job.clock == "seconds"
         while not (is_timed and search.seconds >= MAX_EPOCHS * budget) and search.step():
             pass
 
     def ranking(self) -> tuple[int, ...]:
-        """Numbers of trials, the one first that is expected to end best."""
+        """Numbers of trials, the best predicted final value first."""
         from hpo.selection.ranking import predicted_ranking
 
         study = self.search.study
@@ -251,17 +252,17 @@ def our_config(job: Job, surrogate: Surrogate, budget: int) -> Any:
 
 
 def our_budget(clock: str, budget: int) -> dict[str, Any]:
-    """For the search; what the trainings after it are set aside for is on top."""
+    """Settings that give the search `budget` full trainings, besides the reserve for finalists."""
     if clock == "epochs":
         return {"budget": {"total_epochs": MAX_EPOCHS * (budget + NUM_AFTER)}}
-    # By seconds these would take as much as the finalists do, so each is an epoch here; what that
-    # is too much does not run. A second is an epoch of the default configuration's.
+    # A simulated second is a mean epoch of the default configuration. The reserve in seconds would
+    # depend on the finalists, so retrainings last one epoch; `run` ends the search at its budget.
     seconds = MAX_EPOCHS * budget + NUM_AFTER
     return {"budget": {"gpu_hours": seconds / 3600}, "retrain": {"max_epochs": 1}}
 
 
 def run_ours(job: Job) -> Outcome:
-    """A search for each budget, which plans with it."""
+    """Runs one search for each budget, since our search plans with its budget."""
     regrets, seconds, num_trials = {}, list[float](), 0
     warm_start = best_of_another_task(job) if job.strategy == "ours-warm" else ()
     for budget in job.budgets:
@@ -274,7 +275,7 @@ def run_ours(job: Job) -> Outcome:
 
 
 def best_of_another_task(job: Job) -> tuple[Params, ...]:
-    """What study.warm_start makes of a search of ten full trainings on the task before."""
+    """The configurations of study.warm_start after a search of the previous task (budget 10)."""
     from hpo.transfer.warm_start import different
 
     every = sorted(tasks(job.surrogate, "develop") + tasks(job.surrogate, "report"), key=int)
@@ -290,7 +291,7 @@ def best_of_another_task(job: Job) -> tuple[Params, ...]:
 
 
 class StockSearch:
-    """Optuna's sampler under Ray's asynchronous halving, as people put them together."""
+    """Optuna's sampler with Ray's asynchronous halving, as users combine the two."""
 
     def __init__(self, strategy: str, seed: int, surrogate: Surrogate) -> None:
         import optuna
@@ -405,14 +406,14 @@ def run(job: Job) -> Outcome:
 
 
 def run_all(jobs: Sequence[Job], pool: Any, kept: Path | None) -> list[Outcome]:
-    """What comes of each; those that `kept` has are not run, the others are added to it."""
+    """The outcome of each job, from the file `kept` if it is there; new outcomes are appended."""
     known = dict(read_kept(kept))
     missing = [job for job in jobs if key_of(job) not in known]
     for job, outcome in pool.imap_unordered(run_one, missing):
         known[key_of(job)] = outcome
         if kept is not None:
             with kept.open("a") as file:
-                # The line before may have been cut.
+                # Begins with a newline: the last line may have been cut by a kill.
                 file.write("\n" + json.dumps([key_of(job), dataclasses.asdict(outcome)]))
     return [known[key_of(job)] for job in jobs]
 
@@ -427,7 +428,7 @@ def key_of(job: Job) -> str:
 
 def read_kept(kept: Path | None) -> Iterator[tuple[str, Outcome]]:
     for line in kept.read_text().splitlines() if kept is not None and kept.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):  # a line that was cut
+        with contextlib.suppress(json.JSONDecodeError):  # a kill has cut this line
             key, outcome = json.loads(line)
             regrets = {int(budget): regret for budget, regret in outcome.pop("regrets").items()}
             yield key, Outcome(regrets=regrets, **outcome)
@@ -436,7 +437,7 @@ def read_kept(kept: Path | None) -> Iterator[tuple[str, Outcome]]:
 def summarise(
     strategy: str, workers: int, jobs: list[Job], outcomes: list[Outcome]
 ) -> Iterator[dict[str, Any]]:
-    """A row for each budget; the standard error is that of the tasks' means."""
+    """One row for each budget; its standard error is computed from the tasks' mean regrets."""
     times = [s for outcome in outcomes for s in outcome.decision_seconds]
     for budget in jobs[0].budgets:
         by_task: dict[str, list[float]] = {}
@@ -505,7 +506,7 @@ def main() -> None:
     args = parser.parse_args()
     budgets = (*(budget for budget in BUDGETS if budget < args.budget), args.budget)
     rows: list[dict[str, Any]] = []
-    # A process keeps the memory of the searches that it has run.
+    # Processes are replaced after 8 jobs, because they keep the memory of finished searches.
     with get_context("spawn").Pool(args.processes, maxtasksperchild=8) as pool:
         for strategy in args.strategies.split(","):
             for workers in map(int, args.workers.split(",")):

@@ -1,10 +1,10 @@
-"""Seconds from a command to its answer, and to the first epoch of a search.
+"""Seconds until a command answers, and until a search begins its first epoch.
 
     python benchmarks/startup.py [--rounds 3]
 
-The first epoch of a search of ours, with images that are not decoded yet and with those that
-are, beside that of a plain Ray Tune script (benchmarks/trial_overhead.py), which reads decoded
-ones; then --help, status and a search file with an error.
+Times the start of the first epoch in our search, with images not decoded yet and with decoded
+images, and in a plain Ray Tune script (benchmarks/trial_overhead.py) with decoded images. Then
+times --help, status, and a search file with an error.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def write_search_file(folder: Path, images: Path, cache: Path) -> Path:
 
 
 def seconds_to_first_epoch(search_file: Path) -> float:
-    """Until a worker has begun an epoch; the search is ended then."""
+    """Seconds until a worker has begun an epoch; the search is then terminated."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.time()
         search = subprocess.Popen(

@@ -1,12 +1,13 @@
-"""How much of an epoch is not spent in the model, and how much host memory a training needs.
+"""Share of an epoch that is not spent in the model, and host memory of a training.
 
     python benchmarks/train_step.py [--model sg_former_nano] [--image-size 64] [--batch-size 64]
 
 Prints, for several numbers of torch threads and loading processes, the share of an epoch that is
 not spent in forward, backward, optimizer step or validation's forward: the mean of the second and
-third of three epochs. Then prints how much the peak of anonymous memory (PSS of the process and
-its loading processes, sampled) exceeds what was in use before the trainer was made. Nearly all of
-that is the batch's activations, so a batch of two images shows how much everything else needs.
+third of three epochs. Then prints by how many MiB the peak of anonymous memory (PSS of the process
+and its loading processes, sampled) exceeds the memory in use before the trainer was made and the
+size of weights, gradients and AdamW's moments. The batch's activations are nearly all of this
+excess, so a batch of two images shows how much everything else needs.
 """
 
 import argparse
@@ -26,7 +27,7 @@ SETTINGS = ((2, 1), (1, 1), (2, 0), (1, 0))
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Anonymous memory of a process and its descendants; mapped files are not counted."""
+    """Bytes of anonymous memory of a process and its descendants, without mapped files."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -38,7 +39,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 class Timed:
-    """A function that adds up the seconds spent in it."""
+    """Wraps a function and adds up the seconds of its calls."""
 
     def __init__(self, function: Any) -> None:
         self.function, self.seconds = function, 0.0
@@ -89,7 +90,7 @@ def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_wor
     steps = Timed(OptimizerStep.run)
     OptimizerStep.run = lambda *a, **k: steps(*a, **k)  # type: ignore[method-assign]
     forward = SGFormer.forward
-    forwards = Timed(forward)  # validation's: those of training are within the steps
+    forwards = Timed(forward)  # validation's forward passes; `steps` includes training's
     SGFormer.forward = lambda *a, **k: (forward if a[0].training else forwards)(*a, **k)  # type: ignore[method-assign]
     trainer, shares = Trainer(config, data), []
     for metrics in trainer.epochs():
@@ -99,7 +100,7 @@ def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_wor
     done.set()
     if arguments.memory:
         watcher.join()
-        size = 16 * trainer.num_parameters  # weights, gradients, AdamW's two moments
+        size = 16 * trainer.num_parameters  # bytes of weights, gradients, AdamW's two moments
         print(
             f"batch {arguments.batch_size}, {num_workers} loading processes: "
             f"{(highest - before - size) / 2**20:.0f} MiB beyond the model's "
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:  # each setting in a process of its own
+    if arguments.one:  # this process measures one setting; see below
         root, num_threads, num_workers = arguments.one
         measure(Path(root), arguments, int(num_threads), int(num_workers))
         return

@@ -1,13 +1,13 @@
-"""What a search takes beyond its epochs: ours beside a plain Ray Tune script.
+"""Time of a search beyond its epochs: our search against a plain Ray Tune script.
 
     python benchmarks/trial_overhead.py [--trials 24] [--rounds 3] [--images small|all]
 
-The same trials (sg_former_nano, 32 px, four epochs at most, two slots, ASHA from epoch 1 by a
-factor of 2, an Optuna sampler) of scikit-learn's digits by ours, by a plain script (function
-trainable, OptunaSearch, ASHAScheduler, Ray's defaults), and by the same script with
-reuse_actors=True; all three train with our trainer, on images that are decoded already. Wall
-time is from the start of the process to the end of the last trial. `small` has 60 training
-images, so that nearly all is overhead; `all` has 1,200, an epoch takes some three seconds.
+Three sides run the same kind of trials (sg_former_nano on scikit-learn's digits, 32 px, at most
+four epochs, two slots, ASHA from epoch 1 with reduction factor 2, an Optuna sampler): our search,
+a plain script (function trainable, OptunaSearch, ASHAScheduler, Ray's defaults), and the same
+script with reuse_actors=True. All sides use our trainer and decoded images. Wall time ends with
+the last trial and includes the start of the process. `small` has 60 training images, so that
+nearly all time is overhead; `all` has 1,200, and an epoch takes some three seconds.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def run_ours(num_trials: int, images: Path, cache: Path, folder: Path) -> None:
     from sgformer.data.image_data import load_image_data
 
     class Watch:
-        """Notes when epochs end."""
+        """An observer that notes when epochs end."""
 
         def epoch(self, number: int, epoch: int, value: float) -> None:
             note(folder, at=time.time())
@@ -99,7 +99,7 @@ def run_ours(num_trials: int, images: Path, cache: Path, folder: Path) -> None:
 
 
 def run_plain(num_trials: int, images: Path, cache: Path, folder: Path, *, reuse: bool) -> None:
-    """What people write themselves."""
+    """Runs the plain Ray Tune script that users write themselves."""
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -144,7 +144,7 @@ def note(folder: Path, **values: float) -> None:
 
 
 def measure(side: str, num_trials: int, images: Path, cache: Path) -> dict[str, float]:
-    """Runs one side in a process of its own."""
+    """Runs one side in a fresh process; returns its measurements in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.time()
         subprocess.run(
@@ -157,7 +157,7 @@ def measure(side: str, num_trials: int, images: Path, cache: Path) -> dict[str, 
     ends = [n["at"] for n in notes if "at" in n]
     (end,) = (n["end"] for n in notes if "end" in n)
     training = sum(seconds)
-    # From the first epoch on: before it is the start, told apart.
+    # `steady` begins with the first epoch; the time before is reported as `start`.
     first_begin = min(ends) - seconds[0]
     steady = NUM_SLOTS * (max(ends) - first_begin)
     return {
