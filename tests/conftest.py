@@ -1,4 +1,4 @@
-"""Real images, small: a part of scikit-learn's digits as an image folder."""
+"""Fixtures for all tests: a small folder of scikit-learn's digits, settings, a finished search."""
 
 import subprocess
 import time
@@ -22,7 +22,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_image_folder(image_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the image folder that a test may spoil."""
+    """A copy of the image folder, which a test may change."""
     import shutil
 
     return Path(shutil.copytree(image_folder, tmp_path / "images"))
@@ -35,7 +35,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train_config(image_folder: Path, cache_dir: Path) -> TrainConfig:
-    """Three epochs of the smallest model."""
+    """A training of three epochs with the smallest model."""
     return TrainConfig.model_validate(
         {
             "model": {"name": "sg_former_pico", "drop_path_rate": 0.0},
@@ -55,7 +55,7 @@ def train_config(image_folder: Path, cache_dir: Path) -> TrainConfig:
 
 @pytest.fixture
 def search_file(tmp_path: Path, image_folder: Path, cache_dir: Path) -> Path:
-    """A search over learning rate and dropouts of the smallest model; four epochs a trial."""
+    """A search file: learning rate and dropouts of the smallest model, four epochs a trial."""
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(search_values(image_folder, cache_dir)))
     return path
@@ -63,7 +63,7 @@ def search_file(tmp_path: Path, image_folder: Path, cache_dir: Path) -> Path:
 
 @pytest.fixture
 def edit(search_file: Path) -> Callable[[Callable[[dict], None]], Path]:
-    """Changes the search file's values in place."""
+    """A function that changes the search file's values in place."""
 
     def change(how: Callable[[dict], None]) -> Path:
         values = yaml.safe_load(search_file.read_text())
@@ -78,7 +78,7 @@ def edit(search_file: Path) -> Callable[[Callable[[dict], None]], Path]:
 def finished(
     tmp_path_factory: pytest.TempPathFactory, image_folder: Path, cache_dir: Path
 ) -> FinishedSearch:
-    """Eight trials, of which one diverges and one breaks; finalists on two fresh seeds."""
+    """A finished search of eight trials; one diverges, one fails; finalists on two seeds."""
     root = tmp_path_factory.mktemp("finished")
     (root / "search_spaces").mkdir()
     (root / "digits").symlink_to(image_folder)
@@ -94,7 +94,7 @@ def finished(
     while not (folder / "search.yaml").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    # The workers are still importing torch: trial 2 will find this.
+    # The workers are still importing torch, so trial 2 will find this broken checkpoint.
     broken = folder / "trials" / "2" / "last.safetensors"
     broken.parent.mkdir(parents=True)
     broken.write_text("a checkpoint that is none")

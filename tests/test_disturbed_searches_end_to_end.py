@@ -1,4 +1,4 @@
-"""Searches that a signal, a kill or the machine disturbs, with a real Ray; none is exported.
+"""Tests of searches that a signal, a kill or the machine disturbs, with a real Ray, no export.
 
 Kills of drivers, workers, nodes and databases, and a full disk, are in tests/chaos.
 """
@@ -172,7 +172,7 @@ def test_paused_trials_outlive_a_kill_and_simulate_decides_the_same(
 
 @pytest.fixture
 def short_search(image_folder: Path, tmp_path: Path) -> Path:
-    """One epoch of one trial; the cache of images lies at home."""
+    """A search file of one trial of one epoch; the image cache is in the home folder."""
     values = search_values(image_folder, tmp_path)
     values["study"] = {"num_trials": 1}
     values["train"]["max_epochs"] = 1
@@ -196,7 +196,7 @@ def test_a_temporary_folder_may_have_a_long_path(short_search: Path, tmp_path: P
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may run a program as another user")
 def test_a_user_without_a_name_and_a_home_may_search(short_search: Path) -> None:
-    # Not below pytest's folder, which is its owner's alone; capabilities to read the code.
+    # Not in pytest's folder, which only its owner may enter; capabilities let the user read code.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)

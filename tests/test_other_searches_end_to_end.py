@@ -1,4 +1,4 @@
-"""Searches that are repeated, carried over, or run on a cluster, with a real Ray."""
+"""Tests of searches that are repeated, carried over, or run on a cluster, with a real Ray."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from searches import write_search
 
 @pytest.fixture
 def search_file(tmp_path: Path, image_folder: Path, cache_dir: Path) -> Path:
-    """Eight trials, of which the second diverges."""
+    """A search file of eight trials, of which the second diverges."""
     return write_search(tmp_path / "tiny.yaml", image_folder, cache_dir)
 
 
@@ -52,7 +52,7 @@ def test_a_changed_space_goes_on_in_a_new_study(search_file: Path, tmp_path: Pat
         "4 of the 4 trials of study tiny were carried over"
         in (tmp_path / "tiny-2" / "report.html").read_text()
     )
-    # As if it had been killed before the move was written down: it is finished, not repeated.
+    # As after a kill before the move was recorded: the move is finished, not repeated.
     (tmp_path / "tiny-2" / "search.yaml").unlink()
     again = run(*command, *changed, program=TRAIN_ONLY)
     assert "with 4 of the 4 trials" in again.stderr

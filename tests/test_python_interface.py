@@ -1,4 +1,4 @@
-"""The examples in the docstrings of `from hpo import ...`, run over a finished search."""
+"""Tests that run the examples in the docstrings of `from hpo import ...` on a finished search."""
 
 import re
 import subprocess

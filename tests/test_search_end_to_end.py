@@ -1,4 +1,4 @@
-"""The whole job as a user runs it: one finished search, with a real Ray and real images."""
+"""Tests of one finished search, run as a user runs it, with a real Ray and real images."""
 
 import csv
 import json
@@ -220,13 +220,13 @@ def test_export_and_report_can_be_repeated(finished: FinishedSearch, tmp_path: P
 def test_any_trial_can_be_retrained(finished: FinishedSearch, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished.folder, tmp_path / "digits"))
     finalist = max(training["trial"] for training in fresh_trainings(folder).values())
-    trial = load_trials(folder)[finalist]  # its checkpoint as one is gone
+    trial = load_trials(folder)[finalist]  # the trial's own checkpoint is gone
     run("retrain", folder, "--trial", trial.number)
     config = yaml.safe_load((folder / "best" / "config.yaml").read_text())
     assert config["model"]["drop_rate"] == trial.params["model.drop_rate"]
     assert config["seed"] == 1
     assert f"best (trial {trial.number})" in run("status", folder).stdout
-    (retraining,) = study_attributes(folder)["retrainings"]  # that of the winner was a finalist's
+    (retraining,) = study_attributes(folder)["retrainings"]  # the winner's was a finalist's
     assert (retraining["trial"], retraining["num_epochs"]) == (trial.number, config["max_epochs"])
     assert retraining["seconds"] > 0
     refused = run("retrain", folder, "--trial", 99, expect=2)

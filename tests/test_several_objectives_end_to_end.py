@@ -1,4 +1,4 @@
-"""Accuracy against size, with a real Ray: killed, resumed, and its whole front delivered."""
+"""Tests of a search for accuracy and size, with a real Ray: killed, resumed, front delivered."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def search_file(
         "constraints": ["num_parameters <= 1e6"],
         "select": "front",
     }
-    values["retrain"]["seeds"] = 2  # of no effect
+    values["retrain"]["seeds"] = 2  # has no effect with several objectives
     values["space"]["model.name"] = {
         "type": "categorical",
         "choices": ["sg_former_pico", "sg_former_nano", "sg_former_micro"],
@@ -42,7 +42,7 @@ Finished = tuple[Path, subprocess.CompletedProcess, dict[int, list[dict]]]
 
 @pytest.fixture(scope="module")
 def finished(search_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A search that was killed and resumed: folder, output, and what was trained before."""
+    """A search that was killed and resumed: folder, output, and epochs trained before the kill."""
     output_dir = tmp_path_factory.mktemp("runs")
     folder = output_dir / "tiny"
     command = ("search", search_file, "--output-dir", output_dir)

@@ -1,4 +1,4 @@
-"""The comparison with released code, on a stand-in for that code."""
+"""Tests of benchmarks/model_speed.py's comparison with released code, on a stand-in for it."""
 
 import importlib
 import importlib.util
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "model_speed.py"
-# As released code is written: it registers with timm and imports a module that lies beside it.
+# Like the released code, this code registers with timm and imports a module from its own folder.
 RELEASED = """
 from timm.models import register_model
 from torch import nn
@@ -65,7 +65,7 @@ def test_released_code_that_registers_with_timm_is_run(
 def test_released_code_does_not_hide_our_package(model_speed: ModuleType, reference: Path) -> None:
     before = list(sys.path)
     model_speed.load_released(reference)()
-    assert sys.path == before  # a process that is started from here gets it
+    assert sys.path == before  # child processes inherit sys.path
     assert importlib.import_module("sgformer.model").SGFormer
 
 

@@ -1,4 +1,4 @@
-"""The short form: every fault once, three kills of the driver. `make chaos` is the long one."""
+"""Short chaos test: three kills of the driver, every other fault once. Long: `make chaos`."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ CHAOS = Path(__file__).parents[1] / "support" / "chaos.py"
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_search_under_every_fault_is_as_one_left_alone() -> None:
-    # A process of its own: it starts a Ray cluster.
+    # In a process of its own, because chaos.py starts a Ray cluster.
     done = subprocess.run(
         [sys.executable, CHAOS, "--kills", "3"], check=False, capture_output=True, text=True
     )

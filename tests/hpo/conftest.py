@@ -1,4 +1,4 @@
-"""Commands called in this process; storages: SQLite, a journal file, a real PostgreSQL server."""
+"""Fixtures: commands called in this process; SQLite, journal and PostgreSQL storages."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
-    """One that the test may stop and start."""
+    """A PostgreSQL server of one test, which the test may stop and start."""
     server = PostgresServer()
     yield server
     server.remove()
@@ -37,7 +37,7 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a command in this process: exit code, standard output, standard error."""
+    """Calls a command in this process; gives exit code, standard output, standard error."""
 
     def run_command(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["run_search.py", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""Each setting that can be searched changes what the trainer does."""
+"""Tests that each setting that can be searched changes what the trainer does."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from sgformer.training.trainer import Trainer
 Params = dict[str, Any]
 MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 0.8}
 GUIDE = {"augmentation.policy": "guide"}
-# A value that differs from the default, and what must be set for it to matter.
+# By setting: a value that differs from the default, and other settings that the value needs to
+# have an effect.
 CASES: dict[str, tuple[Any, Params]] = {
     "model.name": ("sg_former_nano", {}),
     "model.drop_rate": (0.3, {}),
@@ -58,7 +59,7 @@ CASES: dict[str, tuple[Any, Params]] = {
 
 
 def trained(base: TrainConfig, params: Params) -> tuple[int, torch.Tensor]:
-    """Epochs and weights after a training."""
+    """Number of epochs, and weights, after a training."""
     config = apply_params(base, params, "test")
     trainer = Trainer(config, load_image_data(config.data))
     list(trainer.epochs())

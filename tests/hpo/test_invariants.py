@@ -1,7 +1,7 @@
-"""What holds of every search, whatever befalls it: checked over searches drawn at random.
+"""Tests of the invariants of every search under any faults, on searches drawn at random.
 
 A failure names its seed, and `RANDOM_SEARCHES=17 pytest tests/hpo/test_invariants.py` repeats
-that one alone; `RANDOM_SEARCHES=0-9999` takes more of them than usual.
+that search alone; `RANDOM_SEARCHES=0-9999` runs more searches than usual.
 """
 
 import os
@@ -14,7 +14,7 @@ from random_searches import draw_plan
 
 
 def check(seed: int, folder: Path) -> None:
-    """Raises BrokenInvariantError where the search of a seed breaks one."""
+    """Raises BrokenInvariantError if the search of a seed breaks an invariant."""
     plan = draw_plan(seed, folder)
     search = searched(plan, folder)
     quiet = replace(plan, asks_often=False)
@@ -23,7 +23,7 @@ def check(seed: int, folder: Path) -> None:
         same_trials(search, unasked, "asking changes no decision")
         states = search.study.metadata.model_state, unasked.study.metadata.model_state
         same(search, states, "asking does not change the model")
-    # What the clock was at is noted now and then, so a kill may lose ten seconds of it.
+    # The study stores the clock only now and then, so a kill may lose ten seconds of it.
     if plan.is_calm and search.num_kills and search.config.limits["wall_clock_hours"] is None:
         unbroken = searched(replace(quiet, killed=0), folder)
         same_trials(search, unbroken, "a resumed search is as an unbroken one")

@@ -1,4 +1,4 @@
-"""Runs as `open_run` gives them; a run that a real search left is in tests/test_*.py."""
+"""Tests of runs as `open_run` returns them; tests/test_*.py open runs of real searches."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a search does with what is there already; whole searches are in tests/test_*.py."""
+"""Tests of a search that finds an existing run; whole searches are in tests/test_*.py."""
 
 from pathlib import Path
 
@@ -158,7 +158,7 @@ def test_other_images_are_refused(
 
 
 class Phases(Display):
-    """Remembers the phases that it hears of."""
+    """Records the phases of a search."""
 
     def __init__(self, config: SearchConfig) -> None:
         super().__init__(config)

@@ -1,10 +1,10 @@
-"""Hurts a search again and again, and compares what comes of it with one that was left alone.
+"""Disturbs a search again and again, and compares its result with an undisturbed search.
 
     python tests/support/chaos.py --kills 100
 
-One slot, so that the decisions do not depend on timing. First one search suffers every kind of
-fault; then searches have their driver killed (SIGKILL, it alone: its Ray has to notice) at
-random moments, most of them in the middle of a trial.
+Searches have one slot, so that decisions do not depend on timing. The first search suffers every
+kind of fault. Then the drivers of further searches are killed at random moments, mostly in the
+middle of a trial; SIGKILL hits the driver alone, and its Ray has to notice.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from searches import search_values
 
 NUM_TRIALS, MAX_EPOCHS, TOP_K = 8, 12, 2
 MOST_AFTER_TRIALS = 3  # kills of a search whose trials have all ended
-SECONDS_TO_END = 120.0  # of Ray's processes, once their driver is gone
-MARK = "CHAOS_MARK"  # in the environment of every process that is started here
+SECONDS_TO_END = 120.0  # in which Ray's processes must end after their driver
+MARK = "CHAOS_MARK"  # environment variable of every process that is started here
 INTERRUPTING = ("SIGKILL", "SIGINT", "SIGTERM", "full disk", "worker killed", "node removed")
 
 
 @dataclass
 class Counts:
-    """What came of it; all but the first three must be 0."""
+    """Counts of kills and of damage; all but the first three must be 0."""
 
     kills_survived: int = 0
     kills_made: int = 0
@@ -59,7 +59,7 @@ class Counts:
         return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def damage(self) -> dict[str, int]:
-        """What should be 0 and is not."""
+        """The counts that should be 0 and are not, by name."""
         names = [field.name for field in fields(self)][3:]
         found = {name: getattr(self, name) for name in names if getattr(self, name)}
         lost = self.kills_made - self.kills_survived
@@ -73,7 +73,7 @@ class Counts:
 
 
 class Chaos:
-    """A search that is left alone; what suffers is compared with it."""
+    """An undisturbed search, with which disturbed searches are compared."""
 
     def __init__(self, folder: Path, image_folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
@@ -92,7 +92,7 @@ class Chaos:
 
 
 class Victim:
-    """A search that suffers, and is resumed each time. A context manager: ends its processes."""
+    """A search that is disturbed and resumed; a context manager that kills its processes."""
 
     def __init__(
         self, chaos: Chaos, output_dir: Path, moments: random.Random, storage: str | None = None
@@ -113,10 +113,10 @@ class Victim:
         for pid in marked_processes(self.environment[MARK]):
             os.kill(pid, signal.SIGKILL)
 
-    # Going on
+    # Starting and waiting
 
     def start(self, *options: object) -> None:
-        """The driver, in the background."""
+        """Starts the driver in the background."""
         if self.storage is not None:
             options = (*options, "--storage", self.storage)
         self._begun_at_start = self._begun_before = self.num_begun()
@@ -125,7 +125,7 @@ class Victim:
         )
 
     def wait_until_it_trains(self) -> bool:
-        """Until it begins an epoch, and a random time into what follows; False if it ended."""
+        """Waits until an epoch begins, then for a random time; False if the driver ended."""
         assert self.driver is not None
         while self.num_begun() == self._begun_before:
             if self.driver.process.poll() is not None:
@@ -142,7 +142,7 @@ class Victim:
     # Faults
 
     def kill_driver(self) -> None:
-        """SIGKILL, the driver alone."""
+        """Kills the driver, and no other process, by SIGKILL."""
         assert self.driver is not None
         self.driver.process.kill()
         self.driver.process.wait()
@@ -155,7 +155,7 @@ class Victim:
         self.chaos.say(f"  kill {self.counts.kills_made}: {where}")
 
     def interrupt(self, name: str) -> None:
-        """SIGINT or SIGTERM: it says how to go on."""
+        """Sends SIGINT or SIGTERM; the driver must end and say how to resume."""
         assert self.driver is not None
         self.driver.process.send_signal(getattr(signal, name))
         assert self.driver.process.wait(PATIENCE_SECONDS) == 1, self.log.read_text()
@@ -165,7 +165,7 @@ class Victim:
         self._suffered(name)
 
     def fill_disk(self) -> None:
-        """Nothing more can be written beside the run, until the search has given up."""
+        """Fills the disk of the run until the search has given up, then frees it."""
         assert self.driver is not None
         ballast = self.run_dir.parent / "ballast"
         subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=64K"], check=False,
@@ -204,7 +204,7 @@ class Victim:
         if fault != "SIGKILL":
             self.chaos.say(f"  {fault}")
 
-    # What came of it
+    # Results
 
     def trials(self) -> list[optuna.trial.FrozenTrial]:
         exists = self.storage is not None or (self.run_dir / "search.yaml").exists()
@@ -213,7 +213,7 @@ class Victim:
     def _processes_left(self) -> list[str]:
         """Command lines of processes that do not end by themselves.
 
-        Ray's agents take up to 75 seconds where its start was cut short.
+        Ray's agents take up to 75 seconds to end if Ray's start was cut short.
         """
         mark, end = self.environment[MARK], time.monotonic() + SECONDS_TO_END
         while (pids := marked_processes(mark)) and time.monotonic() < end:
@@ -221,12 +221,12 @@ class Victim:
         return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids]
 
     def has_no_trial_left(self) -> bool:
-        """Whether only the winner's training and its delivery are left."""
+        """Whether all trials have ended; then only the winner's retraining and delivery remain."""
         trials = self.trials()
         return len(trials) == NUM_TRIALS and all(t.state.is_finished() for t in trials)
 
     def num_begun(self) -> int:
-        """Epochs begun, the retraining's among them."""
+        """Number of epochs begun in all attempts, the retraining's included."""
         return sum(map(len, self._begun("*/*/attempts.csv")))
 
     def _begun(self, pattern: str) -> list[list[int]]:
@@ -234,15 +234,15 @@ class Victim:
         for path in self.run_dir.glob(pattern):
             try:
                 rows = list(csv.DictReader(path.read_text().splitlines()))
-            except FileNotFoundError:  # the retraining is delivered
+            except FileNotFoundError:  # the delivery has moved the retraining's folder
                 continue
             found.append([int(row["epoch"]) for row in rows if row["epoch"]])
         return found
 
     def compared(self) -> Counts:
-        """The damage, beside the search that was left alone."""
+        """The counts of damage, from a comparison with the undisturbed search."""
         calm, counts = self.chaos.calm, self.counts
-        counts.kills_survived = counts.kills_made  # else an assertion has ended all this
+        counts.kills_survived = counts.kills_made  # an unsurvived kill has failed an assertion
         found = self.trials()
         counts.trials_lost = max(0, len(calm) - len(found))
         counts.trials_duplicated = max(0, len(found) - len(calm))
@@ -269,7 +269,7 @@ class Victim:
 
 
 class LocalCluster:
-    """A Ray cluster of three nodes on this machine, the head without a CPU to train on."""
+    """A Ray cluster on this machine: a head node without CPUs, and two nodes with one CPU each."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         os.environ |= environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 40}
@@ -289,7 +289,7 @@ class LocalCluster:
             del os.environ[name]
 
     def remove_the_one_that_trains(self) -> None:
-        """As if its power were cut."""
+        """Removes the node that runs a trial, as abruptly as a power cut."""
         for node in self._nodes:
             raylet = node.all_processes["raylet"][0].process.pid
             if any(map(is_trial, descendants(raylet).values())):
@@ -310,12 +310,12 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def is_within(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether it has trained some of its epochs, and not all."""
+    """Whether the trial runs and has trained some of its epochs, but not all."""
     return trial.state.name == "RUNNING" and 0 < (trial.last_step or 0) < MAX_EPOCHS
 
 
 def is_trial(command_line: str) -> bool:
-    """Whether it is a process that Ray runs trials in."""
+    """Whether the command line is that of a Ray worker which runs trials."""
     return "ray::Resource" in command_line
 
 
@@ -331,7 +331,7 @@ def marked_processes(mark: str) -> list[int]:
         try:
             if mark.encode() in path.read_bytes():
                 found.append(int(path.parent.name))
-        except OSError:  # ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
     return found
 
@@ -339,9 +339,9 @@ def marked_processes(mark: str) -> list[int]:
 def suffer_everything(
     chaos: Chaos, output_dir: Path, moments: random.Random, outage_seconds: float
 ) -> Counts:
-    """One search under three kills of its driver and one of each other fault.
+    """Runs one search under three kills of its driver and one fault of each other kind.
 
-    Its study is in PostgreSQL; `output_dir` is a small disk of its own.
+    The study is in PostgreSQL; `output_dir` is a small disk of its own.
     """
     with ExitStack() as stack:
         server = PostgresServer()
@@ -365,7 +365,7 @@ def suffer_everything(
         assert victim.wait_until_it_trains()
         victim.fill_disk()
         victim.start()
-        time.sleep(moments.uniform(0, 8))  # while it starts
+        time.sleep(moments.uniform(0, 8))  # while the driver starts
         victim.kill_driver()
         with LocalCluster(victim.environment) as cluster:
             victim.start("--ray-address", cluster.address)
@@ -379,7 +379,7 @@ def suffer_everything(
 def suffer_kills(
     chaos: Chaos, output_dir: Path, moments: random.Random, most_kills: int
 ) -> Counts:
-    """Kills the driver so often, or until the search is through, then lets it end."""
+    """Kills the driver a number of times, or until the search has ended, then lets it end."""
     num_after_trials = 0
     with Victim(chaos, output_dir, moments) as victim:
         while victim.counts.kills_made < most_kills:

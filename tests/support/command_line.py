@@ -15,7 +15,7 @@ import optuna
 
 PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "run_search.py"))
 TRAIN_ONLY = (sys.executable, str(Path(__file__).with_name("train_only.py")))
-PATIENCE_SECONDS = 900.0  # a machine may be busy; nothing is measured by these
+PATIENCE_SECONDS = 900.0  # generous, for busy machines; no test measures time by it
 
 
 def run(
@@ -24,7 +24,7 @@ def run(
     program: Sequence[str] = PROGRAM,
     **environment: str,
 ) -> subprocess.CompletedProcess:
-    """The finished process; its exit code must be the expected one."""
+    """Runs a command to its end and checks its exit code; returns the finished process."""
     done = subprocess.run(
         [*program, *map(str, arguments)],
         check=False,
@@ -71,18 +71,18 @@ class Background:
             time.sleep(0.1)
 
     def kill_everything(self) -> None:
-        """As a power cut would: the driver, and Ray's processes that it started."""
+        """Kills the driver and the Ray processes that it started, as a power cut would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def descendants(self) -> dict[int, str]:
-        """Command lines of the processes below it, by pid."""
+        """Command lines of the driver's descendant processes, by pid."""
         return descendants(self.process.pid)
 
 
 def descendants(root: int) -> dict[int, str]:
-    """Command lines of the processes below a process, by pid."""
+    """Command lines of a process's descendants, by pid."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -105,12 +105,12 @@ def descendants(root: int) -> dict[int, str]:
 
 
 def load_trials(run_dir: Path, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
-    """The run's trials as Optuna has them, in the run's own storage or another."""
+    """The run's trials as Optuna's objects, from the run's own storage or from `url`."""
     storage = optuna.storages.RDBStorage(url or f"sqlite:///{run_dir / 'study.db'}")
     try:
         return optuna.load_study(study_name=run_dir.name, storage=storage).trials
     finally:
-        storage.engine.dispose()  # SQLite's log beside the file goes with the last reader
+        storage.engine.dispose()  # so that SQLite removes its log file
 
 
 def load_epochs(run_dir: Path, number: int) -> list[dict[str, str]]:
@@ -120,14 +120,14 @@ def load_epochs(run_dir: Path, number: int) -> list[dict[str, str]]:
 
 
 def num_epochs_reported(run_dir: Path) -> list[int]:
-    """Epochs of each trial that the study knows."""
-    if not (run_dir / "search.yaml").exists():  # the study is there before it
+    """Number of epochs that each trial has reported to the study."""
+    if not (run_dir / "search.yaml").exists():  # study.db exists before search.yaml
         return []
     return [len(trial.intermediate_values) for trial in load_trials(run_dir)]
 
 
 def study_attributes(run_dir: Path) -> dict[str, Any]:
-    """What the study knows beside its trials."""
+    """The study's user attributes."""
     storage = optuna.storages.RDBStorage(f"sqlite:///{run_dir / 'study.db'}")
     try:
         return optuna.load_study(study_name=run_dir.name, storage=storage).user_attrs
@@ -136,6 +136,6 @@ def study_attributes(run_dir: Path) -> dict[str, Any]:
 
 
 def fresh_trainings(run_dir: Path) -> dict[str, dict]:
-    """The finalists' trainings, by name, as the study has them."""
+    """The finalists' trainings on fresh seeds, by name, as stored in the study."""
     attributes = study_attributes(run_dir)
     return {k: v for k, v in attributes.items() if k.startswith("fresh_training:")}

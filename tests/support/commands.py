@@ -1,4 +1,4 @@
-"""Commands called in this process, and runs for them to look at."""
+"""Helpers for tests that call commands in this process, and runs for these commands."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 def refused(result: tuple[int, str, str]) -> str:
-    """The message of a command that found its input wrong."""
+    """The error message of a command that refused its input (exit code 2)."""
     code, _, err = result
     assert code == 2, err
     assert "Traceback" not in err
@@ -21,7 +21,7 @@ def refused(result: tuple[int, str, str]) -> str:
 
 
 def write_run(folder: Path, search_file: Path, *overrides: str) -> Path:
-    """A run folder whose trials have all ended, in no time."""
+    """Writes a run folder whose trials have all ended, by a simulated search."""
     config, _ = load_search_config(search_file, overrides, name=folder.name)
     run_folder = RunFolder(folder)
     run_folder.make()
@@ -29,7 +29,7 @@ def write_run(folder: Path, search_file: Path, *overrides: str) -> Path:
     study = SearchStudy.create(run_folder.storage_url(config), config.study, config.space)
 
     def curve(params: Params) -> Curve:
-        """Trials rank at each epoch as they do at their end."""
+        """A learning curve; trials have the same ranks at every epoch."""
         return Curve([50 * float(params["optimizer.learning_rate"])] * 4, [1.0] * 4)
 
     SimulatedSearch(config, curve, 1, study).run()

@@ -1,4 +1,4 @@
-"""Real images, small: a part of scikit-learn's digits as an image folder."""
+"""Writes a part of scikit-learn's digits, small real images, as an image folder."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def digit_scans() -> list[list[np.ndarray]]:
 
 
 def write_image_folder(root: Path) -> Path:
-    """110 scans: six of each digit in train, three in val, two in test."""
+    """Writes 110 scans: six of each digit in train, three in val, two in test."""
     for digit, images in enumerate(digit_scans()):
         start = 0
         for split, count in COUNTS.items():

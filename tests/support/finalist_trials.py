@@ -1,4 +1,4 @@
-"""Trials that finalists are chosen from, and studies with their trainings on fresh seeds."""
+"""Studies with ended trials, from which finalists are chosen, and with finalists' trainings."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ def finished(
     values: Sequence[float],
     missed: Sequence[int] = (),
 ) -> SearchStudy:
-    """A study with a complete trial of each value; some have missed a constraint."""
+    """A study with one COMPLETE trial per value; some trials violate a constraint."""
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     for value in values:
         number = study.ask().number
@@ -62,7 +62,7 @@ def finished(
 def tell(
     config: SearchConfig, study: SearchStudy, finalists: Finalists, values: dict[int, float]
 ) -> None:
-    """The finalists' trainings, each with its value."""
+    """Tells the study the finalists' trainings, each with its value."""
     for number, train in trainings_of(config, study.trials(), finalists):
         study.metadata.add_fresh_training(
             training_name(number, train),

@@ -1,4 +1,4 @@
-"""What holds of every search, whatever befalls it, checked against what was trained in truth."""
+"""Invariants of every search under any faults, checked against what was really trained."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from hpo.study.trial import TrialSummary, num_counted
 
 
 class BrokenInvariantError(AssertionError):
-    """Something does not hold that has to."""
+    """A search has broken one of its invariants."""
 
     def __init__(self, invariant: str, detail: str) -> None:
         super().__init__(f"{invariant}: {detail}")
@@ -30,7 +30,10 @@ def holds(is_so: object, invariant: str, detail: object = "") -> None:
 
 
 def keeps_to_its_limits(search: RandomSearch) -> None:
-    """By the epochs that were begun: at most one a slot beyond, and what kills have hidden."""
+    """Checks that the search stays within its budget.
+
+    Begun epochs may exceed a limit by one epoch a slot, and by epochs that kills have hidden.
+    """
     config, over = search.config, search.num_slots + search.num_hidden
     limits, trainings = config.limits, [trial.training for trial in search.trials.values()]
     if limits["total_epochs"] is not None:
@@ -58,7 +61,7 @@ def epochs_after(search: RandomSearch) -> int:
 
 
 def has_ended_well(search: RandomSearch) -> None:
-    """At the end of a search."""
+    """Checks the study at the end of a search."""
     trials, config = search.study.trials(), search.config
     running = [trial.number for trial in trials if trial.state == "RUNNING"]
     holds(not running, "nothing runs at the end", running)
@@ -74,7 +77,7 @@ def has_ended_well(search: RandomSearch) -> None:
 
 
 def is_true(search: RandomSearch, trial: TrialSummary) -> None:
-    """What the study says of a trial that has ended is what became of it."""
+    """Checks that the study's record of an ended trial agrees with its real training."""
     number, curve = trial.number, dict(trial.curve)
     holds(list(curve) == list(range(1, len(curve) + 1)), "curves have no gaps", trial)
     if trial.outcome == "INFEASIBLE":
@@ -103,7 +106,7 @@ def is_true(search: RandomSearch, trial: TrialSummary) -> None:
 
 
 def is_true_end(search: RandomSearch, trial: TrialSummary, reason: str) -> bool:
-    """Whether a trial's state and reason are what became of it."""
+    """Whether a trial's state and end reason agree with its real end."""
     truth, epoch = search.trials[trial.number], trial.num_epochs
     if trial.state == "COMPLETE":
         is_whole = epoch == search.config.train.max_epochs
@@ -114,13 +117,13 @@ def is_true_end(search: RandomSearch, trial: TrialSummary, reason: str) -> bool:
         return is_broken and reason == f"{error.type}: {error.message}"  # type: ignore
     if reason == "diverged":
         return truth.end == "diverged"
-    # Killed after it was resumed, and before it told more, a paused trial is paused.
+    # A trial that was resumed stays paused if the driver is killed before the trial's next report.
     is_paused = reason == f"paused at epoch {epoch}" and truth.stopped_at == epoch
     return is_paused or truth.end == "stopped"
 
 
 def is_true_place(search: RandomSearch, trial: TrialSummary, reason: str) -> bool:
-    """Whether a trial can have been stopped where the reason says; true of other ends."""
+    """Whether the scheduler can have stopped the trial at that epoch; True for other ends."""
     scheduler, limits, epoch = search.config.scheduler, search.config.limits, trial.num_epochs
     rungs = rung_epochs(scheduler, search.config.train.max_epochs)
     if trial.state != "PRUNED" or reason == "diverged":
@@ -136,7 +139,7 @@ def is_true_place(search: RandomSearch, trial: TrialSummary, reason: str) -> boo
 
 
 def default_is_whole(search: RandomSearch, default: TrialSummary) -> None:
-    """The default configuration is not stopped but by what losses cost, or hours."""
+    """Checks that only lost epochs, or a limit in hours, may stop the default configuration."""
     hours = ("gpu_hours", "wall_clock_hours")
     if any(search.config.limits[name] for name in hours) or default.outcome == "INFEASIBLE":
         return
@@ -145,7 +148,7 @@ def default_is_whole(search: RandomSearch, default: TrialSummary) -> None:
 
 
 def uses_what_is_left(search: RandomSearch, trials: tuple[TrialSummary, ...]) -> None:
-    """A search that has ended could not have gone on: of what is asked for nothing is left."""
+    """Checks that an ended search whose budget has room has run all trials asked for."""
     config = search.config
     if config.budget.stop_when is not None or not leaves_two_trainings(search):
         return
@@ -176,7 +179,7 @@ def leaves_two_trainings(search: RandomSearch) -> bool:
 
 
 def searched(plan: Plan, folder: Path) -> RandomSearch:
-    """The search of a plan, checked at each step and at each end."""
+    """Runs the search of a plan, and checks the invariants at each step and at each end."""
     search = RandomSearch(plan, folder)
     try:
         for _ in range(most_steps(plan)):
@@ -193,7 +196,7 @@ def searched(plan: Plan, folder: Path) -> RandomSearch:
 
 
 def goes_on_after_its_end(search: RandomSearch) -> bool:
-    """Checks what has ended; whether it goes on with raised limits."""
+    """Checks an ended search; returns whether the search goes on with raised limits."""
     holds(search.had_ended or search.decisions.finished, "what has ended is finished")
     has_ended_well(search)
     return search.raise_limits()
@@ -211,7 +214,7 @@ def same_trials(search: RandomSearch, other: RandomSearch, invariant: str) -> No
 
 
 def history(search: RandomSearch) -> list[str]:
-    """All that searches have alike that decide alike."""
+    """The trials and first rungs of a search; equal for searches with equal decisions."""
     trials = [
         repr((t.number, t.params, t.state, t.curve, t.attributes.get("end_reason"), t.value))
         for t in search.study.trials()

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, on a socket in a temporary folder."""
+"""A private PostgreSQL server for a test, on a socket in a temporary folder."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def _program(name: str) -> str:
 
 
 class PostgresServer:
-    """Makes and starts a server; `url` is Optuna's."""
+    """Creates and starts a server; `url` is the storage URL for Optuna."""
 
     def __init__(self) -> None:
         initdb, self._pg_ctl = _program("initdb"), _program("pg_ctl")
@@ -44,7 +44,7 @@ class PostgresServer:
         self._run([self._pg_ctl, "-D", self._data, "-w", "-l", log, "-o", options, "start"])
 
     def stop(self) -> None:
-        """As if its power were cut."""
+        """Stops the server at once, as a power cut would."""
         self._run([self._pg_ctl, "-D", self._data, "-m", "immediate", "stop"])
 
     def remove(self) -> None:

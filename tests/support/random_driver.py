@@ -1,4 +1,4 @@
-"""Runs a random search: workers on a simulated clock that die, break, and are killed."""
+"""Drives a random search on a simulated clock, with workers that fail and drivers that die."""
 
 import heapq
 import itertools
@@ -26,32 +26,33 @@ FULL: Final = TrialError("DiskFullError", "no room")
 
 
 class KilledError(Exception):
-    """The driver is gone, in the middle of what it did."""
+    """The driver was killed in the middle of its work."""
 
 
 class RandomSearch:
     """One search of a plan, from its first trial to the end of the last raise.
 
     Attributes:
-        plan: What the search does and what befalls it.
-        config: The search file as it is now; a raise changes its limits.
-        study: The study, in memory; each kill opens it anew.
-        decisions: The engine of the driver that lives.
-        trials: What really became of each trial, by number.
+        plan: The search's settings and faults.
+        config: The present search file; raising the limits changes it.
+        study: The study, in memory; reopened after each kill.
+        decisions: The engine of the present driver.
+        trials: The real course of each trial, by number.
         now: Seconds on the simulated clock.
         num_slots: The largest number of trials that ran at a time so far.
-        num_hidden: Epochs that the drivers after kills do not know of, all kills together.
-        num_kills: How often the driver was killed so far.
-        seconds_hidden: Seconds searched that the driver which lives does not know of.
-        num_raises: How often the limits were raised so far.
-        num_enqueued: Trials that another program enqueued.
-        given_up: Trials that had ended, with their checkpoints gone, when limits were raised last.
-        was_killed_closing: Whether a kill came after the last trial's end, and before it was noted
-            that the search is over.
-        was_killed_choosing: Whether a kill came in the step in which the model of curves was
-            fitted, whose state is written before what it chose is done.
+        num_hidden: Begun epochs that the study lacked after kills, summed over all kills.
+        num_kills: Number of kills of the driver so far.
+        seconds_hidden: Seconds searched that the present driver does not know of.
+        num_raises: Number of times that the limits were raised so far.
+        num_enqueued: Number of trials that another program enqueued.
+        given_up: Numbers of the trials that existed when the limits were raised last.
+        was_killed_closing: Whether a kill came between the last trial's end and the note in the
+            study that the search is over.
+        was_killed_choosing: Whether a kill came in a step that fitted the surrogate, whose state
+            is written before its choice takes effect.
         was_raised_closing: Whether limits were raised while a last trial ran.
-        had_ended: Whether the study said so before the driver that lives began: it did nothing.
+        had_ended: Whether the study was over before the present driver began, which then did
+            nothing.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
@@ -75,9 +76,9 @@ class RandomSearch:
         self._start(plan.num_slots)
 
     def step(self) -> str:
-        """Up to the next event.
+        """Runs the search up to the next event.
 
-        Gives back 'event', 'killed' (a new driver has taken over), or 'ended'.
+        Returns 'event', 'killed' (a new driver has taken over), or 'ended'.
         """
         model_state = self.study.metadata.model_state
         try:
@@ -88,7 +89,7 @@ class RandomSearch:
             return "killed"
 
     def raise_limits(self) -> bool:
-        """Resumes a search that has ended, with the next limits; False: there are none."""
+        """Resumes an ended search with the next limits; returns False if there are none."""
         if self.num_raises == len(self.plan.configs) - 1:
             return False
         self.num_raises += 1
@@ -98,12 +99,12 @@ class RandomSearch:
 
     @property
     def changes_by_asking(self) -> list[str]:
-        """What questions changed that should change nothing."""
+        """Changes in the study that were made by mere questions to the engine."""
         return self._asker.changes
 
     @property
     def num_epochs(self) -> int:
-        """Epochs begun so far in all trials; those of a study carried over from do not count."""
+        """Epochs begun so far in all trials, without the epochs of carried-over trials."""
         return sum(trial.num_epochs for trial in self.trials.values())
 
     @property
@@ -117,7 +118,7 @@ class RandomSearch:
         return sum(trial.seconds for trial in self.trials.values())
 
     def _carry_over(self) -> None:
-        """Begins with the trials of another search that was interrupted."""
+        """Copies the trials of another, interrupted search into this study."""
         quiet = {"killed": 0, "lost": 0, "full": 0, "num_carried": 0, "enqueued": 0}
         other = RandomSearch(replace(self.plan, **quiet), self._folder)
         while other.num_epochs < self.plan.num_carried and other.step() != "ended":
@@ -126,13 +127,13 @@ class RandomSearch:
             source = {CARRIED_OVER_FROM: origin("another", trial)}
             self.study.add(trial, dict(trial.params), source)
         self.trials = other.trials
-        for truth in self.trials.values():  # what it was at is lost
+        for truth in self.trials.values():  # epochs after the last checkpoint are lost
             truth.begun = truth.carried = truth.saved
         ended = [t.number for t in self.study.trials() if t.state != "RUNNING"]
         self.given_up = frozenset(ended)
 
     def _enqueue(self) -> None:
-        """What another program may do: a trial with params of its own."""
+        """Enqueues a trial with given params, as another program may do."""
         rate = 10 ** self._events.uniform(-4, -2)
         parameter = self.config.space["optimizer.learning_rate"]
         if not parameter.contains(rate):
@@ -141,7 +142,7 @@ class RandomSearch:
         self.study.optuna_study.enqueue_trial({"optimizer.learning_rate": rate})
 
     def _start(self, num_slots: int) -> None:
-        """A new driver takes the study up, with new workers."""
+        """Starts a new driver on the study, with new workers."""
         config = self.config
         self.study.enqueue_first_trials(default_params(config.train, config.space))
         checkpoints = TrialCheckpoints(
@@ -160,7 +161,7 @@ class RandomSearch:
     def _step(self) -> str:
         decisions = self.decisions
         if decisions.paused or decisions.broken:
-            raise KilledError  # the user mends it, and resumes
+            raise KilledError  # the user removes the cause, and resumes
         if self.had_ended or not decisions.num_missing:
             decisions.settle()
             return "ended"
@@ -189,7 +190,7 @@ class RandomSearch:
         )
 
     def _ask_for_trials(self) -> None:
-        """Each idle worker does, or is stopped when no more is to be had."""
+        """Each idle worker asks for a trial, or ends if the search has no more trials."""
         for _ in range(self._num_idle):
             if self.decisions.finished:
                 self._num_idle -= 1
@@ -203,7 +204,7 @@ class RandomSearch:
             self._take(proposal)
 
     def _take(self, proposal: Proposal) -> None:
-        """A worker tells what it resumes, or begins."""
+        """A worker takes a trial: it reports a resumed trial's epochs, or begins to train."""
         number = proposal.number
         if number not in self.trials:
             self.trials[number] = Trial(self.plan.trainings.of(proposal.params))
@@ -224,7 +225,7 @@ class RandomSearch:
         epoch = trial.saved + 1
         if fate < plan.lost:
             if fate < plan.lost / 2 and trial.training.fails_at != epoch:
-                trial.saved = epoch  # and died before it was told
+                trial.saved = epoch  # the worker saved the epoch and died before reporting it
             self._num_idle += 1
             trial.end, trial.error = "lost", GONE
             self.decisions.on_lost(number, GONE)
@@ -244,7 +245,7 @@ class RandomSearch:
         self.decisions.on_end(TrialReport(number, (), reason, facts, error))
 
     def _report(self, number: int, epochs: range) -> None:
-        """Tells epochs; then the trial goes on or ends."""
+        """Reports epochs to the engine; then the trial goes on or ends."""
         trial = self.trials[number]
         rows = trial.training.rows
         trial.told |= {epoch: rows[epoch - 1] for epoch in epochs}
@@ -264,8 +265,8 @@ class RandomSearch:
         self.decisions.on_end(report)
 
     def _may_be_killed(self) -> None:
-        """Raises KilledError by chance."""
-        # Often while the last trial of a search that pauses runs, which is soon over.
+        """Raises KilledError with the plan's probability."""
+        # Kills are likelier while the last trial of a pausing search runs, a short time.
         is_closing = self.study.metadata.last_one is not None
         chance = (
             max(self.plan.killed, 0.3) if is_closing and self.plan.killed else self.plan.killed
@@ -274,10 +275,10 @@ class RandomSearch:
             raise KilledError
 
     def _die(self) -> None:
-        """The driver and its workers are gone; another driver takes the study up.
+        """Ends the driver and its workers, and starts another driver on the study.
 
-        An epoch that was trained meanwhile is saved, though not told, or lost; of a calm plan it
-        is saved, or as if it had not been begun.
+        An epoch in progress is either saved without a report, or lost. In a calm plan it is saved,
+        or counts as not begun.
         """
         self.num_kills += 1
         for _, _, number, is_epoch in self._queue:
@@ -299,7 +300,7 @@ class RandomSearch:
         self._reopen()
 
     def _hide(self) -> None:
-        """Counts what the study does not know of what was begun."""
+        """Counts the begun epochs that the study does not know of."""
         known: dict[int, float] = defaultdict(float)
         for trial in self.study.trials():
             told = float(trial.facts.get("num_epochs_trained", 0))
@@ -321,7 +322,7 @@ class RandomSearch:
 
 
 class _Watcher:
-    """A SearchObserver in whose every call the driver may be killed."""
+    """A SearchObserver; the driver may be killed in each of its calls."""
 
     def __init__(self, may_be_killed: Any) -> None:
         self._may_be_killed = may_be_killed

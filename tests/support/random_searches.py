@@ -1,4 +1,4 @@
-"""Draws a search from one seed: its search file, made-up trainings, and what befalls it."""
+"""Draws a search from one seed: its search file, simulated trainings, and faults."""
 
 import hashlib
 import itertools
@@ -23,7 +23,7 @@ MODELS: Final = {
 }
 ARCHITECTURES: Final = {f"{name} at 32 pixels": costs for name, costs in MODELS.items()}
 SCHEDULERS: Final = ("freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none")
-# Cheap samplers are drawn often; gp is not: it takes seconds a search.
+# Weights: cheap samplers are drawn often, gp seldom, because it takes seconds a search.
 SAMPLERS: Final = {
     "random": 6, "tpe": 3, "qmc": 3, "nsga2": 2, "nsga3": 1, "cmaes": 2, "grid": 3, "curves": 1,
 }  # fmt: skip
@@ -49,12 +49,12 @@ SPACES: Final = (RATE, RATE | DROP, FINITE, CONDITIONAL, RATE | NAMES, FINITE | 
 
 @dataclass(frozen=True)
 class Training:
-    """A training that is made up.
+    """A simulated training.
 
     Attributes:
-        rows: The metrics of each epoch, up to the one after which the training ends itself.
+        rows: The metrics of each epoch, up to the epoch after which the training ends by itself.
         seconds: The duration of each epoch.
-        fails_at: The epoch that breaks, each time that it is tried; None: none does.
+        fails_at: The epoch that fails each time that it is tried; None: no epoch fails.
     """
 
     rows: tuple[Mapping[str, float], ...]
@@ -64,16 +64,16 @@ class Training:
 
 @dataclass(frozen=True)
 class Trainings:
-    """Makes up the training of any params, always the same.
+    """Simulates trainings; the same params always give the same training.
 
     Attributes:
-        seed: Each seed makes up other trainings.
-        max_epochs: The length of a training that does not stop itself.
+        seed: Each seed gives other trainings.
+        max_epochs: The length of a training without early stopping.
         diverging: The share of trainings that diverge.
-        stopping: The share of trainings that stop themselves.
-        failing: The share of trainings that break.
+        stopping: The share of trainings that stop early.
+        failing: The share of trainings that fail.
         is_first_slow: Whether first epochs take three times as long.
-        is_told_best: Whether the epoch whose weights are kept is another metric's best.
+        is_told_best: Whether the kept weights are those of the best epoch by another metric.
     """
 
     seed: int
@@ -109,13 +109,13 @@ class Trainings:
         return Training(rows, (first, *[of_an_epoch] * self.max_epochs), fails_at)
 
     def watched(self, metric: str) -> str:
-        """The metric whose best epoch's weights are kept, given the objective's."""
+        """The metric by which the epoch with the kept weights is chosen; `metric`: objective's."""
         if not self.is_told_best:
             return metric
         return "val_loss" if metric == "val_top1" else "val_top1"
 
     def _end(self, params: Params) -> float:
-        """The val_top1 that a training would come to."""
+        """The val_top1 towards which a training's curve rises."""
         rate = math.log10(float(params["optimizer.learning_rate"] or 0)) + 3
         end = 0.8 - 0.2 * rate**2 - 0.1 * float(params.get("model.drop_rate") or 0)
         end += 0.03 * list(MODELS).index(str(params.get("model.name", "sg_former_pico")))
@@ -124,21 +124,21 @@ class Trainings:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a seed says of a search.
+    """A search and its faults, as drawn from one seed.
 
     Attributes:
-        seed: It is drawn from.
-        configs: The search file, read and checked: at first, and after each raise of its limits.
-        num_slots: Trials at a time.
-        trainings: That are made up.
-        is_calm: Nothing happens but kills between epochs, and what a training's params cause.
-        killed: Chance of a kill at each event; likewise the next two.
-        lost: That a worker dies in an epoch.
-        full: That a disk is full in an epoch.
-        num_kills: So many at most.
-        asks_often: Whether workers poll, and others ask, more than they have to.
-        num_carried: Epochs of another search whose trials are carried over before this one.
-        enqueued: Chance that another program enqueues a trial, at each event.
+        seed: The seed from which the plan is drawn.
+        configs: The validated search file: at first, and after each raise of its limits.
+        num_slots: Number of trials that run at a time.
+        trainings: The simulated trainings.
+        is_calm: Whether kills between epochs are the only faults, besides failing trainings.
+        killed: Probability of a kill at each event.
+        lost: Probability that a worker dies in an epoch.
+        full: Probability that a disk is full in an epoch.
+        num_kills: Largest number of kills.
+        asks_often: Whether workers poll, and others question the engine, more than necessary.
+        num_carried: Number of epochs of another search whose trials are carried over first.
+        enqueued: Probability that another program enqueues a trial, at each event.
     """
 
     seed: int
@@ -156,7 +156,7 @@ class Plan:
 
 
 def draw_plan(seed: int, folder: Path) -> Plan:
-    """The search of a seed; its search files are written into the folder."""
+    """Draws the plan of a seed, and writes its search files into the folder."""
     rng = random.Random(seed)
     max_epochs = rng.choice((1, 2, 3, 5, 8, 12, 12))
     is_calm = rng.random() < 0.4
@@ -193,7 +193,7 @@ def _read(values: Mapping[str, Any], path: Path) -> SearchConfig:
 
 
 def _with_limits(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """A search file with other limits."""
+    """The search file's values with other limits."""
     return {**values, **{section: values[section] | more[section] for section in more}}
 
 
@@ -254,7 +254,7 @@ def _constraints(space: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _budget(rng: random.Random, num_epochs: float) -> dict[str, Any]:
-    """About so many epochs, of 20 to 40 seconds; None: no limit."""
+    """A budget of about `num_epochs` epochs of 20 to 40 seconds; may have no limit."""
     hours = num_epochs * 30 / 3600
     limits = {
         "total_epochs": math.ceil(num_epochs), "gpu_hours": hours, "wall_clock_hours": hours,

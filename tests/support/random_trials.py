@@ -1,4 +1,4 @@
-"""What in truth becomes of a random search's trials; and those who ask what it is at."""
+"""The real course of a random search's trials, and an observer that questions the engine."""
 
 import math
 import random
@@ -16,15 +16,15 @@ from hpo.study.trial import TrialError, num_counted
 
 @dataclass
 class Trial:
-    """What really became of a trial, whatever the study says.
+    """The real course of a trial, to compare with the study's record.
 
     Attributes:
         training: The training that the trial runs.
         saved: The number of epochs that the last checkpoint holds.
-        begun: The number of epochs that were begun, lost ones included.
-        carried: The number of epochs that another study's search had begun.
+        begun: The number of begun epochs, lost epochs included.
+        carried: The number of epochs begun by another search, before the trial was carried over.
         told: The rows that workers reported, by epoch.
-        best_epoch: The epoch whose weights are kept, as the last report says.
+        best_epoch: The epoch whose weights are kept, by the last report.
         end: The last report's end_reason; 'stopped' if the engine stopped or paused the trial.
         stopped_at: The epoch at which the trial was stopped or paused last.
         error: The error of the last report.
@@ -41,7 +41,7 @@ class Trial:
     error: TrialError | None = None
 
     def end_reason(self, max_epochs: int) -> str | None:
-        """Why the training ends with the last checkpoint; None: it does not."""
+        """Why the training ends with the last checkpoint; None if the training goes on."""
         if math.isnan(self.training.rows[self.saved - 1]["val_top1"]):
             return "diverged"
         if self.saved < len(self.training.rows):
@@ -49,7 +49,7 @@ class Trial:
         return "completed" if self.saved == max_epochs else "early_stopped"
 
     def facts(self, watched: str) -> dict[str, Any]:
-        """What a worker tells beside the rows; the best epoch is the watched metric's."""
+        """A report's facts besides the rows; the best epoch is chosen by the watched metric."""
         rows = self.training.rows[: self.saved]
         values = {e: r[watched] for e, r in enumerate(rows, 1) if not math.isnan(r[watched])}
         pick = max if watched == "val_top1" else min
@@ -60,23 +60,23 @@ class Trial:
 
     @property
     def num_epochs(self) -> int:
-        """Begun by this search."""
+        """Epochs begun by this search."""
         return self.begun - self.carried
 
     @property
     def num_lost(self) -> int:
-        """Epochs of this search that no checkpoint holds: they were lost, or are being trained."""
+        """Epochs of this search that no checkpoint holds: lost epochs and those in training."""
         return self.begun - max(self.saved, self.carried)
 
     @property
     def seconds(self) -> float:
-        """Of all epochs begun by this search."""
+        """Training seconds of all epochs begun by this search."""
         seconds = self.training.seconds
         return sum(seconds[self.carried : self.saved]) + self.num_lost * seconds[-1]
 
 
 def is_noted_as_over(study: SearchStudy, config: SearchConfig) -> bool:
-    """Whether a run that is resumed finds in the study that no trial is missing."""
+    """Whether a resumed run learns from the study that no trial is missing."""
     trials = study.trials()
     is_running = any(trial.state == "RUNNING" for trial in trials)
     is_full = num_counted(trials) >= config.study.num_trials
@@ -84,14 +84,14 @@ def is_noted_as_over(study: SearchStudy, config: SearchConfig) -> bool:
 
 
 class Asker:
-    """Polls, and asks what should change nothing; notes what it has changed.
+    """Polls and questions the engine, which should change nothing, and notes any change.
 
     Args:
-        seed: Decides when questions are asked.
-        asks_often: Whether any are asked.
+        seed: Seed that decides when questions are asked.
+        asks_often: Whether questions are asked at all.
 
     Attributes:
-        changes: What questions changed in the study; empty if all is well.
+        changes: Changes in the study that questions caused; empty if all is well.
     """
 
     def __init__(self, seed: int, *, asks_often: bool) -> None:
@@ -99,7 +99,7 @@ class Asker:
         self.changes: list[str] = []
 
     def ask(self, decisions: Engine, study: SearchStudy, *, polls: bool = False) -> None:
-        """Now and then all that may be asked; with `polls`, after a poll that gave None, again."""
+        """Asks all questions at random times; with `polls`, also polls again after a None."""
         if not self._asks_often or self._rng.random() < 0.6:
             return
         before = _snapshot(study)

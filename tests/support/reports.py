@@ -1,4 +1,4 @@
-"""Studies and pages of reports."""
+"""Studies for tests of reports, and the pages of reports."""
 
 import re
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from hpo.study.study import SearchStudy
 
 
 def make_study(config: SearchConfig, run: RunFolder, states: list[str]) -> SearchStudy:
-    """A study with a trial in each of the states, the later the better."""
+    """A study with one trial per state; later trials have better values."""
     study = create_study(run.storage_url(config), config)
     for i, state in enumerate(states):
         number = study.ask().number
@@ -26,13 +26,13 @@ def make_study(config: SearchConfig, run: RunFolder, states: list[str]) -> Searc
 
 
 def html_of(run: RunFolder) -> str:
-    """The page without plotly's own script."""
+    """report.html without plotly's own script."""
     text = run.report.read_text()
     return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
 
 
 def compare(config: SearchConfig, study: SearchStudy, values: dict[int, list[float]]) -> None:
-    """As if the finalists had been trained on fresh seeds."""
+    """Stores values of finalists on fresh seeds, as if they had been trained."""
     trials = study.trials()
     config = config.model_copy(update={"retrain": RetrainConfig(seeds=2)})
     finalists = Finalists(

@@ -4,7 +4,7 @@ MAX_IMAGES = 5
 
 
 def set_up() -> None:
-    """Has this process fail, as if memory ran out, when it trains on more than MAX_IMAGES."""
+    """Makes trainings on more than MAX_IMAGES images at a time fail, as if memory ran out."""
     import torch
 
     def check(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The values of a tiny search file, and a search over them that has ended."""
+"""The values of a tiny search file, and a finished search of such a file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ DIVERGING = {"optimizer.learning_rate": 1e30, "model.drop_rate": 0.1}
 
 
 def search_values(image_folder: Path, cache_dir: Path) -> dict:
-    """Two parameters, the smallest model, four epochs a trial, two trials at a time."""
+    """A search file's values: two parameters, smallest model, four epochs a trial, two slots."""
     return {
         "study": {"num_trials": 4},
         "scheduler": {"name": "asha", "min_epochs": 1, "reduction_factor": 2},
@@ -36,7 +36,10 @@ def search_values(image_folder: Path, cache_dir: Path) -> dict:
 
 
 def write_search(path: Path, image_folder: Path, cache_dir: Path, **changes: dict) -> Path:
-    """A search of eight trials, the second of which diverges; `changes` are by section."""
+    """Writes a search file of eight trials, the second of which diverges.
+
+    `changes` holds other values by section.
+    """
     values = search_values(image_folder, cache_dir)
     values["study"] = {"num_trials": 8, "enqueue": [DIVERGING]}
     values["space"]["optimizer.learning_rate"] = {
@@ -54,11 +57,11 @@ class FinishedSearch:
     """A search that `run_search.py search` has brought to its end.
 
     Attributes:
-        root: Holds search_spaces/digits.yaml, the image folder digits/, and runs/digits/.
-        search_file: What was searched.
-        folder: The run's folder. No test changes anything in it.
+        root: The folder of search_spaces/digits.yaml, the image folder digits/, and runs/digits/.
+        search_file: The search file.
+        folder: The run's folder; no test changes its content.
         out: Standard output of the program.
-        err: Its standard error.
+        err: Standard error of the program.
     """
 
     root: Path

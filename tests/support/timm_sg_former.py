@@ -15,7 +15,7 @@ all_models = timm.list_models
 
 
 def list_models(filter: Any = "", module: Any = "", **options: Any) -> list[str]:
-    """Our models among those asked for, of whatever module."""
+    """Replaces timm.list_models: lists only our models that match `filter`, of any module."""
     return [name for name in all_models(filter, **options) if name.startswith("sg_former")]
 
 

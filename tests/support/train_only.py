@@ -1,6 +1,6 @@
-"""A search that ends before its delivery: `train_only.py SEARCH.yaml`, with options of `search`.
+"""Runs a search without its delivery: `train_only.py SEARCH.yaml`, with options of `search`.
 
-For tests that look at trials and finalists: an export takes 15 seconds of a core.
+Tests of trials and finalists use it to save an export's 15 seconds of a core.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Runs a test's work in two processes of torch.distributed, by gloo on this machine."""
+"""Runs a test's function in two processes of torch.distributed (gloo) on this machine."""
 
 import os
 import socket

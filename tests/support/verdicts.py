@@ -1,4 +1,4 @@
-"""Verdicts on finalists whose values on fresh seeds are given."""
+"""Builds verdicts on finalists from given values on fresh seeds."""
 
 from hpo.selection.verdict import FreshTraining, Verdict, judge
 from sgformer.config import Metric

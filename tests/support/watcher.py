@@ -1,10 +1,10 @@
-"""A search's observer for tests."""
+"""A SearchObserver for tests."""
 
 from typing import Any
 
 
 class Watcher:
-    """Remembers what it heard."""
+    """Records the events of a search."""
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []

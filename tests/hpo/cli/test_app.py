@@ -1,4 +1,4 @@
-"""What all commands have in common: help, exit codes, light imports."""
+"""Tests of what all commands share: help, exit codes, light imports."""
 
 import subprocess
 import sys

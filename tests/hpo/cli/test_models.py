@@ -99,7 +99,7 @@ def test_json_reads_back_with_every_name_as_it_is(model: Path, images: list[byte
 def test_a_long_temporary_folder_is_replaced_for_loader_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one of 75 bytes a DataLoader with worker processes would wait for ever."""
+    """A DataLoader with worker processes would hang if TMPDIR's path had 75 bytes."""
     long = tmp_path / ("x" * 75)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", None)

@@ -1,4 +1,4 @@
-"""The commands that look at a run."""
+"""Tests of the commands that show a run."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command search: what it refuses, and what a dry run says."""
+"""Tests of the command search: refused input, and the output of a dry run."""
 
 import socket
 from collections.abc import Callable

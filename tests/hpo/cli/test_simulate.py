@@ -1,4 +1,4 @@
-"""The command simulate."""
+"""Tests of the command simulate."""
 
 import json
 from pathlib import Path

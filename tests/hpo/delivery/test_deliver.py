@@ -54,7 +54,7 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
     with pytest.raises(ExportError, match="disagrees with PyTorch"):
         deliver(run.best, checkpoint)
     assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before
-    # As if a crash had come between the two renames of an earlier delivery.
+    # This is the state after a crash between the two renames of an earlier delivery.
     run.best.rename(run.best.with_name(".best-old"))
     with pytest.raises(FileNotFoundError):
         deliver(run.best, tmp_path / "gone.safetensors")

@@ -1,4 +1,4 @@
-"""What is delivered of a study; the trainings and exports themselves are in test_retrain.py."""
+"""Tests of which models of a study are delivered; test_retrain.py has trainings and exports."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def test_where_no_trial_ran_to_its_end_a_larger_budget_helps(run: Run, images: I
 
 
 def deliver_as_before(run: Run, folder: Path) -> None:
-    """Puts files like a delivered model's into a folder; its config is the winner's."""
+    """Ends a trial as the winner, and writes files like those of its delivered model."""
     number = end_trial(run, TrialStatus.COMPLETE, "completed", 0.5)
     train = retrain_config(run.config, run.study.trials()[number].params)
     folder.mkdir(parents=True)

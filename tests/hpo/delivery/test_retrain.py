@@ -39,7 +39,7 @@ def test_a_retraining_is_delivered_where_it_belongs_and_paid_for(
     assert [row["epoch"] for row, _ in watcher.named("retrain_epoch")] == [1, 2]
     (paid,) = run.study.metadata.retrainings
     assert (paid["trial"], paid["num_epochs"]) == (0, 2)
-    assert run.study.metadata.delivered_trial is None  # that is of best/
+    assert run.study.metadata.delivered_trial is None  # it records only the model in best/
     assert not run.folder.retraining.exists()
 
 
@@ -59,7 +59,7 @@ def test_a_checkpoint_that_is_not_there_is_no_divergence(
     run = run_of(search_file, tmp_path / "run")
 
     class Elsewhere(Watcher):
-        """Takes the checkpoint away, as if another folder had been written to on a node."""
+        """Removes the checkpoint, as if a node had written to a folder that is not shared."""
 
         def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
             if row["epoch"] == max_epochs:

@@ -1,4 +1,4 @@
-"""What the budget lets start, resume or go on; trials here are of eight epochs."""
+"""Tests of which trials the budget lets start, resume or go on; trials have eight epochs here."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +19,13 @@ PARAMS = {"optimizer.learning_rate": 1e-3, "model.drop_rate": 0.1}
 
 
 class Desk:
-    """An admission over trials that the test moves on."""
+    """An admission, and trials whose progress the test sets."""
 
     def __init__(self, admission: Admission, ledger: TrialLedger, scheduler: Scheduler) -> None:
         self.admission, self._ledger, self._scheduler = admission, ledger, scheduler
 
     def train(self, number: int, num_epochs: int) -> None:
-        """A trial has come to an epoch."""
+        """Trains a trial, which is started if it is new, up to epoch `num_epochs`."""
         if number not in self._ledger.live:
             self._ledger.start(number, PARAMS).has_slot = True
             self._scheduler.started(number, PARAMS)
@@ -48,7 +48,7 @@ class Desk:
 @pytest.fixture
 def desk(search_file: Path) -> Callable[..., Desk]:
     def make(num_epochs: int, scheduler: str = "asha", num_trials: int = 10) -> Desk:
-        """So many epochs for trials; the first rung is at epoch 2."""
+        """A desk whose budget has `num_epochs` for trials; the first rung is at epoch 2."""
         overrides = [
             f"scheduler={{name: {scheduler}, min_epochs: 2}}", f"train.max_epochs={MAX_EPOCHS}",
             f"budget.total_epochs={num_epochs + SET_ASIDE}",
@@ -122,7 +122,7 @@ def test_a_paused_trial_needs_room_to_its_next_rung_and_comes_before_new_ones(
     admitted = some.admission.admitted(kept_to_end=0, best=None)
     # From epoch 2 to 6 and from 6 to the end: rungs are at 2, 6 and 8.
     assert admitted.paused == tuple(n for n in (1, 2) if {1: 4, 2: 2}[n] <= left)
-    # It also needs what the best of those that have started is compared in.
+    # Besides a new trial's 2 epochs, 0.3 of a training is kept to go on with the best trials.
     assert admitted.may_start == (left >= 2 + round(0.3 * MAX_EPOCHS))
     assert admitted.may_start_waiting == (left >= 2)
 
@@ -147,4 +147,4 @@ def test_some_wait_for_what_the_first_trials_tell(
         some.train(number, 0)
     admitted = some.admission.admitted(kept_to_end=0, best=None)
     assert admitted.may_start == may_start
-    assert admitted.may_start_waiting  # what the user asks for does not wait
+    assert admitted.may_start_waiting  # trials that the user enqueued do not wait

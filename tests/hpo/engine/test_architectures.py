@@ -38,7 +38,7 @@ def test_costs_are_looked_up_by_what_shapes_the_model(search_config: Any) -> Non
     nano = {"model.name": "sg_former_nano", "model.drop_rate": 0.25}
     assert costs.of(nano) == {"latency_ms": 2.0, "num_parameters": 400_000}
     assert costs.objectives(nano) == (2.0,)
-    assert costs.objectives({}) == (0.5,)  # train's own model
+    assert costs.objectives({}) == (0.5,)  # the model of the search file's `train` section
     assert costs.violations(nano) == {"num_parameters <= 200,000": 1.0, "latency_ms <= 1": 1.0}
     assert (
         costs.infeasible(nano) == "num_parameters 400,000, not <= 200,000; latency_ms 2, not <= 1"

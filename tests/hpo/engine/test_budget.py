@@ -1,4 +1,4 @@
-"""What a search has taken of its limits, and what is left for its trials."""
+"""Tests of how much a search has spent of its limits, and how much is left for its trials."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -182,10 +182,10 @@ def test_of_a_carried_over_trial_what_was_trained_since_is_taken(
 @pytest.mark.parametrize(
     ("limit", "num_trainings"),
     [
-        ("budget.total_epochs=100", 12),  # of 4 epochs each; 52 are taken
+        ("budget.total_epochs=100", 12),  # trainings of 4 epochs; 52 epochs are spent
         ("budget.total_epochs=99", 11),
-        ("budget.gpu_hours=0.1", 3),  # 360 seconds, 40 are taken; 120 and 40 by turns
-        ("budget.wall_clock_hours=0.1", 4),  # 10 are taken; two at a time, 120 a round
+        ("budget.gpu_hours=0.1", 3),  # 40 of 360 s are spent; trainings take 120 and 40 s by turns
+        ("budget.wall_clock_hours=0.1", 4),  # 10 of 360 s are spent; a round of two takes 120 s
         ("scheduler={name: freeze_thaw}", 99),
     ],
 )

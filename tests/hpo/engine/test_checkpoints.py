@@ -7,7 +7,7 @@ from sgformer.errors import DiskFullError
 
 
 def train(folder: Path, number: int) -> None:
-    """Leaves what a trial does: 100 bytes of checkpoints and a curve."""
+    """Writes a trial's files: checkpoints of 100 bytes, and a curve."""
     trial = folder / str(number)
     trial.mkdir(parents=True)
     for name, size in (("last", 60), ("best", 40)):
@@ -56,14 +56,14 @@ def test_paused_trials_count_and_keep_what_they_are_resumed_from(tmp_path: Path)
     ]  # fmt: skip
     assert checkpoints.has_room(1)
     assert not checkpoints.has_room(2)
-    checkpoints.trial_resumed(0)  # and is one of those that run
+    checkpoints.trial_resumed(0)  # the trial counts as running again
     assert checkpoints.has_room(2)
     checkpoints.trial_paused(0)
     train(tmp_path, 1)
     train(tmp_path, 2)
     checkpoints.trial_paused(1)
     checkpoints.trial_paused(2)
-    assert not checkpoints.has_room(0)  # one of them must go
+    assert not checkpoints.has_room(0)  # one of the three trials must lose its checkpoints
     checkpoints.trial_ended(2, None)
     assert checkpoints.has_room(0)
 
@@ -72,6 +72,6 @@ def test_a_budget_that_nothing_will_fit_into_is_told(tmp_path: Path) -> None:
     checkpoints = TrialCheckpoints(tmp_path, 2, maximise=True, max_bytes=150)
     train(tmp_path, 0)
     checkpoints.trial_ended(0, 0.5)
-    assert not checkpoints.has_room(1)  # what runs may be better, and take its place
+    assert not checkpoints.has_room(1)  # no room until the running trial replaces a worse one
     with pytest.raises(DiskFullError, match=r"take 200 bytes, and budget\.disk_bytes is 150"):
         checkpoints.has_room(0)

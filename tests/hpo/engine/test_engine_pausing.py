@@ -32,7 +32,7 @@ def report(number: int, values: dict[int, float], end: str | None = None) -> Tri
 
 @pytest.fixture
 def thaw_config(search_file: Path) -> SearchConfig:
-    """Levels 2 and 4 of 8 epochs, 10 trials, 40 epochs for them and 8 for the retraining."""
+    """freeze_thaw with rungs 2 and 4 of 8 epochs, 10 trials, 40 epochs and 8 for retraining."""
     overrides = [
         "scheduler={name: freeze_thaw, min_epochs: 2}", "study.num_trials=10",
         "train.max_epochs=8", "budget.total_epochs=48",
@@ -45,7 +45,7 @@ def value_of(params: Params, epoch: int) -> float:
 
 
 def train_one_slot(engine: Engine, max_reports: int = 1000) -> int:
-    """As a worker does, from what it has trained before; how many epochs were told."""
+    """Trains what the engine proposes, as a worker does; returns the number of epochs reported."""
     num_reports, trained = 0, dict[int, int]()
     while num_reports < max_reports:
         proposal = engine.next_trial()
@@ -55,7 +55,7 @@ def train_one_slot(engine: Engine, max_reports: int = 1000) -> int:
         epoch = trained.get(number, proposal.num_epochs_reported)
         past = {e: value_of(params, e) for e in range(1, epoch + 1)}
         goes_on = not past or engine.on_report(report(number, past))
-        if not goes_on:  # a kill had left open whether it goes on
+        if not goes_on:  # a kill came between the report and the decision
             assert number not in trained
             engine.on_end(report(number, {}))
         while goes_on and num_reports < max_reports:
@@ -111,7 +111,7 @@ def test_a_freeze_thaw_search_that_was_killed_goes_on_as_it_would_have(
 
 @pytest.fixture(params=["tpe", "cmaes", "nsga2"])
 def promotion_config(thaw_config: SearchConfig, request: pytest.FixtureRequest) -> SearchConfig:
-    """Rungs 2 and 4 of 8 epochs, 10 trials, as many epochs as they take."""
+    """asha_promotion with rungs 2 and 4 of 8 epochs, 10 trials, no limit of epochs."""
     values = thaw_config.model_dump()
     values["scheduler"] = {"name": "asha_promotion", "min_epochs": 2, "reduction_factor": 2}
     values["budget"]["total_epochs"], values["study"]["sampler"] = None, request.param

@@ -1,4 +1,4 @@
-"""What the ledger keeps of each trial, and takes up of a study."""
+"""Tests of the ledger's records of trials, and of how it reads them from a study."""
 
 import math
 
@@ -12,7 +12,7 @@ TOP1, LOSS = Objective.named("val_top1"), Objective.named("val_loss")
 
 
 def told(record: TrialRecord, *values: float, **facts: float) -> dict[int, float]:
-    """A report of a whole curve; gives back its news."""
+    """Reports a whole curve to the record; returns the epochs that are new, with their values."""
     return record.tell(TrialReport(record.number, (), None, facts), dict(enumerate(values, 1)))
 
 
@@ -29,7 +29,7 @@ def test_the_worker_says_which_epochs_weights_it_keeps() -> None:
     record = TrialRecord(0, {})
     told(record, 0.5, 0.25, 0.75, best_epoch=2)
     assert record.best(TOP1) == 0.25
-    told(record, 0.5, 0.25, 0.75, math.nan, best_epoch=4)  # it has no value
+    told(record, 0.5, 0.25, 0.75, math.nan, best_epoch=4)  # epoch 4 has no value
     assert record.best(TOP1) == 0.75
 
 

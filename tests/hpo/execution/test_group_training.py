@@ -1,4 +1,4 @@
-"""Groups of processes by a real Ray Train; two gloo processes on this machine."""
+"""Tests of groups of processes with a real Ray Train: two gloo processes on this machine."""
 
 import contextlib
 import os

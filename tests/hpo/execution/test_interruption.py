@@ -28,7 +28,7 @@ def send(*numbers: int) -> None:
 
 
 def interrupted(action: Callable[[], object]) -> BaseException | None:
-    """What an action that a signal ends is told to come from."""
+    """Runs an action that a signal ends; returns the cause of the RunInterrupted."""
     with pytest.raises(RunInterrupted, match="how to go on") as caught:
         run(action)
     return caught.value.__cause__
@@ -80,7 +80,7 @@ def test_other_errors_are_as_they_were() -> None:
 def test_who_asks_hears_of_a_signal_that_raises_nothing() -> None:
     with interruptible("how to go on"), noting_interruption() as is_requested:
         assert not is_requested()
-        send(signal.SIGHUP, signal.SIGINT)  # the second one is of the same moment
+        send(signal.SIGHUP, signal.SIGINT)  # both signals come at the same moment
         assert is_requested()
 
 

@@ -1,4 +1,4 @@
-"""The Ray adapter, driven as Ray drives it."""
+"""Tests of the Ray adapter, whose methods the tests call as Ray does."""
 
 import pickle
 from pathlib import Path
@@ -24,11 +24,11 @@ CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 
 class Silent(SearchObserver):
-    """Hears everything and says nothing."""
+    """A SearchObserver that ignores all events."""
 
 
 class Remote:
-    """A method of an actor: notes its calls."""
+    """Stands in for an actor's method, and records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -38,7 +38,7 @@ class Remote:
 
 
 def slot(name: str, error_file: Path | None = None) -> Any:
-    """One of Ray's trials, with its actor."""
+    """A stand-in for one of Ray's trials, with its actor."""
     actor = SimpleNamespace(assign=Remote(), retire=Remote())
     state = SimpleNamespace(ray_actor=actor)
     return SimpleNamespace(
@@ -47,7 +47,7 @@ def slot(name: str, error_file: Path | None = None) -> Any:
 
 
 def assigned(trial: Any) -> list[int]:
-    """Numbers of the trials that a worker was told to run."""
+    """Numbers of the trials that were assigned to a worker."""
     return [task.number for task in trial.temporary_state.ray_actor.assign.calls if task]
 
 
@@ -178,7 +178,7 @@ def test_a_worn_out_warm_worker_is_replaced_before_it_is_given_more(
     assert scheduler.on_trial_result(None, worker, worn) == CONTINUE
     assert assigned(worker) == [0]
     assert len(worker.temporary_state.ray_actor.retire.calls) == 1
-    scheduler.on_trial_error(None, worker)  # it went
+    scheduler.on_trial_error(None, worker)  # the worker has ended
     assert scheduler.on_trial_result(None, worker, IDLE) == CONTINUE
     assert assigned(worker) == [0, 1]
 

@@ -1,4 +1,4 @@
-"""The decoding of a search's images in the background."""
+"""Tests of decoding a search's images in the background."""
 
 import threading
 from typing import Any
@@ -13,7 +13,7 @@ from sgformer.errors import DataError
 
 
 class Silent(SearchObserver):
-    """Hears everything and says nothing."""
+    """A SearchObserver that ignores all events."""
 
     def phase(self, text: str) -> None:
         pass
@@ -24,7 +24,7 @@ class Silent(SearchObserver):
 
 @pytest.fixture
 def decoding_ends(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Decoding waits for this event."""
+    """The event for which decoding waits."""
     event, decode = threading.Event(), searched_images.load_image_data
 
     def wait_and_decode(*arguments: Any) -> Any:

@@ -57,7 +57,7 @@ def test_who_has_no_home_gets_one_in_the_temporary_folder(
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/proc")  # root may
     if home is None:
         monkeypatch.delenv("HOME")
-        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as under a number
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as for a user who has only a number
     else:
         monkeypatch.setenv("HOME", home)
     with some_home():

@@ -1,4 +1,4 @@
-"""The worker in this process; with a real Ray it runs in tests/test_search_end_to_end.py."""
+"""Tests of the worker in this process; tests/test_search_end_to_end.py runs it in a real Ray."""
 
 import csv
 import pickle
@@ -41,7 +41,7 @@ def make_task(train_config: TrainConfig, tmp_path: Path) -> MakeTask:
 
 
 def worker(task: TrialTask) -> TrialWorker:
-    """A worker in this process, at the task."""
+    """A worker in this process to which the task is assigned."""
     started = TrialWorker({SETTINGS: WorkerSettings(1, task.training.config.data)})
     assert started.step()[REPORT] is None
     started.assign(task)
@@ -54,7 +54,7 @@ def step(trainable: TrialWorker) -> TrialReport:
 
 
 def run(trainable: TrialWorker) -> list[TrialReport]:
-    """Reports until one says that the trial ended."""
+    """Steps the worker to the trial's end; returns its reports."""
     reports = [step(trainable)]
     while reports[-1].end_reason is None:
         reports.append(step(trainable))
@@ -141,7 +141,7 @@ def test_images_that_changed_since_the_search_began_are_told(
 
 
 class Breaking:
-    """A hook that fails at so many trainings' steps, as a bug or a flaky machine would."""
+    """A hook that raises in `num_failures` training forwards, after the first `after` ones."""
 
     def __init__(self, num_failures: int, after: int) -> None:
         self.num_failures, self.after = num_failures, after
@@ -186,7 +186,7 @@ def test_a_training_that_breaks_twice_has_failed(
     *_, last = run(worker(make_task()))
     assert last.error is not None
     assert (last.end_reason, last.error.type) == ("failed", "RuntimeError")
-    assert last.facts["num_epochs_trained"] == 3  # the second one twice
+    assert last.facts["num_epochs_trained"] == 3  # the second epoch twice
     assert "a cosmic ray" in last.error.traceback
 
 

@@ -1,4 +1,4 @@
-"""Runs to report on."""
+"""Fixtures: runs for the tests of reports."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ def address(study: SearchStudy) -> Iterator[str]:
 
 
 def get(address: str, **headers: str) -> tuple[int, str, str]:
-    """Status, final address and body."""
+    """HTTP status, final address after redirects, and body of a page."""
     try:
         with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
             return answer.status, answer.url, answer.read().decode()

@@ -17,7 +17,7 @@ def config(search_file: Path) -> SearchConfig:
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """A clock that stands still until a test sets `now`, in seconds."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -27,7 +27,7 @@ class Clock:
 
 
 def follow(display: Display) -> None:
-    """Two trials, one of which ended."""
+    """Tells the display of two trials, one of which ends."""
     display.phase("starting workers")
     display.trial_started(0, PARAMS, 0)
     display.trial_started(1, PARAMS, 0)

@@ -1,4 +1,4 @@
-"""The figures of report.html."""
+"""Tests of the figures of report.html."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""leaderboard.csv."""
+"""Tests of leaderboard.csv."""
 
 import csv
 

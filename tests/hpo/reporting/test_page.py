@@ -1,4 +1,4 @@
-"""The text of report.html."""
+"""Tests of the text of report.html."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What leaderboard.csv and report.html both show."""
+"""Tests of facts that leaderboard.csv and report.html both show."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""RunStatus as the command status prints it."""
+"""Tests of RunStatus as the command status prints it."""
 
 import json
 import re

@@ -19,7 +19,7 @@ DISTRIBUTIONS = {
 
 
 def study_of(points: list[tuple[float, float]], state: TrialState) -> optuna.Study:
-    """With trials of the value -(x + y)."""
+    """A study with one trial per point (x, y), of value -(x + y)."""
     study = optuna.create_study(direction="maximize")
     for x, y in points:
         study.add_trial(
@@ -39,7 +39,7 @@ def drawn(study: optuna.Study, sampler: optuna.samplers.BaseSampler) -> tuple[fl
 
 
 def mean_of(study: optuna.Study) -> float:
-    """Of what CMA-ES draws, x and y together."""
+    """The mean coordinate of 40 points that CMA-ES draws, over x and y."""
     return sum(sum(drawn(study, CmaEs(SPACE, seed))) for seed in range(40)) / 80
 
 
@@ -69,7 +69,7 @@ def test_a_trial_without_a_value_is_the_worst() -> None:
 def test_a_trial_that_misses_a_constraint_is_the_worst() -> None:
     study = study_of([(0.5, 0.5)], TrialState.COMPLETE)
     for i in range(1, 12):
-        point = 0.5 if i % 2 == 0 else 0.1  # the better, and ruled out
+        point = 0.5 if i % 2 == 0 else 0.1  # 0.1 is better, but infeasible
         study.add_trial(
             create_trial(
                 state=TrialState.COMPLETE, value=-2 * point, distributions=DISTRIBUTIONS,
@@ -113,8 +113,8 @@ def test_of_several_objectives_parents_are_on_the_feasible_front(
     for i in range(POPULATION):
         add(i / 100, [0.5 + i / 100, 10.0 + i])  # on the front
         add(0.5 + i / 100, [0.1, 30.0 + i])  # dominated
-        add(0.7 + i / 100, [0.9, 1.0 + i], violation=0.5)  # better, and not allowed
-        add(0.9 + i / 1000, None)  # stopped, or ruled out
+        add(0.7 + i / 100, [0.9, 1.0 + i], violation=0.5)  # better, but infeasible
+        add(0.9 + i / 1000, None)  # pruned, or infeasible before training
     known = {i / 100 for i in range(POPULATION)}
     others = {trial.params["x"] for trial in study.trials} - known
     children = [x for seed in range(40) for x in drawn(study, sampler(seed))]

@@ -40,7 +40,7 @@ def sampler_config(request: pytest.FixtureRequest, config: SearchConfig) -> Sear
 
 
 def sampling(config: SearchConfig) -> ProxyStudy:
-    """With small bounds on what the sampler sees."""
+    """A ProxyStudy that shows the sampler only a few trials."""
     best, latest = {"cmaes": (0, 8), "qmc": (2, 0), "nsga2": (6, 0), "nsga3": (6, 0)}.get(
         config.study.sampler or "", (4, 4)
     )
@@ -126,7 +126,7 @@ def test_a_mixed_space_is_sampled_beside_running_and_pruned_trials(
 
 
 def distances(config: SearchConfig, sampler: str, seed: int) -> list[float]:
-    """How far from the best params each draw is; two of three trials are pruned."""
+    """The distance of each draw from the best params; two of three trials are pruned."""
     config = with_sampler(config, sampler)
     study = config.study.model_copy(update={"seed": seed})
     source = ProxyStudy(study, config.space)
@@ -145,7 +145,7 @@ def distances(config: SearchConfig, sampler: str, seed: int) -> list[float]:
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2", "nsga3"])
 def test_what_ended_well_is_come_back_to(config: SearchConfig, sampler: str) -> None:
-    """Over four seeds later draws lie nearer to the best than random ones."""
+    """Over four seeds, later draws lie nearer to the best params than random draws do."""
     of_random = [d for seed in range(4) for d in distances(config, "random", seed)]
     later = [d for seed in range(4) for d in distances(config, sampler, seed)[20:]]
     assert statistics.mean(later) < 0.85 * statistics.mean(of_random)

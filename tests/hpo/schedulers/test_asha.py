@@ -30,7 +30,7 @@ def test_rungs_lie_at_powers_of_the_factor(config: dict, expected: tuple[int, ..
 
 
 def at_rung(scheduler: AsynchronousHalving, values: list[float]) -> list[bool]:
-    """What is decided of trials 1, 2, ... that come to the first rung with these values."""
+    """Whether trials 1, 2, ..., which reach the first rung with these values, go on."""
     return [goes_on(scheduler, i, {2: value}) for i, value in enumerate(values, 1)]
 
 
@@ -76,7 +76,7 @@ def test_restored_rungs_decide_alike() -> None:
     whole, restored = halving(), halving()
     at_rung(whole, values)
     for i, value in enumerate(values, 1):
-        goes_on(restored, i, {1: 0.0, 2: value, 3: 1.0})  # what came after the rung is not its
+        goes_on(restored, i, {1: 0.0, 2: value, 3: 1.0})  # epoch 3 is not the rung's
     for value in (0.3, 0.55, 0.45):
         assert goes_on(whole, 9, {2: value}) == goes_on(restored, 9, {2: value})
 
@@ -86,7 +86,7 @@ def test_epochs_told_together_are_judged_at_every_rung_among_them() -> None:
     for number in (1, 2):
         assert goes_on(scheduler, number, {1: 0.5, 2: 0.6, 3: 0.7})
     assert not goes_on(scheduler, 3, {1: 0.5, 2: 0.1, 3: 0.9})
-    assert goes_on(scheduler, 3, {1: 0.5, 2: 0.1, 3: 0.9})  # it was judged
+    assert goes_on(scheduler, 3, {1: 0.5, 2: 0.1, 3: 0.9})  # trial 3 was judged already
 
 
 def test_a_trial_that_did_not_reach_a_rung_is_not_in_it() -> None:

@@ -8,7 +8,7 @@ from hpo.schedulers.base import Choice, Resume, Start, Wait
 
 
 def promotion(*, maximise: bool = True, max_epochs: int = 20) -> Promotion:
-    """Rungs at 2, 6 and 18 epochs of 20."""
+    """A Promotion scheduler with rungs at 2, 6 and 18 of 20 epochs."""
     config = SchedulerConfig(name="asha_promotion", min_epochs=2, reduction_factor=3)
     return Promotion(config, max_epochs, maximise=maximise)
 
@@ -16,12 +16,12 @@ def promotion(*, maximise: bool = True, max_epochs: int = 20) -> Promotion:
 def choice(
     policy: Promotion, paused: tuple[int, ...] | None = None, *, may_start: bool = True
 ) -> Choice:
-    """Of these paused trials; None: of all."""
+    """The scheduler's choice among the `paused` trials; None stands for all paused trials."""
     return policy.next(policy.paused_trials() if paused is None else paused, may_start=may_start)
 
 
 def paused_at_first_rung(policy: Promotion, values: list[float]) -> None:
-    """Trials 1, 2, ... with these values."""
+    """Trains trials 1, 2, ... to the first rung, with these values there, and pauses them."""
     for number, value in enumerate(values, 1):
         policy.started(number, {})
         policy.reported(number, {1: value - 0.01, 2: value})

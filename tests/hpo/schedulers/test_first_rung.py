@@ -23,7 +23,7 @@ NUM_TRIALS = 40
 
 
 def training(quality: float, steady_from: int, before: float = 0.0, length: int = 52) -> Curve:
-    """A curve whose ranks are those of the qualities from an epoch on; before it, what is said."""
+    """A curve: `quality` from epoch `steady_from` on, `before` until then, and a slight trend."""
     return {
         epoch: epoch / 100 + (quality if epoch >= steady_from else before)
         for epoch in range(1, length + 1)
@@ -33,7 +33,7 @@ def training(quality: float, steady_from: int, before: float = 0.0, length: int 
 def trainings(
     steady_from: int, before: float, num_long: int = NUM_TRIALS, late: int = MAX_EPOCHS
 ) -> list[Curve]:
-    """Qualities 0 to 1 in disorder; before it is steady a trial has its quality times `before`."""
+    """Curves of shuffled qualities in [0, 1); early values are `before` times the quality."""
     qualities = np.random.default_rng(0).permutation(NUM_TRIALS) / NUM_TRIALS
     return [
         training(float(q), steady_from, before * float(q), late if i < num_long else 8)
@@ -96,7 +96,7 @@ def test_few_trials_need_clearer_evidence(num_trials: int, expected: int) -> Non
 
 
 def test_studies_of_one_late_trial_each_do_not_move_the_rung() -> None:
-    """Only the default came to its end in each, so what ranks there tell is not known."""
+    """Only the default reached its end in each study, so ranks at the end are unknown."""
     rng = np.random.default_rng(0)
     studies = []
     for _ in range(9):
@@ -118,9 +118,9 @@ def test_studies_of_few_late_trials_have_no_say_beside_one_that_tells(num_late: 
 
 
 def rank_noise(correlation: float, seed: int) -> list[Curve]:
-    """40 trials whose rungs from 8 on agree by that correlation from each to the next.
+    """40 trials' values at the rungs; `correlation` is that of each rung with the next one.
 
-    15 of them come to epoch 15, 8 to 28, 4 to the end.
+    15 trials reach epoch 15, 8 reach epoch 28, 4 the end.
     """
     rng = np.random.default_rng(seed)
     values = {epoch: np.zeros(40) for epoch in (2, 4, 8, 15, 28, 52)}
@@ -138,7 +138,7 @@ def rank_noise(correlation: float, seed: int) -> list[Curve]:
 
 
 def moved(correlation: float, num_searches: int = 150) -> tuple[float, float]:
-    """The shares of searches whose first rung is raised, and lowered, from epoch 8."""
+    """The shares of searches that raise, and that lower, the first rung from epoch 8."""
     found = [
         choose_first_rung([rank_noise(correlation, s)], MAX_EPOCHS) for s in range(num_searches)
     ]
@@ -147,17 +147,17 @@ def moved(correlation: float, num_searches: int = 150) -> tuple[float, float]:
 
 
 def test_the_rung_is_moved_where_ranks_say_so_and_seldom_otherwise() -> None:
-    """The bounds are three standard errors off what benchmarks/first_rung_error_rates.py says."""
+    """Bounds are three standard errors from benchmarks/first_rung_error_rates.py's rates."""
     agreeing, somewhat, hardly = moved(0.94), moved(0.8), moved(0.5)
-    assert agreeing[0] < 0.05  # epochs 8 and 28 agree by .87
-    assert agreeing[1] < 0.05  # epochs 4 and 28 by .82
-    assert somewhat[0] < 0.16  # by .62
-    assert hardly[0] > 0.25  # by .24
-    assert moved(0.99)[1] > 0.45  # epochs 4 and 28 by .97
+    assert agreeing[0] < 0.05  # epochs 8 and 28 correlate by 0.87
+    assert agreeing[1] < 0.05  # epochs 4 and 28 correlate by 0.82
+    assert somewhat[0] < 0.16  # epochs 8 and 28 correlate by 0.62
+    assert hardly[0] > 0.25  # epochs 8 and 28 correlate by 0.24
+    assert moved(0.99)[1] > 0.45  # epochs 4 and 28 correlate by 0.97
 
 
 def test_few_trials_that_agree_nearly_do_not_lower_the_level() -> None:
-    order = [2.0, 1.0, 4.0, 3.0, 6.0, 5.0, 8.0, 7.0]  # Spearman's is 0.90
+    order = [2.0, 1.0, 4.0, 3.0, 6.0, 5.0, 8.0, 7.0]  # Spearman's correlation is 0.90
     for repeats, expected in ((1, 8), (20, 2)):
         curves = [
             training(10 * r + i + 1.0, 8, before=10 * r + order[i])

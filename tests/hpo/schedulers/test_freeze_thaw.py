@@ -18,7 +18,7 @@ MAX_EPOCHS = 26
 
 
 def accuracy(params: Params, epoch: int) -> float:
-    """Best at rate 1e-2, without dropout, large; what a large model gains comes late."""
+    """Accuracy; best at rate 1e-2 without dropout for the large model, whose gain comes late."""
     rate = math.log10(float(params["rate"] or 0)) + 2
     final = 0.9 - 0.1 * rate**2 - 0.2 * float(params["drop"] or 0)
     is_large = params["model"] == "large"
@@ -27,12 +27,12 @@ def accuracy(params: Params, epoch: int) -> float:
 
 
 def next_of(thaw: FreezeThaw, *, may_start: bool = True) -> Choice:
-    """What runs next, of all paused trials and new ones."""
+    """The scheduler's choice among all paused trials and a new one."""
     return thaw.next(thaw.paused_trials(), may_start=may_start)
 
 
 class Search:
-    """One slot, run by what is chosen."""
+    """A simulated search with one slot, which runs the scheduler's choices."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Search:
         return number
 
     def train(self, number: int) -> None:
-        """To where the trial competes, or to its end."""
+        """Trains a trial until the scheduler pauses it, or to its end."""
         while True:
             self.epochs[number] += 1
             epoch = self.epochs[number]
@@ -153,7 +153,7 @@ def test_no_configuration_is_tried_twice_and_the_search_ends_with_the_last_one(s
     assert search.thaw.is_exhausted
     assert len(set(map(repr, search.params.values()))) == len(search.params) == 2 * 6 * 2
     assert search.thaw.expected_gains(()) == {}
-    assert search.thaw.propose() in search.params.values()  # for those who ask nevertheless
+    assert search.thaw.propose() in search.params.values()  # if a caller asks nevertheless
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -281,7 +281,7 @@ def test_the_least_promising_of_the_paused_is_a_bad_one() -> None:
         assert worst in paused
         finals = {n: accuracy(search.params[n], MAX_EPOCHS) for n in paused}
         places.append(sorted(finals, key=lambda n: finals[n]).index(worst) / len(finals))
-    assert sum(places) / 4 < 0.4  # 0.5 were any trial
+    assert sum(places) / 4 < 0.4  # random trials would have 0.5
 
 
 def test_what_is_asked_before_a_choice_does_not_change_it() -> None:

@@ -15,7 +15,7 @@ def goes_on(
 
 
 def median(others: list[float], sign: float = 1.0) -> MedianStopping:
-    """Others, 1, 2, ..., have these values after each of three epochs; the first one counts."""
+    """A rule that has seen trials 1, 2, ..., each with its value after all of three epochs."""
     config = SchedulerConfig(name="median", min_epochs=2)
     rule = MedianStopping(config, maximise=sign > 0)
     for number, value in enumerate(others, 1):
@@ -34,7 +34,7 @@ def test_what_counts_of_others_is_the_average_on_the_way() -> None:
     for number in range(1, 6):
         goes_on(rule, number, {1: 0.0, 2: 0.4})
     assert goes_on(rule, 8, {1: 0.2})
-    assert goes_on(rule, 8, {1: 0.2, 2: 0.0})  # 0.2 is their average, though all are at 0.4
+    assert goes_on(rule, 8, {1: 0.2, 2: 0.0})  # the others average 0.2, though all are at 0.4 now
     assert not goes_on(rule, 9, {1: 0.19, 2: 0.0})
 
 
@@ -67,7 +67,7 @@ def test_a_curve_of_nan_is_the_worst() -> None:
 def test_epochs_told_together_are_judged_at_each_of_them() -> None:
     rule = median(OTHERS)
     assert not goes_on(rule, 9, {1: 0.1, 2: 0.1, 3: 0.9})
-    assert goes_on(rule, 9, {1: 0.1, 2: 0.1, 3: 0.9})  # it was judged
+    assert goes_on(rule, 9, {1: 0.1, 2: 0.1, 3: 0.9})  # trial 9 was judged already
 
 
 def test_restored_curves_decide_alike() -> None:

@@ -10,7 +10,7 @@ from hpo.surrogate.arrays import FloatArray
 
 
 def table(num: int, correlation: float, num_late: int, seed: int) -> FloatArray:
-    """(num, 2) values of that Spearman correlation; only the best by the first have a second."""
+    """(num, 2) early and late values; only the `num_late` best early ones have a late value."""
     rng = np.random.default_rng(seed)
     normal = 2 * math.sin(math.pi * correlation / 6)
     early = rng.standard_normal(num)
@@ -37,7 +37,8 @@ def test_a_bound_is_on_the_wrong_side_of_the_truth_as_often_as_one_standard_erro
     found = [agreements([table(num, truth, num_late, seed)])[0] for seed in range(400)]
     above = np.mean([one.low > truth for one in found if one])
     below = np.mean([one.high < truth for one in found if one])
-    # One in six, and 0.02 for the error of the mean over 400; the old estimate had up to 0.74.
+    # 0.16, a normal variable's share beyond one standard error, plus some standard errors (0.02)
+    # of a share of 400 tables.
     assert above < 0.16 + 3 * 0.02
     assert below < 0.16 + 4 * 0.02
     assert abs(float(np.median([one.estimate for one in found if one])) - truth) < 0.1

@@ -1,4 +1,4 @@
-"""What the engine hears of a rule that stops trials."""
+"""Tests of the decisions that a stopping rule gives to the engine."""
 
 import math
 
@@ -14,7 +14,7 @@ CONTINUE, STOP = Decision.CONTINUE, Decision.STOP
 
 
 def halving() -> StoppingScheduler:
-    """Rungs at 2 and 4 of 8 epochs; the better half goes on."""
+    """A stopping rule with rungs at 2 and 4 of 8 epochs, where the better half goes on."""
     config = SchedulerConfig(name="asha", min_epochs=2, reduction_factor=2)
     rule = AsynchronousHalving(config, 8, maximise=True)
     return StoppingScheduler(rule, 8, 2, lambda params: ())

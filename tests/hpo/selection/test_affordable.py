@@ -72,7 +72,7 @@ def room_for(num: int) -> Callable[[Sequence[int]], bool]:
 
 
 def kept_within(config: SearchConfig, study: SearchStudy, room: int) -> Finalists:
-    """The finalists that a budget has room for, kept in the study with their trainings."""
+    """The finalists for which a budget has room, stored in the study with their trainings."""
     found = finalists_within_budget(config, study, 100, None, room_for(room))
     study.metadata.finalists = found.model_dump(mode="json")
     tell(config, study, found, {0: 0.5, 1: 0.8, 2: 0.7})
@@ -94,7 +94,7 @@ def test_finalists_that_a_budget_has_cut_are_due_again_when_it_is_raised(
     verdict = read_verdict(small, study, trials)
     assert verdict is not None
     assert ("the budget left no room" in gain_text(verdict)) == (room == 1)
-    assert kept_within(small, study, 99) == first  # it has not been raised
+    assert kept_within(small, study, 99) == first  # the budget has not been raised
     assert is_settled(with_budget(search_file, 59), study, trials)
     raised = with_budget(search_file, 4000)
     assert not is_settled(raised, study, trials)

@@ -37,7 +37,7 @@ def make_study(
 @pytest.mark.parametrize(
     ("scheduler", "states", "is_known"),
     [
-        ("freeze_thaw", ["COMPLETE"] * 2 + ["PRUNED"] * 18, True),  # by what is expected of them
+        ("freeze_thaw", ["COMPLETE"] * 2 + ["PRUNED"] * 18, True),  # by predicted final values
         ("freeze_thaw", ["PRUNED"] * 8, True),
         ("freeze_thaw", ["PRUNED"] * 7 + ["FAIL"] * 9, False),
         ("freeze_thaw", ["FAIL"] * 12, False),

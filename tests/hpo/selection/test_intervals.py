@@ -1,4 +1,4 @@
-"""Intervals must hold as often as they say: tried on drawn values whose truth is known."""
+"""Tests that intervals have their nominal coverage, on drawn values with known means."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from hpo.selection.intervals import Estimate, ValImages, estimate_gains, estimat
 SAME_IMAGES = ValImages(1000, None, values_are_shares=False)
 FOLDS = ValImages(1000, 0.25, values_are_shares=False)
 NUM_DRAWS = 800
-# Of 800 draws at 95 %: three standard deviations below.
+# The lowest accepted coverage: 95 % minus three standard deviations of a share of 800 draws.
 ENOUGH = 0.927
 
 
 def draw(
     random: np.random.Generator, shape: tuple[int, int], seed_sd: float, sds: float | list[float]
 ) -> dict[int, list[float]]:
-    """Values of equally good finalists: what a seed does to all of them, and to each alone."""
+    """Values of equally good finalists: 0.9 + a seed's effect on all + noise of each alone."""
     of_seeds = random.normal(0, seed_sd, (1, shape[1]))
     alone = random.normal(0, 1, shape) * np.reshape(sds, (-1, 1))
     return {i: row.tolist() for i, row in enumerate(0.9 + of_seeds + alone)}
@@ -71,7 +71,7 @@ def test_folds_of_one_train_folder_tell_less_than_as_many_new_images_would() -> 
     random = np.random.default_rng(0)
     hold = {FOLDS: 0, SAME_IMAGES: 0}
     for _ in range(NUM_DRAWS):
-        # A fifth of the variance is of what all folds share, as Nadeau and Bengio take it.
+        # All folds share a fifth of the variance, as Nadeau and Bengio assume.
         shared = random.normal(0, 0.005, (4, 1))
         matrix = 0.9 + shared + random.normal(0, 0.01, (4, 6))
         values = {i: row.tolist() for i, row in enumerate(matrix)}
@@ -86,7 +86,7 @@ def test_few_images_leave_doubt_however_many_the_seeds() -> None:
     random = np.random.default_rng(0)
     num_images, hold = 300, {True: 0, False: 0}
     for _ in range(NUM_DRAWS):
-        # Each finalist has images of its own that it gets wrong with most seeds.
+        # Each finalist misclassifies some images, which differ by finalist, with most seeds.
         is_hard = random.random((3, 1, num_images)) < 0.05
         is_right = random.random((3, 6, num_images)) > np.where(is_hard, 0.9, 0.005)
         values = {i: row.tolist() for i, row in enumerate(is_right.mean(axis=2))}
@@ -140,7 +140,7 @@ def test_a_finalist_alone_has_a_mean_with_its_interval() -> None:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What holds in which share of draws of equally good finalists, and the gains' mean margin."""
+    """Over draws of equally good finalists: shares in which claims hold, and mean margin."""
 
     gains_hold: float
     mean_of_winner_holds: float
@@ -173,7 +173,7 @@ def test_intervals_hold_where_one_finalist_scatters_far_more(
     found = coverage([0.01] * (num_finalists - 1) + [0.067], num_seeds)
     assert found.gains_hold > ENOUGH
     assert found.mean_of_winner_holds > ENOUGH
-    assert found.winner_is_told_better < 0.041  # at 2.5 %: three standard deviations above
+    assert found.winner_is_told_better < 0.041  # three standard deviations above 2.5 %
 
 
 @pytest.mark.parametrize("num_seeds", [3, 5])
@@ -192,7 +192,7 @@ def test_finalists_that_scatter_alike_keep_narrow_intervals(num_seeds: int) -> N
         ([0.01, 0.01, 0.01, 0.067], 0.948),
         ([0.01, 0.01, 0.01, 0.03], 0.948),
         ([0.01, 0.01, 0.01, 0.01], 0.96),
-        ([0.067, 0.01, 0.01, 0.01], 0.925),  # the default is in each gain
+        ([0.067, 0.01, 0.01, 0.01], 0.925),  # each gain is over the default
     ],
 )
 def test_the_coverage_that_the_docstring_tells(

@@ -40,7 +40,7 @@ def search_config(search_file: Path) -> Any:
 
 
 def budget(num_epochs: int) -> str:
-    """So many epochs for the trials, and the winner's retraining."""
+    """The override of a budget of `num_epochs` for trials, plus the winner's retraining."""
     return f"budget.total_epochs={num_epochs + MAX_EPOCHS}"
 
 
@@ -106,7 +106,7 @@ def test_hours_are_taken_and_not_exceeded(
     search = simulated(config, num_slots)
     best = best_trial(search.study, search.config)
     assert best is not None
-    most = seconds - sum(curve_of(best.params).seconds)  # its retraining is yet to come
+    most = seconds - sum(curve_of(best.params).seconds)  # the winner's retraining is yet to come
     taken = search.seconds if limit == "gpu_hours" else search.now
     an_epoch_of_each = 2 * num_slots if limit == "gpu_hours" else 2
     assert most - 4 * MAX_EPOCHS - an_epoch_of_each < taken < most + an_epoch_of_each
@@ -367,7 +367,7 @@ def test_of_many_slots_some_wait_for_what_the_first_trials_tell(
 
 
 def dear_curve_of(params: Params, most: float = 30.0) -> Curve:
-    """The less dropout the longer an epoch, up to so many times; else it changes nothing."""
+    """A curve whose epochs take up to `most` times as long with less dropout; values ignore it."""
     drop_rate = float(params["model.drop_rate"] or 0)
     values = curve_of({**params, "model.drop_rate": 0.0}).values
     return Curve(values, [most ** (1 - 2 * drop_rate)] * MAX_EPOCHS)
@@ -378,7 +378,7 @@ def test_with_cost_aware_epochs_are_of_cheaper_configurations(
     search_config: Any, num_slots: int
 ) -> None:
     def log_seconds(is_aware: str) -> float:
-        """Of an epoch, in the mean."""
+        """The mean logarithm of an epoch's seconds."""
         logs = list[float]()
         for seed in range(3):
             config = search_config(
@@ -443,7 +443,7 @@ def test_a_search_on_one_slot_that_is_killed_near_its_end_goes_on_as_it_would_ha
 
 
 def shaped(shape: str) -> Any:
-    """Curves of the same ends, whose ranks are final at once, or inverted until epoch 5."""
+    """Makes curves with the same final values; early ranks are final, or inverted to epoch 5."""
 
     def curve(params: Params) -> Curve:
         final = curve_of(params).values[-1]
@@ -467,7 +467,7 @@ def test_the_first_level_moves_to_where_ranks_agree_with_late_ones(
     search.run()
     chosen = search.study.metadata.first_levels
     epochs = [level["epoch"] for level in chosen]
-    moved = epochs.index(expected)  # the first few late trials may not be proof enough
+    moved = epochs.index(expected)  # the first few late trials may be too few to move the rung
     assert set(epochs[:moved]) <= {2}
     assert epochs[moved:] == [expected] * len(epochs[moved:])
     assert 2 <= len(chosen) <= 5
@@ -762,7 +762,7 @@ def test_a_study_that_keeps_no_limits_beside_its_last_trial_ends_with_that_trial
 def test_a_search_that_is_killed_right_after_its_last_trial_ended_is_over(
     search_config: Any, scheduler: str, num_epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the last trial leaves of the budget, as it stops itself, is for no other."""
+    """If the last trial ends early, no other trial gets the rest of the budget."""
     config = search_config(budget(num_epochs), scheduler=scheduler)
 
     def stopping_early(params: Params) -> Curve:
@@ -793,7 +793,7 @@ def test_a_search_that_is_killed_right_after_its_last_trial_ended_is_over(
 def test_a_search_that_is_killed_while_it_notes_its_last_trial_uses_up_a_raised_budget(
     search_config: Any, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trial that was the last one under lower limits is not that of the raised ones."""
+    """The last trial under the lower limits is not the last trial under the raised limits."""
     first = simulated(search_config(budget(60), scheduler=scheduler))
     assert first.study.metadata.last_one is not None
     raised = search_config(budget(120), scheduler=scheduler)
@@ -874,7 +874,7 @@ BOUND = "study.constraints=[latency_ms <= 5]"
 
 
 def curve_of_model(params: Params) -> Curve:
-    """As `curve_of`, the better the larger the model."""
+    """A curve as by `curve_of`, but with better values for larger models."""
     curve = curve_of(params)
     gain = 0.01 * list(MODELS).index(str(params["model.name"]))
     return Curve([value + gain for value in curve.values], curve.seconds)

@@ -1,4 +1,4 @@
-"""The trainings that a replay simulates."""
+"""Tests of the trainings that a replay simulates."""
 
 import math
 from pathlib import Path

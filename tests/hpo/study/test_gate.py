@@ -27,7 +27,7 @@ def failing(errors: list[Exception]) -> Callable[[bool], bool]:
 
 
 class Hold:
-    """A hold that is lost after some checks."""
+    """A hold on a study that is lost after some checks."""
 
     def __init__(self, num_held: int) -> None:
         self.num_held = num_held

@@ -1,4 +1,4 @@
-"""One driver at a time: on SQLite, in a journal file, and on a PostgreSQL server."""
+"""Tests that only one driver at a time holds a study in SQLite, a journal file or PostgreSQL."""
 
 import multiprocessing
 import os
@@ -42,7 +42,7 @@ def study(storage_url: str, config: SearchConfig) -> SearchStudy:
 
 
 def is_driven_by(study: SearchStudy, driver: Driver | None) -> None:
-    """Has the study say so, as another process would have it."""
+    """Writes the driver into the study, as another process would."""
     values = None if driver is None else driver.values()
     study.optuna_study.set_user_attr("driver", values)
 
@@ -63,7 +63,7 @@ def test_a_study_is_kept_and_given_back(study: SearchStudy) -> None:
         driver = study.metadata.driver
         assert driver is not None
         assert (driver["pid"], driver["hostname"]) == (os.getpid(), socket.gethostname())
-        with leased(study):  # as a step of the search may
+        with leased(study):  # a step of the search may take the lease again
             pass
         assert study.metadata.driver == driver
     assert study.metadata.driver is None

@@ -1,4 +1,4 @@
-"""The facts of a study beside its trials, on SQLite, in a journal file, and on PostgreSQL."""
+"""Tests of a study's facts besides its trials, in SQLite, a journal file and PostgreSQL."""
 
 import uuid
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_another_process_sees_what_the_driver_writes(
 
 @pytest.fixture
 def breaking(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of methods of Optuna's studies; each loses its connection once, after its work."""
+    """A list for method names of optuna.Study; each named method loses its answer once."""
     monkeypatch.setattr("hpo.study.gate.SECONDS_BETWEEN_TRIES", 0.0)
     broken: list[str] = []
 

@@ -209,7 +209,7 @@ def test_a_reopened_study_samples_what_an_unbroken_one_would(
 
 
 def theirs(url: str, config: SearchConfig) -> optuna.Study:
-    """The study as another program opens it."""
+    """The study as another program opens it with Optuna."""
     return optuna.load_study(study_name=config.study.name, storage=open_storage(url))
 
 
@@ -411,9 +411,9 @@ def test_a_dashboard_reads_while_the_search_writes(tmp_path: Path, config: Searc
 
 @pytest.fixture
 def lost_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each write arrives, and the connection breaks before it is heard of.
+    """Each write reaches the storage, but the connection breaks before the answer.
 
-    Not a real outage: that one cannot be timed so.
+    The outage is simulated, because a real one cannot be timed so.
     """
     monkeypatch.setattr("hpo.study.gate.SECONDS_BETWEEN_TRIES", 0.0)
     for kind in (DirectWriter, OptunaWriter):

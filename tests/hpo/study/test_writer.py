@@ -1,4 +1,4 @@
-"""What is written directly is what Optuna would have written."""
+"""Tests that TrialWriter writes to the storage what Optuna would have written."""
 
 import math
 import sys
@@ -25,7 +25,7 @@ PARAMS = {"rate": 0.01, "size": "b", "number": 3}
 
 
 def write(writer: TrialWriter, study: optuna.Study) -> None:
-    """A trial of each kind, some of it twice, as after a lost answer."""
+    """Writes a trial of each kind; some writes are repeated, as after a lost answer."""
     study.enqueue_trial({"rate": 0.5})
     (waiting,) = study.trials
     for again in (False, True):

@@ -28,7 +28,7 @@ LEFT = [801]
 
 
 def observed(candidates: Candidates, left: list[int], params: list[Params] = ALL) -> Observations:
-    """Nearly all of a space tried, to one epoch each."""
+    """Observations of one epoch for all params whose number is not in `left`."""
     trials = {
         number: ObservedTrial(
             candidates.cube.encode(one), {1: 0.1 + number / 1e4}, Phase.PAUSED, 2

@@ -8,7 +8,7 @@ IS_CATEGORICAL = np.array([False, True])
 
 
 def seconds_of(point: FloatArray) -> float:
-    """The first coordinate makes an epoch up to four times as long, one choice eight times."""
+    """Seconds of an epoch: up to 4 times as long by the first coordinate, 8 times by a choice."""
     return float(4 ** point[0] * (8.0 if point[1] > 0.5 else 1.0))
 
 
@@ -27,7 +27,7 @@ def test_nothing_costs_more_than_another_while_nothing_is_timed() -> None:
     costs = EpochCosts(IS_CATEGORICAL)
     points = made_points(3)
     costs.learn(points, {})
-    costs.learn(points, {0: 0.0, 7: 2.0})  # no time, and a trial that is not there
+    costs.learn(points, {0: 0.0, 7: 2.0})  # trial 0 has no time, trial 7 does not exist
     assert costs.log_seconds(np.array(list(points.values()))).tolist() == [0, 0, 0]
 
 

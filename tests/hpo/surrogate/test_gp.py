@@ -9,7 +9,7 @@ NUMERIC = np.zeros(2, bool)
 
 
 def curves(num_trials: int = 30, seed: int = 0) -> Rows:
-    """Curves that rise to a bowl's value over two parameters, at three times each."""
+    """Rows of curves, three times each, that rise to `bowl` of two parameters."""
     rng = np.random.default_rng(seed)
     points = np.repeat(rng.random((num_trials, 2)), 3, axis=0)
     times = np.tile([0.4, 0.7, 1.0], num_trials)
@@ -90,7 +90,7 @@ def test_choices_are_only_equal_or_different() -> None:
     points = np.column_stack([rows.points, np.tile([0.1, 0.5, 0.9], len(rows) // 3)])
     is_categorical = np.array([False, False, True])
     model = CurveModel(Rows(points, rows.times, rows.values), is_categorical)
-    apart = np.array([[0.5, 0.5, 0.2], [0.5, 0.5, 0.3]])  # two choices that were never seen
+    apart = np.array([[0.5, 0.5, 0.2], [0.5, 0.5, 0.3]])  # two choices that are not in the data
     mean, _ = model.predict(apart, np.ones(2))
     assert mean[0] == pytest.approx(mean[1])
 

@@ -16,7 +16,7 @@ def trial(last: int, phase: Phase, value: float = 0.5) -> ObservedTrial:
 def search(
     num_complete: int = 40, num_pruned: int = 200, num_paused: int = 60, num_running: int = 8
 ) -> Observations:
-    """What is paused or runs is at its first rung, with lower values than all others."""
+    """Observations whose paused and running trials have few epochs and the lowest values."""
     rng = np.random.default_rng(0)
     trials = [trial(52, Phase.COMPLETE, 0.8 + 0.1 * rng.random()) for _ in range(num_complete)]
     trials += [trial(15, Phase.PRUNED, 0.5 + 0.2 * rng.random()) for _ in range(num_pruned)]

@@ -17,7 +17,7 @@ HOPELESS = 300
 
 
 def curve(params: Params, last: int) -> dict[int, float]:
-    """Best at BEST, and by up to .06 better or worse from one configuration to its neighbours."""
+    """A curve; the best is at BEST, and neighbours differ by a ripple of up to 0.06."""
     values = np.array([float(params[name] or 0) for name in NAMES])
     best = np.array([float(BEST[name] or 0) for name in NAMES])
     end = 0.85 - 0.4 * ((values - best) ** 2).sum() + 0.06 * np.sin(40 * values).prod()
@@ -78,7 +78,7 @@ def test_a_running_trial_is_called_hopeless_by_its_own_values(seed: int) -> None
 def test_a_diverged_training_counts_as_the_worst_of_all_whether_the_model_sees_that_one_or_not(
     seed: int,
 ) -> None:
-    """It began as the best, so its rows are among those that a model keeps."""
+    """The diverged trial began as the best, so its rows are among those that the model keeps."""
     surrogate, observations = Surrogate(Candidates(SPACE, seed), seed), observed(num_paused=0)
     point = observations.trials[0].point
     began = {epoch: 0.8 + epoch / 1000 for epoch in range(1, 16)}
@@ -137,6 +137,6 @@ def test_the_state_of_the_version_before_is_gone_on_from() -> None:
     new.fit(observations)
     assert new.state is not None
     assert new.state[:10] == pytest.approx(old.state[:10], abs=0.5)
-    new.state = [1.0]  # of another space
+    new.state = [1.0]  # the state of another space's model
     new.fit(observations)
     assert len(new.state) == len(old.state)

@@ -42,7 +42,7 @@ def summary(params: dict[str, Any]) -> TrialSummary:
         ),
         (f"space.{DROP}.step=0.1", {RATE: 5e-3, DROP: 0.3}, {RATE: 5e-3, DROP: 0.3}),
         (f"space.{DROP}.step=0.1", {RATE: 5e-3, DROP: 0.25}, None),
-        # What 0 + 6 * 0.05 comes to.
+        # The float that 0 + 6 * 0.05 gives.
         (f"space.{DROP}.high=0.3", {RATE: 5e-3, DROP: 0.05 * 6}, {RATE: 5e-3, DROP: 0.3}),
     ],
 )

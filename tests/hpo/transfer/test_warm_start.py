@@ -30,13 +30,13 @@ Earlier = Callable[..., Path]
 
 
 def curve_of(params: Params) -> Curve:
-    """The nearer drop_rate is to 0.2 the better."""
+    """A curve with better values the nearer drop_rate is to 0.2."""
     return Curve([0.9 - abs(float(params.get(DROP) or 0.0) - 0.2)] * 4, [1.0] * 4)
 
 
 @pytest.fixture
 def earlier(search_file: Path, tmp_path: Path) -> Earlier:
-    """Makes the folder of a search that has ended."""
+    """A function that makes the folder of a search that has ended."""
 
     def make(name: str, *overrides: str) -> Path:
         run = RunFolder(tmp_path / name)

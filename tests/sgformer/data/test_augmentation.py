@@ -76,7 +76,7 @@ def test_evaluation_crops_the_centre_of_what_crop_pct_leaves() -> None:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two photographs as JPEGs: wide, high, and smaller than what is asked for."""
+    """JPEGs of two photographs, each whole (wide), cropped high, and cropped to 70 x 90 pixels."""
     folder = tmp_path_factory.mktemp("photographs")
     paths = []
     for i, picture in enumerate(load_sample_images().images):
@@ -105,7 +105,7 @@ NUM_DRAWS = 500
 
 
 def features(transform: Callable, image: object) -> np.ndarray:
-    """(features, draws): numbers that change with crops, flips, colours and erased patches."""
+    """(features, draws) numbers that depend on crops, flips, colours and erased patches."""
     seed_everything(0)
     images = torch.stack([transform(image) for _ in range(NUM_DRAWS)])
     left, right = images.chunk(2, dim=3)
@@ -123,7 +123,7 @@ def features(transform: Callable, image: object) -> np.ndarray:
 
 
 def lowest_p_value(one: np.ndarray, other: np.ndarray) -> float:
-    """Of Kolmogorov and Smirnov's test whether two samples have one distribution."""
+    """Lowest p-value of the Kolmogorov-Smirnov test of equal distributions, over features."""
     return min(float(ks_2samp(a, b).pvalue) for a, b in zip(one, other, strict=True))
 
 

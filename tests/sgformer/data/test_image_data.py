@@ -28,7 +28,7 @@ def test_a_search_keeps_to_the_images_that_it_began_with(
     assert np.array_equal(same.samples("train"), data.samples("train"))
     assert np.array_equal(same.images[0], data.images[0])
     assert same.folder == data.folder
-    # On a node that has not decoded them yet the change shows.
+    # A node that has not decoded the images yet detects the change.
     elsewhere = config_for(own_image_folder, tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"the images in .* have changed since the search began"):
         load_image_data(elsewhere, expected=data.images.id)

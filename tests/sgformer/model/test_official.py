@@ -1,4 +1,4 @@
-"""Against the released model's outputs; see reference/README.md."""
+"""Tests of converted weights against the released model's outputs; see reference/README.md."""
 
 import json
 import math
@@ -26,7 +26,7 @@ Shapes = dict[str, list[int]]
 
 
 def released_weights(shapes: Shapes, seed: int) -> dict[str, torch.Tensor]:
-    """The rule by which the reference outputs' weights were made, in float64."""
+    """Float64 weights, drawn by the same rule as those of the reference outputs."""
     rng = np.random.default_rng(seed)
     weights = {}
     for name in sorted(shapes):
@@ -48,7 +48,7 @@ def shapes_of(name: str) -> Shapes:
 
 
 class Released(Shapes):
-    """Names and shapes of the released class in another configuration with even depths."""
+    """Parameter names and shapes of the released class in a configuration with even depths."""
 
     RUNS = ((196, 56, 28), (49, 14, 7), (2, 1))
 

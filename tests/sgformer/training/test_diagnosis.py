@@ -1,4 +1,4 @@
-"""The rules on recorded curves: real trainings of sg_former_pico and _nano on noisy digits."""
+"""Tests of the rules on recorded curves of sg_former_pico and _nano on noisy digits."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Two processes of torch.distributed (gloo) against one; hpo starts such processes by Ray."""
+"""Tests of two torch.distributed processes (gloo) against one; in hpo, Ray starts them."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_two_processes_train_as_one(
     tolerance = 2e-2 if changes.get("precision") else 1e-4
     assert torch.allclose(one["rows"][:, :2], two["rows"][:, :2], rtol=tolerance)
     if not changes.get("precision"):
-        # On average: of a gradient that is all but zero AdamW takes the sign.
+        # Weights agree on average only: AdamW takes little but the sign of a gradient near zero.
         assert (one["weights"] - two["weights"]).abs().mean() < 2e-5
         assert torch.equal(one["rows"][:, 2:], two["rows"][:, 2:])
 

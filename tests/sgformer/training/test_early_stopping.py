@@ -7,7 +7,7 @@ from sgformer.training.early_stopping import EarlyStopping
 
 
 def run(values: list[float], **config: object) -> tuple[int | None, EarlyStopping]:
-    """The epoch at which it stops (None: never), and its state then."""
+    """The epoch at which the training stops (None: never), and the EarlyStopping then."""
     stopping = EarlyStopping(EarlyStoppingConfig(**config))  # type: ignore[arg-type]
     for epoch, value in enumerate(values, 1):
         stopping.update(epoch, value)

@@ -106,7 +106,7 @@ def test_a_training_resumed_in_a_new_process_goes_on_bit_for_bit(
     for _ in range(stop_after):
         next(first.epochs())
         save_progress(first, tmp_path)
-    # The rest in a fresh interpreter, with loading processes that the first had not.
+    # A fresh interpreter trains the rest, with loading processes, which `first` did not have.
     script = (
         "import sys, json, torch\n"
         "from pathlib import Path\n"
@@ -143,7 +143,7 @@ def trained_weights(trainer: Trainer, num_epochs: int = 1) -> torch.Tensor:
 
 
 def close(weights: torch.Tensor, others: torch.Tensor) -> bool:
-    """On average: of a gradient near zero AdamW takes the sign, which rounding turns."""
+    """Whether weights agree on average: AdamW takes the sign of gradients that round to zero."""
     return bool((weights - others).abs().mean() < 2e-5)
 
 
@@ -165,9 +165,9 @@ def test_micro_batches_add_up_to_the_batch(train_config: TrainConfig, data: Imag
 
 @dataclass
 class ScarceMemory:
-    """Training forwards fail as PyTorch's CPU allocator does, beyond so many images.
+    """Makes training forwards of more than `max_images` fail as PyTorch's CPU allocator does.
 
-    A simulation: a machine cannot be made to run out of memory in a test.
+    The failure is simulated, because a test cannot make a machine run out of memory.
     """
 
     max_images: int = 10**9
