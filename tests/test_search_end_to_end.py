@@ -160,7 +160,7 @@ def test_a_finished_run_is_not_run_again(finished: FinishedSearch) -> None:
     assert "--resume" in refused.stderr
     shown = run("search", finished.search_file, "--output-dir", folder.parent, "--resume")
     assert shown.stdout == finished.out
-    assert [file.stat().st_mtime_ns for file in files] == before  # test is not looked at again
+    assert [file.stat().st_mtime_ns for file in files] == before  # test is not evaluated again
 
 
 def test_a_resume_that_would_make_trials_incomparable_is_refused(finished: FinishedSearch) -> None:

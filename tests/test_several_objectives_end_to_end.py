@@ -126,7 +126,7 @@ def test_of_the_front_the_budget_may_leave_room_for_one_alone(
 ) -> None:
     small, large = "sg_former_pico", "sg_former_nano"
     values = search_values(image_folder, cache_dir)
-    values["train"]["optimizer"]["learning_rate"] = 1e-7  # the small one learns nothing
+    values["train"]["optimizer"]["learning_rate"] = 1e-7  # the small model learns nothing
     values["space"] = {
         "model.name": {"type": "categorical", "choices": [small, large]},
         "optimizer.learning_rate": {"type": "float", "low": 1e-7, "high": 1e-2, "log": True},

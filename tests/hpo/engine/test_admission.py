@@ -96,7 +96,7 @@ def test_a_new_trial_needs_room_to_its_first_rung_beside_what_runs(
 ) -> None:
     some = desk(num_epochs, scheduler)
     some.train(0, 3)
-    some.train(1, 1)  # runs to epoch 2
+    some.train(1, 1)  # trial 1 runs to epoch 2
     assert some.admission.admitted(kept_to_end=0, best=None).may_start == may_start
 
 

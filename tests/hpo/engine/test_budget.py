@@ -108,8 +108,8 @@ def test_a_trial_not_known_takes_what_the_others_do(make_budget: Callable[..., S
 @pytest.mark.parametrize(
     ("retrain", "epochs", "gpu_seconds", "seconds"),
     [
-        ({"seeds": 0, "top_k": 1}, 4, 4 * 30, 4 * 30),  # the winner alone, and it is slow
-        ({"seeds": 0, "top_k": 2}, 4, 4 * 30, 4 * 30),  # the dearest that may win
+        ({"seeds": 0, "top_k": 1}, 4, 4 * 30, 4 * 30),  # only the winner, a slow trial
+        ({"seeds": 0, "top_k": 2}, 4, 4 * 30, 4 * 30),  # the most expensive possible winner
         ({"seeds": 2, "top_k": 1}, 16, 16 * 30, 2 * 4 * 30),  # two at a time
         ({"seeds": 2, "top_k": 2, "max_epochs": 8}, 48, 48 * 20, 3 * 8 * 20),
     ],

@@ -25,7 +25,7 @@ def test_the_best_complete_trials_keep_theirs(
     tmp_path: Path, maximise: bool, expected: list[int]
 ) -> None:
     checkpoints = TrialCheckpoints(tmp_path, 2, maximise=maximise)
-    train(tmp_path, 0)  # runs on
+    train(tmp_path, 0)  # trial 0 keeps running
     for number, value in ((1, 0.9), (2, None), (3, 0.8), (4, 0.5), (5, 0.6), (6, 0.8)):
         train(tmp_path, number)
         checkpoints.trial_ended(number, value)

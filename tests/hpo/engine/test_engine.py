@@ -120,7 +120,7 @@ def test_a_trials_value_is_that_of_the_weights_that_it_keeps(
     for epoch, value, best_epoch in ((1, 0.75, 1), (2, 0.5, 2), (3, 0.625, 2)):  # by val_loss
         row = {"epoch": epoch, "val_top1": value}
         engine.on_report(TrialReport(number, (row,), None, {"best_epoch": best_epoch}))
-        assert study.trials()[0].best_value(max) == 0.75  # until it pauses or ends
+        assert study.trials()[0].best_value(max) == 0.75  # until the trial pauses or ends
     engine.on_end(TrialReport(number, (), "completed", {"best_epoch": 2}))
     (trial,) = study.trials()
     assert (trial.value, trial.best_value(max), trial.attributes["best_value"]) == (0.5,) * 3
@@ -210,7 +210,7 @@ def test_an_enqueued_trial_that_the_space_does_not_have_fails_untrained_and_is_c
     study.optuna_study.enqueue_trial({"model.drop_rate": 7.5})
     if is_killed:
         with monkeypatch.context() as patched:
-            patched.delattr(SearchStudy, "finish")  # it dies where the trial's end is written
+            patched.delattr(SearchStudy, "finish")  # the driver dies in this write
             with pytest.raises(AttributeError):
                 engine.next_trial()
         reopened = SearchStudy(study.optuna_study, study.storage, config.study, config.space)
@@ -238,7 +238,7 @@ def test_a_weak_trial_is_stopped_at_a_rung(engine: Engine, study: SearchStudy) -
 def test_what_stopped_a_trial_is_told_where_a_rung_and_the_budgets_end_meet(
     search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints, value: float, where: str
 ) -> None:
-    config = load_search_config(search_file, ["budget.total_epochs=9"])[0]  # 8 are set aside
+    config = load_search_config(search_file, ["budget.total_epochs=9"])[0]  # 8 are reserved
     study = SearchStudy.in_memory(config.study, config.space)
     engine = Engine(config, study, 2, watcher, checkpoints)
     default, other = start(engine), start(engine)
@@ -356,7 +356,7 @@ def test_a_rung_that_a_crash_left_undecided_is_decided_as_it_would_have_been(
         first.on_report(report(number, {1: value}))
         first.on_end(report(number, {2: value}, "completed"))
     number = start(first)
-    study.report(number, {1: 0.1})  # and the driver dies before it decides
+    study.report(number, {1: 0.1})  # the driver dies before it decides
     again = Engine(
         config, SearchStudy.open(url, config.study, config.space), 1, watcher, checkpoints
     )
@@ -416,7 +416,7 @@ def test_at_a_rung_a_small_model_is_kept_for_its_size(
         engine.on_report(report(start(engine), {1: value, 2: value}))
         for value in (0.5, 0.6, 0.7, 0.1)
     ]
-    assert goes_on[2:] == [True, True]  # of models of its size the last one is the best
+    assert goes_on[2:] == [True, True]  # the last trial is the best of its model size
     again = Engine(
         config,
         SearchStudy(study.optuna_study, study.storage, config.study, config.space),

@@ -89,7 +89,7 @@ def test_a_freeze_thaw_search_pauses_resumes_and_ends(
     trials = study.trials()
     assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
     assert watcher.named("trial_paused")
-    assert [e for e in watcher.named("trial_started") if e[2]]  # one was resumed
+    assert [e for e in watcher.named("trial_started") if e[2]]  # a trial was resumed
     assert len(watcher.named("trial_ended")) == len(trials)
 
 

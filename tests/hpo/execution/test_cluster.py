@@ -78,7 +78,7 @@ def test_an_address_where_something_else_answers_is_named_at_once(answer: bytes 
             connection, _ = server.accept()
             with connection:
                 connection.recv(100)
-                if answer is None:  # says nothing, and stays
+                if answer is None:  # the server stays silent
                     time.sleep(8)
                 else:
                     connection.sendall(answer)

@@ -30,7 +30,7 @@ def train(search_file: Path) -> TrainConfig:
     [
         ("val_top1", "val_top1", 0.75, 2),
         ("val_loss", "val_loss", 0.25, 3),
-        ("val_top1", "val_loss", 0.625, 3),  # that of the weights that are kept
+        ("val_top1", "val_loss", 0.625, 3),  # the value of the kept weights
     ],
 )
 def test_a_training_is_kept_with_its_best_epoch_and_what_it_cost(
@@ -48,7 +48,7 @@ def test_a_training_is_kept_with_its_best_epoch_and_what_it_cost(
     kept = fresh_training(6, train, metric, rows, 6, resources)
     assert (kept.trial, kept.seed) == (6, train.seed)
     assert (kept.value, kept.best_epoch) == (value, best_epoch)
-    assert (kept.num_epochs, kept.max_epochs) == (6, 4)  # one was trained twice
+    assert (kept.num_epochs, kept.max_epochs) == (6, 4)  # one epoch was trained twice
     assert (kept.seconds, kept.gpu_seconds) == (12.0, 12.0)
 
 

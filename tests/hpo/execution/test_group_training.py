@@ -85,7 +85,7 @@ def test_what_a_process_raises_is_raised(train_config: TrainConfig, tmp_path: Pa
     (spoiled.folder / "last.safetensors").write_text("none")
     with pytest.raises(CheckpointError, match=r"last\.safetensors") as caught:
         next(run_group_training(spoiled, PAIR))
-    assert "in resume_progress" in caught.value.__notes__[0]  # where it was raised
+    assert "in resume_progress" in caught.value.__notes__[0]  # the error's origin
 
 
 @pytest.mark.usefixtures("started_ray")

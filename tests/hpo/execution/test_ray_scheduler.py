@@ -129,11 +129,11 @@ def test_a_trial_that_pauses_gives_its_worker_to_another_and_comes_back(
         number = assigned(worker)[-1]
         epochs[number] = epoch = epochs.get(number, 0) + 1
         end = "completed" if epoch == config.train.max_epochs else None
-        value = epoch / 10 + number / 100  # the later ones are the better ones
+        value = epoch / 10 + number / 100  # later trials are better
         answer = scheduler.on_trial_result(None, worker, result(number, epoch, value, end))
     assert scheduler.failure is None
     runs = assigned(worker)
-    assert len(runs) > len(set(runs))  # one was resumed
+    assert len(runs) > len(set(runs))  # a trial was resumed
     assert {t.state for t in study.trials()} == {"COMPLETE", "PRUNED"}
     assert sum(t.num_epochs for t in study.trials()) <= 24
 
@@ -202,7 +202,7 @@ def test_workers_that_cannot_start_end_the_search(
         for _ in range(MOST_FAILED_STARTS):
             assert scheduler.failure is None
             scheduler.on_trial_error(None, worker)
-        assert worker.max_failures == 0  # Ray does not start it again
+        assert worker.max_failures == 0  # Ray does not restart the worker
     assert isinstance(scheduler.failure, RunError)
     assert str(scheduler.failure) == "workers cannot start: ImportError: no torch"
 

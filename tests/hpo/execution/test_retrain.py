@@ -51,7 +51,7 @@ def test_several_trainings_tell_their_epochs_and_their_ends(
         Training(train_config.model_copy(update={"seed": i}), folder)
         for i, folder in enumerate(folders)
     ]
-    list(retrain_epochs(trainings[2]))  # as if it had been trained before an interruption
+    list(retrain_epochs(trainings[2]))  # as if trained before an interruption
     told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=0))
     for i, folder in enumerate(folders):
         rows = [row for which, row in told if which == i]

@@ -105,7 +105,7 @@ def test_an_interrupted_trial_goes_on_and_tells_its_whole_curve(make_task: MakeT
     first.stop()
     resumed, last = run(worker(make_task()))
     assert resumed.epochs == tuple(row for report in told for row in report.epochs)
-    assert resumed.end_reason is None  # a scheduler may stop it here, with nothing more trained
+    assert resumed.end_reason is None  # a scheduler may stop the trial here, before it trains
     assert [row["epoch"] for row in last.epochs] == [3]
     assert last.end_reason == "completed"
     assert last.facts["num_epochs_trained"] == 3
@@ -170,7 +170,7 @@ def break_training() -> Iterator[Callable[..., None]]:
 def test_a_training_that_broke_is_tried_once_more_from_its_checkpoint(
     make_task: MakeTask, tmp_path: Path, break_training: Callable[..., None]
 ) -> None:
-    break_training(1)  # in the second epoch of three steps each
+    break_training(1)  # in the second epoch; an epoch has three steps
     *_, last = run(worker(make_task()))
     assert last.end_reason == "completed"
     assert last.facts["retried_error"]["message"] == "a cosmic ray"
@@ -240,7 +240,7 @@ def test_a_warm_worker_whose_memory_grows_is_worn_out(
     trainable = worker(make_task(0, max_epochs=1))
     for number in range(3):
         trainable.assign(make_task(number, max_epochs=1))
-        kept.append(torch.ones(number * 2**23))  # as if a trial had left it
+        kept.append(torch.ones(number * 2**23))  # memory that a trial leaks
         worn_out.append(trainable.step()[WORN_OUT])
     assert worn_out == [False, False, True]
     trainable.retire()

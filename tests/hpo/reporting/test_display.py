@@ -113,13 +113,13 @@ def test_a_paused_trial_leaves_the_table_and_comes_back(config: SearchConfig) ->
     assert (display.running[0].epoch, display.running[0].best) == (1, 0.25)
     display.trial_paused(0)
     display.trial_ended(0, "PRUNED", "paused at epoch 1", 0.25)
-    display.trial_ended(7, "PRUNED", "paused at epoch 1", 0.25)  # by an earlier search
+    display.trial_ended(7, "PRUNED", "paused at epoch 1", 0.25)  # paused by an earlier search
     assert display.states["PRUNED"] == 2
     assert not display.paused
 
 
 def test_time_left_follows_a_budget_of_epochs(search_file: Path) -> None:
-    config, _ = load_search_config(search_file, ["budget.total_epochs=24"])  # 4 after it
+    config, _ = load_search_config(search_file, ["budget.total_epochs=24"])  # 4 to retrain
     clock = Clock()
     display = Display(config, clock)
     display.earlier_trials({"RUNNING": 1}, None, 6)

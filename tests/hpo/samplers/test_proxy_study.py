@@ -113,7 +113,7 @@ def test_a_mixed_space_is_sampled_beside_running_and_pruned_trials(
                              "optimizer.batch_size": 17})[0]]  # fmt: skip
     for number in range(1, 25):
         drawn.append(source.draw(number)[0])
-        ended = number - 3  # three run all the time
+        ended = number - 3  # three trials run at any time
         if ended >= 0:
             source.report(ended, {1: value(ended), 2: math.nan if ended % 7 == 0 else 0.5})
             state = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)[ended % 3]
@@ -180,7 +180,7 @@ def test_a_paused_trial_is_learnt_from_as_if_it_were_pruned(
                 source.pause(number)
             else:
                 source.finish(number, TrialState.PRUNED, None)
-        if pausing:  # it goes on
+        if pausing:  # the trial goes on
             source.report(3, {2: 0.75})
             assert source.finish(3, TrialState.COMPLETE, [0.875]) == [0.875]
             assert source.finish(4, TrialState.PRUNED, None) == [value(4)]

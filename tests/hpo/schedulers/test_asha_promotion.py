@@ -80,7 +80,7 @@ def test_the_default_counts_but_is_never_paused() -> None:
     policy.reported(0, {1: 0.9, 2: 0.9})
     assert not policy.is_at_rung(0)
     paused_at_first_rung(policy, [0.5, 0.6])
-    assert choice(policy) == Start()  # the one of three is the default
+    assert choice(policy) == Start()  # the best third is the default itself
     for number, value in ((3, 0.85), (4, 0.1), (5, 0.1)):
         assert choice(policy) == Start()
         policy.started(number, {})
@@ -96,7 +96,7 @@ def test_a_trial_that_diverged_is_at_no_later_rung() -> None:
     policy.reported(2, {3: math.nan})
     policy.pruned(2, diverged=True)
     go_on(policy, 3, {6: 0.7})
-    assert choice(policy) == Start()  # it is alone at its rung
+    assert choice(policy) == Start()  # trial 3 is alone at its rung
     assert policy.ranking() == (3, 2, 1)
 
 
@@ -108,13 +108,13 @@ def test_a_trial_that_stopped_itself_counts_at_the_later_rungs() -> None:
         policy.reported(number, {3: value})
         policy.completed(number, value)
     go_on(policy, 3, {6: 0.7})
-    assert choice(policy) == Start()  # one of three is better
+    assert choice(policy) == Start()  # trial 1 is the best third
     assert policy.ranking() == (1, 2, 3)
     for number in (4, 5, 6):
         policy.started(number, {})
         policy.reported(number, {2: 0.1, 6: 0.1})
         policy.paused(number)
-    assert choice(policy) == Resume(3)  # the second of six
+    assert choice(policy) == Resume(3)  # the best third is trials 1 and 3
 
 
 def test_at_last_the_best_of_the_highest_rung_is_left() -> None:
@@ -135,7 +135,7 @@ def test_only_what_is_given_to_choose_from_is_promoted() -> None:
 
 def test_at_last_the_best_is_one_that_can_be_trained() -> None:
     policy = promotion()
-    policy.started(0, {})  # and runs all the time
+    policy.started(0, {})  # the default runs all the time
     paused_at_first_rung(policy, [0.5, 0.6, 0.7])
     policy.resumed(3)
     policy.reported(3, {6: 0.7, 7: math.nan})

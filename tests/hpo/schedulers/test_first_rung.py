@@ -51,11 +51,11 @@ def chosen(curves: list[Curve], **settings: Any) -> FirstRung:
 @pytest.mark.parametrize(
     ("steady_from", "before", "expected"),
     [
-        (1, 0.0, 2),  # final from the first epoch on
-        (3, -1.0, 4),  # inverted until then
+        (1, 0.0, 2),  # ranks are final from the first epoch on
+        (3, -1.0, 4),  # ranks are inverted until epoch 3
         (9, -1.0, 15),
         (20, -1.0, 28),
-        (20, 0.0, 28),  # nothing to see until then
+        (20, 0.0, 28),  # values are equal until epoch 20
     ],
 )
 def test_the_smallest_useful_epoch_is_chosen(
@@ -112,7 +112,7 @@ def test_studies_of_one_late_trial_each_do_not_move_the_rung() -> None:
 
 @pytest.mark.parametrize("num_late", [2, 3])
 def test_studies_of_few_late_trials_have_no_say_beside_one_that_tells(num_late: int) -> None:
-    misleading = trainings(1, 0.0, num_late)  # final from the first epoch on, if anything
+    misleading = trainings(1, 0.0, num_late)  # ranks seem final at once
     found = choose_first_rung([misleading] * 9 + [trainings(20, -1.0)], MAX_EPOCHS)
     assert found == chosen(trainings(20, -1.0))
 

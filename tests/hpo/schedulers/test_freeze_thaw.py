@@ -98,7 +98,7 @@ def test_it_finds_what_is_best_with_few_trainings(sign: float) -> None:
     search.run(40)
     best = search.params[search.thaw.ranking()[0]]
     assert best["model"] == "large"
-    assert accuracy(best, MAX_EPOCHS) > 0.91  # 0.925 is the most
+    assert accuracy(best, MAX_EPOCHS) > 0.91  # at most 0.925 is possible
     assert sum(search.epochs.values()) < 13 * MAX_EPOCHS
 
 
@@ -159,7 +159,7 @@ def test_no_configuration_is_tried_twice_and_the_search_ends_with_the_last_one(s
 @pytest.mark.parametrize("seed", range(3))
 def test_gains_count_by_the_second_where_costs_are_weighed(seed: int) -> None:
     rates = []
-    for slope in (-3.0, 3.0):  # small rates are the dear ones, then the cheap ones
+    for slope in (-3.0, 3.0):  # small rates are expensive, then cheap
         search = Search(seed)
         search.run(12)
         costs = {n: float(p["rate"] or 0) ** slope for n, p in search.params.items()}
@@ -209,7 +209,7 @@ def test_what_runs_may_turn_out_better_than_expected(
 
     before = gain_of_paused()
     search.thaw.started(100, params)
-    # It is expected to end below the best so far, which alone would change nothing.
+    # The new trial's predicted end is below the incumbent, which alone would change nothing.
     assert gain_of_paused() < 0.98 * before
 
 
@@ -304,7 +304,7 @@ def test_a_choice_asked_for_again_is_the_same() -> None:
     choices = [next_of(search.thaw) for _ in range(3)]
     resumed = Search()
     resumed.run(10)
-    resumed.thaw.model_state = search.thaw.model_state  # it was killed after it had chosen
+    resumed.thaw.model_state = search.thaw.model_state  # killed after choosing
     assert [*choices, next_of(resumed.thaw)] == choices[:1] * 4
 
 
@@ -321,7 +321,7 @@ def test_a_trial_that_was_given_up_is_not_to_be_the_last_one() -> None:
     before = search.thaw.ranking()
     search.thaw.pruned(number)
     assert number not in search.thaw.may_be_last()
-    assert set(search.thaw.ranking()) == set(before)  # what it has shown still counts
+    assert set(search.thaw.ranking()) == set(before)  # the pruned trial stays ranked
 
 
 def test_what_is_not_allowed_is_not_proposed() -> None:
@@ -401,7 +401,7 @@ def test_trials_keep_the_levels_that_they_began_with() -> None:
     assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4
     search.thaw.set_first_rungs([first_rung(14, from_trial=len(search.params))])
     assert search.thaw.first_rung == 14
-    assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4  # as of the paused ones
+    assert search.thaw.most_epochs_to_end == MAX_EPOCHS - 4  # as for the paused trials
     paused = search.thaw.paused_trials()[0]
     assert search.thaw.next_stop(paused, 4) == 7
     new = search.start(DEFAULT)
@@ -418,7 +418,7 @@ def test_trials_keep_the_levels_that_they_began_with() -> None:
 @pytest.mark.parametrize("has_late", [True, False])
 def test_what_comes_before_a_raised_first_level_does_not_mislead(has_late: bool) -> None:
     rankings = []
-    for sign in (1.0, -1.0):  # of the early values
+    for sign in (1.0, -1.0):  # sign of the early values
         thaw = FreezeThaw(SPACE, MAX_EPOCHS, maximise=True, seed=0)
         for number, rate in enumerate(np.geomspace(1e-4, 1e-1, 24)):
             params = DEFAULT | {"rate": float(rate)}
@@ -430,4 +430,4 @@ def test_what_comes_before_a_raised_first_level_does_not_mislead(has_late: bool)
         thaw.set_first_rungs([first_rung(14, from_trial=0)])
         rankings.append(thaw.ranking())
         assert next_of(thaw) != Wait()
-    assert (rankings[0] == rankings[1]) == has_late  # with nothing later, what there is counts
+    assert (rankings[0] == rankings[1]) == has_late  # without late values, early ones count

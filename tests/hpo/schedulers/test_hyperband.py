@@ -40,7 +40,7 @@ def test_brackets_compare_by_several_objectives() -> None:
     assert goes_on(scheduler, 0, {2: 0.9}, (9.0,))
     assert goes_on(scheduler, first, {2: 0.8}, (5.0,))
     assert not goes_on(scheduler, second, {2: 0.7}, (6.0,))
-    assert goes_on(scheduler, third, {2: 0.1}, (1.0,))  # by its values alone it is the worst
+    assert goes_on(scheduler, third, {2: 0.1}, (1.0,))  # the worst val_top1, but the lowest cost
     assert not goes_on(scheduler, fourth, {2: 0.2}, (2.0,))
 
 

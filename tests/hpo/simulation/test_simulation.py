@@ -169,7 +169,7 @@ def test_a_search_ends_when_too_little_is_to_be_gained(search_config: Any, num_s
         search = searched(gain)
         best = best_trial(search.study, search.config)
         assert best is not None
-        assert (best.value or 0) > 0.85  # 0.884 is the most
+        assert (best.value or 0) > 0.85  # at most 0.884 is possible
         assert (search.study.metadata.limits_reached or {})["gain_per_gpu_hour"] == gain
         assert (search.decisions.finished, search.decisions.num_missing) == (True, 0)
         num_epochs.append(search.num_epochs)
@@ -651,7 +651,7 @@ def test_another_trial_takes_the_place_of_a_last_one_that_diverges(search_config
     def diverging(params: Params) -> Curve:
         curve = curve_of(params)
         if abs(math.log10(float(params["optimizer.learning_rate"] or 0)) + 3) < 0.2:
-            values = [*curve.values[:9], math.nan]  # the best ones do
+            values = [*curve.values[:9], math.nan]  # the best trials diverge
             return Curve(values, curve.seconds[:10])
         return curve
 
@@ -749,7 +749,7 @@ def test_a_study_that_keeps_no_limits_beside_its_last_trial_ends_with_that_trial
     whole, killed = simulated(config), SimulatedSearch(config, curve_of, 1)
     while killed.study.metadata.last_one is None:
         assert killed.step()
-    killed.study.optuna_study.set_user_attr("last_one_limits", None)  # of the version before
+    killed.study.optuna_study.set_user_attr("last_one_limits", None)  # as in the version before
     resumed = SimulatedSearch(config, curve_of, 1, reopened(killed))
     resumed.run()
     assert history(resumed.study) == history(whole.study)
@@ -935,7 +935,7 @@ def test_what_is_infeasible_is_not_trained(
         assert (trial.outcome, trial.state, trial.curve) == ("INFEASIBLE", "PRUNED", {})
         assert trial.attributes["end_reason"] == "infeasible: latency_ms 9, not <= 5"
         assert trial.constraints == {"latency_ms <= 5": pytest.approx(0.8)}
-    if sampler == "curves":  # it proposes none that is known to be infeasible
+    if sampler == "curves":  # its proposals are never known to be infeasible
         assert len(ruled_out) <= 2
     assert num_counted(trials) == 12 or scheduler == "freeze_thaw"
     best = best_trial(search.study, search.config)

@@ -262,7 +262,7 @@ def test_a_beat_that_fails_is_heard_of(
 
         monkeypatch.setattr("hpo.study.driver.OtherRecord.update", fail)
         monkeypatch.setattr("hpo.study.driver.TableRecord.update", fail)
-        if isinstance(error, OSError):  # it may pass
+        if isinstance(error, OSError):  # it may be temporary
             eventually(lambda: bool(told))
             study.metadata.delivered_trial = 1
             assert "disk full" in told[0]

@@ -131,7 +131,7 @@ def test_a_diverged_epoch_is_kept_as_nan(storage_url: str, config: SearchConfig)
     (trial,) = reopen(storage_url, config).trials()
     assert math.isnan(trial.curve[1])
     assert (trial.state, trial.value) == ("PRUNED", None)
-    study.ask()  # and the sampler can live with it
+    study.ask()  # the sampler accepts the NaN
 
 
 def test_the_first_trial_is_the_default_then_those_enqueued(
@@ -273,7 +273,7 @@ def test_an_enqueued_trial_that_the_space_does_not_have_is_refused_and_says_why(
     assert refused.number == 1
     assert refused.params.keys() == config.space.keys()
     assert re.search(message, refused.refused)
-    default, again = reopen(storage_url, config).interrupted()  # the driver died right then
+    default, again = reopen(storage_url, config).interrupted()  # the driver died here
     assert again == refused
     assert default.refused == ""
 

@@ -62,7 +62,7 @@ def test_what_is_imagined_is_as_likely_as_the_model_says() -> None:
     assert imagined.mean(1) == pytest.approx(mean, abs=0.1 * float(sd.max()))
     assert imagined.std(1) == pytest.approx(sd, rel=0.1)
     correlations = np.corrcoef(imagined)
-    assert correlations[0, 1] > 0.95  # neighbours turn out alike
+    assert correlations[0, 1] > 0.95  # neighbours have similar values
     assert correlations[0, 2] < 0.9
 
 

@@ -30,7 +30,7 @@ def test_ties_at_the_best_do_not_hide_what_the_others_differ_by(jitter: float) -
     scaled = warp.forward(np.array([0.93, 0.9, 0.87, 0.8, 0.6]))
     gaps = -np.diff(scaled)
     assert gaps.min() > 0.2  # standard deviations
-    assert warp.backward(scaled[:1] + 2.0)[0] - 0.93 > 0.02  # what may be gained, too
+    assert warp.backward(scaled[:1] + 2.0)[0] - 0.93 > 0.02  # 2 sd above the best
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.7, 0.8, 0.9], [0.93] * 5 + [0.9, 0.8], [0.5] * 3])
@@ -39,7 +39,7 @@ def test_a_gain_has_no_ceiling(values: list[float]) -> None:
     best = warp.forward(np.array([max(values)]))
     gains = [float(warp.backward(best + more)[0]) - max(values) for more in (0, 1, 2, 4, 8)]
     assert gains[0] == pytest.approx(0, abs=1e-9)
-    assert np.diff(gains, 2).min() >= -1e-9 * max(gains)  # it grows as fast as before, or faster
+    assert np.diff(gains, 2).min() >= -1e-9 * max(gains)  # slopes never fall
     assert gains[4] > 3 * gains[2] > 0
 
 

@@ -199,7 +199,7 @@ def test_a_batch_is_mixed_with_its_reverse_and_so_are_its_targets(kind: str, siz
         if i == partner:
             assert torch.equal(mixed[i], images[i])
             continue
-        share = ((mixed[i] - i) / (partner - i)).mean()  # of the partner
+        share = ((mixed[i] - i) / (partner - i)).mean()  # the partner's weight
         smoothed = 0.9 * torch.eye(4)[labels] + 0.1 / 4
         expected = (1 - share) * smoothed[i] + share * smoothed[partner]
         assert torch.allclose(targets[i], expected, atol=1e-5)

@@ -104,7 +104,7 @@ def test_tiny_images_and_lines_become_small_images(tmp_path: Path, shape: tuple[
     image = decode_image(path, 40)
     assert image is not None
     assert min(image.shape[:2]) == 40
-    assert max(image.shape[:2]) <= 8 * 40  # what is further out is in no crop
+    assert max(image.shape[:2]) <= 8 * 40  # no crop reaches further out
     assert (image == 99).all()
 
 

@@ -38,13 +38,13 @@ def test_images_are_decoded_once_until_they_change(own_image_folder: Path, tmp_p
     assert len(seen) == 110
     path = own_image_folder / "train" / "0" / "0.png"
     cv2.imwrite(str(path), np.full((9, 9), 7, np.uint8))
-    for old in (*tmp_path.iterdir(), tmp_path / ("0" * 32)):  # as of an older version
+    for old in (*tmp_path.iterdir(), tmp_path / ("0" * 32)):  # makes all caches old
         old.mkdir() if not old.exists() else None
         os.utime(old, (0, 0))
     data = load_image_data(config, lambda done, _total: seen.append(done))
     assert len(seen) == 220
     assert (data.images[data.images.names.index("train/0/0.png")] == 7).all()
-    assert len(list(tmp_path.glob("*/pixels.bin"))) == 1  # the outdated ones are gone
+    assert len(list(tmp_path.glob("*/pixels.bin"))) == 1  # outdated caches are removed
     assert not (tmp_path / ("0" * 32)).exists()
     assert own_image_folder.is_dir()
 

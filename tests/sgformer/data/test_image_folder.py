@@ -131,7 +131,7 @@ BOTH_FORMS = [
 def test_a_class_name_is_the_same_in_both_unicode_forms(tmp_path: Path) -> None:
     config = make(tmp_path, [*BOTH_FORMS, f"test/{DECOMPOSED}/1.png", "test/cafz/1.png"])
     folder = read_image_folder(config)
-    assert folder.classes == ("cafz", COMPOSED)  # as train spells them
+    assert folder.classes == ("cafz", COMPOSED)  # spelled as in train
     val = folder.split("val")
     assert [val.names[i] for i, label in enumerate(val.labels) if label == 1] == [
         f"val/{DECOMPOSED}/0.png",
@@ -175,7 +175,7 @@ def test_two_forms_of_one_class_name_in_a_split_are_refused(tmp_path: Path) -> N
 def test_folders_that_may_not_be_read_are_named(tmp_path: Path, mode: int) -> None:
     config = make(tmp_path, GOOD)
     (tmp_path / "train" / "a").chmod(mode)
-    # Root may read everything: try as somebody else.
+    # Root may read everything, so another user tries.
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"

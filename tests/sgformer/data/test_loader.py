@@ -20,7 +20,7 @@ from sgformer.data.loader import (
 )
 from sgformer.errors import DataError
 
-SAMPLES = np.stack([np.arange(20), np.repeat([0, 1, 1, 1], 5)], axis=1)  # 5 of one, 15 of other
+SAMPLES = np.stack([np.arange(20), np.repeat([0, 1, 1, 1], 5)], axis=1)  # classes of 5 and 15
 
 
 @pytest.fixture

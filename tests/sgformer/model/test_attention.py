@@ -54,7 +54,7 @@ def test_the_significance_map_is_the_attention_received(size: tuple[int, int]) -
     assert out.shape == x.shape
     assert significance.shape == (2, *size)
     assert not significance.requires_grad
-    # Every query hands out 1: the local half is 1 / 49 a token, the global half 64 / N.
+    # Each query's attention sums to 1: 1 / 49 a token in the fine half, 64 / N in the coarse half.
     num_tokens = size[0] * size[1]
     expected = torch.full((2,), num_tokens / 49 + 64.0)
     torch.testing.assert_close(significance.sum((1, 2)), expected)
