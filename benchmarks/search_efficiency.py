@@ -9,16 +9,15 @@ Searches run on LCBench's surrogate (34 tasks, 7 parameters, curves of 52 epochs
 clock. Of the tasks in numeric order, the even ones are for development (`--split develop`), the
 odd ones for reports. A budget counts full trainings over all workers: 52 epochs, or with `--clock
 seconds` the time of the default configuration's 52 epochs. Regret is (best - delivered) / (best -
-median) in accuracy after 52 epochs; best and median are those of 20,000 random configurations, so
-a regret below 0 beats all of them.
+median) in accuracy after 52 epochs; best and median are of 20,000 random configurations.
 
 `ours` runs the decisions of hpo/, one search a budget, because our search plans with its budget,
 and delivers the trial with the best predicted final value. `ours-NAME` uses scheduler NAME,
 `ours-warm` a warm start from another task, `ours-cost` scheduler.cost_aware. Stock strategies know
-no budget and deliver the trial with the best value seen. Training the delivered trial is free for
-all. `SAMPLER+asha` is Ray's asynchronous halving (rungs 4, 12, 36) with Optuna's sampler; as in
-OptunaSearch, every trial is told COMPLETE with its last value (`+pruned`: told PRUNED with its
-curve). `+default` tries the default configuration first.
+no budget and deliver the trial with the best value seen. No side pays for training what it
+delivers. `SAMPLER+asha` is Ray's asynchronous halving (rungs 4, 12, 36) with Optuna's sampler; as
+with OptunaSearch, every trial is told COMPLETE with its last value (`+pruned`: told PRUNED with
+its curve). `+default` tries the default configuration first.
 
 A full run takes hours, mostly in Optuna's GPSampler. Finished searches are kept in FILE.jsonl and
 not repeated by the same command; remove the file after changing the code.

@@ -18,7 +18,7 @@ class CheckpointError(InputError):
 
 
 class ExportError(RuntimeError):
-    """An exported model does not compute what the trained model does."""
+    """An exported model's logits differ from those of the trained model."""
 
 
 class OutOfMemoryError(RuntimeError):
