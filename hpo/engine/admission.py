@@ -17,12 +17,12 @@ SHARE_TO_COMPARE: Final = 0.3
 
 
 class Room(NamedTuple):
-    """What is left of a limit, and what running trials will use of it until they may stop.
+    """The room in a limit: its rest, and the part that running trials will use of this.
 
     Attributes:
         limit: The limit.
         left: What is left, in the limit's unit: epochs or seconds.
-        running: What the running trials will use of it, in the same unit.
+        running: What the running trials will use until they may stop, in the same unit.
     """
 
     limit: Limit
@@ -32,7 +32,7 @@ class Room(NamedTuple):
 
 @dataclass(frozen=True)
 class Admitted:
-    """What a free slot may run.
+    """The trials that a free slot may run.
 
     Attributes:
         paused: Numbers of the paused trials that may be resumed.
@@ -76,7 +76,7 @@ class Admission:
 
     @property
     def num_to_start(self) -> int:
-        """How many new trials may yet start at most; 0 once budget or space is used up."""
+        """The most new trials that may yet start; 0 once budget or space is used up."""
         is_out = self.is_spent or self._is_exhausted()
         is_out = is_out or (self._ledger.is_idle and not self._lets_start)
         return 0 if is_out else max(0, self._num_trials - self._ledger.num_started)
@@ -97,7 +97,7 @@ class Admission:
         return any(spare <= 0 for spare in self._to_spare())
 
     def admitted(self, *, kept_to_end: int, best: int | None) -> Admitted:
-        """What a free slot may run beside the running trials.
+        """The trials that a free slot may run beside the running ones.
 
         Args:
             kept_to_end: Epochs that are reserved to train the best trial so far to its end.
@@ -112,7 +112,7 @@ class Admission:
         return Admitted(tuple(able), may_start, may_start_waiting=has_room)
 
     def rooms(self, kept_to_end: int = 0, best: int | None = None) -> tuple[Room, ...]:
-        """What is left of each limit once `kept_to_end` epochs of trial `best` are reserved.
+        """The room in each limit once `kept_to_end` epochs of trial `best` are reserved.
 
         A running trial that the scheduler may yet pause at its last epoch reserves nothing.
         """

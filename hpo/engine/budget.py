@@ -41,7 +41,7 @@ class Limit:
     is_of_trials: bool = False
 
     def together(self, taken: Sequence[float]) -> float:
-        """What trials use together that run at the same time and use `taken` each."""
+        """The joint use of trials that run at the same time; `taken` is each one's use."""
         return sum(taken) if self.adds_up else max(taken, default=0.0)
 
 
@@ -111,11 +111,11 @@ class Budget:
         return self._seconds_before + self._clock() - self._begin
 
     def left(self, limit: Limit) -> float:
-        """What is left of a limit for trials, in its unit; negative once it is exceeded."""
+        """The rest of a limit for trials, in the limit's unit; negative once it is exceeded."""
         return limit.total - self.taken(limit) - self._set_aside(limit)
 
     def taken(self, limit: Limit) -> float:
-        """What trials and trainings after the search have used of a limit, in its unit."""
+        """The used part of a limit, by trials and trainings after the search, in its unit."""
         if limit.name == "wall_clock_hours":
             return self.seconds
         after = () if limit.is_of_trials else self._fresh
@@ -127,7 +127,7 @@ class Budget:
         return sum(taken.epochs for taken in everything)
 
     def an_epoch(self, limit: Limit, number: int | None = None) -> float:
-        """What an epoch of a trial uses of a limit; the mean over trials where not known."""
+        """An epoch's cost in the limit's unit: trial `number`'s, or the mean if not known."""
         known = [self._ledger.costs[number].taken] if number in self._ledger.costs else []
         return _an_epoch(limit, known) or _an_epoch(
             limit, [cost.taken for cost in self._ledger.costs.values()]
@@ -155,7 +155,7 @@ class Budget:
 
     @property
     def _finalists(self) -> list[Taken]:
-        """What the `top_k` most promising trials have used; sorted anew after each charge."""
+        """Costs of the `top_k` most promising trials; sorted anew after each charge."""
         num_charges, finalists = self._known_finalists
         if num_charges != self._ledger.num_charges:
             costs = self._ledger.costs
@@ -178,7 +178,7 @@ class Budget:
         return next((needed for needed in fewer if needed <= most), most)
 
     def _together(self, limit: Limit, num_trainings: int) -> float:
-        """What `num_trainings` after the search would use of a limit, by today's costs."""
+        """The expected use of a limit by `num_trainings` after the search, in its unit."""
         finalists = self._finalists
         each = [_an_epoch(limit, [taken]) for taken in finalists]
         # Only the winner is retrained, and any of these may win: reserve for the most expensive.
@@ -188,7 +188,7 @@ class Budget:
         return self._epochs_after * one * math.ceil(num_trainings / at_a_time)
 
     def in_words(self) -> str:
-        """What is used of each limit: '61 of 100 epochs, 0.4 of 2 GPU-hours'; '' without any."""
+        """The use of each limit: '61 of 100 epochs, 0.4 of 2 GPU-hours'; '' without limits."""
         return ", ".join(
             f"{self.taken(limit) / unit:.4g} of {limit.total / unit:.4g} {name}"
             for limit in self.limits
@@ -217,7 +217,7 @@ class NotedClock:
 
 
 def _an_epoch(limit: Limit, some: Iterable[Taken]) -> float:
-    """What an epoch of some trials uses of a limit on average; 0 while none is timed."""
+    """The mean cost of these trials' epochs, in the limit's unit; 0 while none is timed."""
     if limit.name == "total_epochs":
         return 1.0
     timed = [taken for taken in some if taken.seconds and taken.epochs]

@@ -18,7 +18,7 @@ from hpo.schedulers.factory import make_scheduler
 from hpo.study.study import SearchStudy
 from hpo.study.trial import EndReason, Proposal, TrialError, TrialReport, TrialStatus, TrialSummary
 
-MAX_PAUSED: Final = 64  # trials that keep their checkpoints while they wait
+MAX_PAUSED: Final = 64  # paused trials that keep their checkpoints
 
 
 class Engine:
@@ -102,7 +102,7 @@ class Engine:
 
     @property
     def num_missing(self) -> int:
-        """How many trials have yet to end, as far as is known now."""
+        """The number of trials that have yet to end, as far as is known now."""
         ledger = self._ledger
         going_on = len(ledger.interrupted) + len(ledger.in_slots)
         if self._is_over:

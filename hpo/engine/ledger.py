@@ -18,7 +18,7 @@ from hpo.study.trial import (
 
 @dataclass
 class Taken:
-    """What a trial or a training after the search uses of a budget; repeated epochs count.
+    """The cost of a trial, or of a training after the search; repeated epochs count.
 
     Attributes:
         epochs: Epochs begun, those repeated after a crash included.
@@ -31,7 +31,7 @@ class Taken:
     gpu_seconds: float = 0.0
 
     def since(self, before: "Taken") -> "Taken":
-        """What was used since `before`."""
+        """The cost since `before`, at least 0."""
         return Taken(
             max(0.0, self.epochs - before.epochs),
             max(0.0, self.seconds - before.seconds),
@@ -55,8 +55,8 @@ class TrialRecord:
             driver died.
         num_lost: Workers that the trial lost since its last new epoch.
         stopped_at: Where the trial was stopped, in words; empty while it was not.
-        before: What another study's search had used when the trial was carried over; None:
-            the trial is this study's own.
+        before: The trial's cost to another study's search, when it was carried over; None: the
+            trial is this study's own.
         refused: Why the trial cannot run, see Proposal; empty where it can.
     """
 
@@ -79,7 +79,7 @@ class TrialRecord:
 
     @property
     def taken(self) -> Taken:
-        """What this search's budget pays for the trial."""
+        """The trial's cost to this search's budget."""
         taken = taken_by(self.num_epochs, self.facts)
         return taken if self.before is None else taken.since(self.before)
 
@@ -114,7 +114,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one trial has used of the budget, and how good the trial is.
+    """One trial's cost to the budget, and its promise.
 
     Attributes:
         taken: Epochs, seconds and GPU-seconds that this search has used on the trial.
@@ -233,7 +233,7 @@ class TrialLedger:
 
 
 def taken_by(num_epochs: int, facts: Mapping[str, Any]) -> Taken:
-    """What a trial at epoch `num_epochs` has used; a repeated epoch counts as any other."""
+    """The cost of a trial at epoch `num_epochs`; a repeated epoch counts as any other."""
     epochs = max(num_epochs, float(facts.get("num_epochs_trained", 0)))
     if "seconds" not in facts:
         return Taken(epochs)
@@ -247,7 +247,7 @@ def gpu_seconds_of(facts: Mapping[str, Any]) -> float:
 
 
 def _before(trial: TrialSummary) -> Taken | None:
-    """What another study's search has used for a trial; None: the trial is our own."""
+    """A carried-over trial's cost to the other study's search; None: it is our own trial."""
     if not trial.is_carried_over:
         return None
     # Older versions kept no record: all that the trial has now is the other study's.

@@ -13,7 +13,7 @@ class SearchObserver(Protocol):
         """A new part of the work begins, such as 'starting Ray'."""
 
     def step(self, done: int, total: int) -> None:
-        """The present phase has done so many of its steps."""
+        """`done` of the `total` steps of the present phase are done."""
 
     def note(self, text: str) -> None:
         """A message that the user should read."""

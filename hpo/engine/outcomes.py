@@ -38,7 +38,7 @@ def error_of(report: TrialReport) -> TrialError:
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """What the study is told of a trial's end.
+    """The end of a trial, for the study.
 
     Attributes:
         state: Optuna's state: COMPLETE, PRUNED or FAIL.
@@ -89,7 +89,7 @@ class Outcomes:
                 record.facts[BEST_EPOCH] = {n: float(row[n]) for n in names if n in row}
 
     def end_of(self, record: TrialRecord, outcome: TrialStatus, reason: str) -> TrialEnd:
-        """What the study is told of a trial that ended with this outcome and reason."""
+        """The end of a trial with this outcome and reason, for the study."""
         is_infeasible = outcome == TrialStatus.INFEASIBLE
         best = None if outcome == TrialStatus.FAIL else record.best(self._objective)
         attributes = {

@@ -76,7 +76,7 @@ class Planner:
         return last is not None and (record is None or not record.is_paused)
 
     def choose(self) -> Choice:
-        """What a free slot runs next; Wait: nothing, until a running trial stops or for good."""
+        """The choice for a free slot; Wait: nothing, until a running trial stops or for good."""
         if self._scheduler.last_one is None:
             self._choose_rungs()
             if self._config.scheduler.cost_aware:
