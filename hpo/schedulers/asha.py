@@ -1,7 +1,7 @@
 """Asynchronous successive halving (ASHA): trials stop at rungs, or pause and are promoted.
 
 Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; promotion
-is its algorithm 2.
+is algorithm 2 there.
 """
 
 import math

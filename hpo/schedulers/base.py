@@ -93,7 +93,7 @@ class Scheduler(Protocol):
         """Decides what becomes of a running trial after its last reported epoch."""
 
     def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
-        """What a free slot runs: one of these paused trials or, if `may_start`, a new one."""
+        """The choice for a free slot: a trial of `paused` or, if `may_start`, a new one."""
 
     @property
     def first_rung(self) -> int:
@@ -128,7 +128,7 @@ class Scheduler(Protocol):
         return False
 
     def may_be_last(self) -> tuple[int, ...]:
-        """Trials that have ended or can be trained to their end, the best expected end first."""
+        """Trials that are complete or can be trained to their end, best expected end first."""
         return ()
 
     def least_promising(self, besides: int | None = None) -> int | None:
@@ -136,7 +136,7 @@ class Scheduler(Protocol):
         return None
 
     def expected_gains(self, paused: Sequence[int]) -> Mapping[int | None, float]:
-        """Expected improvement on the incumbent of each paused trial and a new one (None).
+        """Expected improvement of each paused trial and a new one (None) on the incumbent.
 
         The values are in the objective's unit; empty if the scheduler has no estimate.
         """

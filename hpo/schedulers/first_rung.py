@@ -20,8 +20,7 @@ from sgformer.config import FrozenConfig
 # standard error. Source: docs/performance.md.
 MIN_TRIALS: Final = 4
 # Early ranks are compared with those at the latest epoch that this many trials have reached, or
-# else MIN_TRIALS.
-# Source: benchmarks/first_rung_error_rates.py.
+# else MIN_TRIALS. Source: benchmarks/first_rung_error_rates.py.
 NUM_TELLING: Final = 8
 # The first rung is lowered to an epoch whose rank correlation with late ones is at least AGREE,
 # and raised if that of the default rung is below DISAGREE. Source: docs/performance.md.

@@ -163,7 +163,7 @@ class FreezeThaw(PausingScheduler[_Trial]):
 
     @on_one_thread
     def expected_gains(self, paused: Sequence[int]) -> dict[int | None, float]:
-        """Expected improvement on the best of each paused trial and a new one (None).
+        """Expected improvement of each paused trial and a new one (None) on the best trial.
 
         The gains are in the objective's unit. There are none until the default configuration
         (trial 0) has ended and the startup trials have begun.
@@ -185,9 +185,9 @@ class FreezeThaw(PausingScheduler[_Trial]):
         return self._surrogate.ranking(self._observed())
 
     def survey(self, num: int) -> list[tuple[Params, float]]:
-        """Those of `num` configurations spread over the space that may be started.
+        """Params and expected final values of `num` configurations spread over the space.
 
-        Each comes with its expected final value, in the objective's unit.
+        Configurations that may not be started are left out. Values are in the objective's unit.
         """
         survey = self._surrogate.survey(self._observed(), num)
         return [(params, self._sign * end) for params, end in survey]

@@ -133,7 +133,7 @@ class PausingScheduler(Scheduler, Generic[Trial]):
         return True
 
     def may_be_last(self) -> tuple[int, ...]:
-        """Trials that have ended or can be trained to their end, the best expected end first.
+        """Trials that are complete or can be trained to their end, best expected end first.
 
         The default (trial 0) comes last if it was pruned; other pruned trials are left out.
         """
