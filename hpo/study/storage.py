@@ -24,7 +24,7 @@ EXAMPLES: Final = "sqlite:///study.db, postgresql+psycopg://user@host/database, 
 
 
 class JournalFile(JournalStorage):
-    """A storage in one file that only grows; `path` is that file's."""
+    """A storage in one file, at `path`, that grows with every write."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(JournalFileBackend(str(path)))

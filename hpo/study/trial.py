@@ -151,7 +151,7 @@ class TrialSummary:
 
     @property
     def facts_of_origin(self) -> dict[str, Any] | None:
-        """What another study's search used on a carried-over trial: `num_epochs`, `seconds` ...
+        """The cost of a carried-over trial to the other study: `num_epochs`, `seconds` and so on.
 
         None: the trial is this study's own, or an older version carried it over and kept nothing.
         """
@@ -172,7 +172,7 @@ class TrialSummary:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What the trial's worker reported beside epochs, at its end or its last pause."""
+        """The facts that the trial's worker reported at the trial's end or last pause."""
         if "end_reason" in self.attributes:
             return self.attributes
         facts: Mapping[str, Any] = self.attributes.get(FACTS_SO_FAR, {}).get("facts", {})
