@@ -138,7 +138,7 @@ class Surrogate:
 
     @on_one_thread
     def survey(self, observations: Observations, num: int) -> list[tuple[Params, float]]:
-        """Expected final values of `num` configurations spread over the space.
+        """Params and expected final values of `num` configurations spread over the space.
 
         Configurations that may not be started are left out. Values are in the objective's unit,
         signed so that larger is better.
