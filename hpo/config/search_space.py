@@ -69,7 +69,7 @@ class FloatParameter(_Parameter):
         return _in_range(value, self.low, self.high, self.step)
 
     def examples(self) -> tuple[Value, ...]:
-        """Low, a fraction in between, which settings that take whole numbers refuse, and high."""
+        """Low, a value in between that integer settings refuse, and high."""
         step = self.step or math.sqrt(0.1) * (self.high - self.low)
         return (self.low, self.low + step, self.high)
 

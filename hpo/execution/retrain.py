@@ -12,14 +12,14 @@ from hpo.execution.group_training import run_group_training
 from hpo.execution.training import Training, run_training
 from sgformer.errors import DiskFullError, InputError
 
-# A message from a training: a row of EpochMetrics, None at its end, or the error it failed with.
+# A training sends rows of EpochMetrics, then None at its end, or the error that ended it.
 Said = dict[str, Any] | BrokenTrainingError | None
 # The index of a training with its message, or with an error that ends all trainings.
 Told = tuple[int, Said | Exception]
 
 
 def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
-    """Trains in this process, from the folder's checkpoint if any; yields the row of each epoch."""
+    """Trains in this process, from the checkpoint in the folder, if any; yields epoch rows."""
     training.folder.mkdir(parents=True, exist_ok=True)
     for progress in run_training(training):
         for row in progress.epochs:  # noqa: UP028  Ray calls send(), which a tuple's iterator lacks

@@ -28,7 +28,7 @@ def selected(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[Trial
 def best_so_far(
     trials: Sequence[TrialSummary], config: SearchConfig
 ) -> tuple[TrialSummary, float] | None:
-    """The trial with the best value among those that may win, and this value; None: no trial may.
+    """The trial with the best value of all that may win, and this value; None: no trial may win.
 
     With a scheduler that pauses trials, stopped, paused and running trials may win, too.
     """
