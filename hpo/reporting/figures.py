@@ -1,4 +1,4 @@
-"""The report's figures, drawn by plotly: history, curves, parameters, front, confusions."""
+"""The plotly figures of the report: history, learning curves, parameters, front, confusions."""
 
 import html
 import math
@@ -28,7 +28,7 @@ MAX_CLASSES_WITH_TEXT: Final = 30
 def front_figures(
     trials: Sequence[TrialSummary], config: SearchConfig, winner: TrialSummary | None
 ) -> Iterator[tuple[str, go.Figure]]:
-    """The metric over each other objective, with the Pareto front, where there are several."""
+    """Title and figure of metric over cost with the Pareto front, for each cost objective."""
     metric, front = config.study.metric, pareto_front(trials, config.study)
     for cost, _ in config.study.objectives:
         if cost != metric and front:
@@ -90,7 +90,7 @@ def history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.F
             )
     best: list[tuple[int, float]] = []
     for trial, value in values:
-        # A stopped trial may win where finalists are trained anew.
+        # A stopped trial may win if finalists are retrained.
         may_win = trial.state == TrialStatus.COMPLETE or (
             config.compares_finalists and trial.state != TrialStatus.FAIL
         )
@@ -138,7 +138,7 @@ def curves_figure(
 
 
 def parameters_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure | None:
-    """Parallel coordinates over the parameters of trials with any value."""
+    """Parallel coordinates of the params of trials with a value; None for fewer than two."""
     values = [(t, value_so_far(t)) for t in trials]
     chosen = [(t, v) for t, v in values if v is not None]
     if len(chosen) < 2:
@@ -196,11 +196,11 @@ def importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | N
 
 
 def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> go.Figure:
-    """A heat map of counts.
+    """A heat map of the confusion matrix.
 
     Args:
-        matrix: (C, C) numbers of images; rows are true classes, columns predicted ones.
-        classes: The C names.
+        matrix: (C, C) numbers of images; rows are true classes, columns are predicted classes.
+        classes: The C class names.
     """
     names = [str(name) for name in classes]
     has_room = len(names) <= MAX_CLASSES_WITH_TEXT
