@@ -81,10 +81,12 @@ class RunFolder:
 
     @property
     def trials(self) -> Path:
+        """One folder per trial, by number, with its checkpoints and learning curve."""
         return self.path / "trials"
 
     @property
     def best(self) -> Path:
+        """The folder of the delivered model; see ModelFiles."""
         return self.path / "best"
 
     @property

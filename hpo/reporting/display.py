@@ -156,6 +156,7 @@ class Display:
         return self.running.get(number) or self.paused.get(number) or RunningTrial({}, 0)
 
     def phase_text(self) -> str:
+        """The present phase with its progress, such as 'decoding images: 30 of 100'."""
         if self.steps is None:
             return self.text
         return f"{self.text}: {self.steps[0]} of {self.steps[1]}"

@@ -73,6 +73,7 @@ def _front_figure(
 
 
 def history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure:
+    """Each trial's best value so far by trial number, with the best value of the search."""
     figure = go.Figure()
     pick = config.study.objective.best
     values = [(t, value_so_far(t)) for t in trials]
@@ -106,6 +107,7 @@ def history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.F
 
 
 def curves_title(trials: Sequence[TrialSummary]) -> str:
+    """The title of curves_figure, which says if only some of the trials are shown."""
     if len(trials) <= MAX_CURVES:
         return "Learning curves"
     return f"Learning curves (the last {MAX_CURVES} of {len(trials)}, the winner, the default)"
@@ -114,6 +116,7 @@ def curves_title(trials: Sequence[TrialSummary]) -> str:
 def curves_figure(
     trials: Sequence[TrialSummary], config: SearchConfig, winner: TrialSummary | None
 ) -> go.Figure:
+    """Learning curves of the last MAX_CURVES trials, the winner and the default."""
     figure = go.Figure()
     chosen = trials[-MAX_CURVES:]
     shown = {0} if winner is None else {0, winner.number}
@@ -183,6 +186,7 @@ def _dimension(path: str, parameter: Parameter, values: Sequence[Any]) -> dict[s
 
 
 def importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | None:
+    """Bars of the parameter importances; None if too few values are known."""
     shares = importances(study, config)
     if not shares:
         return None
