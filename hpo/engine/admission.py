@@ -17,7 +17,7 @@ SHARE_TO_COMPARE: Final = 0.3
 
 
 class Room(NamedTuple):
-    """The room in a limit: its rest, and the part that running trials will use of this.
+    """The room in a limit: what is left, and how much of this the running trials will use.
 
     Attributes:
         limit: The limit.

@@ -1,4 +1,4 @@
-"""Costs of a space's architectures, such as parameters, measured before any training."""
+"""Costs of a space's architectures, such as latency, measured before any training."""
 
 import itertools
 import os

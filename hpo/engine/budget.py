@@ -178,7 +178,7 @@ class Budget:
         return next((needed for needed in fewer if needed <= most), most)
 
     def _together(self, limit: Limit, num_trainings: int) -> float:
-        """The expected use of a limit by `num_trainings` after the search, in its unit."""
+        """The expected use of a limit by so many trainings after the search, in its unit."""
         finalists = self._finalists
         each = [_an_epoch(limit, [taken]) for taken in finalists]
         # Only the winner is retrained, and any of these may win: reserve for the most expensive.
