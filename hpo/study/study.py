@@ -211,7 +211,7 @@ class SearchStudy:
         self._asking.end(number, ending)
 
     def add(self, trial: TrialSummary, params: Params, attributes: Mapping[str, Any]) -> None:
-        """Adds a trial of another study, with params of this study's space; never adds it twice.
+        """Adds a trial of another study, with params of this study's space.
 
         Args:
             trial: The other study's trial.
