@@ -1,8 +1,8 @@
 """The kernel of the Gaussian process over curves, its hyperparameters and their priors.
 
-The kernel is k(params) * (constant + gaussian(time)) + 1 + (1 - t)(1 - t') + noise. k(params) is
-Matern-5/2 with a length scale for each coordinate; 1 and (1 - t)(1 - t') are an offset and a
-linear drift that all curves share. Times t are in 0..1, see `rows.log_times`.
+The kernel is k(params) * (constant + gaussian(t - t')) + 1 + (1 - t)(1 - t'), plus noise on the
+diagonal. k(params) is Matern-5/2 with a length scale for each coordinate; 1 and (1 - t)(1 - t')
+are an offset and a linear drift that all curves share. Times t are in 0..1, see `rows.log_times`.
 """
 
 import math

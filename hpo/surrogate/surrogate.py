@@ -35,8 +35,7 @@ class Surrogate:
     """A Gaussian process of all curves, and proposals of what to train next.
 
     Only `fit` (and so `propose`) changes the hyperparameters that later fits begin from. The other
-    methods use a model of the given observations and change nothing: the same question has the
-    same answer.
+    methods that take observations change nothing: for the same observations they return the same.
 
     Args:
         candidates: The points that may be started.
