@@ -40,12 +40,12 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a name of the Python interface (PEP 562)."""
+    """Imports a name of the Python interface when it is first used (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    """What completion in a notebook offers."""
+    """The names that `dir(hpo)` and completion in a notebook list, sorted."""
     return sorted({*globals(), *__all__})

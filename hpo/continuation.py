@@ -1,4 +1,4 @@
-"""What a resumed search may change, and the study that it goes on with."""
+"""Finds or creates a run's study, and refuses to resume a search that differs from its study."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,11 +12,11 @@ from hpo.study.storage import storage_exists, with_absolute_path, without_passwo
 from hpo.study.study import SearchStudy
 from sgformer.errors import ConfigError
 
-MOST_NAMES: Final = 5  # class names in a message
+MOST_NAMES: Final = 5  # how many class names a message lists at most
 
 
 def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
-    """The config with this storage; a storage in a file is named by its absolute path."""
+    """The config with this storage URL; the path of a file-based storage becomes absolute."""
     url = None if storage is None else with_absolute_path(storage)
     study = config.study.model_copy(update={"storage": url})
     return config.model_copy(update={"study": study})
@@ -25,17 +25,17 @@ def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
 def check_continuation(
     config: SearchConfig, folder: RunFolder, storage: str | None, *, resume: bool
 ) -> SearchConfig:
-    """The config with the storage that the run has, or will have. Nothing is written.
+    """The config with the storage URL that the run has, or will have; writes nothing.
 
     Args:
-        config: What is asked for now.
+        config: The config of the search that starts or resumes now.
         folder: The run's folder; it may be empty.
-        storage: The storage's URL as given, with its password; None: none was given.
+        storage: The storage URL that the user gave, password included; None: none was given.
         resume: Whether the run may exist already.
 
     Raises:
         StudyError: The run exists and `resume` is not set.
-        ConfigError: The resumed search differs from the run in something that would make their
+        ConfigError: The config differs from the run's in a setting that would make old and new
             trials incomparable.
     """
     own = config.study.storage
@@ -58,11 +58,11 @@ def check_continuation(
 def find_study(
     config: SearchConfig, folder: RunFolder, storage: str | None, *, resume: bool
 ) -> SearchStudy | None:
-    """The run's study; None if there is none yet.
+    """The run's study; None if it does not exist yet.
 
     Raises:
         StudyError: The study exists and `resume` is not set, or its storage cannot be used.
-        ConfigError: The study was made by a search that differs in what it may not.
+        ConfigError: The config differs from the study's in a setting that must stay the same.
     """
     url = folder.storage_url(config, storage)
     if not storage_exists(url):
@@ -89,17 +89,17 @@ def create_study(
     images: Mapping[str, Any],
     first_rung: FirstRung | None = None,
 ) -> SearchStudy:
-    """Makes the run's study, which remembers the config and the images that it was made with.
+    """Creates the run's study, which stores the config and a description of the images.
 
     Args:
-        config: The search's.
+        config: The config of the search.
         folder: The run's folder.
-        storage: The storage's URL as given, with its password; None: the config's.
-        images: Classes, numbers of images by split, and a digest of their content.
-        first_rung: The first rung as earlier studies suggest it; None: they say nothing.
+        storage: The storage URL that the user gave, password included; None: the config's.
+        images: Classes, numbers of images by split, and a digest of the images' content.
+        first_rung: The first rung that earlier studies suggest; None: they suggest none.
 
     Raises:
-        StudyError: The folder holds checkpoints of trials that no study knows.
+        StudyError: The folder holds checkpoints of trials that belong to no study.
     """
     if folder.trials.is_dir() and any(folder.trials.iterdir()):
         raise StudyError(
@@ -115,7 +115,7 @@ def create_study(
 
 
 def refuse_other_images(study: SearchStudy, images: Mapping[str, Any]) -> None:
-    """Raises StudyError if the study was made over other images; their folder may have moved."""
+    """Raises StudyError if the study has other images; their folder may have moved."""
     known = study.metadata.images
     if known is None or known == images:
         return
@@ -126,7 +126,7 @@ def refuse_other_images(study: SearchStudy, images: Mapping[str, Any]) -> None:
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What differs between two descriptions of images, in a line."""
+    """The differences between two descriptions of images, as one line of text."""
     changes = []
     for name in sorted({*before, *after} - {"classes", "content"}):
         if before.get(name) != after.get(name):
@@ -146,9 +146,10 @@ def _some(names: list[str]) -> str:
 
 
 def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -> None:
-    """Raises ConfigError for what a resumed search may not change.
+    """Raises ConfigError if the configs differ in settings that a resumed search must keep.
 
-    A changed space alone leads to a new study, so it is told only where nothing else differs.
+    A changed space alone leads to a new study, so the message lists the space's changes only if
+    no other setting differs.
     """
     changed = differences(known, config)
     changed = tuple(line for line in changed if not line.startswith("space.")) or changed

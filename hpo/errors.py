@@ -1,31 +1,31 @@
-"""Errors of a search. Those a user can cause are InputErrors: exit code 2; the rest end with 1."""
+"""Errors of a search. InputErrors, which users can cause, exit with code 2, all others with 1."""
 
 from sgformer.errors import InputError
 
 
 class StudyError(InputError):
-    """A study or its storage that cannot be used as asked."""
+    """A study or its storage cannot be used as requested."""
 
 
 class ClusterError(InputError):
-    """A Ray cluster that cannot be reached, or lacks what a trial asks for."""
+    """A Ray cluster cannot be reached, or lacks the CPUs or GPUs that a trial requests."""
 
 
 class RunError(RuntimeError):
-    """A run that started and failed."""
+    """A run failed after it had started."""
 
 
 class RunInterrupted(RunError):  # noqa: N818  named as Python's KeyboardInterrupt
-    """A run that was stopped from outside; it can be continued."""
+    """A signal stopped a run, which can be resumed."""
 
 
 class BrokenTrainingError(RunError):
-    """A training that breaks by what it is: another try would, too."""
+    """A training failed for a reason that another attempt would meet again."""
 
 
 class ProcessDiedError(RunError):
-    """A process that trained is gone; another may go on from the last checkpoint."""
+    """A training process died; another process can continue from the last checkpoint."""
 
 
 class WornOutError(RunError):
-    """A worker that is to be replaced by a new process."""
+    """A worker ends itself so that Ray replaces it by a new process."""

@@ -1,6 +1,6 @@
-"""Pareto fronts of losses: which rows are on the front, which to keep of it, and its knee.
+"""Pareto fronts: which rows of losses are on the front, the best rows, and the front's knee.
 
-Losses are arrays (N, objectives), the smaller the better.
+Losses are arrays (N, objectives); smaller values are better.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def front(losses: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which rows (N,) no other row dominates; equal rows do not dominate one another."""
+    """A mask (N,): True for rows that no other row dominates; equal rows do not dominate."""
     unique, inverse = np.unique(losses, axis=0, return_inverse=True)
     on_front = np.zeros(len(unique), dtype=bool)
     left = np.arange(len(unique))
-    while len(left):  # the first row is dominated by none: they are sorted
+    while len(left):  # rows are sorted, so no row dominates the first one left
         on_front[left[0]] = True
         left = left[np.any(unique[left] < unique[left[0]], axis=1)]
     chosen: npt.NDArray[np.bool_] = on_front[inverse.reshape(-1)]
@@ -22,10 +22,12 @@ def front(losses: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def best_rows(losses: FloatArray, num: int) -> npt.NDArray[np.int64]:
-    """The best rows' numbers (num,): whole fronts, one below the other, then a diverse part.
+    """Indices (num,) of the best rows: the first fronts whole, then a diverse part of the next.
+
+    If there are fewer rows than `num`, all their indices are returned.
 
     Source: Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021, section 4:
-    within a front an epsilon-net, which keeps its ends, did better than crowding distances.
+    within a front an epsilon-net, which keeps the front's ends, beat crowding distances.
     """
     chosen: list[int] = []
     left = np.arange(len(losses))
@@ -41,9 +43,9 @@ def best_rows(losses: FloatArray, num: int) -> npt.NDArray[np.int64]:
 
 
 def knee(losses: FloatArray) -> int:
-    """The row of a front that lies farthest below the plane through the front's ends.
+    """The index of the front's row that lies farthest below the plane through the front's ends.
 
-    Among equals it is the first.
+    Of equally distant rows the first is chosen.
 
     Source: Das, "On characterizing the 'knee' of the Pareto curve", 1999.
     """
@@ -51,7 +53,7 @@ def knee(losses: FloatArray) -> int:
 
 
 def _diverse(losses: FloatArray, num: int) -> list[int]:
-    """Row numbers: the best by the first objective, then always the farthest from those chosen."""
+    """Indices of `num` rows: the best by the first objective, then each time the farthest row."""
     scaled = _scaled(losses)
     chosen = [int(losses[:, 0].argmin())]
     distances = np.full(len(losses), np.inf)
@@ -63,7 +65,7 @@ def _diverse(losses: FloatArray, num: int) -> list[int]:
 
 
 def _scaled(losses: FloatArray) -> FloatArray:
-    """The losses (N, objectives) with each objective's range stretched to 0..1."""
+    """The losses (N, objectives) with each objective scaled to 0..1."""
     low, high = losses.min(axis=0), losses.max(axis=0)
     scaled: FloatArray = (losses - low) / np.where(high > low, high - low, 1.0)
     return scaled

@@ -1,4 +1,4 @@
-"""Run: a finished or a living run, opened to be looked at."""
+"""Run: read access to a run, finished or still in progress."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,13 +18,13 @@ from hpo.study.trial import TrialSummary
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it was when it was first asked about: its attributes are of one moment.
+    """A snapshot of a run: the trials are read once, at first use, and kept.
 
-    While the search still works, `reload()` gives the run as it is by then.
+    While the search is still in progress, `reload()` returns a new snapshot.
 
     Attributes:
-        folder: The names of the run's files.
-        config: The search's whole configuration, defaults filled in.
+        folder: Paths of the run's files.
+        config: The config of the search, with defaults filled in.
         study: Reads and writes the Optuna study.
     """
 
@@ -39,55 +39,55 @@ class Run:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """What the finalists reached on fresh seeds, and which one won.
+        """The finalists' results on fresh seeds, and the winner.
 
-        None while they are not chosen or not all trained, and where nothing is compared
-        (`retrain.seeds: 0`, several objectives).
+        None until all finalists are trained, and for searches without a comparison
+        (`retrain.seeds: 0`, or several objectives).
         """
         return read_verdict(self.config, self.study, self.trials)
 
     @property
     def best(self) -> TrialSummary | None:
-        """The trial with the best value so far among those that keep to the constraints.
+        """The trial with the best value so far among the trials that satisfy the constraints.
 
-        It is the best of many by one measurement each, so chance has helped it; `winner` is the
-        one to trust. None before the first epoch has ended.
+        This value is the maximum of many single measurements, so it is biased upwards; rely on
+        `winner` instead. None before the first epoch has ended.
         """
         best = best_so_far(self.trials, self.config)
         return None if best is None else best[0]
 
     @property
     def best_value(self) -> float | None:
-        """The value of `best` by the study's metric; None without one."""
+        """The metric of the trial `best`; None if `best` is None."""
         best = best_so_far(self.trials, self.config)
         return None if best is None else best[1]
 
     @property
     def front(self) -> tuple[TrialSummary, ...]:
-        """The Pareto front, the best by the metric first; with one objective, the best trial."""
+        """The Pareto front, best metric first; with one objective only the best trial."""
         return pareto_front(self.trials, self.config.study)
 
     @property
     def winner(self) -> TrialSummary | None:
-        """The trial that the search delivers: the verdict's, or the one of `study.select`."""
+        """The trial that the search delivers, chosen by the verdict, else by `study.select`."""
         return winner_of(self.config, self.trials, self.verdict)
 
     @property
     def delivered(self) -> TrialSummary | None:
-        """The trial whose configuration `files` were trained with; None before they are there.
+        """The trial whose model is in best/; None until a model is delivered.
 
-        It differs from `winner` after `retrain --trial`.
+        After `retrain --trial` this trial may differ from `winner`.
         """
         if not self.folder.is_delivered:
             return None
         number = self.study.metadata.delivered_trial
-        if number is None:  # of a version that did not note it
+        if number is None:  # delivered by a version that did not store the number
             return self.winner
         return next((trial for trial in self.trials if trial.number == number), None)
 
     @property
     def files(self) -> ModelFiles:
-        """Paths of the delivered model's files; they exist once `is_delivered`."""
+        """Paths of the delivered model's files, which exist once `is_delivered` is True."""
         return ModelFiles(self.folder.best)
 
     @property
@@ -97,21 +97,21 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the search has come to its end: model, report and leaderboard are there."""
+        """Whether the search is finished: model, report and leaderboard exist."""
         return self.folder.is_complete
 
     def reload(self) -> Self:
-        """The run as it is now."""
+        """A new snapshot of the run."""
         return type(self)(self.folder, self.config, self.study)
 
 
 def open_run(path: Path | str, storage: str | None = None) -> Run:
-    """Opens a finished run, or one whose search still works; nothing is changed.
+    """Opens a run, finished or still in progress; changes nothing.
 
     Args:
         path: The run's folder, such as runs/digits.
-        storage: URL of the Optuna storage where the run's own lacks a password; None: the
-            run's own, which is a file in its folder unless it was started with another.
+        storage: URL of the Optuna storage, needed if the run's own URL lacks a password; None:
+            the run's own, by default a file in the run's folder.
 
     Raises:
         StudyError: The folder holds no run, or its study is gone.

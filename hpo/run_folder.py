@@ -1,4 +1,4 @@
-"""The run folder: where a run's files lie, and that one process at a time works in it."""
+"""The run folder: the paths of a run's files, and a lock that admits one process at a time."""
 
 import contextlib
 import os
@@ -22,13 +22,13 @@ from sgformer.errors import InputError
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Paths of a delivered model's files: those of a run's best/, or of a folder like it."""
+    """Paths of a delivered model's files, in best/ or in a folder of front/."""
 
     folder: Path
 
     @property
     def onnx(self) -> Path:
-        """The exported model, with its classes and its preprocessing."""
+        """The exported model, which includes the class names and the preprocessing."""
         return self.folder / "model.onnx"
 
     @property
@@ -48,12 +48,12 @@ class ModelFiles:
 
     @property
     def metrics(self) -> Path:
-        """What the model reaches on val and test."""
+        """The model's metrics on val and test."""
         return self.folder / "metrics.json"
 
     @property
     def export_report(self) -> Path:
-        """How the exported model compares with the trained one, its size and its speed."""
+        """Differences of the exported model from the trained one, its size and its speed."""
         return self.folder / "export.json"
 
     @property
@@ -62,7 +62,7 @@ class ModelFiles:
         return self.export_report.exists()
 
     def fingerprint(self) -> str | None:
-        """The fingerprint of the config that the model was trained with; None without a model."""
+        """The fingerprint of the delivered model's config; None if no model is delivered."""
         if not self.is_delivered or not self.config.is_file():
             return None
         values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
@@ -81,15 +81,17 @@ class RunFolder:
 
     @property
     def trials(self) -> Path:
+        """One folder per trial, by number, with its checkpoints and learning curve."""
         return self.path / "trials"
 
     @property
     def best(self) -> Path:
+        """The folder of the delivered model; see ModelFiles."""
         return self.path / "best"
 
     @property
     def front(self) -> Path:
-        """Folders like best/ of the Pareto front's other trials, by their numbers."""
+        """Holds a folder like best/ for each further trial of the Pareto front, by number."""
         return self.path / "front"
 
     @property
@@ -112,11 +114,11 @@ class RunFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that a finished run leaves is there."""
+        """Whether model, report and leaderboard exist."""
         return self.is_delivered and self.report.exists() and self.leaderboard.exists()
 
     def make(self) -> None:
-        """Makes the folder; raises InputError where that is not allowed."""
+        """Makes the folder; raises InputError if it cannot be made or written to."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.path).close()
@@ -126,11 +128,11 @@ class RunFolder:
             ) from None
 
     def storage_url(self, config: SearchConfig, storage: str | None = None) -> str:
-        """The storage given, or that of the config, or the folder's own SQLite file."""
+        """The URL `storage`, else the config's, else the URL of study.db in this folder."""
         return storage or config.study.storage or sqlite_url(self.path / "study.db")
 
     def load_config(self) -> SearchConfig:
-        """The run's resolved search file; raises StudyError where there is none."""
+        """The config in the run's search.yaml; raises StudyError if the file does not exist."""
         if not self.search_file.is_file():
             raise StudyError(f"not a run folder: {self.path} has no search.yaml")
         return load_search_config(self.search_file)[0]
@@ -140,7 +142,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Raises StudyError if another process works on the run."""
+        """Locks the run for the block; raises StudyError if another process has the lock."""
         lock, owner = filelock.FileLock(self.path / ".lock"), self.path / ".owner"
         try:
             lock.acquire(timeout=0)
@@ -156,17 +158,17 @@ class RunFolder:
 
 
 def discard(folder: Path) -> bool:
-    """Deletes a folder that is of no more use, as far as that can be done; whether it is gone.
+    """Deletes a folder that is no longer needed; returns whether the folder is gone.
 
-    On NFS a file that a dying process still holds open stays as .nfsXXXX for a while, and its
-    folder with it. Nothing that is finished fails for that.
+    On NFS a file that a dying process still holds open remains as .nfsXXXX for a while, and so
+    does its folder. A finished search must not fail because of this, so no error is raised.
     """
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes atomically: readers see the old text or the new one, whole."""
+    """Writes a file atomically: readers see either the whole old text or the whole new text."""
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f".{path.name}", encoding="utf-8", delete=False
     ) as file:

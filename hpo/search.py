@@ -1,4 +1,4 @@
-"""run_search: the steps from a search file's config to a delivered model."""
+"""run_search: runs a whole search, from its config to the delivered model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,23 +23,23 @@ def run_search(
 ) -> Run:
     """Searches, compares the finalists, retrains the winner, exports it and checks the export.
 
-    A search that was interrupted, or whose limits were raised, is continued with `resume`.
+    `resume` continues a search that was interrupted, or whose limits were raised.
 
     Args:
-        config: What to search, as `load_search_config` gives it.
+        config: The search, as `load_search_config` returns it.
         output_dir: Gets the run's folder, named `config.study.name`. Every node of a cluster
             must reach it under the same path.
-        observer: Hears of every event; None: nobody does.
-        storage: URL of the Optuna storage; None: that of the config, or else a SQLite file in
-            the run's folder.
-        ray_address: HOST:PORT of a running Ray cluster; None: a Ray of its own on this machine.
-        resume: Continue the run if it exists. If its space has changed, a new study beside it,
-            NAME-2, takes its trials over and goes on.
+        observer: Is told of every event; None: events are not reported.
+        storage: URL of the Optuna storage; None: the config's, or else a SQLite file in the
+            run's folder.
+        ray_address: HOST:PORT of a running Ray cluster; None: a new Ray on this machine.
+        resume: Continues the run if it exists. If the space has changed, a new study, NAME-2,
+            is made, which takes over the old study's trials.
 
     Raises:
-        InputError: Something that the user gave is wrong; no trial was started.
+        InputError: The user's input is wrong; no trial was started.
         RunError: The search failed, or was interrupted.
-        DiskFullError: The run's disk is full; the search can be continued.
+        DiskFullError: The run's disk is full; the search can be resumed.
 
     Example:
         ```python
@@ -50,11 +50,11 @@ def run_search(
         print(run.winner, run.files.onnx)
         ```
     """
-    config = with_storage(config, config.study.storage)  # `continuation` compares it
+    config = with_storage(config, config.study.storage)  # absolute, for `continuation`
     folder = RunFolder(Path(output_dir) / config.study.name)
     now = continuation(config, folder) if resume else Continuation(config, folder)
     now.run.make()
-    observer = observer or _Silent()  # type: ignore[abstract]  # each method does nothing
+    observer = observer or _Silent()  # type: ignore[abstract]  # SearchObserver's methods do nothing
     with under_way(now) as held:
         config = check_continuation(now.config, now.run, storage, resume=resume)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
@@ -68,7 +68,8 @@ def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:
     search.lease_study()
     search.ask_earlier_studies()
     search.begin_decoding()
-    # A Ray of our own has ended before the winner is trained, unless a group trains it.
+    # A Ray that this process started is stopped before the winner is trained, unless a group of
+    # processes trains the winner.
     on_cluster = ray_address is not None or search.config.resources.workers_per_trial > 1
     if on_cluster or search.has_trainings_left:
         with search.connected_ray(ray_address):
@@ -87,4 +88,4 @@ def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:
 
 
 class _Silent(SearchObserver):
-    """Takes the place of an observer where nobody wants to hear of events."""
+    """An observer that ignores all events."""

@@ -1,4 +1,4 @@
-"""The steps of a search, and what is known between them."""
+"""The steps of a search, and the state that they share."""
 
 import contextlib
 from collections import Counter
@@ -35,12 +35,12 @@ from hpo.transfer.carry_over import Continuation, carry_over
 from hpo.transfer.warm_start import first_rung_of_earlier, warm_start_params
 from sgformer.disk import noticing_full_disk
 
-SECONDS_BEFORE_RAY: Final = 0.5  # a folder of images that is wrong says so by then
+SECONDS_BEFORE_RAY: Final = 0.5  # within this time a bad image folder is noticed
 
 
 @contextlib.contextmanager
 def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
-    """Locks the run, hears signals, notices a full disk; the stack closes what steps open."""
+    """Locks the run, handles signals and a full disk; yields a stack for what the steps open."""
     with (
         interruptible(interrupted_text(now.config, now.run)),
         usable_surroundings(),
@@ -52,13 +52,13 @@ def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
 
 
 class SearchSteps:
-    """The steps of a search, and what they pass on: study, images, resources, decoding.
+    """The steps of a search, and the state that they share: study, images, resources, decoding.
 
     Args:
-        now: The config, the run's folder, and the run whose trials are to be carried over.
-        observer: Hears of every event.
-        storage: The storage's URL as given, with its password; None: the config's.
-        held: Closes, when the search ends, what its steps open: the lease, the decoding.
+        now: The config, the run's folder, and the run whose trials are carried over, if any.
+        observer: Is told of every event.
+        storage: The storage URL that the user gave, password included; None: the config's.
+        held: Gets the lease and the decoding entered, and closes them when the search ends.
     """
 
     decoding: Decoding
@@ -84,26 +84,26 @@ class SearchSteps:
         return self._study
 
     def as_run(self) -> Run:
-        """The run as it is now."""
+        """A snapshot of the run."""
         return Run(self.folder, self.config, self.study)
 
-    # What is left to do
+    # The work that is left
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has everything that the config asks for."""
+        """Whether all trials, trainings and files that the config asks for exist."""
         if self._study is None or not self.folder.is_complete or self.has_trainings_left:
             return False
-        if self.as_run().winner is None:  # the model is of `retrain --trial`
+        if self.as_run().winner is None:  # then `retrain --trial` delivered the model
             return False
         known, select = self.folder.load_config(), self.config.study.select
-        # A front that a former budget had no room for is delivered on a raised one.
+        # Trials of the front that the former limits had no room for may fit into the present ones.
         has_all = select != "front" or known.limits == self.config.limits
         return known.study.select == select and has_all
 
     @property
     def has_trainings_left(self) -> bool:
-        """Whether trials or finalists are yet to be trained, or carried over from another run."""
+        """Whether trials or finalists are left to train, or trials to carry over."""
         if self._study is None or self.now.predecessor is not None:
             return True
         trials = self.study.trials()
@@ -118,10 +118,10 @@ class SearchSteps:
         is_limited = self.study.metadata.limits_reached == self.config.limits
         return num_counted(trials) < self.config.study.num_trials and not is_limited
 
-    # The steps, in their order
+    # The steps, in order
 
     def find_study(self, *, resume: bool) -> None:
-        """Opens the run's study if there is one, and tells the observer of its trials."""
+        """Opens the run's study if it exists, and tells the observer of its trials."""
         study = find_study(self.config, self.folder, self.storage, resume=resume)
         if study is None:
             return
@@ -141,23 +141,23 @@ class SearchSteps:
             self._held.enter_context(leased(self._study, self.observer.note))
 
     def ask_earlier_studies(self) -> None:
-        """Reads from `study.warm_start`'s studies what a new study starts with."""
+        """For a new study, reads first configurations and first rung from `study.warm_start`."""
         if self._study is None:
             self._warm_start = warm_start_params(self.config, self.storage)
             self._first_level = first_rung_of_earlier(self.config, self.storage)
 
     def begin_decoding(self) -> None:
-        """Starts threads that decode the images and import modules that are slow to import."""
+        """Starts threads that decode the images and import slow modules."""
         data = self.config.train.data
         self.decoding = self._held.enter_context(Decoding(data, self.observer))
         if self.config.scheduler.name in PAUSING:
-            # SciPy takes most of a second.
+            # Its import of SciPy takes most of a second.
             in_background(lambda: import_module("hpo.schedulers.freeze_thaw"))
 
     @contextlib.contextmanager
     def connected_ray(self, address: str | None) -> Iterator[None]:
         """Connects to Ray, waits for the images, and checks that the nodes can hold a trial."""
-        if self.decoding.has_ended_within(SECONDS_BEFORE_RAY):  # else its progress is shown
+        if self.decoding.has_ended_within(SECONDS_BEFORE_RAY):  # else the decoding is shown
             self.observer.phase("starting Ray" if address is None else "connecting to Ray")
         with connected(address):
             self.take_images()
@@ -165,13 +165,13 @@ class SearchSteps:
             yield
 
     def take_images(self) -> None:
-        """Waits for the images, and refuses those of another study."""
+        """Waits for the images; raises StudyError if the study has other images."""
         self.images = self.decoding.images()
         if self._study is not None:
             refuse_other_images(self._study, self.images.facts)
 
     def make_study(self) -> None:
-        """Makes the study if there is none, with what earlier studies suggest."""
+        """Creates and leases the study, with what earlier studies suggest, unless it exists."""
         if self._study is not None:
             return
         first = self._first_level
@@ -183,7 +183,7 @@ class SearchSteps:
         self.lease_study()
 
     def carry_trials_over(self) -> None:
-        """Fills a new study with the predecessor's trials that lie in its space."""
+        """Copies the predecessor's trials that lie in the new space to the study."""
         if self.now.predecessor is None:
             return
         was = self.now.predecessor.load_config()
@@ -198,7 +198,7 @@ class SearchSteps:
         )
 
     def measure_architectures(self) -> None:
-        """Measures what architectures cost, before trials make this machine busy.
+        """Measures the costs of architectures, before trials load this machine.
 
         Raises:
             ConfigError: The constraints rule out every architecture.
@@ -223,30 +223,30 @@ class SearchSteps:
             )
 
     def enqueue_first_trials(self) -> None:
-        """Enqueues the default configuration, and writes search.yaml: now the run exists."""
+        """Enqueues the first trials, the default configuration ahead, and writes search.yaml."""
         self.study.enqueue_first_trials(default_params(self.config.train, self.config.space))
         self.folder.save_config(self.config)
 
     def train_trials(self) -> None:
-        """Trains trials until the study has all of them, or a limit is reached."""
+        """Trains trials until `num_trials` have ended or a limit is reached."""
         if self._has_trials_left:
             run_trials(
                 self.config, self.folder, self.study, self.images.id, self.resources, self.observer
             )
 
     def compare_finalists(self) -> None:
-        """Trains the finalists on fresh seeds, if the config asks for that."""
+        """Trains the finalists on fresh seeds, if the config asks for a comparison."""
         if self.config.compares_finalists and has_candidates(self.study.trials()):
             compare_finalists(
                 self.config, self.folder, self.study, self.images, self.resources, self.observer
             )
 
     def deliver(self, resources: TrialResources | None) -> None:
-        """Retrains and exports the winner; None: in this process."""
+        """Retrains the winner on the cluster (None: in this process), and exports it."""
         deliver_winners(self.as_run(), self.observer, self.images.id, resources)
 
     def write_results(self) -> None:
-        """Keeps the config, with raised limits, and writes the leaderboard and the report."""
+        """Writes search.yaml, which may have raised limits, the leaderboard and the report."""
         self.folder.save_config(self.config)
         self.observer.phase("writing the report")
         write_report(self.folder, self.config, self.study)

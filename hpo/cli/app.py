@@ -1,4 +1,4 @@
-"""The command line: its commands, and how an error becomes a message and an exit code.
+"""The command line: registers the commands, and turns errors into messages and exit codes.
 
 Exit codes: 0 done, 1 the run failed, 2 the input is wrong.
 """
@@ -16,7 +16,7 @@ from hpo.cli.simulate import simulate
 from hpo.errors import RunError, RunInterrupted
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
 
-# Commands import what is heavy (Ray, torch, Optuna) themselves: --help stays fast.
+# Each command imports heavy packages (Ray, torch, Optuna) itself, so that --help stays fast.
 app = typer.Typer(
     help="Searches hyperparameters of SG-Former image classifiers with Ray Tune and Optuna.",
     no_args_is_help=True,
@@ -30,7 +30,7 @@ for command in (
 
 
 def main() -> None:
-    """Runs a command; errors become one message and an exit code."""
+    """Runs the command line; an error becomes one message and an exit code."""
     escape_what_the_output_cannot_hold()
     try:
         app()

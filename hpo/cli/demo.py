@@ -1,4 +1,4 @@
-"""The demo's data: scikit-learn's handwritten digits, written out as an image folder."""
+"""The data of the demo: scikit-learn's handwritten digits as an image folder."""
 
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ NUM_VAL, NUM_TEST = 300, 297
 
 
 def write_digits(folder: Path) -> None:
-    """Writes the 1,797 scans, 8x8 pixels, 17 grey levels, as PNGs, unless they are there."""
+    """Writes the 1,797 scans (8x8 pixels, 17 grey levels) as PNGs, unless the folder exists."""
     if folder.is_dir():
         return
     import cv2

@@ -1,4 +1,4 @@
-"""The commands that make a model or use one: retrain, export, evaluate, predict."""
+"""The commands that make or use a model: retrain, export, evaluate, predict."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ NUM_LIKELIEST: Final = 3
 
 
 class PredictionFormat(StrEnum):
-    """How `predict` prints: for people, or so that names read back as they are."""
+    """The output format of `predict`: text for people, csv and jsonl for programs."""
 
     TEXT = "text"
     CSV = "csv"
@@ -128,7 +128,7 @@ def _print_text(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
 
 
 def _print_csv(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
-    """Header image,rank,class,probability; one line for each of the likeliest classes."""
+    """Prints the header image,rank,class,probability, and a line per image and likely class."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("image", "rank", "class", "probability"))
     for image, classes in found:
@@ -157,17 +157,17 @@ def _prediction(image: Path, classes: Mapping[str, float]) -> dict[str, object]:
 
 
 def _on_one_line(name: str) -> str:
-    """The name with line breaks and other control characters as escapes."""
+    """The name with line breaks and other unprintable characters escaped."""
     return "".join(c if c.isprintable() or _is_no_utf8(c) else repr(c)[1:-1] for c in name)
 
 
 def _is_no_utf8(character: str) -> bool:
-    """Whether it stands for a byte of a file name that is not UTF-8."""
+    """Whether the character stands for a byte of a file name that is not valid UTF-8."""
     return "\udc80" <= character <= "\udcff"
 
 
 def _choose_trial(run: "Run", number: int | None) -> "TrialSummary":
-    """The trial of a number; None: the winner."""
+    """The trial with this number; None: the winner. Raises InputError if it does not exist."""
     if number is None:
         if run.winner is None:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they open by them."""
+"""Options that several commands share, with functions that open a run or a display."""
 
 import os
 import sys
@@ -28,10 +28,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 
 
 def open_run(run_dir: Path, storage: str | None) -> "Run":
-    """The run, by the storage option or its own storage.
+    """Opens the run with the storage option's URL, else with the run's own storage.
 
     Raises:
-        StudyError: It is no run folder, its study is gone, or the storage cannot be used.
+        StudyError: The folder holds no run, its study is gone, or the storage cannot be used.
     """
     from hpo import run
     from hpo.run_folder import RunFolder
@@ -40,7 +40,7 @@ def open_run(run_dir: Path, storage: str | None) -> "Run":
 
 
 def storage_of(run: "RunFolder", storage: str | None) -> str | None:
-    """The storage option, unless it is HPO_STORAGE and the run keeps its study in its folder."""
+    """The storage option; None if it is HPO_STORAGE but the run's study is in its own folder."""
     is_from_environment = storage is not None and storage == os.environ.get("HPO_STORAGE")
     if not is_from_environment or not run.search_file.exists():
         return storage
@@ -48,7 +48,7 @@ def storage_of(run: "RunFolder", storage: str | None) -> str | None:
 
 
 def require_writable(output_dir: Path) -> None:
-    """Makes the folder; raises InputError where that is not allowed."""
+    """Makes the folder; raises InputError if it cannot be made or written to."""
     from hpo.run_folder import RunFolder
 
     RunFolder(output_dir).make()

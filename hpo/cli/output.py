@@ -1,4 +1,4 @@
-"""What commands print: rows, JSON, notes, errors."""
+"""Prints rows, JSON, notes and errors for the commands."""
 
 import json
 import sys
@@ -13,10 +13,10 @@ MIN_NAME_WIDTH: Final = 16
 
 
 def escape_what_the_output_cannot_hold() -> None:
-    """Has characters that the output's encoding lacks written as escapes.
+    """Makes stdout and stderr escape characters that their encoding lacks.
 
-    Else a class named 'café' on an ASCII terminal, or a file name that is not UTF-8, would end
-    a command with UnicodeEncodeError.
+    Otherwise a class named 'café' on an ASCII terminal, or a file name that is not valid UTF-8,
+    would end a command with UnicodeEncodeError.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a test's stand-in may not have it
@@ -24,7 +24,7 @@ def escape_what_the_output_cannot_hold() -> None:
 
 
 def print_rows(rows: Mapping[str, str]) -> None:
-    """Prints names and values in two columns; on a terminal long values are folded in theirs."""
+    """Prints names and values in two columns; a terminal wraps long values in their column."""
     console = Console(markup=False, highlight=False)
     width = max(MIN_NAME_WIDTH, *map(len, rows))
     if not console.is_terminal:
@@ -49,7 +49,7 @@ def print_note(text: str) -> None:
 
 
 def stderr_console() -> Console:
-    """Standard error; in a log, which has no width, lines are not folded at 80 characters."""
+    """A console on standard error; its lines have 160 characters where there is no terminal."""
     console = Console(stderr=True, markup=False, highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_LOGS

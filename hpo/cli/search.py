@@ -95,7 +95,7 @@ def _run(
 
 
 def _result_rows(run: "Run") -> "Rows":
-    """What a finished run has found, and where its files are."""
+    """The rows that a finished search prints: its results, and the paths of its files."""
     from collections import Counter
 
     from hpo.reporting.rows import (

@@ -1,4 +1,4 @@
-"""The command simulate: what another strategy would make of a run's recorded curves."""
+"""The command simulate: runs another strategy on a run's recorded learning curves."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -83,7 +83,7 @@ def _rows(config: "SearchConfig", result: "Replay", other: "Surrogate | None") -
 
 
 def _find_other(run: "Run", surrogate: Path, storage: str | None) -> "Surrogate":
-    """The other run's trials whose trainings this run's space has."""
+    """The trials of the run `surrogate` that lie in the space of this run."""
     from hpo.run_folder import RunFolder
     from hpo.transfer.prior_trials import find_surrogate
 

@@ -1,1 +1,1 @@
-"""The search file as typed values: its schema, its loading, the searched space, the objectives."""
+"""The search file as typed values: schema, loading, search space and objectives."""

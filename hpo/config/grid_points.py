@@ -1,4 +1,4 @@
-"""The list of every configuration of a space without continuous parameters."""
+"""Lists every configuration of a search space that has no continuous parameter."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -20,10 +20,11 @@ MAX_POINTS: Final = 100_000
 
 
 def grid_points(space: Space, max_points: int = MAX_POINTS) -> tuple[Params, ...]:
-    """Every configuration of the space, without the parameters that `when` rules out of it.
+    """Every configuration of the space; inactive parameters are left out of each.
 
     Raises:
-        ConfigError: A parameter is continuous, or there are more than `max_points`.
+        ConfigError: A parameter is continuous, or the space has more than `max_points`
+            configurations.
     """
     values = {path: _values(path, parameter) for path, parameter in sampling_order(space)}
     points = tuple(itertools.islice(_points(space, values, {}), max_points + 1))
@@ -38,7 +39,7 @@ def grid_points(space: Space, max_points: int = MAX_POINTS) -> tuple[Params, ...
 def _points(
     space: Space, values: Mapping[str, tuple[Value, ...]], params: Params
 ) -> Iterator[Params]:
-    """Every configuration that begins with `params`, those of the first parameters."""
+    """Every configuration whose first parameters have the values `params`; None: inactive."""
     left = itertools.islice(values.items(), len(params), None)
     path, choices = next(left, (None, ()))
     if path is None:

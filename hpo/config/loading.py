@@ -1,4 +1,4 @@
-"""Reads a search file with its overrides, writes it, and compares two of them."""
+"""Reads a search file with its overrides, writes a config as YAML, and compares two configs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from hpo.config.space_checks import check_guess, check_space
 from sgformer.config import TrainConfig, nearest_known, validate
 from sgformer.errors import ConfigError
 
-# What a resumed run may change: nothing that would make its trials incomparable.
+# Settings that a resumed run may change; its old and new trials stay comparable.
 CHANGEABLE: Final = (
     "study.num_trials",
     "study.max_retries",
@@ -35,16 +35,16 @@ def load_search_config(
     data_dir: Path | str | None = None,
     name: str | None = None,
 ) -> tuple[SearchConfig, tuple[str, ...]]:
-    """Reads and checks a search file; gives the config, and notes on what was adjusted in it.
+    """Reads and checks a search file; returns the config, and a note on each adjusted setting.
 
     Args:
         path: The YAML file.
-        overrides: Settings that replace the file's, each 'path=value' as in `--set`.
+        overrides: Settings in place of the file's values, each 'path=value' as in `--set`.
         data_dir: Replaces train.data.data_dir, the folder of images.
-        name: Replaces study.name, which without either is the file's name.
+        name: Replaces study.name; where both are missing, the study is named after the file.
 
     Raises:
-        ConfigError: The file cannot be read, or something in it is wrong.
+        ConfigError: The file cannot be read, or a setting in it is wrong.
 
     Example:
         ```python
@@ -77,7 +77,7 @@ def load_search_config(
 
 
 def dump_search_config(config: SearchConfig) -> str:
-    """The config as YAML that `load_search_config` reads back to the same."""
+    """The config as YAML text, from which `load_search_config` reads an equal config."""
     values = config.model_dump(mode="json")
     for parameter in values["space"].values():
         if not parameter["when"]:
@@ -86,7 +86,7 @@ def dump_search_config(config: SearchConfig) -> str:
 
 
 def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
-    """What differs and may not, on a resume: 'path: old -> new' each."""
+    """The settings that a resumed run may not change but that differ, as 'path: old -> new'."""
     before, after = (dict(_flatten(c.model_dump(mode="json"))) for c in (old, new))
     return tuple(
         f"{path}: {before.get(path)} -> {after.get(path)}"
@@ -97,7 +97,7 @@ def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's readers take the last one."""
+    """Refuses a mapping with a repeated key, where PyYAML would silently keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         known = set()
@@ -117,7 +117,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except OSError as error:
         raise ConfigError(f"cannot read search file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date raises ValueError
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(
@@ -141,7 +141,7 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def _split_path(values: Mapping[str, Any], path: str) -> list[str]:
-    """Parts of a dotted path; a searched parameter's name is one part though it has dots."""
+    """Splits a dotted path into parts; the dotted name of a searched parameter is one part."""
     section, _, rest = path.partition(".")
     space = values.get("space")
     if section != "space" or not rest or not isinstance(space, dict):
@@ -155,7 +155,7 @@ def _split_path(values: Mapping[str, Any], path: str) -> list[str]:
 
 
 def _check_new_parameter(values: Mapping[str, Any], path: Sequence[str], value: object) -> None:
-    """A searched parameter that is not there yet must be given whole."""
+    """Raises ConfigError if a parameter that is new in the space is not given as a mapping."""
     space = values.get("space")
     if path[0] != "space" or len(path) != 2 or not isinstance(space, dict):
         return
@@ -181,7 +181,7 @@ def _set_value(values: dict[str, Any], path: Sequence[str], value: object) -> No
 
 
 def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
-    """The config with a study's name, and with an absolute path of its images."""
+    """The config with the study's name filled in and the path of the image folder absolute."""
     study = config.study
     if not study.name:
         study = validate(StudyConfig, {**study.model_dump(), "name": default_name}, "study.name")
@@ -195,15 +195,16 @@ def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
 def _absolute(data_dir: Path) -> Path:
     try:
         return data_dir.expanduser().absolute()
-    except RuntimeError as error:  # there is no such user, or this one has no home
+    except RuntimeError as error:  # '~user' of an unknown user, or '~' without a home
         raise ConfigError(f"train.data.data_dir: {data_dir}: {error} (--data-dir)") from None
 
 
 def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
-    """Shortens what does not fit into max_epochs, the grid or num_trials; notes say what.
+    """Clips settings that exceed max_epochs, the grid or num_trials; a note tells of each change.
 
     Raises:
-        ConfigError: The sampler is grid, and the space is not a grid.
+        ConfigError: The sampler is grid, and the space has continuous parameters, or too many
+            configurations.
     """
     notes: list[str] = []
     clipped = {
@@ -225,7 +226,10 @@ def _clip_warmup(config: SearchConfig, notes: list[str]) -> TrainConfig:
 
 
 def _clip_min_epochs(config: SearchConfig, notes: list[str]) -> SchedulerConfig:
-    """The first rung below max_epochs, with its default unless curves are to choose it."""
+    """The scheduler with a first rung below max_epochs.
+
+    A missing min_epochs gets its default, unless learning curves are to choose the first rung.
+    """
     scheduler, max_epochs = config.scheduler, config.train.max_epochs
     if scheduler.name == "none":
         return scheduler
@@ -243,7 +247,7 @@ def _clip_min_epochs(config: SearchConfig, notes: list[str]) -> SchedulerConfig:
 
 
 def _clip_guesses(study: StudyConfig, notes: list[str]) -> StudyConfig:
-    """The study as it is; a note tells of guesses that its number of trials leaves no room for."""
+    """The unchanged study; a note tells how many guesses `num_trials` has room for, if not all."""
     num_guesses = min(len(study.enqueue), max(0, study.num_trials - 1))
     if num_guesses < len(study.enqueue):
         notes.append(
@@ -254,7 +258,7 @@ def _clip_guesses(study: StudyConfig, notes: list[str]) -> StudyConfig:
 
 
 def _clip_to_grid(config: SearchConfig, notes: list[str]) -> StudyConfig:
-    """A search over a grid ends with its last configuration."""
+    """The study, with num_trials clipped to the number of grid points for sampler grid."""
     study = config.study
     if study.sampler != "grid":
         return study

@@ -1,4 +1,4 @@
-"""Objectives, which a search optimises, and constraints, which its result must keep to."""
+"""Objectives, which a search optimises, and constraints, which the delivered trial satisfies."""
 
 import math
 import re
@@ -21,10 +21,10 @@ COSTS: Final[tuple[str, ...]] = get_args(Cost)
 
 @dataclass(frozen=True)
 class Objective:
-    """A quantity that a search optimises, and which way.
+    """A quantity that a search optimises, with its direction.
 
     Attributes:
-        name: A metric of an epoch, or what an architecture costs.
+        name: A metric, measured after each epoch, or a cost of an architecture.
         direction: 'maximize' or 'minimize'.
     """
 
@@ -48,21 +48,21 @@ class Objective:
         return 1.0 if self.maximises else -1.0
 
     def loss(self, value: float) -> float:
-        """The value with its sign turned where larger is better: the smaller, the better."""
+        """The value as a loss: negated if larger values are better, so that smaller is better."""
         return -self.sign * value
 
     def is_better(self, value: float, than: float) -> bool:
-        """Whether a value is strictly better than another one; NaN never is."""
+        """Whether `value` is strictly better than `than`; False if either is NaN."""
         return self.sign * value > self.sign * than
 
     def best(self, values: Iterable[float]) -> float:
-        """The best of at least one value, none of them NaN."""
+        """The best of the values; there must be at least one, and no NaN."""
         return (max if self.maximises else min)(values)
 
     def best_key(self, values: Mapping[Key, float]) -> Key | None:
-        """The key of the best value, such as an epoch of a curve; the first among equals.
+        """The key of the best value, such as the best epoch of a curve; the first among equals.
 
-        None if there is no value but NaN.
+        NaN is ignored; None if no value is left.
         """
         known = {key: value for key, value in values.items() if not math.isnan(value)}
         pick = max if self.maximises else min
@@ -70,7 +70,7 @@ class Objective:
 
 
 class Constraint(FrozenConfig):
-    """A bound on an objective; in a search file text, such as 'latency_ms <= 5'."""
+    """A bound on an objective; search files hold it as text, such as 'latency_ms <= 5'."""
 
     name: ObjectiveName
     sense: Literal["<=", ">="]
@@ -102,16 +102,17 @@ class Constraint(FrozenConfig):
         return f"{self.name} {self.sense} {brief(self.bound)}"
 
     def violation(self, value: float) -> float:
-        """By how much a value misses the bound, as a share of it; at most 0 where it keeps it.
+        """The distance by which a value exceeds the bound; at most 0 if it satisfies the bound.
 
-        It is a share because samplers add up the violations of constraints in different units.
+        It is relative to the bound (absolute for a bound of 0), because samplers add up the
+        violations of constraints in different units.
         """
         excess = value - self.bound if self.sense == "<=" else self.bound - value
         return excess / abs(self.bound) if self.bound else excess
 
 
 def brief(value: float) -> str:
-    """The number as people read it, such as '7.132' or '5,350,562'."""
+    """The number as text with four digits, or grouped by thousands: '7.132', '5,350,562'."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

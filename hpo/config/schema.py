@@ -1,4 +1,4 @@
-"""SearchConfig: what a search file says, as checked and frozen values."""
+"""SearchConfig: the settings of a search file, checked and frozen."""
 
 from typing import Any, Final, Literal, Self, cast
 
@@ -19,31 +19,34 @@ Select = Literal["best", "knee", "front"]
 Sampler = Literal["curves", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
 
 PAUSING: Final = ("freeze_thaw", "asha_promotion")
-# With several objectives; the others compare trials by one value.
+# The choices allowed with several objectives; the others compare trials by a single value.
 SCHEDULERS_OF_SEVERAL: Final = ("asha", "hyperband", "none")
 SAMPLERS_OF_SEVERAL: Final = ("tpe", "gp", "nsga2", "nsga3", "qmc", "random", "grid")
 
 DEFAULT_MIN_EPOCHS: Final = 4  # the first rung of every scheduler but freeze_thaw
-# freeze_thaw's budget, as a share of num_trials full trainings: about what asha takes.
+# The default epoch budget of freeze_thaw, as a share of the epochs of num_trials full trainings;
+# asha trains about as many epochs.
 DEFAULT_SHARE_OF_EPOCHS: Final = 0.25
 
 
 class StudyConfig(FrozenConfig):
-    """The study: its name, what it optimises, how it samples, how many trials it has.
+    """The study: its name, objectives, constraints, sampler and number of trials.
 
     Attributes:
-        name: Names the study and the run's folder; empty: the search file's name.
+        name: The name of the study and of the run's folder; empty: the search file's name.
         seed: All random choices of the search are derived from it.
-        objectives: Pairs of name and direction. One is a metric, which has a learning curve;
-            the others are costs of an architecture.
-        constraints: Bounds that the delivered trial keeps to, such as 'latency_ms <= 5'.
+        objectives: Pairs of name and direction. Exactly one is a metric, which has a learning
+            curve; the others are costs of an architecture.
+        constraints: Bounds that the delivered trial satisfies, such as 'latency_ms <= 5'.
         select: Which feasible trial is delivered: the best by the metric, the knee of the
             Pareto front, or every trial of the front. None: best; with several objectives knee.
-        sampler: Which sampler proposes configurations. `curves` reads the trials' whole curves,
-            the others their values. None: curves with scheduler freeze_thaw, else tpe.
-        num_trials: How many trials start; ten infeasible ones count as one.
-        enqueue: Params that are tried right after the default configuration, the first trial.
-        warm_start: Folders of earlier runs, or URL#STUDY, whose best configurations come next.
+        sampler: Which sampler proposes configurations. `curves` learns from whole learning curves,
+            the others from the trials' final values. None: curves with scheduler freeze_thaw,
+            else tpe.
+        num_trials: How many trials start; ten infeasible trials count as one.
+        enqueue: The user's guesses: params that are tried right after trial 0, the default.
+        warm_start: Earlier runs, as folders or URL#STUDY; their best configurations are tried
+            after the guesses.
         max_retries: How often a trial is tried again after its process died.
         storage: URL of the Optuna storage, without its password; None: study.db in the folder
             of the run.
@@ -118,12 +121,12 @@ class StudyConfig(FrozenConfig):
 
     @property
     def metric(self) -> Metric:
-        """The objective that has a learning curve."""
+        """The name of the only objective that has a learning curve."""
         return next(cast("Metric", name) for name, _ in self.objectives if name in METRICS)
 
     @property
     def objective(self) -> Objective:
-        """The metric and its direction."""
+        """The metric with its direction."""
         return Objective.named(self.metric)
 
     @property
@@ -132,7 +135,7 @@ class StudyConfig(FrozenConfig):
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """Costs that are measured of an architecture before it is trained."""
+        """Names of the costs in objectives and constraints, measured before a trial is trained."""
         names = (*(n for n, _ in self.objectives), *(c.name for c in self.constraints))
         return tuple(dict.fromkeys(name for name in names if name not in METRICS))
 
@@ -142,7 +145,7 @@ class SearchConfig(FrozenConfig):
 
     Attributes:
         space: The searched parameters by their dotted paths in `train`.
-        train: The default configuration: every trial is a copy of it with sampled params.
+        train: The default configuration; a trial replaces the searched parameters' values in it.
     """
 
     study: StudyConfig
@@ -155,33 +158,33 @@ class SearchConfig(FrozenConfig):
 
     @property
     def compares_finalists(self) -> bool:
-        """Whether finalists are compared on fresh seeds; with several objectives they are not."""
+        """Whether finalists are compared on fresh seeds; never with several objectives."""
         return self.retrain.seeds > 0 and not self.study.has_several_objectives
 
     @property
     def ranks_by_curves(self) -> bool:
-        """Whether finalists are ranked by a surrogate of all curves, because some end early."""
+        """Whether a surrogate of all learning curves ranks trials, some of which end early."""
         return self.scheduler.name != "none" and not self.study.has_several_objectives
 
     @property
     def num_fresh_trainings(self) -> int:
-        """How many trainings come after the trials at most: the finalists', or the winner's."""
+        """The most trainings after the trials: each finalist's on each seed, else the winner's."""
         if self.retrain.seeds == 0 or self.study.has_several_objectives:
             return 1
         return (self.retrain.top_k + 1) * self.retrain.seeds
 
     @property
     def fresh_epochs(self) -> int:
-        """Epochs of one of these trainings."""
+        """The length of a training after the trials, in epochs."""
         return self.retrain.max_epochs or self.train.max_epochs
 
     @property
     def limits(self) -> dict[str, float | None]:
-        """The numbers of trials, epochs, hours and the gain at which the search ends.
+        """The limits at which the search ends, by name; None: no such limit.
 
-        Epochs include those of the trainings after the search where the budget sets them, and
-        are the trials' alone where they follow from the number of trials. They are counted to the
-        default first rung: where earlier studies raise it, fewer new trials come to theirs.
+        A `total_epochs` that the budget sets includes the trainings after the search. One that
+        follows from the number of trials counts the trials' epochs only. It is computed with the
+        default first rung: if earlier studies raise that rung, fewer new trials reach it.
         """
         num_trials, budget = self.study.num_trials, self.budget
         total_epochs, stop_when = budget.total_epochs, budget.stop_when
@@ -201,7 +204,7 @@ class SearchConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _scheduler_and_sampler_go_together(self) -> Self:
-        """Fills in the scheduler's and the sampler's defaults, and checks that they fit."""
+        """Fills in the default scheduler and sampler, and checks that the two fit together."""
         name, sampler = self.scheduler.name, self.study.sampler
         several = self.study.has_several_objectives
         name = name or ("asha" if several or sampler not in (None, "curves") else "freeze_thaw")
@@ -222,7 +225,7 @@ class SearchConfig(FrozenConfig):
         return self
 
     def _check_what_takes_freeze_thaw(self, scheduler: Scheduler) -> None:
-        """Raises ValueError for settings that only freeze_thaw's surrogate can heed."""
+        """Raises ValueError if another scheduler gets a setting of freeze_thaw's surrogate."""
         if self.budget.stop_when is not None and scheduler != "freeze_thaw":
             raise ValueError(
                 "budget.stop_when: asks the model of curves of scheduler.name freeze_thaw, and "
@@ -236,7 +239,7 @@ class SearchConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _epochs_are_enough(self) -> Self:
-        """The default configuration and the trainings after the trials fit into the budget."""
+        """Raises ValueError if the budget is too small for the default and the final trainings."""
         total, max_epochs = self.budget.total_epochs, self.train.max_epochs
         after = self.num_fresh_trainings * self.fresh_epochs
         if total is not None and total < max_epochs + after:
@@ -249,7 +252,7 @@ class SearchConfig(FrozenConfig):
         return self
 
     def _check_several_objectives(self, scheduler: Scheduler, sampler: Sampler) -> None:
-        """Raises ValueError for a scheduler or sampler that can judge by one objective only."""
+        """Raises ValueError for a scheduler or sampler that supports only one objective."""
         for path, name, allowed in (
             ("scheduler.name", scheduler, SCHEDULERS_OF_SEVERAL),
             ("study.sampler", sampler, SAMPLERS_OF_SEVERAL),

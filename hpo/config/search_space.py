@@ -1,7 +1,7 @@
-"""The searched parameters: their ranges, how Optuna samples them, and their way into a config.
+"""The searched parameters: their ranges, how Optuna samples them, how a config gets their values.
 
-A parameter's name is its dotted path in TrainConfig, such as `optimizer.learning_rate`: in the
-search file, in Optuna, in Ray and in the report.
+A parameter's name is its dotted path in TrainConfig, such as `optimizer.learning_rate`. The
+search file, Optuna, Ray and the report all use this name.
 """
 
 import math
@@ -16,9 +16,9 @@ from sgformer.config import FrozenConfig, TrainConfig, validate
 
 
 def _number_from_yaml(value: Any) -> Any:
-    """The value, as a number where YAML has read one such as 1e-3 as text."""
+    """The value; text such as 1e-3, which YAML does not read as a number, becomes a float."""
     if isinstance(value, (dict, list)):
-        raise ValueError(  # noqa: TRY004  pydantic takes no TypeError
+        raise ValueError(  # noqa: TRY004  pydantic turns only ValueError into its own error
             f"takes one value, such as 0.1 or mild, and a path has dots, such as "
             f"optimizer.learning_rate; got {value!r}"
         )
@@ -26,7 +26,7 @@ def _number_from_yaml(value: Any) -> Any:
     return float(value) if is_number else value
 
 
-# The settings that shape a model's graph.
+# The settings that determine a model's graph, and with it the costs of its architecture.
 ARCHITECTURE: Final = ("model.name", "data.image_size")
 
 Value = Annotated[bool | int | float | str | None, BeforeValidator(_number_from_yaml)]
@@ -34,11 +34,11 @@ Params = dict[str, Value]
 
 
 class _Parameter(FrozenConfig):
-    """What all kinds of parameters have.
+    """Base class of all kinds of parameters.
 
     Attributes:
-        when: The path of another, categorical parameter, and those of its choices with which
-            this parameter is active; empty: it always is.
+        when: A condition: the path of another, categorical parameter, and those of its choices
+            for which this parameter is active. Empty: this parameter is always active.
     """
 
     when: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = Field(
@@ -61,15 +61,15 @@ class FloatParameter(_Parameter):
         return self
 
     def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
-        """The value that the trial's sampler gives this parameter."""
+        """The value that the trial's sampler draws for this parameter."""
         return trial.suggest_float(path, self.low, self.high, log=self.log, step=self.step)
 
     def contains(self, value: Value) -> bool:
-        """Whether the value lies in the range and on the grid, rounding aside."""
+        """Whether the value lies in the range and on the grid, up to rounding errors."""
         return _in_range(value, self.low, self.high, self.step)
 
     def examples(self) -> tuple[Value, ...]:
-        """Both ends, and a number between them that a setting for whole numbers refuses."""
+        """Low, a value in between that integer settings refuse, and high."""
         step = self.step or math.sqrt(0.1) * (self.high - self.low)
         return (self.low, self.low + step, self.high)
 
@@ -79,7 +79,7 @@ class FloatParameter(_Parameter):
 
 
 class IntParameter(_Parameter):
-    """A whole number in low..high, both included."""
+    """A whole number in low..high, ends included; `log` and `step` as in FloatParameter."""
 
     type: Literal["int"]
     low: int
@@ -93,16 +93,16 @@ class IntParameter(_Parameter):
         return self
 
     def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
-        """The value that the trial's sampler gives this parameter."""
+        """The value that the trial's sampler draws for this parameter."""
         return trial.suggest_int(path, self.low, self.high, log=self.log, step=self.step)
 
     def contains(self, value: Value) -> bool:
-        """Whether the value is whole (3.0 is) and lies in the range and on the grid."""
+        """Whether the value is a whole number, such as 3 or 3.0, in the range and on the grid."""
         is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         return is_whole and _in_range(value, self.low, self.high, self.step)
 
     def examples(self) -> tuple[Value, ...]:
-        """Both ends, and the number one step above the low one."""
+        """Low, low plus one step, and high."""
         return (self.low, self.low + self.step, self.high)
 
     def describe(self) -> str:
@@ -111,7 +111,7 @@ class IntParameter(_Parameter):
 
 
 class CategoricalParameter(_Parameter):
-    """One of the choices."""
+    """A parameter that takes one of the listed choices."""
 
     type: Literal["categorical"]
     choices: tuple[Value, ...] = Field(min_length=1)
@@ -123,7 +123,7 @@ class CategoricalParameter(_Parameter):
         return self
 
     def suggest(self, trial: Trial | FixedTrial, path: str) -> Value:
-        """The choice that the trial's sampler gives this parameter."""
+        """The choice that the trial's sampler draws for this parameter."""
         return trial.suggest_categorical(path, self.choices)
 
     def contains(self, value: Value) -> bool:
@@ -172,17 +172,17 @@ def _on_grid(value: float, low: float, step: float) -> bool:
 
 
 def is_active(parameter: Parameter, params: Mapping[str, Value]) -> bool:
-    """Whether the parameter's `when` holds, given the params that it may depend on."""
+    """Whether the parameter's `when` holds for these params."""
     return all(params.get(path) in values for path, values in parameter.when.items())
 
 
 def sampling_order(space: Space) -> list[tuple[str, Parameter]]:
-    """The parameters with their paths, those first that others depend on."""
+    """Pairs of path and parameter; unconditional parameters come before conditional ones."""
     return sorted(space.items(), key=lambda item: bool(item[1].when))
 
 
 def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:
-    """The values that the trial's sampler gives to all active parameters of the space."""
+    """The values that the trial's sampler draws for all active parameters of the space."""
     params: Params = {}
     for path, parameter in sampling_order(space):
         if is_active(parameter, params):
@@ -191,16 +191,16 @@ def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:
 
 
 def default_params(base: TrainConfig, space: Space) -> Params:
-    """The values that the base configuration has at the space's active parameters."""
+    """The base configuration's values of the space's active parameters, by path."""
     values = {path: value_at(base, path) for path in space}
     return {path: value for path, value in values.items() if is_active(space[path], values)}
 
 
 def params_key(params: Mapping[str, Value], space: Space) -> tuple[object, ...]:
-    """The identity of params, hashable: equal exactly where two trainings would be the same.
+    """A hashable key of params; two keys are equal if and only if the trainings are the same.
 
-    Neither the order of the params nor rounding makes a difference: the 0.30000000000000004 that
-    steps add up to is 0.3, and 8 epochs are 8.0. What the space does not search is left out.
+    The key ignores the order of the params and rounding errors: 0.30000000000000004 equals 0.3,
+    and 8 equals 8.0. Params that are not in the space are left out.
     """
     return tuple(
         (path, _value_key(parameter, params[path]))
@@ -210,7 +210,7 @@ def params_key(params: Mapping[str, Value], space: Space) -> tuple[object, ...]:
 
 
 def _value_key(parameter: Parameter, value: Value) -> object:
-    """The number of steps above low, or ten digits of a number that has no steps."""
+    """The number of steps above low; without a step, the number's first ten digits."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(parameter, CategoricalParameter) or not is_number:
         return value
@@ -227,10 +227,10 @@ def value_at(base: TrainConfig, path: str) -> Any:
 
 
 def apply_params(base: TrainConfig, params: Mapping[str, Value], source: str) -> TrainConfig:
-    """The base configuration with the params set at their paths.
+    """A copy of the base configuration with each of the params set at its path.
 
     Raises:
-        ConfigError: A value that TrainConfig does not allow, named with `source`.
+        ConfigError: TrainConfig does not allow a value; the message names `source`.
     """
     values = base.model_dump()
     for path, value in params.items():

@@ -1,4 +1,4 @@
-"""Sections of a search file that stand alone: scheduler, resources, budget and retrain."""
+"""The independent sections of a search file: scheduler, resources, budget and retrain."""
 
 from typing import Annotated, Literal, Self
 
@@ -13,18 +13,19 @@ class SchedulerConfig(FrozenConfig):
     """How trials compete for epochs.
 
     Attributes:
-        name: freeze_thaw pauses trials at rungs, and a surrogate of their curves says which one
-            is resumed. asha stops a trial at a rung unless it is among the best
+        name: freeze_thaw pauses trials at rungs, and a surrogate of their learning curves selects
+            the trial to resume. asha stops a trial at a rung unless it is among the best
             1 / reduction_factor there. asha_promotion pauses every trial at a rung, and resumes
-            the best one when a slot is free. hyperband runs brackets of asha, each of which
-            leaves out one more of the first rungs. median stops a trial whose best value is worse
-            than the median of the other trials' averages. none stops no trial.
-            None: freeze_thaw, or asha where study.sampler is not curves.
-        min_epochs: The first rung, in epochs; median's first comparison. None: 4; with
-            freeze_thaw about a seventh of max_epochs, until the curves suggest another one.
-        reduction_factor: Rungs of asha lie at min_epochs times its powers.
-        cost_aware: Whether freeze_thaw divides a trial's expected gain by the GPU-seconds that
-            its epochs take.
+            the best one when a slot is free. hyperband runs brackets of asha; each further
+            bracket skips one more of the first rungs. median stops a trial whose best value is
+            worse than the median of the other trials' averages. none stops no trial.
+            None: freeze_thaw, or asha if study.sampler is not curves.
+        min_epochs: The first rung, in epochs; for median the epoch of the first comparison.
+            None: 4; with freeze_thaw about a seventh of max_epochs, until the learning curves
+            suggest another epoch.
+        reduction_factor: asha has rungs at min_epochs * reduction_factor**k, k = 0, 1, ...
+        cost_aware: Whether freeze_thaw divides a trial's expected gain by the GPU-seconds of
+            the epochs to train.
     """
 
     name: Scheduler | None = None
@@ -34,13 +35,14 @@ class SchedulerConfig(FrozenConfig):
 
 
 class ResourcesConfig(FrozenConfig):
-    """What one trial takes, and how many run at a time.
+    """The CPUs, GPUs and processes of a trial, and how many trials run at a time.
 
     Attributes:
-        cpus_per_trial: CPUs of each process; None: its GPU's share of the node's, or one.
-        gpus_per_trial: GPUs of each process, from 0 to 1; None: one where there are any.
-        workers_per_trial: How many processes train a trial, and the winner, together.
-        max_concurrent_trials: At most so many trials run at a time; None: as many as fit.
+        cpus_per_trial: CPUs of each process; None: the node's CPUs divided by its GPUs, times
+            gpus_per_trial; 1 without GPUs.
+        gpus_per_trial: GPUs of each process, from 0 to 1; None: 1 if any node has a GPU, else 0.
+        workers_per_trial: How many processes train one trial together, and so the winner.
+        max_concurrent_trials: The most trials that run at a time; None: as many as fit.
     """
 
     cpus_per_trial: int | None = Field(default=None, ge=1)
@@ -69,29 +71,29 @@ class ResourcesConfig(FrozenConfig):
 
 
 class StopWhen(FrozenConfig):
-    """Ends the search when more trials are not worth it.
+    """Ends the search when more trials are no longer worth their cost.
 
     Attributes:
-        gain_per_gpu_hour: The search ends when it expects less improvement of the metric than
-            this from another GPU-hour.
+        gain_per_gpu_hour: The search ends when the surrogate expects the metric to improve by
+            less than this in another GPU-hour.
     """
 
     gain_per_gpu_hour: float = Field(gt=0)
 
 
 class BudgetConfig(FrozenConfig):
-    """What a search may take, in its trials and in the trainings after them; None: no limit.
+    """Limits on the trials and on the trainings after them; None: no limit.
 
-    With scheduler freeze_thaw and no limit on epochs or hours, the trials may take a quarter of
-    the epochs of num_trials full trainings, and at least as many as bring each trial to the first
-    rung and two to their end.
+    With scheduler freeze_thaw and no limit on epochs or hours, the trials may train a quarter of
+    the epochs of num_trials full trainings, or, if that is more, enough epochs for every trial to
+    reach the first rung and for two trials to reach max_epochs.
 
     Attributes:
         total_epochs: Epochs of all trials and of all trainings after them.
-        gpu_hours: GPU-hours of the same; a process without a GPU counts as one with a GPU.
-        wall_clock_hours: Hours of the clock while the search runs, in all its attempts.
-        disk_bytes: Bytes that the trials' checkpoints may take.
-        stop_when: Ends the search by what freeze_thaw's surrogate expects of more trials.
+        gpu_hours: GPU-hours of all these trainings; a process without a GPU counts as one GPU.
+        wall_clock_hours: Wall-clock hours of the search, added up over interruptions.
+        disk_bytes: The most bytes of all checkpoints of trials.
+        stop_when: Ends the search when freeze_thaw's surrogate expects too little of more trials.
     """
 
     total_epochs: int | None = Field(default=None, ge=1)
@@ -104,15 +106,15 @@ class BudgetConfig(FrozenConfig):
 class RetrainConfig(FrozenConfig):
     """How finalists are compared, and how the winner is trained.
 
-    The best trials and the default configuration are trained again on fresh seeds, and the best
-    on average wins. With several objectives nothing is compared: `study.select` says which
-    trials are delivered.
+    The finalists, which are the best trials and the default configuration, are trained again on
+    fresh seeds; the finalist with the best mean wins. With several objectives there is no
+    comparison: `study.select` determines which trials are delivered.
 
     Attributes:
-        max_epochs: Length of these trainings; None: train.max_epochs.
-        top_k: How many trials are finalists, and keep their checkpoints.
-        seeds: On how many fresh seeds each finalist is trained; 0: nothing is compared, and the
-            best trial is the winner.
+        max_epochs: The length of a training on a fresh seed; None: train.max_epochs.
+        top_k: How many of the best trials become finalists; as many keep their checkpoints.
+        seeds: On how many fresh seeds each finalist is trained; 0: no comparison, the best
+            trial is the winner.
     """
 
     max_epochs: int | None = Field(default=None, ge=1)

@@ -1,7 +1,7 @@
-"""Checks of a search space and of params against it: each problem is a ConfigError.
+"""Checks a search space, and params against a search space; each problem is a ConfigError.
 
-A message names the setting by its path in the search file, the value, what is allowed, and the
-file.
+A message names the setting by its path in the search file, the value, the allowed values, and
+the file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from hpo.config.search_space import (
 from sgformer.config import TrainConfig, fields_at, nearest_known
 from sgformer.errors import ConfigError
 
-# Searching these would compare trials by different measures, or would mean nothing.
+# Searching these settings would make trials incomparable, or would have no effect on the metric.
 UNSEARCHABLE: Final = (
     "data.data_dir",
     "data.val_fraction",
@@ -37,15 +37,15 @@ UNSEARCHABLE: Final = (
 
 
 def searchable_paths() -> tuple[str, ...]:
-    """The dotted path of every setting of a training that can be a parameter."""
+    """The dotted path of every setting of TrainConfig that can be searched."""
     return tuple(path for path in _all_paths() if path not in UNSEARCHABLE)
 
 
 def check_space(base: TrainConfig, space: Space, source: str) -> None:
-    """Checks every path, its values and conditions, and that the defaults lie in the space.
+    """Checks each parameter's path, range and condition, and that the default lies in the space.
 
     Raises:
-        ConfigError: One of them is not allowed, named with `source`.
+        ConfigError: A check failed; the message names `source`.
     """
     for path, parameter in space.items():
         _check_path(path, source)
@@ -60,10 +60,10 @@ def check_space(base: TrainConfig, space: Space, source: str) -> None:
 
 
 def check_params(params: Mapping[str, Value], space: Space, where: str, source: str) -> None:
-    """Checks that the first trial's params, the default configuration's, lie in the space.
+    """Checks that the params of the default configuration, trial 0, lie in the space.
 
     Raises:
-        ConfigError: One does not, named with `where` and `source`.
+        ConfigError: A value lies outside; the message names `where` and `source`.
     """
     reason = "the default configuration is the first trial, so "
     for path, value in params.items():
@@ -71,10 +71,11 @@ def check_params(params: Mapping[str, Value], space: Space, where: str, source: 
 
 
 def check_guess(params: Mapping[str, Value], space: Space, where: str, source: str) -> None:
-    """Checks that a user's own guess sets parameters of the space, and only active ones.
+    """Checks that a guess from `study.enqueue` sets only active parameters of the space.
 
     Raises:
-        ConfigError: It sets none, or one that is not searched, out of range or not active.
+        ConfigError: The guess is empty, or sets a parameter that is not searched, out of range
+            or inactive.
     """
     if not params:
         raise ConfigError(
@@ -134,7 +135,10 @@ def _all_paths(prefix: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _check_warmup(path: str, parameter: Parameter, base: TrainConfig, source: str) -> None:
-    """Refuses a warmup of more than half the epochs, as clip does for the base configuration."""
+    """Raises ConfigError if the range of warmup_epochs exceeds half of max_epochs.
+
+    `clip` shortens the default configuration's warmup to the same limit.
+    """
     most = base.max_epochs / 2
     if path != "optimizer.warmup_epochs":
         return

@@ -1,4 +1,4 @@
-"""Storage URLs: the files that they name, and the passwords that they hold."""
+"""Storage URLs: which file a URL names, and which password it holds."""
 
 import re
 from pathlib import Path
@@ -7,21 +7,22 @@ from urllib.parse import unquote
 
 JOURNAL_PREFIX: Final = "journal:"
 SQLITE_PREFIX: Final = re.compile(r"sqlite(?:\+\w+)?:///")
-# '%' and '?' mean something to SQLAlchemy, '#' to study.warm_start, braces to Optuna.
+# Characters with a meaning in URLs: '%' and '?' for SQLAlchemy, '#' for study.warm_start,
+# braces for Optuna.
 SPECIAL_IN_PATHS: Final = re.compile(r"[%?#{}]")
 SECRETS_IN_QUERIES: Final = re.compile(r"([?&]\w*(?:passw(?:or)?d|pwd)=)[^&]*", re.IGNORECASE)
-# A URL's password ends at the first of these, or is read as another one.
+# Characters that end a password, or change it, unless they are percent-encoded.
 NOT_ENCODED: Final = re.compile(r"[/@?#]|%(?![0-9A-Fa-f]{2})")
 HOW_TO_ENCODE: Final = "in a password write @ / ? # % as %40 %2F %3F %23 %25"
 
 
 def sqlite_url(path: Path) -> str:
-    """The URL of a SQLite file, whatever characters its path has."""
+    """The URL of a SQLite file; special characters of its path are percent-encoded."""
     return f"sqlite:///{_quoted(path)}"
 
 
 def file_of(url: str) -> Path | None:
-    """The file that a SQLite or journal URL names; None: the storage is a server, or memory."""
+    """The file of a SQLite or journal URL; None for a database server or an in-memory database."""
     if url.startswith(JOURNAL_PREFIX):
         return Path(url.removeprefix(JOURNAL_PREFIX))
     prefix = SQLITE_PREFIX.match(url)
@@ -31,7 +32,7 @@ def file_of(url: str) -> Path | None:
 
 
 def is_in_memory(url: str) -> bool:
-    """Whether the URL names a SQLite database that no file keeps."""
+    """Whether the URL names a SQLite database that exists only in memory."""
     if not url.startswith("sqlite"):
         return False
     database = url.partition("://")[2].removeprefix("/")
@@ -40,7 +41,7 @@ def is_in_memory(url: str) -> bool:
 
 
 def with_absolute_path(url: str) -> str:
-    """The URL of a file-based storage, valid from any working folder; others as they are."""
+    """The URL with the absolute path of its file; URLs without a file stay unchanged."""
     if url.startswith(JOURNAL_PREFIX):
         return f"{JOURNAL_PREFIX}{Path(url.removeprefix(JOURNAL_PREFIX)).absolute()}"
     prefix = SQLITE_PREFIX.match(url)
@@ -51,22 +52,22 @@ def with_absolute_path(url: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Whether the URL holds a password, in whatever form."""
+    """Whether the URL holds a password, before the host or in its query."""
     return bool(_password(url)) or (
         not _is_file(url) and SECRETS_IN_QUERIES.search(url) is not None
     )
 
 
 def is_encoded(url: str) -> bool:
-    """Whether the password, if there is one, ends where a reader of the URL sees its end."""
+    """Whether the special characters of the URL's password, if it has one, are percent-encoded."""
     return NOT_ENCODED.search(_password(url)) is None
 
 
 def without_password(url: str) -> str:
-    """The URL fit for being shown and stored: without its password, or any part of it."""
+    """The URL without its password, or any part of it: fit to be shown and stored."""
     if url.startswith(JOURNAL_PREFIX):
         return url
-    import sqlalchemy  # a third of a second, which --help has no use for
+    import sqlalchemy  # importing takes a third of a second, too long for --help
 
     scheme, separator, rest = url.partition("://")
     if not is_encoded(url):
@@ -86,7 +87,7 @@ def without_password(url: str) -> str:
 
 
 def _password(url: str) -> str:
-    """What follows the user's name; the last '@' ends it, as it may hold others."""
+    """The password between the user's name and the last '@'; it may contain '@' itself."""
     if _is_file(url):
         return ""
     return url.partition("://")[2].rpartition("@")[0].partition(":")[2]

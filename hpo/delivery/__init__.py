@@ -1,1 +1,1 @@
-"""From the winner to files: best/, the front, and what is done with an exported model."""
+"""Retrains and exports the winner and the Pareto front, and runs exported models."""

@@ -1,4 +1,4 @@
-"""Runs exported models: on a split of an image folder, or on single images."""
+"""Runs exported models, on a split of an image folder or on single images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def load_classifier(model: Path) -> "OnnxClassifier":
-    """Loads an exported model; raises DataError for a file that is not one."""
+    """Loads an exported model; raises DataError if the file is no exported model."""
     from sgformer.export.onnx_classifier import OnnxClassifier
 
     return OnnxClassifier(model)
 
 
 def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
-    """Metrics of an exported model on a split, with the model's own preprocessing.
+    """Metrics of an exported model on a split, with the preprocessing stored in the model.
 
     Raises:
-        InputError: The model, the folder or the split is not what it should be.
+        InputError: The model or the image folder cannot be read, or there is no such split.
     """
     from sgformer.data.image_data import decode_folder
     from sgformer.data.loader import eval_batches

@@ -1,4 +1,4 @@
-"""Makes a run's best/ folder of a checkpoint: weights, config, metrics and ONNX file."""
+"""Makes a run's best/ folder from a checkpoint: weights, config, metrics and ONNX file."""
 
 import json
 import shutil
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
 
-EVAL_BATCH_SIZE: Final = 32  # fits into memory wherever a training does
-MOST_NAMES: Final = 5  # class names in a message
+EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
+MOST_NAMES: Final = 5  # how many class names a message lists at most
 
 
 def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) -> None:
-    """Evaluates and exports a checkpoint, checks the export, then replaces the folder as a whole.
+    """Evaluates and exports a checkpoint, checks the export, then replaces the whole folder.
 
     Args:
-        folder: A run's best/, or a folder like it.
-        checkpoint: The weights; its config says which images it is evaluated on, and how large.
-        images: Identifies the images that must be there; None: any.
+        folder: A run's best/, or a folder of front/.
+        checkpoint: The weights with their config, which names the images and their size.
+        images: Identifies the images of the search; None: any images are accepted.
 
     Raises:
-        DataError: The images cannot be read, or are other ones.
-        ExportError: The ONNX file does not compute what the model does; the folder is as before.
+        DataError: The images cannot be read, or are not those of the search.
+        ExportError: The ONNX model and the trained model give different outputs; the folder
+            stays unchanged.
     """
     from sgformer.data.image_data import load_image_data
 
@@ -54,7 +55,7 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
 
 
 def restore(folder: Path) -> None:
-    """Puts the former model back where a crash came between the two renames of `deliver`."""
+    """Puts the former model back after a crash between the two renames of `deliver`."""
     old = _beside(folder, "old")
     if old.is_dir() and not folder.exists():
         old.rename(folder)
@@ -68,11 +69,12 @@ def export(folder: Path, data_dir: Path | None) -> None:
     """Writes model.onnx and export.json from the folder's checkpoint.safetensors.
 
     Args:
-        folder: A best/ folder.
-        data_dir: Where the images are now; their val split proves the export.
+        folder: A run's best/, or a folder of front/.
+        data_dir: The image folder; the export is checked on its val split.
 
     Raises:
-        ExportError: The ONNX file does not compute what the model does; no file is replaced.
+        ExportError: The ONNX model and the trained model give different outputs; no file is
+            replaced.
     """
     from sgformer.data.image_data import load_image_data
 
@@ -103,14 +105,14 @@ def _export(
 
 
 def _some(names: set[str]) -> str:
-    """Such as "'cat', 'dog' and 7 more"; "none" of no names."""
+    """A list of names as text, such as "'cat', 'dog' and 7 more"; 'none' if it is empty."""
     shown = ", ".join(map(repr, sorted(names)[:MOST_NAMES]))
     more = len(names) - MOST_NAMES
     return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
 def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
-    """Config, model in eval mode on the CPU, and class names of a best.safetensors."""
+    """The config, the model (on the CPU, in eval mode) and the class names of a checkpoint."""
     from sgformer.model.build import create_model
     from sgformer.training.checkpoint import load_checkpoint
 
@@ -123,12 +125,12 @@ def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
 
 
 def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[str, Any]:
-    """Metrics on val and test; test is None where there is no such split."""
+    """The model's metrics on val and test, by split; None for a split that does not exist."""
     from sgformer.data.loader import eval_batches
     from sgformer.training.device import choose_device
     from sgformer.training.evaluation import compute_metrics, predict_logits
 
-    # A model that a cluster's GPU trained may be delivered by a machine without one.
+    # A model that was trained on a cluster's GPU may be delivered by a machine without a GPU.
     anywhere = "cpu" if config.device == "cpu" else "auto"
     device = choose_device(config.model_copy(update={"device": anywhere}))
     model.to(device)

@@ -23,16 +23,17 @@ def deliver_winners(
     images: ImagesId,
     resources: TrialResources | None = None,
 ) -> None:
-    """Retrains and exports whoever won or is selected, as far as that is not done yet.
+    """Retrains and exports the winner or the selected trials, unless they are delivered already.
 
-    The first goes into best/ in any case; further trials of a front into front/NUMBER, while
+    The first trial always goes into best/; further trials of a front go into front/NUMBER, while
     the budget has room for their training.
 
     Args:
         run: A run whose trials and finalists have all been trained.
-        observer: Hears of the trainings.
-        images: The images that the search is over.
-        resources: What a training takes of the connected Ray cluster; None: this process trains.
+        observer: Is told of the trainings.
+        images: Identifies the images of the search.
+        resources: CPUs, GPUs and processes of a training on the connected Ray cluster; None:
+            this process trains.
 
     Raises:
         RunError: No trial can be delivered, or a training gave no model.
@@ -50,12 +51,12 @@ def deliver_winners(
             continue
         if folder == run.folder.best or _is_affordable(run, trial, observer):
             retrain_and_deliver(run, trial, observer, images, resources, folder)
-    discard(run.folder.retraining)  # trainings of finalists that did not win
+    discard(run.folder.retraining)  # checkpoints of finalists that did not win
     _discard_others(run.folder.front, folders.values(), observer)
 
 
 def _is_affordable(run: Run, trial: TrialSummary, observer: SearchObserver) -> bool:
-    """Whether the budget lets a further trial of the front be retrained; notes it if not."""
+    """Whether the budget has room to retrain a further trial of the front; a note tells if not."""
     budget = Budget.of_study(run.config, run.study)
     if budget.lets_train([trial.number]):
         return True
@@ -67,14 +68,14 @@ def _is_affordable(run: Run, trial: TrialSummary, observer: SearchObserver) -> b
 
 
 def _discard_others(front: Path, kept: Collection[Path], observer: SearchObserver) -> None:
-    """Deletes models of trials that are on the front no longer."""
+    """Deletes the models of trials that are no longer on the front."""
     for path in front.glob("*") if front.is_dir() else ():
         if path not in kept and not discard(path):
             observer.note(f"{path} is of a trial that is not on the front; it cannot be deleted")
 
 
 def _without_a_winner(run: Run) -> str:
-    """Why there is no trial to deliver, and what to change."""
+    """The error message when no trial can be delivered: the reason, and what to change."""
     name, status = run.config.study.name, f"see `status {run.folder.path}`"
     trained = [t for t in run.trials if t.outcome != TrialStatus.INFEASIBLE]
     reasons = Counter(trial.attributes.get("end_reason") for trial in trained)

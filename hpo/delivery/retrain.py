@@ -1,4 +1,4 @@
-"""Trains a trial's configuration at full length and delivers the model of its best epoch."""
+"""Retrains a trial's configuration at full length and delivers the model of the best epoch."""
 
 import math
 import statistics
@@ -29,21 +29,21 @@ def retrain_and_deliver(
     resources: TrialResources | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Trains the trial's configuration on the first fresh seed and puts its model into a folder.
+    """Trains the trial's configuration on the first fresh seed and delivers the model.
 
-    A training that was interrupted, or that was a finalist's, goes on from its checkpoint.
+    An interrupted training, or one that a finalist began, is resumed from its checkpoint.
 
     Args:
         run: The trial's run.
-        trial: Any trial; it need not have come to its end.
-        observer: Hears of the epochs.
-        images: The images that the search is over; None: whatever the image folder holds.
-        resources: What the training takes of the connected Ray cluster; None: it runs in this
-            process.
-        folder: Where the model's files go; None: the run's best/.
+        trial: Any trial, also a stopped or paused one.
+        observer: Is told of each epoch.
+        images: Identifies the images of the search; None: any images are accepted.
+        resources: CPUs, GPUs and processes of the training on the connected Ray cluster; None:
+            this process trains.
+        folder: The folder for the model's files; None: the run's best/.
 
     Raises:
-        RunError: The training gave no model, because it diverged, or its files are missing.
+        RunError: The training diverged in its first epoch, or its checkpoint is missing.
     """
     train = retrain_config(run.config, trial.params)
     observer.phase(f"retraining trial {trial.number}")
@@ -68,9 +68,9 @@ def _train_and_charge(
     observer: SearchObserver,
     resources: TrialResources | None,
 ) -> list[Mapping[str, Any]]:
-    """Trains, adds what that took to the budget, and gives the rows of all epochs."""
+    """Trains, charges epochs and seconds to the study's budget; returns the rows of all epochs."""
     attempts, begin = Attempts(training.folder), time.monotonic()
-    # The study has charged a finalist's training already, if its folder is still there.
+    # The epochs of a finalist's training are charged already, if its folder still exists.
     num_charged = int(run.study.metadata.fresh_trainings.get(name, {}).get("num_epochs", 0))
     num_charged = min(num_charged, attempts.count())
     rows = _train(training, observer, resources)
@@ -86,7 +86,7 @@ def _train_and_charge(
 def _train(
     training: Training, observer: SearchObserver, resources: TrialResources | None
 ) -> list[Mapping[str, Any]]:
-    """Trains to the end and tells the observer each epoch; gives the epochs' rows."""
+    """Trains to the end and tells the observer of each epoch; returns the rows of all epochs."""
     if resources is None:
         epochs = retrain_epochs(training)
     else:
@@ -107,7 +107,7 @@ def _without_a_model(
     rows: Sequence[Mapping[str, Any]],
     metric: str,
 ) -> str:
-    """Why a training has left no checkpoint of a best epoch."""
+    """The error message for a training that has left no checkpoint."""
     if all(math.isnan(row[metric]) for row in rows):
         return (
             f"the retraining of trial {trial.number} diverged in its first epoch; retrain another "

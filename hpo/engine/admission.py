@@ -8,16 +8,22 @@ from hpo.engine.budget import Budget, Limit
 from hpo.engine.ledger import TrialLedger, TrialRecord
 from hpo.schedulers.base import Scheduler
 
-# The largest share of what is left of a limit that goes to trials which start before any other
-# has told the scheduler something. Source: docs/performance.md.
+# Trials that start before the scheduler knows any curve may use at most this share of what is
+# left of a limit. Source: docs/performance.md.
 SHARE_OF_BLIND: Final = 0.5
-# The share of a full training that the search keeps at its end to go on with the best trials.
-# Source: docs/performance.md.
+# A new trial must leave this share of a full training in the budget, so that the best paused
+# trials can go on at the end of the search. Source: docs/performance.md.
 SHARE_TO_COMPARE: Final = 0.3
 
 
 class Room(NamedTuple):
-    """What is left of a limit, and what of it the running trials take until they stop."""
+    """The room in a limit: what is left, and how much of this the running trials will use.
+
+    Attributes:
+        limit: The limit.
+        left: What is left, in the limit's unit: epochs or seconds.
+        running: What the running trials will use until they may stop, in the same unit.
+    """
 
     limit: Limit
     left: float
@@ -26,13 +32,13 @@ class Room(NamedTuple):
 
 @dataclass(frozen=True)
 class Admitted:
-    """What a free slot may run.
+    """The trials that a free slot may run.
 
     Attributes:
         paused: Numbers of the paused trials that may be resumed.
         may_start: Whether a new trial may start.
-        may_start_waiting: Whether a trial that was enqueued may, which needs less room: what it
-            tells is asked for, and it is not compared with going on with the best.
+        may_start_waiting: Whether an enqueued trial may start. It needs less room than others:
+            a user asked for it, so no epochs are kept for the best paused trials.
     """
 
     paused: tuple[int, ...]
@@ -41,16 +47,16 @@ class Admitted:
 
 
 class Admission:
-    """Answers by the budget, the ledger and the scheduler's rungs; it changes none of them.
+    """Tells what the budget lets run; it changes neither budget, ledger nor scheduler.
 
-    The budget always leaves room for the default configuration's training (trial 0), and where
-    the search ends with one trial's training, for that of the best trial so far.
+    The default configuration (trial 0) always has room for its whole training. So has the best
+    trial so far, where the search ends by training one trial to its end.
 
     Args:
-        budget: What is left of each limit.
-        ledger: The trials.
-        scheduler: Says how far a trial trains before it may stop.
-        max_epochs: The length of a training.
+        budget: Knows what is left of each limit.
+        ledger: Knows the trials.
+        scheduler: Knows how far a trial trains before it may stop.
+        max_epochs: The length of a training, in epochs.
         num_trials: `study.num_trials`.
         is_exhausted: Says whether every configuration of the space has been tried.
     """
@@ -70,7 +76,7 @@ class Admission:
 
     @property
     def num_to_start(self) -> int:
-        """New trials that may yet start: what num_trials and the budget leave, at most."""
+        """The most new trials that may yet start; 0 once budget or space is used up."""
         is_out = self.is_spent or self._is_exhausted()
         is_out = is_out or (self._ledger.is_idle and not self._lets_start)
         return 0 if is_out else max(0, self._num_trials - self._ledger.num_started)
@@ -78,8 +84,8 @@ class Admission:
     def lets_go_on(self, number: int) -> bool:
         """Whether a running trial may train another epoch.
 
-        The default configuration may while anything is left; others only if an epoch more of
-        each trial leaves the default its training.
+        The default configuration (trial 0) may until a limit is used up. Another trial may only
+        if one more epoch of every running trial leaves enough for the default's training.
         """
         if any(self._budget.left(limit) <= 0 for limit in self._budget.limits):
             return False
@@ -87,15 +93,15 @@ class Admission:
 
     @property
     def is_spent(self) -> bool:
-        """Whether another epoch of each running trial leaves nothing for a new one."""
+        """Whether one more epoch of every running trial leaves nothing for a new trial."""
         return any(spare <= 0 for spare in self._to_spare())
 
     def admitted(self, *, kept_to_end: int, best: int | None) -> Admitted:
-        """What a free slot may run beside the running trials.
+        """The trials that a free slot may run beside the running ones.
 
         Args:
-            kept_to_end: Epochs of the best trial so far that are kept for its training.
-            best: Its number; None: there is none, and these epochs cost what others do.
+            kept_to_end: Epochs that are reserved to train the best trial so far to its end.
+            best: Number of that trial; None: there is none, and an average epoch is reserved.
         """
         rooms, scheduler = self.rooms(kept_to_end, best), self._scheduler
         first, paused = scheduler.first_rung, self._ledger.paused
@@ -106,9 +112,9 @@ class Admission:
         return Admitted(tuple(able), may_start, may_start_waiting=has_room)
 
     def rooms(self, kept_to_end: int = 0, best: int | None = None) -> tuple[Room, ...]:
-        """What is left of each limit beside `kept_to_end` epochs of trial `best`.
+        """The room in each limit once `kept_to_end` epochs of trial `best` are reserved.
 
-        A trial that may yet be paused after its last epoch reserves nothing.
+        A running trial that the scheduler may yet pause at its last epoch reserves nothing.
         """
         budget, may_pause = self._budget, self._scheduler.may_pause
         running = [r for r in self._ledger.running if not (r.is_undecided and may_pause)]
@@ -124,7 +130,7 @@ class Admission:
         )
 
     def fits(self, rooms: Sequence[Room], number: int | None, num_epochs: int) -> bool:
-        """Whether a trial (None: a new one) can train so far beside those that run."""
+        """Whether a trial (None: a new one) can train `num_epochs` beside the running ones."""
         return all(
             room.left
             >= room.limit.together(
@@ -135,14 +141,15 @@ class Admission:
 
     @property
     def _lets_start(self) -> bool:
-        """Whether a new trial and those that run can come to the first rung."""
+        """Whether the budget lets the running trials and a new one reach the first rung."""
         return all(spare >= 0 for spare in self._to_spare(self._scheduler.first_rung))
 
     def _to_spare(self, rung: int = 0) -> list[float]:
         """Slack of each limit after reserving the default's remaining epochs.
 
-        Beside these it reserves one epoch of every running trial. With `rung`, it reserves what
-        the running trials and one new trial need to reach epoch `rung`.
+        One epoch of every running trial is reserved, too; with `rung`, the epochs that the
+        running trials and one new trial need to reach epoch `rung`. The slack is in the limit's
+        unit, and negative where too little is left.
         """
         ahead: dict[int | None, int] = {
             record.number: max(1, rung - record.num_epochs) for record in self._ledger.in_slots
@@ -159,7 +166,7 @@ class Admission:
         ]
 
     def _is_blind(self, rooms: Sequence[Room]) -> bool:
-        """Whether a new trial had better wait for what the first ones will tell."""
+        """Whether a new trial should wait for the first trials' curves; see SHARE_OF_BLIND."""
         if not self._scheduler.is_blind:
             return False
         num_epochs = (len(self._ledger.running) + 1) * self._scheduler.first_rung
@@ -170,6 +177,6 @@ class Admission:
         )
 
     def _epochs_ahead(self, record: TrialRecord) -> int:
-        """Epochs that a trial trains until it may stop."""
+        """Epochs that a trial trains until it may next stop or pause."""
         epoch = record.num_epochs
         return self._scheduler.next_stop(record.number, epoch) - epoch

@@ -1,4 +1,4 @@
-"""What the architectures of a space cost: known before any of their trainings."""
+"""Costs of a space's architectures, such as latency, measured before any training."""
 
 import itertools
 import os
@@ -18,15 +18,15 @@ from hpo.config.search_space import (
 )
 from hpo.errors import StudyError
 
-PIXELS: Final = 32  # an image's side is a multiple of it
+PIXELS: Final = 32  # the side of an image is a multiple of this
 
 
 class ArchitectureCosts:
-    """Looks up what a configuration costs, and whether it may be trained.
+    """Looks up a configuration's costs, and whether constraints let it be trained.
 
     Args:
-        config: The whole search's; its constraints say what may be trained.
-        measured: What each architecture costs, by its name, as `measure_architecture` gives it.
+        config: The config of the search; its constraints say what may be trained.
+        measured: Costs by architecture name, as `measure_architecture` returns them.
     """
 
     def __init__(self, config: SearchConfig, measured: Mapping[str, Mapping[str, float]]) -> None:
@@ -34,9 +34,9 @@ class ArchitectureCosts:
         self._constraints = [c for c in config.study.constraints if c.name in COSTS]
 
     def of(self, params: Params) -> dict[str, float]:
-        """What a configuration's architecture costs, by the names of `study.costs`.
+        """Costs of a configuration's architecture, by the names in `study.costs`.
 
-        Of an architecture that a constraint rules out, some costs may not have been measured.
+        Some costs may be missing for an architecture that a constraint rules out.
 
         Raises:
             StudyError: The architecture was not measured.
@@ -51,19 +51,19 @@ class ArchitectureCosts:
         return {name: known[name] for name in names if name in known}
 
     def objectives(self, params: Params) -> tuple[float, ...]:
-        """A configuration's values of the objectives that are costs; smaller is better."""
+        """Values of a configuration's objectives that are costs; smaller is better."""
         costs = self.of(params)
         return tuple(costs[name] for name, _ in self._config.study.objectives if name in costs)
 
     def violations(self, params: Params) -> dict[str, float]:
-        """By how much a configuration misses each constraint on costs; at most 0: it does not."""
+        """A configuration's violation of each constraint on costs; at most 0: it is kept."""
         if not self._constraints:
             return {}
         costs = self.of(params)
         return {str(c): c.violation(costs[c.name]) for c in self._constraints if c.name in costs}
 
     def infeasible(self, params: Params) -> str | None:
-        """Which constraints on costs rule a configuration out, in words; None: none does."""
+        """The constraints on costs that a configuration misses, in words; None: it misses none."""
         if not self._constraints:
             return None
         costs = self.of(params)
@@ -75,7 +75,7 @@ class ArchitectureCosts:
 
     @property
     def is_allowed(self) -> Callable[[Params], bool] | None:
-        """Says of a configuration whether it may be trained; None: any may."""
+        """A function that says whether a configuration may be trained; None: each one may."""
         if not self._constraints:
             return None
         return lambda params: self.infeasible(params) is None
@@ -84,7 +84,7 @@ class ArchitectureCosts:
 def missing_architectures(
     config: SearchConfig, known: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Params]:
-    """The space's architectures that are yet to be measured: a configuration of each, by name."""
+    """One configuration of each architecture that is yet to be measured, by its name."""
     return {
         name: params
         for name, params in _architectures(config)
@@ -93,9 +93,10 @@ def missing_architectures(
 
 
 def measure_architecture(config: SearchConfig, params: Params, num_classes: int) -> dict[str, Any]:
-    """What a configuration's architecture costs on this machine, and which machine that is.
+    """Measures the costs of a configuration's architecture on this machine.
 
-    An architecture that its number of parameters rules out is not timed.
+    Returns `num_parameters` and, unless these already rule the architecture out, `latency_ms`
+    with the `hostname` and `num_cpus` of this machine.
     """
     from sgformer.export.architecture_costs import measure_latency_ms, num_parameters  # torch
 
@@ -108,7 +109,7 @@ def measure_architecture(config: SearchConfig, params: Params, num_classes: int)
 
 
 def check_feasible(config: SearchConfig, measured: Mapping[str, Mapping[str, float]]) -> None:
-    """Raises StudyError where no architecture of the space keeps to the constraints."""
+    """Raises StudyError if every architecture of the space misses a constraint on costs."""
     costs = ArchitectureCosts(config, measured)
     reasons = {name: costs.infeasible(params) for name, params in _architectures(config)}
     if all(reasons.values()):
@@ -120,7 +121,7 @@ def check_feasible(config: SearchConfig, measured: Mapping[str, Mapping[str, flo
 
 
 def _is_known(config: SearchConfig, costs: Mapping[str, float]) -> bool:
-    """Whether all costs of an architecture are known, or enough of them to rule it out."""
+    """Whether all costs of an architecture were measured, or enough to rule it out."""
     return costs.keys() >= set(config.study.costs) or bool(_missed(config, costs))
 
 
@@ -129,7 +130,7 @@ def _missed(config: SearchConfig, costs: Mapping[str, float]) -> list[Constraint
 
 
 def _architectures(config: SearchConfig) -> Iterator[tuple[str, Params]]:
-    """The names of the space's architectures, each with one configuration."""
+    """Each architecture of the space: its name, and one configuration that has it."""
     for values in itertools.product(*(_values(config, path) for path in ARCHITECTURE)):
         params = dict(zip(ARCHITECTURE, values, strict=True))
         yield _name(config, params), params
@@ -145,7 +146,7 @@ def _values(config: SearchConfig, path: str) -> list[Value]:
         low = -(-int(parameter.low) // PIXELS) * PIXELS
         sides = range(low, int(parameter.high) + 1, PIXELS)
         values = [side for side in sides if parameter.contains(side)]
-    return values if default in values else [default, *values]  # `when` may leave it
+    return values if default in values else [default, *values]  # `when` may rule out the others
 
 
 def _name(config: SearchConfig, params: Params) -> str:

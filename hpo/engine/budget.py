@@ -1,4 +1,4 @@
-"""What a search may take, what it has taken, and what is set aside for the trainings after it."""
+"""The budget: a search's limits, what is used of them, and what later trainings need."""
 
 import heapq
 import math
@@ -14,8 +14,8 @@ from hpo.study.study import SearchStudy
 
 SECONDS_AN_HOUR: Final = 3600.0
 SECONDS_BETWEEN_NOTES: Final = 10.0
-# The largest share of a limit in hours that is set aside for the trainings after the search. What
-# they take is known only once epochs are timed, and the first ones are slow.
+# At most this share of a limit in hours is set aside for the trainings after the search: their
+# length is only known once epochs are timed, and the first epochs are slow.
 MOST_SET_ASIDE: Final = 0.5
 UNITS: Final = {
     "total_epochs": ("epochs", 1.0),
@@ -29,10 +29,10 @@ class Limit:
     """One limit of a search.
 
     Attributes:
-        name: As in the search file.
-        total: Epochs; or seconds, of GPUs or of the clock.
-        adds_up: Whether trials that run at a time take of it together, as they do not of a clock.
-        is_of_trials: Whether it is for trials alone, and not for the trainings after the search.
+        name: The limit's name in the search file.
+        total: Epochs, GPU-seconds or wall-clock seconds, by name.
+        adds_up: Whether trials that run at the same time add up; they do not in wall-clock time.
+        is_of_trials: Whether only trials use the limit, not the trainings after the search.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Limit:
     is_of_trials: bool = False
 
     def together(self, taken: Sequence[float]) -> float:
-        """What several trials take that run at a time."""
+        """The joint use of trials that run at the same time; `taken` is each one's use."""
         return sum(taken) if self.adds_up else max(taken, default=0.0)
 
 
@@ -49,20 +49,20 @@ GPU_TIME: Final = Limit("gpu_hours", math.inf)
 
 
 class Budget:
-    """Counts what a search has taken of its limits, by the costs in its ledger.
+    """Counts how much of its limits a search has used, by the costs in its ledger.
 
-    The trainings after the search, of the finalists or of the winner, are set aside from the
-    start, each epoch as long as those of the best trials so far; of hours on fewer seeds where
-    they would take more than half. A trial without a GPU counts as one on one GPU. The clock
-    stands still while no search runs.
+    From the start it sets aside what the trainings after the search will need, of the finalists
+    or of the winner; their epochs are expected to take as long as the best trials' do. Where
+    this is more than half of a limit in hours, fewer seeds are planned. A trial without a GPU
+    counts as one on one GPU. The clock stands still while no search runs.
 
     Args:
-        config: The whole search's.
-        ledger: What its trials have cost.
-        num_slots: Trials that run at a time, at most.
-        clock: Gives seconds.
-        fresh: Earlier trainings on fresh seeds: num_epochs, seconds and gpu_seconds of each.
-        seconds_before: What earlier runs of the search took on the clock.
+        config: The config of the search.
+        ledger: Knows what each trial has cost.
+        num_slots: The most trials that run at the same time.
+        clock: Returns seconds.
+        fresh: Earlier trainings after the search: num_epochs, seconds, gpu_seconds of each.
+        seconds_before: Wall-clock seconds that earlier runs of the search took.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
         ledger: TrialLedger | None = None,
     ) -> Self:
-        """What earlier runs of the search have left; None: the ledger is the study's."""
+        """The budget of a search that may be resumed; `ledger` None: made from the study."""
         return cls(
             config,
             ledger or TrialLedger(config.study.objective, study.trials()),
@@ -107,15 +107,15 @@ class Budget:
 
     @property
     def seconds(self) -> float:
-        """Seconds on the clock, over all runs of the search."""
+        """Wall-clock seconds of all runs of the search."""
         return self._seconds_before + self._clock() - self._begin
 
     def left(self, limit: Limit) -> float:
-        """What is left of a limit for trials; negative once more than that is taken."""
+        """The rest of a limit for trials, in the limit's unit; negative once it is exceeded."""
         return limit.total - self.taken(limit) - self._set_aside(limit)
 
     def taken(self, limit: Limit) -> float:
-        """What trials, and trainings on fresh seeds, have taken of a limit so far."""
+        """The used part of a limit, by trials and trainings after the search, in its unit."""
         if limit.name == "wall_clock_hours":
             return self.seconds
         after = () if limit.is_of_trials else self._fresh
@@ -127,14 +127,14 @@ class Budget:
         return sum(taken.epochs for taken in everything)
 
     def an_epoch(self, limit: Limit, number: int | None = None) -> float:
-        """What an epoch of a trial takes of a limit; of an unknown trial, the average."""
+        """An epoch's cost in the limit's unit: trial `number`'s, or the mean if not known."""
         known = [self._ledger.costs[number].taken] if number in self._ledger.costs else []
         return _an_epoch(limit, known) or _an_epoch(
             limit, [cost.taken for cost in self._ledger.costs.values()]
         )
 
     def seconds_an_epoch(self) -> dict[int, float]:
-        """GPU-seconds of an epoch, by number, of the trials that were timed."""
+        """GPU-seconds of an epoch by trial number, for the trials that were timed."""
         timed = {n: _an_epoch(GPU_TIME, [cost.taken]) for n, cost in self._ledger.costs.items()}
         return {n: seconds for n, seconds in timed.items() if seconds}
 
@@ -155,7 +155,7 @@ class Budget:
 
     @property
     def _finalists(self) -> list[Taken]:
-        """What the most promising trials so far have taken; sorted anew after each charge."""
+        """Costs of the `top_k` most promising trials; sorted anew after each charge."""
         num_charges, finalists = self._known_finalists
         if num_charges != self._ledger.num_charges:
             costs = self._ledger.costs
@@ -167,8 +167,8 @@ class Budget:
     def _set_aside(self, limit: Limit) -> float:
         if limit.is_of_trials:
             return 0.0
-        # In a search that goes on, trials that were trained on fresh seeds may be finalists again;
-        # others may take their place, and are trained on one seed at least.
+        # In a resumed search, finalists that were trained on fresh seeds may be finalists again.
+        # Others may replace them, and these need a training on at least one seed.
         num = max(self._num_after - len(self._fresh), self._num_a_seed)
         whole = self._together(limit, num)
         if limit.name == "total_epochs" or whole <= MOST_SET_ASIDE * limit.total:
@@ -178,7 +178,7 @@ class Budget:
         return next((needed for needed in fewer if needed <= most), most)
 
     def _together(self, limit: Limit, num_trainings: int) -> float:
-        """What so many trainings after the search take of a limit, by what is known now."""
+        """The expected use of a limit by so many trainings after the search, in its unit."""
         finalists = self._finalists
         each = [_an_epoch(limit, [taken]) for taken in finalists]
         # Only the winner is retrained, and any of these may win: reserve for the most expensive.
@@ -188,7 +188,7 @@ class Budget:
         return self._epochs_after * one * math.ceil(num_trainings / at_a_time)
 
     def in_words(self) -> str:
-        """'61 of 100 epochs, 0.4 of 2 GPU-hours'; empty without a limit."""
+        """The use of each limit: '61 of 100 epochs, 0.4 of 2 GPU-hours'; '' without limits."""
         return ", ".join(
             f"{self.taken(limit) / unit:.4g} of {limit.total / unit:.4g} {name}"
             for limit in self.limits
@@ -197,12 +197,12 @@ class Budget:
 
 
 class NotedClock:
-    """Notes in the study how long the search has run, for one that is resumed.
+    """Notes in the study how long the search has run, so that a resumed search counts on.
 
-    That is a write to the database, so it is done every ten seconds at most.
+    Each note is a write to the database, so one is made every ten seconds at most.
 
     Args:
-        budget: Has the clock.
+        budget: Measures the seconds.
         study: Keeps the seconds.
     """
 
@@ -210,14 +210,14 @@ class NotedClock:
         self._budget, self._study, self._noted = budget, study, budget.seconds
 
     def note(self) -> None:
-        """Notes the clock, if it is time."""
+        """Writes the seconds to the study, unless it did so less than ten seconds ago."""
         seconds = self._budget.seconds
         if seconds > self._noted + SECONDS_BETWEEN_NOTES:
             self._noted = self._study.metadata.seconds_searched = seconds
 
 
 def _an_epoch(limit: Limit, some: Iterable[Taken]) -> float:
-    """What an epoch takes of a limit, on average over some trials; 0 while none is timed."""
+    """The mean cost of these trials' epochs, in the limit's unit; 0 while none is timed."""
     if limit.name == "total_epochs":
         return 1.0
     timed = [taken for taken in some if taken.seconds and taken.epochs]

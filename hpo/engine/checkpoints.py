@@ -1,4 +1,4 @@
-"""Which trials keep their checkpoints: those that run or may, and the best that ended."""
+"""Which trials keep checkpoints: running and paused ones, and the best complete ones."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from sgformer.errors import DiskFullError
 
 
 class TrialCheckpoints:
-    """Checkpoints of a run's trials; their number is bounded, however long the study.
+    """Removes checkpoints that no trial needs, so that a long study keeps only a few.
 
     Args:
         folder: Holds a folder for each trial, named by the trial's number.
-        num_kept: How many of the best complete trials keep theirs.
+        num_kept: How many of the best complete trials keep their checkpoints.
         maximise: Whether a larger value is better.
-        max_bytes: What all of them may take; None: what the disk has.
+        max_bytes: Bytes that all checkpoints may take together; None: all that the disk has.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class TrialCheckpoints:
         self._largest_trial = 0
 
     def trial_paused(self, number: int) -> None:
-        """Removes a paused trial's second copy; what the trial is resumed from stays."""
+        """Removes a paused trial's previous checkpoint; the latest one stays, to resume from."""
         folder = self._folder / str(number)
         (folder / "previous.safetensors").unlink(missing_ok=True)
         self._largest_trial = max(self._largest_trial, _size(folder))
@@ -39,8 +39,8 @@ class TrialCheckpoints:
         """Removes a trial's checkpoints unless it is one of the best complete trials.
 
         Args:
-            number: The trial's.
-            value: The objective; None: the trial is not complete.
+            number: The trial's number.
+            value: The trial's objective; None: the trial is not complete.
         """
         self._largest_trial = max(self._largest_trial, _size(self._folder / str(number)))
         self._paused.discard(number)
@@ -49,7 +49,7 @@ class TrialCheckpoints:
             return
         self._kept[number] = self._sign * value
         while len(self._kept) > self._num_kept:
-            # Of equals the later one goes, as the winner is the earlier.
+            # Among equals the later trial loses its checkpoints: the earlier one is the winner.
             worst = min(self._kept, key=lambda n: (self._kept[n], -n))
             del self._kept[worst]
             self._remove(worst)
@@ -58,11 +58,11 @@ class TrialCheckpoints:
         """Whether another trial's checkpoints fit beside those of all others.
 
         Args:
-            num_running: Trials that run.
-            resumed: The trial that is to start, if it is a paused one.
+            num_running: How many trials run.
+            resumed: Number of the paused trial that is to be resumed; None: a new one starts.
 
         Raises:
-            DiskFullError: They do not, and nothing that runs or is paused can make room.
+            DiskFullError: They do not fit, and no running or paused trial can make room.
         """
         if self._max_bytes is None:
             return True

@@ -18,27 +18,27 @@ from hpo.schedulers.factory import make_scheduler
 from hpo.study.study import SearchStudy
 from hpo.study.trial import EndReason, Proposal, TrialError, TrialReport, TrialStatus, TrialSummary
 
-MAX_PAUSED: Final = 64  # trials that keep their checkpoints while they wait
+MAX_PAUSED: Final = 64  # paused trials that keep their checkpoints
 
 
 class Engine:
-    """Runs a search's events through its study, ledger and scheduler; plain code without Ray.
+    """Takes every event of a search to its study, ledger and scheduler; plain code without Ray.
 
-    What a trial reports is in the study before a decision rests on it. Trials that an earlier
-    run left running go on first. A paused trial is RUNNING in the study until the search ends,
-    and its folder keeps what it is resumed from.
+    A report is written to the study before a decision uses it. Trials that an earlier run left
+    running go on first. A paused trial is RUNNING in the study until the search ends, and its
+    folder keeps the checkpoint that it is resumed from.
 
     Args:
-        config: The whole search's.
+        config: The config of the search.
         study: The search's only memory.
-        num_slots: Trials that run at a time, at most.
-        observer: Hears of every event.
-        checkpoints: Whose are kept.
-        clock: Gives seconds.
-        max_paused: Trials that may be paused at a time.
+        num_slots: The most trials that run at the same time.
+        observer: Is told of every event.
+        checkpoints: Removes the checkpoints that no trial needs.
+        clock: Returns seconds.
+        max_paused: The most trials that may be paused at the same time.
 
     Attributes:
-        paused: Why nothing can go on now, such as a full disk; None while it can.
+        paused: Why no trial can go on now, such as a full disk; None while trials can.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Engine:
         self._study, self._num_slots, self._observer = study, num_slots, observer
         self._checkpoints, self._max_paused = checkpoints, max_paused
         study.gate.on_outage = observer.note
-        interrupted = study.interrupted()  # takes them up under their own numbers
+        interrupted = study.interrupted()  # they keep their numbers
         facts, trials, num_trials = study.metadata, study.trials(), config.study.num_trials
         self._costs = ArchitectureCosts(config, facts.architectures)
         self._outcomes = Outcomes(config.study, self._costs)
@@ -74,21 +74,21 @@ class Engine:
         self._planner = Planner(
             config, study, ledger, scheduler, budget, self._admission, observer
         )
-        self._choice: Choice | None = None  # None: not asked since the last event
+        self._choice: Choice | None = None  # None: the planner was not asked since the last event
         self._is_over = False
         self.paused: str | None = None
         self._take_up(trials)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles what its Tuner holds, and the study alone is the memory.
+        """An empty state: Ray pickles the engine, but a search resumes from its study alone.
 
-        It also keeps the storage's password and the observer's terminal out of Ray's files.
+        So the storage's password and the observer's terminal stay out of Ray's files.
         """
         return {}
 
     @property
     def finished(self) -> bool:
-        """Whether no further trial will start, or be resumed."""
+        """Whether no further trial will start or be resumed."""
         if self._ledger.interrupted:
             return False
         may_go_on = self._scheduler.may_pause or self._admission.num_to_start > 0
@@ -102,7 +102,7 @@ class Engine:
 
     @property
     def num_missing(self) -> int:
-        """Trials that have yet to end, as far as that is known."""
+        """The number of trials that have yet to end, as far as is known now."""
         ledger = self._ledger
         going_on = len(ledger.interrupted) + len(ledger.in_slots)
         if self._is_over:
@@ -113,11 +113,11 @@ class Engine:
 
     @property
     def broken(self) -> str | None:
-        """Why going on makes no sense: the first trials all failed alike; else None."""
+        """The error that all first trials failed with, so that the search is broken; or None."""
         return None if self._ledger.num_ended_well else self._failures.in_common
 
     def next_trial(self) -> Proposal | None:
-        """The trial to start now; None while every slot is taken or when there is none left."""
+        """The trial to start now; None: every slot is taken, or no trial can start."""
         if self.paused or len(self._ledger.in_slots) >= self._num_slots:
             return None
         while not self.finished:
@@ -133,7 +133,7 @@ class Engine:
         return None
 
     def on_report(self, report: TrialReport) -> bool:
-        """Writes the epochs to the study; gives back whether the trial goes on."""
+        """Writes a report's epochs to the study; returns whether the trial goes on."""
         number, record = report.number, self._ledger.live[report.number]
         has_news, decision = self._record(record, report), Decision.CONTINUE
         if has_news or record.is_undecided:
@@ -148,7 +148,7 @@ class Engine:
         return False
 
     def on_end(self, report: TrialReport) -> None:
-        """A trial's last report: it ended by itself, or `on_report` stopped or paused it."""
+        """Takes a trial's last report: it ended by itself, or `on_report` stopped or paused it."""
         record = self._ledger.live[report.number]
         self._record(record, report)
         if report.end_reason == EndReason.PAUSED and report.error is not None:
@@ -162,9 +162,9 @@ class Engine:
             self._finish(record, *outcome_of(report, record, record.best(self._objective)))
 
     def on_lost(self, number: int, error: TrialError) -> None:
-        """A trial's worker is gone: the trial goes on in the next free slot, a few times.
+        """Lets a trial that lost its worker go on in the next free slot.
 
-        Only losses without a new epoch between them count.
+        After more than `study.max_retries` losses without a new epoch between them it fails.
         """
         self._forget_refusal()
         record = self._ledger.live[number]
@@ -177,7 +177,7 @@ class Engine:
             self._finish(record, TrialStatus.FAIL, f"{error.type}: {error.message}")
 
     def settle(self) -> None:
-        """Ends the search once nothing runs or may run: gives up what is paused."""
+        """Ends the search once no trial runs or may run: gives up the paused trials."""
         is_refused = isinstance(self._choice, Wait)
         if self._is_over or not self._ledger.is_idle or not (is_refused or self.finished):
             return
@@ -191,10 +191,10 @@ class Engine:
             self._study.metadata.limits_reached = self._config.limits
 
     def _take_up(self, trials: Sequence[TrialSummary]) -> None:
-        """Trials of an earlier run: paused ones are paused, others are yet to be continued.
+        """Takes up an earlier run's trials: paused ones stay paused, running ones go on first.
 
-        Whether the scheduler has judged the last epoch of one that was running is not known: it
-        does when the trial's worker tells what it resumed.
+        The study does not tell whether the scheduler judged a running trial's last epoch. The
+        scheduler judges that epoch once the trial's worker reports what it resumed from.
         """
         replay_into(self._scheduler, trials)
         for trial in trials:
@@ -210,7 +210,7 @@ class Engine:
         self.settle()
 
     def _next_record(self) -> TrialRecord | None:
-        """What runs next: an interrupted trial, else what is chosen."""
+        """The trial to run next: an interrupted one, else the planner's choice; or None."""
         if self._ledger.interrupted:
             return self._ledger.take_interrupted() if self._make_room() else None
         if self._choice is None:
@@ -220,7 +220,7 @@ class Engine:
             return None
         resumed = choice.number if isinstance(choice, Resume) else None
         if not self._make_room(resumed):
-            self._choice = Wait()  # what is best, and admitted, may change before there is room
+            self._choice = Wait()  # the best choice may change before there is room
             return None
         self._choice = None
         if isinstance(choice, Resume):
@@ -236,14 +236,14 @@ class Engine:
         return record
 
     def _rules_out(self, record: TrialRecord) -> bool:
-        """Whether a trial is not to be trained at all; then it has ended."""
+        """Whether a trial must not be trained; if so, this ends the trial."""
         end = self._outcomes.untrained(record)
         if end is not None:
             self._finish(record, *end)
         return end is not None
 
     def _record(self, record: TrialRecord, report: TrialReport) -> bool:
-        """Writes a report down; whether it has epochs that were not known."""
+        """Writes a report to study and ledger; returns whether it brought new epochs."""
         self._forget_refusal()
         number, values = record.number, report.values(self._config.study.metric)
         self._study.report(number, values)
@@ -258,12 +258,12 @@ class Engine:
         return bool(news)
 
     def _forget_refusal(self) -> None:
-        """After an event something may run that might not before."""
+        """Drops a choice to wait: after an event a trial may run that could not before."""
         if isinstance(self._choice, Wait):
             self._choice = None
 
     def _wins(self, record: TrialRecord) -> bool:
-        """Whether a trial that competes is itself what is best to run next; else it pauses."""
+        """Whether a trial at a rung is itself the best one to run next; if not, it pauses."""
         self._scheduler.paused(record.number)
         record.is_paused = True
         if self._ledger.interrupted:
@@ -288,12 +288,12 @@ class Engine:
             self.settle()
 
     def _make_room(self, resumed: int | None = None) -> bool:
-        """Whether a trial's checkpoints fit, if need be when paused trials are given up."""
+        """Whether a trial's checkpoints fit; gives up paused trials where that is needed."""
         num_running = len(self._ledger.in_slots)
         while not self._checkpoints.has_room(num_running, resumed):
             least = self._scheduler.least_promising(besides=resumed)
             if least is None:
-                return not num_running  # what is alone has had room before
+                return not num_running  # a trial that runs alone has fitted before
             self._give_up(self._ledger.live[least])
         return True
 
@@ -303,7 +303,7 @@ class Engine:
         self._finish(record, TrialStatus.PRUNED, f"paused at epoch {record.num_epochs}")
 
     def _finish(self, record: TrialRecord, outcome: TrialStatus, reason: str) -> None:
-        """Ends a trial: in the study, in the ledger, and for all that hear of it."""
+        """Ends a trial in study and ledger; tells scheduler, checkpoints and observer."""
         self._forget_refusal()
         number, end = record.number, self._outcomes.end_of(record, outcome, reason)
         self._ledger.end(record, outcome)

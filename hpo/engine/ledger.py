@@ -1,4 +1,4 @@
-"""One record a trial, in one ledger: what the engine knows of the trials of its search."""
+"""The ledger: one record for each trial, with all that the engine knows of it."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,20 @@ from hpo.study.trial import (
 
 @dataclass
 class Taken:
-    """What a trial, or a training on a fresh seed, takes of a budget; repeated epochs count."""
+    """The cost of a trial, or of a training after the search; repeated epochs count.
+
+    Attributes:
+        epochs: Epochs begun, those repeated after a crash included.
+        seconds: Wall-clock seconds of these epochs; 0: not timed.
+        gpu_seconds: Seconds times the number of GPUs.
+    """
 
     epochs: float = 0.0
     seconds: float = 0.0
     gpu_seconds: float = 0.0
 
     def since(self, before: "Taken") -> "Taken":
-        """What was taken after `before`."""
+        """The cost since `before`, at least 0."""
         return Taken(
             max(0.0, self.epochs - before.epochs),
             max(0.0, self.seconds - before.seconds),
@@ -39,18 +45,19 @@ class TrialRecord:
 
     Attributes:
         number: The trial's number in the study.
-        params: What is trained.
+        params: The configuration that is trained.
         curve: The objective by epoch.
-        facts: What its worker told of it, for the study's attributes.
-        is_paused: Whether it waits for a slot that the scheduler has yet to give it.
-        has_slot: Whether a worker runs it. One without a slot that is not paused was
-            interrupted: it goes on in the next free slot.
-        is_undecided: Whether the scheduler has yet to judge its last epoch, since the driver
-            died.
-        num_lost: Workers that it lost since its last new epoch.
-        stopped_at: Where it was stopped, in words; empty while it was not.
-        before: What another study's search had taken when the trial was carried over.
-        refused: Why the trial cannot run, as of Proposal; empty where it can.
+        facts: What the trial's worker reported beside epochs, for the study's attributes.
+        is_paused: Whether the trial waits until the scheduler resumes it.
+        has_slot: Whether a worker runs the trial. A trial that has no slot and is not paused
+            was interrupted, and goes on in the next free slot.
+        is_undecided: Whether the scheduler has yet to judge the trial's last epoch, because the
+            driver died.
+        num_lost: Workers that the trial lost since its last new epoch.
+        stopped_at: Where the trial was stopped, in words; empty while it was not.
+        before: The trial's cost to another study's search, when it was carried over; None: the
+            trial is this study's own.
+        refused: Why the trial cannot run, see Proposal; empty where it can.
     """
 
     number: int
@@ -72,21 +79,21 @@ class TrialRecord:
 
     @property
     def taken(self) -> Taken:
-        """What this search's budget pays for the trial."""
+        """The trial's cost to this search's budget."""
         taken = taken_by(self.num_epochs, self.facts)
         return taken if self.before is None else taken.since(self.before)
 
     def best_epoch(self, objective: Objective) -> int | None:
-        """The epoch whose weights the trial keeps; None: there is none yet."""
+        """The epoch whose weights the trial keeps; None: no epoch has a value yet."""
         return best_epoch(self.curve, self.facts.get("best_epoch"), objective)
 
     def best(self, objective: Objective) -> float | None:
-        """The trial's value: the objective at its best epoch."""
+        """The trial's value: the objective at its best epoch; None: it has none yet."""
         best = self.best_epoch(objective)
         return None if best is None else self.curve[best]
 
     def tell(self, report: TrialReport, values: Mapping[int, float]) -> dict[int, float]:
-        """Adds a report's epochs and facts; gives back the epochs that were not known."""
+        """Adds a report's epochs and facts; returns the objective by epoch of the new ones."""
         news = {epoch: value for epoch, value in values.items() if epoch not in self.curve}
         self.curve |= news
         self.facts |= report.facts
@@ -95,9 +102,9 @@ class TrialRecord:
         return news
 
     def lose_worker(self) -> None:
-        """Counts the worker's loss, and an epoch that it may have trained in vain.
+        """Counts the loss of a worker, and an epoch that the worker may have trained in vain.
 
-        The next report tells how many epochs were trained in truth.
+        The next report corrects the number of epochs trained.
         """
         self.has_slot = False
         self.num_lost += 1
@@ -107,11 +114,11 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one trial has taken of the budget, and how good it is.
+    """One trial's cost to the budget, and its promise.
 
     Attributes:
-        taken: Epochs, seconds and GPU-seconds.
-        promise: The trial's value, turned such that larger is better; minus infinity: none.
+        taken: Epochs, seconds and GPU-seconds that this search has used on the trial.
+        promise: The trial's value, larger is better; minus infinity: it has none yet.
     """
 
     taken: Taken
@@ -119,20 +126,21 @@ class Cost:
 
 
 class TrialLedger:
-    """The records of trials that have not ended, and what all trials have cost.
+    """The records of trials that have not ended, and the costs of all trials.
 
     Args:
-        objective: What trials are compared by.
+        objective: The objective that trials are compared by.
         trials: The study's trials.
-        may_pause: Whether the scheduler resumes paused trials; else they were interrupted.
+        may_pause: Whether the scheduler resumes paused trials; if not, these count as
+            interrupted.
 
     Attributes:
         live: Records of the trials that have not ended, by number, in the order of their starts.
-        costs: By number, of the trials that have taken anything.
-        num_charges: How often costs have changed.
+        costs: Cost by number, for the trials that have used any budget.
+        num_charges: How often `costs` has changed.
         num_trained: Trials that started and were not ruled out by their architecture.
-        num_infeasible: Trials that were ruled out.
-        num_ended_well: Trials that ended otherwise than by breaking, INFEASIBLE ones aside.
+        num_infeasible: Trials that were ruled out by their architecture.
+        num_ended_well: Trials that ended COMPLETE or PRUNED.
     """
 
     def __init__(
@@ -163,21 +171,21 @@ class TrialLedger:
                 self._interrupted.append(trial.number)
 
     def start(self, number: int, params: Params, refused: str = "") -> TrialRecord:
-        """A new trial's record; `refused` as of Proposal."""
+        """Opens a new trial's record; `refused` says why it cannot run, see Proposal."""
         self.num_trained += 1
         self.live[number] = TrialRecord(number, params, refused=refused)
         return self.live[number]
 
     def interrupt(self, record: TrialRecord) -> None:
-        """The trial lost its worker; it goes on after those that were interrupted before it."""
+        """Queues a trial that lost its worker, after those that were interrupted before it."""
         self._interrupted.append(record.number)
 
     def take_interrupted(self) -> TrialRecord:
-        """The first of the interrupted trials, which is given a slot."""
+        """Takes the first interrupted trial out of the queue, to be given a slot."""
         return self.live[self._interrupted.pop(0)]
 
     def charge(self, record: TrialRecord) -> None:
-        """Notes what a trial has taken by now."""
+        """Updates what a trial has cost by now."""
         taken = record.taken
         if taken.epochs:
             best = record.best(self._objective)
@@ -195,12 +203,12 @@ class TrialLedger:
 
     @property
     def num_started(self) -> int:
-        """Trials as `study.num_trials` counts them: ten that were ruled out count as one."""
+        """Started trials as `study.num_trials` counts them: ten ruled out ones are one."""
         return self.num_trained + self.num_infeasible // NUM_INFEASIBLE_A_TRIAL
 
     @property
     def interrupted(self) -> tuple[int, ...]:
-        """Numbers of the trials that go on in the next free slots, in this order."""
+        """Numbers of the interrupted trials, in the order in which free slots take them."""
         return tuple(self._interrupted)
 
     @property
@@ -220,12 +228,12 @@ class TrialLedger:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs, or goes on in the next free slot."""
+        """Whether no trial runs, and none is to go on in the next free slot."""
         return not self._interrupted and not self.in_slots
 
 
 def taken_by(num_epochs: int, facts: Mapping[str, Any]) -> Taken:
-    """What a trial that has come to an epoch took; repeated epochs take as long as others."""
+    """The cost of a trial at epoch `num_epochs`; a repeated epoch counts as any other."""
     epochs = max(num_epochs, float(facts.get("num_epochs_trained", 0)))
     if "seconds" not in facts:
         return Taken(epochs)
@@ -234,14 +242,14 @@ def taken_by(num_epochs: int, facts: Mapping[str, Any]) -> Taken:
 
 
 def gpu_seconds_of(facts: Mapping[str, Any]) -> float:
-    """Seconds of GPUs; a trial without a GPU counts as one on one GPU."""
+    """GPU-seconds of a training; one without a GPU counts as one on one GPU."""
     return float(facts.get("gpu_seconds") or facts["seconds"])
 
 
 def _before(trial: TrialSummary) -> Taken | None:
-    """What another study's search has taken for a trial; None: it is this study's own."""
+    """A carried-over trial's cost to the other study's search; None: it is our own trial."""
     if not trial.is_carried_over:
         return None
-    # Without a record, of an older version, what the trial has now is the other study's.
+    # Older versions kept no record: all that the trial has now is the other study's.
     before = trial.facts_of_origin or {**trial.facts, "num_epochs": trial.num_epochs}
     return taken_by(int(before["num_epochs"]), before)

@@ -1,4 +1,4 @@
-"""What a search tells whoever watches it; showing it is the display's business."""
+"""The observer: is told of a search's events by the engine, and may display them."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -7,36 +7,39 @@ from hpo.config.search_space import Value
 
 
 class SearchObserver(Protocol):
-    """Hears of every event of a search."""
+    """Is told of every event of a search."""
 
     def phase(self, text: str) -> None:
         """A new part of the work begins, such as 'starting Ray'."""
 
     def step(self, done: int, total: int) -> None:
-        """How far the present phase is, where that is known."""
+        """`done` of the `total` steps of the present phase are done."""
 
     def note(self, text: str) -> None:
-        """Something the user should read."""
+        """A message that the user should read."""
 
     def earlier_trials(
         self, states: Mapping[str, int], best: tuple[int, float] | None, num_epochs: int
     ) -> None:
-        """What a resumed search has done: trials by state, the best's number and value, epochs."""
+        """A resumed search has trials (by state), a best one (number, value) and epochs."""
 
     def trial_started(self, number: int, params: Mapping[str, Value], num_epochs: int) -> None:
-        """A trial was handed to a worker; `num_epochs` it has trained before."""
+        """A worker took a trial that has trained `num_epochs` epochs before."""
 
     def epoch(self, number: int, epoch: int, value: float) -> None:
-        """A trial's objective after an epoch."""
+        """A trial ended an epoch with this value of the objective."""
 
     def trial_paused(self, number: int) -> None:
-        """A trial gave its worker up to another; it may be resumed."""
+        """A trial gave up its slot; it may be resumed."""
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-        """A trial ended, and the study knows; INFEASIBLE: its architecture breaks a constraint."""
+        """A trial ended, and the study has it; `value` is the objective at its best epoch.
+
+        `state` is a TrialStatus; INFEASIBLE: the trial's architecture misses a constraint.
+        """
 
     def finalist_trained(self, number: int, seed: int, value: float | None) -> None:
-        """A finalist came to the end of a training on a fresh seed; None: it diverged at once."""
+        """A finalist's training on a fresh seed ended; `value` None: it diverged at once."""
 
     def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
-        """An epoch of the winner's training."""
+        """The winner's training ended an epoch; `row` holds the epoch's metrics."""

@@ -12,14 +12,14 @@ from hpo.engine.ledger import TrialRecord
 from hpo.study.trial import EndReason, TrialError, TrialReport, TrialStatus
 
 BEST_EPOCH: Final = "metrics_of_best_epoch"
-# After this many failures and no other end, the search is broken, not the trials.
+# If this many trials fail before any ends well, the search is broken, not the trials.
 MAX_FIRST_FAILURES: Final = 5
 
 
 def outcome_of(
     report: TrialReport, record: TrialRecord, best: float | None
 ) -> tuple[TrialStatus, str]:
-    """A trial's status and why it ended, by its last report; `best` is its value."""
+    """A trial's status and the reason for its end; `best` is the trial's value."""
     reason = report.end_reason
     if reason == EndReason.FAILED:
         error = error_of(report)
@@ -32,19 +32,19 @@ def outcome_of(
 
 
 def error_of(report: TrialReport) -> TrialError:
-    """What a failed trial says went wrong."""
+    """The error that a failed trial reports."""
     return report.error or TrialError("Unknown", "no reason was given")
 
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """What the study is told of a trial's end.
+    """The end of a trial, for the study.
 
     Attributes:
-        state: Optuna's: COMPLETE, PRUNED or FAIL.
-        best: The trial's value, also of one that did not come to its end; None: it has none.
-        attributes: Facts, costs and reason, which the study keeps.
-        violations: By how much each constraint is missed, by name.
+        state: Optuna's state: COMPLETE, PRUNED or FAIL.
+        best: The objective at the trial's best epoch, of a PRUNED trial too; None: it has none.
+        attributes: User attributes for the study: facts, costs and the reason of the end.
+        violations: By how much each constraint is missed, by name; at most 0: it is kept.
     """
 
     state: TrialStatus
@@ -54,16 +54,16 @@ class TrialEnd:
 
     @property
     def value(self) -> float | None:
-        """The objective, which only a COMPLETE trial has."""
+        """The value that Optuna is told, `best` of a COMPLETE trial; None for others."""
         return self.best if self.state == TrialStatus.COMPLETE else None
 
 
 class Outcomes:
-    """Makes out what a trial's end comes to, constraints and costs included.
+    """Works out a trial's end: its status, attributes and constraint violations.
 
     Args:
-        config: The objective, and the constraints.
-        costs: What architectures cost.
+        config: Has the objective and the constraints.
+        costs: Knows the costs of architectures.
     """
 
     def __init__(self, config: StudyConfig, costs: ArchitectureCosts) -> None:
@@ -71,7 +71,7 @@ class Outcomes:
         self._bounds = [c for c in config.constraints if c.name in METRICS]
 
     def untrained(self, record: TrialRecord) -> tuple[TrialStatus, str] | None:
-        """The status of a trial that is not to be trained, and why; None: it is to be."""
+        """The status of a trial that must not be trained, and why; None: it is trained."""
         if record.refused:
             record.facts["error"] = asdict(TrialError("ConfigError", record.refused))
             return TrialStatus.FAIL, f"enqueued {record.refused}"
@@ -79,7 +79,7 @@ class Outcomes:
         return None if reason is None else (TrialStatus.INFEASIBLE, f"infeasible: {reason}")
 
     def note_metrics(self, record: TrialRecord, report: TrialReport) -> None:
-        """Keeps the bounded metrics of the best epoch with the trial's facts, also in a pause."""
+        """Keeps the best epoch's constrained metrics in the trial's facts; a pause keeps these."""
         if not self._bounds:
             return
         best = record.best_epoch(self._objective)
@@ -89,7 +89,7 @@ class Outcomes:
                 record.facts[BEST_EPOCH] = {n: float(row[n]) for n in names if n in row}
 
     def end_of(self, record: TrialRecord, outcome: TrialStatus, reason: str) -> TrialEnd:
-        """The end of a trial with this outcome, for this reason."""
+        """The end of a trial with this outcome and reason, for the study."""
         is_infeasible = outcome == TrialStatus.INFEASIBLE
         best = None if outcome == TrialStatus.FAIL else record.best(self._objective)
         attributes = {
@@ -110,7 +110,7 @@ class Outcomes:
 
 
 class FirstFailures:
-    """Tells a broken search from broken trials: its first trials all fail for the same reason.
+    """Recognises a broken search: its first trials all fail with the same error.
 
     Args:
         num_trials: `study.num_trials`.
@@ -121,13 +121,13 @@ class FirstFailures:
         self._messages: list[str] = []
 
     def add(self, record: TrialRecord, error: TrialError) -> None:
-        """A trial failed; its facts keep what went wrong."""
+        """Counts a failed trial, and keeps the error in the trial's facts."""
         self._messages.append(f"{error.type}: {error.message}")
         record.facts["error"] = asdict(error)
 
     @property
     def in_common(self) -> str | None:
-        """The reason, once there are enough failures and all are alike; else None."""
+        """The trials' common error, once enough trials have failed; None: there is none."""
         alike = set(map(_without_numbers, self._messages))
         return (
             self._messages[0] if len(self._messages) >= self._enough and len(alike) == 1 else None
@@ -135,5 +135,5 @@ class FirstFailures:
 
 
 def _without_numbers(text: str) -> str:
-    """The message without what differs from process to process: pids, addresses, sizes."""
+    """A message without numbers that differ between processes: pids, addresses, sizes."""
     return re.sub(r"0x[0-9a-f]+|\d+", "N", text)

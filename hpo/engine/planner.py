@@ -1,4 +1,4 @@
-"""What a free slot runs next, and which trial closes the search."""
+"""The planner: what a free slot runs next, and which trial the search ends with."""
 
 import math
 from collections.abc import Sequence
@@ -15,25 +15,25 @@ from hpo.study.trial import TrialStatus, TrialSummary
 
 
 class Planner:
-    """Asks the scheduler for the best of what the budget admits.
+    """Lets the scheduler choose among the trials that the budget admits.
 
-    Once nothing more is admitted, a search that ends with one trial's training chooses that
-    trial: the one that is expected to end best of those that what is left brings to their ends.
-    A trial that is chosen so is in the study, and holds for a search that is resumed with the
-    same limits.
+    Once the budget admits no more trials, a search that ends by training one trial to its end
+    chooses this last trial: the one with the best expected end among those that the rest of the
+    budget can train so far. The study keeps the choice, which holds as long as the search is
+    resumed with the same limits.
 
     Args:
-        config: The whole search's.
+        config: The config of the search.
         study: Keeps the last trial, the first rungs and the surrogate's state.
-        ledger: The trials.
-        scheduler: Chooses.
-        budget: What an epoch costs.
-        admission: What the budget lets run.
-        observer: Hears of a new first rung.
+        ledger: Knows the trials.
+        scheduler: Chooses among the admitted trials.
+        budget: Knows the cost of an epoch.
+        admission: Knows what the budget lets run.
+        observer: Is told of a new first rung.
 
     Attributes:
-        too_little: Why no trial is worth its GPU-hours (`budget.stop_when`), in words; None: one
-            is.
+        too_little: Why no trial is worth its GPU-hours (`budget.stop_when`), in words; None: a
+            trial is, or `stop_when` is not set.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Planner:
         self.too_little: str | None = None
 
     def take_up(self, trials: Sequence[TrialSummary]) -> None:
-        """The surrogate's state and the last trial, where an earlier run has chosen one.
+        """Restores the surrogate's state and the last trial that an earlier run has chosen.
 
-        Under other limits than those it was chosen with, it is one trial among others. Where it
-        came to its end under these, the search is over.
+        The last trial holds under the limits that it was chosen with; under others it is one
+        trial among many. If it is COMPLETE under the same limits, the search is over.
         """
         facts = self._study.metadata
         if facts.model_state is not None:
@@ -70,13 +70,13 @@ class Planner:
 
     @property
     def is_closing(self) -> bool:
-        """Whether the last trial runs, or has ended: nothing else starts or is resumed."""
+        """Whether the last trial runs or has ended, so that no other starts or is resumed."""
         last = self._scheduler.last_one
         record = None if last is None else self._ledger.live.get(last)
         return last is not None and (record is None or not record.is_paused)
 
     def choose(self) -> Choice:
-        """What runs next; Wait: nothing does before a running trial stops, or nothing at all."""
+        """The choice for a free slot; Wait: nothing, until a running trial stops or for good."""
         if self._scheduler.last_one is None:
             self._choose_rungs()
             if self._config.scheduler.cost_aware:
@@ -90,7 +90,7 @@ class Planner:
         return Wait() if last is None or self.is_closing else Resume(last)
 
     def lose(self, number: int) -> None:
-        """A trial has ended without coming to its end; another takes its place as the last."""
+        """Has another last trial chosen if this one, which ended early, was to be the last."""
         if number == self._scheduler.last_one:
             self._close_with(None)
 
@@ -101,8 +101,8 @@ class Planner:
     def _close_with(self, number: int | None) -> None:
         """Makes a trial the last one, also of a search that is resumed with the same limits.
 
-        The limits are written after the number: a driver that dies between leaves a trial that
-        counts under no limits, not the last trial of lower limits under these.
+        The number is written before the limits. So if the driver dies between the two writes,
+        the last trial of earlier, lower limits never counts as that of the present ones.
         """
         self._scheduler.last_one = self._study.metadata.last_one = number
         self._study.metadata.last_one_limits = self._config.limits
@@ -116,7 +116,7 @@ class Planner:
         self._observer.note(f"first decision at {first_rung_text(self._config, chosen)}")
 
     def _best_admitted(self) -> Choice:
-        """The scheduler's choice of what the budget admits."""
+        """The scheduler's choice among the trials that the budget admits."""
         kept = self._scheduler.most_epochs_to_end if self._ends_with_one else 0
         admitted = self._admission.admitted(
             kept_to_end=kept, best=self._best_so_far if kept else None
@@ -148,20 +148,21 @@ class Planner:
         return False
 
     def _hours_to_end(self, number: int | None) -> float:
-        """GPU-hours that a paused trial (None: a new one) takes to its end."""
+        """GPU-hours that a paused trial (None: a new one) needs to its end."""
         num_epochs = self._max_epochs if number is None else self._epochs_left(number)
         return num_epochs * self._budget.an_epoch(GPU_TIME, number) / SECONDS_AN_HOUR
 
     @property
     def _best_so_far(self) -> int | None:
-        """The paused trial with the best value, whose epochs the last trial's may cost."""
+        """Number of the paused trial with the best value, the likeliest last trial, or None."""
         values = {r.number: r.best(self._objective) for r in self._ledger.paused}
         return self._objective.best_key({n: v for n, v in values.items() if v is not None})
 
     def _favourite(self) -> int | None:
-        """The trial of the best end that what is left brings there; else the best that is there.
+        """The trial with the best expected end that the rest of the budget can train so far.
 
-        Where the best is at its end already, what is left of a budget is for the next one.
+        While there is budget to spend, a trial that has ended is passed over; the best of these
+        is chosen only if no other trial fits. None: there is no trial to choose.
         """
         able: Sequence[int] = self._scheduler.may_be_last()
         self._keep_model_state()
@@ -174,13 +175,13 @@ class Planner:
         return next(fits, next((n for n in able if to_end[n] == 0), None))
 
     def _epochs_to_reserve(self, number: int) -> int:
-        """Epochs of a trial to its end; the running default's are reserved already."""
+        """Epochs that a trial needs to its end; 0 for the running default, reserved already."""
         default = self._ledger.live.get(0)
         is_reserved = number == 0 and default is not None and not default.is_paused
         return 0 if is_reserved else self._epochs_left(number)
 
     def _epochs_left(self, number: int) -> int:
-        """Epochs of a trial to its end; 0 once it has ended there."""
+        """Epochs that a trial needs to its end; 0 once it has ended."""
         record = self._ledger.live.get(number)
         return 0 if record is None else self._max_epochs - record.num_epochs
 

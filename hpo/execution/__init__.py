@@ -1,1 +1,1 @@
-"""Everything that runs on Ray: workers, the Ray scheduler, resources, trainings."""
+"""Runs trials and trainings on Ray: cluster resources, workers, the Ray scheduler, trainings."""

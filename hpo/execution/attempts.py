@@ -1,4 +1,4 @@
-"""attempts.csv of a training's folder: lists the epochs begun, and locks the folder."""
+"""attempts.csv in a training's folder: lists the epochs begun, and serves as the folder's lock."""
 
 import contextlib
 import csv
@@ -14,23 +14,23 @@ from typing import Final
 from hpo.errors import RunError
 from sgformer.disk import noticing_full_disk
 
-# Workers of a driver that was killed live on for some seconds.
+# Workers of a killed driver go on training for some seconds.
 PATIENCE_SECONDS: Final = 120.0
 COLUMNS: Final = ("started_at", "hostname", "pid", "epoch")
 
 
 class Attempts:
-    """The epochs begun in a folder, when and by which process; a crash shows as a repeated one."""
+    """The epochs begun in a folder, with time and process; a crash leaves a repeated epoch."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "attempts.csv"
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Waits until no other process trains in the folder, then keeps others out.
+        """Waits until no other process trains in the folder, then locks it for the block.
 
         Raises:
-            RunError: Another process still trains there after two minutes.
+            RunError: Another process still trains in the folder after two minutes.
         """
         with noticing_full_disk(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,11 +44,11 @@ class Attempts:
             try:
                 yield
             finally:
-                # Loader processes have inherited the file, so closing it here would not unlock it.
+                # Loader processes inherit the open file, so closing it here would not unlock it.
                 fcntl.flock(file.fileno(), fcntl.LOCK_UN)
 
     def note(self, epoch: int) -> None:
-        """Notes that an epoch is about to be trained."""
+        """Appends a row for an epoch that is about to begin."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = f"{now},{socket.gethostname()},{os.getpid()},{epoch}\n"
         known = self._text()
@@ -57,7 +57,7 @@ class Attempts:
             file.write(start + row)
 
     def epochs(self) -> tuple[int, ...]:
-        """The epochs begun, in order; lines that a full disk cut short are left out."""
+        """Numbers of the epochs begun, in order, without lines that a full disk truncated."""
         rows = csv.reader(self._text().splitlines())
         return tuple(int(row[3]) for row in rows if len(row) == len(COLUMNS) and row[3].isdigit())
 
@@ -69,7 +69,7 @@ class Attempts:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Takes the lock if nobody has it, and says whether; a process that dies gives it back."""
+    """Takes the lock if it is free; returns whether it did. The lock ends with the process."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The Ray cluster: connecting to it, and which resources a trial takes."""
+"""The Ray cluster: connects to it, and computes the resources of a trial."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS
 
 @dataclass(frozen=True)
 class Node:
-    """CPUs and GPUs of one machine of the cluster."""
+    """The numbers of CPUs and GPUs of one machine of the cluster."""
 
     cpus: int
     gpus: int
@@ -27,7 +27,7 @@ class Node:
 
 @dataclass(frozen=True)
 class GroupResources:
-    """How many processes train a trial together, and what each of them takes."""
+    """The number of processes that train a trial together, and the CPUs and GPUs of each."""
 
     num_processes: int
     cpus: int
@@ -36,7 +36,7 @@ class GroupResources:
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What each process of a trial takes, how many it has, and how many trials run at a time."""
+    """CPUs and GPUs of each process, trials at a time (slots), and processes of each trial."""
 
     cpus: int
     gpus: float
@@ -45,7 +45,7 @@ class TrialResources:
 
     @property
     def group(self) -> GroupResources | None:
-        """The processes that train a trial together; None: one process alone does."""
+        """The processes that train a trial together; None: one process trains it alone."""
         if self.num_processes == 1:
             return None
         return GroupResources(self.num_processes, self.cpus, self.gpus)
@@ -76,15 +76,15 @@ def check_address(address: str) -> None:
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Connects to a cluster, or starts a Ray on this machine that is stopped at the end.
+    """Connects to the cluster at HOST:PORT, or starts a Ray on this machine, for the block.
 
     Raises:
         ClusterError: The cluster refuses the connection.
     """
-    # Ray reads these when it is imported.
+    # Ray reads these variables when it is imported.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # A thread that asks Ray for something after the end would connect to any other cluster that
-    # runs on this machine, or start one.
+    # Without this, a thread that calls Ray after the end would connect to any other cluster on
+    # this machine, or start one.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     import ray
 
@@ -108,7 +108,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def cluster_nodes() -> tuple[Node, ...]:
-    """The living nodes of the connected cluster."""
+    """The nodes of the connected cluster that are alive."""
     import ray
 
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -116,7 +116,7 @@ def cluster_nodes() -> tuple[Node, ...]:
 
 
 def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
-    """This machine; its GPUs are counted, by torch, only if trials may take them."""
+    """This machine as the only node; GPUs are counted (by torch) only if trials may use them."""
     num_cpus = len(os.sched_getaffinity(0))
     if config.gpus_per_trial == 0:
         return (Node(num_cpus, 0),)
@@ -126,10 +126,12 @@ def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
 
 
 def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialResources:
-    """What a trial takes, and how many trials the nodes hold; no process spans two nodes.
+    """The resources of a trial, and how many trials the nodes can run at a time.
+
+    A trial's processes may run on several nodes; a single process never spans two.
 
     Raises:
-        ClusterError: The nodes cannot hold a trial.
+        ClusterError: The nodes cannot hold a single trial.
     """
     gpus = config.gpus_per_trial
     if gpus is None:
@@ -163,5 +165,5 @@ def _num_processes_on(node: Node, cpus: int, gpus: float) -> int:
     by_cpus = node.cpus // cpus
     if not gpus:
         return by_cpus
-    # A share of a GPU must lie on one.
+    # A process's share of a GPU lies within one GPU.
     return min(by_cpus, node.gpus * int(1 / gpus) if gpus < 1 else int(node.gpus / gpus))

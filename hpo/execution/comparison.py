@@ -1,4 +1,4 @@
-"""Trains the finalists on fresh seeds, several at a time, and keeps their results in the study."""
+"""Trains the finalists on fresh seeds, several at a time, and stores the results in the study."""
 
 import contextlib
 import math
@@ -40,9 +40,9 @@ def compare_finalists(
 ) -> None:
     """Chooses the finalists, unless the study has them, and trains them on the connected Ray.
 
-    An interrupted training goes on from its checkpoint; one that is in the study is not
-    repeated. Checkpoints of the first seed stay in the run's `retraining` folder, because the
-    winner's model is delivered from there; those of other seeds are deleted.
+    An interrupted training resumes from its checkpoint; a training in the study is not repeated.
+    Checkpoints of the first seed stay in the run's `retraining` folder, because the winner's
+    model is delivered from there; checkpoints of other seeds are deleted.
 
     Raises:
         RunError: A training's processes died more often than `study.max_retries` allows.
@@ -76,7 +76,7 @@ def _train(
     resources: TrialResources,
     observer: SearchObserver,
 ) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
-    """Trains what is due; yields number, config and result of each training as it ends."""
+    """Runs the trainings `due`; yields number, config and result of each one when it ends."""
     trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
     lengths = [train.max_epochs for _, train in due]
@@ -103,17 +103,17 @@ def fresh_training(
     num_begun: int,
     resources: TrialResources,
 ) -> FreshTraining:
-    """The result of a training, as the study keeps it.
+    """The result of a finalist's training, as the study stores it.
 
-    Its value is the metric at the epoch whose weights are kept, which `train.metric` picks.
+    The value is the study's metric at the best epoch by `train.metric`, whose weights are kept.
 
     Args:
-        number: The finalist's trial.
+        number: The finalist's trial number.
         train: The configuration that was trained.
         metric: The study's metric.
         rows: One row of EpochMetrics for each epoch.
-        num_begun: Epochs begun, those repeated after a crash included.
-        resources: What the training took.
+        num_begun: Epochs begun, including epochs repeated after a crash.
+        resources: CPUs, GPUs and processes of the training.
     """
     sign = 1 if maximises(train.metric) else -1
     values = {int(row["epoch"]): float(row[metric]) for row in rows}

@@ -1,4 +1,4 @@
-"""One training by several processes, with Ray Train's TorchTrainer, reported as by one process."""
+"""Trains one model in several processes with Ray Train, with the interface of run_training."""
 
 import contextlib
 import dataclasses
@@ -19,13 +19,13 @@ GO_ON, STOP = 1, 0
 
 
 def run_group_training(training: Training, resources: GroupResources) -> Generator[Progress]:
-    """Does what `run_training` does, by a group of processes on the connected Ray cluster.
+    """Runs `run_training` in a group of processes on the connected Ray cluster.
 
-    A group that ran out of memory is started again with half the micro-batch.
+    A group that runs out of memory is restarted with half the micro-batch.
 
     Raises:
-        ProcessDiedError: A process of the group is gone, or the group could not be started.
-        Exception: What a process raised.
+        ProcessDiedError: A process of the group died, or the group could not be started.
+        Exception: Any exception that a process of the group raised.
     """
     while True:
         group = _Group(training, resources)
@@ -53,7 +53,7 @@ def _with_less_memory(training: Training, micro_batch_size: int) -> Training:
 
 
 class _Group:
-    """A running TorchTrainer with two queues: orders to its rank 0, and news from any process."""
+    """A running TorchTrainer with two queues: orders to rank 0, and news from any process."""
 
     def __init__(self, training: Training, resources: GroupResources) -> None:
         from ray.util.queue import Queue
@@ -65,14 +65,14 @@ class _Group:
         self._thread.start()
 
     def next_epoch(self) -> Progress | int:
-        """Has the group train an epoch; gives its progress, or a micro-batch that is too large."""
+        """Trains an epoch; returns its progress, or the micro-batch size that exceeded memory."""
         from ray.exceptions import RayActorError
         from ray.util.queue import Empty
 
-        with contextlib.suppress(RayActorError):  # then there will be no news either
+        with contextlib.suppress(RayActorError):  # reading the news then fails, too
             self._orders.put(GO_ON)
         while True:
-            is_alive = self._thread.is_alive()  # asked before the queue is read for its last news
+            is_alive = self._thread.is_alive()  # checked before the last news is read
             try:
                 said = self._news.get(timeout=SECONDS_BETWEEN_CHECKS)
             except RayActorError as error:
@@ -123,12 +123,12 @@ class _Group:
             )
             try:
                 trainer.fit()
-            except (Exception, SystemExit) as error:  # noqa: BLE001  next_epoch tells it
+            except (Exception, SystemExit) as error:  # noqa: BLE001  next_epoch reports it
                 self._error = error
 
 
 def _train_in_group(config: dict[str, Any]) -> None:
-    """What each process of a group runs: an epoch for each order, until it is told to stop."""
+    """Runs in each process of a group: trains an epoch for each order until the order to stop."""
     import torch
 
     from sgformer.training.distributed import broadcast, is_of_another_process, rank

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: they end a search once, in an orderly way, and say how to go on."""
+"""SIGINT, SIGTERM and SIGHUP end a search in an orderly way, with a message how to resume."""
 
 import contextlib
 import signal
@@ -10,18 +10,18 @@ from typing import Any, Final
 
 from hpo.errors import RunInterrupted
 
-# SIGHUP comes when a terminal is closed.
+# A closed terminal sends SIGHUP.
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# A process gets one Ctrl-C twice where its parent passes it on; and hands are impatient.
+# Repeated signals within this time count as one: parents pass Ctrl-C on, users press it twice.
 SECONDS_OF_ONE: Final = 10.0
 
 
 class Interruption:
-    """A signal handler that raises KeyboardInterrupt, once for signals that come together.
+    """A signal handler that raises KeyboardInterrupt, once for signals in quick succession.
 
     Attributes:
-        is_requested: Whether a signal has come.
-        is_noted_only: Whether the first signal raises nothing, since somebody asks for it.
+        is_requested: Whether a signal has arrived.
+        is_noted_only: Whether the first signal raises nothing and only sets `is_requested`.
     """
 
     def __init__(self) -> None:
@@ -40,22 +40,22 @@ class Interruption:
 
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
-    """Has a signal end the block with RunInterrupted, whatever that makes other code raise.
+    """Ends the block with RunInterrupted on a signal, whatever exception the signal causes.
 
-    A SIGHUP that is ignored stays ignored, as under nohup; the others are heard even where a
-    shell has started the process in the background. Outside the main thread nothing is changed:
-    only that one hears of signals.
+    An ignored SIGHUP, as under nohup, stays ignored; SIGINT and SIGTERM are handled even if a
+    shell started the process in the background with them ignored. Outside the main thread
+    nothing is changed, because Python handles signals only in the main thread.
 
     Args:
-        message: What RunInterrupted says.
+        message: The message of RunInterrupted.
 
     Raises:
-        RunInterrupted: A signal came.
+        RunInterrupted: A signal arrived.
     """
     with _handling() as interruption:
         try:
             yield
-        except (KeyboardInterrupt, SystemExit):  # while Ray starts, its own handler exits
+        except (KeyboardInterrupt, SystemExit):  # Ray's own handler exits while Ray starts
             raise RunInterrupted(message) from None
         except Exception as error:
             if interruption.is_requested and not isinstance(error, RunInterrupted):
@@ -65,7 +65,7 @@ def interruptible(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def noting_interruption() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether a signal came; only a second one, later, raises."""
+    """Yields a function that tells whether a signal arrived; only a later, second one raises."""
     with _handling() as interruption:
         interruption.is_noted_only = True
         try:
@@ -76,7 +76,7 @@ def noting_interruption() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def keeping_the_handler() -> Iterator[None]:
-    """Puts a search's handler back after a block that installs another one, as Ray does."""
+    """Restores the search's SIGTERM handler after a block that replaces it, as Ray does."""
     present = _present()
     try:
         yield
@@ -86,14 +86,14 @@ def keeping_the_handler() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Has nothing interrupt the last words of a process that ends anyway."""
+    """Ignores all further signals, so that a process that is ending can print its last message."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def _handling() -> Iterator[Interruption]:
-    """The handler in force, or a new one for the block."""
+    """Yields the installed handler, or installs a new one for the block."""
     present = _present()
     if present is not None:
         yield present

@@ -1,4 +1,4 @@
-"""Ray Tune's TrialScheduler: passes each epoch on to the Engine, and trials to the workers."""
+"""A TrialScheduler for Ray Tune: passes epochs to the Engine, and trials to the workers."""
 
 import contextlib
 import logging
@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 class StudyScheduler(FIFOScheduler):
-    """Passes each epoch on to the Engine, asks it what comes next, and tells the worker.
+    """Passes each epoch to the Engine, asks which trial runs next, and assigns it to a worker.
 
-    A trial of Ray's is a worker here, which runs one trial of the study after another: it is
-    started once, Ray's cost of a trial is paid once, and Ray's memory does not grow with the
-    study. A worker that dies is started again by Ray, and its trial goes on wherever the next
-    slot is free. An exception in a hook would tear down Ray's experiment, so it is kept in
+    A Ray trial is a worker, which runs many trials of the study one after another. So a worker
+    starts once, Ray's overhead for a trial is paid once, and Ray's memory does not grow with the
+    study. If a worker dies, Ray restarts it, and the study's trial resumes in the next free slot.
+    An exception in a hook would tear down Ray's experiment, so the first one is stored in
     `failure`, which stops the search in an orderly way.
 
     Args:
-        decisions: Writes epochs to the study, and decides which trial runs next.
+        decisions: The Engine, which writes epochs to the study and decides which trial runs next.
         make_task: Turns a proposed trial into the task that a worker runs.
     """
 
@@ -67,7 +67,7 @@ class StudyScheduler(FIFOScheduler):
             self._keep(error_in_hook)
 
     def _on_failed_start(self, trial: Trial, error: TrialError) -> None:
-        """Gives up a slot whose worker cannot start; after the last slot, ends the search."""
+        """Gives up a slot whose worker failed to start too often; with the last, the search."""
         self._num_failed_starts[trial.trial_id] += 1
         if self._num_failed_starts[trial.trial_id] >= MOST_FAILED_STARTS:
             trial.max_failures = 0
@@ -95,13 +95,13 @@ class StudyScheduler(FIFOScheduler):
         proposal = self.decisions.next_trial()
         if proposal is not None:
             self._numbers[trial.trial_id] = proposal.number
-        # Ray runs a worker's calls in order: it has this before its next step.
+        # Ray runs a worker's calls in order, so the task arrives before the next step.
         if proposal is not None or report is not None:
             worker.assign.remote(None if proposal is None else self._make_task(proposal))
         return TrialScheduler.CONTINUE
 
     def _keep(self, error: Exception) -> None:
-        """Remembers the first exception of a hook."""
+        """Stores the first exception that a hook raised."""
         logger.debug("a hook of the search failed", exc_info=error)
         self.failure = self.failure or error
 
@@ -109,20 +109,20 @@ class StudyScheduler(FIFOScheduler):
 def _forget_results(tune_controller: Any, trial: Trial) -> None:
     """Frees the results that the worker has reported.
 
-    Ray 2.60 keeps a reference to every result of an actor, and with it the result, as long as
-    the actor lives: megabytes a minute with a worker that lives as long as the search.
+    Ray 2.60 keeps every result of an actor in memory while the actor lives. A worker lives as
+    long as the search, so this would take megabytes a minute.
     """
-    with contextlib.suppress(AttributeError, KeyError):  # another version of Ray
+    with contextlib.suppress(AttributeError, KeyError):  # other versions of Ray differ here
         controller = tune_controller._tune_controller
         controller._actor_manager.clear_actor_task_futures(controller._trial_to_actor[trial])
 
 
 def _last_error(trial: Trial) -> TrialError:
-    """The last error in Ray's error file, which has a block headed 'Failure # ...' for each."""
+    """The last error in Ray's error file, where each error is a block headed 'Failure # ...'."""
     text = ""
     if trial.error_file and Path(trial.error_file).is_file():
         text = Path(trial.error_file).read_text(encoding="utf-8")
     message = text.rpartition("Failure # ")[2].partition("\n")[2].strip()
     lines = message.splitlines() or ["the worker ended without a word"]
-    # The last line of a worker's traceback is the error; a message of Ray's begins with it.
+    # A worker's traceback ends with the error; a message from Ray itself begins with the error.
     return TrialError("WorkerLost", lines[-1] if "ray::" in lines[0] else lines[0], message)

@@ -1,4 +1,4 @@
-"""Full-length trainings on fresh seeds, by the trainer that trained the trials."""
+"""Runs the full-length trainings on fresh seeds, with the trainer of the trials."""
 
 import contextlib
 import threading
@@ -12,14 +12,14 @@ from hpo.execution.group_training import run_group_training
 from hpo.execution.training import Training, run_training
 from sgformer.errors import DiskFullError, InputError
 
-# A training says: a row of EpochMetrics, None at its end, or the error that it broke with.
+# A training sends rows of EpochMetrics, then None at its end, or the error that ended it.
 Said = dict[str, Any] | BrokenTrainingError | None
-# The index of a training, and what it says, or an error that ends all of them.
+# The index of a training with its message, or with an error that ends all trainings.
 Told = tuple[int, Said | Exception]
 
 
 def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
-    """Trains in this process, resuming what the folder holds; yields each epoch's row."""
+    """Trains in this process, from the checkpoint in the folder, if any; yields epoch rows."""
     training.folder.mkdir(parents=True, exist_ok=True)
     for progress in run_training(training):
         for row in progress.epochs:  # noqa: UP028  Ray calls send(), which a tuple's iterator lacks
@@ -29,13 +29,13 @@ def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
 def retrain_epochs_on_cluster(
     training: Training, resources: TrialResources
 ) -> Iterator[dict[str, Any]]:
-    """Does what `retrain_epochs` does on the connected Ray, by as many processes as a trial has.
+    """Trains on the connected Ray, with the resources of a trial; yields the row of each epoch.
 
     Raises:
         BrokenTrainingError: The training raised an exception.
-        RunError: A process died, or Ray did.
+        RunError: A process of the training, or Ray, died.
         InputError: The images, or the checkpoints in the folder, cannot be used.
-        DiskFullError: There is no room for a checkpoint.
+        DiskFullError: The disk has no room for a checkpoint.
     """
     training.folder.mkdir(parents=True, exist_ok=True)
     if resources.group is not None:
@@ -45,7 +45,7 @@ def retrain_epochs_on_cluster(
     import ray
 
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(retrain_epochs)
-    references: Any = task.remote(training)  # a generator of references to rows
+    references: Any = task.remote(training)  # Ray's generator of object references, one per row
     try:
         for reference in references:
             row: dict[str, Any] = ray.get(reference)
@@ -67,9 +67,9 @@ def retrain_all_on_cluster(
     """Runs several trainings on the connected Ray, as many at a time as there are slots.
 
     Yields:
-        The training's index, with the row of its next epoch, None at its end, or the error
-        that it broke with more than `max_retries` times. A repeated training yields its epochs
-        again.
+        The training's index with the row of its next epoch, with None at its end, or with the
+        error of its last try if it failed more than `max_retries` times. A repeated training
+        yields its epochs again.
 
     Raises:
         RunError: The processes of a training, or Ray, died more than `max_retries` times.
@@ -108,7 +108,7 @@ def _tell_all(i: int, rows: Iterator[dict[str, Any]], told: "Queue[Told]") -> No
         for row in rows:
             told.put((i, row))
         told.put((i, None))
-    except Exception as error:  # noqa: BLE001  it is raised where it is waited for
+    except Exception as error:  # noqa: BLE001  _as_told raises or yields it
         told.put((i, error))
 
 
@@ -119,7 +119,7 @@ def _with_retries(
         try:
             yield from retrain_epochs_on_cluster(training, resources)
         except RunError:
-            # After the end Ray is gone, and another try would start a new Ray.
+            # After the end Ray is shut down, and another try would start a new Ray.
             if not num_left or is_over.is_set():
                 raise
         else:

@@ -1,4 +1,4 @@
-"""The images of a search, decoded in the background while Ray starts."""
+"""Decodes the images of a search in the background while Ray starts."""
 
 import threading
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import load_image_data
 
-MOST_NAMES: Final = 10  # unreadable images that are named
+MOST_NAMES: Final = 10  # how many unreadable images a note names at most
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class SearchedImages:
-    """The images of a search.
+    """The description of a search's images.
 
     Attributes:
-        id: Identifies the files and their content; workers refuse other ones.
-        facts: What the study remembers: classes, numbers of images by split, content.
-        fold_ratio: Validation images for each training image, where val is split off train;
-            None where it has a folder of its own.
+        id: Identifies the files and their content; workers refuse other images.
+        facts: Stored in the study: classes, numbers of images by split, digest of the content.
+        fold_ratio: Val images per training image, if val is split off train; None: val has a
+            folder of its own.
     """
 
     id: ImagesId
@@ -32,7 +32,7 @@ class SearchedImages:
 
 
 class Decoding:
-    """A thread that fills this machine's cache of decoded images, and tells how far it is."""
+    """A thread that fills this machine's cache of decoded images, and reports its progress."""
 
     def __init__(self, config: DataConfig, observer: SearchObserver) -> None:
         self._config, self._observer = config, observer
@@ -43,22 +43,22 @@ class Decoding:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Has the thread tell nothing more; the search does not wait for its end."""
+        """Silences the thread; the search does not wait for its end."""
         self._is_over.set()
 
     def images(self) -> SearchedImages:
-        """Waits for the images.
+        """Waits until all images are decoded; returns their description.
 
         Raises:
-            DataError: Too many images cannot be read.
+            DataError: The folder cannot be read, or too many of its images cannot.
         """
         return self._images.result()
 
     def has_ended_within(self, seconds: float) -> bool:
-        """Waits at most so long for the decoding, and says whether it has ended.
+        """Waits at most `seconds` for the decoding; returns whether it has ended.
 
         Raises:
-            DataError: The decoding has failed by then, such as on a folder that is not there.
+            DataError: The decoding failed within this time, such as on a missing folder.
         """
         try:
             self._images.result(seconds)
@@ -85,13 +85,13 @@ class Decoding:
 
 
 def in_background(action: Callable[[], Result]) -> Future[Result]:
-    """Begins the action in a daemon thread, which an interrupted search does not wait for."""
+    """Runs the action in a daemon thread, so that an interrupted search does not wait for it."""
     future: Future[Result] = Future()
 
     def run() -> None:
         try:
             future.set_result(action())
-        except BaseException as error:  # noqa: BLE001  raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001  Future.result raises it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What Ray and others expect of their surroundings: a home, and a short temporary folder."""
+"""Provides what Ray and DataLoaders need: a home folder, and a short path of temporary files."""
 
 import contextlib
 import os
@@ -14,21 +14,22 @@ from sgformer.disk import temporary_home
 
 # Source: sockaddr_un of Linux, unix(7): 108 bytes with the final zero.
 MOST_SOCKET_BYTES: Final = 107
-# Source: Ray 2.60, ray/_private/node.py: what it adds to the temporary folder, a long pid in it.
+# The path that Ray adds to the temporary folder, with the longest process id.
+# Source: Ray 2.60, ray/_private/node.py.
 RAY_SOCKET: Final = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 MOST_BYTES: Final = MOST_SOCKET_BYTES - len(RAY_SOCKET)
 SHORT_ROOTS: Final = ("/tmp", "/var/tmp", "/dev/shm")
-NUM_TRIES: Final = 20  # to remove a folder
+NUM_TRIES: Final = 20  # attempts to remove a folder
 SECONDS_BETWEEN_TRIES: Final = 0.1
 VARIABLES: Final = ("RAY_TMPDIR", "TMPDIR")
 
 
 @contextlib.contextmanager
 def usable_surroundings() -> Iterator[None]:
-    """Gives this process and its children a home and a short temporary folder, if they lack one.
+    """Provides a home and a short temporary folder for this process and its children if missing.
 
     Raises:
-        InputError: There is neither, and none can be made.
+        InputError: One of the two is missing, and cannot be made.
     """
     with some_home(), short_temporary_folder():
         yield
@@ -36,14 +37,14 @@ def usable_surroundings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def short_temporary_folder() -> Iterator[None]:
-    """Where TMPDIR is too long for a socket's path, replaces it, for this process's children too.
+    """Replaces TMPDIR for the block, and for child processes, if its path is too long for sockets.
 
-    A batch system's folder of a job is often longer than the 39 bytes that Ray leaves. Beyond 75
-    bytes a DataLoader with worker processes waits for ever, too. The folder that takes its place
-    is removed at the end.
+    Ray leaves 39 bytes for the temporary folder's path, and job folders of batch systems are
+    often longer. Beyond 75 bytes a DataLoader with worker processes hangs, too. The replacement
+    folder is removed at the end of the block.
 
     Raises:
-        ClusterError: TMPDIR is too long, and there is no shorter folder that can be written to.
+        ClusterError: TMPDIR is too long, and no shorter folder is writable.
     """
     too_long = [name for name in VARIABLES if _num_bytes(os.environ.get(name)) > MOST_BYTES]
     if not too_long:
@@ -61,13 +62,13 @@ def short_temporary_folder() -> Iterator[None]:
 
 @contextlib.contextmanager
 def some_home() -> Iterator[None]:
-    """Gives a user without a home one in the temporary folder, for this process's children too.
+    """Sets HOME to a temporary folder for the block, and for child processes, if there is no home.
 
-    A container that is run under a number has none, or the root folder, which it may not write
-    to. Ray keeps a token at home, and the decoded images are cached there.
+    A container that runs under a numeric user id has no home, or an unwritable one such as /.
+    Ray stores a token in the home folder, and decoded images are cached there.
 
     Raises:
-        DataError: The folder that would take its place is another user's.
+        DataError: The temporary home folder belongs to another user.
     """
     if _has_home():
         yield
@@ -84,7 +85,7 @@ def some_home() -> Iterator[None]:
 
 
 def _has_home() -> bool:
-    """Whether there is a home that can be written to, or at least holds Ray's token."""
+    """Whether the home folder is writable, or at least contains Ray's folder .ray."""
     try:
         home = Path.home()
     except RuntimeError:
@@ -93,7 +94,7 @@ def _has_home() -> bool:
 
 
 def _remove(folder: str) -> None:
-    """Deletes the folder; processes of a Ray that was just ended may still write to it."""
+    """Deletes the folder, with retries, as processes of a stopping Ray may still write to it."""
     for _ in range(NUM_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
         if not Path(folder).exists():
@@ -107,7 +108,7 @@ def _num_bytes(path: str | None) -> int:
 
 def _set(variables: dict[str, str]) -> None:
     os.environ |= variables
-    tempfile.tempdir = None  # Python keeps what TMPDIR was
+    tempfile.tempdir = None  # else Python goes on using the former TMPDIR
 
 
 def _make_short(path: str, name: str) -> str:

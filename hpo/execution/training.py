@@ -1,6 +1,6 @@
-"""One training in this process, an epoch at a time, resumed from what its folder holds.
+"""Runs one training in this process, epoch by epoch, resumed from the checkpoint in its folder.
 
-Importing this is cheap; torch comes with the first training of a process.
+Importing this module is cheap; torch is imported by the first training of a process.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """What to train, and where.
+    """The configuration, folder and images of a training.
 
     Attributes:
         config: The trainer's configuration.
-        folder: Gets the checkpoints, epochs.csv, and attempts.csv, which notes begun epochs.
-        images: Identifies the search's images; None: train on whatever the image folder holds.
-        num_gpus: GPUs that all processes of the training take together.
+        folder: Gets the checkpoints, epochs.csv, and attempts.csv, the list of epochs begun.
+        images: Identifies the images of the search; None: any images are accepted.
+        num_gpus: The sum of GPUs over all processes of the training.
     """
 
     config: TrainConfig
@@ -41,12 +41,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a training reports after an epoch.
+    """The report of a training after an epoch.
 
     Attributes:
-        epochs: Rows of EpochMetrics not reported before; after a resume, all of them.
+        epochs: Rows of EpochMetrics that were not reported before; all rows after a resume.
         end_reason: 'completed', 'early_stopped' or 'diverged'; None: the training goes on.
-        facts: What else is known: config, device, seconds, memory, diagnosis.
+        facts: Further values for the study: config, device, seconds, memory, diagnosis.
     """
 
     epochs: tuple[dict[str, Any], ...]
@@ -55,16 +55,16 @@ class Progress:
 
 
 def run_training(training: Training) -> Generator[Progress]:
-    """Trains one epoch each step; its checkpoint is on the disk before it is reported.
+    """Trains one epoch in each step; the epoch's checkpoint is saved before the epoch is reported.
 
-    A resumed training first reports the epochs that it had trained, in a step without training.
-    Where processes of torch.distributed train together, each runs this, and rank 0 saves.
+    A resumed training first reports the epochs trained earlier, in a step without training. If
+    processes of torch.distributed train together, each calls this function, and rank 0 saves.
 
     Raises:
         RunError: The run folder does not exist here, or another process trains in the folder.
         InputError: The images, the config or the checkpoints cannot be used.
         OutOfMemoryError: Not even a micro-batch of one image fits into memory.
-        DiskFullError: There is no room for a checkpoint.
+        DiskFullError: The disk has no room for a checkpoint.
     """
     from sgformer.training.distributed import rank
 
@@ -94,7 +94,7 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
         return Progress(rows, trainer.end_reason, facts)
 
     if trainer.history:
-        # Reported before more is trained: the scheduler may stop the trial at this epoch.
+        # Earlier epochs are reported first, since the scheduler may stop the trial at this epoch.
         yield progress()
         num_told = trainer.num_epochs_done
     epochs = trainer.epochs()
@@ -109,19 +109,19 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
 
 
 def warm_up(data: DataConfig, images: ImagesId | None) -> None:
-    """Imports what a training needs and opens its images, which takes seconds once a process."""
-    import sgformer.training.trainer  # noqa: F401  with torch and timm
+    """Imports torch and the trainer and opens the images: seconds, once for each process."""
+    import sgformer.training.trainer  # noqa: F401  imports torch and timm
 
-    with contextlib.suppress(Exception):  # the first training will say what is wrong
+    with contextlib.suppress(Exception):  # the first training will raise the error
         open_images(data, images)
 
 
 @functools.lru_cache(maxsize=4)
 def open_images(config: DataConfig, images: ImagesId | None) -> ImageData:
-    """The images, kept open for the next trainings of this process: they are mapped files.
+    """The images as memory-mapped files, kept open for later trainings of this process.
 
     Raises:
-        DataError: The images cannot be read, or are not the search's.
+        DataError: The images cannot be read, or are not those of the search.
     """
     return load_image_data(config, expected=images)
 

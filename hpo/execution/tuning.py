@@ -1,4 +1,4 @@
-"""Runs a search's trials on a connected Ray: puts Tuner, scheduler and workers together."""
+"""Runs a search's trials on the connected Ray: wires the Tuner, the scheduler and the workers."""
 
 import logging
 import os
@@ -39,21 +39,22 @@ def run_trials(
     observer: SearchObserver,
     trainable: "type[Trainable] | None" = None,
 ) -> None:
-    """Runs trials on the connected Ray until the study has them all.
+    """Runs trials on the connected Ray until the study is complete or a limit is reached.
 
     Args:
-        config: What to search.
-        run: The folder that gets the trials' checkpoints and curves.
-        study: The search's study; this process has its lease.
-        images: Identifies the images that trials are trained on; workers refuse others.
-        resources: What a trial takes, and how many run at a time.
-        observer: Hears of every event.
-        trainable: The class of the workers in place of TrialWorker, for benchmarks.
+        config: The config of the search.
+        run: The folder that gets the trials' checkpoints and learning curves.
+        study: The study of the search; this process holds its lease.
+        images: Identifies the images of the search; workers refuse other images.
+        resources: CPUs, GPUs and processes of a trial, and how many trials run at a time.
+        observer: Is told of every event.
+        trainable: The class of the workers, for benchmarks; None: TrialWorker.
 
     Raises:
-        RunInterrupted: A signal came; a resumed search continues the trials that ran.
+        RunInterrupted: A signal arrived; a resumed search continues the running trials.
         RunError: The first trials all failed for the same reason, or the search itself failed.
-        DiskFullError: There is no room for checkpoints or the study; the search can be resumed.
+        DiskFullError: The disk has no room for checkpoints or the study; the search can be
+            resumed.
     """
     _set_up_tune(resources)
     observer.phase(
@@ -81,7 +82,7 @@ def run_trials(
 
 
 def _set_up_tune(resources: TrialResources) -> None:
-    """Settings that Ray Tune reads when it is imported, or when a Tuner starts."""
+    """Sets the variables that Ray Tune reads when it is imported, or when a Tuner starts."""
     os.environ |= {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -100,7 +101,7 @@ def _scheduler(
     resources: TrialResources,
     observer: SearchObserver,
 ) -> "StudyScheduler":
-    """The TrialScheduler for Ray, which asks the decisions that the config names."""
+    """The TrialScheduler for Ray, with an Engine that decides as the config says."""
     from hpo.execution.ray_scheduler import StudyScheduler
 
     checkpoints = TrialCheckpoints(
@@ -120,7 +121,7 @@ def _fit(
     settings: "WorkerSettings",
     trainable: "type[Trainable] | None",
 ) -> bool:
-    """Runs the workers until no trial is left or something ends the search; True: a signal did."""
+    """Runs the workers until the search ends; returns whether a signal ended it."""
     decisions = scheduler.decisions
     with (
         tempfile.TemporaryDirectory(prefix="sgformer-hpo-") as scratch,
@@ -138,7 +139,7 @@ def _fit(
 def _reason(
     config: SearchConfig, run: RunFolder, scheduler: "StudyScheduler", *, is_stopped: bool
 ) -> Exception | None:
-    """Why the search cannot go on; None: its trials have all ended."""
+    """The exception that tells why the search ended early; None: all trials have ended."""
     decisions, failure = scheduler.decisions, scheduler.failure
     if decisions.paused:
         return DiskFullError(decisions.paused)
@@ -161,12 +162,12 @@ def _reason(
 
 
 def interrupted_text(config: SearchConfig, run: RunFolder) -> str:
-    """What a search that a signal has ended says."""
+    """The message of a search that a signal has ended."""
     return f"interrupted; continue with --resume (study {config.study.name!r}, {run.path})"
 
 
 def _progress(study: SearchStudy) -> tuple[int, int]:
-    """How many trials and epochs the study has."""
+    """The numbers of trials and of epochs in the study."""
     trials = study.trials()
     return len(trials), sum(trial.num_epochs for trial in trials)
 
@@ -183,7 +184,7 @@ def _worker_settings(
 def _task_maker(
     config: SearchConfig, run: RunFolder, images: ImagesId, resources: TrialResources
 ) -> "Callable[[Proposal], TrialTask]":
-    """Gives a function that turns a proposed trial into a worker's task."""
+    """Returns a function that turns a proposed trial into a worker's task."""
     from hpo.execution.worker import TrialTask, trial_folder
 
     run_dir = run.path.absolute()
@@ -192,7 +193,7 @@ def _task_maker(
         number = proposal.number
         train = apply_params(config.train, proposal.params, f"trial {number}")
         if resources.gpus == 0:
-            # Ray may leave GPUs visible to a process that was given none.
+            # Ray may leave GPUs visible to a process without GPUs.
             train = train.model_copy(update={"device": "cpu"})
         num_gpus = resources.gpus * resources.num_processes
         training = Training(train, trial_folder(run_dir, number), images, num_gpus)
@@ -212,7 +213,7 @@ def _tuner(
 ) -> Any:
     """A Tuner with one Ray trial for each slot.
 
-    It has no searcher, loggers, checkpoints, snapshots or output: the study takes their place.
+    The Tuner has no searcher, loggers, checkpoints, snapshots or output; the study replaces them.
     """
     from ray import tune
 
@@ -231,18 +232,18 @@ def _tuner(
             name=config.study.name,
             storage_path=scratch,
             stop=_stopper(is_over),
-            # Trials keep their own checkpoints, in the run folder.
+            # Trainings save their own checkpoints, in the run folder.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=-1),  # the decisions count them
+            failure_config=tune.FailureConfig(max_failures=-1),  # the Engine counts failures
             verbose=0,
         ),
     )
 
 
 def _resources_of_worker(resources: TrialResources) -> dict[str, float]:
-    """What Ray reserves for a worker; for the processes of a group Ray Train reserves."""
+    """The resources that Ray reserves for a worker; Ray Train reserves those of a group."""
     if resources.group is not None:
-        return {"memory": 1.0}  # Ray refuses a trial that asks for nothing
+        return {"memory": 1.0}  # Ray refuses a trial without any resource
     return {"cpu": resources.cpus, "gpu": resources.gpus}
 
 
@@ -250,7 +251,7 @@ def _stopper(is_over: Callable[[], bool]) -> Any:
     from ray.tune import Stopper
 
     class StopEarly(Stopper):
-        """Ends the whole search on a signal, or when going on makes no sense."""
+        """Ends the whole search as soon as `is_over` says so."""
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False

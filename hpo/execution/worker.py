@@ -1,6 +1,6 @@
-"""The Ray trainable: the only bridge between the trainer and Ray.
+"""TrialWorker, the Ray trainable: the only bridge between the trainer and Ray.
 
-Importing this is cheap; torch comes when a worker starts, which then serves many trials.
+Importing this module is cheap; torch is imported when a worker starts, which runs many trials.
 """
 
 import gc
@@ -27,24 +27,24 @@ from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
 REPORT, WORN_OUT, SETTINGS = "report", "worn_out", "settings"
 SECONDS_IDLE: Final = 0.2
-# A worker holds more memory than after its first trial where a trial has left something.
+# A worker leaks memory, and is replaced, if it holds this much more than after its first trial.
 MOST_GROWTH: Final = 1.5
 MOST_GROWTH_BYTES: Final = 2**28
 
 
 def trial_folder(run_dir: Path, number: int) -> Path:
-    """Where a trial's checkpoints and curve lie."""
+    """The folder of a trial's checkpoints and learning curve."""
     return run_dir / "trials" / str(number)
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker is started with.
+    """The settings that a worker starts with.
 
     Attributes:
-        num_threads: How many threads torch uses.
-        data: The images to open beforehand; None where a group of processes trains.
-        images: Identifies the search's images.
+        num_threads: The number of threads that torch uses.
+        data: The images to open at the start; None: a group of processes trains instead.
+        images: Identifies the images of the search.
     """
 
     num_threads: int
@@ -54,12 +54,12 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class TrialTask:
-    """A trial that a worker is to run.
+    """A trial for a worker to run.
 
     Attributes:
         number: The trial's number in the study.
-        training: What to train.
-        group: The processes that train the trial in the worker's place; None: the worker trains.
+        training: The configuration, folder and images to train with.
+        group: The processes that train the trial in place of the worker; None: the worker trains.
     """
 
     number: int
@@ -68,12 +68,12 @@ class TrialTask:
 
 
 class TrialWorker(tune.Trainable):
-    """Runs trials one after another in a warm process, one epoch each step.
+    """Runs trials one after another in the same process, one epoch in each step.
 
-    To Ray a worker is a single trial that lasts as long as the search. The scheduler calls
-    `assign` to say which trial of the study comes next. A trial goes on from the last checkpoint
-    in its folder, if there is one. A training that raises is tried once more; a second exception
-    is data, in the report. Only a dead process is left to Ray.
+    For Ray a worker is a single trial that lasts as long as the search. The scheduler calls
+    `assign` to set the next trial of the study. A trial resumes from the last checkpoint in its
+    folder, if there is one. A training that raises an exception is tried once more; a second
+    exception becomes part of the report. Only the death of a process is left to Ray.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -86,18 +86,18 @@ class TrialWorker(tune.Trainable):
         self._warm_up(config[SETTINGS])
 
     def assign(self, task: TrialTask | None) -> None:
-        """Sets what to run from the next step on; None: nothing, for now."""
+        """Sets the trial to run from the next step on; None: the worker idles."""
         self._task, self._retried, self._idle = task, None, False
         self._end()
 
     def retire(self) -> None:
-        """Has the next step raise, so that Ray replaces this process by a new one."""
+        """Makes the next step raise WornOutError, so that Ray starts a new process."""
         self._retired = True
 
     def step(self) -> dict[str, Any]:
-        """Trains an epoch; gives its TrialReport, and whether the worker should be replaced.
+        """Trains an epoch; returns its TrialReport, and whether the worker should be replaced.
 
-        The report is None while there is nothing to do.
+        The report is None while the worker idles.
 
         Raises:
             WornOutError: `retire` was called.
@@ -115,9 +115,9 @@ class TrialWorker(tune.Trainable):
         except Exception as error:
             self._end()
             if _is_of_the_process(error):
-                raise  # Ray replaces the process and tries again
+                raise  # Ray starts a new process
             reason = "paused" if isinstance(error, DiskFullError) else "failed"
-            # The budget counts the epoch that broke, too.
+            # The budget counts the failed epoch, too.
             num_begun = Attempts(self._task.training.folder).count()
             facts = {"hostname": socket.gethostname(), "num_epochs_trained": num_begun}
             report = TrialReport(number, (), reason, facts, _as_text(error))
@@ -139,12 +139,12 @@ class TrialWorker(tune.Trainable):
         import torch
 
         torch.set_num_threads(settings.num_threads)
-        # Collecting after each trial need not look at what was imported: 0.3 s each time.
+        # Keeps imported objects out of later garbage collections, which saves 0.3 s each.
         gc.collect()
         gc.freeze()
 
     def _end(self) -> None:
-        """Frees the model, or the processes, of the trial that the worker is at."""
+        """Ends the present training, and frees its model or its group of processes."""
         epochs, self._epochs = self._epochs, None
         if epochs is None:
             return
@@ -156,14 +156,14 @@ class TrialWorker(tune.Trainable):
             self._worn_out |= self._has_grown_to(held_bytes())
 
     def _has_grown_to(self, held: int) -> bool:
-        """Whether the worker holds far more memory than when its first trial had ended."""
+        """Whether the worker holds far more bytes of memory than after its first trial."""
         if self._bytes_after_first is None:
             self._bytes_after_first = held
         first = self._bytes_after_first
         return held > max(MOST_GROWTH * first, first + MOST_GROWTH_BYTES)
 
     def _next_epoch(self, task: TrialTask) -> Progress:
-        """Trains the next epoch; after a first exception, again from the last checkpoint."""
+        """Trains the next epoch; resumes from the last checkpoint after the first exception."""
         if self._epochs is None:
             self._epochs = _start(task)
         progress = None
@@ -173,7 +173,7 @@ class TrialWorker(tune.Trainable):
             if self._retried is not None or not _is_worth_a_retry(error):
                 raise
             self._retried = _as_text(error)
-        if progress is None:  # here the exception, which held the first training, is freed
+        if progress is None:  # by now the exception, and the training it held, is freed
             self._end()
             return self._next_epoch(task)
         if self._retried is None:
@@ -194,7 +194,7 @@ def _as_text(error: Exception) -> TrialError:
 
 
 def _is_worth_a_retry(error: Exception) -> bool:
-    """Whether a second try may succeed; not where input, memory or disk forbid it."""
+    """Whether a second try may succeed: not after errors of input, memory, disk or process."""
     from sgformer.training.device import is_out_of_memory
 
     hopeless = isinstance(error, (InputError, OutOfMemoryError, DiskFullError))
@@ -202,7 +202,7 @@ def _is_worth_a_retry(error: Exception) -> bool:
 
 
 def _is_of_the_process(error: Exception) -> bool:
-    """Whether a process is dead or useless: a CUDA error, unless memory ran out, stays with it."""
+    """Whether a process died, or a CUDA error other than out-of-memory made it unusable."""
     import torch
 
     from sgformer.training.device import is_out_of_memory

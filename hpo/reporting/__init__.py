@@ -1,1 +1,1 @@
-"""What people see of a run: status, leaderboard, report, live display, dashboard."""
+"""Shows a run to people: status, leaderboard, report, live display, dashboard."""

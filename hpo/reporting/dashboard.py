@@ -1,4 +1,4 @@
-"""optuna-dashboard over a run's study, on loopback only: it has no authentication."""
+"""Serves optuna-dashboard for a run's study, on loopback only, as it has no authentication."""
 
 import ipaddress
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def make_dashboard(study: SearchStudy, host: str, port: int) -> tuple[WSGIServer, str]:
-    """A server, to be run with `serve_forever`, and the address of the study's page.
+    """The server, to be run with `serve_forever`, and the URL of the study's page.
 
     Raises:
         StudyError: The host is not loopback, or the port is taken.
@@ -51,9 +51,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _guard(app: WsgiApp, page: str) -> WsgiApp:
-    """Sends / to the study's page; answers this machine's own names only.
+    """Redirects / to the study's page, and refuses requests with a foreign host or origin.
 
-    A page elsewhere could have its own name resolve to 127.0.0.1 and then delete studies.
+    Otherwise a foreign web page could delete studies after having its own name resolve to
+    127.0.0.1 (DNS rebinding).
     """
 
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""What a person sees of a search: a live table on a terminal, plain lines elsewhere."""
+"""Displays of a search in progress: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections import Counter
@@ -21,7 +21,7 @@ SECONDS_BETWEEN_LINES: Final = 15.0
 
 @dataclass
 class RunningTrial:
-    """What is known of a trial in a slot."""
+    """Params, last epoch, and latest and best metric of a running or paused trial."""
 
     params: Mapping[str, Value]
     epoch: int
@@ -30,7 +30,7 @@ class RunningTrial:
 
 
 class Display:
-    """Follows a search (a SearchObserver); subclasses show it. A context manager."""
+    """A SearchObserver and context manager that tracks a search; subclasses show its state."""
 
     def __init__(self, config: SearchConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
@@ -69,7 +69,7 @@ class Display:
     def earlier_trials(
         self, states: Mapping[str, int], best: tuple[int, float] | None, num_epochs: int
     ) -> None:
-        """What a resumed search has done already."""
+        """Sets states, best trial and epochs of the trials that a resumed search has already."""
         self.states.update({s: n for s, n in states.items() if s != "RUNNING"})
         self.best = best
         self._num_epochs_before = num_epochs
@@ -111,7 +111,7 @@ class Display:
         self.text = f"{head}: epoch {row['epoch']} of {max_epochs}, {value}"
 
     def summary(self) -> str:
-        """Counts by state, the best value, times."""
+        """One line: trials by state, the best value, time elapsed and time left."""
         total = self.config.study.num_trials
         names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
         counts = [f"{self.states[state]} {name}" for state, name in names.items()]
@@ -127,7 +127,11 @@ class Display:
         return ", ".join([*parts, times, *([f"about {clock_time(left)} left"] if left else [])])
 
     def seconds_left(self) -> float | None:
-        """Until the last trial ends, by the epochs of those that ended; None: no telling yet."""
+        """Estimated seconds until the last trial ends; None: no estimate yet.
+
+        The estimate uses the epochs left in the budget, or without a limit on epochs the mean
+        epochs of ended trials.
+        """
         if self._num_epochs < 2:
             return None
         seconds_an_epoch = (self._clock() - self._first_epoch_at) / (self._num_epochs - 1)
@@ -148,10 +152,11 @@ class Display:
         return epochs * seconds_an_epoch if self.running else None
 
     def _known(self, number: int) -> RunningTrial:
-        """A trial that runs or is paused; one that an earlier search paused is not known."""
+        """The running or paused trial; an empty one if it was paused before this display began."""
         return self.running.get(number) or self.paused.get(number) or RunningTrial({}, 0)
 
     def phase_text(self) -> str:
+        """The present phase with its progress, such as 'decoding images: 30 of 100'."""
         if self.steps is None:
             return self.text
         return f"{self.text}: {self.steps[0]} of {self.steps[1]}"
@@ -164,7 +169,7 @@ class Display:
 
 
 class LiveDisplay(Display):
-    """A table of the running trials, drawn anew several times a second."""
+    """A live table of the running trials, redrawn four times a second."""
 
     def __init__(self, config: SearchConfig, console: Console) -> None:
         super().__init__(config)
@@ -209,7 +214,7 @@ class LiveDisplay(Display):
 
 
 class PlainDisplay(Display):
-    """Lines for logs and pipes: what began, what ended, and how far the search is."""
+    """Plain lines for logs and pipes: trials that start and end, and the progress in between."""
 
     def __init__(self, config: SearchConfig, write: Callable[[str], None]) -> None:
         super().__init__(config)
@@ -274,7 +279,7 @@ class PlainDisplay(Display):
 
 
 def short_params(params: Mapping[str, Value]) -> str:
-    """The params by the last part of their names: 'name=sg_former_b0 learning_rate=0.0005'."""
+    """Params by the last part of their paths, as 'name=sg_former_b0 learning_rate=0.0005'."""
     return " ".join(
         f"{path.rpartition('.')[2]}={value:.3g}"
         if isinstance(value, float)
@@ -284,7 +289,7 @@ def short_params(params: Mapping[str, Value]) -> str:
 
 
 def clock_time(seconds: float) -> str:
-    """'1:05', or '2:01:05' from an hour on."""
+    """Seconds as text: '1:05' (minutes), or '2:01:05' (hours) from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

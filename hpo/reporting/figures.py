@@ -1,4 +1,4 @@
-"""The report's figures, drawn by plotly: history, curves, parameters, front, confusions."""
+"""The plotly figures of the report: history, learning curves, parameters, front, confusions."""
 
 import html
 import math
@@ -28,7 +28,7 @@ MAX_CLASSES_WITH_TEXT: Final = 30
 def front_figures(
     trials: Sequence[TrialSummary], config: SearchConfig, winner: TrialSummary | None
 ) -> Iterator[tuple[str, go.Figure]]:
-    """The metric over each other objective, with the Pareto front, where there are several."""
+    """Title and figure of metric over cost with the Pareto front, for each cost objective."""
     metric, front = config.study.metric, pareto_front(trials, config.study)
     for cost, _ in config.study.objectives:
         if cost != metric and front:
@@ -73,6 +73,7 @@ def _front_figure(
 
 
 def history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure:
+    """Each trial's best value so far by trial number, with the best value of the search."""
     figure = go.Figure()
     pick = config.study.objective.best
     values = [(t, value_so_far(t)) for t in trials]
@@ -90,7 +91,7 @@ def history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.F
             )
     best: list[tuple[int, float]] = []
     for trial, value in values:
-        # A stopped trial may win where finalists are trained anew.
+        # A stopped trial may win if finalists are retrained.
         may_win = trial.state == TrialStatus.COMPLETE or (
             config.compares_finalists and trial.state != TrialStatus.FAIL
         )
@@ -106,6 +107,7 @@ def history_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.F
 
 
 def curves_title(trials: Sequence[TrialSummary]) -> str:
+    """The title of curves_figure, which says if only some of the trials are shown."""
     if len(trials) <= MAX_CURVES:
         return "Learning curves"
     return f"Learning curves (the last {MAX_CURVES} of {len(trials)}, the winner, the default)"
@@ -114,6 +116,7 @@ def curves_title(trials: Sequence[TrialSummary]) -> str:
 def curves_figure(
     trials: Sequence[TrialSummary], config: SearchConfig, winner: TrialSummary | None
 ) -> go.Figure:
+    """Learning curves of the last MAX_CURVES trials, the winner and the default."""
     figure = go.Figure()
     chosen = trials[-MAX_CURVES:]
     shown = {0} if winner is None else {0, winner.number}
@@ -138,7 +141,7 @@ def curves_figure(
 
 
 def parameters_figure(trials: Sequence[TrialSummary], config: SearchConfig) -> go.Figure | None:
-    """Parallel coordinates over the parameters of trials with any value."""
+    """Parallel coordinates of the params of trials with a value; None for fewer than two."""
     values = [(t, value_so_far(t)) for t in trials]
     chosen = [(t, v) for t, v in values if v is not None]
     if len(chosen) < 2:
@@ -183,6 +186,7 @@ def _dimension(path: str, parameter: Parameter, values: Sequence[Any]) -> dict[s
 
 
 def importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | None:
+    """Bars of the parameter importances; None if too few values are known."""
     shares = importances(study, config)
     if not shares:
         return None
@@ -196,11 +200,11 @@ def importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | N
 
 
 def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> go.Figure:
-    """A heat map of counts.
+    """A heat map of the confusion matrix.
 
     Args:
-        matrix: (C, C) numbers of images; rows are true classes, columns predicted ones.
-        classes: The C names.
+        matrix: (C, C) numbers of images; rows are true classes, columns are predicted classes.
+        classes: The C class names.
     """
     names = [str(name) for name in classes]
     has_room = len(names) <= MAX_CLASSES_WITH_TEXT

@@ -1,4 +1,4 @@
-"""leaderboard.csv: one row a trial."""
+"""leaderboard.csv: one row for each trial."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ ORDER: Final = {
 def leaderboard_rows(
     trials: Sequence[TrialSummary], config: SearchConfig, verdict: Verdict | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One row a trial: the winner first, complete trials by value, others by their best so far."""
+    """Yields one row per trial: the winner, then by state, and by best value within a state."""
     objective = config.study.objective
     winner = winner_of(config, trials, verdict)
 
@@ -60,7 +60,7 @@ def _row(
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as CSV with a header; all rows have the keys of the first."""
+    """The rows as CSV text with a header; all rows must have the keys of the first row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["number"])
     writer.writeheader()
@@ -69,12 +69,12 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def value_so_far(trial: TrialSummary) -> float | None:
-    """The value of a COMPLETE trial, else its best epoch's so far; None before its first epoch."""
+    """The trial's value if COMPLETE, else the best metric so far; None before the first epoch."""
     return trial.value if trial.value is not None else trial.attributes.get("best_value")
 
 
 def format_value(value: Any) -> str:
-    """A cell: numbers to four digits, '-' for None."""
+    """The text of a table cell: floats with four digits, '-' for None."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

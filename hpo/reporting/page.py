@@ -1,4 +1,4 @@
-"""report.html: what a run has found, as one page that needs no network."""
+"""report.html: the results of a run as a single page that needs no network."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -41,12 +41,12 @@ MARGIN: Final = {"l": 60, "r": 20, "t": 30, "b": 50}
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; the template escapes it.
+    """A table of texts, which the template escapes.
 
     Attributes:
-        head: The columns' names.
-        rows: Each as long as the head.
-        winner: The index of the row that is marked as the winner's; None: no row is.
+        head: The names of the columns.
+        rows: The texts of the cells, row by row, each as long as `head`.
+        winner: The index of the row to mark as the winner's; None: no row.
     """
 
     head: tuple[str, ...]
@@ -62,15 +62,15 @@ def render_page(
     winner: TrialSummary | None,
     verdict: Verdict | None,
 ) -> str:
-    """The page's HTML.
+    """The HTML of the page.
 
     Args:
-        run: Its best/ gives the delivered model's metrics, if it is there.
-        config: The run's.
-        study: The run's.
-        leaderboard: Rows, the best trial first; see leaderboard_rows.
+        run: The run's folder; best/, if it exists, has the delivered model's metrics.
+        config: The config of the search.
+        study: The study of the search.
+        leaderboard: The rows of leaderboard_rows.
         winner: The trial that won or leads; None: no trial may win yet.
-        verdict: The finalists' comparison on fresh seeds; None: there is none (yet).
+        verdict: The finalists' comparison on fresh seeds; None: no comparison (yet).
     """
     trials = study.trials()
     metrics = _read_json(run.best / "metrics.json")
@@ -102,13 +102,13 @@ def render_page(
 
 
 def _as_html(figures: Iterator[tuple[str, go.Figure]]) -> Iterator[tuple[str, Markup]]:
-    """Titles and figures as HTML; the first one brings plotly's script along."""
+    """Titles with their figures as HTML; the first figure includes plotly's script."""
     for position, (title, figure) in enumerate(figures):
         figure.update_layout(
             template="plotly_white", margin=MARGIN | figure.layout.margin.to_plotly_json()
         )
         text = figure.to_html(full_html=False, include_plotlyjs=position == 0)
-        yield title, Markup(text)  # plotly escapes the text that it shows
+        yield title, Markup(text)  # plotly escapes texts in figures
 
 
 def _headline(trials: Sequence[TrialSummary], config: SearchConfig) -> str:
@@ -129,7 +129,7 @@ _ORDER: Final = (
 
 
 def _origin(study: SearchStudy) -> str:
-    """The studies that trials were carried over from and to, where the space changed."""
+    """The text about trials carried over from and to other studies; empty if there are none."""
     text, source = "", study.metadata.carried_from
     if source is not None:
         text = (
@@ -144,7 +144,7 @@ def _origin(study: SearchStudy) -> str:
 def _first_rung(
     config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
 ) -> str | None:
-    """At which epoch trials were first compared, and why there."""
+    """The text that names the first rung and its reason; None: the scheduler has no rungs."""
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
     text = first_rung_text(config, read_first_rungs(study.metadata.first_levels), curves)
     return None if text is None else f"First decision at {text}"
@@ -157,7 +157,7 @@ def _cards(
     metrics: dict[str, Any] | None,
     delivered: int | None,
 ) -> list[tuple[str, str]]:
-    """Names and values: the winner's, the default's, and what best/ reaches."""
+    """Names and texts of the key figures: of the winner, the default, and the model in best/."""
     cards = [("winner", f"trial {winner.number}")]
     cards += [
         (f"its {name} as a trial", format_value(value))
@@ -178,7 +178,7 @@ def _params(winner: TrialSummary) -> list[str]:
 
 
 def _other_delivered(study: SearchStudy, winner: TrialSummary | None) -> int | None:
-    """The trial whose model is in best/, where that is another one than the winner."""
+    """The trial whose model is in best/, if it is not the winner; else None."""
     delivered = study.metadata.delivered_trial
     return None if winner is None or delivered == winner.number else delivered
 
@@ -191,7 +191,7 @@ def _verdict_text(verdict: Verdict) -> str:
 
 
 def _finalists(verdict: Verdict) -> Table | None:
-    """Each finalist's mean on fresh seeds and its gain over the default; the winner first."""
+    """The table of means on fresh seeds and gains over the default, the winner first."""
     if not verdict.means:
         return None
     rows = []
@@ -207,7 +207,7 @@ def _finalists(verdict: Verdict) -> Table | None:
 def _confusions(
     metrics: dict[str, Any] | None, classes: list[str] | None, delivered: int | None
 ) -> Iterator[tuple[str, go.Figure]]:
-    """The confusion matrix of the delivered model, on test images if there are any."""
+    """Title and confusion matrix of the delivered model, on test if there is a test split."""
     for split in ("test", "val"):
         if metrics and classes and metrics.get(split):
             title = f"Confusions on {split}"
@@ -217,7 +217,7 @@ def _confusions(
 
 
 def _diagnosis(trials: Sequence[TrialSummary], ranking: Sequence[int]) -> Table | None:
-    """What the trials' own curves say: each finding with its trials, the best-ranked first."""
+    """The table of findings from learning curves, each with its trials, the best-ranked first."""
     found: dict[str, list[tuple[int, dict[str, str]]]] = {}
     by_number = {trial.number: trial for trial in trials}
     for number in ranking:

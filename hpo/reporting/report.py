@@ -1,4 +1,4 @@
-"""write_report: leaderboard.csv and report.html of a run."""
+"""write_report: writes leaderboard.csv and report.html of a run."""
 
 from hpo.config.schema import SearchConfig
 from hpo.reporting.leaderboard import leaderboard_rows, to_csv
@@ -9,7 +9,7 @@ from hpo.study.study import SearchStudy
 
 
 def write_report(run: RunFolder, config: SearchConfig, study: SearchStudy) -> None:
-    """Writes both files from the study, and from best/ if it is there."""
+    """Writes leaderboard.csv and report.html from the study, and from best/ if it exists."""
     trials = study.trials()
     verdict = read_verdict(config, study, trials)
     winner = winner_of(config, trials, verdict)

@@ -1,4 +1,4 @@
-"""What commands show in two columns: names and values, as text."""
+"""The rows that commands print: names with values as text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,19 +18,19 @@ Rows = dict[str, str]
 
 
 def counts_text(counts: Mapping[Any, int]) -> str:
-    """Such as '3 complete, 9 pruned'; empty where nothing was counted."""
+    """Numbers of trials by state as text, such as '3 complete, 9 pruned'; empty for no trials."""
     return ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
 
 
 def objectives_text(
     trial: TrialSummary, config: SearchConfig, value_so_far: float | None = None
 ) -> str:
-    """Such as 'val_top1 0.9700, latency_ms 2.1'.
+    """The trial's objectives as text, such as 'val_top1 0.9700, latency_ms 2.1'.
 
     Args:
         trial: The trial.
-        config: The search's.
-        value_so_far: The metric to show for a trial that has yet to end.
+        config: The config of the search.
+        value_so_far: The metric to show if the trial has no final value yet.
     """
     values = objective_values(trial, config.study)
     metric, value = config.study.metric, values.pop(config.study.metric)
@@ -41,7 +41,7 @@ def objectives_text(
 
 
 def front_rows(front: Sequence[TrialSummary], config: SearchConfig) -> Rows:
-    """The trials of the Pareto front; nothing where there is one objective."""
+    """One row for each trial of the Pareto front; empty with one objective."""
     if not config.study.has_several_objectives:
         return {}
     rows = {f"front, trial {t.number}": objectives_text(t, config) for t in front[:MAX_ROWS]}
@@ -50,7 +50,7 @@ def front_rows(front: Sequence[TrialSummary], config: SearchConfig) -> Rows:
 
 
 def params_rows(params: Params) -> Rows:
-    """One row a parameter; numbers to 12 digits, which hides what rounding left at their ends."""
+    """One row per parameter; floats have 12 digits, which hides rounding errors."""
     return {
         f"  {path}": f"{value:.12g}" if isinstance(value, float) else str(value)
         for path, value in params.items()
@@ -58,7 +58,7 @@ def params_rows(params: Params) -> Rows:
 
 
 def verdict_rows(verdict: Verdict, params: Rows | None = None) -> Rows:
-    """The winner on fresh seeds, its params if given, and its gain over the default."""
+    """Rows of the winner's mean on fresh seeds, the params if given, and the gain."""
     rows = {"winner": f"trial {verdict.winner}", **(params or {})}
     if verdict.means:
         rows["winner"] += f", {mean_text(verdict, verdict.winner)}"
@@ -69,7 +69,7 @@ def verdict_rows(verdict: Verdict, params: Rows | None = None) -> Rows:
 
 
 def delivery_rows(run: RunFolder) -> Rows:
-    """What best/ reaches and where its files are."""
+    """Rows of the delivered model's top-1 by split, and of the paths of its files."""
     metrics = json.loads((run.best / "metrics.json").read_text(encoding="utf-8"))
     rows = {}
     for split in ("val", "test"):

@@ -1,4 +1,4 @@
-"""RunStatus: how far a run is, as one value that is shown as text or as JSON."""
+"""RunStatus: the progress of a run, shown as text or as JSON."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,17 +25,17 @@ from hpo.study.trial import TrialStatus, TrialSummary
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        run: The run; its trials are as they were when the status was read.
-        counts: Numbers of trials by what became of them.
-        running: Trials that run or are paused.
-        budget: What the search has taken and may take.
-        first_rung: Where trials are first compared, as it was chosen last; None: as configured.
-        first_rung_text: The same in words, with the reason; None where it is not chosen.
-        num_compared: Finalists' trainings that have ended, and how many there are; None:
-            finalists are not being compared.
+        run: The run, with its trials at the time when the status was read.
+        counts: The number of trials by state.
+        running: Trials that are running or paused.
+        budget: The limits of the search, and what it has taken of each.
+        first_rung: The latest first rung that learning curves chose; None: as configured.
+        first_rung_text: The first rung as text, with the reason; None: the scheduler has no rungs.
+        num_compared: How many of the finalists' trainings have ended, and how many there are;
+            None: finalists are not being compared.
     """
 
     run: Run
@@ -112,12 +112,12 @@ class RunStatus:
 
     @property
     def _delivered_number(self) -> int | None:
-        """The trial whose model is in best/; None: there is none, or it was not noted."""
+        """The trial whose model is in best/; None: no model, or its trial was not stored."""
         return self.run.study.metadata.delivered_trial if self.run.is_delivered else None
 
 
 def read_status(run: Run) -> RunStatus:
-    """The status of a run, from its folder and its study as they are now."""
+    """Reads the present status of a run from its folder and its study."""
     config, study, trials = run.config, run.study, run.trials
     chosen = read_first_rungs(study.metadata.first_levels)
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]

@@ -1,4 +1,4 @@
-"""The sampler that proposes by the surrogate, beside a scheduler that does not pause trials."""
+"""Optuna's interface to the surrogate, for schedulers that do not pause trials."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class CurveSampler(optuna.samplers.BaseSampler):
-    """Reads the whole curves of a study's trials, running ones too, and proposes by them.
+    """Proposes params by a surrogate of all trials' whole curves, running trials included.
 
     Args:
         space: The searched parameters.
-        seed: The search's.
-        own_seed: That of one trial, for what the surrogate has no say in.
+        seed: The search's seed, for the surrogate.
+        own_seed: The trial's seed, for params that are drawn at random.
     """
 
     def __init__(self, space: Space, seed: int, own_seed: int) -> None:
@@ -59,7 +59,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
         from hpo.surrogate.surrogate import Surrogate
 
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number and t.params]
-        # What was ruled out before its training was so by its architecture.
+        # A trial that was pruned before its first epoch has an infeasible architecture.
         ruled_out = {
             _architecture(trial.params)
             for trial in trials
@@ -75,7 +75,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
 def _observed(
     trials: Sequence[FrozenTrial], cube: "UnitCube", *, maximise: bool
 ) -> "Observations":
-    """The study's trials as the surrogate sees them: at the default rungs, and at their last."""
+    """The trials as the surrogate sees them: at the default rungs and their last epochs."""
     from hpo.surrogate.rows import Observations, ObservedTrial
 
     max_epochs = max((trial.last_step or 1 for trial in trials), default=1)

@@ -1,8 +1,8 @@
 """Optuna's evolutionary samplers, without a state of their own.
 
-Optuna's note each trial's generation, and CMA-ES itself as a pickle, in the study, and learn from
-complete trials only. Here what is drawn follows from the trials that ended, by number: a resumed
-search draws what an unbroken one would have, and a trial that was stopped counts by its value.
+Optuna's own classes keep state in the study (each trial's generation; a pickled CMA-ES) and learn
+from complete trials only. Ours draw by nothing but the ended trials, in the order of numbers: a
+resumed search draws what an unbroken one would have, and a stopped trial counts by its value.
 """
 
 import math
@@ -18,21 +18,21 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.search_space import CategoricalParameter, Space
 from hpo.surrogate.encoding import UnitCube
 
-POPULATION: Final = 10  # Optuna's 50 are more than most searches have trials.
-SIGMA: Final = 1 / 6  # Source: Optuna's CmaEsSampler, a sixth of the range.
+POPULATION: Final = 10  # Optuna's default, 50, is more than most searches' trials.
+SIGMA: Final = 1 / 6  # Source: Optuna's CmaEsSampler, a sixth of each range.
 
 
 def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that a sampler learns from, complete and pruned ones, by number."""
+    """The complete and pruned trials, which a sampler learns from, in order of numbers."""
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     return [t for t in study.get_trials(deepcopy=False, states=states) if t.params]
 
 
 class CmaEs(optuna.samplers.CmaEsSampler):
-    """CMA-ES over the numeric parameters without `when`, begun at the default configuration.
+    """CMA-ES over the numeric parameters without `when`, started at the default configuration.
 
-    It is told the trials that ended, a generation at a time. Choices and conditional parameters
-    are drawn at random, as Optuna does it.
+    CMA-ES is told the ended trials, a generation at a time. Choices and conditional parameters are
+    drawn at random, as in Optuna's class.
     """
 
     def __init__(self, space: Space, own_seed: int) -> None:
@@ -59,7 +59,7 @@ class CmaEs(optuna.samplers.CmaEsSampler):
     ) -> dict[str, Any]:
         if not search_space:
             return {}
-        import cmaes  # only where it is asked for
+        import cmaes  # only a search with this sampler needs it
 
         sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
         points = [(self._cube.encode(t.params), _cost(t, sign)) for t in ended_trials(study)]
@@ -73,15 +73,15 @@ class CmaEs(optuna.samplers.CmaEsSampler):
 
 
 def _cost(trial: FrozenTrial, sign: float) -> float:
-    """What CMA-ES minimises; infinite where a trial has no value or misses a constraint."""
+    """The loss that CMA-ES minimises; infinite without a value or if a constraint is missed."""
     is_feasible = all(violation <= 0 for violation in trial.constraints.values())
     return sign * trial.value if trial.value is not None and is_feasible else math.inf
 
 
 class _SteadyState(BaseGASampler):
-    """A genetic algorithm whose parents are the fittest of all trials that ended so far.
+    """A genetic algorithm whose parents are the fittest of all trials that have ended.
 
-    Trials end one by one, so there are no generations to choose parents from.
+    Trials end one by one, so there are no generations to take parents from.
 
     Source: Durillo et al., "On the Effect of the Steady-State Selection Scheme in Multi-Objective
     Genetic Algorithms", 2009.

@@ -16,7 +16,7 @@ NUM_STARTUP_TRIALS: Final = 5  # Source: shared measurements, TPE + ASHA with 5 
 
 
 def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.samplers.BaseSampler:
-    """The configured sampler, seeded by the search's seed and the trial's number."""
+    """The sampler for one trial, seeded by the search's seed and the trial's number."""
     seed = (config.seed * 1_000_003 + number) % 2**32
     with no_experimental_warnings():
         if config.sampler == "curves":
@@ -33,7 +33,7 @@ def create_sampler(config: StudyConfig, space: Space, number: int) -> optuna.sam
             return SteadyNSGAII(seed)
         if config.sampler == "nsga3":
             return SteadyNSGAIII(seed)
-        if config.sampler in {"random", "grid"}:  # the grid's params are fixed
+        if config.sampler in {"random", "grid"}:  # Grid gives a grid's params
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS)
 
@@ -47,9 +47,9 @@ def no_experimental_warnings() -> Iterator[None]:
 
 
 class _NumberedQMCSampler(optuna.samplers.QMCSampler):
-    """Draws the point of a low-discrepancy sequence that belongs to a trial's number.
+    """Draws the point of a low-discrepancy sequence whose index is the trial's number.
 
-    Optuna's own sampler counts its points in the study; ours is rebuilt now and then.
+    Optuna's class keeps the next index in the study, which ProxyStudy rebuilds now and then.
     """
 
     def __init__(self, seed: int, number: int, own_seed: int) -> None:

@@ -10,7 +10,7 @@ class Grid:
     """Gives each configuration of a space once, in an order that the seed determines.
 
     Raises:
-        ConfigError: The space is no grid.
+        ConfigError: A parameter is continuous, or the space has more than MAX_POINTS points.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
@@ -25,9 +25,9 @@ class Grid:
         return not self._left
 
     def take(self, params: Params) -> None:
-        """Takes note that these params have been tried; they are not given any more."""
+        """Notes that these params have been tried, so that they are not given again."""
         self._left.pop(params_key(params, self._space), None)
 
     def next_params(self) -> Params:
-        """The first configuration that is not tried yet; there must be one (`is_exhausted`)."""
+        """The first configuration not tried yet; must not be called once `is_exhausted`."""
         return next(iter(self._left.values()))

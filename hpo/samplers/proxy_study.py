@@ -1,4 +1,4 @@
-"""The study that Optuna's sampler sees: in memory, and a bounded part of a long one."""
+"""The study that Optuna's sampler sees: in memory, with a bounded number of trials."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from hpo.config.search_space import Params, Space, suggest_params
 from hpo.samplers.factory import create_sampler, no_experimental_warnings
 from hpo.samplers.grid import Grid
 
-# (best, latest) trials by sampler.
+# How many (best, latest) trials each sampler sees.
 BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
     "curves": (100, 100), "tpe": (250, 750), "gp": (100, 100), "qmc": (10, 0), "cmaes": (0, 1000),
     "nsga2": (100, 0), "nsga3": (100, 0),
@@ -28,13 +28,13 @@ BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
 class Bounds:
     """How much of a long study a sampler sees.
 
-    A sampler reads all trials that it is given, for each draw: TPE takes 0.4 s over 10,000. It is
-    given the best, which it learns from, and the latest, which say where it has been.
+    For each draw a sampler reads all trials that it sees: TPE takes 0.4 s over 10,000. So it sees
+    the best trials, to learn from, and the latest ones, which show where it has been.
 
     Attributes:
-        num_best: The best trials that it sees.
-        num_latest: The latest that it sees.
-        num_before_rebuild: Trials that end before others are forgotten.
+        num_best: How many of the best trials the sampler sees.
+        num_latest: How many of the latest trials the sampler sees.
+        num_before_rebuild: How many trials end before the study is rebuilt with fewer.
     """
 
     num_best: int
@@ -43,24 +43,24 @@ class Bounds:
 
     @classmethod
     def of(cls, sampler: str) -> Self:
-        """The bounds of one of the samplers; random and grid need no trials."""
+        """The bounds of a sampler, by its name; random and grid need no trials."""
         return cls(*BOUNDS.get(sampler, (0, 0)))
 
     @property
     def num_seen(self) -> int:
-        """The most trials that the sampler sees, running ones left out."""
+        """The most ended trials that the sampler sees."""
         return self.num_best + self.num_latest + self.num_before_rebuild
 
 
 class ProxyStudy:
-    """Draws params of new trials, by a study of Optuna's in memory that is told of all trials.
+    """Draws params of new trials, by an Optuna study in memory that is told of all trials.
 
-    What is drawn depends on the seed, the trial's number and the trials told, so a search that
-    is resumed draws what it would have drawn. In a study so long that trials are forgotten this
-    holds with one slot; with several, the order in which trials ended matters a little.
+    A draw depends on the seed, the trial's number and the known trials, so a resumed search draws
+    what an unbroken one would have drawn. In a study so long that trials are forgotten this holds
+    with one slot only; with several, the order in which trials ended matters a little.
 
     Args:
-        config: Names the sampler, the seed and the objectives.
+        config: Has the sampler, the seed and the objectives.
         space: The searched parameters.
         bounds: How much of a long study the sampler sees; None: the sampler's usual bounds.
     """
@@ -82,16 +82,16 @@ class ProxyStudy:
 
     @property
     def num_seen(self) -> int:
-        """How many trials the sampler sees."""
+        """How many trials the sampler sees now."""
         return len(self._study.get_trials(deepcopy=False))
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nothing is left to draw, as at a grid's end."""
+        """Whether no params are left to draw, as at a grid's end."""
         return self._grid is not None and self._grid.is_exhausted
 
     def add(self, trial: FrozenTrial) -> None:
-        """Tells of a trial that was not drawn here; to be called in the order of numbers."""
+        """Adds a trial that was not drawn here; call it in the order of trial numbers."""
         seen = create_trial(
             state=trial.state,
             values=trial.values,
@@ -110,11 +110,11 @@ class ProxyStudy:
     def draw(
         self, number: int, fixed: Params | None = None
     ) -> tuple[Params, dict[str, BaseDistribution]]:
-        """Draws a new trial's params; gives them and their distributions.
+        """Draws a new trial's params; returns the params and their distributions.
 
         Args:
-            number: The trial's.
-            fixed: Params that are taken as they are; None: the sampler draws.
+            number: The trial's number.
+            fixed: Params that are taken as they are; the sampler draws the others. None: all.
         """
         if fixed is None and self._grid is not None:
             fixed = self._grid.next_params()
@@ -134,7 +134,7 @@ class ProxyStudy:
         return params, trial.distributions
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
-        """Adds epochs to a trial's curve; with several objectives Optuna takes none."""
+        """Adds epochs to a trial's curve; with several objectives Optuna keeps no curves."""
         self._paused.discard(number)
         if not self._has_curves:
             return
@@ -142,7 +142,7 @@ class ProxyStudy:
             self._running[number].report(value, epoch)
 
     def pause(self, number: int) -> None:
-        """Has a trial count as pruned until it reports again, so that its curve is learnt from."""
+        """Shows a trial as pruned until it reports again, so that samplers learn its curve."""
         self._paused.add(number)
 
     def finish(
@@ -152,7 +152,7 @@ class ProxyStudy:
         values: Sequence[float] | None,
         constraints: Mapping[str, float] | None = None,
     ) -> list[float] | None:
-        """Ends a trial; gives Optuna's values of it, a pruned one's being its last epoch's."""
+        """Ends a trial; returns Optuna's values for it: of a pruned trial the last epoch's."""
         self._paused.discard(number)
         running = self._running.pop(number)
         for name, violation in (constraints or {}).items():
@@ -174,7 +174,7 @@ class ProxyStudy:
         self._running[number] = Trial(self._study, added._trial_id)
 
     def _forget(self) -> None:
-        """Now and then begins a new study of what is to be seen: Optuna's cannot lose a trial."""
+        """Rebuilds the study with the bounded trials now and then: Optuna's cannot drop any."""
         self._num_since_rebuild += 1
         bounds = self._bounds
         is_early = self._num_since_rebuild < bounds.num_before_rebuild
@@ -183,7 +183,7 @@ class ProxyStudy:
         self._num_since_rebuild = 0
         by_number = sorted(self._finished)
         kept = set(by_number[-bounds.num_latest :]) if bounds.num_latest else set()
-        # The first one gives a sequence its parameters.
+        # QMC takes its search space from the first trial that it sees.
         complete = (n for n in by_number if self._finished[n].state == TrialState.COMPLETE)
         kept |= set(itertools.islice(complete, 1))
         kept |= set(self._best(by_number)[: bounds.num_best])
@@ -201,11 +201,12 @@ class ProxyStudy:
         return self._study._storage.get_trial(self._running[number]._trial_id)
 
     def _as_seen(self) -> optuna.Study:
-        """The study, or a copy that shows a sampler what it would not see in this one.
+        """The study, or a copy in which paused and ruled out trials have other states.
 
-        In the copy paused trials are pruned: in this study a trial that ended could not run
-        again. Optuna's GP looks at complete trials only, and would propose what is ruled out
-        again and again: it is shown such trials as complete and infeasible, with median values.
+        In the copy paused trials are pruned; in the study itself a pruned trial could not run
+        again. Optuna's GP learns from complete trials only, and would propose configurations that
+        were ruled out again and again. So it sees these trials as complete and infeasible, with
+        median values.
         """
         ruled_out = self._ruled_out() if self._config.sampler == "gp" else {}
         if not self._paused and not ruled_out:
@@ -217,12 +218,12 @@ class ProxyStudy:
         return study
 
     def _ruled_out(self) -> dict[int, FrozenTrial]:
-        """Trials that were infeasible before their training, as complete ones of median values."""
+        """Trials ruled out before their training, as complete ones with median values."""
         complete = [t for t in self._finished.values() if t.state == TrialState.COMPLETE]
         if not complete:
             return {}
         values = np.median([trial.values for trial in complete], axis=0).tolist()
-        names = tuple(complete[0].constraints)  # the GP wants the same of all
+        names = tuple(complete[0].constraints)  # the GP needs the same names in all trials
         return {
             number: create_trial(
                 values=values,
@@ -237,7 +238,7 @@ class ProxyStudy:
         }
 
     def _best(self, numbers: Sequence[int]) -> list[int]:
-        """The best trials: complete ones by their values, then the others by `_rank`."""
+        """The numbers in order, best first: complete trials by value, then others by `_rank`."""
         complete = [n for n in numbers if self._finished[n].state == TrialState.COMPLETE]
         others = sorted(set(numbers) - set(complete), key=lambda n: self._rank(self._finished[n]))
         if not complete:
@@ -247,7 +248,7 @@ class ProxyStudy:
         return [complete[row] for row in pareto.best_rows(losses, self._bounds.num_best)] + others
 
     def _rank(self, trial: FrozenTrial) -> tuple[float, float]:
-        """The sort key of a trial that is not complete: how far it came, then its last value."""
+        """Sort key of an incomplete trial: later last epochs first, then better last values."""
         sign = -1.0 if self._directions[0] == "maximize" else 1.0
         epoch = trial.last_step
         value = math.nan if epoch is None else trial.intermediate_values[epoch]
@@ -255,7 +256,7 @@ class ProxyStudy:
 
 
 def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    """A running trial as if it were pruned after its last epoch."""
+    """A running trial as if it had been pruned after its last epoch."""
     value = trial.intermediate_values.get(trial.last_step or 0, math.nan)
     return create_trial(
         state=TrialState.PRUNED,

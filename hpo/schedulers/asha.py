@@ -1,7 +1,7 @@
 """Asynchronous successive halving (ASHA): trials stop at rungs, or pause and are promoted.
 
 Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; promotion
-is its algorithm 2.
+is algorithm 2 there.
 """
 
 import math
@@ -18,7 +18,7 @@ from hpo.surrogate.rows import Phase
 
 
 def rung_epochs(config: SchedulerConfig, max_epochs: int) -> tuple[int, ...]:
-    """min_epochs and its multiples by powers of reduction_factor, below max_epochs."""
+    """The rungs below `max_epochs`: min_epochs times the powers of reduction_factor."""
     epochs = []
     epoch = config.min_epochs or DEFAULT_MIN_EPOCHS
     while epoch < max_epochs:
@@ -28,18 +28,21 @@ def rung_epochs(config: SchedulerConfig, max_epochs: int) -> tuple[int, ...]:
 
 
 class AsynchronousHalving:
-    """Rungs of best values so far; a trial goes on if it is among the best of its rung.
+    """ASHA that stops trials: a trial goes on if it is among the best of each rung it reaches.
 
-    The value at a rung is the best one up to it, as the trial's own value will be: one noisy
-    epoch ends no trial. Trial 0, the default configuration, is compared with but never stopped:
-    it is what the winner has to beat. Nor is a trial that comes to a rung before there are
-    reduction_factor to compare. With several objectives the best are whole non-dominated fronts,
-    and the most diverse of the front that does not fit.
+    A trial's value at a rung is its best value up to there, so that one noisy epoch ends no
+    trial. Trial 0, the default configuration, enters the rungs but is never stopped: the winner
+    has to beat it. A trial is not stopped either at a rung that fewer than reduction_factor
+    trials have reached. With several objectives the best trials are whole non-dominated fronts,
+    and the most diverse trials of the first front that does not fit.
 
     Args:
-        config: First rung and reduction factor.
-        max_epochs: The length of a trial; there is no rung at the end.
+        config: Has the first rung and the reduction factor.
+        max_epochs: The length of a training, in epochs; there is no rung at the end.
         maximise: Whether a larger value is better.
+
+    Attributes:
+        rung_epochs: The epochs of the rungs, ascending.
     """
 
     point = "rung"
@@ -57,11 +60,11 @@ class AsynchronousHalving:
     def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
     ) -> int | None:
-        """The first rung at which a trial does not stand; None: it goes on.
+        """The first rung at which a trial is not among the best; None: the trial goes on.
 
-        It is judged at every rung that its curve (the objective by epoch) has reached and that it
-        was not judged at: after a crash, several epochs may come in one report. `costs` are its
-        other objectives, the smaller the better.
+        The trial is judged at every rung that its curve (the objective by epoch) has reached and
+        where it was not judged before: after a crash, one report may bring several epochs.
+        `costs` are the trial's other objectives; smaller is better.
         """
         last = max(curve, default=0)
         fallen = [
@@ -76,7 +79,7 @@ class AsynchronousHalving:
     def _stands(
         self, number: int, epoch: int, curve: Mapping[int, float], costs: Sequence[float]
     ) -> bool:
-        """Enters the trial into a rung; whether it is among the best there."""
+        """Enters a trial into a rung; returns whether it is among the best there."""
         rung = self._rungs[epoch]
         values = (self._sign * v for e, v in curve.items() if e <= epoch and not math.isnan(v))
         rung[number] = (-max(values, default=-math.inf), *costs)
@@ -89,14 +92,15 @@ class AsynchronousHalving:
 
 
 class Promotion(PausingScheduler[TrialState]):
-    """A free slot promotes the best trial of the highest rung that has one to promote.
+    """ASHA that pauses trials: a free slot promotes the best trial of the highest rung.
 
-    That is one of the best 1 / reduction_factor of those that came to its rung; where there is
-    none, a new trial starts. The value at a rung is the best one up to it.
+    A paused trial can be promoted if it is among the best 1 / reduction_factor of the trials that
+    reached its rung. If no rung has such a trial, a new trial starts. A trial's value at a rung
+    is its best value up to there.
 
     Args:
-        config: First rung and reduction factor.
-        max_epochs: The length of a trial.
+        config: Has the first rung and the reduction factor.
+        max_epochs: The length of a training, in epochs.
         maximise: Whether a larger value is better.
     """
 
@@ -116,7 +120,7 @@ class Promotion(PausingScheduler[TrialState]):
                 rung[number] = self._best(number, epoch)
 
     def completed(self, number: int, value: float) -> None:
-        """A trial came to its end, or stopped itself: its value counts at the later rungs too."""
+        """A trial ran its length or stopped itself: its value counts at all later rungs too."""
         super().completed(number, value)
         for epoch, rung in self._values.items():
             rung.setdefault(number, self._best(number, epoch))
@@ -130,7 +134,10 @@ class Promotion(PausingScheduler[TrialState]):
         return Start() if may_start else Wait()
 
     def ranking(self) -> tuple[int, ...]:
-        """The best of the highest rung first; the default stands in the highest of others'."""
+        """Started trials: highest rung first, then best value there.
+
+        The default (trial 0) counts at no higher rung than any other trial has reached.
+        """
         reached = {
             number: max(epoch for epoch, rung in self._values.items() if number in rung)
             for number in set().union(*self._values.values())
@@ -151,7 +158,7 @@ class Promotion(PausingScheduler[TrialState]):
         return paused[-1] if paused else None
 
     def _promotable(self, epoch: int) -> int | None:
-        """The best trial that waits at a rung, if it is among the best there."""
+        """The best trial paused at a rung, if it is among the best there; else None."""
         rung = self._values[epoch]
         best = sorted(rung, key=lambda n: (-rung[n], n))[: len(rung) // self._factor]
         trials = {number: self._trials[number] for number in best}
@@ -165,7 +172,10 @@ class Promotion(PausingScheduler[TrialState]):
 
 
 def _is_among_best(rung: Mapping[int, tuple[float, ...]], number: int, num_kept: int) -> bool:
-    """By several losses; a curve of NaN is the worst, however little its trial costs."""
+    """Whether a trial is among the `num_kept` best of a rung, by several losses.
+
+    A trial whose curve is all NaN never is, however small its costs are.
+    """
     numbers = [n for n, losses in rung.items() if math.isfinite(losses[0])]
     best = pareto.best_rows(np.array([rung[n] for n in numbers]), num_kept)
     return number in {numbers[row] for row in best}

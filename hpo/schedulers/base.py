@@ -1,4 +1,4 @@
-"""What every scheduler is to the engine: what it hears, what it decides, what it can do beside."""
+"""The scheduler's interface: events it is told of, decisions it makes, its capabilities."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 class Decision(StrEnum):
     """What becomes of a running trial after an epoch.
 
-    PAUSE: it competes with paused trials and new ones, and goes on only if it is the best to run.
+    PAUSE: the trial competes with paused and new ones, and goes on only if it is the best to run.
     """
 
     CONTINUE = "continue"
@@ -30,7 +30,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Start:
-    """A free slot goes to a new trial; None: the waiting one's params, or the sampler's."""
+    """A free slot goes to a new trial; params None: an enqueued trial's, or the sampler's."""
 
     params: Params | None = None
 
@@ -46,13 +46,15 @@ Choice = Resume | Start | Wait
 class Scheduler(Protocol):
     """Decides which trials go on, stop or pause, and what a free slot runs.
 
-    It knows trials by the events that it is told, so the same events make the same decisions: a
-    search that is resumed goes on as it would have. Trial 0, the default configuration, is never
-    stopped or paused. A scheduler without a capability keeps the default given here.
+    A scheduler knows trials only from the events that it is told of. The same events lead to the
+    same decisions, so a resumed search goes on as an unbroken one. Trial 0, the default
+    configuration, is never stopped or paused. The methods under "Capabilities" have defaults for
+    schedulers that lack the capability.
 
     Attributes:
-        may_pause: Whether trials give their slot up and may be resumed.
-        last_one: The trial that runs to its end before the search ends; None: not chosen yet.
+        may_pause: Whether trials can be paused and resumed.
+        last_one: Number of the trial that the search trains to its end at last; None: not
+            chosen yet.
         model_state: Hyperparameters that the surrogate's next fit starts from; None: there are
             none.
     """
@@ -65,10 +67,10 @@ class Scheduler(Protocol):
         """A new trial runs."""
 
     def reported(self, number: int, values: Mapping[int, float]) -> None:
-        """Epochs of a running trial that were not known: the objective by epoch."""
+        """A running trial reported new epochs; `values` is the objective by epoch."""
 
     def interrupted(self, number: int) -> bool:
-        """A driver that died left a trial running; whether its last epoch is yet to be judged."""
+        """A driver died while this trial ran; returns whether its last epoch may be unjudged."""
 
     def paused(self, number: int) -> None:
         """A running trial gave its slot up."""
@@ -79,26 +81,26 @@ class Scheduler(Protocol):
         return
 
     def completed(self, number: int, value: float) -> None:
-        """A trial came to its end, or stopped itself at a value that stays what it is."""
+        """A trial ran its length or stopped itself; `value` is its final value."""
 
     def pruned(self, number: int, *, diverged: bool = False) -> None:
-        """A trial was stopped, given up or diverged: its curve is known as far as it came."""
+        """A trial was stopped, given up or diverged: its curve grows no longer."""
 
     def failed(self, number: int) -> None:
-        """A trial broke; nothing is learnt from it."""
+        """A trial broke; the scheduler learns nothing from it."""
 
     def on_epoch(self, number: int) -> Decision:
-        """What becomes of a running trial after the last epoch that was reported."""
+        """Decides what becomes of a running trial after its last reported epoch."""
 
     def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
-        """What a free slot runs, of these paused trials and, if `may_start`, new ones."""
+        """The choice for a free slot: a trial of `paused` or, if `may_start`, a new one."""
 
     @property
     def first_rung(self) -> int:
         """The epoch at which a trial that starts now is first compared."""
 
     def next_stop(self, number: int, epoch: int) -> int:
-        """The epoch up to which a trial that runs at `epoch` cannot stop or pause."""
+        """The next epoch at which a trial that is at `epoch` may stop, pause or end."""
 
     # Capabilities.
 
@@ -113,7 +115,7 @@ class Scheduler(Protocol):
 
     @property
     def is_blind(self) -> bool:
-        """Whether a trial that starts now would know nothing of those before it."""
+        """Whether a trial that starts now would be chosen without any other trial's curve."""
         return False
 
     @property
@@ -122,39 +124,39 @@ class Scheduler(Protocol):
         return 0
 
     def ends_with_one(self, *, compares_finalists: bool) -> bool:
-        """Whether the search itself trains the most promising trial to its end, at last."""
+        """Whether the search ends by training its most promising trial to the end."""
         return False
 
     def may_be_last(self) -> tuple[int, ...]:
-        """Trials that are at their end or can be trained to it, the best expected end first."""
+        """Trials that are complete or can be trained to their end, best expected end first."""
         return ()
 
     def least_promising(self, besides: int | None = None) -> int | None:
-        """The paused trial that is given up first; None: there is none but `besides`."""
+        """The paused trial that is given up first, `besides` excepted; None: there is none."""
         return None
 
     def expected_gains(self, paused: Sequence[int]) -> Mapping[int | None, float]:
-        """How much better than the incumbent each trial may end (None: a new one).
+        """Expected improvement of each paused trial and a new one (None) on the incumbent.
 
-        In the objective's unit; empty where that is not known.
+        The values are in the objective's unit; empty if the scheduler has no estimate.
         """
         return {}
 
     def weigh_costs(self, seconds: Mapping[int, float]) -> None:
-        """Divides expected gains by GPU-seconds from now on; `seconds` of an epoch, by trial."""
+        """Divides gains by GPU-seconds from now on; `seconds` is an epoch's, by trial number."""
         return
 
     def choose_rungs(self) -> tuple[FirstRung, ...] | None:
-        """All first rungs chosen so far, if the curves say that there is a new one to set."""
+        """All first rungs chosen so far and a new one, if the curves suggest it; else None."""
         return None
 
     def set_first_rungs(self, chosen: Sequence[FirstRung]) -> None:
-        """Sets the first rungs of trials from a number on; trials before it keep theirs."""
+        """Sets the first rungs; each holds for trials from its `from_trial` on."""
         return
 
 
 class TrialListener(Protocol):
-    """What hears of a trial's start, its epochs and its end, as every scheduler does."""
+    """Is told of a trial's start, its epochs and its end, as every scheduler is."""
 
     def started(self, number: int, params: Params) -> None: ...
 
@@ -168,9 +170,9 @@ class TrialListener(Protocol):
 
 
 def replay_into(listener: TrialListener, trials: Iterable[TrialSummary]) -> None:
-    """Tells a scheduler of a study's trials, as it would have heard of them while they ran.
+    """Tells a scheduler of a study's trials, with the events that it would have had from them.
 
-    RUNNING ones are left running: whether they are paused is the caller's to say.
+    RUNNING trials are left running: the caller has to say which of them are paused.
     """
     for trial in trials:
         listener.started(trial.number, trial.params)
@@ -188,7 +190,7 @@ def tell_end(
     *,
     diverged: bool,
 ) -> None:
-    """Tells a scheduler how a trial ended; `value` is a COMPLETE trial's."""
+    """Tells a scheduler how a trial ended; only a COMPLETE trial has a `value`."""
     if state == TrialStatus.FAIL:
         listener.failed(number)
     elif state == TrialStatus.COMPLETE and value is not None:

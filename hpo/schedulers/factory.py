@@ -22,11 +22,11 @@ def make_scheduler(
     """A new scheduler, which knows of no trial yet.
 
     Args:
-        config: The whole search's.
+        config: The config of the search.
         first_levels: The first rungs that were chosen so far, as the study keeps them.
-        costs_of: A configuration's other objectives, the smaller the better.
-        is_allowed: Says whether a configuration keeps to the constraints on its architecture;
-            None: any does. Only freeze_thaw asks: what the others start is the sampler's.
+        costs_of: Returns a configuration's objectives that are costs; smaller is better.
+        is_allowed: Says whether a configuration keeps the constraints on its architecture; None:
+            each one does. Only freeze_thaw uses it: with others the sampler draws new trials.
     """
     max_epochs, objective = config.train.max_epochs, config.study.objective
     if config.scheduler.name == "freeze_thaw":

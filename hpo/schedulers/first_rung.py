@@ -1,7 +1,7 @@
-"""The first rung: the epoch at which trials first compete, chosen by what ranks there tell.
+"""The first rung: the epoch at which trials first compete, chosen by rank correlations.
 
-Where trials rank early as they do late, a few epochs tell good from bad; where they do not, what
-is decided early is decided by chance.
+Where early ranks of trials agree with late ones, a few epochs tell good trials from bad ones;
+where they do not, an early decision is made by chance.
 """
 
 import math
@@ -16,13 +16,14 @@ from hpo.schedulers.rank_agreement import EXACT, MIN_RANKED, Agreement, agreemen
 from hpo.surrogate.arrays import FloatArray
 from sgformer.config import FrozenConfig
 
-# Late trials without which nothing is chosen: the fewest with a standard error. Source:
-# docs/performance.md, and for the next benchmarks/first_rung_error_rates.py.
+# A first rung is chosen only with this many late trials, the fewest whose rank correlation has a
+# standard error. Source: docs/performance.md.
 MIN_TRIALS: Final = 4
-# Late trials with which a rung is compared with, though fewer have come further.
+# Early ranks are compared with those at the latest epoch that this many trials have reached, or
+# else MIN_TRIALS. Source: benchmarks/first_rung_error_rates.py.
 NUM_TELLING: Final = 8
-# The first rung is lowered where its ranks agree with late ones by at least AGREE, and raised
-# where the default's agree by less than DISAGREE. Source: docs/performance.md.
+# The first rung is lowered to an epoch whose rank correlation with late ones is at least AGREE,
+# and raised if that of the default rung is below DISAGREE. Source: docs/performance.md.
 AGREE: Final = 0.85
 DISAGREE: Final = 0.5
 
@@ -33,13 +34,13 @@ class FirstRung(FrozenConfig):
     """The first rung of trials from number `from_trial` on, as the study keeps it.
 
     Attributes:
-        epoch: Where the rung is.
-        late: The epoch whose ranks the considered ones were compared with.
-        num_trials: How many trials have come to `late`.
-        agreement: Spearman's rank correlation of each considered epoch with `late`, estimated
-            for all trials.
-        from_trial: The first trial that it holds for.
-        is_of_earlier_studies: Whether the curves of `study.warm_start` chose it.
+        epoch: The epoch of the rung.
+        late: The epoch that earlier epochs were compared with.
+        num_trials: How many trials have reached `late`.
+        agreement: Spearman's rank correlation (-1 to 1) of each considered epoch with `late`,
+            estimated for all trials, those stopped before `late` included.
+        from_trial: Number of the first trial that the rung holds for.
+        is_of_earlier_studies: Whether the rung was chosen by curves of `study.warm_start`.
     """
 
     epoch: int
@@ -58,20 +59,20 @@ def read_first_rungs(values: Sequence[Mapping[str, Any]]) -> tuple[FirstRung, ..
 def with_first_rung(
     scheduler: SchedulerConfig, values: Sequence[Mapping[str, Any]]
 ) -> SchedulerConfig:
-    """The scheduler with `min_epochs` at the first rung that was chosen, unless it is set."""
+    """The scheduler config with the chosen first rung as `min_epochs`, unless that is set."""
     if scheduler.min_epochs is not None or not values:
         return scheduler
     return scheduler.model_copy(update={"min_epochs": read_first_rungs(values)[-1].epoch})
 
 
 def is_due(chosen: Sequence[FirstRung], curves: Sequence[Curve], max_epochs: int) -> bool:
-    """Whether a first rung is to be chosen: at MIN_TRIALS late trials, then at twice as many."""
+    """Whether to choose a first rung: at MIN_TRIALS late trials, then at each doubling."""
     num_own = sum(not one.is_of_earlier_studies for one in chosen)
     return _num_late(curves, max_epochs) >= MIN_TRIALS << num_own
 
 
 def _num_late(curves: Sequence[Curve], max_epochs: int) -> int:
-    """How many trials are late: have come to half of their epochs."""
+    """How many trials are late: they have come to half of `max_epochs` or further."""
     return sum(
         any(2 * epoch >= max_epochs and not math.isnan(v) for epoch, v in curve.items())
         for curve in curves
@@ -86,16 +87,17 @@ def choose_first_rung(
 ) -> FirstRung | None:
     """The earliest useful first rung, by the curves so far; None: they are too few to tell.
 
-    The default holds, unless its ranks say little of those late in training: then the rung is the
-    first later one whose ranks say more, at most half of the training. Or unless an earlier
-    epoch's ranks say nearly all: then it is the earliest such. Either must hold even if the
-    agreement is off by a standard error, which is large with few trials.
+    If the default's ranks agree with late ones by less than DISAGREE, the rung is the first later
+    epoch whose ranks agree by more, at most half of the training. If an earlier epoch's ranks
+    agree by at least AGREE, the rung is the earliest such epoch. Otherwise it is the default. The
+    first two must hold even if the agreement is off by a standard error, which is large with few
+    trials.
 
     Args:
         studies: Each study's curves (metric by epoch); trials are ranked within their study.
-        max_epochs: The length of a training.
-        default: The first rung without any data; None: a share of max_epochs.
-        from_trial: The first trial that the choice is to hold for.
+        max_epochs: The length of a training, in epochs.
+        default: The first rung without any data, an epoch; None: a share of max_epochs.
+        from_trial: Number of the first trial that the choice is to hold for.
     """
     grid = rungs_and_below(max_epochs, default)
     tables = [_table(curves, grid) for curves in studies]
@@ -130,9 +132,9 @@ def _choose(early: Mapping[int, Agreement], default: int, half: int) -> int:
 
 
 def _latest(tables: Sequence[FloatArray], grid: Sequence[int], max_epochs: int) -> int | None:
-    """The latest rung in the second half to which NUM_TELLING trials came, or MIN_TRIALS.
+    """The latest rung in the second half that NUM_TELLING trials reached, or else MIN_TRIALS.
 
-    Trials of a study beyond its first three count: those are the degrees of freedom.
+    Each study counts three trials less than it has: these are its degrees of freedom.
     """
     for least in (NUM_TELLING, MIN_TRIALS):
         for column in reversed(range(len(grid))):
@@ -143,15 +145,15 @@ def _latest(tables: Sequence[FloatArray], grid: Sequence[int], max_epochs: int) 
 
 
 def _num_ranked(table: FloatArray, column: int) -> int:
-    """Trials of a study that came to an epoch; 0 where they are too few to tell."""
+    """How many of a study's trials reached an epoch; 0 if fewer than MIN_RANKED did."""
     num = int((~np.isnan(table[:, column])).sum())
     return num if num >= MIN_RANKED else 0
 
 
 def _table(curves: Sequence[Curve], grid: Sequence[int]) -> FloatArray:
-    """(trials, epochs of the grid) values; NaN where a trial has not come.
+    """(trials, epochs of the grid) values; NaN where a trial has not reached an epoch.
 
-    One that stopped itself has the value of its end from there on.
+    A trial that stopped itself has its final value at the epochs after that.
     """
     ends = [curve.get(grid[-1], math.nan) for curve in curves]
     rows = [[c.get(e, end) for e in grid] for c, end in zip(curves, ends, strict=True)]
@@ -161,7 +163,7 @@ def _table(curves: Sequence[Curve], grid: Sequence[int]) -> FloatArray:
 def first_rung_text(
     config: SearchConfig, chosen: Sequence[FirstRung], curves: Sequence[Curve] = ()
 ) -> str | None:
-    """The epoch of the first rung and why it is there, in words; None: there are no rungs."""
+    """The epoch of the first rung and why it was chosen, in words; None: there are no rungs."""
     scheduler, max_epochs = config.scheduler, config.train.max_epochs
     if scheduler.name == "none":
         return None

@@ -1,10 +1,10 @@
-"""Which trial to train on, which to pause, which to begin: decided by the surrogate.
+"""Freeze-thaw: the surrogate decides which trial is resumed, which pauses, which starts.
 
-Trials run to their first rung, a few epochs in, and compete there: the surrogate says of each
-paused trial, and of configurations not tried yet, how much it may gain in some epochs more. The
-best one runs to its next rung; the others keep their checkpoints and may be resumed later. Half
-way to its first rung a trial competes, too, if the surrogate expects it to end worse than the
-best.
+Trials run to their first rung, a few epochs in, and compete there: the surrogate estimates how
+much each paused trial, and each configuration not tried yet, would improve on the incumbent in
+some epochs more. The best one runs to its next rung; the others keep their checkpoints and may be
+resumed later. A trial also competes half way to its first rung, if the surrogate expects it to
+end clearly worse than the best trial.
 """
 
 import math
@@ -27,24 +27,24 @@ from hpo.surrogate.surrogate import Surrogate
 
 @dataclass
 class _Trial(TrialState):
-    """A trial's state, and the point (d,) of the unit cube where its params lie."""
+    """A trial's state, and the point (d,) of its params in the unit cube."""
 
     point: FloatArray
 
 
 class FreezeThaw(PausingScheduler[_Trial]):
-    """The trials of a freeze-thaw search, and the choice of what runs next.
+    """Keeps the trials of a freeze-thaw search, and chooses what runs next.
 
-    What is chosen depends on the seed, the trials and their curves, so a search that is resumed
-    goes on as it would have. Trial 0, the default configuration, is trained to its end at once.
+    A choice depends only on the seed, the trials and their curves, so a resumed search goes on as
+    an unbroken one. Trial 0, the default configuration, is trained to its end at once.
 
     Args:
         space: The searched parameters.
-        max_epochs: The length of a training.
+        max_epochs: The length of a training, in epochs.
         maximise: Whether a larger value is better.
-        seed: Of all draws.
+        seed: The seed of all random draws.
         first_rung: The epoch of the first rung; None: a share of max_epochs.
-        is_allowed: Says whether a configuration may be begun; None: any may.
+        is_allowed: Says whether a configuration may be started; None: each one may.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class FreezeThaw(PausingScheduler[_Trial]):
         self._first_rungs: tuple[FirstRung, ...] = ()
         self._candidates = Candidates(space, seed, is_allowed)
         self._surrogate = Surrogate(self._candidates, seed)
-        self._ends: Mapping[int, float] = {}  # expected by the latest choice, by trial
+        self._ends: Mapping[int, float] = {}  # expected at the latest choice, by trial
 
     def set_first_rungs(self, chosen: Sequence[FirstRung]) -> None:
-        """Sets the first rungs of trials from a number on; trials before it keep theirs."""
+        """Sets the first rungs; each holds for trials from its `from_trial` on."""
         self._first_rungs = tuple(chosen)
         for one in chosen:
             above = tuple(rung for rung in self._rungs_and_below if rung >= one.epoch)
             self._rungs.set_from(one.from_trial, above)
 
     def choose_rungs(self) -> tuple[FirstRung, ...] | None:
-        """All first rungs, with a new one once twice as many trials as before have come far."""
+        """All first rungs and a new one, once twice as many trials as before are late."""
         curves = [t.curve for t in self._trials.values() if t.state != Phase.FAILED]
         is_set = self._is_first_set
         if is_set or not is_due(self._first_rungs, curves, self._max_epochs):
@@ -84,7 +84,7 @@ class FreezeThaw(PausingScheduler[_Trial]):
         return None if chosen is None else (*self._first_rungs, chosen)
 
     def weigh_costs(self, seconds: Mapping[int, float]) -> None:
-        """From now on gains count by the GPU-second; given are an epoch's seconds, by trial."""
+        """Divides gains by GPU-seconds from now on; `seconds` is an epoch's, by trial number."""
         points = {n: trial.point for n, trial in self._trials.items()}
         self._surrogate.weigh_costs(points, seconds)
 
@@ -101,7 +101,7 @@ class FreezeThaw(PausingScheduler[_Trial]):
 
     @property
     def model_state(self) -> list[float] | None:
-        """What the surrogate's next fit begins from; None before the first."""
+        """The state that the surrogate's next fit begins from; None before the first fit."""
         return self._surrogate.state
 
     @model_state.setter
@@ -109,13 +109,13 @@ class FreezeThaw(PausingScheduler[_Trial]):
         self._surrogate.state = values
 
     def least_promising(self, besides: int | None = None) -> int | None:
-        """The paused trial of the worst end that the latest choice expected."""
+        """The paused trial whose expected end was the worst at the latest choice, or None."""
         paused = [n for n in self.paused_trials() if n not in (besides, self.last_one)]
         return min(paused, key=lambda n: self._ends.get(n, math.inf), default=None)
 
     @on_one_thread
     def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
-        """What is best to run now, of these paused trials and new ones."""
+        """The best to run now among these paused trials and, if `may_start`, new ones."""
         may_start = may_start and not self.is_exhausted
         if not paused:
             return Start(self.propose()) if may_start else Wait()
@@ -133,25 +133,29 @@ class FreezeThaw(PausingScheduler[_Trial]):
 
     @property
     def is_blind(self) -> bool:
-        """Whether no trial but running ones has a curve, and enough of them run to start with."""
+        """Whether all trials but failed ones still run, and are NUM_STARTUP_TRIALS or more."""
         running = sum(trial.state == Phase.RUNNING for trial in self._trials.values())
         known = sum(trial.state != Phase.FAILED for trial in self._trials.values())
         return known == running >= NUM_STARTUP_TRIALS
 
     def ends_with_one(self, *, compares_finalists: bool) -> bool:
-        """Finalists are trained anew, and need not have come to their ends; the default has to."""
+        """Whether the search ends by training its most promising trial to the end.
+
+        Finalists that are compared are trained anew, so none has to have ended but the default
+        (trial 0). Without a comparison, or if the default was pruned or failed, one trial has to.
+        """
         default = self._trials.get(0)
         has_lost_default = default is not None and default.state in {Phase.PRUNED, Phase.FAILED}
         return not compares_finalists or has_lost_default
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every configuration of the space that may be begun has been tried."""
+        """Whether every configuration of the space that may be started has been tried."""
         return self._candidates.is_exhausted([trial.point for trial in self._trials.values()])
 
     @on_one_thread
     def propose(self) -> Params:
-        """The most promising configuration not tried; any, if all have been."""
+        """The most promising configuration not tried yet; any, if all have been tried."""
         observed = self._observed()
         if observed.is_starting_up:
             return self._surrogate.startup_params(observed)
@@ -159,10 +163,10 @@ class FreezeThaw(PausingScheduler[_Trial]):
 
     @on_one_thread
     def expected_gains(self, paused: Sequence[int]) -> dict[int | None, float]:
-        """How much better than the best each may be expected to end (None: a new trial).
+        """Expected improvement of each paused trial and a new one (None) on the best trial.
 
-        Gains are in the objective's unit. There are none while too little is known to tell: the
-        default configuration has not come to its end, or others have not begun.
+        The gains are in the objective's unit. There are none until the default configuration
+        (trial 0) has ended and the startup trials have begun.
         """
         default, observed = self._trials.get(0), self._observed()
         if default is None or default.state == Phase.RUNNING or observed.is_starting_up:
@@ -177,13 +181,13 @@ class FreezeThaw(PausingScheduler[_Trial]):
         return dict(zip(points, gains.tolist(), strict=True))
 
     def ranking(self) -> tuple[int, ...]:
-        """Started trials, the one first whose best epoch is expected to be the best."""
+        """Started trials in the order of their best epochs' expected values, the best first."""
         return self._surrogate.ranking(self._observed())
 
     def survey(self, num: int) -> list[tuple[Params, float]]:
-        """Of `num` configurations all over the space those that may be begun.
+        """Params and expected final values of `num` configurations spread over the space.
 
-        Each comes with the value that it is expected to end at.
+        Configurations that may not be started are left out. Values are in the objective's unit.
         """
         survey = self._surrogate.survey(self._observed(), num)
         return [(params, self._sign * end) for params, end in survey]
@@ -200,14 +204,14 @@ class FreezeThaw(PausingScheduler[_Trial]):
         return is_there and not self._runs_on(number)
 
     def _half_way(self, number: int) -> int:
-        """The epoch half way to a trial's first rung; 0 where nothing can be told there."""
+        """The epoch half way to a trial's first rung; 0 where so few epochs tell nothing."""
         return self._half_way_to(self._rungs.of(number)[0])
 
     def _half_way_to(self, first: int) -> int:
         return half_way(first) if first <= self._default_first else 0
 
     def _observed(self) -> Observations:
-        """All trials as the surrogate sees them."""
+        """All started trials as the surrogate sees them."""
         halves = {self._half_way_to(rungs[0]) for rungs in self._rungs.every()}
         trials = {
             number: ObservedTrial(
@@ -219,7 +223,7 @@ class FreezeThaw(PausingScheduler[_Trial]):
         return Observations(trials, self._max_epochs, seen_at, self._first_to_tell())
 
     def _first_to_tell(self) -> int:
-        """The epoch from which on values count: what comes before a raised rung misleads."""
+        """The first epoch whose values count: values before a raised first rung mislead."""
         first = self._rungs.latest[0]
         is_known = any(
             trial.epoch >= first for trial in self._trials.values() if trial.state != Phase.FAILED

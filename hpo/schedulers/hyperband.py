@@ -14,13 +14,13 @@ from hpo.schedulers.asha import AsynchronousHalving, rung_epochs
 class Hyperband:
     """Brackets of asynchronous halving whose first rungs lie later and later; the last has none.
 
-    So trials whose curves cross are not all judged at the first rung. A trial's number says which
-    bracket it is in: the brackets take turns, each with its share of the trials. Trial 0, the
-    default configuration, is compared with in all of them.
+    So trials whose curves cross are not all judged at the same early rung. A trial's number
+    determines its bracket: the brackets take turns, each with its share of the trials. Trial 0,
+    the default configuration, enters the rungs of all brackets but is never stopped.
 
     Args:
-        config: First rung of the first bracket, and reduction factor.
-        max_epochs: The length of a trial.
+        config: Has the first bracket's first rung and the reduction factor.
+        max_epochs: The length of a training, in epochs.
         maximise: Whether a larger value is better.
     """
 
@@ -38,22 +38,22 @@ class Hyperband:
 
     @property
     def brackets(self) -> tuple[tuple[int, ...], ...]:
-        """The epochs of each bracket's rungs."""
+        """The epochs of each bracket's rungs, ascending."""
         return tuple(bracket.rung_epochs for bracket in self._brackets)
 
     def bracket_of(self, number: int) -> int:
-        """The bracket that a trial is in."""
+        """The index in `brackets` of a trial's bracket."""
         return self._turns[number % len(self._turns)]
 
     def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
     ) -> int | None:
-        """The first rung of its bracket at which a trial does not stand; None: it goes on.
+        """The first rung of its bracket where a trial is not among the best; None: it goes on.
 
         Args:
-            number: The trial's.
-            curve: Its objective by epoch.
-            costs: Its other objectives, the smaller the better.
+            number: The trial's number.
+            curve: The trial's objective by epoch.
+            costs: The trial's other objectives; smaller is better.
         """
         if number:
             return self._brackets[self.bracket_of(number)].stops_at(number, curve, costs)
@@ -63,10 +63,10 @@ class Hyperband:
 
 
 def _turns(num_brackets: int, factor: int) -> tuple[int, ...]:
-    """The brackets of successive trials, each evenly spread.
+    """The bracket of each of a round of trials; a bracket's trials are spread evenly over it.
 
-    Source: Hyperband, algorithm 1: a bracket of s halvings begins with n factor^s / (s + 1)
-    trials, rounded up, of n brackets.
+    Source: Hyperband, algorithm 1: of n brackets, one with s halvings begins with
+    n factor^s / (s + 1) trials, rounded up.
     """
     places = []
     for bracket in range(num_brackets):

@@ -16,14 +16,14 @@ MIN_OTHERS: Final = 5  # Source: Optuna's MedianPruner, n_startup_trials.
 
 
 class MedianStopping:
-    """A trial stops when its best value is worse than the median of the others' averages.
+    """Stops a trial whose best value is worse than the median of other trials' averages.
 
-    These are of each other trial's values up to the same epoch, so a weak trial is one whose best
-    epoch does not reach what is usual on the way. Trial 0, the default configuration, is
-    compared with but never stopped.
+    Each other trial is averaged over its values up to the same epoch. So a trial is stopped if
+    even its best epoch does not reach the usual value so far. Trial 0, the default configuration,
+    is compared with but never stopped.
 
     Args:
-        config: The first epoch at which trials are compared.
+        config: Has the first epoch at which trials are compared.
         maximise: Whether a larger value is better.
     """
 
@@ -37,11 +37,11 @@ class MedianStopping:
     def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
     ) -> int | None:
-        """The first epoch at which a trial falls behind; None: it goes on.
+        """The first epoch at which a trial falls behind; None: the trial goes on.
 
-        It is judged at every epoch of its curve (the objective by epoch) that it was not judged
-        at: after a crash, several may come in one report. There are no `costs`: a median is of
-        one objective.
+        The trial is judged at every epoch of its curve (the objective by epoch) where it was not
+        judged before: after a crash, one report may bring several epochs. `costs` are not used:
+        a median is of one objective.
         """
         behind = [
             epoch
@@ -53,7 +53,7 @@ class MedianStopping:
         return behind[0] if behind else None
 
     def _stands(self, number: int, epoch: int, curve: Mapping[int, float]) -> bool:
-        """Adds the trial to those compared at an epoch; whether it keeps up with the others."""
+        """Adds a trial's average at an epoch; returns whether it keeps up with the others."""
         past = [self._sign * v for e, v in curve.items() if e <= epoch and not math.isnan(v)]
         others = tuple(self._averages[epoch].values())
         self._averages[epoch][number] = statistics.fmean(past) if past else -math.inf

@@ -1,4 +1,4 @@
-"""What schedulers share that pause trials and resume them: each trial's curve, state and rungs."""
+"""Base class of schedulers that pause and resume trials: trials' curves, states and rungs."""
 
 import math
 from abc import abstractmethod
@@ -16,7 +16,7 @@ class TrialState:
 
     Attributes:
         curve: The objective by epoch; larger is better.
-        state: Where the trial stands.
+        state: Whether the trial runs, is paused, or how it ended.
     """
 
     curve: dict[int, float] = field(default_factory=dict)
@@ -32,17 +32,17 @@ Trial = TypeVar("Trial", bound=TrialState)
 
 
 class RungTable:
-    """The epochs at which trials compete, which may change from one trial's number on."""
+    """The epochs at which trials compete (rungs); a change holds for later trials only."""
 
     def __init__(self, rungs: tuple[int, ...]) -> None:
         self._rungs_from = {0: rungs}
 
     def set_from(self, number: int, rungs: tuple[int, ...]) -> None:
-        """Sets the rungs of trials from a number on."""
+        """Sets the rungs, ascending epochs, of the trials from `number` on."""
         self._rungs_from[number] = rungs
 
     def of(self, number: int) -> tuple[int, ...]:
-        """The rungs of a trial; the last one is the end of a training."""
+        """A trial's rungs, ascending; the last one is the end of a training."""
         return self._rungs_from[max(n for n in self._rungs_from if n <= number)]
 
     @property
@@ -51,17 +51,17 @@ class RungTable:
         return self._rungs_from[max(self._rungs_from)]
 
     def every(self) -> Iterable[tuple[int, ...]]:
-        """The rungs that hold, or held, for any trial."""
+        """All sets of rungs that hold, or held, for some trials."""
         return self._rungs_from.values()
 
 
 class PausingScheduler(Scheduler, Generic[Trial]):
-    """Trials run to a rung and compete there; the best are run, the others are paused.
+    """Lets trials run to a rung and compete there; the best go on, the others are paused.
 
     Trial 0, the default configuration, is trained to its end at once.
 
     Args:
-        max_epochs: The length of a training.
+        max_epochs: The length of a training, in epochs.
         rungs: The epochs at which trials compete; the last one is `max_epochs`.
         maximise: Whether a larger value is better.
     """
@@ -77,14 +77,14 @@ class PausingScheduler(Scheduler, Generic[Trial]):
 
     @abstractmethod
     def ranking(self) -> tuple[int, ...]:
-        """Started trials, the one first that is expected to end best."""
+        """Numbers of started trials, the one with the best expected end first."""
 
     def reported(self, number: int, values: Mapping[int, float]) -> None:
         curve = self._trials[number].curve
         curve |= {epoch: self._sign * value for epoch, value in values.items()}
 
     def interrupted(self, number: int) -> bool:
-        """Whether the trial is at a rung, where it may not have competed yet."""
+        """Whether the trial is at a rung, where it may have yet to compete."""
         return self.is_at_rung(number)
 
     def paused(self, number: int) -> None:
@@ -111,7 +111,7 @@ class PausingScheduler(Scheduler, Generic[Trial]):
         return Decision.PAUSE if self._competes(number) else Decision.CONTINUE
 
     def is_at_rung(self, number: int) -> bool:
-        """Whether a running trial is where trials compete."""
+        """Whether a running trial is at an epoch where trials compete."""
         epoch = self._trials[number].epoch
         is_rung = epoch in self._rungs.of(number) and epoch < self._max_epochs
         return is_rung and not self._runs_on(number)
@@ -133,7 +133,10 @@ class PausingScheduler(Scheduler, Generic[Trial]):
         return True
 
     def may_be_last(self) -> tuple[int, ...]:
-        """Trials that are at their end or can be trained to it, the best end first, 0 at last."""
+        """Trials that are complete or can be trained to their end, best expected end first.
+
+        The default (trial 0) comes last if it was pruned; other pruned trials are left out.
+        """
         able = [n for n in self.ranking() if self._trials[n].state != Phase.PRUNED]
         default = self._trials.get(0)
         is_left = default is not None and default.state != Phase.FAILED and 0 not in able
@@ -144,7 +147,7 @@ class PausingScheduler(Scheduler, Generic[Trial]):
         return tuple(n for n, trial in self._trials.items() if trial.state == Phase.PAUSED)
 
     def _competes(self, number: int) -> bool:
-        """Whether a running trial has to compete for going on after its last epoch."""
+        """Whether a running trial has to compete after its last epoch."""
         return self.is_at_rung(number)
 
     def _runs_on(self, number: int) -> bool:

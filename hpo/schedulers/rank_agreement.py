@@ -1,4 +1,4 @@
-"""How far early ranks agree with late ones: rank correlations between rungs, with their errors."""
+"""Agreement of early with late ranks: rank correlations between epochs, and their errors."""
 
 import itertools
 import math
@@ -12,30 +12,30 @@ from scipy.stats import rankdata
 
 from hpo.surrogate.arrays import FloatArray
 
-MIN_RANKED: Final = 4  # trials of a study whose rank correlation has a standard error
+MIN_RANKED: Final = 4  # the fewest trials whose rank correlation has a standard error
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A rank correlation, as estimated and a standard error to each side of it."""
+    """A rank correlation (-1 to 1): the estimate, and one standard error below and above."""
 
     estimate: float
     low: float
     high: float
 
 
-EXACT: Final = Agreement(1.0, 1.0, 1.0)  # of an epoch's ranks with themselves
+EXACT: Final = Agreement(1.0, 1.0, 1.0)  # an epoch's ranks with themselves
 
 
 @dataclass(frozen=True)
 class _Ranked:
-    """One study's correlation between two epochs, of the trials that came to the later.
+    """One study's rank correlation between two epochs, over the trials that reached the later.
 
     Attributes:
-        correlation: Pearson's of the normal scores of their ranks.
-        widening: The standard deviation of all trials' early scores by that of theirs; above 1
-            where the best were trained on.
-        num_trials: How many they are.
+        correlation: Pearson's correlation of the normal scores of these trials' ranks.
+        widening: Standard deviation of all trials' early scores, divided by that of these
+            trials' scores; above 1 where only the best were trained on.
+        num_trials: The number of these trials.
     """
 
     correlation: float
@@ -48,20 +48,20 @@ class _Ranked:
         return self.num_trials - 3
 
     def of_all(self, shift: float = 0.0) -> float:
-        """Spearman's correlation among all trials, had all come to the later epoch.
+        """Spearman's correlation among all trials, had all reached the later epoch.
 
-        Those that were trained on were chosen by their early ranks. They differ less among
-        themselves than all do, so their ranks agree less than those of all would.
+        Only trials with good early ranks were trained on. These differ less among themselves
+        than all trials do, which biases their correlation towards 0; this corrects for it.
 
         Args:
-            shift: What is added first, on the scale of Fisher's transformation.
+            shift: Added to the correlation first, on the scale of Fisher's transformation.
 
         Source: Thorndike, Personnel Selection, 1949, case 2 of the restriction of range; Pearson,
         1907, for Spearman's correlation of normal scores.
         """
         r, widening = self.correlation, self.widening
         if shift:
-            # No order is closer to perfect than half the smallest step that ranks can take.
+            # A perfect correlation is taken to be half the smallest step of ranks below 1.
             most = 1 - 6 / (self.num_trials * (self.num_trials**2 - 1))
             r = math.tanh(math.atanh(min(max(r, -most), most)) + shift)
         of_all = r * widening / math.sqrt(1 + r**2 * (widening**2 - 1))
@@ -69,13 +69,13 @@ class _Ranked:
 
 
 def agreements(tables: Sequence[FloatArray]) -> list[Agreement | None]:
-    """How far the ranks at each epoch agree with those at the last; None: nothing tells it.
+    """The agreement of each epoch's ranks with those at the last epoch; None: not known.
 
-    It is the agreement of each epoch with the next, multiplied up to the last: so each step has
-    all the trials that came so far, not only the few that came to the last.
+    The agreements of each epoch with the next are multiplied up to the last epoch. So each step
+    uses all trials that reached it, not only the few that reached the last epoch.
 
     Args:
-        tables: One table a study, (trials, epochs) values; NaN where a trial did not come.
+        tables: For each study (trials, epochs) values; NaN where a trial did not come so far.
     """
     each = [_steps(table) for table in tables if _tells_apart(table[:, -1])]
     found: list[Agreement | None] = [EXACT]
@@ -87,14 +87,14 @@ def agreements(tables: Sequence[FloatArray]) -> list[Agreement | None]:
 
 
 def _mean(ranked: Sequence[_Ranked]) -> Agreement | None:
-    """The agreement over one step, of several studies.
+    """The mean agreement over one step of several studies; None: there are none.
 
-    Each is weighted by its degrees of freedom. The standard error is that of the correlations as
-    they were seen; what it leads to is corrected for the restriction of range, as the estimate is.
+    Each study is weighted by its degrees of freedom. The standard error is that of the observed
+    correlations; both bounds are corrected for the restriction of range, as the estimate is.
 
     Source: Fisher, Metron 1 (1921): the inverse hyperbolic tangent of a correlation has a
-    standard error of 1 / sqrt(n - 3); benchmarks/first_rung_error_rates.py for how often a bound
-    is on the wrong side of the truth.
+    standard error of 1 / sqrt(n - 3); benchmarks/first_rung_error_rates.py measures how often a
+    bound is on the wrong side of the truth.
     """
     if not ranked:
         return None
@@ -108,25 +108,25 @@ def _mean(ranked: Sequence[_Ranked]) -> Agreement | None:
 
 
 def _times(one: Agreement, other: Agreement) -> Agreement:
-    """The agreement over two steps: their product, and the least and most that it may be."""
+    """The agreement over two steps: the estimates' product, and its least and largest value."""
     ends = [a * b for a in (one.low, one.high) for b in (other.low, other.high)]
     return Agreement(one.estimate * other.estimate, min(ends), max(ends))
 
 
 def _tells_apart(values: FloatArray) -> bool:
-    """Whether the values that are known, not NaN, differ at all."""
+    """Whether the values that are not NaN differ at all."""
     known = values[~np.isnan(values)]
     return bool(len(known)) and bool(known.min() < known.max())
 
 
 def _steps(table: FloatArray) -> list[_Ranked | None]:
-    """A study's correlation of each epoch with the next; None where too few trials tell it.
+    """A study's correlation of each epoch with the next; None where too few trials reached it.
 
-    Those that came to an epoch differ less there than all trials would, had all come: by how
-    much follows from the steps before.
+    The trials that reached an epoch differ less there than all trials would have; the steps
+    before tell by how much.
     """
     steps: list[_Ranked | None] = []
-    widening = 1.0  # of all trials' scores, by those that came to the epoch
+    widening = 1.0  # sd of all trials' scores, divided by that of trials at the epoch
     for early, late in itertools.pairwise(table.T):
         came = ~np.isnan(early)
         ranked = _ranked(early[came], late[came], widening)
@@ -142,13 +142,13 @@ def _ranked(early: FloatArray, late: FloatArray, widening: float) -> _Ranked | N
     chosen = scores[came]
     if len(chosen) < MIN_RANKED:
         return None
-    if not chosen.std() or not late_scores.std():  # equal values say nothing of others
+    if not chosen.std() or not late_scores.std():  # all values are equal
         return _Ranked(0.0, 1.0, len(chosen))
     correlation = float(np.corrcoef(chosen, late_scores)[0, 1])
     return _Ranked(correlation, widening * float(scores.std() / chosen.std()), len(chosen))
 
 
 def _normal_scores(values: FloatArray) -> FloatArray:
-    """(n,) what values of a normal distribution would be that had the same ranks."""
+    """(n,) quantiles of the standard normal distribution at the ranks of values (n,)."""
     scores: FloatArray = ndtri((rankdata(values) - 0.5) / max(1, len(values)))
     return scores

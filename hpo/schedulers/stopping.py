@@ -1,4 +1,4 @@
-"""Schedulers that stop trials for good: a rule says of each curve whether its trial goes on."""
+"""The scheduler that stops trials for good: a rule decides by a trial's curve."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -8,10 +8,10 @@ from hpo.schedulers.base import Choice, Decision, Scheduler, Start, Wait
 
 
 class StoppingRule(Protocol):
-    """Compares trials at equal epochs; each is entered where it is compared, once.
+    """Compares trials at equal epochs, and enters each trial there once.
 
     Attributes:
-        point: What the rule calls such an epoch: 'rung' or 'epoch'.
+        point: The rule's word for an epoch where trials are compared: 'rung' or 'epoch'.
     """
 
     point: str
@@ -19,9 +19,9 @@ class StoppingRule(Protocol):
     def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
     ) -> int | None:
-        """The epoch at which a trial falls behind others; None: it goes on.
+        """The epoch at which a trial falls behind others; None: the trial goes on.
 
-        `curve` is its objective by epoch; `costs` are its other objectives, the smaller the
+        `curve` is the trial's objective by epoch; `costs` are its other objectives, smaller is
         better.
         """
 
@@ -38,16 +38,15 @@ class NoStopping:
 
 
 class StoppingScheduler(Scheduler):
-    """Stops the trials that a rule tells to; a free slot always starts a new trial.
+    """Stops trials by a rule; a free slot always starts a new trial.
 
-    A trial that stopped itself is compared with at the later epochs too, by the value that it
-    ended with: that value will not change.
+    A trial that stopped itself is entered at all later epochs too, with its final value.
 
     Args:
-        rule: Says which trials go on.
-        max_epochs: The length of a training.
+        rule: Says at which epoch a trial stops.
+        max_epochs: The length of a training, in epochs.
         first_rung: The epoch at which trials are first compared.
-        costs_of: A configuration's other objectives, the smaller the better.
+        costs_of: Returns a configuration's objectives that are costs; smaller is better.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class StoppingScheduler(Scheduler):
         self._curves[number] |= values
 
     def interrupted(self, number: int) -> bool:
-        """Enters the trial where it was compared; at its last epoch it may not have been."""
+        """Enters the trial at all epochs but its last, which may be unjudged; returns True."""
         curve = dict(self._curves[number])
         curve.pop(max(curve, default=0), None)
         self._rule.stops_at(number, curve, self._costs[number])
@@ -111,6 +110,6 @@ class StoppingScheduler(Scheduler):
         return self._max_epochs if number == 0 else max(epoch + 1, self._first_rung)
 
     def _end(self, number: int) -> None:
-        """Enters a trial where it is yet to be compared with; it will not be judged again."""
+        """Enters an ended trial's whole curve, so that later trials are compared with it."""
         self._rule.stops_at(number, self._curves.pop(number), self._costs.pop(number))
         self._stops.pop(number, None)

@@ -1,1 +1,1 @@
-"""Which trial wins: Pareto fronts, finalists, the verdict and its intervals."""
+"""Chooses the winning trial: Pareto fronts, finalists, the verdict and its intervals."""

@@ -1,4 +1,4 @@
-"""Finalists within the budget: as many of those asked for as it pays for, on as many seeds."""
+"""Cuts the finalists, and the number of fresh seeds, to what the remaining budget allows."""
 
 from collections.abc import Callable, Container, Sequence
 
@@ -26,17 +26,17 @@ def finalists_within_budget(
     fold_ratio: float | None,
     lets_train: Callable[[Sequence[int]], bool],
 ) -> Finalists:
-    """The finalists to compare: those that the study keeps while they hold, else chosen anew.
+    """The finalists to compare: the stored ones while they are valid, else newly chosen ones.
 
-    Finalists that the budget has cut stay as they are until it is raised. Then as many as it pays
-    for now are compared, those that are trained already among them.
+    Finalists that the budget has cut stay unchanged until the budget is raised. Then more of them
+    are compared, as the budget allows; finished trainings are not repeated.
 
     Args:
         config: The config of the search.
         study: The study of the search; nothing is written to it.
-        num_val_images: See ValImages, also for `fold_ratio`.
-        fold_ratio: Val images for each training image.
-        lets_train: Whether the budget has room for trainings, by the trials' numbers.
+        num_val_images: The number of images in val.
+        fold_ratio: Val images per training image; None: val is not split off train.
+        lets_train: Says whether the budget has room to retrain the trials with these numbers.
     """
     trials, known = study.trials(), read_finalists(study)
     asked = asked_for(config, trials)
@@ -75,17 +75,17 @@ def affordable(
     done: Container[str],
     lets_train: Callable[[Sequence[int]], bool],
 ) -> Finalists:
-    """The finalists that the budget pays for, on as many seeds as it pays for.
+    """The finalists and the number of seeds that the budget has room for.
 
-    If it does not pay for all of them on one seed, the most promising ones stay, and the default
-    configuration; at least one finalist stays in any case.
+    Seeds are cut first. If the budget lacks room for all finalists on one seed, only the most
+    promising ones and the default configuration stay, and in any case one finalist.
 
     Args:
         config: The config of the search.
         trials: All trials of the study.
-        everyone: The finalists, on as many seeds as are asked for.
-        done: Names of trainings that need not be repeated.
-        lets_train: Whether the budget has room for trainings, by the trials' numbers.
+        everyone: All finalists, with the requested number of seeds.
+        done: Names of finished trainings, which cost nothing more.
+        lets_train: Says whether the budget has room to retrain the trials with these numbers.
     """
     num_rivals = sum(number != DEFAULT for number in everyone.numbers)
 
@@ -101,5 +101,5 @@ def affordable(
 
 
 def _size(finalists: Finalists) -> tuple[int, int]:
-    """Orders finalists as the budget cuts them: the larger, the more is compared."""
+    """Numbers of seeds and of finalists; the larger tuple compares more."""
     return finalists.num_seeds, len(finalists.numbers)

@@ -1,8 +1,8 @@
 """Finalists: the best trials and the default configuration, each trained again on fresh seeds.
 
-A trial is the best of many by its value, which therefore is too good: chance has helped it. What
-a finalist reaches on seeds, and where val is split off train on val images, that no trial has
-seen does not depend on that.
+The value of the best of many trials is biased upwards, because the maximum of noisy values was
+selected. A finalist's value on fresh seeds has no such bias; where val is split off train, fresh
+seeds also draw other val images.
 """
 
 import math
@@ -17,12 +17,12 @@ from hpo.study.study import SearchStudy
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 from sgformer.config import FrozenConfig, TrainConfig
 
-# The limits of a search that its finalists' trainings count for, too.
+# The limits that count the finalists' trainings, too.
 LIMITS: Final = ("total_epochs", "gpu_hours", "wall_clock_hours")
 
 
 class AskedFor(FrozenConfig):
-    """The settings that finalists are chosen with; if one differs, they are chosen anew.
+    """The settings that finalists were chosen with; a changed setting makes the choice invalid.
 
     Attributes:
         num_trials: The number of trials in the study.
@@ -36,16 +36,16 @@ class AskedFor(FrozenConfig):
 
 
 class Finalists(FrozenConfig):
-    """Which trials are compared, as the study keeps it: as asked for, and as the budget allows.
+    """The trials to compare, as the study stores them: all that were requested, and the cut.
 
     Attributes:
-        numbers: The trials that the budget pays for, the most promising first.
-        asked_for: What was asked for.
-        num_seeds: The number of fresh seeds that the budget pays for, at most asked_for.seeds.
-        num_val_images: See ValImages.
-        fold_ratio: See ValImages.
-        everyone: The trials that were asked for; None in a study of an earlier version.
-        limits: The search's limits, by name, that the budget was cut by; None in a study of an
+        numbers: Trials that the budget has room for, the most promising first.
+        asked_for: The settings that the finalists were chosen with.
+        num_seeds: Fresh seeds that the budget has room for, at most asked_for.seeds.
+        num_val_images: The number of images in val.
+        fold_ratio: Val images per training image; None: val is not split off train.
+        everyone: All requested trials; None in a study of an earlier version.
+        limits: The search's limits at the time of the cut, by name; None in a study of an
             earlier version.
     """
 
@@ -59,18 +59,18 @@ class Finalists(FrozenConfig):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the budget paid for fewer finalists or seeds than were asked for."""
+        """Whether the budget had room for fewer finalists or seeds than requested."""
         everyone = self.numbers if self.everyone is None else self.everyone
         return len(self.numbers) < len(everyone) or self.num_seeds < self.asked_for.seeds
 
     @property
     def is_cut_to_one(self) -> bool:
-        """Whether the budget left one finalist of several, so nothing is compared."""
+        """Whether the budget left only one of several finalists, so that nothing is compared."""
         others = self.is_cut if self.everyone is None else len(self.everyone) > 1
         return len(self.numbers) == 1 and others
 
     def cut_to(self, num_seeds: int, num_rivals: int) -> Self:
-        """On fewer seeds; the default configuration and fewer others, the most promising."""
+        """A copy with fewer seeds, the default and the `num_rivals` most promising others."""
         rivals = [number for number in self.numbers if number != DEFAULT]
         kept = {DEFAULT, *rivals[:num_rivals]}
         numbers = tuple(number for number in self.numbers if number in kept)
@@ -78,10 +78,10 @@ class Finalists(FrozenConfig):
 
 
 def retrain_config(config: SearchConfig, params: Params, i: int = 0) -> TrainConfig:
-    """A trial's configuration at full length, on the i-th seed that no trial has seen.
+    """A trial's configuration at full length, on the i-th fresh seed, i = 0, 1, ...
 
-    Where val is split off train, it is split anew: what the search has been picked by is not
-    what it is measured on.
+    Where val is split off train, each fresh seed draws another val split, so that finalists are
+    not measured on the images that they were selected by.
     """
     train = apply_params(config.train, params, "the winner's params")
     if config.retrain.max_epochs not in (None, train.max_epochs):
@@ -94,9 +94,9 @@ def retrain_config(config: SearchConfig, params: Params, i: int = 0) -> TrainCon
 def trainings_of(
     config: SearchConfig, trials: Sequence[TrialSummary], finalists: Finalists
 ) -> Iterator[tuple[int, TrainConfig]]:
-    """The finalists' trainings, seed by seed: the trial's number and what is trained.
+    """Yields number and configuration of each finalist's trainings, seed by seed.
 
-    All are trained on the same seeds. One finalist alone is not trained: it wins.
+    All finalists share the same seeds. A single finalist wins without training.
     """
     params = {trial.number: trial.params for trial in trials}
     for i in range(finalists.num_seeds if len(finalists.numbers) > 1 else 0):
@@ -105,21 +105,23 @@ def trainings_of(
 
 
 def training_name(number: int, train: TrainConfig) -> str:
-    """The name of a finalist's training, in the study and as a folder."""
+    """The name of a finalist's training: its key in the study and its folder's name."""
     return f"{number}-{train.fingerprint()}"
 
 
 def has_candidates(trials: Sequence[TrialSummary]) -> bool:
-    """Whether any trial may win: it need not have come to its end, to be trained anew."""
+    """Whether any trial may win, including paused and stopped trials, which are retrained."""
     return any(_is_sound(trial) and trial.is_feasible for trial in trials)
 
 
 def choose_finalists(
     trials: Sequence[TrialSummary], ranking: Sequence[int], top_k: int, space: Space
 ) -> tuple[int, ...]:
-    """The first `top_k` of different params, and the default configuration, unless it broke.
+    """Numbers of the finalists: the first `top_k` trials of the ranking, and the default.
 
-    They keep to the constraints; the default need not, to be compared with.
+    Chosen trials differ in their params, satisfy the constraints, and neither failed nor
+    diverged. The default configuration is included for comparison unless it failed or diverged,
+    even if it violates a constraint.
     """
     by_number = {trial.number: trial for trial in trials}
     chosen: dict[tuple[Any, ...], int] = {}
@@ -135,19 +137,19 @@ def choose_finalists(
 
 
 def _is_sound(trial: TrialSummary) -> bool:
-    """Whether the trial has a value, and neither broke nor diverged."""
+    """Whether the trial has a value that is not NaN, and neither failed nor diverged."""
     has_diverged = trial.attributes.get("end_reason") == EndReason.DIVERGED
     is_broken = trial.state == TrialStatus.FAIL or has_diverged
     return not is_broken and any(not math.isnan(value) for value in trial.curve.values())
 
 
 def limits_of(config: SearchConfig) -> dict[str, float | None]:
-    """The limits of the search that finalists' trainings count for, by name."""
+    """The limits that count the finalists' trainings, by name; None: no limit."""
     return {name: config.limits[name] for name in LIMITS}
 
 
 def may_grow(config: SearchConfig, study: SearchStudy, known: Finalists) -> bool:
-    """Whether the budget cut the finalists, and has been raised since."""
+    """Whether the budget cut these finalists, and a limit has been raised since."""
     was = known.limits or study.metadata.limits_reached or {}
     return known.is_cut and any(
         _is_raised(was.get(name, -math.inf), now) for name, now in limits_of(config).items()
@@ -155,25 +157,25 @@ def may_grow(config: SearchConfig, study: SearchStudy, known: Finalists) -> bool
 
 
 def _is_raised(was: float | None, now: float | None) -> bool:
-    """Whether a limit is higher than it was; None is no limit."""
+    """Whether limit `now` is higher than limit `was`; None: no limit."""
     return was is not None and (now is None or now > was)
 
 
 def asked_for(config: SearchConfig, trials: Sequence[TrialSummary]) -> AskedFor:
-    """What the config asks for now."""
+    """The settings that finalists of this config and these trials are chosen with."""
     return AskedFor(num_trials=len(trials), **config.retrain.model_dump())
 
 
 def read_finalists(study: SearchStudy) -> Finalists | None:
-    """The finalists that the study keeps; None before they are chosen."""
+    """The finalists that the study stores; None before they are chosen."""
     kept = study.metadata.finalists
     return None if kept is None else Finalists.model_validate(kept)
 
 
 def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]) -> bool:
-    """Whether the finalists that the config asks for are known, and all trained.
+    """Whether the finalists are chosen with the config's settings, and all trained.
 
-    Finalists that the budget has cut are settled until it is raised.
+    Finalists that the budget has cut count as settled until the budget is raised.
     """
     if not config.compares_finalists:
         return True
@@ -189,7 +191,7 @@ def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialS
 def comparison_progress(
     config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
 ) -> tuple[int, int] | None:
-    """How many of the finalists' trainings have ended, and of how many; None: of none."""
+    """Numbers of ended and of all trainings of the finalists; None: no such trainings."""
     finalists, done = read_finalists(study), study.metadata.fresh_trainings
     if finalists is None or finalists.asked_for != asked_for(config, trials):
         return None
@@ -200,9 +202,10 @@ def comparison_progress(
 def read_verdict(
     config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]
 ) -> Verdict | None:
-    """The verdict on the finalists' trainings; None while they are not chosen, or not all trained.
+    """The verdict on the finalists; None until they are chosen and all trained.
 
-    The trainings are those of the settings that the finalists were chosen with.
+    It is based on the settings that the finalists were chosen with, not on the config's present
+    ones.
     """
     finalists, done = read_finalists(study), study.metadata.fresh_trainings
     if finalists is None or finalists.asked_for.num_trials != len(trials):
@@ -227,7 +230,7 @@ def read_verdict(
 def winners_of(
     config: SearchConfig, trials: Sequence[TrialSummary], verdict: Verdict | None
 ) -> tuple[TrialSummary, ...]:
-    """The finalist that won; without a comparison what `study.select` says, best/'s first."""
+    """The winner of the verdict; without a verdict the trials of `study.select`, best/'s first."""
     if verdict is None:
         return selected(trials, config.study)
     return tuple(trial for trial in trials if trial.number == verdict.winner)
@@ -236,5 +239,5 @@ def winners_of(
 def winner_of(
     config: SearchConfig, trials: Sequence[TrialSummary], verdict: Verdict | None
 ) -> TrialSummary | None:
-    """The trial that best/ is of; None: there is none."""
+    """The trial whose model goes into best/; None: no trial may win."""
     return next(iter(winners_of(config, trials, verdict)), None)

@@ -1,4 +1,4 @@
-"""Parameter importances: Optuna's PED-ANOVA over the values that a search has found."""
+"""Parameter importances: Optuna's PED-ANOVA over the values of a search."""
 
 import math
 from collections.abc import Sequence
@@ -20,10 +20,11 @@ Results = list[tuple[Params, float]]
 
 
 def importances(study: SearchStudy, config: SearchConfig) -> dict[str, float]:
-    """Each parameter's share of the importance, the largest first; empty: too little is known.
+    """Each parameter's share of the importance, 0 to 1, the largest first.
 
-    It is computed from the values of the COMPLETE trials. Scheduler freeze_thaw brings few trials
-    to their ends: there from the values that its surrogate predicts all over the space.
+    Computed from the values of COMPLETE trials; with scheduler freeze_thaw, where few trials are
+    COMPLETE, from values that the surrogate predicts all over the space. Empty if fewer than
+    MIN_TRIALS values are known, or all are equal.
     """
     trials = study.trials()
     is_by_model = config.scheduler.name == "freeze_thaw"

@@ -1,9 +1,9 @@
 """95 % intervals of the finalists' means and of their gains over the default configuration.
 
-Chance decides about a value in two ways: by the seed (weights, order, augmentation) and by which
-images val happens to have. All finalists share seeds and images, so they are compared in pairs.
-The intervals hold for all finalists at once: the winner is picked for looking best, and its
-interval still holds.
+A value has two sources of chance: the seed (weights, order, augmentation), and the images that
+val happens to contain. All finalists share seeds and images, so their differences are taken in
+pairs. The intervals hold for all finalists simultaneously, hence also for the winner, which is
+selected for its high mean.
 """
 
 import math
@@ -16,18 +16,19 @@ import numpy.typing as npt
 
 CONFIDENCE: Final = 0.95
 FloatArray = npt.NDArray[np.float64]
-ValuesBySeed = Mapping[int, Sequence[float]]  # of each finalist, over the same seeds
+ValuesBySeed = Mapping[int, Sequence[float]]  # a finalist's number: its values, seed by seed
 
 
 @dataclass(frozen=True)
 class ValImages:
-    """The images that the values were measured on.
+    """The val images that the values were measured on.
 
     Attributes:
         num_images: The number of images in val.
-        fold_ratio: Val images for each training image, where every seed drew its own val off
-            train; None: all seeds were measured on the same images.
-        values_are_shares: Whether a value is the share of images that are right, as top-1 is.
+        fold_ratio: Val images per training image, if each seed splits its own val off train;
+            None: all seeds share the same val images.
+        values_are_shares: Whether a value is the share of correctly classified images, such as
+            top-1.
     """
 
     num_images: int
@@ -37,13 +38,13 @@ class ValImages:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval.
+    """A mean over the seeds with its 95 % interval.
 
     Attributes:
-        mean: The estimate, over the seeds.
-        margin: Half the interval's width; None: there is one seed, which tells no interval.
-        least: The smallest value that is possible, such as 0 of a share; the interval ends there.
-        most: The largest value that is possible.
+        mean: The mean over the seeds.
+        margin: Half the interval's width; None: a single seed gives no interval.
+        least: The smallest possible value, such as 0 for a share; the interval is cut there.
+        most: The largest possible value; the interval is cut there.
     """
 
     mean: float
@@ -53,30 +54,30 @@ class Estimate:
 
     @property
     def low(self) -> float | None:
-        """The lower end of the interval."""
+        """The lower end of the interval; None with one seed."""
         return None if self.margin is None else max(self.mean - self.margin, self.least)
 
     @property
     def high(self) -> float | None:
-        """The upper end of the interval."""
+        """The upper end of the interval; None with one seed."""
         return None if self.margin is None else min(self.mean + self.margin, self.most)
 
     @property
     def is_within_noise(self) -> bool:
-        """Whether the true value may as well be zero."""
+        """Whether the interval contains 0, or there is no interval."""
         return self.margin is None or abs(self.mean) <= self.margin
 
 
 @dataclass(frozen=True)
 class _Spread:
-    """A variance, and the degrees of freedom that it is known with."""
+    """A variance with the degrees of freedom of its estimate."""
 
     variance: float
     df: float
 
 
 def estimate_means(values: ValuesBySeed, images: ValImages) -> dict[int, Estimate]:
-    """Each finalist's mean over the seeds, with its interval."""
+    """Each finalist's mean over the seeds with its interval, by number."""
     pooled = _spread_of_a_value(_matrix(values))
     estimates = {}
     for number, of_seeds in values.items():
@@ -88,7 +89,7 @@ def estimate_means(values: ValuesBySeed, images: ValImages) -> dict[int, Estimat
 
 
 def estimate_gains(values: ValuesBySeed, default: int, images: ValImages) -> dict[int, Estimate]:
-    """Each other finalist's mean minus the default's over the same seeds, with its interval."""
+    """Each other finalist's mean minus the default's, with its interval, by number."""
     pooled = _spread_of_a_difference(_matrix(values))
     base = float(np.mean(values[default]))
     estimates = {}
@@ -110,25 +111,26 @@ def _margin(
     images: ValImages,
     num_compared: int,
 ) -> float | None:
-    """Half the width of one of several intervals that all hold at once; None with one seed.
+    """Half the width of one of several simultaneous intervals; None with one seed.
 
-    Pooled over the finalists, the spread is known best, but one that scatters more than the
-    others then gets too narrow an interval. So no interval is narrower than this finalist would
-    have if it alone were compared. Simulated with 4 finalists, one of which scatters 6.7 times as
-    much as the others, all intervals hold in 95 % of cases on 3 and on 5 seeds (88 and 90 % with
-    the pooled spread alone; 93 % if the one is the default, which is in each gain). Where all
-    scatter alike the intervals are 1.3 and 1.1 times as wide as by the pooled spread (2.4 times on
-    2 seeds, which hardly tell how much one finalist scatters).
+    The spread pooled over the finalists has the most degrees of freedom, but gives a finalist
+    that scatters more than the others too narrow an interval. So the width is at least that of
+    an interval from this finalist's own spread, without correction for `num_compared`. In a
+    simulation of 4 finalists, one of which scatters 6.7 times as much as the others, all
+    intervals hold in 95 % of cases on 3 and on 5 seeds (88 and 90 % with the pooled spread
+    alone; 93 % if the default scatters most, as it is part of each gain). If all scatter alike,
+    the intervals are 1.3 and 1.1 times as wide as with the pooled spread alone (2.4 times on 2
+    seeds, where a finalist's own spread has one degree of freedom).
 
     Args:
-        pooled: The spread of a value on one seed, from all finalists.
-        of_seeds: This finalist's values, or differences, by seed.
-        by_images: The variance of their mean over the images that val might have had.
-        images: The images that they were measured on.
-        num_compared: The number of intervals.
+        pooled: The spread of a value on one seed, pooled over all finalists.
+        of_seeds: This finalist's values, or differences to the default, by seed.
+        by_images: The variance of their mean due to the choice of val images.
+        images: The val images.
+        num_compared: The number of simultaneous intervals.
 
-    Source: Dunn, JASA 56 (1961): the pooled ones each at 1 - 5 % / number ("Bonferroni");
-    tests/hpo/selection/test_intervals.py for the simulation.
+    Source: Dunn, JASA 56 (1961): each pooled interval at level 1 - 5 % / num_compared
+    ("Bonferroni"); tests/hpo/selection/test_intervals.py for the simulation.
     """
     if pooled is None:
         return None
@@ -141,8 +143,8 @@ def _margin(
 
 
 def _half_width(spread: _Spread, num_compared: int) -> float:
-    """Student's t of the spread's degrees of freedom, times its standard deviation."""
-    from scipy.special import stdtrit  # scipy.stats takes half a second more to import
+    """The quantile of Student's t for this many intervals, times the standard deviation."""
+    from scipy.special import stdtrit  # importing scipy.stats takes half a second longer
 
     quantile = stdtrit(spread.df, 1 - (1 - CONFIDENCE) / (2 * num_compared))
     return float(quantile * math.sqrt(spread.variance))
@@ -154,7 +156,7 @@ def _matrix(values: ValuesBySeed) -> FloatArray:
 
 
 def _mean_squares(matrix: FloatArray) -> tuple[float, float]:
-    """The mean square between seeds, and that which neither finalist nor seed explains.
+    """The mean square between seeds, and the residual mean square, of values (finalists, seeds).
 
     Source: the analysis of variance of a randomised complete block design; a seed is a block.
     """
@@ -167,7 +169,10 @@ def _mean_squares(matrix: FloatArray) -> tuple[float, float]:
 
 
 def _spread_of_a_difference(matrix: FloatArray) -> _Spread | None:
-    """The spread of two finalists' difference on one seed, pooled; None with one seed."""
+    """The spread of the difference of two finalists on one seed, pooled over all pairs.
+
+    None with one seed or one finalist.
+    """
     num, num_seeds = matrix.shape
     if num_seeds < 2 or num < 2:
         return None
@@ -175,10 +180,10 @@ def _spread_of_a_difference(matrix: FloatArray) -> _Spread | None:
 
 
 def _spread_of_a_value(matrix: FloatArray) -> _Spread | None:
-    """The spread of a finalist's value on one seed, pooled over the finalists.
+    """The spread of a finalist's value on one seed, pooled over the finalists; None with one seed.
 
-    Source: Satterthwaite, Biometrics Bulletin 2 (1946), for the degrees of freedom: values on one
-    seed may go up and down together.
+    Source: Satterthwaite, Biometrics Bulletin 2 (1946), for the degrees of freedom, since the
+    finalists' values on one seed may be correlated.
     """
     num, num_seeds = matrix.shape
     if num_seeds < 2:
@@ -191,17 +196,17 @@ def _spread_of_a_value(matrix: FloatArray) -> _Spread | None:
 
 
 def _with_images(spread: _Spread, num_seeds: int, by_images: float, images: ValImages) -> _Spread:
-    """The spread of the mean over the seeds, had val had other images, too.
+    """The spread of the mean over the seeds, with the variance due to the choice of val images.
 
-    Where all seeds are measured on the same images, more seeds do not make up for few images.
-    Where each has its own, the seeds show what other images do; but they share most training
-    images.
+    If all seeds share the val images, this variance does not shrink with more seeds. If each
+    seed has its own val images, the variance between seeds contains it already, but the seeds
+    are correlated, because they share most training images.
 
-    Source: Nadeau and Bengio, Machine Learning 52 (2003), for the factor of overlapping folds;
-    Satterthwaite for the sum.
+    Source: Nadeau and Bengio, Machine Learning 52 (2003), for the correction of overlapping
+    folds; Satterthwaite for the degrees of freedom of the sum.
     """
     if images.fold_ratio is not None:
-        # A few seeds on few images may all agree by chance.
+        # On few seeds and images the values may agree by chance, so by_images is the minimum.
         of_one = max(spread.variance, by_images)
         return _Spread(of_one * (1 / num_seeds + images.fold_ratio), spread.df)
     by_seeds = spread.variance / num_seeds
@@ -210,15 +215,16 @@ def _with_images(spread: _Spread, num_seeds: int, by_images: float, images: ValI
 
 
 def _share_variance(share: float, images: ValImages) -> float:
-    """The variance of a share of right images, over the images that val might have had."""
+    """The binomial variance of a share of correct images, due to the choice of val images."""
     p = _drawn_to_the_middle(share, images)
     return p * (1 - p) / images.num_images
 
 
 def _gain_variance(share: float, base: float, images: ValImages) -> float:
-    """The largest variance that the difference of two shares may have, over the images.
+    """The largest possible variance of the difference of two shares, due to the val images.
 
-    It is largest if no image is wrong by both; which ones are wrong is not kept.
+    The variance is largest if no image is wrong, or none is right, in both. The worst case is
+    assumed, because the study does not store which images are wrong.
     """
     p, q = _drawn_to_the_middle(share, images), _drawn_to_the_middle(base, images)
     disagreeing = min(p + q, 2 - p - q)
@@ -226,7 +232,7 @@ def _gain_variance(share: float, base: float, images: ValImages) -> float:
 
 
 def _drawn_to_the_middle(share: float, images: ValImages) -> float:
-    """The share with one right and one wrong image more: none wrong of few is not none ever.
+    """The share after adding one right and one wrong image, so that its variance is never 0.
 
     Source: Agresti and Caffo, The American Statistician 54 (2000).
     """

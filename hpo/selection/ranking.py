@@ -1,4 +1,4 @@
-"""Which trials promise most: ranked by the surrogate's prediction of their ends, or by value."""
+"""Ranks trials by the final values that the surrogate predicts, or by their values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,17 +20,18 @@ def predicted_ranking(
     model_state: list[float] | None = None,
     first_levels: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[int, ...]:
-    """Numbers of trials, the one first that promises the best value at its end.
+    """Numbers of trials, the most promising first.
 
-    The surrogate, a model of all curves, predicts that, also for trials that did not come to
-    their end. Where no scheduler stops trials (`none`), and with several objectives, those that
-    came to their end are ranked by value; of several objectives the Pareto front comes first.
+    A surrogate of all learning curves predicts each trial's final value, also for trials that
+    were stopped or paused. With scheduler `none` and with several objectives, trials are ranked
+    by their values instead, and trials without a value are left out; with several objectives
+    the Pareto front comes first.
 
     Args:
         config: The config of the search.
         trials: All trials of the study.
-        model_state: Hyperparameters that the surrogate's fit starts from; None: its priors.
-        first_levels: The study's `first_levels`, which the search chose.
+        model_state: GP hyperparameters that the surrogate's fit starts from; None: the priors.
+        first_levels: The first rungs that the study stores.
     """
     if config.ranks_by_curves:
         return model_of(config, trials, model_state, first_levels).ranking()
@@ -49,14 +50,14 @@ def model_of(
     first_levels: Sequence[Mapping[str, Any]] = (),
     is_allowed: Callable[[Params], bool] | None = None,
 ) -> "FreezeThaw":
-    """The scheduler freeze_thaw with what its surrogate learns from these trials.
+    """A scheduler freeze_thaw whose surrogate has learnt the curves of these trials.
 
     Args:
-        config: See predicted_ranking, also for the next three.
-        trials: All trials of the study; one that is RUNNING teaches what its curve has so far.
-        model_state: Hyperparameters that the surrogate's fit starts from.
-        first_levels: The study's `first_levels`.
-        is_allowed: Says whether a configuration may be begun; None: any may.
+        config: The config of the search.
+        trials: All trials of the study; of a RUNNING trial the curve so far is learnt.
+        model_state: GP hyperparameters that the surrogate's fit starts from; None: the priors.
+        first_levels: The first rungs that the study stores.
+        is_allowed: Says whether params are feasible to train; None: all are.
     """
     from hpo.schedulers.freeze_thaw import FreezeThaw
 

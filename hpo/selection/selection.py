@@ -1,4 +1,4 @@
-"""Which trials a search delivers: constraints, Pareto fronts, `study.select`, the best so far."""
+"""Selects the trials to deliver: constraints, Pareto fronts, `study.select`, the best so far."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from hpo.study.trial import TrialStatus, TrialSummary
 
 
 def selected(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[TrialSummary, ...]:
-    """The trials that `study.select` names, of the COMPLETE ones within the constraints.
+    """The COMPLETE, feasible trials that `study.select` selects; the first goes into best/.
 
-    The first is best/'s. best: the best one by the metric, the earliest among equals. knee: the
-    knee of the Pareto front. front: the knee, then the others of the front by the metric.
+    best: the trial with the best metric, the earliest among equals. knee: the knee of the Pareto
+    front. front: the knee, then the rest of the front, best metric first.
     """
     front = pareto_front(trials, config)
     if not front or config.select == "best":
@@ -28,9 +28,9 @@ def selected(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[Trial
 def best_so_far(
     trials: Sequence[TrialSummary], config: SearchConfig
 ) -> tuple[TrialSummary, float] | None:
-    """The trial with the best value of those that may win yet, and that value; None: no such.
+    """The trial with the best value of all that may win, and this value; None: no trial may win.
 
-    Where trials are paused, that may be one which has not come to its end.
+    With a scheduler that pauses trials, stopped, paused and running trials may win, too.
     """
     objective = config.study.objective
     if config.scheduler.name not in PAUSING or config.study.has_several_objectives:
@@ -48,9 +48,10 @@ def best_so_far(
 
 
 def pareto_front(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[TrialSummary, ...]:
-    """COMPLETE, feasible trials that no other one is better than in every way, by the metric.
+    """The COMPLETE, feasible trials that no other such trial dominates, best metric first.
 
-    Of several with the same values the earliest; with one objective that is the best trial.
+    Of trials with equal values only the earliest is kept. With one objective the front is the
+    best trial alone.
     """
     able = [
         trial
@@ -67,7 +68,7 @@ def pareto_front(trials: Sequence[TrialSummary], config: StudyConfig) -> tuple[T
 
 
 def objective_values(trial: TrialSummary, config: StudyConfig) -> dict[str, float | None]:
-    """The trial's value of each objective, by the objective's name; None: not known yet."""
+    """The trial's value of each objective, by name; None: not known yet."""
     names = (name for name, _ in config.objectives)
     return {
         name: trial.value if name == config.metric else trial.attributes.get(name)
@@ -76,7 +77,7 @@ def objective_values(trial: TrialSummary, config: StudyConfig) -> dict[str, floa
 
 
 def _losses(trials: Sequence[TrialSummary], config: StudyConfig) -> pareto.FloatArray:
-    """The trials' values as an array (N, objectives), turned so that smaller is better."""
+    """The trials' losses (N, objectives): their values, negated where larger is better."""
     signs = [-Objective(name, direction).sign for name, direction in config.objectives]
     values = [list(objective_values(trial, config).values()) for trial in trials]
     losses: pareto.FloatArray = np.array(signs) * np.array(values, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Which finalist wins, by how much, and how surely: computed from their trainings."""
+"""The verdict: which finalist wins, its gain over the default, and the gain's interval."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from sgformer.config import Metric
 
 DEFAULT: Final = 0  # the number of the default configuration's trial
 SHARES_OF_IMAGES: Final = ("val_top1", "val_top5")
-LOSS: Final = "val_loss"  # the only metric that is not in 0..1
+LOSS: Final = "val_loss"  # the only metric with a range other than 0..1
 
 
 @dataclass(frozen=True)
 class FreshTraining:
-    """A finalist's training on a fresh seed, as the study keeps it.
+    """The result of a finalist's training on a fresh seed, as the study stores it.
 
     Attributes:
         trial: The number of the trial whose configuration is trained.
-        seed: The seed of weights, order and augmentation.
-        value: The objective's value in the best epoch; None: the training diverged at once, or
-            broke.
-        best_epoch: The number of that epoch, from 1.
+        seed: The seed of initial weights, order of images and augmentation.
+        value: The metric at the best epoch; None: the training diverged in its first epoch, or
+            failed.
+        best_epoch: The number of the best epoch, from 1; None: as for `value`.
         num_epochs: Epochs begun in all attempts, repeated ones included.
         max_epochs: The planned length, in epochs.
         seconds: Wall time of `num_epochs`.
@@ -42,19 +42,20 @@ class FreshTraining:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which finalist wins, and by how much.
+    """Which finalist wins, with the means and gains of all finalists.
 
     Attributes:
-        metric: The objective that the finalists are compared by.
-        winner: The number of the trial with the best mean of those that may win; among equals
-            the default's.
-        has_default: Whether the default configuration was trained on all seeds, to compare with.
-        means: Each finalist's mean by its trial's number; empty where nothing was compared.
-        gains: Each finalist's gain over the default; above 0 is better for any metric.
-        trainings: The winner's trainings, in the seeds' order.
-        covers_images: Whether the intervals allow for other val images, too.
-        picked_on_images: Whether trials were compared on the val images of these trainings.
-        is_cut_to_one: Whether the budget left room for one finalist, so nothing was compared.
+        metric: The metric that the finalists are compared by.
+        winner: The trial with the best mean among those that may win; among equals the default.
+        has_default: Whether the default configuration was trained on all seeds.
+        means: Each finalist's mean, by trial number; empty if nothing was compared.
+        gains: Each other finalist's gain over the default, by trial number; a positive gain is
+            an improvement, whatever the metric's direction.
+        trainings: The winner's trainings, one per seed, in the order of seeds.
+        covers_images: Whether the intervals include the variance due to the choice of val images.
+        picked_on_images: Whether the search selected the finalists on these same val images.
+        is_cut_to_one: Whether the budget had room for only one of several finalists, so that
+            nothing was compared.
     """
 
     metric: Metric
@@ -78,20 +79,20 @@ def judge(
     default_may_win: bool = True,
     is_cut_to_one: bool = False,
 ) -> Verdict | None:
-    """The verdict on the finalists, by all of their trainings; None if none may win.
+    """The verdict on the finalists, from all of their trainings; None if no finalist may win.
 
-    A finalist that diverged at once, or broke, on some seed is out.
+    A finalist without a value on some seed cannot win.
 
     Args:
-        numbers: The finalists' trials, the most promising first.
-        trainings: Each finalist's on the same seeds, in the seeds' order; empty if there is one
-            finalist.
-        metric: The objective that their values are of.
+        numbers: The finalists' trial numbers, the most promising first.
+        trainings: All finalists' trainings on the same seeds, in the order of seeds; empty if
+            there is only one finalist.
+        metric: The metric that the finalists are compared by.
         num_val_images: The number of images in val.
-        fold_ratio: Val images for each training image; None: see ValImages.
-        default_may_win: Whether the default configuration keeps to the constraints; if not, it is
-            only compared with.
-        is_cut_to_one: Whether the budget left room for one finalist of several.
+        fold_ratio: Val images per training image; None: all seeds share the val images.
+        default_may_win: Whether the default configuration satisfies the constraints; if not, it
+            serves for comparison only.
+        is_cut_to_one: Whether the budget had room for only one of several finalists.
     """
     if not trainings:
         may_win = numbers[0] != DEFAULT or default_may_win
@@ -112,7 +113,7 @@ def _compare(
     metric: Metric,
     images: ValImages,
 ) -> Verdict:
-    """The verdict on finalists that each have a value on each seed; a candidate may win."""
+    """The verdict on finalists with a value on each seed; only `candidates` may win."""
     objective = Objective.named(metric)
     means = {n: _in_range(mean, metric) for n, mean in estimate_means(values, images).items()}
     winner = _winner(candidates, means, objective)
@@ -131,7 +132,7 @@ def _compare(
 def _values_of_sound(
     numbers: Sequence[int], trainings: Sequence[FreshTraining]
 ) -> dict[int, list[float]]:
-    """The finalists' values in the seeds' order, without those that lack one on some seed."""
+    """Values in the order of seeds, by finalist; without finalists that lack a value on a seed."""
     values = {n: [t.value for t in trainings if t.trial == n] for n in numbers}
     return {
         n: [value for value in of_seeds if value is not None]
@@ -141,7 +142,7 @@ def _values_of_sound(
 
 
 def _winner(candidates: Sequence[int], means: Mapping[int, Estimate], objective: Objective) -> int:
-    """The candidate with the best mean; among equals the default, then the most promising."""
+    """The candidate with the best mean; among equals the default, else the first candidate."""
     default_first = sorted(candidates, key=lambda number: number != DEFAULT)
     return min(default_first, key=lambda number: objective.loss(means[number].mean))
 
@@ -149,7 +150,7 @@ def _winner(candidates: Sequence[int], means: Mapping[int, Estimate], objective:
 def _gains(
     values: Mapping[int, Sequence[float]], images: ValImages, objective: Objective
 ) -> dict[int, Estimate]:
-    """Each finalist's gain over the default, above 0 where it is better; empty without one."""
+    """Each finalist's gain over the default, positive if better; empty without a default."""
     if DEFAULT not in values:
         return {}
     gains = estimate_gains(values, DEFAULT, images)
@@ -161,12 +162,12 @@ def _gains(
 
 
 def _in_range(mean: Estimate, metric: Metric) -> Estimate:
-    """The mean with an interval that ends where the metric's values do."""
+    """The mean with its interval cut to the metric's range."""
     return replace(mean, least=0.0, most=math.inf if metric == LOSS else 1.0)
 
 
 def verdict_values(verdict: Verdict) -> dict[str, Any]:
-    """The winner's mean and gain with their intervals, for programs (JSON)."""
+    """The winner's mean and gain with their intervals, as plain values for JSON."""
     gain = verdict.gains.get(verdict.winner)
     return {
         "number": verdict.winner,
@@ -185,7 +186,7 @@ def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
 
 
 def finalist_values(verdict: Verdict, number: int) -> dict[str, float | None]:
-    """A trial's columns of the leaderboard; each is None unless it was a finalist."""
+    """The trial's columns of the leaderboard; all None unless the trial was a finalist."""
     mean, gain = verdict.means.get(number), verdict.gains.get(number)
     return {
         "mean_on_fresh_seeds": None if mean is None else mean.mean,

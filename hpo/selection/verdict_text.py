@@ -1,4 +1,4 @@
-"""The verdict in words, for the terminal and the report."""
+"""The verdict as text for the terminal and the report."""
 
 from statistics import median
 from typing import Final
@@ -6,12 +6,12 @@ from typing import Final
 from hpo.selection.intervals import Estimate
 from hpo.selection.verdict import DEFAULT, Verdict
 
-# A curve whose best epoch is this close to its end may not have come to rest.
+# A training may be too short if its best epoch lies in this last share of its epochs.
 LAST_SHARE: Final = 0.1
 
 
 def mean_text(verdict: Verdict, number: int) -> str:
-    """'val_top1 0.9878 (0.9702 to 1.0000) on 3 fresh seeds'."""
+    """A finalist's mean as text, such as 'val_top1 0.9878 (0.9702 to 1.0000) on 3 fresh seeds'."""
     mean, num_seeds = verdict.means[number], len(verdict.trainings)
     seeds = "one fresh seed" if num_seeds == 1 else f"{num_seeds} fresh seeds"
     text = f"{verdict.metric} {mean.mean:.4f}"
@@ -21,7 +21,7 @@ def mean_text(verdict: Verdict, number: int) -> str:
 
 
 def gain_text(verdict: Verdict | None) -> str:
-    """What the winner gains over the default, and whether that is more than noise."""
+    """The winner's gain over the default as text, and whether the gain exceeds noise."""
     if verdict is None:
         return "not known: nothing was compared on fresh seeds (retrain.seeds)"
     if verdict.winner == DEFAULT:
@@ -43,7 +43,7 @@ def gain_text(verdict: Verdict | None) -> str:
 
 
 def _why_no_default(verdict: Verdict) -> str:
-    """Why the winner was not compared with the default."""
+    """The reason why the winner was not compared with the default, as text."""
     if verdict.is_cut_to_one:
         return (
             "the budget left no room to train the winner and the default on a fresh seed each; "
@@ -53,7 +53,7 @@ def _why_no_default(verdict: Verdict) -> str:
 
 
 def _no_gain_text(verdict: Verdict) -> str:
-    """Where the default wins: how far the next finalist is behind it."""
+    """If the default wins: the text with the gain of the next best finalist."""
     if not verdict.gains:
         return "none: the default configuration is the best trial"
     closest = max(verdict.gains, key=lambda number: verdict.gains[number].mean)
@@ -64,14 +64,14 @@ def _no_gain_text(verdict: Verdict) -> str:
 
 
 def signed_text(gain: Estimate) -> str:
-    """'+0.0045 (-0.0130 to +0.0220)'."""
+    """A gain with its interval as text, such as '+0.0045 (-0.0130 to +0.0220)'."""
     if gain.low is None or gain.high is None:
         return f"{gain.mean:+.4f}"
     return f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
 
 
 def correction_text(verdict: Verdict) -> str:
-    """What the intervals hold for."""
+    """The text that says for which seeds and images the intervals hold."""
     if len(verdict.trainings) < 2:
         return "One fresh seed gives no intervals (retrain.seeds)."
     images = "and other val images" if verdict.covers_images else "but not over other val images"
@@ -84,7 +84,7 @@ def correction_text(verdict: Verdict) -> str:
 
 
 def epochs_text(verdict: Verdict) -> str:
-    """Which epochs of the winner's trainings are best, and whether longer ones may be better."""
+    """The median best epoch of the winner's trainings, and whether longer ones may be better."""
     best = [t.best_epoch for t in verdict.trainings if t.best_epoch is not None]
     length = verdict.trainings[0].max_epochs
     text = f"best at epoch {median(best):g} of {length}"

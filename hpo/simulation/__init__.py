@@ -1,1 +1,1 @@
-"""Searches over curves that are known beforehand, on a simulated clock."""
+"""Simulates searches over known learning curves, on a simulated clock."""

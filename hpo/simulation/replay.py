@@ -1,4 +1,4 @@
-"""A study's trainings, replayed to another scheduler, sampler or number of slots."""
+"""Replays a study's trainings with another scheduler, sampler or number of slots."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,21 +21,22 @@ from sgformer.config import validate
 
 @dataclass(frozen=True)
 class Replay:
-    """What a strategy would have cost, and found.
+    """The cost and the result that a strategy would have had.
 
     Attributes:
         scheduler: The strategy's scheduler.
         sampler: The strategy's sampler.
-        num_slots: Trials at a time.
-        seconds: Simulated seconds from the first epoch to the last.
-        slot_seconds: Seconds of training, added up over all slots.
-        num_epochs: Epochs trained, over all slots.
-        states: How many trials ended as what.
-        best_trial: The trial that would win, or lead the finalists; None: none came to its end.
-        best_value: The objective at that trial's best epoch.
-        best_params: That trial's params.
-        share_recorded: Share of the epochs that the study has, 0 to 1; the others are predicted.
-        num_surrogate_trials: Trials of another study that the predictions learnt from.
+        num_slots: How many trials run at a time.
+        seconds: Simulated seconds from the start of the search to the end of its last epoch.
+        slot_seconds: Simulated seconds of training, summed over all slots.
+        num_epochs: Epochs trained, summed over all trials.
+        states: The number of trials by their state at the end.
+        best_trial: The trial that would win, or lead the finalists; None: there is none.
+        best_value: The metric at the best epoch of `best_trial`.
+        best_params: The params of `best_trial`.
+        share_recorded: The share of epochs recorded in the study, 0 to 1; the others are
+            predicted.
+        num_surrogate_trials: How many trials of another study the predictions use.
     """
 
     scheduler: str
@@ -63,25 +64,25 @@ def replay(
     warm_start: Sequence[Params] = (),
     first_levels: Sequence[Mapping[str, Any]] = (),
 ) -> Replay:
-    """What another strategy would have made of a study's trainings.
+    """Runs another strategy on a study's trainings, on a simulated clock.
 
-    With the study's own scheduler, sampler and one slot it decides what a search on one slot did.
+    With the study's own scheduler and sampler, one slot repeats the decisions of a search that
+    ran on one slot.
 
     Args:
-        config: The search's.
-        trials: Its study's trials.
-        num_slots: Trials at a time.
-        scheduler: The other strategy's scheduler; None: the search's own.
-        sampler: The other strategy's sampler; None: the search's own, or the one that goes with
-            the scheduler.
+        config: The config of the search.
+        trials: All trials of its study.
+        num_slots: How many trials run at a time.
+        scheduler: The scheduler of the strategy; None: the search's own.
+        sampler: The sampler of the strategy; None: the search's own, or the scheduler's default.
         others: Another study's trials; see StudyCurves.
-        architectures: What each architecture costs, where the search has to know.
-        warm_start: The params that the search was begun with, as the study keeps them.
-        first_levels: The study's `first_levels`; only those of earlier studies are begun with.
+        architectures: The costs of each architecture, if objectives or constraints name costs.
+        warm_start: The params from earlier studies that the search tried first.
+        first_levels: The study's first rungs; only the one from earlier studies is used.
 
     Raises:
-        ConfigError: No such scheduler or sampler, or they do not go together.
-        StudyError: There is no curve to learn from.
+        ConfigError: The scheduler or sampler does not exist, or they do not fit together.
+        StudyError: There is no learning curve to learn from.
     """
     config = _with_strategy(config, scheduler, sampler)
     curves = StudyCurves(config, trials, others)
@@ -94,7 +95,7 @@ def replay(
 def _new_study(
     config: SearchConfig, warm_start: Sequence[Params], first_levels: Sequence[Mapping[str, Any]]
 ) -> SearchStudy:
-    """An empty study, which knows what earlier studies had told the one that is replayed."""
+    """An empty study with the warm start and first rung that the replayed study began with."""
     study = SearchStudy.in_memory(config.study, config.space)
     study.metadata.warm_start = warm_start
     study.metadata.first_levels = [
@@ -112,7 +113,7 @@ def _summary(
     num_slots: int,
     num_surrogate_trials: int,
 ) -> Replay:
-    """What the simulated search has cost, and found."""
+    """The cost and the result of the simulated search."""
     done, best = search.study.trials(), _winner(config, search)
     recorded = sum(min(t.num_epochs, curves.num_recorded(t.params)) for t in done)
     return Replay(
@@ -132,7 +133,7 @@ def _summary(
 
 
 def _winner(config: SearchConfig, search: SimulatedSearch) -> TrialSummary | None:
-    """The trial that would lead the finalists, or the winner where there are none."""
+    """The first finalist; without a comparison of finalists the trial of `study.select`."""
     study, trials = search.study, search.study.trials()
     if not config.compares_finalists:
         return next(iter(selected(trials, config.study)), None)
@@ -146,7 +147,7 @@ def _winner(config: SearchConfig, search: SimulatedSearch) -> TrialSummary | Non
 def _with_strategy(
     config: SearchConfig, scheduler: str | None, sampler: str | None
 ) -> SearchConfig:
-    """The search with another scheduler or sampler; None: its own, as far as they go together."""
+    """The config with another scheduler or sampler; None: its own, if the two fit together."""
     if scheduler is None and sampler is None:
         return config
     values = config.model_dump()
@@ -158,5 +159,5 @@ def _with_strategy(
         if scheduler is None and config.scheduler.name == "freeze_thaw" and sampler != "curves":
             values["scheduler"] = {"name": "asha"}
     if values["scheduler"]["name"] != "freeze_thaw":
-        values["budget"]["stop_when"] = None  # it asks freeze_thaw's surrogate
+        values["budget"]["stop_when"] = None  # stop_when needs freeze_thaw's surrogate
     return clip(validate(SearchConfig, values, "simulate"))[0]

@@ -1,4 +1,4 @@
-"""Searches on a simulated clock: the real decisions, over curves that are known beforehand."""
+"""Searches on a simulated clock: the real Engine decides, learning curves are known beforehand."""
 
 import heapq
 import itertools
@@ -22,32 +22,32 @@ SECONDS_OF_A_DECISION: Final = 2e-3
 
 @dataclass(frozen=True)
 class Curve:
-    """A training that is known beforehand: the objective after each epoch, and its seconds."""
+    """A training that is known beforehand: the metric and the seconds of each epoch, from 1 on."""
 
     values: Sequence[float]
     seconds: Sequence[float]
 
 
 class SimulatedSearch:
-    """A search whose trials take no time but the simulated clock's.
+    """A search whose trials take time on the simulated clock only.
 
     Args:
-        config: The whole search's.
-        curve_of: Gives the training of params; it is as long as max_epochs, or shorter if it
-            ends by itself.
-        num_slots: Trials that run at a time, at most.
-        study: The study to go on with, as after a crash; None: a new one in memory.
-        architectures: What each architecture costs, by its name, where the search has to know.
+        config: The config of the search.
+        curve_of: Returns the training of params: max_epochs epochs, or fewer if the training
+            stops early or diverges.
+        num_slots: The most trials that run at a time.
+        study: The study to continue, as after a crash; None: a new study in memory.
+        architectures: The costs of each architecture, by name, if the config names costs.
 
     Attributes:
-        config: The whole search's.
-        study: Has all trials.
+        config: The config of the search.
+        study: The study with all trials.
         now: Seconds on the simulated clock.
-        num_epochs: Epochs trained so far, over all trials.
-        seconds: Simulated seconds of training so far, over all trials.
-        curves: Each trial's training, by number.
-        epochs: The last epoch that each trial has come to, by number.
-        decision_seconds: What each real decision took, on the real clock.
+        num_epochs: Epochs trained so far, summed over all trials.
+        seconds: Simulated seconds of training so far, summed over all trials.
+        curves: Each trial's training, by trial number.
+        epochs: The last epoch of each trial so far, by trial number.
+        decision_seconds: Wall-clock seconds of each decision that took a noticeable time.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SimulatedSearch:
         self._queue: list[tuple[float, int, int]] = []
 
     def step(self) -> bool:
-        """Runs to the end of the next epoch that ends; False when the search is over."""
+        """Advances the clock to the next end of an epoch; False when the search is over."""
         begin = time.perf_counter()
         if self._start_trials():
             self.decision_seconds.append(time.perf_counter() - begin)
@@ -94,7 +94,7 @@ class SimulatedSearch:
         begin = time.perf_counter()
         goes_on = report.end_reason is None and self.decisions.on_report(report)
         seconds = time.perf_counter() - begin
-        if seconds > SECONDS_OF_A_DECISION:  # and not only of writing the epoch down
+        if seconds > SECONDS_OF_A_DECISION:  # shorter times are mere writing
             self.decision_seconds.append(seconds)
         if goes_on:
             self._train(number)
@@ -108,16 +108,16 @@ class SimulatedSearch:
             pass
 
     def _start_trials(self) -> int:
-        """Gives trials to the free slots; how many trials it started or resumed."""
+        """Starts or resumes trials in the free slots; returns how many."""
         num_started = 0
         while (proposal := self.decisions.next_trial()) is not None:
             num_started += 1
             number, epoch = proposal.number, proposal.num_epochs_reported
             if number not in self.curves:
                 self.curves[number], self.epochs[number] = self._curve_of(proposal.params), epoch
-            if epoch:  # as a worker does, it first tells what it has resumed
+            if epoch:  # like a worker, report earlier epochs first
                 rows = tuple(self._row(number, e) for e in range(1, epoch + 1))
-                if self._end_reason(number, epoch):  # the study had all but its end
+                if self._end_reason(number, epoch):  # only its end was missing in the study
                     self.decisions.on_end(self._report(number, epoch))
                     continue
                 if not self.decisions.on_report(TrialReport(number, rows)):
@@ -145,7 +145,7 @@ class SimulatedSearch:
         return TrialReport(number, (row,), self._end_reason(number, epoch), facts)
 
     def _end_reason(self, number: int, epoch: int) -> EndReason | None:
-        """Why a trial's training ends with an epoch; None: it goes on."""
+        """The reason why a trial's training ends after `epoch`; None: it goes on."""
         values = self.curves[number].values
         if math.isnan(values[epoch - 1]):
             return EndReason.DIVERGED
@@ -156,7 +156,7 @@ class SimulatedSearch:
 
 
 class _Silent:
-    """A SearchObserver that says nothing."""
+    """A SearchObserver that ignores all events."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args: None

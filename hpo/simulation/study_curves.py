@@ -1,4 +1,4 @@
-"""The trainings that a replay simulates: a study's own, and what a model makes of all others."""
+"""The learning curves of a replay: recorded in the study, or predicted by a Gaussian process."""
 
 import math
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ MAX_ROWS: Final = 400
 EPOCHS_A_TRIAL: Final = 6
 ENDED_BY_THEMSELVES: Final = (EndReason.EARLY_STOPPED, EndReason.DIVERGED)
 
-_Row = tuple[FloatArray, int, float]  # point, epoch, value; larger is better
+_Row = tuple[FloatArray, int, float]  # point (d,), epoch from 1, value (larger is better)
 
 
 class StudyCurves:
-    """Gives the training of any params: recorded where the study has it, else predicted.
+    """Returns the training of any params: as recorded in the study, else as predicted.
 
-    Predictions are a Gaussian process's, of the curves of both studies.
+    A Gaussian process, fitted to the learning curves of both studies, predicts.
 
     Args:
-        config: The search's.
-        trials: Its study's trials.
-        others: Another study's trials, with params of this space; only the predictions use them.
+        config: The config of the search.
+        trials: All trials of its study.
+        others: Another study's trials, with params of this space, used for predictions only.
 
     Raises:
-        StudyError: There is no curve to learn from.
+        StudyError: There is no learning curve to fit.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class StudyCurves:
         self._warp, self._model = self._fit(known, others)
 
     def __call__(self, params: Params) -> Curve:
-        """The training of params; one that ended by itself is as long as it was."""
+        """The training of params, max_epochs long unless it was recorded to end by itself."""
         trial = self._recorded.get(params_key(params, self._space))
         predicted = self._predict(params)
         if trial is None:
@@ -70,14 +70,17 @@ class StudyCurves:
         return Curve(values, [seconds] * len(values))
 
     def num_recorded(self, params: Params) -> int:
-        """Epochs of the params' curve that the study has."""
+        """How many epochs of these params the study has recorded."""
         trial = self._recorded.get(params_key(params, self._space))
         return 0 if trial is None else trial.num_epochs
 
     def _fit(
         self, trials: Sequence[TrialSummary], others: Sequence[TrialSummary]
     ) -> tuple[OutputWarp, CurveModel]:
-        """The model of both studies; the other one gets half of the rows where room is short."""
+        """The output warp and the model, fitted to at most MAX_ROWS rows.
+
+        Half of the rows are reserved for `others`, if there are as many.
+        """
         own, theirs = self._rows(trials), self._rows(others)
         own = _thinned(own, MAX_ROWS - min(len(theirs), MAX_ROWS // 2))
         rows = own + _thinned(theirs, MAX_ROWS - len(own))
@@ -91,7 +94,7 @@ class StudyCurves:
         return warp, CurveModel(data, self._cube.is_categorical)
 
     def _rows(self, trials: Sequence[TrialSummary]) -> list[_Row]:
-        """Some epochs of each trial, evenly spread over their logarithm, and its last one."""
+        """Rows of EPOCHS_A_TRIAL epochs of each trial at most, geometrically spaced."""
         rows = []
         for trial in trials:
             last = trial.num_epochs
@@ -104,7 +107,7 @@ class StudyCurves:
         return rows
 
     def _predict(self, params: Params) -> list[float]:
-        """The objective after each epoch, as the model expects it."""
+        """The metric after each of max_epochs epochs, as the model predicts it."""
         points = np.repeat(self._cube.encode(params)[None], self._max_epochs, axis=0)
         times = log_times(range(1, self._max_epochs + 1), self._max_epochs)
         mean, _ = self._model.predict(points, times, with_sd=False)
@@ -113,7 +116,7 @@ class StudyCurves:
 
 
 def _thinned(rows: list[_Row], most: int) -> list[_Row]:
-    """At most so many rows, drawn at random, but always the same ones."""
+    """At most `most` rows, drawn at random with a fixed seed, in their order."""
     if len(rows) <= most:
         return rows
     kept = np.random.default_rng(0).permutation(len(rows))[:most]

@@ -1,6 +1,7 @@
-"""Trials of a study that a search is driving: asking for them, and ending them.
+"""How a search takes new trials from the study that it drives, and ends them.
 
-The driver knows what it needs of its study's trials, so that it does not read them for each event.
+The driver remembers what it needs of the trials, so that it does not read the study for each
+event.
 """
 
 from collections import deque
@@ -26,12 +27,12 @@ class RunningTrial:
     """A trial that is RUNNING in the study.
 
     Attributes:
-        id: The storage's id.
-        params: All of its params.
-        num_reported: Epochs that the study has.
-        unwritten: Params with their distributions that the study lacks, because the program that
-            asked for the trial ended while it drew them; None: it has all.
-        refused: Why the space refuses an enqueued trial; None: it does not.
+        id: The trial's id in the storage.
+        params: All of the trial's params.
+        num_reported: The last epoch that the study has; 0 before the first.
+        unwritten: Params and distributions that the study lacks, because the program that asked
+            for the trial ended while it drew them; None: the study has all.
+        refused: Why the space refuses an enqueued trial; empty: the space allows it.
     """
 
     id: int
@@ -47,9 +48,9 @@ class LiveTrials:
 
     Attributes:
         sampling: Draws the params of new trials.
-        next_number: Number of the next trial, if no other program adds one before.
-        waiting: Trials that were enqueued, the next one first.
-        running: RUNNING trials by their numbers.
+        next_number: Number of the next trial, unless another program adds a trial before.
+        waiting: Enqueued trials that have not started, the next one first.
+        running: RUNNING trials by number.
     """
 
     sampling: ProxyStudy
@@ -61,7 +62,7 @@ class LiveTrials:
     def of(
         cls, trials: Iterable[FrozenTrial], next_number: int, config: StudyConfig, space: Space
     ) -> "LiveTrials":
-        """What there is to know of a study with these trials, sorted by their numbers."""
+        """The live trials of a study that has these `trials`, given in the order of numbers."""
         live = cls(ProxyStudy(config, space), next_number)
         for trial in trials:
             if trial.state == TrialState.WAITING:
@@ -89,7 +90,7 @@ class LiveTrials:
 
 
 class Asking:
-    """Takes trials from a study, and knows those that run without reading them again."""
+    """Takes trials from a study, and remembers the running ones without reading them again."""
 
     def __init__(
         self,
@@ -106,21 +107,21 @@ class Asking:
 
     @property
     def live(self) -> LiveTrials:
-        """What is known of the trials; read from the study at first, and after an outage."""
+        """The live trials; read from the study at first, and after each `forget`."""
         if self._live is None:
-            # Counted first: a trial that is added between is noticed when ours is made.
+            # Count before reading: `create` then notices a trial that is added in between.
             number = self._gate.read(self._writer.num_trials)
             frozen = self._gate.read(lambda: self._study.get_trials(deepcopy=False))
             self._live = LiveTrials.of(frozen, number, self._config, self._space)
         return self._live
 
     def forget(self) -> None:
-        """Has the trials read from the study again."""
+        """Has the next use read the trials from the study again."""
         self._live = None
 
     def ask(self, chosen: Params | None, is_retry: bool) -> Proposal:
-        """The first trial that waits, else a new one with `chosen` or what the sampler draws."""
-        if is_retry:  # the earlier try may have made the trial, and its answer was lost
+        """The first waiting trial, else a new one with params `chosen` (None: the sampler's)."""
+        if is_retry:  # the earlier try may have made the trial, but its answer was lost
             self._live = None
             for number in self.live.running.keys() - self._taken:
                 return self.take(number)
@@ -133,7 +134,7 @@ class Asking:
         return proposal
 
     def _create(self, chosen: Params | None) -> Proposal | None:
-        """A new trial; None: another program has added trials since the study was read."""
+        """Makes a new trial; None: another program has added trials since the last read."""
         live = self.live
         params, distributions = live.sampling.draw(live.next_number, chosen)
         created = self._writer.create(live.next_number, params, distributions)
@@ -149,7 +150,7 @@ class Asking:
         return self.take(number)
 
     def _start(self, waiting: FrozenTrial, *, again: bool) -> Proposal:
-        """The waiting trial, RUNNING; params that the space does not have are drawn anew."""
+        """Makes a waiting trial RUNNING; draws params anew that the space does not have."""
         live, number, wanted = self.live, waiting.number, _wanted(waiting)
         refused = _refused(wanted, self._space)
         fixed = {path: value for path, value in wanted.items() if path not in refused}
@@ -160,7 +161,7 @@ class Asking:
         return self.take(number)
 
     def take(self, number: int, _is_retry: bool = False) -> Proposal:
-        """A RUNNING trial, which is this process's from now on."""
+        """Takes a RUNNING trial for this process."""
         running = self.live.running[number]
         if running.unwritten is not None:
             self._writer.start(running.id, *running.unwritten, again=True)
@@ -169,7 +170,7 @@ class Asking:
         return Proposal(number, running.params, running.num_reported, running.refused)
 
     def end(self, number: int, ending: Ending) -> None:
-        """Ends a RUNNING trial; to the values of a pruned one Optuna has something to say."""
+        """Ends a RUNNING trial; Optuna gives a pruned one its last epoch's value."""
         trial_id, sampling = self.live.running[number].id, self.live.sampling
         values = sampling.finish(number, ending.state, ending.values, ending.constraints)
         kept = replace(ending, values=values)
@@ -185,7 +186,7 @@ def _wanted(enqueued: FrozenTrial) -> Params:
 
 
 def _refused(wanted: Params, space: Space) -> dict[str, str]:
-    """Why not, by path, of an enqueued trial's params that the space does not have."""
+    """Why the space refuses params of an enqueued trial, by path; empty: it refuses none."""
     reasons = {}
     for path, value in wanted.items():
         parameter = space.get(path)

@@ -1,8 +1,8 @@
 """Writes trials directly into the tables of Optuna's relational storage.
 
-Optuna has no public batch write: by its own methods a trial's end is some thirty transactions of
-several statements. A relational storage whose schema we know is therefore written directly, each
-event in one transaction; any other storage, or schema, by Optuna's methods.
+Optuna has no public batch write: with its own methods a trial's end takes some thirty
+transactions of several statements. So we write directly into a relational storage whose schema we
+know, one transaction an event, and use Optuna's methods for any other storage or schema.
 """
 
 import json
@@ -81,7 +81,7 @@ class DirectWriter:
             stored, kind = self._tables.models.TrialValueModel.value_to_stored_repr(value)
             values.append({"objective": objective, "value": stored, "value_type": kind})
         with self._begin() as connection:
-            # Some may be there already: of another program's, or of a cut-short end.
+            # Another program, or an interrupted `finish`, may have written some of these rows.
             _write(
                 connection,
                 self._tables.attributes,
@@ -95,7 +95,7 @@ class DirectWriter:
             self._set_state(connection, trial_id, state=ending.state, datetime_complete=_now())
 
     def _count(self, connection: sqlalchemy.Connection) -> int:
-        """Trials of the study; Optuna numbers them so."""
+        """How many trials the study has; also the number that Optuna gives the next one."""
         trials = self._tables.trials.c
         query = sqlalchemy.select(sqlalchemy.func.count(trials.trial_id))
         return connection.scalar(query.where(trials.study_id == self._study_id)) or 0
@@ -135,7 +135,7 @@ def _write(
     *,
     again: bool,
 ) -> None:
-    """Adds a trial's rows; those that an earlier try may have left are of the same keys."""
+    """Adds a trial's rows; `again` first removes rows of the same keys of an earlier try."""
     if not rows:
         return
     if again:
@@ -150,5 +150,5 @@ def _as_rows(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _now() -> datetime:
-    """In UTC and without a zone, as Optuna's tables have it."""
+    """The present time in UTC without a zone, as Optuna's tables keep it."""
     return datetime.now(UTC).replace(tzinfo=None)

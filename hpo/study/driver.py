@@ -1,4 +1,4 @@
-"""Who drives a study: what identifies the process, whether it ended, where that is kept."""
+"""The driver of a study: what identifies its process, whether it runs, its record."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from hpo.study.storage import JournalFile
 from hpo.study.tables import Tables, known_tables
 
 KEY: Final = "driver"
-# Longer than a storage takes from a read to the write that follows it.
+# Must be longer than a storage needs from a read to the write that follows.
 SECONDS_TO_SETTLE: Final = 5.0
 Values = dict[str, Any] | None
 Change = Callable[[Values], Values]
@@ -31,7 +31,7 @@ HELD_HERE: Final[set[str]] = set()
 
 
 class Life(Enum):
-    """What can be told of a driver from here, without waiting."""
+    """Whether a driver runs, as far as this process can tell without waiting."""
 
     RUNS = auto()
     ENDED = auto()
@@ -40,13 +40,16 @@ class Life(Enum):
 
 @dataclass(frozen=True)
 class Driver:
-    """One process's hold on a study, as the study keeps it.
+    """A process that drives a study, as the study records it.
+
+    Two records are of the same driver (`is_same`) if they differ in nothing but `beat`.
 
     Attributes:
-        hostname: The name of its machine; several machines may have the same.
-        pid: Its process id there.
-        started: When it started, in clock ticks since its machine did: process ids are reused.
-        beat: When it last said that it lives, in seconds since 1970 by its own clock.
+        hostname: The name of the process's machine; several machines may have the same.
+        pid: The process's id on that machine.
+        started: When the process started, in clock ticks since its machine did; tells processes
+            with the same id apart.
+        beat: When the process last gave a sign of life, in seconds since 1970 by its own clock.
         boot: Id of its machine's start; "": not known, as in studies of older versions.
         pids: The namespace that `pid` belongs to (a container's, say); "": not known.
         token: Tells two leases of one process apart.
@@ -76,7 +79,7 @@ class Driver:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The driver that a study's attribute tells of; what newer versions add is left out."""
+        """The driver in a study's attribute; leaves out fields that newer versions add."""
         known = cls.__dataclass_fields__.keys()
         return cls(**{name: value for name, value in values.items() if name in known})
 
@@ -85,7 +88,7 @@ class Driver:
         return asdict(self)
 
     def beating(self) -> Self:
-        """The same driver, heard of now."""
+        """The same driver with a beat of now."""
         return replace(self, beat=time.time())
 
     def is_same(self, other: "Driver") -> bool:
@@ -93,10 +96,10 @@ class Driver:
 
     @property
     def life(self) -> Life:
-        """Whether it still runs.
+        """Whether the driver's process still runs.
 
-        Its process id says so only on the same start of the same machine and in the same
-        namespace of process ids: containers share host names, and cloned machines do.
+        A process id tells this only within one start of one machine and one namespace of process
+        ids: containers and cloned machines may share host names.
         """
         is_here = (self.boot, self.pids) == (_boot(), _pid_namespace())
         if not is_here or not self.boot or not self.pids:
@@ -107,17 +110,17 @@ class Driver:
 
 
 class DriverRecord(Protocol):
-    """Where a study keeps who drives it."""
+    """The record of a study's driver, kept in the study's storage."""
 
     def read(self) -> Values:
-        """What is there now; None: nobody drives the study."""
+        """The driver's values as recorded now; None: nobody drives the study."""
 
     def update(self, change: Change) -> None:
-        """Replaces what is there by what `change` makes of it; nothing, if that raises."""
+        """Replaces the recorded values by `change` of them; if `change` raises, keeps them."""
 
 
 def driver_record(storage: BaseStorage, study_id: int) -> DriverRecord:
-    """The record of a study, by the strictest means that its storage has."""
+    """The driver record of a study, under the strictest lock that its storage has."""
     tables = known_tables(storage)
     if tables is not None:
         return TableRecord(tables, study_id)
@@ -127,7 +130,7 @@ def driver_record(storage: BaseStorage, study_id: int) -> DriverRecord:
 
 
 class TableRecord:
-    """In a relational storage: one transaction that holds the study's lock."""
+    """A record in a relational storage; each update is a transaction under the study's lock."""
 
     def __init__(self, tables: Tables, study_id: int) -> None:
         self._tables, self._study_id = tables, study_id
@@ -155,10 +158,10 @@ class TableRecord:
 
 
 class OtherRecord:
-    """In a storage that can lock nothing: after a write all wait, and the last writer has it.
+    """A record in a storage without locks: after a write all wait, and the last writer wins.
 
-    Source: Fischer's mutual exclusion, in Lamport, "A fast mutual exclusion algorithm", 1987: it
-    holds if a read and the write after it take less than the wait.
+    Source: Fischer's mutual exclusion, in Lamport, "A fast mutual exclusion algorithm", 1987; it
+    is safe if a read and the write that follows take less time than the wait.
     """
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
@@ -186,7 +189,7 @@ class OtherRecord:
 
 
 class JournalRecord(OtherRecord):
-    """In a journal file: under a lock of its own beside the file, as Optuna locks the file."""
+    """A record in a journal file, locked by a file of its own in the way Optuna locks it."""
 
     def __init__(self, storage: JournalFile, study_id: int) -> None:
         super().__init__(storage, study_id)
@@ -210,7 +213,7 @@ def _boot() -> str:
 
 
 def _pid_namespace() -> str:
-    """Names the namespace of this process's id; "" where /proc shows another one's processes."""
+    """The namespace of this process's id; "" where /proc belongs to another namespace."""
     try:
         if Path("/proc/self").readlink().name != str(os.getpid()):
             return ""
@@ -220,11 +223,11 @@ def _pid_namespace() -> str:
 
 
 def _start_of(pid: int) -> int | None:
-    """A process's start in clock ticks; None if there is no such process."""
+    """A process's start, in clock ticks since its machine's; None: no such process runs."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # Source: proc(5): the 22nd field; the second, in parentheses, may have anything in it.
+    # Source: proc(5): field 22 is the start; field 2, in parentheses, may hold any character.
     state, *fields = status.rpartition(")")[2].split()
     return None if state == "Z" else int(fields[18])

@@ -1,4 +1,4 @@
-"""Trials as Optuna has them, and as we do."""
+"""Translates trials between Optuna's FrozenTrial and our TrialSummary."""
 
 import math
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from hpo.study.trial import TrialStatus, TrialSummary
 
 
 def summary_of(trial: FrozenTrial, config: StudyConfig) -> TrialSummary:
-    """Optuna's trial as ours: only a COMPLETE one has a value, that of the metric.
+    """Optuna's trial as ours; only a COMPLETE trial has a value, the metric's.
 
-    Optuna gives a pruned trial its last epoch's value, which is not what it is worth.
+    Optuna gives a pruned trial its last epoch's value, which is not its best one.
     """
     value = None
     if trial.state == TrialState.COMPLETE:
@@ -42,9 +42,9 @@ def frozen_of(
 
     Args:
         trial: A trial of another study.
-        params: Its params in `space`.
-        attributes: Added to its own.
-        config: Says which objectives there are.
+        params: The trial's params in `space`.
+        attributes: User attributes that are added to the trial's own.
+        config: Names the objectives.
         space: The search space of the study that the trial is for.
     """
     fixed = FixedTrial(params)
@@ -53,7 +53,7 @@ def frozen_of(
     if trial.value is not None:
         values = objective_values(trial.value, trial.attributes, config)
     elif trial.state == TrialStatus.PRUNED and not config.has_several_objectives:
-        last = trial.curve.get(trial.num_epochs, math.nan)  # as Optuna has it
+        last = trial.curve.get(trial.num_epochs, math.nan)  # as Optuna values a pruned trial
         values = None if math.isnan(last) else [last]
     return create_trial(
         state=TrialState[trial.state],
@@ -69,6 +69,6 @@ def frozen_of(
 def objective_values(
     value: float, attributes: Mapping[str, Any], config: StudyConfig
 ) -> list[float]:
-    """Values of all objectives in their order: `value` is the metric's, costs are attributes."""
+    """Values of all objectives in order: `value` for the metric, `attributes` for the costs."""
     names = (name for name, _ in config.objectives)
     return [value if name == config.metric else float(attributes[name]) for name in names]

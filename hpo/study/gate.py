@@ -1,6 +1,7 @@
-"""The one way by which a search changes its study, and by which its driver reads it.
+"""The gate: the only way by which a search writes its study, and its driver reads it.
 
-It waits for a database that does not answer, and asks whether the study is still this driver's.
+The gate waits for a database that does not answer, and refuses writes once another driver has
+the study.
 """
 
 import time
@@ -12,7 +13,7 @@ import sqlalchemy.exc
 
 from sgformer.errors import DiskFullError
 
-# What a database that does not answer raises, by way of Optuna.
+# Errors that Optuna lets through, or makes, when a database does not answer.
 AWAY: Final = (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError)
 PATIENCE_SECONDS: Final = 600.0
 SECONDS_BETWEEN_TRIES: Final = 1.0
@@ -23,15 +24,15 @@ class Hold(Protocol):
     """A driver's hold on a study; see lease.py."""
 
     def check(self, *, surely: bool) -> None:
-        """Raises StudyError if another driver has the study; `surely`: looks it up now."""
+        """Raises StudyError if another driver has the study; `surely` asks the storage."""
 
 
 class StudyGate:
     """Waits for a database that is away, and refuses writes once another driver has the study.
 
     Attributes:
-        on_outage: Hears when the database goes away, and when it is back.
-        hold: This process's hold on the study; None: it does not drive the study.
+        on_outage: Is called with a message when the database goes away, and when it is back.
+        hold: This process's hold on the study; None: this process does not drive the study.
     """
 
     def __init__(self) -> None:
@@ -39,11 +40,11 @@ class StudyGate:
         self.hold: Hold | None = None
 
     def write(self, action: Callable[[bool], Result]) -> Result:
-        """The action's result, once the storage answers.
+        """Runs a writing action, once the storage answers; returns its result.
 
         Args:
-            action: Takes whether it was tried before: then it may have been done without our
-                having heard of it.
+            action: Takes whether it was tried before; then the earlier try may have been done,
+                with its answer lost.
 
         Raises:
             StudyError: Another driver has the study.
@@ -58,19 +59,19 @@ class StudyGate:
         return patiently(attempt, self.on_outage)
 
     def read(self, action: Callable[[], Result]) -> Result:
-        """The action's result; only a driver waits for a database that is away."""
+        """Runs a reading action; only a driver waits for a database that is away."""
         if self.hold is None:
             return action()
         return patiently(lambda _is_retry: action(), self.on_outage)
 
 
 def patiently(action: Callable[[bool], Result], on_outage: Callable[[str], None]) -> Result:
-    """The action's result; while the database is away, it is tried again for ten minutes.
+    """Runs an action; while the database is away, tries it again for ten minutes.
 
     Args:
-        action: Takes whether it was tried before: then it may have been done without our
-            having heard of it.
-        on_outage: Hears once of an outage, and once of its end.
+        action: Takes whether it was tried before; then the earlier try may have been done, with
+            its answer lost.
+        on_outage: Is called with a message once when the outage begins, and once at its end.
 
     Raises:
         DiskFullError: The storage's disk is full.

@@ -1,4 +1,4 @@
-"""One driver at a time has a study: taking it, keeping it, noticing that it is lost."""
+"""The lease: one driver at a time takes a study, keeps it, and notices if it loses it."""
 
 import contextlib
 import functools
@@ -13,28 +13,29 @@ from hpo.study.driver import HELD_HERE, Change, Driver, DriverRecord, Life, Valu
 from hpo.study.gate import AWAY
 from hpo.study.study import SearchStudy
 
-# What a storage raises that does not answer, or cannot write now: it may later.
+# Errors of a storage that does not answer or cannot write now, but may later.
 PASSING: Final = (*AWAY, OSError)
 
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """Seconds after which a lease does things.
+    """The durations of a lease, in seconds.
 
-    A driver whose process cannot be looked up (it runs on another machine, in another container,
-    or before its machine's last start) is watched: if its beat moves it lives. Only the watcher's
-    clock measures that, so it does not matter what the driver's clock says. It is watched until
-    `dead_after` seconds after its beat, if the clocks agree, and for `least_watch` in any case;
-    where they are more than `surely_dead` apart, not at all.
+    A new driver may be unable to look up the old driver's process, as that ran on another
+    machine, in another container, or before the machine's last start. Then it watches the old
+    driver's beat by its own clock; a beat that changes means that the old driver lives. The watch
+    ends `dead_after` seconds after the old driver's last beat, if the clocks agree, and takes
+    `least_watch` seconds at least. If the last beat is more than `surely_dead` seconds old, there
+    is no watch.
 
     Attributes:
         between_beats: From one beat to the next.
-        dead_after: A driver that has not beaten for so long counts as ended.
-        least_watch: A driver is watched for so long at least, more than two beats.
-        surely_dead: More than clocks differ by: one that runs in local time is up to 14 hours off.
-        unconfirmed: A driver that has not heard itself beat for so long looks whether the study
-            is still its own before it writes; less than `least_watch`.
-        to_end: A beat that is under way when the driver ends is waited for so long.
+        dead_after: A driver without a beat for this long counts as ended.
+        least_watch: The shortest watch; more than two beats.
+        surely_dead: Longer than clocks differ: one set to local time is up to 14 hours off.
+        unconfirmed: A driver whose own last successful beat is older than this asks the storage
+            whether the study is still its own before it writes; less than `least_watch`.
+        to_end: The longest wait for a beat that is under way when the driver ends.
     """
 
     between_beats: float = 20.0
@@ -46,7 +47,7 @@ class LeaseTimes:
 
 
 class Lease:
-    """This process's hold on a study."""
+    """This process's hold on a study; `token` tells it from other leases."""
 
     def __init__(self, study: SearchStudy, times: LeaseTimes) -> None:
         self._study, self._times = study, times
@@ -87,7 +88,7 @@ class Lease:
         return values is not None and Driver.of(values).is_same(self._me)
 
     def _wait_for_end(self, values: Values, tell: Callable[[str], None]) -> None:
-        """Comes back once the driver has ended; raises StudyError where it lives."""
+        """Returns once the recorded driver has ended; raises StudyError if it lives."""
         if values is None or self._is_mine(values):
             return
         other = Driver.of(values)
@@ -120,8 +121,8 @@ class Lease:
     def check(self, *, surely: bool) -> None:
         """Raises StudyError if another process has become the study's driver.
 
-        Looks into the storage if `surely` is set, or no beat was heard for a while: this process
-        may have been halted, and another one has concluded that it ended.
+        Asks the storage if `surely` is set, or if the last successful beat is too old: this
+        process may have been halted, so that another one concluded that it had ended.
         """
         if self._heart.error is not None:
             raise self._heart.error
@@ -137,7 +138,7 @@ class Lease:
 
     @contextlib.contextmanager
     def beating(self, tell: Callable[[str], None]) -> Iterator[None]:
-        """Keeps the study while the block runs, and then gives it back."""
+        """Beats while the block runs, and then gives the study back."""
         thread = threading.Thread(target=self._run, args=(tell,), daemon=True)
         thread.start()
         try:
@@ -145,7 +146,7 @@ class Lease:
         finally:
             self._ended.set()
             thread.join(self._times.to_end)
-            if not thread.is_alive():  # else the storage hangs, and would hang us, too
+            if not thread.is_alive():  # else the storage hangs, and this thread would too
                 with contextlib.suppress(*PASSING, _ChangedError):
                     self._record.update(self._given_back)
 
@@ -166,7 +167,7 @@ class Lease:
         except _ChangedError:
             self._is_lost = True
         except PASSING as error:
-            if not isinstance(error, AWAY):  # a write tells of an outage
+            if not isinstance(error, AWAY):  # the gate tells of outages
                 tell(f"the study's storage took no sign of life: {error}")
         else:
             self._confirmed = begin
@@ -178,7 +179,7 @@ class Lease:
 
 
 class _Outcome(contextlib.AbstractContextManager["_Outcome"]):
-    """Keeps what a block of another thread raised, for this one to raise."""
+    """Keeps the exception of a block in another thread, for this thread to raise."""
 
     error: BaseException | None = None
 
@@ -188,7 +189,7 @@ class _Outcome(contextlib.AbstractContextManager["_Outcome"]):
 
 
 class _ChangedError(Exception):
-    """The study's driver is not the one that was expected."""
+    """The recorded driver is not the one that was expected; `values_now` is the record."""
 
     def __init__(self, values_now: Values) -> None:
         super().__init__(values_now)
@@ -201,12 +202,12 @@ def leased(
     tell: Callable[[str], None] = lambda _text: None,
     times: LeaseTimes = LeaseTimes(),
 ) -> Iterator[None]:
-    """Keeps the study for this process; inside of itself it changes nothing.
+    """Holds the study for this process while the block runs; nested in itself it does nothing.
 
     Args:
-        study: Refuses to be written to once another process has it.
-        tell: Hears that another driver is being watched, and of beats that fail.
-        times: After how many seconds what is done.
+        study: The study; its gate refuses writes once another process drives the study.
+        tell: Is called with a message when another driver is watched, and when a beat fails.
+        times: The durations of the lease.
 
     Raises:
         StudyError: Another process that lives drives the study.
@@ -231,5 +232,5 @@ def _update(record: DriverRecord, change: Change, _is_retry: bool) -> None:
 
 
 def _seconds_awake_or_not() -> float:
-    """A clock that nobody sets, and that goes on while the machine sleeps."""
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,4 +1,4 @@
-"""What a study knows beside its trials: one typed record of facts, kept in the storage."""
+"""A study's metadata: its facts beside the trials, as one typed record in the storage."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 class Fact(Generic[Value]):
     """One fact of a study, kept as the study's user attribute of the same name.
 
-    Reading it gives what the storage has now, or `default`; setting it writes it.
+    Reading the attribute returns the stored value, or `default`; setting it writes the value.
     """
 
     def __init__(self, default: Value) -> None:
@@ -40,19 +40,20 @@ class StudyMetadata:
     Attributes:
         search_config: The config of the search that made the study.
         images: Classes and numbers of the images that the trials are trained on.
-        architectures: What each architecture costs, by its name, as far as it was measured.
-        model_state: Hyperparameters of the surrogate's last fit, which the next one starts from.
+        architectures: Costs by architecture name, for the architectures that were measured.
+        model_state: Hyperparameters of the surrogate's last fit; the next fit starts from these.
         first_levels: The first rungs that were chosen, the latest last.
-        last_one: Number of the trial that the rest of the budget belongs to, once it is chosen.
-        last_one_limits: The limits under which it was chosen; None in studies of older versions.
-        seconds_searched: Wall-clock seconds that searches ran over the study, as last noted.
-        limits_reached: The limits that the search has come to; to go on, they must be raised.
-        warm_start: Params that earlier studies suggest to start from; None: they were not asked.
+        last_one: Number of the trial that the search trains to its end at last; None: not chosen.
+        last_one_limits: The limits under which `last_one` was chosen; None in studies of older
+            versions.
+        seconds_searched: Wall-clock seconds of all searches over the study, as last noted.
+        limits_reached: The limits at which the search ended; these must be raised to go on.
+        warm_start: Params to start from, by earlier studies; None: these were not read.
         finalists: The trials that are compared on fresh seeds.
-        retrainings: Trainings of what was delivered, beside those of finalists.
+        retrainings: Trainings of the delivered configurations, finalists' trainings left out.
         delivered_trial: Number of the trial whose configuration best/ was trained with.
-        carried_from: The study that trials were carried over from, and how many of them.
-        carried_to: Name of the study that the trials were carried over to.
+        carried_from: The study that trials were carried over from, and how many they are.
+        carried_to: Name of the study that trials were carried over to.
     """
 
     search_config = Fact[dict[str, Any] | None](None)
@@ -77,17 +78,17 @@ class StudyMetadata:
         self._kept_under: Hold | None = None
 
     def read(self, name: str, default: Any) -> Any:
-        """The fact as it is now, or `default`."""
+        """The stored value of a fact, or `default`."""
         return copy.deepcopy(self._attributes().get(name, default))
 
     def write(self, name: str, value: Any) -> None:
-        """Keeps the fact, once the storage answers."""
-        plain = json.loads(json.dumps(value))  # the same comes back from every storage
+        """Writes a fact, once the storage answers."""
+        plain = json.loads(json.dumps(value))  # every storage gives this back unchanged
         self._gate.write(lambda _is_retry: self._study.set_user_attr(name, plain))
         self._kept[name] = plain
 
     def _attributes(self) -> dict[str, Any]:
-        """All facts: a driver reads them once, as nobody else writes them; others each time."""
+        """All facts. The driver, as their only writer, reads them once; others each time."""
         hold = self._gate.hold
         if hold is None or hold is not self._kept_under:
             self._kept = self._gate.read(lambda: self._study.user_attrs)
@@ -96,13 +97,13 @@ class StudyMetadata:
 
     @property
     def driver(self) -> dict[str, Any] | None:
-        """The process that drives the study; None: there is none."""
+        """The record of the process that drives the study, see Driver; None: none does."""
         values: dict[str, Any] | None = self._study.user_attrs.get("driver")
         return values
 
     @property
     def fresh_trainings(self) -> dict[str, dict[str, Any]]:
-        """The finalists' trainings on fresh seeds that have ended, by name."""
+        """Ended trainings of finalists on fresh seeds, by name; see `add_fresh_training`."""
         attributes = copy.deepcopy(self._attributes())
         prefix = FRESH_TRAINING
         return {k.removeprefix(prefix): v for k, v in attributes.items() if k.startswith(prefix)}
@@ -111,11 +112,11 @@ class StudyMetadata:
         self.write(f"{FRESH_TRAINING}{name}", dict(values))
 
     def add_retraining(self, trial: int, num_epochs: int, seconds: float, num_gpus: float) -> None:
-        """Notes a retraining of what is delivered.
+        """Notes a training of a delivered configuration.
 
         Args:
             trial: Number of the trial whose configuration was trained.
-            num_epochs: Epochs that were begun, those repeated after a crash included.
+            num_epochs: Epochs begun, those repeated after a crash included.
             seconds: Wall-clock seconds of these epochs.
             num_gpus: GPUs that were in use all that time.
         """
@@ -124,5 +125,5 @@ class StudyMetadata:
 
     @property
     def trainings_after(self) -> tuple[dict[str, Any], ...]:
-        """All trainings that the budget pays for beside trials."""
+        """All trainings after the search, which the budget pays for beside trials."""
         return (*self.fresh_trainings.values(), *self.retrainings)

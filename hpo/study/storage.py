@@ -1,4 +1,4 @@
-"""Optuna storages by their URLs."""
+"""Opens Optuna storages by their URLs."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ EXAMPLES: Final = "sqlite:///study.db, postgresql+psycopg://user@host/database, 
 
 
 class JournalFile(JournalStorage):
-    """A storage in one file that only grows; `path` names it."""
+    """A storage in one file, at `path`, that grows with every write."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(JournalFileBackend(str(path)))
@@ -35,7 +35,8 @@ def open_storage(url: str) -> BaseStorage:
     """An Optuna storage: a database URL, or `journal:PATH`.
 
     Raises:
-        StudyError: The URL is none, its driver is not installed, or nobody answers there.
+        StudyError: The URL is invalid, its database driver is not installed, or no database
+            answers there.
     """
     check_storage_url(url)
     try:
@@ -52,10 +53,10 @@ def open_storage(url: str) -> BaseStorage:
 
 
 def _open_sqlite(url: str) -> RDBStorage:
-    """With a write-ahead log: a dashboard reads while the search writes, neither waits.
+    """Opens SQLite with a write-ahead log: a dashboard can read while the search writes.
 
-    Commits are not forced to the disk one by one: what was written survives a killed process,
-    and after a power cut the last moments may be missing, never half there.
+    Commits are not forced to the disk one by one. They survive a killed process; after a power
+    cut the last ones may be missing, but none is there in part.
     """
     storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
@@ -64,15 +65,15 @@ def _open_sqlite(url: str) -> RDBStorage:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
 
-    storage.engine.dispose()  # of the connections that were made before
+    storage.engine.dispose()  # closes connections made without `configure`
     return storage
 
 
 def check_storage_url(url: str) -> None:
-    """Raises StudyError for what is no usable storage URL, without opening it."""
+    """Raises StudyError if a storage URL is not usable, without opening the storage."""
     if url.startswith(JOURNAL_PREFIX):
         return
-    if not is_encoded(url):  # nothing of it is shown: any part may be the password's
+    if not is_encoded(url):  # show no part of the URL: it may be the password's
         raise StudyError(
             f"the storage URL's password holds a character that ends it: {HOW_TO_ENCODE} "
             "(HPO_STORAGE, --storage)"
@@ -92,6 +93,9 @@ def check_storage_url(url: str) -> None:
 
 
 def storage_exists(url: str) -> bool:
-    """False for a file-based storage whose file is not there; opening it would make one."""
+    """Whether a storage's file is there; True if the storage is not a file.
+
+    Opening a storage without its file would make one.
+    """
     file = file_of(url)
     return file is None or file.exists()

@@ -26,14 +26,14 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class SearchStudy:
-    """A study that tells Optuna the truth.
+    """A study whose trials have the states that Optuna means by them.
 
-    A trial is COMPLETE only if it ran its length or stopped itself, with its best value; PRUNED
+    A trial is COMPLETE, with its best value, only if it ran its length or stopped itself; PRUNED
     if the scheduler stopped it or it diverged; FAIL if it broke. Every epoch is in its curve.
 
     Attributes:
-        metadata: The study's own facts.
-        gate: The way to the storage; its `on_outage` hears when the database goes away.
+        metadata: The study's facts beside its trials.
+        gate: The way by which the study is written and read; waits for a database that is away.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class SearchStudy:
 
     @classmethod
     def in_memory(cls, config: StudyConfig, space: Space) -> Self:
-        """A new study that lasts as long as the process."""
+        """A new study in memory, gone when the process ends."""
         directions = [direction for _, direction in config.objectives]
         study = optuna.create_study(directions=directions, pruner=optuna.pruners.NopPruner())
         return cls(study, study._storage, config, space)
 
     @classmethod
     def find(cls, url: str, config: StudyConfig, space: Space) -> Self | None:
-        """The existing study, None if there is none of this name.
+        """The existing study; None: there is no study of this name.
 
         Raises:
             StudyError: The storage cannot be used.
@@ -108,7 +108,8 @@ class SearchStudy:
         """A study with the config of the search that made it.
 
         Raises:
-            StudyError: The storage cannot be used, has no such study, or not one of ours.
+            StudyError: The storage cannot be used, has no study of this name, or the study was
+                not made by this program.
         """
         storage = open_storage(url)
         try:
@@ -124,9 +125,9 @@ class SearchStudy:
         return cls(study, storage, config.study, config.space), config
 
     def enqueue_first_trials(self, default: Params) -> None:
-        """Has the default configuration tried first, then `enqueue`'s and `warm_start`'s.
+        """Enqueues the default configuration, then those of `study.enqueue` and `warm_start`.
 
-        May be called again: what was tried or waits already is not added twice.
+        May be called again: a configuration that was tried or waits already is not added twice.
         """
         for params in (default, *self._config.enqueue, *(self.metadata.warm_start or ())):
             self.gate.write(functools.partial(self._enqueue, params))
@@ -142,28 +143,29 @@ class SearchStudy:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether there is no trial left to ask for, as over a grid that has been tried."""
+        """Whether there is no trial left to ask for, as at the end of a grid."""
         live = self._asking.live
         return not live.waiting and live.sampling.is_exhausted
 
     def ask(self, params: Params | None = None) -> Proposal:
         """A trial that is RUNNING from now on.
 
-        It is the first that waits, whoever enqueued it: where the space does not have its params,
-        it cannot run, and is to be ended; see Proposal. Else it is a new one with `params`, or
-        with what the sampler draws. The sampler's random state is derived from the seed and the
-        trial's number, so a resumed search draws what an uninterrupted one would have drawn.
+        The first enqueued trial goes first, whoever enqueued it. If the space does not have its
+        params, the trial cannot run, and the caller has to end it; see Proposal. Otherwise a new
+        trial is made with `params` (None: the sampler draws them). The sampler's random state is
+        derived from the seed and the trial's number, so a resumed search draws the same params
+        as an unbroken one.
         """
         return self.gate.write(lambda is_retry: self._asking.ask(params, is_retry))
 
     def interrupted(self) -> tuple[Proposal, ...]:
-        """Trials left RUNNING by an earlier run, taken up again under their own numbers."""
+        """Takes up the trials that an earlier run left RUNNING, under their own numbers."""
         numbers = sorted(self._asking.live.running)
         take = self._asking.take
         return tuple(self.gate.write(functools.partial(take, number)) for number in numbers)
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
-        """Adds epochs to a trial's curve; those it has already are passed over."""
+        """Adds epochs to a trial's curve; epochs that the curve has already are passed over."""
         live = self._asking.live
         trial = live.running[number]
         new = {epoch: values[epoch] for epoch in sorted(values) if epoch > trial.num_reported}
@@ -173,9 +175,9 @@ class SearchStudy:
             trial.num_reported = max(new)
 
     def pause(self, number: int, facts: Mapping[str, Any]) -> None:
-        """Notes that a trial pauses, with its `facts`; this search or another may resume it.
+        """Notes that a trial pauses, with its `facts`; this search or a later one may resume it.
 
-        To Optuna it stays RUNNING, but the sampler learns from it as if it ended here.
+        For Optuna the trial stays RUNNING, but the sampler learns from it as if it ended here.
         """
         live = self._asking.live
         trial = live.running[number]
@@ -194,13 +196,13 @@ class SearchStudy:
         """Ends a trial as COMPLETE (with its value), PRUNED or FAIL.
 
         Args:
-            number: The trial's.
+            number: The trial's number.
             state: The state that Optuna is told: COMPLETE, PRUNED or FAIL.
-            attributes: Kept as the trial's user attributes; they hold what its architecture costs
-                where that is an objective.
-            value: The metric's value, of a COMPLETE trial; None: it has none.
-            constraints: By how much the trial misses each constraint, by name; at most 0 where it
-                does not.
+            attributes: Kept as the trial's user attributes; must hold the architecture's costs
+                that are objectives.
+            value: A COMPLETE trial's value of the metric; None for others.
+            constraints: By how much the trial misses each constraint, by name; at most 0: it is
+                kept.
         """
         values = None
         if value is not None:
@@ -209,12 +211,12 @@ class SearchStudy:
         self._asking.end(number, ending)
 
     def add(self, trial: TrialSummary, params: Params, attributes: Mapping[str, Any]) -> None:
-        """Adds a trial of another study as it is, with params of this one's space.
+        """Adds a trial of another study, with params of this study's space.
 
         Args:
-            trial: The other study's.
-            params: Its params in this study's space.
-            attributes: Added to its own; CARRIED_OVER_FROM among them says which trial it is.
+            trial: The other study's trial.
+            params: The trial's params in this study's space.
+            attributes: Added to the trial's own; CARRIED_OVER_FROM names its study and number.
         """
         frozen = frozen_of(trial, params, attributes, self._config, self._space)
         source = attributes[CARRIED_OVER_FROM]
@@ -235,7 +237,7 @@ class SearchStudy:
         return tuple(summary_of(trial, self._config) for trial in started)
 
     def driver_record(self) -> DriverRecord:
-        """Where the study keeps who drives it."""
+        """The record of the study's driver."""
         return driver_record(self._backend, self.id)
 
     @property
@@ -244,7 +246,7 @@ class SearchStudy:
 
     @property
     def id(self) -> int:
-        """The study's number in the dashboard's addresses."""
+        """The study's id in the storage and in the dashboard's addresses."""
         return self._study._study_id
 
     @property
@@ -253,7 +255,7 @@ class SearchStudy:
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """For what Optuna itself shows of a study, or computes from it."""
+        """Optuna's study, for Optuna's own figures and computations."""
         return self._study
 
 

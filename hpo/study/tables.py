@@ -1,4 +1,4 @@
-"""The tables of Optuna's relational storage, where their schema is the one that we know."""
+"""The tables of Optuna's relational storage, if their schema is the one we know."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,9 +11,11 @@ KNOWN_SCHEMA: Final = "v3.2.0.a"
 
 @dataclass(frozen=True)
 class Tables:
-    """Optuna's tables as SQLAlchemy's, and the engine of the database that they are in.
+    """Optuna's tables as SQLAlchemy's.
 
-    `models` is Optuna's module: it knows how NaN and infinity are stored.
+    Attributes:
+        engine: The engine of the database that has the tables.
+        models: Optuna's module of table models, which knows how NaN and infinity are stored.
     """
 
     engine: sqlalchemy.Engine
@@ -52,10 +54,10 @@ class Tables:
         return self._of("TrialSystemAttributeModel")
 
     def lock(self, connection: sqlalchemy.Connection, study_id: int) -> None:
-        """Has all others who lock the study wait until the connection's transaction ends.
+        """Locks the study for others until the connection's transaction ends.
 
-        Optuna locks the same row when it makes a trial. An UPDATE, as SQLite has no SELECT FOR
-        UPDATE: it takes the whole file's lock.
+        Optuna locks the same row when it makes a trial. The lock is an UPDATE, as SQLite has no
+        SELECT FOR UPDATE; there it locks the whole file.
         """
         study, name = self.studies, self.studies.c.study_name
         connection.execute(study.update().where(study.c.study_id == study_id).values({name: name}))
@@ -66,7 +68,7 @@ class Tables:
 
 
 def known_tables(storage: BaseStorage) -> Tables | None:
-    """The storage's tables; None: it has none, or they are of a schema that we do not know."""
+    """The storage's tables; None: it is not relational, or its schema is unknown to us."""
     if not isinstance(storage, RDBStorage) or storage.get_current_version() != KNOWN_SCHEMA:
         return None
     try:

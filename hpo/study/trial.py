@@ -1,6 +1,6 @@
-"""A trial: its states, what its worker reports of it, and what the study has of it.
+"""A trial: its states, its worker's reports, and its summary in the study.
 
-Plain values only, so that reading this module needs no torch.
+All are plain values, so importing this module does not import torch.
 """
 
 import math
@@ -14,7 +14,8 @@ from hpo.config.search_space import Params
 
 FACTS_SO_FAR: Final = "facts_so_far"
 CARRIED_OVER_FROM: Final = "carried_over_from"
-# Trials that are infeasible before their training cost nothing, but a search has to end.
+# Trials that are ruled out before their training cost nothing, but a search has to end: this
+# many count as one in `study.num_trials`.
 NUM_INFEASIBLE_A_TRIAL: Final = 10
 
 
@@ -24,7 +25,7 @@ class TrialStatus(StrEnum):
     RUNNING: it trains, is paused, or was left behind by a crash. COMPLETE: it ran its length or
     stopped itself early. PRUNED: the scheduler stopped it, it was paused when the search ended,
     or it diverged. FAIL: it broke, after its retries. INFEASIBLE: its architecture misses a
-    constraint, so it was never trained; Optuna has it as PRUNED.
+    constraint, so it was never trained; in Optuna's study its state is PRUNED.
     """
 
     RUNNING = "RUNNING"
@@ -35,11 +36,11 @@ class TrialStatus(StrEnum):
 
 
 class EndReason(StrEnum):
-    """Why a worker's part of a trial ended.
+    """Why a worker stopped training a trial.
 
-    COMPLETED: it ran its length. EARLY_STOPPED: its own early stopping ended it. DIVERGED: its
-    loss or logits became NaN or infinite. FAILED: its training broke. PAUSED: it cannot go on
-    now, and can later (a full disk).
+    COMPLETED: the trial ran its length. EARLY_STOPPED: its own early stopping ended it. DIVERGED:
+    its loss or logits became NaN or infinite. FAILED: its training broke. PAUSED: it cannot go on
+    now but may later (a full disk).
     """
 
     COMPLETED = "completed"
@@ -55,10 +56,10 @@ class Proposal:
 
     Attributes:
         number: The trial's number in the study.
-        params: What is trained.
-        num_epochs_reported: Epochs that the study has.
+        params: The configuration to train.
+        num_epochs_reported: The last epoch that the study has; 0 before the first.
         refused: Why the trial cannot run: somebody enqueued params that the space does not have.
-            It is RUNNING, and is to be ended as FAIL. Empty where it can run.
+            Such a trial is RUNNING, and has to be ended as FAIL. Empty if the trial can run.
     """
 
     number: int
@@ -69,7 +70,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class TrialError:
-    """An exception of a training, as text."""
+    """An exception that a training raised, as text."""
 
     type: str
     message: str
@@ -78,14 +79,14 @@ class TrialError:
 
 @dataclass(frozen=True)
 class TrialReport:
-    """Epochs not told before (after a resume: all of them), and at the end why it ended.
+    """A worker's report of a trial: its new epochs, and in the last report why it ended.
 
     Attributes:
         number: The trial's number in the study.
-        epochs: Rows of EpochMetrics.
+        epochs: Rows of EpochMetrics that were not reported before; after a resume all of them.
         end_reason: An EndReason; None: the training goes on.
         facts: What else the worker knows of the trial, for its attributes in the study.
-        error: What went wrong; set where the end reason is FAILED or PAUSED.
+        error: The training's error; set if the end reason is FAILED or PAUSED.
     """
 
     number: int
@@ -105,12 +106,13 @@ class TrialSummary:
 
     Attributes:
         number: The trial's number in the study.
-        state: Its state there; INFEASIBLE trials are PRUNED, see `outcome`.
-        value: The metric at its best epoch; None: the trial is not COMPLETE.
-        params: What was trained.
+        state: The trial's state there; INFEASIBLE trials are PRUNED, see `outcome`.
+        value: The metric at the trial's best epoch; None: the trial is not COMPLETE.
+        params: The configuration of the trial.
         curve: The metric by epoch.
-        attributes: What else is known of it.
-        constraints: By how much it misses each constraint, by name; at most 0 where it does not.
+        attributes: The trial's user attributes.
+        constraints: By how much the trial misses each constraint, by name; at most 0: it is kept.
+        num_epochs: The last epoch of the curve; 0 before the first.
     """
 
     number: int
@@ -128,7 +130,7 @@ class TrialSummary:
     def best_value(self, pick: Callable[[Iterable[float]], float]) -> float | None:
         """The metric at the epoch whose weights the trial keeps; None: there is no such epoch.
 
-        Where the worker has not told that epoch, it is the one that `pick` (max or min) prefers.
+        If the worker has not reported that epoch, `pick` (max or min) chooses among the values.
         """
         if "best_value" in self.attributes:
             best: float | None = self.attributes["best_value"]
@@ -138,40 +140,39 @@ class TrialSummary:
         return pick(known.values()) if known and told is None else told
 
     def curve_to(self, max_epochs: int) -> dict[int, float]:
-        """The metric by epoch; a trial that stopped itself has its value at `max_epochs`, too."""
+        """The metric by epoch; a COMPLETE trial has its value at `max_epochs`, too."""
         end = {} if self.value is None else {max_epochs: self.value}
         return end | dict(self.curve)
 
     @property
     def is_carried_over(self) -> bool:
-        """Whether another study's search has trained it."""
+        """Whether the trial was carried over from another study."""
         return CARRIED_OVER_FROM in self.attributes
 
     @property
     def facts_of_origin(self) -> dict[str, Any] | None:
-        """`num_epochs` that another study's search has trained, and what they took.
+        """The cost of a carried-over trial to the other study: `num_epochs`, `seconds` and so on.
 
-        None where that is not known: the trial is this study's own, or an older version carried
-        it over.
+        None: the trial is this study's own, or an older version carried it over and kept nothing.
         """
         kept: dict[str, Any] = self.attributes.get(CARRIED_OVER_FROM, {})
         return kept if "num_epochs" in kept else None
 
     @property
     def is_feasible(self) -> bool:
-        """Whether no constraint is missed, as far as that is known."""
+        """Whether the trial misses no constraint, as far as these were measured."""
         return all(violation <= 0 for violation in self.constraints.values())
 
     @property
     def outcome(self) -> TrialStatus:
-        """Its state, or INFEASIBLE where its architecture ruled its training out."""
+        """The trial's state, or INFEASIBLE if its architecture ruled out its training."""
         is_pruned = self.state == TrialStatus.PRUNED
         was_ruled_out = is_pruned and not self.curve and not self.is_feasible
         return TrialStatus.INFEASIBLE if was_ruled_out else self.state
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What its worker told of it: at its end, or when it paused last."""
+        """The facts that the trial's worker reported at the trial's end or last pause."""
         if "end_reason" in self.attributes:
             return self.attributes
         facts: Mapping[str, Any] = self.attributes.get(FACTS_SO_FAR, {}).get("facts", {})
@@ -179,21 +180,21 @@ class TrialSummary:
 
     @property
     def facts_of_pause(self) -> dict[str, Any] | None:
-        """What was known when it paused after its last epoch; None if it did not."""
+        """The trial's facts if it paused after its last epoch; None: it did not."""
         return facts_of_pause(self.attributes, self.num_epochs)
 
 
 def facts_of_pause(attributes: Mapping[str, Any], num_epochs: int) -> dict[str, Any] | None:
-    """What a trial told when it paused after its last epoch; None: it did not pause there."""
+    """A trial's facts if it paused after epoch `num_epochs`, its last; None: it did not."""
     kept = attributes.get(FACTS_SO_FAR, {})
     return kept["facts"] if kept.get("epoch") == num_epochs else None
 
 
 def best_epoch(curve: Mapping[int, float], told: int | None, objective: Objective) -> int | None:
-    """The epoch whose weights a trial keeps, which its value is of; None: all are NaN.
+    """The epoch whose weights a trial keeps and whose value is the trial's; None: all are NaN.
 
-    The worker tells it; it is not the curve's best where early_stopping.metric is not the
-    objective. Until it is told, the curve's best counts.
+    The worker reports this epoch as `told`; it differs from the curve's best one if
+    early_stopping.metric is not the objective. Without a report the curve's best one counts.
     """
     if told is not None and not math.isnan(curve.get(told, math.nan)):
         return int(told)
@@ -201,16 +202,16 @@ def best_epoch(curve: Mapping[int, float], told: int | None, objective: Objectiv
 
 
 def num_counted(trials: Sequence[TrialSummary]) -> int:
-    """How much of `study.num_trials` they take: ten that were not trained count as one."""
+    """How many of `study.num_trials` these trials are; ten INFEASIBLE ones count as one."""
     num_infeasible = sum(trial.outcome == TrialStatus.INFEASIBLE for trial in trials)
     return len(trials) - num_infeasible + num_infeasible // NUM_INFEASIBLE_A_TRIAL
 
 
 def origin(study: str, trial: TrialSummary) -> dict[str, Any]:
-    """What a copy of a trial in another study keeps under CARRIED_OVER_FROM.
+    """The attribute CARRIED_OVER_FROM for a copy of a trial in another study.
 
-    Beside the trial's study and number these are the epochs that its curve has and what they
-    took: the other study's budget pays only for what is trained after them.
+    Beside the trial's study and number it has the epochs of the trial's curve and their cost, as
+    the other study's budget pays only for epochs that are trained after these.
     """
     names = ("num_epochs_trained", "seconds", "gpu_seconds")
     facts = {name: trial.facts[name] for name in names if name in trial.facts}

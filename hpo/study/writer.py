@@ -1,4 +1,4 @@
-"""What a search writes of its trials, and how Optuna's own methods write it."""
+"""The writer's interface: what a search writes of its trials; and a writer for any storage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ class Ending:
     """How a trial ends.
 
     Attributes:
-        state: The state that Optuna is told.
+        state: The state that Optuna is told: COMPLETE, PRUNED or FAIL.
         values: Values of the objectives, in the study's order; None: the trial has none.
-        attributes: What else is known of the trial.
-        constraints: By how much the trial misses each constraint; at most 0 where it does not.
+        attributes: User attributes of the trial.
+        constraints: By how much the trial misses each constraint, by name; at most 0: it is kept.
     """
 
     state: TrialState
@@ -38,38 +38,38 @@ class Ending:
 
 
 class TrialWriter(Protocol):
-    """What a search writes of its trials. Each call is durable when it returns.
+    """Writes a search's trials; a write is in the storage when the call returns.
 
-    A call whose answer was lost is repeated with `again`.
+    A call whose answer was lost is repeated with `again=True`.
     """
 
     def num_trials(self) -> int:
-        """Trials of the study, whoever made them; the number of the next one."""
+        """How many trials the study has, whoever made them; also the next trial's number."""
 
     def create(
         self, number: int, params: Params, distributions: Distributions
     ) -> tuple[int, int] | None:
-        """Makes a RUNNING trial of the number that is next.
+        """Makes a RUNNING trial, which should get the number `number`.
 
         Returns:
-            Its id and its number, which no other trial has; None: another program has added
-            trials, so `number` is not next, and nothing was made.
+            The trial's id and its number, which no other trial has; None: another program has
+            added trials, so `number` is not the next one, and no trial was made.
         """
 
     def start(
         self, trial_id: int, params: Params, distributions: Distributions, *, again: bool = False
     ) -> None:
-        """A WAITING trial is RUNNING from now on."""
+        """Makes a WAITING trial RUNNING, with these params."""
 
     def report(self, trial_id: int, values: Mapping[int, float], *, again: bool = False) -> None:
-        """Adds epochs to the curve."""
+        """Adds epochs to a trial's curve; `values` is the metric by epoch."""
 
     def finish(self, trial_id: int, ending: Ending, *, again: bool = False) -> None:
-        """Ends a trial."""
+        """Ends a RUNNING trial."""
 
 
 class OptunaWriter:
-    """Writes by Optuna's own methods, to any storage."""
+    """Writes to any storage by Optuna's own methods, several transactions an event."""
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id

@@ -1,4 +1,4 @@
-"""One decision's view of the search: the incumbents, a horizon, and what each trial may gain."""
+"""The acquisition function: log expected improvement of trials on the incumbents."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,14 @@ from hpo.surrogate.gp import CurveModel
 from hpo.surrogate.output_warp import OutputWarp
 from hpo.surrogate.rows import Observations, Phase
 
-NUM_IMAGINED: Final = 16  # outcomes of the running trials. Source: docs/performance.md.
+NUM_IMAGINED: Final = 16  # drawn outcomes of the running trials. Source: docs/performance.md.
+# New points are drawn around the trials with the best expected ends, NUM_AROUND around each. Their
+# steps' standard deviations are lengths in the unit cube.
 NUM_BEST: Final = 5
 NUM_AROUND: Final = 40
 AROUND_SDS: Final = (0.03, 0.1, 0.25)
+# Then each round draws NUM_AROUND_REFINED points around the best NUM_REFINED so far, with steps of
+# standard deviations between the round's two.
 NUM_REFINED: Final = 8
 NUM_AROUND_REFINED: Final = 16
 REFINED_SDS: Final = ((0.03, 0.2), (0.01, 0.1))
@@ -27,23 +31,25 @@ QUANTILES: Final = ndtri((np.arange(64) + 0.5) / 64)  # of the standard normal d
 class Acquisition:
     """Scores paused trials and new points by their expected improvement on the incumbents.
 
-    The running trials are imagined to come to their next stops, in k ways; each way has its own
-    incumbent, the best expected end of the trials that can come to theirs.
+    The running trials' values at their next stops are drawn k times from the posterior. Each draw
+    has its own incumbent: the best expected end of the trials that are complete or may go on. An
+    instance serves one decision.
 
     Source: Snoek, Larochelle and Adams, "Practical Bayesian Optimization of Machine Learning
-    Algorithms", 2012, for the expectation over what runs.
+    Algorithms", 2012, for the expectation over running trials.
 
     Args:
-        observations: All that is known.
+        observations: All that the search has observed.
         model: The fitted posterior.
-        warp: What its values were warped by.
-        candidates: The points that may be begun.
+        warp: The warp of the values that the model was fitted to.
+        candidates: The points that may be started.
         rng: Draws the outcomes, the horizon and the points.
-        horizon: Epochs from now at which improvement counts; None: it is drawn.
-        costs: Seconds of an epoch, by which improvements are divided; None: all cost the same.
+        horizon: Epochs from now at which improvement counts; None: drawn from 1..max_epochs.
+        costs: Predicts an epoch's seconds, which divide improvements; None: all cost the same.
 
     Attributes:
-        ends: Expected warped value at the end of each trial that can come to it, by number.
+        ends: Expected warped value at the end of training, by number, for the trials that are
+            complete or may go on.
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class Acquisition:
         self._best_points = points[np.argsort(-ends.mean(1), kind="stable")[:NUM_BEST]]
 
     def best_of(self, numbers: Sequence[int]) -> tuple[int, float]:
-        """The most promising of some trials, and its score."""
+        """The number of the most promising of these trials, and its score."""
         trials = [self._observations.trials[n] for n in numbers]
         points = np.array([trial.point for trial in trials])
         scores = self._scores(points, np.array([trial.epoch for trial in trials]))
@@ -79,7 +85,7 @@ class Acquisition:
         return numbers[best], float(scores[best])
 
     def best_new(self) -> tuple[FloatArray, float]:
-        """The most promising point (d,) not tried, by sampling and local refinement; its score."""
+        """The most promising untried point (d,), by sampling and refinement, and its score."""
         rng, best, candidates = self._rng, self._best_points, self._candidates
         spread = candidates.sobol(NUM_SOBOL, seed=int(rng.integers(2**31)))
         if candidates.listed is not None:
@@ -101,7 +107,7 @@ class Acquisition:
         return points[top], float(scores[top])
 
     def gains(self, points: FloatArray) -> FloatArray:
-        """(n,) expected improvements at the end of training, in the objective's unit."""
+        """(n,) expected improvements of points (n, d) at their ends, in the objective's unit."""
         mean, sd = self._model.predict(points, np.ones(len(points)))
         ends = self._warp.backward(mean[..., None] + sd[:, None, None] * QUANTILES)
         best = self._warp.backward(self._incumbents)[:, None]
@@ -109,23 +115,23 @@ class Acquisition:
         return gains
 
     def _scores_of_new(self, points: FloatArray) -> FloatArray:
-        """(n,) scores of points (n, d); minus infinity where one may not be begun."""
+        """(n,) scores of points (n, d); minus infinity where a point may not be started."""
         may_begin = self._candidates.may_begin(points, self._tried)
         scores: FloatArray = np.where(may_begin, self._scores(points, 0), -np.inf)
         return scores
 
     def _scores(self, points: FloatArray, epochs: FloatArray | int) -> FloatArray:
-        """(n,) log expected improvements of points (n, d), trained to `epochs`, at the horizon.
+        """(n,) log expected improvements at the horizon, of points (n, d) trained to `epochs`.
 
-        They are by the second of an epoch where costs are weighed, and up to a constant that is
-        the same for all that a decision compares.
+        The improvements are divided by an epoch's seconds where costs are weighed. The scores lack
+        a constant that is the same for all points of a decision.
         """
         last = self._observations.max_epochs
         ahead = np.broadcast_to(np.minimum(epochs + self._horizon, last), len(points))
         at = self._model.at(points)
         mean, sd = at.predict(self._observations.times(ahead))
         at_end, _ = at.predict(np.ones(len(points)), with_sd=False)
-        # A curve that peaks early and then falls is worth its end.
+        # A curve that is expected to peak early and then fall counts by its end.
         mean = np.minimum(mean, at_end)
         each = log_expected_improvement(mean, sd[:, None], self._incumbents)
         gains: FloatArray = logsumexp(each, axis=1)
@@ -135,7 +141,7 @@ class Acquisition:
 def _imagining(
     model: CurveModel, observations: Observations, num_coordinates: int, rng: np.random.Generator
 ) -> CurveModel:
-    """The posterior as if the running trials had come to their next stops, in some ways."""
+    """The posterior with the running trials' values at their next stops drawn k times."""
     running = [t for t in observations.trials.values() if t.phase == Phase.RUNNING]
     points = np.array([trial.point for trial in running]).reshape(-1, num_coordinates)
     times = observations.times([trial.next_stop for trial in running])
@@ -146,7 +152,7 @@ def _imagining(
 def log_expected_improvement(
     mean: FloatArray, sd: FloatArray, incumbent: float | FloatArray
 ) -> FloatArray:
-    """Log E[max(N(mean, sd) - incumbent, 0)], exact where the improvement is next to nothing.
+    """Log E[max(N(mean, sd) - incumbent, 0)], exact even where the improvement is tiny.
 
     The arguments broadcast against each other; the result has their common shape.
 

@@ -17,9 +17,9 @@ _BLAS: Final = ThreadpoolController().select(user_api="blas")
 
 
 def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """Wraps a function so that BLAS computes its matrices on one thread.
+    """Wraps a function so that BLAS runs on one thread inside.
 
-    The matrices are small and the trials keep all cores busy: threads of BLAS would only wait
+    The matrices are small and the trials keep all cores busy: more BLAS threads would only wait
     for each other.
     """
 

@@ -1,4 +1,4 @@
-"""The configurations that may be begun: drawn all over the space, near others, or listed."""
+"""Candidate configurations: spread over the space, drawn near others, or all listed."""
 
 import functools
 import math
@@ -14,20 +14,20 @@ from hpo.surrogate.arrays import BoolArray, FloatArray
 from hpo.surrogate.encoding import UnitCube
 
 NUM_SOBOL: Final = 256
-MAX_LISTED: Final = 512  # configurations that are all weighed
+MAX_LISTED: Final = 512  # a space of at most so many points is scored whole
 
 
 class Candidates:
-    """The space's points, and which of them may be begun.
+    """The points of a space, and which of them may be started.
 
     Args:
         space: The searched parameters.
         seed: The seed of the Sobol sequence.
-        is_allowed: Says whether a configuration may be begun; None: any may.
+        is_allowed: Says whether a configuration may be started; None: each one may.
 
     Attributes:
         cube: Translates params to points (d,) of the unit cube, and back.
-        listed: (n, d) every point of a space of at most MAX_LISTED; None: it has more.
+        listed: (n, d) all points of the space; None: it has more than MAX_LISTED.
     """
 
     def __init__(
@@ -42,23 +42,23 @@ class Candidates:
 
     @functools.cached_property
     def _all_points(self) -> FloatArray:
-        """(n, d) every point of the space, or none of one with more than can be counted."""
+        """(n, d) all points of the space; n is 0 if it has more than MAX_POINTS."""
         if self.cube.num_points > MAX_POINTS:
             return np.zeros((0, len(self.cube.names)))
         return np.array([self.cube.encode(params) for params in grid_points(self._space)])
 
     def sobol(self, num: int, skip: int = 0, seed: int | None = None) -> FloatArray:
-        """(num, d) points of a Sobol sequence, which covers the space evenly."""
+        """(num, d) points of a Sobol sequence, which covers the space evenly, after `skip`."""
         sequence = qmc.Sobol(len(self.cube.names), seed=self._seed if seed is None else seed)
         if skip:
             sequence.fast_forward(skip)
         return self.cube.snap(sequence.random(num))
 
     def around(self, centres: FloatArray, sds: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """(n, d) a point near each centre (n, d): coordinates move with probability 1/2.
+        """(n, d) a random point near each of `centres` (n, d).
 
-        At least one coordinate moves: a number by a normal step of the standard deviation `sds`
-        (n,), a choice to any other.
+        Each coordinate moves with probability 1/2, and at least one does: a number by a normal
+        step of standard deviation `sds` (n,), a choice to one drawn from all.
         """
         moved = rng.random(centres.shape) < 0.5
         moved[np.arange(len(centres)), rng.integers(centres.shape[1], size=len(centres))] = True
@@ -68,9 +68,9 @@ class Candidates:
         return self.cube.snap(np.where(moved, points, centres))
 
     def startup_params(self, tried: Collection[FloatArray]) -> Params:
-        """The next configuration of a sequence that covers the space; `tried` have been begun.
+        """The next configuration of a Sobol sequence, after the points `tried` (each (d,)).
 
-        Where configurations can repeat, the first that has not been tried.
+        If the space is finite, so that points could repeat, the first point not tried yet.
         """
         if math.isfinite(self.cube.num_points):
             points = self.sobol(NUM_SOBOL)
@@ -87,9 +87,9 @@ class Candidates:
         return self.cube.decode(self.sobol(1, skip=len(tried))[0])
 
     def is_exhausted(self, tried: Collection[FloatArray]) -> bool:
-        """Whether every configuration that may be begun has been tried.
+        """Whether every configuration that may be started has been tried.
 
-        A space of more than MAX_POINTS configurations never is.
+        A space of more than MAX_POINTS configurations is never exhausted.
         """
         if self.cube.num_points > MAX_POINTS:
             return False
@@ -100,19 +100,19 @@ class Candidates:
         return not len(self.untried(tried))
 
     def untried(self, tried: Collection[FloatArray]) -> FloatArray:
-        """(n, d) what may be begun of a space of at most MAX_POINTS; of others nothing."""
+        """(n, d) points that may be started; n is 0 if the space has more than MAX_POINTS."""
         points = self._all_points
         return points[self.may_begin(points, tried)]
 
     def allowed(self, points: FloatArray) -> BoolArray:
-        """(n,) which points (n, d) may be begun, tried or not."""
+        """(n,) whether each of the points (n, d) is allowed, tried or not."""
         allow = self._is_allowed
         if allow is None:
             return np.ones(len(points), dtype=bool)
         return np.array([allow(self.cube.decode(point)) for point in points], dtype=bool)
 
     def may_begin(self, points: FloatArray, tried: Collection[FloatArray]) -> BoolArray:
-        """(n,) which points (n, d) are allowed and, where points can repeat, not tried."""
+        """(n,) whether each of the points (n, d) is allowed and, in a finite space, not tried."""
         if math.isinf(self.cube.num_points):
             return self.allowed(points)
         keys = {_key(point) for point in tried}
@@ -122,5 +122,5 @@ class Candidates:
 
 
 def _key(point: FloatArray) -> bytes:
-    """Bytes that are equal for points that differ by rounding only."""
+    """Bytes that are equal for points (d,) that differ by rounding only."""
     return point.round(9).tobytes()

@@ -1,4 +1,4 @@
-"""The seconds of an epoch of a configuration, learnt from the trials that were timed."""
+"""The cost model: seconds of an epoch by configuration, learnt from timed trials."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,15 +9,15 @@ from hpo.surrogate.arrays import BoolArray, FloatArray, on_one_thread
 from hpo.surrogate.gp import CurveModel
 from hpo.surrogate.rows import Rows
 
-MAX_TIMED: Final = 128  # trials that are learnt from, the latest
-MAX_FITTED: Final = 64  # of these, that hyperparameters are fitted to
+MAX_TIMED: Final = 128  # the latest timed trials, which the model is conditioned on
+MAX_FITTED: Final = 64  # the latest of these, which hyperparameters are fitted to
 
 
 class EpochCosts:
-    """A Gaussian process over params, of the logarithm of the GPU-seconds of an epoch.
+    """A Gaussian process over params for the logarithm of an epoch's GPU-seconds.
 
-    What it says follows from the latest call of `learn` alone. So a search that is resumed says
-    the same, although the seconds of an epoch change while a trial trains.
+    Its predictions follow from the latest call of `learn` alone. So a resumed search predicts the
+    same costs, although a trial's seconds an epoch change while it trains.
 
     Args:
         is_categorical: (d,) coordinates that are only equal or different.
@@ -30,10 +30,10 @@ class EpochCosts:
 
     @on_one_thread
     def learn(self, points: Mapping[int, FloatArray], seconds: Mapping[int, float]) -> None:
-        """Fits the process to the trials that were timed, in place of what it knew.
+        """Fits the process to the timed trials; forgets earlier ones.
 
         Args:
-            points: (d,) where each trial lies, by number.
+            points: Each trial's point (d,) in the unit cube, by number.
             seconds: GPU-seconds of an epoch, by number; trials without a point are left out.
         """
         timed = [n for n in sorted(seconds) if n in points and seconds[n] > 0][-MAX_TIMED:]
@@ -49,7 +49,7 @@ class EpochCosts:
         self._model = CurveModel(rows, self._is_categorical, fitted.hyperparameters, 0)
 
     def log_seconds(self, points: FloatArray) -> FloatArray:
-        """(n,) expected logarithms of seconds at points (n, d); zeros while nothing is known."""
+        """(n,) expected log GPU-seconds of an epoch at points (n, d); zeros before any data."""
         if self._model is None:
             return np.zeros(len(points))
         mean, _ = self._model.predict(points, np.ones(len(points)), with_sd=False)

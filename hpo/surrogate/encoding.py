@@ -1,4 +1,4 @@
-"""The unit cube: params as points, for models of the search space."""
+"""The unit cube: translates params to points (d,) with coordinates in 0..1, and back."""
 
 import math
 from collections.abc import Mapping
@@ -24,18 +24,18 @@ MIDDLE: Final = 0.5
 
 
 class UnitCube:
-    """The space's parameters as coordinates in 0..1, in an order where conditions come first.
+    """The space's d parameters as coordinates in 0..1, ordered so that conditions come first.
 
-    Numbers are laid out evenly, or by their logarithm where the space says so; a choice is the
-    middle of its share of the edge, and only equal or different from another. A parameter that
-    `when` rules out lies in the middle of its edge.
+    Numbers are laid out evenly, or evenly in their logarithm if the space says `log`. A choice is
+    the middle of its equal share of 0..1; two choices are only equal or different. A parameter
+    that `when` rules out has the coordinate MIDDLE.
 
     Attributes:
         names: The parameters' names, in the order of the coordinates.
-        is_categorical: (d,) which coordinates are choices.
-        num_points: How many the space has at most, were no parameter ruled out by `when`;
-            infinite with a continuous one.
-        min_num_points: How many it has at least: those of the parameters without `when`.
+        is_categorical: (d,) whether each coordinate is a choice.
+        num_points: The most points that the space can have, as if `when` ruled out no parameter;
+            infinite with a continuous parameter.
+        min_num_points: The fewest points that the space has: counts parameters without `when`.
     """
 
     def __init__(self, space: Space) -> None:
@@ -58,7 +58,7 @@ class UnitCube:
         )
 
     def decode(self, point: FloatArray) -> Params:
-        """The params at a point (d,), without any that `when` rules out; numbers on their grid."""
+        """Params at a point (d,), without those that `when` rules out; numbers keep `step`."""
         params: Params = {}
         for unit, (name, parameter) in zip(point.tolist(), self._space.items(), strict=True):
             if is_active(parameter, params):
@@ -66,7 +66,7 @@ class UnitCube:
         return params
 
     def snap(self, points: FloatArray) -> FloatArray:
-        """For each of the points (n, d) the nearest one that params can have, (n, d)."""
+        """(n, d) for each of the points (n, d) the nearest point that params can have."""
         snapped = np.clip(points, 0.0, 1.0)
         for i, parameter in enumerate(self._space.values()):
             snapped[:, i] = _snap(parameter, snapped[:, i])
@@ -93,7 +93,7 @@ def _index(parameter: CategoricalParameter, units: FloatArray) -> npt.NDArray[np
 
 
 def _bounds(parameter: FloatParameter | IntParameter) -> tuple[float, float, float]:
-    """Low and high on the cube's scale, and the step; a value owns half a step on either side."""
+    """Low and high, as logarithms if `log`, widened by half a step; and the step (0: none)."""
     low, high, step = float(parameter.low), float(parameter.high), float(parameter.step or 0)
     if parameter.log and step:
         return math.log(low - step / 2), math.log(high + step / 2), step
@@ -106,7 +106,7 @@ def _to_unit(parameter: Parameter, value: Value) -> float:
     if isinstance(parameter, CategoricalParameter):
         return (parameter.choices.index(value) + 0.5) / len(parameter.choices)
     low, high, _ = _bounds(parameter)
-    assert isinstance(value, (int, float))  # or it would not be in the space
+    assert isinstance(value, (int, float))  # else the value would not be in the space
     number = float(value)
     return ((math.log(number) if parameter.log else number) - low) / (high - low)
 

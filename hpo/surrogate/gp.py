@@ -1,7 +1,7 @@
 """The Gaussian process over params and epochs: the posterior of every trial's whole curve.
 
-Source: Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014, for the idea; one
-kernel over params and the logarithm of the epoch in place of theirs.
+Source: Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014, for the idea; our
+kernel is over params and the logarithm of the epoch instead.
 """
 
 import copy
@@ -19,15 +19,14 @@ NUM_ITERATIONS: Final = 25
 
 
 class CurveModel:
-    """The posterior of curves, given rows of them; see kernel.py for the prior.
+    """The posterior of curves, given rows of observed values; see kernel.py for the prior.
 
     Args:
-        rows: What is known, its values standardised.
-        is_categorical: (d,) coordinates that are only equal or different.
-        hyperparameters: (d + 4,) logarithms that the fit begins from; None, or of another
-            length: the priors' medians.
-        num_iterations: At most so many iterations of the fit; 0 takes `hyperparameters` as they
-            are.
+        rows: The n observed rows, with standardised values.
+        is_categorical: (d,) whether each coordinate is a choice.
+        hyperparameters: (d + 4,) logarithms that the fit begins from; None, or an array of
+            another length: the priors' medians.
+        num_iterations: The most iterations of the fit; 0: `hyperparameters` stay as they are.
 
     Attributes:
         hyperparameters: (d + 4,) fitted logarithms, in the order of `kernel.priors`.
@@ -52,7 +51,7 @@ class CurveModel:
         self._condition(solve_triangular(self._factor, rows.values, lower=True))
 
     def _factorise(self) -> FloatArray:
-        """The Cholesky factor (n, n) of the kernel of all rows, noise included."""
+        """The lower Cholesky factor (n, n) of the rows' kernel, noise included."""
         kernel = self._kernel(self._params_kernel(self._points), self._times)
         kernel[np.diag_indices_from(kernel)] += noise(self.hyperparameters)
         factor: FloatArray = np.linalg.cholesky(kernel)
@@ -63,22 +62,23 @@ class CurveModel:
         self._alpha = solve_triangular(self._factor, whitened, lower=True, trans=1)
 
     def imagining(self, points: FloatArray, times: FloatArray, draws: FloatArray) -> "CurveModel":
-        """The posterior as if m values to come were known, drawn k times from this posterior.
+        """The posterior given m future values as well, drawn k times from this posterior.
 
-        Its means are (n, k), a column for each draw; its standard deviations (n,) are the same
-        for all draws.
+        Its predicted means are (n, k), a column for each draw; its standard deviations (n,) are
+        the same for all draws.
 
         Args:
-            points: (m, d) where the values are to come.
-            times: (m,) when.
-            draws: (m, k) of the standard normal distribution; zeros stand for what is expected.
+            points: (m, d) the points of the future values.
+            times: (m,) the times of the future values, 0 to 1.
+            draws: (m, k) draws of the standard normal distribution; zeros give the expected
+                values.
         """
         model = copy.copy(self)
         model._points = np.concatenate([self._points, points])
         model._times = np.concatenate([self._times, times])
         if len(points):
             model._factor = model._factorise()
-        # Values with this covariance are its factor times independent ones.
+        # The factor times independent normal values has the rows' covariance.
         known = np.repeat(self._whitened[:, None], draws.shape[1], axis=1)
         model._condition(np.concatenate([known, draws]))
         return model
@@ -88,13 +88,13 @@ class CurveModel:
     ) -> tuple[FloatArray, FloatArray]:
         """Means and standard deviations (n,), noise left out, at points (n, d) and times (n,).
 
-        Means are (n, k) where k draws are imagined. Without `with_sd` the standard deviations
+        After `imagining` k draws the means are (n, k). Without `with_sd` the standard deviations
         are zeros.
         """
         return self.at(points).predict(times, with_sd=with_sd)
 
     def at(self, points: FloatArray) -> "CurvesAt":
-        """Fixed points (n, d), for predictions at several times of each."""
+        """Predictions at fixed points (n, d), for several times of each point."""
         return CurvesAt(self, points)
 
     def _params_kernel(self, points: FloatArray) -> FloatArray:
@@ -105,7 +105,7 @@ class CurveModel:
 
 
 class CurvesAt:
-    """Predictions at fixed points, whose kernel over params is computed once."""
+    """Predictions at fixed points (n, d); computes their kernel over params only once."""
 
     def __init__(self, model: CurveModel, points: FloatArray) -> None:
         self._model, self._params_kernel = model, model._params_kernel(points)

@@ -1,8 +1,8 @@
 """The kernel of the Gaussian process over curves, its hyperparameters and their priors.
 
-Over the params it is Matern-5/2 with a length scale for each coordinate. That is multiplied by a
-constant plus a Gaussian over time; a constant and a linear drift that all curves share, and
-noise, are added.
+The kernel is k(params) * (constant + gaussian(t - t')) + 1 + (1 - t)(1 - t'), plus noise on the
+diagonal. k(params) is Matern-5/2 with a length scale for each coordinate; 1 and (1 - t)(1 - t')
+are an offset and a linear drift that all curves share. Times t are in 0..1, see `rows.log_times`.
 """
 
 import math
@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from hpo.surrogate.arrays import BoolArray, FloatArray
 
 # Log-normal priors (median, standard deviation of the logarithm). Source: docs/performance.md for
-# the first, shared measurements.
+# the first one; shared measurements for the others.
 PRIOR_LENGTH: Final = (1.2, 0.4)
 PRIOR_TIME_LENGTH: Final = (0.5, 0.7)
 PRIOR_SCALE: Final = (0.5, 1.0)
@@ -26,8 +26,8 @@ SAME: Final = 1e-9  # categorical coordinates this close are equal
 def priors(num_coordinates: int) -> tuple[FloatArray, FloatArray]:
     """Means and standard deviations of the hyperparameters' logarithms, (num_coordinates + 4,).
 
-    In order: the length scales, the length scale of time, the constant and the Gaussian over
-    time, the noise.
+    Their order is: the length scales of the coordinates, the length scale of time, the constant,
+    the variance of the Gaussian over time, the variance of the noise.
     """
     each = [PRIOR_LENGTH] * num_coordinates
     each += [PRIOR_TIME_LENGTH, PRIOR_SCALE, PRIOR_SCALE, PRIOR_NOISE]
@@ -35,14 +35,14 @@ def priors(num_coordinates: int) -> tuple[FloatArray, FloatArray]:
 
 
 def unpack(theta: FloatArray) -> tuple[FloatArray, float, float, float, float]:
-    """The hyperparameters in the order of `priors`, from their logarithms (d + 4,)."""
+    """The hyperparameters, length scales (d,) first, from their logarithms (d + 4,)."""
     values = np.exp(theta)
     time_length, constant, gauss, noise = values[-4:].tolist()
     return values[:-4], time_length, constant, gauss, noise
 
 
 def matern(squared_distance: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Matern-5/2 and its slope by the squared distance, both of the distance's shape."""
+    """Matern-5/2 and its derivative by the squared distance, both of that array's shape."""
     root = np.sqrt(5 * squared_distance)
     decay = np.exp(-root)
     return (1 + root + root**2 / 3) * decay, -5 / 6 * (1 + root) * decay
@@ -51,7 +51,7 @@ def matern(squared_distance: FloatArray) -> tuple[FloatArray, FloatArray]:
 def params_kernel(
     points: FloatArray, others: FloatArray, is_categorical: BoolArray, theta: FloatArray
 ) -> FloatArray:
-    """The kernel over params (n, m), of points (n, d) with others (m, d)."""
+    """(n, m) kernel over params, of points (n, d) with others (m, d); 1 if equal."""
     lengths = np.exp(theta[: points.shape[1]])
     left, right, is_number = points / lengths, others / lengths, ~is_categorical
     distance = cdist(left[:, is_number], right[:, is_number], "sqeuclidean")
@@ -64,9 +64,9 @@ def params_kernel(
 def curve_kernel(
     over_params: FloatArray, times: FloatArray, others: FloatArray, theta: FloatArray
 ) -> FloatArray:
-    """The whole kernel (n, m), noise left out, of times (n,) with others (m,).
+    """(n, m) whole kernel without noise, of rows at times (n,) with rows at others (m,).
 
-    `over_params` (n, m) is what `params_kernel` gives for the same rows and columns.
+    `over_params` (n, m) is the result of `params_kernel` for the same rows.
     """
     _, time_length, constant, gauss, _ = unpack(theta)
     gap = times[:, None] - others[None, :]
@@ -75,11 +75,11 @@ def curve_kernel(
 
 
 def variance(times: FloatArray, theta: FloatArray) -> FloatArray:
-    """The kernel of each row with itself (n,), noise left out, at times (n,)."""
+    """(n,) prior variances of rows at times (n,), without noise."""
     _, _, constant, gauss, _ = unpack(theta)
     return constant + gauss + 1 + (1 - times) ** 2
 
 
 def noise(theta: FloatArray) -> float:
-    """The variance of a row's noise, the jitter that keeps the matrix definite included."""
+    """The variance of a row's noise, plus the jitter that keeps the matrix definite."""
     return math.exp(theta[-1]) + JITTER

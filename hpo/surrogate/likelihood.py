@@ -1,4 +1,4 @@
-"""What a fit of the Gaussian process minimises: the negative log posterior of hyperparameters."""
+"""The loss that fits the Gaussian process: negative log posterior of hyperparameters."""
 
 import numpy as np
 from scipy.linalg import blas, lapack
@@ -10,13 +10,14 @@ from hpo.surrogate.rows import Rows
 
 
 class NegativeLogPosterior:
-    """Minus the log likelihood of rows and the log prior, up to a constant, with its gradient.
+    """Minus log likelihood of rows and log prior, up to a constant, with its gradient.
 
-    Of the symmetric matrices only one triangle is computed, packed as LAPACK has it.
+    Only one triangle of each symmetric matrix is computed, in LAPACK's packed form of
+    p = n (n + 1) / 2 entries.
 
     Args:
-        rows: n rows, their values standardised.
-        is_categorical: (d,) coordinates that are only equal or different.
+        rows: n rows with standardised values.
+        is_categorical: (d,) whether each coordinate is a choice.
     """
 
     def __init__(self, rows: Rows, is_categorical: BoolArray) -> None:
@@ -28,12 +29,12 @@ class NegativeLogPosterior:
         times = rows.times
         self._time_squares = (times[one] - times[other]) ** 2
         self._drift = 1 + (1 - times[one]) * (1 - times[other])
-        # How many entries of the whole matrix each packed one stands for.
+        # (p,) how many entries of the whole matrix each packed entry stands for.
         self._num_entries = np.where(one == other, 1.0, 2.0)
         self._prior_means, self._prior_sds = priors(rows.points.shape[1])
 
     def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
-        """Its value and gradient (d + 4,) at the hyperparameters' logarithms (d + 4,)."""
+        """The loss and its gradient (d + 4,) at the hyperparameters' logarithms (d + 4,)."""
         num_rows = len(self._values)
         lengths, time_length, constant, gauss, noise = unpack(theta)
         correlation, slope = matern(lengths**-2 @ self._squares)
@@ -67,7 +68,7 @@ class NegativeLogPosterior:
         return float(value), -gradient + off / self._prior_sds
 
     def minimum(self, start: FloatArray, num_iterations: int) -> FloatArray:
-        """The hyperparameters' logarithms (d + 4,) that L-BFGS-B comes to from `start`."""
+        """(d + 4,) logarithms of hyperparameters that L-BFGS-B finds from `start` (d + 4,)."""
         low = self._prior_means - 4 * self._prior_sds
         high = self._prior_means + 4 * self._prior_sds
         result = minimize(

@@ -1,4 +1,4 @@
-"""The output warp: from the objective's unit to what the Gaussian process is fitted to."""
+"""The output warp: maps objective values to the Gaussian process's scale, and back."""
 
 from typing import Final
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from hpo.surrogate.arrays import FloatArray
 
-TIE: Final = 1e-4  # of the values' range: best values this close are one
+TIE: Final = 1e-4  # share of the values' range: values this close to the best one tie with it
 SMALLEST: Final = 1e-12
 
 
 class OutputWarp:
-    """Maps objective values, larger is better, to standardised ones where the best are spread out.
+    """Maps objective values, larger is better, to standardised ones that spread the best apart.
 
-    The warp is -log(1 + 2 (best - value) / spread), then standardised to mean 0 and standard
-    deviation 1 over `values`. The spread is the best value less the median, or where half of the
-    values tie at the best, less the median of the others: by a tie they would differ from nothing.
+    The warp is -log(1 + 2 (best - value) / spread), standardised to mean 0 and standard deviation
+    1 over `values`. The spread is the best value minus the median. If at least half of the values
+    tie with the best one, the median is taken over the others, or the spread would be 0.
 
     Args:
-        values: (n,) the values that the surrogate is fitted to, none of them NaN.
+        values: (n,) the values that the surrogate is fitted to; n >= 1, none of them NaN.
     """
 
     def __init__(self, values: FloatArray) -> None:
@@ -26,7 +26,7 @@ class OutputWarp:
         self._spread = _spread(values)
         warped = self._warp(values)
         self._mean, self._sd = float(warped.mean()), float(warped.std())
-        if self._sd < SMALLEST:  # all are alike
+        if self._sd < SMALLEST:  # all values are equal
             self._sd = 1.0
 
     def _warp(self, values: FloatArray) -> FloatArray:
@@ -34,15 +34,14 @@ class OutputWarp:
         return warped
 
     def forward(self, values: FloatArray) -> FloatArray:
-        """Warped and standardised values, of the same shape."""
+        """Warped and standardised values, of the shape of `values`."""
         return (self._warp(values) - self._mean) / self._sd
 
     def backward(self, scaled: FloatArray) -> FloatArray:
-        """Values in the objective's unit, of the same shape.
+        """Values in the objective's unit, of the shape of `scaled`.
 
-        Up to the best value it is the inverse of `forward`. Beyond it goes on straight, at the
-        slope that the inverse has there: the inverse itself never comes to spread / 2 above the
-        best value, however far off it is asked.
+        Up to the best value this is the inverse of `forward`. Above the best value it is linear,
+        with the slope of the inverse there: the inverse itself is bounded by best + spread / 2.
         """
         warped = scaled * self._sd + self._mean
         below = np.expm1(-np.minimum(warped, 0.0)) / 2
@@ -51,7 +50,7 @@ class OutputWarp:
 
 
 def _spread(values: FloatArray) -> float:
-    """The best value less the median, with ties at the best left out; above 0."""
+    """The best value minus the median, ties with the best left out if needed; above 0."""
     best = float(values.max())
     tie = TIE * (best - float(values.min()))
     spread = best - float(np.median(values))
@@ -60,4 +59,4 @@ def _spread(values: FloatArray) -> float:
     others = values[values < best - tie]
     if len(others):
         return best - float(np.median(others))
-    return abs(best) or 1.0  # all are alike: nothing but their size tells what a gain may be
+    return abs(best) or 1.0  # all values are equal: only their size tells a scale

@@ -1,4 +1,4 @@
-"""Which observations of which trials the surrogate sees."""
+"""The observations that the surrogate sees, and the rows that its model is made of."""
 
 import math
 import zlib
@@ -11,12 +11,12 @@ import numpy as np
 
 from hpo.surrogate.arrays import FloatArray
 
-MAX_ROWS: Final = 250  # of a fit; the candidates' last rows may be more
+MAX_ROWS: Final = 250  # rows of a fit; the candidates' last rows may exceed it
 NUM_STARTUP_TRIALS: Final = 6
 
 
 class Phase(StrEnum):
-    """Where a trial stands. PRUNED: it was given up, and its curve is cut. FAILED: it broke."""
+    """A trial's state for the surrogate. PRUNED: given up, its curve is cut. FAILED: broke."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -30,10 +30,10 @@ class ObservedTrial:
     """A started trial as the surrogate sees it.
 
     Attributes:
-        point: (d,) its params in the unit cube.
+        point: (d,) the trial's params in the unit cube.
         curve: The objective by epoch, larger is better; NaN where the training diverged.
-        phase: Where it stands.
-        next_stop: The epoch at which it next competes, or ends.
+        phase: Whether the trial runs, is paused, or how it ended.
+        next_stop: The epoch at which the trial next competes or ends.
     """
 
     point: FloatArray
@@ -58,10 +58,10 @@ class Observations:
 
     Attributes:
         trials: Every trial that has started, by number.
-        max_epochs: The length of a training.
-        rungs: Epochs at which trials are compared; the surrogate sees values there, and at a
-            curve's last epoch.
-        first_epoch: Earlier values are left out: they say nothing of later ones.
+        max_epochs: The length of a training, in epochs.
+        rungs: Epochs at which trials are compared; the surrogate sees each curve at these epochs
+            and at the curve's last one.
+        first_epoch: Values of earlier epochs are left out, as they do not predict later ones.
     """
 
     trials: Mapping[int, ObservedTrial]
@@ -71,22 +71,22 @@ class Observations:
 
     @property
     def known(self) -> dict[int, ObservedTrial]:
-        """The trials that did not break."""
+        """The trials that did not fail, by number."""
         return {n: trial for n, trial in self.trials.items() if trial.phase != Phase.FAILED}
 
     @property
     def is_starting_up(self) -> bool:
-        """Whether too few trials have started, or reported, for a surrogate to be fitted."""
+        """Whether too few trials have started, or none has reported, to fit a surrogate."""
         has_reports = any(trial.curve for trial in self.known.values())
         return len(self.trials) < NUM_STARTUP_TRIALS or not has_reports
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of all curves together."""
+        """The number of epochs of all curves together."""
         return sum(len(trial.curve) for trial in self.trials.values())
 
     def seen(self) -> list[tuple[int, int]]:
-        """(trial, epoch) of the values that the surrogate learns from, by trial and epoch."""
+        """(trial number, epoch) of each value that the surrogate learns from, in this order."""
         return [
             (number, epoch)
             for number, trial in self.known.items()
@@ -95,21 +95,21 @@ class Observations:
         ]
 
     def values(self) -> dict[tuple[int, int], float]:
-        """The curves' values where they are seen; the worst of them for a diverged training."""
+        """The seen values by (trial number, epoch); the worst one in place of each NaN."""
         values = {(n, epoch): self.trials[n].curve[epoch] for n, epoch in self.seen()}
         worst = min((v for v in values.values() if not math.isnan(v)), default=0.0)
         return {at: worst if math.isnan(value) else value for at, value in values.items()}
 
     def times(self, epochs: Sequence[float] | FloatArray) -> FloatArray:
-        """(n,) times of epochs; see `log_times`."""
+        """(n,) times in 0..1 of epochs (n,); see `log_times`."""
         return log_times(epochs, self.max_epochs)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Points of curves: coordinates of the params (n, d), times (n,) and values (n,).
+    """n values of curves: params as points (n, d) of the unit cube, times (n,), values (n,).
 
-    A time is the logarithm of the epoch, 0 at the first epoch and 1 at the last.
+    A time is the epoch's logarithm, scaled to 0 at the first epoch and 1 at the last.
     """
 
     points: FloatArray
@@ -120,17 +120,17 @@ class Rows:
         return len(self.times)
 
     def equals(self, other: "Rows") -> bool:
-        """Whether both hold the same numbers."""
+        """Whether both hold equal arrays."""
         return all(map(np.array_equal, vars(self).values(), vars(other).values()))
 
     @property
     def fingerprint(self) -> float:
-        """A whole number that other rows hardly ever have, too."""
+        """A checksum, a whole number that different rows hardly ever share."""
         return float(zlib.crc32(b"".join(array.tobytes() for array in vars(self).values())))
 
 
 def log_times(epochs: Sequence[float] | FloatArray, max_epochs: int) -> FloatArray:
-    """(n,) logarithms of epochs, 0 at the first and 1 at `max_epochs`."""
+    """(n,) logarithms of epochs (n,), scaled to 0 at epoch 1 and 1 at `max_epochs`."""
     if max_epochs == 1:
         return np.ones(len(epochs))
     times: FloatArray = np.log(np.asarray(epochs, float)) / math.log(max_epochs)
@@ -143,12 +143,13 @@ def thinned(
     rng: np.random.Generator,
     always: Set[int] = frozenset(),
 ) -> list[tuple[int, int]]:
-    """The (trial, epoch) that a model of about `max_rows` rows is made of.
+    """The (trial number, epoch) of about `max_rows` values, to make a model's rows of.
 
-    The last value of each candidate (a paused or running trial) and of each trial in `always`
-    stays: the model is asked about these, and must know how they are doing. What is left of
-    `max_rows`, but at least half, goes to whole trials: half to those of the best values, half to
-    others at random. The last trial of each half may lack its earlier epochs.
+    The last value of each candidate (a paused or running trial) and of each trial in `always` is
+    kept: the model is asked about these trials, and must know how they are doing. The rest of
+    `max_rows`, but at least half of it, goes to whole trials: one half to the trials with the
+    best values, the other half to random trials. The last trial of each half may lack its earlier
+    epochs.
     """
     seen, trials = observations.seen(), observations.trials
     if len(seen) <= max_rows:
@@ -173,7 +174,7 @@ def _best_value(seen: Iterable[tuple[int, int]], trials: Mapping[int, ObservedTr
 def _fill(
     kept: set[tuple[int, int]], trials: Iterable[Sequence[tuple[int, int]]], num: int
 ) -> None:
-    """Adds the rows of one trial after another to those kept, `num` in all, if there are."""
+    """Adds one trial's rows after another's to `kept`, at most `num` new rows in all."""
     for rows in trials:
         new = [row for row in rows if row not in kept]
         kept.update(new[max(0, len(new) - num) :])

@@ -1,4 +1,4 @@
-"""The surrogate: what a search has learnt of its space and its trials' curves."""
+"""The surrogate: a model of the trials' curves over the space, and its proposals."""
 
 import math
 from collections.abc import Mapping, Set
@@ -16,15 +16,15 @@ from hpo.surrogate.gp import NUM_ITERATIONS, CurveModel
 from hpo.surrogate.output_warp import OutputWarp
 from hpo.surrogate.rows import MAX_ROWS, Observations, ObservedTrial, Rows, thinned
 
-# Standard deviations that a trial's expected end lies below the best one's, for it to be called
-# hopeless. Source: docs/performance.md.
+# A trial is hopeless if its expected end plus this many standard deviations is below the best
+# expected end. Source: docs/performance.md.
 BELOW_BEST: Final = 1.0
-MAX_FRONT: Final = 500  # trials of a ranking that are judged by their own last values
+MAX_FRONT: Final = 500  # best trials of a ranking, judged by their own last values
 
 
 @dataclass(frozen=True)
 class _Posterior:
-    """A model of rows, and the warp that their values went through."""
+    """A fitted model, its rows, and the warp that made their values."""
 
     rows: Rows
     warp: OutputWarp
@@ -32,31 +32,31 @@ class _Posterior:
 
 
 class Surrogate:
-    """A Gaussian process of all curves, and the proposals that follow from it.
+    """A Gaussian process of all curves, and proposals of what to train next.
 
-    `fit` alone changes the hyperparameters that later fits begin from. All other methods answer
-    by a model of what is observed now, and leave no trace: asked twice, they say the same.
+    Only `fit` (and so `propose`) changes the hyperparameters that later fits begin from. The other
+    methods that take observations change nothing: for the same observations they return the same.
 
     Args:
-        candidates: The points that may be begun.
-        seed: Of all draws, with the number of trials and epochs observed.
-        max_rows: Rows that a model is fitted to, at most.
+        candidates: The points that may be started.
+        seed: Seeds all draws, together with the numbers of observed trials and epochs.
+        max_rows: About how many rows a model is fitted to; see `rows.thinned`.
     """
 
     def __init__(self, candidates: Candidates, seed: int, max_rows: int = MAX_ROWS) -> None:
         self._candidates, self._seed, self._max_rows = candidates, seed, max_rows
         self._hyperparameters: FloatArray | None = None
         self._fitted_to: float | None = None  # fingerprint of the rows of the latest fit
-        self._latest: _Posterior | None = None  # is what `_fitted` gives again for the same rows
+        self._latest: _Posterior | None = None  # for `_fitted`, if the rows are the same
         self._costs: EpochCosts | None = None
 
     @property
     def state(self) -> list[float] | None:
-        """What the next fit begins from; None before the first.
+        """The state that the next fit begins from, d + 5 numbers; None before the first fit.
 
-        The logarithms (d + 4,) of the hyperparameters, and the fingerprint of the rows that they
-        were fitted to: to the same rows they are not fitted again, so a decision that a crash
-        left half done is made again as it was.
+        These are the logarithms of d + 4 hyperparameters and the fingerprint of the rows that
+        they were fitted to. Hyperparameters are not fitted to the same rows again, so a decision
+        that a crash interrupted is repeated exactly.
         """
         if self._hyperparameters is None or self._fitted_to is None:
             return None
@@ -71,25 +71,25 @@ class Surrogate:
             self._fitted_to = next(iter(values[num:]), math.nan)  # earlier versions kept none
 
     def weigh_costs(self, points: Mapping[int, FloatArray], seconds: Mapping[int, float]) -> None:
-        """From now on scores are by the GPU-second.
+        """Divides expected improvements by an epoch's GPU-seconds from now on.
 
         Args:
-            points: (d,) where each trial lies, by number.
-            seconds: GPU-seconds of an epoch, by number, of the trials that were timed.
+            points: Each trial's point (d,) in the unit cube, by number.
+            seconds: GPU-seconds of an epoch by number, for the trials that were timed.
         """
         self._costs = self._costs or EpochCosts(self._candidates.cube.is_categorical)
         self._costs.learn(points, seconds)
 
     @on_one_thread
     def fit(self, observations: Observations) -> None:
-        """Fits the hyperparameters to what is observed; later fits go on from them."""
+        """Fits the hyperparameters to the observations; later fits begin from these."""
         fitted = self._fitted(observations)
         self._hyperparameters = fitted.model.hyperparameters
         self._fitted_to = fitted.rows.fingerprint
 
     @on_one_thread
     def propose(self, observations: Observations) -> Params:
-        """Fits, and gives the most promising configuration not tried; any, if all have been."""
+        """Fits, and returns the most promising untried configuration; any, if all were tried."""
         if observations.is_starting_up:
             return self.startup_params(observations)
         self.fit(observations)
@@ -97,12 +97,12 @@ class Surrogate:
         return self._candidates.cube.decode(point)
 
     def startup_params(self, observations: Observations) -> Params:
-        """The next configuration of a sequence that covers the space."""
+        """The next configuration of a Sobol sequence, which covers the space."""
         return self._candidates.startup_params([t.point for t in observations.trials.values()])
 
     @on_one_thread
     def acquisition(self, observations: Observations, horizon: int | None = None) -> Acquisition:
-        """The scores of one decision; `horizon` as of Acquisition."""
+        """The acquisition function of one decision; `horizon` as of Acquisition."""
         posterior = self._fitted(observations)
         return Acquisition(
             observations,
@@ -116,10 +116,10 @@ class Surrogate:
 
     @on_one_thread
     def ranking(self, observations: Observations) -> tuple[int, ...]:
-        """Numbers of trials with a curve, the one first whose best epoch is expected to be best.
+        """Numbers of trials with a curve, by the expected value of their best epochs.
 
-        That epoch is the last one, or where a curve falls one that the trial has come to: what
-        is delivered of a training is its best epoch.
+        The best trial comes first. A trial's best epoch is the end of training or, where a curve
+        falls, an epoch that the trial has reached: a training delivers its best epoch.
         """
         known = {n: trial for n, trial in observations.known.items() if trial.curve}
         if len(known) < 2:
@@ -128,7 +128,7 @@ class Surrogate:
         ranking = _by_best_epoch(observations, known, posterior.model)
         if len(posterior.rows) == len(observations.seen()):
             return ranking
-        # Those at the front are judged by their own curves, whatever the fit had room for.
+        # The best ones are judged by their own last values, even if the fit left these out.
         front = {n: known[n] for n in ranking[:MAX_FRONT]}
         _, rows = self._rows(observations, always=front.keys())
         is_categorical = self._candidates.cube.is_categorical
@@ -137,10 +137,10 @@ class Surrogate:
 
     @on_one_thread
     def survey(self, observations: Observations, num: int) -> list[tuple[Params, float]]:
-        """Of `num` configurations all over the space those that may be begun.
+        """Params and expected final values of `num` configurations spread over the space.
 
-        Each comes with the value, in the objective's unit and larger is better, that it is
-        expected to end at.
+        Configurations that may not be started are left out. Values are in the objective's unit,
+        signed so that larger is better.
         """
         posterior = self._fitted(observations)
         points = self._candidates.sobol(num)
@@ -151,7 +151,7 @@ class Surrogate:
 
     @on_one_thread
     def is_hopeless(self, observations: Observations, number: int) -> bool:
-        """Whether a trial is expected to end well below the best, as the model was last fitted."""
+        """Whether a trial is expected to end well below the best; fits no hyperparameters."""
         if observations.is_starting_up:
             return False
         _, rows = self._rows(observations)
@@ -162,7 +162,7 @@ class Surrogate:
         return bool(mean[0] + BELOW_BEST * sd[0] < mean[1:].max())
 
     def _fitted(self, observations: Observations) -> _Posterior:
-        """The posterior of what is observed, its hyperparameters fitted from the state."""
+        """The posterior of the observations; its hyperparameters' fit begins from `state`."""
         warp, rows = self._rows(observations)
         if self._latest is None or not self._latest.rows.equals(rows):
             num_iterations = 0 if rows.fingerprint == self._fitted_to else NUM_ITERATIONS
@@ -176,7 +176,7 @@ class Surrogate:
     def _rows(
         self, observations: Observations, always: Set[int] = frozenset()
     ) -> tuple[OutputWarp, Rows]:
-        """The rows that a model is made of, and the warp that their values went through."""
+        """The rows that a model is made of, and the warp that made their values."""
         trials, values = observations.trials, observations.values()
         warp = OutputWarp(np.array(list(values.values())))
         rng = np.random.default_rng([*self._seeds(observations), 1])
@@ -198,7 +198,7 @@ class Surrogate:
 def _by_best_epoch(
     observations: Observations, trials: Mapping[int, ObservedTrial], model: CurveModel
 ) -> tuple[int, ...]:
-    """Trials in the order of their best epochs' expected values."""
+    """Trial numbers in the order of their best epochs' expected values, the best first."""
     last = observations.max_epochs
     diverged = {n for n, trial in trials.items() if math.isnan(trial.curve.get(last, 0.0))}
     at = [one for one in observations.seen() if one[0] in trials and one[0] not in diverged]

@@ -1,1 +1,1 @@
-"""What other studies teach a search: trials carried over, warm starts, prior trials."""
+"""Uses trials of other studies: carries trials over, warm-starts, and reads prior trials."""

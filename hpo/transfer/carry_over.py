@@ -19,13 +19,13 @@ from sgformer.errors import ConfigError
 
 @dataclass(frozen=True)
 class Continuation:
-    """The study that a resumed search goes on with.
+    """The study that a resumed search continues with.
 
     Attributes:
-        config: The search's config, with that study's name.
-        run: That study's folder.
-        predecessor: The folder of the study whose trials are to be carried over; None: they
-            are there already, or the space is what it was.
+        config: The config of the search, named after the study.
+        run: The study's run folder.
+        predecessor: The run folder of the study whose trials are still to be carried over;
+            None: none are left to carry over, or the space is unchanged.
     """
 
     config: SearchConfig
@@ -34,10 +34,10 @@ class Continuation:
 
 
 def continuation(config: SearchConfig, run: RunFolder) -> Continuation:
-    """The run itself, or where its space has changed its successor: NAME-2, NAME-3, ...
+    """The run itself, or, if the space has changed, its successor: NAME-2, NAME-3, ...
 
     Raises:
-        ConfigError: A parameter has become another kind of parameter.
+        ConfigError: A parameter has changed its type.
     """
     name, predecessor = config.study.name, None
     for number in itertools.count(2):
@@ -46,7 +46,7 @@ def continuation(config: SearchConfig, run: RunFolder) -> Continuation:
         known = run.load_config()
         config = _named(config, run.path.name, config.study.storage or known.study.storage)
         if known.space == config.space or _differ_otherwise(known, config):
-            return Continuation(config, run)  # whoever resumes it refuses the differences
+            return Continuation(config, run)  # other differences are refused on resuming
         _refuse_other_kinds(known.space, config.space, run)
         predecessor, run = run, RunFolder(run.path.with_name(f"{name}-{number}"))
         config = _named(config, run.path.name, config.study.storage)
@@ -78,18 +78,18 @@ def _refuse_other_kinds(old: Space, new: Space, run: RunFolder) -> None:
 def carry_over(
     old: SearchStudy, new: SearchStudy, was: SearchConfig, now: Continuation
 ) -> tuple[int, int]:
-    """Copies the trials that lie in the new space, and their folders.
+    """Copies the old study's trials that lie in the new space, with their folders.
 
-    It may be repeated after a crash: what was copied is not copied twice.
+    Safe to repeat after a crash: no trial is copied twice.
 
     Args:
-        old: The study whose trials are carried over.
-        new: The study that they are added to.
+        old: The study whose trials are copied.
+        new: The study that gets the copies.
         was: The config of the old study.
-        now: What the search goes on with; it has a predecessor.
+        now: The new study's config and folder, and the predecessor, which must be set.
 
     Returns:
-        The numbers of trials that were carried over, and that the old study has.
+        How many trials were carried over in all, and how many the old study has.
     """
     assert now.predecessor is not None
     trials, done = old.trials(), set(_sources(new.trials()))
@@ -117,7 +117,7 @@ def carry_over(
 
 
 def _copy_folder(trial: TrialSummary, old: RunFolder, new: RunFolder, number: int) -> Path:
-    """Copies the trial's folder, if it has one, to where the new study's trial has its own."""
+    """Copies the trial's folder, if it exists, to that of trial `number`; returns the new path."""
     source, target = old.trials / str(trial.number), new.trials / str(number)
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
@@ -125,7 +125,7 @@ def _copy_folder(trial: TrialSummary, old: RunFolder, new: RunFolder, number: in
 
 
 def _sources(trials: tuple[TrialSummary, ...]) -> Iterator[int]:
-    """The numbers that carried-over trials had in the old study."""
+    """The numbers in the old study of the trials that were carried over."""
     for trial in trials:
         if CARRIED_OVER_FROM in trial.attributes:
             yield int(trial.attributes[CARRIED_OVER_FROM]["number"])
@@ -134,10 +134,10 @@ def _sources(trials: tuple[TrialSummary, ...]) -> Iterator[int]:
 def carried_params(
     trial: TrialSummary, old: Space, new: Space, base: TrainConfig
 ) -> Params | None:
-    """The trial's params in the new space; None if its configuration does not lie in it.
+    """The trial's params in the new space; None if its configuration lies outside.
 
-    A parameter that was not searched had the base's value, and one that is no longer searched
-    must have had it.
+    A parameter that is new in the space gets the base configuration's value. A parameter that is
+    no longer in the space must have had the base configuration's value in the trial.
     """
     values: Params = {path: value_at(base, path) for path in (*old, *new)}
     values |= {path: trial.params[path] for path in old if path in trial.params}
@@ -147,6 +147,6 @@ def carried_params(
     fixed = values.keys() - params.keys()
     if any(values[path] != value_at(base, path) for path in fixed):
         return None
-    # A trial is resumed from a checkpoint, which was trained with the values as they were.
+    # A running trial is resumed from its checkpoint, so none of its values may change.
     is_as_it_was = all(values[path] == value for path, value in params.items())
     return None if trial.state == TrialStatus.RUNNING and not is_as_it_was else params

@@ -1,4 +1,4 @@
-"""Prior trials: another study's trials that a search could have run, as params of its space."""
+"""Prior trials: trials of another study that a search could have run, with params of its space."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from hpo.study.trial import TrialSummary
 from hpo.transfer.remap import Outside, remap
 from sgformer.config import TrainConfig
 
-# Settings that change a training's result little: any seed is as good as another.
+# Settings that hardly change a training's result, ignored when trainings are compared.
 SECONDARY: Final = ("seed", "channels_last", "compile")
 UNSEARCHED: Final = (
     "data.val_fraction", "data.val_seed", "early_stopping.metric", "max_epochs",
@@ -22,12 +22,12 @@ UNSEARCHED: Final = (
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Trials of another study, with params of this search's space.
+    """Trials of another study, with params of the search's space.
 
     Attributes:
-        name: The study's name.
-        num_trials: The number of all its trials.
-        trials: Its trials that lie in the space and have a curve.
+        name: The other study's name.
+        num_trials: How many trials the other study has in all.
+        trials: Trials of the other study that lie in the space and have a learning curve.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Surrogate:
 def find_surrogate(
     config: SearchConfig, study: SearchStudy, other: SearchConfig, other_study: SearchStudy
 ) -> Surrogate:
-    """The trials of another study, over the same images, that lie in a search's space.
+    """The trials of another study over the same images that lie in the search's space.
 
     Raises:
-        StudyError: The other study has another objective or other images, or none of its trials
-            with a curve lies in the space.
+        StudyError: The other study has another metric or other images, or no trial with a
+            learning curve that lies in the space.
     """
     _refuse_incomparable(config, study, other, other_study)
     trials = other_study.trials()
@@ -63,7 +63,7 @@ def find_surrogate(
 
 
 def params_of(config: SearchConfig, train: TrainConfig) -> Params | None:
-    """The params with which a search runs this training, whatever its seed; None if none do."""
+    """The params for which a search runs this training, up to the seed; None: no such params."""
     values: Params = {path: value_at(train, path) for path in config.space}
     params = remap(values, config.space, Outside.REFUSED)
     if params is None:
@@ -92,7 +92,7 @@ def _refuse_incomparable(
 
 
 def _differences(config: SearchConfig, other: SearchConfig) -> Iterator[str]:
-    """The settings that keep the other search's trials out of the space, one a line."""
+    """The settings in which the two searches differ, one line each."""
     for path in (*searchable_paths(), *UNSEARCHED):
         here, there = _choices(config, path), _choices(other, path)
         if here != there:

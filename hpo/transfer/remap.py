@@ -1,4 +1,4 @@
-"""A configuration as params of a search space that it was not drawn from."""
+"""Converts a configuration to params of a search space that did not generate it."""
 
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -16,9 +16,9 @@ from hpo.surrogate.encoding import UnitCube
 
 
 class Outside(Enum):
-    """What happens to a configuration with a number outside the space.
+    """The rule for a configuration with a number outside the space.
 
-    REFUSED: it has no params in the space. MOVED: the number moves to the nearest one inside.
+    REFUSED: the configuration is refused. MOVED: the number moves to the nearest one inside.
     """
 
     REFUSED = auto()
@@ -26,14 +26,15 @@ class Outside(Enum):
 
 
 def remap(values: Mapping[str, Value], space: Space, outside: Outside) -> Params | None:
-    """The params of the space that a configuration has; None if it has none.
+    """The configuration as params of the space; None if the configuration is refused.
 
-    A choice that the space lacks is refused by either rule, since none is near it. A number that
-    lies beyond an end by rounding, as steps add up to, is that end: Optuna takes none beyond.
+    Both rules refuse a choice that the space lacks, since choices have no nearest one. A number
+    that exceeds an end of its range by a rounding error is set to that end, because Optuna
+    accepts no number beyond.
 
     Args:
-        values: The configuration's value at each path of the space; others are passed over.
-        space: The space to look from.
+        values: The configuration's value at each path of the space; other paths are ignored.
+        space: The space of the params.
         outside: The rule for numbers outside the space.
     """
     params: Params = {}
@@ -45,7 +46,7 @@ def remap(values: Mapping[str, Value], space: Space, outside: Outside) -> Params
     if outside is Outside.REFUSED:
         return params
     cube = UnitCube(space)
-    return cube.decode(cube.encode(params))  # numbers on their steps
+    return cube.decode(cube.encode(params))  # puts numbers on their grid
 
 
 def _is_accepted(value: Value, parameter: Parameter, outside: Outside) -> bool:
@@ -57,5 +58,5 @@ def _is_accepted(value: Value, parameter: Parameter, outside: Outside) -> bool:
 def _between_the_ends(value: Value, parameter: Parameter) -> Value:
     if isinstance(parameter, CategoricalParameter):
         return value
-    assert isinstance(value, (int, float))  # or it would not have been accepted
+    assert isinstance(value, (int, float))  # _is_accepted refuses other types
     return min(max(value, parameter.low), parameter.high)

@@ -1,7 +1,7 @@
-"""Warm starts: the best configurations of earlier studies, as this space has them.
+"""Warm starts: the best configurations of earlier studies, as params of this search's space.
 
-A search tries them first, in place of configurations that are spread over the space; from there
-on it goes by its own trials. So a study that misleads costs a few short trials.
+A search tries these configurations first, in place of the initial space-filling ones; after that
+only its own trials count. So a misleading earlier study costs only a few short trials.
 """
 
 import itertools
@@ -30,24 +30,25 @@ from hpo.surrogate.encoding import UnitCube
 from hpo.transfer.remap import Outside, remap
 from sgformer.errors import ConfigError
 
-# As many as freeze_thaw draws at random before its surrogate has anything to learn from.
+# As many as the random trials of freeze_thaw before its surrogate is first fitted.
 NUM_PROPOSALS: Final = 5
-# Many of a search's last trials are nearly the same: they have the same choices, and no number is
-# this far from the other's, as a share of its range.
+# Two configurations are nearly the same if all their choices are equal and each pair of numbers
+# differs by less than this share of the parameter's range. Many late trials of a search are.
 MIN_DISTANCE: Final = 0.1
 
 
 def warm_start_params(config: SearchConfig, storage: str | None = None) -> tuple[Params, ...]:
-    """The best configurations of `study.warm_start`'s studies, taken from each in turn.
+    """The best configurations of the studies in `study.warm_start`, taken from each in turn.
 
-    None is nearly the same as another, or as the default, which is tried in any case.
+    Near-duplicates are skipped, also of the default configuration, which is tried in any case.
 
     Args:
-        config: The config of the search that is to begin.
-        storage: Its storage's URL with the password, for studies in the same database.
+        config: The config of the search that begins.
+        storage: The URL of the search's storage with its password, used for earlier studies in
+            the same database; None: the URLs in `study.warm_start` are used unchanged.
 
     Raises:
-        StudyError: A study is not there, or cannot be read.
+        StudyError: A study does not exist, or cannot be read.
         ConfigError: No configuration of a study lies in the space.
     """
     default = default_params(config.train, config.space)
@@ -58,13 +59,13 @@ def warm_start_params(config: SearchConfig, storage: str | None = None) -> tuple
 
 
 def first_rung_of_earlier(config: SearchConfig, storage: str | None = None) -> FirstRung | None:
-    """The first rung, as the curves of `study.warm_start`'s studies suggest it.
+    """The first rung that the learning curves of the studies in `study.warm_start` suggest.
 
-    Only trainings as long as this search's, of the same objective, count. None: they suggest no
-    other than the default, or the search file sets it.
+    Only studies with the same metric and the same max_epochs count. None: they suggest no
+    change of the default first rung, or the search file sets the first rung.
 
     Raises:
-        StudyError: A study is not there, or cannot be read.
+        StudyError: A study does not exist, or cannot be read.
     """
     name, max_epochs = config.scheduler.name, config.train.max_epochs
     if config.scheduler.min_epochs is not None or name == "none":
@@ -82,9 +83,9 @@ def first_rung_of_earlier(config: SearchConfig, storage: str | None = None) -> F
 def different(
     space: Space, default: Params, rankings: Sequence[Sequence[Params]]
 ) -> tuple[Params, ...]:
-    """The first NUM_PROPOSALS of several rankings, taken from each in turn.
+    """The first NUM_PROPOSALS configurations of several rankings, taken from each in turn.
 
-    One that is nearly the same as an earlier one, or as the default, is passed over.
+    A configuration is skipped if it is nearly the same as an earlier one or as the default.
     """
     cube, chosen = UnitCube(space), [default]
     for params in itertools.chain.from_iterable(itertools.zip_longest(*rankings)):
@@ -101,7 +102,7 @@ def _are_nearly_the_same(cube: UnitCube, a: Params, b: Params) -> bool:
 
 
 def _proposals(config: SearchConfig, source: str, storage: str | None) -> Iterator[Params]:
-    """A study's configurations as params of the search's space, the most promising first."""
+    """Yields an earlier study's configurations as params of the space, most promising first."""
     study, earlier = _open(source, storage)
     trials = study.trials()
     by_number = {trial.number: trial for trial in trials}
