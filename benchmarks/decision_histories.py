@@ -1,4 +1,4 @@
-"""Whether a change moves a decision: the same simulated searches on two checkouts, compared.
+"""Compares decisions of two checkouts on the same simulated searches, to judge a change.
 
     python benchmarks/decision_histories.py run CHECKOUT OUT.json [--only TEXT]
         [--group main|many]
@@ -6,12 +6,12 @@
     python benchmarks/decision_histories.py list
 
 `run` simulates some 600 searches with the hpo/ of a checkout (of `git worktree add`, say) and
-keeps their histories: which trial trained which epoch in which order, each trial's params, curve,
-state and end reason, the simulated clock, and what the study remembers. `--only` takes the
-searches with TEXT in their name, `--group` those of one group; without them it takes minutes on
-one core. `compare` names the searches that differ, the first difference of each, and ends with
-status 1 if there is one. `list` names all searches. `run` also takes checkouts from before hpo/
-had packages.
+writes their histories: the order in which trials trained epochs, each trial's params, curve, state
+and end reason, the simulated clock, and the study's user attributes. All searches take minutes on
+one core; `--only` selects searches with TEXT in their name, `--group` the searches of one group.
+`compare` prints the searches that differ and the first difference of each; its exit status is 1 if
+any search differs. `list` prints all names. `run` also accepts checkouts from before hpo/ had
+packages.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-# One core, so that sums are added in one order; set before NumPy is imported.
+# One core, so that sums have one order of addition. Set before NumPy is imported.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import yaml
@@ -34,18 +34,18 @@ from simulated_searches import ARCHITECTURES, NUM_SEEDS, Search, made_up_curve, 
 
 History = dict[str, Any]
 
-# `compare` looks at these parts first: they say best where two searches part.
+# `compare` reads these parts first, because they show best where two searches diverge.
 DECISIONS: Final = ("epochs_in_order", "trials")
-# User attributes: the study's, and each trial's.
+# Names of user attributes that a history holds: of the study, and of each trial.
 STUDY_FACTS: Final = ("model_state", "first_levels", "limits_reached", "last_one")
 TRIAL_FACTS: Final = ("end_reason", "best_value", "num_epochs")
 
 
 class Checkout:
-    """What the simulations need of a checkout's hpo.
+    """The functions and classes of a checkout's hpo that simulations use.
 
     Raises:
-        SystemExit: Python has another hpo than the checkout's.
+        SystemExit: Python imports hpo from another folder than the checkout.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,14 +59,14 @@ class Checkout:
         self.study_class = _find("hpo.study.study", "SearchStudy")
 
     def config(self, values: Mapping[str, Any]) -> Any:
-        """The config of a search file with these values."""
+        """The validated config of a search file with these values."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kept.yaml"
             path.write_text(yaml.safe_dump(values, sort_keys=False))
             return self.load_search_config(path)[0]
 
     def driver(self, config: Any, num_slots: int, study: Any = None) -> Any:
-        """A simulated search that goes on with a study; None: with a new one."""
+        """A simulated search on the given study, or on a new study if `study` is None."""
 
         def curve_of(params: Mapping[str, Any]) -> Any:
             return self.curve_class(*made_up_curve(params, config.study.metric))
@@ -74,12 +74,12 @@ class Checkout:
         return self.search_class(config, curve_of, num_slots, study, ARCHITECTURES)
 
     def reopened(self, config: Any, study: Any) -> Any:
-        """A study as the next driver finds it: with nothing but what the storage has."""
+        """The study as the next driver opens it, with the storage's content only."""
         return self.study_class(study.optuna_study, study.storage, config.study, config.space)
 
 
 def _find(module: str, name: str) -> Any:
-    """A name of a module, or of the one file that later became the module's package."""
+    """The object `name` of a module, or of the file that became the module's package later."""
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -90,11 +90,11 @@ def _find(module: str, name: str) -> Any:
 
 
 class Watch:
-    """Notes what a search trains as its drivers come and go.
+    """Records the epochs that a search trains, over all of its drivers.
 
     Attributes:
-        events: A trial's number and the epoch that it has come to, in their order; "killed"
-            where a driver was.
+        events: In order, [trial number, epoch] for each trained epoch, and "killed" for each kill
+            of a driver.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Watch:
         self._epochs: dict[int, int] = {}
 
     def follow(self, driver: Any, num_steps: int) -> bool:
-        """Lets a driver make some steps; whether the search is over before."""
+        """Runs a driver for `num_steps` steps; returns whether the search ended before."""
         for _ in range(num_steps):
             if not driver.step():
                 return True
@@ -113,7 +113,7 @@ class Watch:
         return False
 
     def kill(self, driver: Any) -> None:
-        """Goes back to the epochs that the study has: the others are trained once more."""
+        """Records a kill, after which epochs that the study lacks are trained again."""
         self.events.append("killed")
         self._epochs = {
             trial.number: max(trial.intermediate_values, default=0)
@@ -122,7 +122,7 @@ class Watch:
 
 
 def history(checkout: Checkout, search: Search) -> History:
-    """What a simulated search decides, from its first trial to its end."""
+    """The history of a simulated search, from its first trial to its end."""
     config = checkout.config(search.values)
     driver, watch = checkout.driver(config, search.num_slots), Watch()
     clock, num_epochs = [], 0
@@ -149,7 +149,7 @@ def history(checkout: Checkout, search: Search) -> History:
 
 
 def _trial_values(trial: Any) -> History:
-    """What a study has of a trial, but for the times."""
+    """The study's values of a trial, without times."""
     return {
         "number": trial.number,
         "state": trial.state.name,
@@ -162,7 +162,7 @@ def _trial_values(trial: Any) -> History:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON gives it back, with text for NaN, which does not equal itself."""
+    """The value as after a round trip through JSON; NaN, which differs from itself, as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -173,10 +173,10 @@ def _plain(value: Any) -> Any:
 
 
 def run(folder: Path, out: Path, only: str, group: str) -> None:
-    """Simulates the searches that are asked for, and keeps their histories.
+    """Simulates the selected searches, and writes their histories to `out`.
 
     Raises:
-        SystemExit: No search is of the group with the text in its name.
+        SystemExit: No search of the group has the text `only` in its name.
     """
     chosen = [s for s in searches() if only in s.name and group in ("", s.group)]
     if not chosen:
@@ -185,7 +185,7 @@ def run(folder: Path, out: Path, only: str, group: str) -> None:
     for search in chosen:
         try:
             histories[search.name] = history(checkout, search)
-        except Exception as error:  # noqa: BLE001  the error is what there is to compare
+        except Exception as error:  # noqa: BLE001  errors are compared, too
             histories[search.name] = {"error": f"{type(error).__name__}: {error}"}
             print(f"{search.name}: {histories[search.name]['error']}", flush=True)
     out.write_text(json.dumps(histories))
@@ -193,7 +193,7 @@ def run(folder: Path, out: Path, only: str, group: str) -> None:
 
 
 def compare(a: Mapping[str, History], b: Mapping[str, History]) -> int:
-    """Prints where two files of histories differ; gives the number of searches that do."""
+    """Prints where two files of histories differ; returns the number of differing searches."""
     num_different = 0
     for name in dict.fromkeys([*a, *b]):
         if name not in a or name not in b:
@@ -217,7 +217,7 @@ def _decisions_first(kept: History) -> History:
 
 
 def first_difference(a: Any, b: Any, path: str = "") -> str | None:
-    """Where two values of JSON differ first, and how; None: they are equal."""
+    """Path and values of the first difference between two JSON values; None if they are equal."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys([*a, *b]):
             if key not in a or key not in b:

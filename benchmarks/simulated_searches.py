@@ -1,8 +1,8 @@
-"""The searches that decision_histories.py simulates: their settings and their made-up curves.
+"""The searches that decision_histories.py simulates: settings and simulated learning curves.
 
-Every scheduler runs with samplers that go with it: plainly, under each kind of limit, with
-constraints, with two objectives, and with drivers that are killed on the way. The names of the
-searches stay as they are, so that files of histories can be compared long after.
+Every scheduler runs with suitable samplers: without limits, under each kind of limit, with
+constraints, with two objectives, and with killed drivers. The names of searches must not change,
+so that old files of histories can still be compared.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ BASE: Final[Values] = {
         "device": "cpu",
     },
 }  # fmt: skip
-# The samplers that each scheduler runs with; the first one runs the variants too.
+# The samplers of each scheduler; the first sampler also runs VARIANTS.
 SAMPLERS: Final = {
     "freeze_thaw": ("curves",),
     "asha": ("tpe", "random", "cmaes", "nsga2", "qmc", "curves", "grid"),
@@ -74,7 +74,7 @@ SAMPLERS: Final = {
 WITHOUT_EPOCH_LIMIT: Final = ("gp", "nsga2", "nsga3", "qmc")
 SCHEDULERS_OF_TWO_OBJECTIVES: Final = ("asha", "hyperband", "none")
 
-# total_epochs has MAX_EPOCHS on top for each training after the search.
+# total_epochs includes MAX_EPOCHS for each training after the search.
 EPOCH_LIMIT: Final[Values] = {"budget": {"total_epochs": 60 + MAX_EPOCHS}}
 BOUNDS: Final[Values] = {
     "space": WITH_MODELS,
@@ -114,12 +114,12 @@ class Search:
     """One search to simulate.
 
     Attributes:
-        group: "main", or "many" for the long ones, of 150 trials.
-        name: Its name among all searches.
-        values: Its search file.
-        num_slots: Trials that run at a time, at most.
-        killed_after: The steps that each driver makes before it is killed; the one after the
-            last of them runs to the end. A step is an epoch.
+        group: "main", or "many" for long searches of 150 trials.
+        name: The search's unique name.
+        values: The values of the search file.
+        num_slots: Largest number of trials that run at a time.
+        killed_after: For each killed driver, its number of steps (epochs) before the kill; one
+            more driver runs the search to its end.
     """
 
     group: str
@@ -131,7 +131,7 @@ class Search:
 
 @dataclass(frozen=True)
 class _Case:
-    """A search but for its slots and its seed."""
+    """A search without number of slots and seed."""
 
     group: str
     name: str
@@ -140,7 +140,7 @@ class _Case:
 
 
 def searches() -> tuple[Search, ...]:
-    """All of them: each case on one slot and on several, with a few seeds."""
+    """All searches: each case on one slot and on several slots, with a few seeds."""
     cases = (*_main_cases(), *_many_cases())
     return tuple(
         Search(
@@ -207,7 +207,7 @@ def _strategy(scheduler: str, sampler: str) -> Values:
 
 
 def _merged(values: Values, more: Values) -> Values:
-    """The values with more of them set, section by section; a space replaces the whole space."""
+    """`values` updated by `more`, section by section; a `space` replaces the whole space."""
     merged = dict(values)
     for key, value in more.items():
         is_section = key != "space" and isinstance(value, dict) and key in merged
@@ -216,9 +216,9 @@ def _merged(values: Values, more: Values) -> Values:
 
 
 def made_up_curve(params: Mapping[str, Any], metric: str) -> tuple[list[float], list[float]]:
-    """The objective after each epoch of a training, and the seconds of each epoch.
+    """The objective after each epoch of a simulated training, and the seconds of each epoch.
 
-    The params alone decide them. About one training in ten ends by itself before MAX_EPOCHS, and
+    Both depend on the params only. About one training in ten ends by itself before MAX_EPOCHS, and
     one in fourteen diverges: its last value is NaN.
 
     Args:
@@ -243,7 +243,7 @@ def made_up_curve(params: Mapping[str, Any], metric: str) -> tuple[list[float], 
 
 
 def _final_value(params: Mapping[str, Any]) -> float:
-    """What a training's validation accuracy comes to in the end, but for its noise."""
+    """The validation accuracy towards which a training's curve rises, without its ripple."""
     final: float = 0.9 - 0.2 * _log_rate(params) ** 2 - 0.1 * float(params["model.drop_rate"])
     if "model.name" in params:
         final += 0.02 * MODELS.index(params["model.name"])
@@ -256,5 +256,5 @@ def _final_value(params: Mapping[str, Any]) -> float:
 
 
 def _log_rate(params: Mapping[str, Any]) -> float:
-    """Powers of ten of the learning rate above 0.001, the best one."""
+    """log10(learning rate / 0.001); 0.001 is the best learning rate."""
     return math.log10(float(params["optimizer.learning_rate"])) + 3

@@ -1,4 +1,4 @@
-"""The comparison of two checkouts by their simulated searches, run as from a shell."""
+"""Tests of benchmarks/decision_histories.py, run as from a shell."""
 
 import json
 import subprocess
