@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from hpo.surrogate.arrays import FloatArray
 
@@ -150,5 +148,8 @@ def _ranked(early: FloatArray, late: FloatArray, widening: float) -> _Ranked | N
 
 def _normal_scores(values: FloatArray) -> FloatArray:
     """(n,) quantiles of the standard normal distribution at the ranks of values (n,)."""
+    from scipy.special import ndtri  # SciPy takes most of a second, and few searches need it
+    from scipy.stats import rankdata
+
     scores: FloatArray = ndtri((rankdata(values) - 0.5) / max(1, len(values)))
     return scores

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -427,3 +429,12 @@ def test_at_a_rung_a_small_model_is_kept_for_its_size(
     for _ in range(4):
         assert again.on_report(report(start(again), {1: 0.0, 2: 0.0}))
     assert again.on_report(report(start(again), {1: 0.2}))
+
+
+def test_the_driver_of_a_search_without_a_surrogate_needs_neither_scipy_nor_torch() -> None:
+    program = (
+        "import sys, hpo.engine.engine, hpo.execution.tuning\n"
+        "print([name for name in ('scipy', 'torch', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

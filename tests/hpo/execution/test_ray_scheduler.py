@@ -249,6 +249,7 @@ def test_a_stopped_trials_worker_lets_go_of_it_though_nothing_can_start(
     assert second.temporary_state.ray_actor.assign.calls[-1] is None
     assert scheduler.on_trial_result(None, second, IDLE) == CONTINUE
     monkeypatch.undo()
+    scheduler.on_trial_result(None, first, result(0, 2, 0.9))  # room is looked for after an event
     scheduler.on_trial_result(None, second, IDLE)
     assert second.temporary_state.ray_actor.assign.calls[-1].number == 2
 
