@@ -51,10 +51,6 @@ class Objective:
         """The value as a loss: negated if larger values are better, so that smaller is better."""
         return -self.sign * value
 
-    def is_better(self, value: float, than: float) -> bool:
-        """Whether `value` is strictly better than `than`; False if either is NaN."""
-        return self.sign * value > self.sign * than
-
     def best(self, values: Iterable[float]) -> float:
         """The best of the values; there must be at least one, and no NaN."""
         return (max if self.maximises else min)(values)

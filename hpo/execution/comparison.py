@@ -1,13 +1,13 @@
 """Trains the finalists on fresh seeds, several at a time, and stores the results in the study."""
 
 import contextlib
-import math
 import statistics
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from hpo.config.objectives import Objective
 from hpo.config.schema import SearchConfig
 from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
@@ -26,7 +26,7 @@ from hpo.selection.finalists import (
 )
 from hpo.selection.verdict import FreshTraining
 from hpo.study.study import SearchStudy
-from sgformer.config import Metric, TrainConfig, maximises
+from sgformer.config import Metric, TrainConfig
 from sgformer.data.image_cache import ImagesId
 
 
@@ -115,11 +115,9 @@ def fresh_training(
         num_begun: Epochs begun, including epochs repeated after a crash.
         resources: CPUs, GPUs and processes of the training.
     """
-    sign = 1 if maximises(train.metric) else -1
     values = {int(row["epoch"]): float(row[metric]) for row in rows}
     known = {int(row["epoch"]): float(row[train.metric]) for row in rows}
-    known = {epoch: value for epoch, value in known.items() if not math.isnan(value)}
-    best = max(known, key=lambda epoch: (sign * known[epoch], -epoch), default=None)
+    best = Objective.named(train.metric).best_key(known)
     seconds = num_begun * statistics.fmean(float(row["seconds"]) for row in rows) if rows else 0.0
     return FreshTraining(
         trial=number,

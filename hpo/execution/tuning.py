@@ -19,7 +19,6 @@ from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
 from hpo.study.trial import Proposal
-from sgformer.config import maximises
 from sgformer.data.image_cache import ImagesId
 from sgformer.errors import DiskFullError
 
@@ -107,7 +106,7 @@ def _scheduler(
     checkpoints = TrialCheckpoints(
         run.trials,
         config.retrain.top_k,
-        maximise=maximises(config.study.metric),
+        maximise=config.study.objective.maximises,
         max_bytes=config.budget.disk_bytes,
     )
     decisions = Engine(config, study, resources.num_slots, observer, checkpoints)

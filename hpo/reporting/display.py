@@ -14,7 +14,7 @@ from rich.text import Text
 
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Value
-from sgformer.config import maximises
+from hpo.study.trial import TrialStatus
 
 SECONDS_BETWEEN_LINES: Final = 15.0
 
@@ -70,7 +70,7 @@ class Display:
         self, states: Mapping[str, int], best: tuple[int, float] | None, num_epochs: int
     ) -> None:
         """Sets states, best trial and epochs of the trials that a resumed search has already."""
-        self.states.update({s: n for s, n in states.items() if s != "RUNNING"})
+        self.states.update({s: n for s, n in states.items() if s != TrialStatus.RUNNING})
         self.best = best
         self._num_epochs_before = num_epochs
 
@@ -94,12 +94,12 @@ class Display:
             self.best = (number, trial.best)
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
-        if state != "INFEASIBLE":
+        if state != TrialStatus.INFEASIBLE:
             self._ended_epochs.append(self._known(number).epoch)
         self.running.pop(number, None)
         self.paused.pop(number, None)
         self.states[state] += 1
-        if state == "COMPLETE" and value is not None and self._is_best(value):
+        if state == TrialStatus.COMPLETE and value is not None and self._is_best(value):
             self.best = (number, value)
 
     def finalist_trained(self, number: int, seed: int, value: float | None) -> None:
@@ -113,9 +113,13 @@ class Display:
     def summary(self) -> str:
         """One line: trials by state, the best value, time elapsed and time left."""
         total = self.config.study.num_trials
-        names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+        names = {
+            TrialStatus.COMPLETE: "complete",
+            TrialStatus.PRUNED: "pruned",
+            TrialStatus.FAIL: "failed",
+        }
         counts = [f"{self.states[state]} {name}" for state, name in names.items()]
-        num_infeasible = self.states["INFEASIBLE"]
+        num_infeasible = self.states[TrialStatus.INFEASIBLE]
         if num_infeasible:
             counts.append(f"{num_infeasible} infeasible")
         num_ended = self.states.total() - num_infeasible
@@ -144,7 +148,7 @@ class Display:
         if not self._ended_epochs:
             return None
         mean_epochs = sum(self._ended_epochs) / len(self._ended_epochs)
-        num_ended = self.states.total() - self.states["INFEASIBLE"]
+        num_ended = self.states.total() - self.states[TrialStatus.INFEASIBLE]
         waiting = self.config.study.num_trials - num_ended - len(self.running)
         epochs = max(0, waiting) * mean_epochs + sum(
             max(1.0, mean_epochs - trial.epoch) for trial in list(self.running.values())
@@ -165,7 +169,7 @@ class Display:
         return self.best is None or self._better(self.best[1], value) != self.best[1]
 
     def _better(self, a: float, b: float) -> float:
-        return max(a, b) if maximises(self.metric) else min(a, b)
+        return self.config.study.objective.best((a, b))
 
 
 class LiveDisplay(Display):
@@ -190,7 +194,7 @@ class LiveDisplay(Display):
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
         super().trial_ended(number, state, reason, value)
-        if state == "FAIL":
+        if state == TrialStatus.FAIL:
             self.note(f"trial {number} failed: {reason}")
 
     def render(self) -> RenderableType:

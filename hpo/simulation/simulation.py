@@ -15,7 +15,6 @@ from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.study.study import SearchStudy
 from hpo.study.trial import EndReason, TrialReport
-from sgformer.config import maximises
 
 SECONDS_OF_A_DECISION: Final = 2e-3
 
@@ -63,7 +62,7 @@ class SimulatedSearch:
         if architectures:
             self.study.metadata.architectures = architectures
         self.study.enqueue_first_trials(default_params(config.train, config.space))
-        maximise = maximises(config.study.metric)
+        maximise = config.study.objective.maximises
         checkpoints = TrialCheckpoints(Path("simulated"), 1, maximise=maximise)
         self.now = 0.0
         self.decisions = Engine(

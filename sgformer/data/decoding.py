@@ -80,7 +80,7 @@ def _decode(content: bytes, shorter_side: int) -> Any:
     data, size = np.frombuffer(content, dtype=np.uint8), _size(content)
     if size is not None and size[0] * size[1] <= HUGE_PIXELS:
         return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-    # Of a JPEG, OpenCV decodes only an eighth of each side. It decodes other formats in full
+    # OpenCV decodes a JPEG at an eighth of each side at once. It decodes other formats in full
     # before it reduces them, so huge images are decoded one at a time.
     with _one_huge_at_a_time:
         if size is None or min(size) // 8 < shorter_side:

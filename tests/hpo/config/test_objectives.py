@@ -60,7 +60,4 @@ def test_the_best_of_values_is_by_the_direction_and_never_nan() -> None:
     assert (accuracy.best_key(curve), loss.best_key(curve)) == (3, 5)
     assert (accuracy.best([0.4, 0.7]), loss.best([0.4, 0.7])) == (0.7, 0.4)
     assert accuracy.best_key({1: math.nan}) is None
-    assert accuracy.is_better(0.7, than=0.4)
-    assert loss.is_better(0.4, than=0.7)
-    assert not accuracy.is_better(math.nan, than=0.4)
     assert (accuracy.loss(0.7), loss.loss(0.7)) == (-0.7, 0.7)

@@ -1,37 +1,20 @@
-import math
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from made_searches import MAX_EPOCHS, config_of, curve_of
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import Scheduler, SearchConfig
-from hpo.config.search_space import Params
 from hpo.schedulers.first_rung import FirstRung
 from hpo.simulation.replay import replay
-from hpo.simulation.simulation import Curve, SimulatedSearch
+from hpo.simulation.simulation import SimulatedSearch
 from hpo.simulation.study_curves import StudyCurves
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary
 from sgformer.errors import ConfigError
 
-MAX_EPOCHS = 12
 SCHEDULERS = get_args(Scheduler)
-
-
-def config_of(search_file: Path, scheduler: str = "freeze_thaw") -> SearchConfig:
-    overrides = [
-        f"scheduler={{name: {scheduler}}}", f"train.max_epochs={MAX_EPOCHS}",
-        "study.num_trials=24",
-    ]  # fmt: skip
-    return load_search_config(search_file, overrides)[0]
-
-
-def curve_of(params: Params) -> Curve:
-    rate = math.log10(float(params["optimizer.learning_rate"] or 0)) + 3
-    final = 0.9 - 0.2 * rate**2 - 0.1 * float(params["model.drop_rate"] or 0)
-    values = [final * (1 - math.exp(-epoch / 3)) for epoch in range(1, MAX_EPOCHS + 1)]
-    return Curve(values, [2.0] * MAX_EPOCHS)
 
 
 def trials_of(config: SearchConfig, num_slots: int = 1) -> tuple[TrialSummary, ...]:

@@ -101,7 +101,7 @@ def test_a_second_driver_is_refused_until_the_first_is_dead(study: SearchStudy) 
 def test_a_number_that_is_used_again_is_another_process(study: SearchStudy) -> None:
     is_driven_by(study, replace(Driver.this(), pid=os.getppid(), started=1))
     with leased(study):
-        pass
+        assert (study.metadata.driver or {})["pid"] == os.getpid()
 
 
 @contextmanager
