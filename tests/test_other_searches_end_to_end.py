@@ -100,9 +100,11 @@ def test_a_cluster_trains_trials_and_the_winner(
             signal.sigtimedwait([], 0.1)
         address = f"127.0.0.1:{port}"
         command = ("search", search_file, "--output-dir", tmp_path, "--set", "study.num_trials=2")
-        trained = run(*command, "--ray-address", address)
-        assert "connecting to Ray" in trained.stderr
+        run(*command[1:], "--ray-address", address, program=TRAIN_ONLY)
         assert {t.state.name for t in load_trials(tmp_path / "tiny")} == {"COMPLETE", "PRUNED"}
+        assert not (tmp_path / "tiny" / "best").exists()
+        delivered = run(*command, "--ray-address", address, "--resume")  # nothing else is left
+        assert "connecting to Ray" in delivered.stderr
         assert (tmp_path / "tiny" / "best" / "export.json").exists()
         refused = run(
             *command, "--study-name", "other", "--ray-address", address, expect=2,

@@ -1,7 +1,6 @@
 """The commands that make or use a model: retrain, export, evaluate, predict."""
 
 import csv
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -138,7 +137,7 @@ def _print_csv(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
 
 def _print_jsonl(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
     for image, classes in found:
-        sys.stdout.write(json.dumps(_prediction(image, classes)) + "\n")
+        print_json(_prediction(image, classes), indent=None)
 
 
 _PRINTERS: Final = {

@@ -1,6 +1,7 @@
 """Prints rows, JSON, notes and errors for the commands."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -38,9 +39,20 @@ def print_rows(rows: Mapping[str, str]) -> None:
     console.print(table)
 
 
-def print_json(values: Any) -> None:
-    """Prints one JSON document."""
-    sys.stdout.write(json.dumps(values, indent=2) + "\n")
+def print_json(values: Any, indent: int | None = 2) -> None:
+    """Prints one JSON document; NaN and infinities, which JSON lacks, become null."""
+    sys.stdout.write(json.dumps(_finite(values), indent=indent, allow_nan=False) + "\n")
+
+
+def _finite(values: Any) -> Any:
+    """The same values with None in place of floats that are not finite."""
+    if isinstance(values, Mapping):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_finite(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
 
 
 def print_note(text: str) -> None:

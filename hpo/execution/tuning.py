@@ -144,17 +144,16 @@ def _reason(
         return DiskFullError(decisions.paused)
     if decisions.broken:
         return RunError(f"the first trials all failed for the same reason: {decisions.broken}")
+    interrupted = RunInterrupted(interrupted_text(config, run)) if is_stopped else None
     if not decisions.num_missing:
-        return None
+        return interrupted
     if isinstance(failure, (DiskFullError, RunError)):
         return failure
     if failure is not None:
         error = RunError(f"the search failed: {failure}")
         error.__cause__ = failure
         return error
-    if is_stopped:
-        return RunInterrupted(interrupted_text(config, run))
-    return RunError(
+    return interrupted or RunError(
         f"workers are gone and {decisions.num_missing} trials have not ended; continue with "
         "--resume"
     )

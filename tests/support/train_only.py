@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--ray-address")
     arguments = parser.parse_args()
     config, _ = load_search_config(arguments.search_file, arguments.overrides)
     config = with_storage(config, config.study.storage)
@@ -38,7 +39,7 @@ def main() -> None:
         search.lease_study()
         search.ask_earlier_studies()
         search.begin_decoding()
-        with search.connected_ray(None):
+        with search.connected_ray(arguments.ray_address):
             search.make_study()
             search.carry_trials_over()
             search.measure_architectures()
