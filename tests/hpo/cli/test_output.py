@@ -1,0 +1,49 @@
+"""Tests of what commands print: JSON that any parser reads, rows that fit a terminal."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hpo.cli.output import print_json, print_rows
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+@pytest.mark.parametrize("indent", [2, None])
+def test_what_is_not_finite_becomes_null(capsys: pytest.CaptureFixture, indent: int) -> None:
+    nan, infinity = float("nan"), float("inf")
+    values: dict[str, Any] = {"a": nan, "b": [1.5, (infinity, "NaN")], "c": {"d": -infinity}}
+    print_json(values, indent=indent)
+    printed = capsys.readouterr().out
+    expected = {"a": None, "b": [1.5, [None, "NaN"]], "c": {"d": None}}
+    assert json.loads(printed, parse_constant=refuse) == expected
+    assert printed.count("\n") == (1 if indent is None else 13)
+
+
+@pytest.fixture
+def narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes Rich take standard output for a terminal of 40 columns, without colours."""
+    settings = {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "40", "TERM": "xterm"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("narrow_terminal")
+def test_a_long_value_is_folded_in_its_column(capsys: pytest.CaptureFixture) -> None:
+    path = "/runs/" + "x" * 40 + "/best/model.onnx"
+    print_rows({"winner": "trial 3", "ONNX model": path})
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert all(len(line) <= 40 for line in lines)
+    assert lines[0] == f"{'winner':16}  trial 3"
+    assert lines[1].startswith(f"{'ONNX model':16}  /runs/")
+    assert all(line.startswith(" " * 18) for line in lines[2:])
+    assert "".join(line[18:] for line in lines[1:]) == path
+
+
+def test_a_pipe_gets_a_line_a_row(capsys: pytest.CaptureFixture) -> None:
+    path = "/runs/" + "x" * 200
+    print_rows({"ONNX model": path})
+    assert capsys.readouterr().out == f"{'ONNX model':16}  {path}\n"

@@ -1,0 +1,105 @@
+"""Tests of running trials on a real Ray, with workers that report epochs without training."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+from studies import create_study
+
+from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
+from hpo.engine.observer import SearchObserver
+from hpo.errors import RunInterrupted
+from hpo.execution.cluster import TrialResources
+from hpo.execution.interruption import interruptible
+from hpo.execution.tuning import run_trials
+from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
+from hpo.run_folder import RunFolder
+from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialReport, TrialStatus
+from sgformer.data.image_cache import ImagesId
+
+NUM_TRIALS, NUM_EPOCHS = 4, 3
+
+
+def trains_nothing() -> type[tune.Trainable]:
+    """A worker's class in TrialWorker's place; Ray gets a local class by value."""
+
+    class TrainsNothing(tune.Trainable):
+        """Reports epochs without training."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.task: TrialTask | None = None
+
+        def assign(self, task: TrialTask | None) -> None:
+            self.task, self.epoch = task, 0
+
+        def step(self) -> dict[str, Any]:
+            if self.task is None:
+                return {REPORT: None, WORN_OUT: False}
+            self.epoch += 1
+            number, reason = self.task.number, "completed" if self.epoch == NUM_EPOCHS else None
+            if reason is not None:
+                self.task = None
+            row = {"epoch": self.epoch, "val_top1": 0.1 * self.epoch}
+            return {REPORT: TrialReport(number, (row,), reason), WORN_OUT: False}
+
+    return TrainsNothing
+
+
+class SignalsAtTheEnd(SearchObserver):
+    """Sends SIGINT to this process when the last trial ends."""
+
+    def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
+        if number == NUM_TRIALS - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class Silent(SearchObserver):
+    """Ignores all events."""
+
+
+@pytest.fixture(scope="module")
+def started_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def config(search_file: Path) -> SearchConfig:
+    settings = (
+        f"study.num_trials={NUM_TRIALS}",
+        f"train.max_epochs={NUM_EPOCHS}",
+        "scheduler={name: none}",
+    )
+    return load_search_config(search_file, settings)[0]
+
+
+@pytest.fixture
+def study(config: SearchConfig, tmp_path: Path) -> SearchStudy:
+    return create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+
+
+def run_all(config: SearchConfig, study: SearchStudy, folder: Path, watch: SearchObserver) -> None:
+    run = RunFolder(folder / "run")
+    run.make()
+    images = ImagesId("", "")
+    run_trials(config, run, study, images, TrialResources(1, 0.0, 1), watch, trains_nothing())
+
+
+@pytest.mark.usefixtures("started_ray")
+def test_a_signal_as_the_last_trial_ends_interrupts_the_search(
+    config: SearchConfig, study: SearchStudy, tmp_path: Path
+) -> None:
+    with pytest.raises(RunInterrupted, match="continue with --resume"), interruptible("other"):
+        run_all(config, study, tmp_path, SignalsAtTheEnd())
+    states = [trial.state for trial in study.trials()]
+    assert states == [TrialStatus.COMPLETE] * NUM_TRIALS  # the signal lost nothing
+    run_all(config, study, tmp_path, Silent())
+    assert len(study.trials()) == NUM_TRIALS
