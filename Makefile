@@ -8,8 +8,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
 
+# A process a core, four at most; each test file stays in one process, with what its tests share.
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Every input size; minutes.
 test-slow: .venv/installed-dev

@@ -6,15 +6,29 @@ import math
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from textwrap import dedent
 
 import onnx
 import pytest
 import yaml
-from command_line import fresh_trainings, load_epochs, load_trials, run, study_attributes
+from command_line import (
+    environment_of_a_test,
+    fresh_trainings,
+    load_epochs,
+    load_trials,
+    run,
+    study_attributes,
+)
 from optuna.trial import TrialState
 from searches import DIVERGING, FinishedSearch
+
+import hpo
+from hpo import open_run
+from hpo.study.trial import TrialStatus
 
 DEFAULT = {"optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
 
@@ -231,3 +245,37 @@ def test_any_trial_can_be_retrained(finished: FinishedSearch, tmp_path: Path) ->
     assert retraining["seconds"] > 0
     refused = run("retrain", folder, "--trial", 99, expect=2)
     assert "no trial 99; the study has 0 to 7" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["load_search_config", "run_search", "open_run"])
+def test_the_example_of_the_docstring_runs(finished: FinishedSearch, name: str) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", getattr(hpo, name).__doc__, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(example)],
+        check=False, capture_output=True, text=True, cwd=finished.root,
+        env=environment_of_a_test(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    if name != "load_search_config":
+        assert "best/model.onnx" in done.stdout
+
+
+def test_a_finished_run_is_opened_with_all_that_the_search_has_found(
+    finished: FinishedSearch,
+) -> None:
+    run = open_run(finished.folder)
+    assert run.is_complete
+    assert [trial.number for trial in run.trials] == list(range(8))
+    assert len(load_trials(finished.folder)) == 8
+    assert run.trials[2].state == TrialStatus.FAIL
+    assert run.verdict is not None
+    assert run.winner == run.delivered == run.trials[run.verdict.winner]
+    assert run.best is not None
+    assert run.front == (run.best,)
+    complete = [t.value for t in run.trials if t.value is not None]
+    assert run.best_value == max(complete)
+    files = run.files
+    assert {files.onnx, files.checkpoint, files.config, files.classes, files.metrics,
+            files.export_report} == set(run.folder.best.iterdir())  # fmt: skip
+    assert f"trial {run.winner.number}, " in finished.out
