@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import sgformer.model  # noqa: F401  registers the models
-from sgformer.config import MODEL_NAMES
+from sgformer.catalog import MODEL_NAMES
 
 Build = Callable[[], nn.Module]
 PEERS = {"sg_former_b0": "pvt_v2_b0", "sg_former_b2": "pvt_v2_b2"}

@@ -55,11 +55,12 @@ class Timed:
 def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_workers: int) -> None:
     import torch
 
-    from sgformer.config import TrainConfig, validate
+    from sgformer.config import TrainConfig
     from sgformer.data.image_data import load_image_data
     from sgformer.model.sg_former import SGFormer
     from sgformer.training.optimizer_step import OptimizerStep
     from sgformer.training.trainer import Trainer
+    from sgformer.validation import validate
 
     torch.set_num_threads(num_threads)
     values = {

@@ -16,8 +16,9 @@ from hpo.config.loading import dump_search_config, load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.config.storage_url import sqlite_url
 from hpo.errors import StudyError
-from sgformer.config import TrainConfig, validate
+from sgformer.config import TrainConfig
 from sgformer.errors import InputError
+from sgformer.validation import validate
 
 
 @dataclass(frozen=True)

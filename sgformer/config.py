@@ -1,61 +1,63 @@
-"""TrainConfig: all settings of one training. This module needs pydantic only, never torch."""
+"""TrainConfig: all settings of one training. For SG-Former this module needs no torch."""
 
-import difflib
 import hashlib
 import json
-import types
-import typing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    ValidationError,
-    field_validator,
+from pydantic import Field, PositiveFloat, field_validator, model_validator
+
+from sgformer.catalog import (
+    RATES,
+    Preprocessing,
+    Rgb,
+    check_image_size,
+    check_known,
+    is_ours,
+    model_facts,
 )
-
 from sgformer.errors import ConfigError
+from sgformer.validation import FrozenConfig, SettingError
 
-MODEL_NAMES: Final = (
-    "sg_former_pico",
-    "sg_former_nano",
-    "sg_former_micro",
-    "sg_former_b0",
-    "sg_former_b1",
-    "sg_former_b2",
-    "sg_former_b3",
-    "sg_former_b4",
-    "sg_former_b5",
-    "sg_former_s",
-    "sg_former_m",
-    "sg_former_b",
-)
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+# Settings that came after the first release, with the value that stands for the former behaviour:
+# it is left out of a fingerprint, so that former trainings keep theirs.
+_LATER: Final = {
+    "model.pretrained": False,
+    "model.checkpoint": None,
+    "data.interpolation": "bicubic",
+    "optimizer.head_learning_rate_factor": 1.0,
+    "freeze": "none",
+    "unfreeze_epoch": None,
+    "grad_checkpointing": False,
+}
 
 Metric = Literal["val_top1", "val_top5", "val_macro_f1", "val_loss"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Rgb = tuple[float, float, float]
-AnyConfig = typing.TypeVar("AnyConfig", bound=BaseModel)
-
-
-class FrozenConfig(BaseModel):
-    """A section of a configuration: it is immutable and refuses unknown keys."""
-
-    # pydantic protects names that begin with `model_`; here they are names of settings.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
-    )
 
 
 class ModelConfig(FrozenConfig):
-    """The architecture and its dropout rates, under timm's names."""
+    """The architecture, the weights that it starts from, and its dropout rates.
+
+    Attributes:
+        name: The name of an SG-Former (`sg_former_b0`) or of any image classifier of timm, with
+            or without the tag of its weights (`resnet18`, `resnet18.a1_in1k`).
+        pretrained: Whether the training starts from timm's pretrained weights; for SG-Former,
+            from the authors' file in the folder of weights.
+        checkpoint: A file of weights to start from: a released SG-Former, the checkpoint of a
+            training of this program or the folder of one (`runs/x/best`), or a state dict of
+            timm's, as .safetensors or .pth.
+        drop_rate: Dropout probability before the head.
+        proj_drop_rate: Dropout probability after attention projections and in MLPs.
+        attn_drop_rate: Dropout probability of attention weights.
+        drop_path_rate: Probability that the last block is skipped (stochastic depth). A model
+            without stochastic depth ignores the default.
+    """
 
     name: str = "sg_former_b0"
+    pretrained: bool = False
+    checkpoint: Path | None = None
     drop_rate: Rate = 0.0
     proj_drop_rate: Rate = 0.0
     attn_drop_rate: Rate = 0.0
@@ -64,9 +66,21 @@ class ModelConfig(FrozenConfig):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in MODEL_NAMES:
-            raise ValueError(f"no such model: {name!r}; {nearest_known(name, MODEL_NAMES)}")
+        try:
+            check_known(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return name
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.pretrained and self.checkpoint is not None:
+            raise SettingError(
+                "checkpoint",
+                f"pretrained weights are asked for too; leave one of the two out, got "
+                f"{str(self.checkpoint)!r}",
+            )
+        return self
 
 
 class DataConfig(FrozenConfig):
@@ -74,45 +88,52 @@ class DataConfig(FrozenConfig):
 
     Attributes:
         data_dir: The image folder.
-        image_size: Side of the model's square input in pixels, a multiple of 32.
+        image_size: Side of the model's square input in pixels; for SG-Former a multiple of 32.
         crop_pct: timm's crop_pct: images are decoded with a shorter side of image_size / crop_pct
-            pixels, and evaluation crops the centre.
+            pixels, and evaluation crops the centre. None: as the model was pretrained.
         val_fraction: Share of each class's train images that becomes val, if there is no val
             folder.
         val_seed: Seed that chooses which train images become val.
         num_workers: Processes that load images; None chooses their number by the CPUs. Images
             and their augmentation do not depend on it.
-        mean: Mean of each colour channel, 0..1, for normalisation.
-        std: Standard deviation of each colour channel (of values 0..1), for normalisation.
+        mean: Mean of each colour channel, 0..1, for normalisation. None: as the model was
+            pretrained.
+        std: Standard deviation of each colour channel (of values 0..1), for normalisation. None:
+            as the model was pretrained.
+        interpolation: How images are resized. None: as the model was pretrained.
         cache_dir: Folder of the caches of decoded images.
         cache_bytes: Largest size of one image folder's cache; None for half of the disk's free
             space. Images beyond this size are decoded each time they are needed.
     """
 
     data_dir: Path | None = None
-    image_size: int = Field(default=224, le=4096, description="pixels")
-    crop_pct: float = Field(default=0.875, ge=0.1, le=1)
+    image_size: int = Field(default=224, ge=1, le=4096, description="pixels")
+    crop_pct: float | None = Field(default=None, ge=0.1, le=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     val_seed: int = Field(default=0, ge=0)
     num_workers: int | None = Field(default=None, ge=0, le=256)
-    mean: Rgb = IMAGENET_MEAN
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD
+    mean: Rgb | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = None
     cache_dir: Path = Path("~/.cache/sgformer-hpo")
     cache_bytes: int | None = Field(default=None, ge=0)
 
-    @field_validator("image_size")
-    @classmethod
-    def _multiple_of_32(cls, pixels: int) -> int:
-        if pixels < 32 or pixels % 32:
-            low = max(32, pixels // 32 * 32)
-            raise ValueError(
-                f"must be a multiple of 32 pixels, got {pixels}; nearest: {low} and {low + 32}"
-            )
-        return pixels
+    def with_preprocessing(self, own: Preprocessing) -> Self:
+        """A copy in which a model's own preprocessing stands for what is not set."""
+        missing = {name: v for name, v in asdict(own).items() if getattr(self, name) is None}
+        return self.model_copy(update=missing)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of a resolved config (`TrainConfig.resolved`)."""
+        values = (self.mean, self.std, self.interpolation, self.crop_pct)
+        assert None not in values, "the config is not resolved"
+        return Preprocessing(*values)  # type: ignore[arg-type]
 
     @property
     def decoded_pixels(self) -> int:
-        """Pixels of a decoded image's shorter side."""
+        """Pixels of a decoded image's shorter side, of a resolved config."""
+        assert self.crop_pct is not None, "the config is not resolved"
         return int(self.image_size / self.crop_pct)
 
 
@@ -159,6 +180,7 @@ class OptimizerConfig(FrozenConfig):
         weight_decay: AdamW's weight decay; norms, biases and the position table have none.
         layer_decay: Learning rate of a layer as a multiple of the next layer's rate, from the
             head backwards; None gives all layers the same rate.
+        head_learning_rate_factor: Learning rate of the head as a multiple of the learning rate.
         max_grad_norm: Gradients with a larger L2 norm are scaled down to this norm; None turns
             clipping off.
         batch_size: Images of one optimizer step, over all processes.
@@ -173,6 +195,7 @@ class OptimizerConfig(FrozenConfig):
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     layer_decay: float | None = Field(default=None, gt=0, le=1)
+    head_learning_rate_factor: float = Field(default=1.0, gt=0)
     max_grad_norm: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
@@ -212,11 +235,19 @@ class TrainConfig(FrozenConfig):
             images more often, `loss` gives their images larger weights in the loss.
         ema_decay: Decay, per step, of the exponential moving average (EMA) of the weights; the
             averaged weights are evaluated and delivered. None uses the trained weights.
+        freeze: Which weights are not trained: `none`, `backbone` (all but the head), or
+            `stages_N` (the stem and the first N stages).
+        unfreeze_epoch: The first epoch in which frozen weights are trained too; None: they stay
+            frozen to the end.
         max_epochs: Length of the training, in epochs.
         seed: Determines all randomness of the training.
-        precision: Number type of the training's forward and backward pass. Weights, evaluation
-            and the exported model are float32.
-        channels_last: Whether training keeps images and convolutions channels-last in memory.
+        precision: Number type of the training's forward and backward pass; `auto` takes bf16 on a
+            GPU that computes it in hardware, else float32. Weights, the final evaluation and the
+            exported model are float32.
+        channels_last: Whether training keeps images and convolutions channels-last in memory;
+            `auto` does for convolutional models on a GPU.
+        grad_checkpointing: Whether the backward pass computes activations anew, which takes less
+            memory and more time.
         compile: Whether torch.compile compiles the training's forward and backward pass.
         device: `auto` takes a GPU if this machine has a usable one, else the CPU.
     """
@@ -229,10 +260,13 @@ class TrainConfig(FrozenConfig):
     label_smoothing: Rate = 0.1
     class_balance: Literal["none", "sampling", "loss"] = "none"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    freeze: str = Field(default="none", pattern=r"^(none|backbone|stages_[1-9][0-9]?)$")
+    unfreeze_epoch: int | None = Field(default=None, ge=2)
     max_epochs: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**62)
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
-    channels_last: bool = False
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    grad_checkpointing: bool = False
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -241,15 +275,44 @@ class TrainConfig(FrozenConfig):
         """The metric by which the best epoch is chosen."""
         return self.early_stopping.metric or "val_top1"
 
+    @model_validator(mode="after")
+    def _image_size_fits(self) -> Self:
+        """Checks SG-Former's image size; sizes of timm's models take torch: `check_model`."""
+        if is_ours(self.model.name):
+            self.check_image_size()
+        return self
+
+    def check_image_size(self) -> None:
+        """Raises SettingError if the model does not take images of this size."""
+        try:
+            check_image_size(self.model.name, self.data.image_size)
+        except ConfigError as error:
+            raise SettingError("data.image_size", str(error)) from None
+
+    def resolved(self) -> Self:
+        """A copy in which the model's own values stand for the preprocessing that is not set."""
+        facts = model_facts(self.model.name)
+        rates = {rate: 0.0 for rate in RATES if rate not in facts.rates}
+        update = {
+            "data": self.data.with_preprocessing(facts.preprocessing),
+            "model": self.model.model_copy(update=rates),
+        }
+        return self.model_copy(update=update)
+
     def fingerprint(self) -> str:
         """A hash of the settings that determine the result.
 
         Folders, device, loading processes, cache size and micro-batch size are left out.
         """
-        values = self.model_dump(mode="json", exclude={"device"})
+        values = self.resolved().model_dump(mode="json", exclude={"device"})
         for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
             del values["data"][name]
         del values["optimizer"]["micro_batch_size"]
+        for path, former in _LATER.items():
+            *sections, name = path.split(".")
+            section = values[sections[0]] if sections else values
+            if section[name] == former:
+                del section[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_epochs(self, max_epochs: int) -> Self:
@@ -262,76 +325,3 @@ class TrainConfig(FrozenConfig):
 def maximises(metric: Metric) -> bool:
     """Whether higher values of the metric are better."""
     return metric != "val_loss"
-
-
-def nearest_known(name: str, known: typing.Iterable[str]) -> str:
-    """The part 'nearest known: NAMES' of the error message about an unknown name."""
-    known = tuple(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
-    return f"nearest known: {', '.join(close)}"
-
-
-def validate(model: type[AnyConfig], values: Any, source: str) -> AnyConfig:
-    """A config of class `model`, built from plain values.
-
-    Args:
-        model: Class of the config.
-        values: The values, as read from YAML or JSON.
-        source: Where a user can correct the values, such as a file's name.
-
-    Raises:
-        ConfigError: A value is wrong. The message has a line for each mistake, with the key, the
-            value, what is allowed, and `source`.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        lines = [_explain(model, item) for item in error.errors(include_url=False)]
-        raise ConfigError("\n".join(f"{line} ({source})" for line in lines)) from None
-
-
-def _explain(model: type[BaseModel], item: Any) -> str:
-    """One of pydantic's errors as a line for the user: key, mistake and value."""
-    path = [str(part) for part in item["loc"] if part not in _UNION_TAGS]
-    name = ".".join(path) or "the file"
-    if item["type"] == "extra_forbidden":
-        fields = fields_at(model, path[:-1])
-        if path[-1] in fields:  # the key is a setting of another `type` than the given one
-            return f"{name}: does not go with the type given beside it"
-        return f"{name}: unknown key; {nearest_known(path[-1], fields)}"
-    if item["type"] == "value_error":
-        return f"{name}: {item['ctx']['error']}"
-    if item["type"] == "missing":
-        return f"{name}: is required"
-    if item["type"] == "union_tag_not_found":
-        tag = item["ctx"]["discriminator"].strip("'")
-        return f"{name}.{tag}: is required; a name is the whole dotted path"
-    message = item["msg"][0].lower() + item["msg"][1:].replace("tuple", "list")
-    return f"{name}: {message}, got {item['input']!r}"
-
-
-# Tags of discriminated unions and validators, which pydantic puts into an error's location.
-_UNION_TAGS = ("float", "int", "categorical", "function-after", "function-before")
-
-
-def fields_at(model: type[BaseModel], path: typing.Sequence[str]) -> tuple[str, ...]:
-    """The names of the settings in the section at a path; empty if there is no such section."""
-    sections: tuple[type[BaseModel], ...] = (model,)
-    is_mapping = False
-    for part in path:
-        if is_mapping:  # the user chose this key, such as the name of a searched parameter
-            is_mapping = False
-            continue
-        fields = [s.model_fields[part] for s in sections if part in s.model_fields]
-        sections = tuple(below for field in fields for below in _sections(field.annotation))
-        is_mapping = any(typing.get_origin(field.annotation) is dict for field in fields)
-    return tuple(dict.fromkeys(name for section in sections for name in section.model_fields))
-
-
-def _sections(annotation: Any) -> tuple[type[BaseModel], ...]:
-    """The config classes among the types that an annotation allows."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return (annotation,)
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated, dict):
-        return tuple(s for arg in typing.get_args(annotation) for s in _sections(arg))
-    return ()

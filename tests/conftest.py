@@ -55,7 +55,7 @@ def train_config(image_folder: Path, cache_dir: Path) -> TrainConfig:
             "max_epochs": 3,
             "device": "cpu",
         }
-    )
+    ).resolved()
 
 
 @pytest.fixture

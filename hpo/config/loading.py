@@ -9,8 +9,9 @@ import yaml
 from hpo.config.grid_points import grid_points
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
 from hpo.config.space_checks import check_guess, check_space
-from sgformer.config import TrainConfig, nearest_known, validate
+from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
+from sgformer.validation import nearest_known, validate
 
 # Settings that a resumed run may change; its old and new trials stay comparable.
 CHANGEABLE: Final = (

@@ -8,7 +8,8 @@ from typing import Any, Final, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import model_serializer, model_validator
 
-from sgformer.config import FrozenConfig, Metric, maximises, nearest_known
+from sgformer.config import Metric, maximises
+from sgformer.validation import FrozenConfig, nearest_known
 
 Direction = Literal["maximize", "minimize"]
 Cost = Literal["num_parameters", "latency_ms"]

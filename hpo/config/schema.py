@@ -13,7 +13,8 @@ from hpo.config.sections import RetrainConfig as RetrainConfig
 from hpo.config.sections import Scheduler as Scheduler
 from hpo.config.sections import SchedulerConfig as SchedulerConfig
 from hpo.config.storage_url import HOW_TO_ENCODE, has_password
-from sgformer.config import FrozenConfig, Metric, TrainConfig
+from sgformer.config import Metric, TrainConfig
+from sgformer.validation import FrozenConfig
 
 Select = Literal["best", "knee", "front"]
 Sampler = Literal["curves", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from optuna.trial import FixedTrial, Trial
 from pydantic import BeforeValidator, Field, model_validator
 
-from sgformer.config import FrozenConfig, TrainConfig, validate
+from sgformer.config import TrainConfig
+from sgformer.validation import FrozenConfig, validate
 
 
 def _number_from_yaml(value: Any) -> Any:

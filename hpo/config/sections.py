@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from sgformer.config import FrozenConfig
+from sgformer.validation import FrozenConfig
 
 Scheduler = Literal["freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none"]
 

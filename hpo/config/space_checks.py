@@ -15,8 +15,9 @@ from hpo.config.search_space import (
     apply_params,
     default_params,
 )
-from sgformer.config import TrainConfig, fields_at, nearest_known
+from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
+from sgformer.validation import fields_at, nearest_known
 
 # Searching these settings would make trials incomparable, or would have no effect on the metric.
 UNSEARCHABLE: Final = (

@@ -117,7 +117,7 @@ def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
     from sgformer.training.checkpoint import load_checkpoint
 
     tensors, metadata = load_checkpoint(checkpoint)
-    config = TrainConfig.model_validate(metadata["config"])
+    config = TrainConfig.model_validate(metadata["config"]).resolved()
     classes = tuple(metadata["classes"])
     model = create_model(config, len(classes))
     model.load_state_dict(tensors)

@@ -4,7 +4,7 @@ import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from hpo.config.objectives import COSTS, Constraint, brief
 from hpo.config.schema import SearchConfig
@@ -17,8 +17,6 @@ from hpo.config.search_space import (
     value_at,
 )
 from hpo.errors import StudyError
-
-PIXELS: Final = 32  # the side of an image is a multiple of this
 
 
 class ArchitectureCosts:
@@ -143,9 +141,7 @@ def _values(config: SearchConfig, path: str) -> list[Value]:
     if isinstance(parameter, CategoricalParameter):
         values = list(parameter.choices)
     else:
-        low = -(-int(parameter.low) // PIXELS) * PIXELS
-        sides = range(low, int(parameter.high) + 1, PIXELS)
-        values = [side for side in sides if parameter.contains(side)]
+        values = list(range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1)))
     return values if default in values else [default, *values]  # `when` may rule out the others
 
 

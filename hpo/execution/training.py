@@ -84,7 +84,8 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     from sgformer.training.distributed import rank
     from sgformer.training.trainer import Trainer
 
-    trainer = Trainer(training.config, open_images(training.config.data, training.images))
+    config = training.config.resolved()
+    trainer = Trainer(config, open_images(config.data, training.images))
     refused = resume_progress(trainer, training.folder)
     num_told = 0
 

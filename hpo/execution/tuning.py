@@ -175,7 +175,7 @@ def _worker_settings(
 ) -> "WorkerSettings":
     from hpo.execution.worker import WorkerSettings
 
-    data = None if resources.group is not None else config.train.data
+    data = None if resources.group is not None else config.train.resolved().data
     return WorkerSettings(resources.cpus, data, images)
 
 

@@ -14,7 +14,7 @@ from hpo.config.rungs import first_rung, rungs_and_below
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig
 from hpo.schedulers.rank_agreement import EXACT, MIN_RANKED, Agreement, agreements
 from hpo.surrogate.arrays import FloatArray
-from sgformer.config import FrozenConfig
+from sgformer.validation import FrozenConfig
 
 # A first rung is chosen only with this many late trials, the fewest whose rank correlation has a
 # standard error. Source: docs/performance.md.

@@ -15,7 +15,8 @@ from hpo.selection.selection import selected
 from hpo.selection.verdict import DEFAULT, FreshTraining, Verdict, judge
 from hpo.study.study import SearchStudy
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
-from sgformer.config import FrozenConfig, TrainConfig
+from sgformer.config import TrainConfig
+from sgformer.validation import FrozenConfig
 
 # The limits that count the finalists' trainings, too.
 LIMITS: Final = ("total_epochs", "gpu_hours", "wall_clock_hours")

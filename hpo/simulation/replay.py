@@ -16,7 +16,7 @@ from hpo.simulation.simulation import SimulatedSearch
 from hpo.simulation.study_curves import StudyCurves
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary
-from sgformer.config import validate
+from sgformer.validation import validate
 
 
 @dataclass(frozen=True)

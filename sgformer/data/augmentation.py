@@ -11,9 +11,10 @@ from timm.data.mixup import mixup_target
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.transforms_factory import transforms_imagenet_train
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, InterpolationMode
 
-from sgformer.config import AugmentationConfig, DataConfig, Rgb, TrainConfig
+from sgformer.catalog import Rgb
+from sgformer.config import AugmentationConfig, DataConfig, TrainConfig
 from sgformer.data.decoding import RgbImage
 
 Transform = Callable[[RgbImage], torch.Tensor]
@@ -60,23 +61,27 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
         force_color_jitter=augmentation.color_jitter is not None,
         auto_augment=f"rand-m{magnitude:g}-mstd0.5" if magnitude else None,
     ).transforms
-    last: list[Any] = [Normalise(data.mean, data.std)]
+    look = data.preprocessing
+    last: list[Any] = [Normalise(look.mean, look.std)]
     erasing = numbers["random_erasing_prob"]
     if erasing:
         last.append(RandomErasing(erasing, mode="pixel", max_count=1, device="cpu"))
-    transform: Transform = Compose([CropAndResize(data.image_size, scale, ratio), *steps, *last])
+    transform: Transform = Compose(
+        [CropAndResize(data.image_size, scale, ratio, look.interpolation), *steps, *last]
+    )
     return transform
 
 
 def eval_transform(data: DataConfig) -> Transform:
     """The transform of evaluation: resize, centre crop, normalised (3, H, W) tensor."""
+    look = data.preprocessing
     steps = create_transform(
         (3, data.image_size, data.image_size),
-        interpolation="bicubic",
-        crop_pct=data.crop_pct,
+        interpolation=look.interpolation,
+        crop_pct=look.crop_pct,
         use_prefetcher=True,
     ).transforms
-    transform: Transform = Compose([Image.fromarray, *steps, Normalise(data.mean, data.std)])
+    transform: Transform = Compose([Image.fromarray, *steps, Normalise(look.mean, look.std)])
     return transform
 
 
@@ -128,11 +133,13 @@ class CropAndResize(RandomResizedCropAndInterpolation):
     torch takes a third of PIL's time; pixel values differ by at most 2 of 255.
     """
 
+    interpolation: InterpolationMode
+
     def __call__(self, image: RgbImage) -> Image.Image:
         whole = torch.from_numpy(image).permute(2, 0, 1)
         top, left, height, width = self.get_params(whole, self.scale, self.ratio)
         crop = whole[None, :, top : top + height, left : left + width]
-        resized = F.interpolate(crop, self.size, mode="bicubic", antialias=True)
+        resized = F.interpolate(crop, self.size, mode=self.interpolation.value, antialias=True)
         return Image.fromarray(resized[0].permute(1, 2, 0).numpy())
 
 

@@ -24,6 +24,7 @@ def measure_latency_ms(config: TrainConfig, num_classes: int) -> float:
 
     The measurement is that of export.json, with untrained weights, which do not change latency.
     """
+    config = config.resolved()
     side = config.data.image_size
     images = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:

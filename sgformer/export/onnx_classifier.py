@@ -17,6 +17,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 from scipy.special import softmax
 
+from sgformer.catalog import Preprocessing
 from sgformer.config import DataConfig
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.decoding import decode_image
@@ -56,7 +57,8 @@ class OnnxClassifier:
             )
         metadata: dict[str, Any] = json.loads(text)
         self.classes = tuple(metadata["classes"])
-        self.data = DataConfig.model_validate(metadata["data"])
+        data = DataConfig.model_validate(metadata["data"])
+        self.data = data.with_preprocessing(Preprocessing())  # of files of former versions
         self._transform = eval_transform(self.data)
 
     def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,19 +1,26 @@
 """The model that a training's configuration describes."""
 
+from typing import Any
+
 import timm
+from torch import nn
 
-import sgformer.model.sizes  # noqa: F401  registers the models with timm
+import sgformer.model.sizes  # noqa: F401  registers SG-Former's models with timm
+from sgformer.catalog import check_image_size, model_facts
 from sgformer.config import TrainConfig
-from sgformer.model.sg_former import SGFormer
 
 
-def create_model(config: TrainConfig, num_classes: int) -> SGFormer:
-    """The configured model with newly initialised weights."""
-    model = timm.create_model(
-        config.model.name,
-        num_classes=num_classes,
-        img_size=config.data.image_size,
-        **config.model.model_dump(exclude={"name"}),
-    )
-    assert isinstance(model, SGFormer)
+def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
+    """The configured model with newly initialised weights.
+
+    Raises:
+        ConfigError: timm has no such model, or it takes no images of this size.
+    """
+    name = config.model.name
+    facts = model_facts(name)
+    check_image_size(name, config.data.image_size)
+    arguments: dict[str, Any] = config.model.model_dump(include=set(facts.rates))
+    if facts.takes_img_size:
+        arguments["img_size"] = config.data.image_size
+    model: nn.Module = timm.create_model(name, num_classes=num_classes, **arguments)
     return model

@@ -1,18 +1,15 @@
 """The position table, its resampling to other image sizes, and the check of image sizes."""
 
 import math
-from typing import Final
 
 import torch
 import torch.nn.functional as F
 from timm.models import register_notrace_function
 from torch import Tensor
 
+from sgformer.catalog import STRIDE
 from sgformer.errors import ConfigError
 from sgformer.model.attention import MapSize, to_map, to_tokens
-
-# Image side / side of the last stage's map. Image sides must be multiples of STRIDE pixels.
-STRIDE: Final = 32
 
 
 def sine_cosine_table(grid: MapSize, dim: int) -> Tensor:

@@ -8,9 +8,9 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from sgformer.catalog import STRIDE
 from sgformer.errors import ConfigError
 from sgformer.model.official import convert_state_dict, is_released
-from sgformer.model.positions import STRIDE
 from sgformer.model.sg_former import SGFormer
 
 

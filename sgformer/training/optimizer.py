@@ -4,17 +4,17 @@ import math
 
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
 
 from sgformer.config import OptimizerConfig
-from sgformer.model.sg_former import SGFormer
 
 
-def create_optimizer(model: SGFormer, config: OptimizerConfig) -> torch.optim.AdamW:
+def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices and convolutions, not on norms, biases, position table.
 
     With layer decay each parameter group has timm's `lr_scale`, a factor on the learning rate.
     """
-    exempt = model.no_weight_decay()
+    exempt: set[str] = getattr(model, "no_weight_decay", set)()
     if config.layer_decay is None:
         groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
     else:

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import BatchMixer
 from sgformer.data.image_data import Samples
-from sgformer.model.sg_former import SGFormer
 from sgformer.seeding import seed_of
 from sgformer.training.distributed import num_processes, rank
 from sgformer.training.optimizer import create_optimizer, set_learning_rate
@@ -35,9 +34,13 @@ class OptimizerStep:
     """
 
     def __init__(
-        self, model: SGFormer, config: TrainConfig, samples: Samples, device: torch.device
+        self,
+        model: nn.Module,
+        num_classes: int,
+        config: TrainConfig,
+        samples: Samples,
+        device: torch.device,
     ) -> None:
-        num_classes = model.num_classes
         self.model, self.config, self.device = model, config, device
         self.optimizer = create_optimizer(model, config.optimizer)
         self.scaler = self._new_scaler()
@@ -81,7 +84,9 @@ class OptimizerStep:
             micro_batch_size: Images that this process runs through the model at a time.
         """
         targets: torch.Tensor = labels.to(self.device, non_blocking=True)
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        layout = (
+            torch.channels_last if self.config.channels_last is True else torch.contiguous_format
+        )
         images = images.to(self.device, non_blocking=True, memory_format=layout)
         if self._mix is not None:
             np.random.seed(seed % 2**32)  # so all processes draw the same mixup
@@ -174,7 +179,7 @@ class OptimizerStep:
         return contextlib.nullcontext()
 
 
-def _compiled(model: SGFormer) -> nn.Module:
+def _compiled(model: nn.Module) -> nn.Module:
     """The model with a compiled forward pass; drops what torch compiled before.
 
     All models share the code of `forward`, and torch compiles that code anew for each dropout

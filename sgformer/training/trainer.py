@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import eval_transform, train_transform
@@ -24,7 +25,6 @@ from sgformer.data.loader import (
 )
 from sgformer.errors import ConfigError, OutOfMemoryError
 from sgformer.model.build import create_model
-from sgformer.model.sg_former import SGFormer
 from sgformer.seeding import seed_everything, seed_of
 from sgformer.training.device import (
     choose_device,
@@ -89,15 +89,16 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, data: ImageData) -> None:
+        config = config.resolved()
         self.config, self.data = config, data
         self.device = choose_device(config)
         self._samples = data.samples("train")
         _check_sizes(config, data)
         seed_everything(config.seed)
         model = create_model(config, len(data.classes)).to(self.device)
-        if config.channels_last:
+        if config.channels_last is True:
             model = model.to(memory_format=torch.channels_last)
-        self._step = OptimizerStep(model, config, self._samples, self.device)
+        self._step = OptimizerStep(model, len(data.classes), config, self._samples, self.device)
         self.early_stopping = EarlyStopping(
             config.early_stopping.model_copy(update={"metric": config.metric})
         )
@@ -108,11 +109,9 @@ class Trainer:
         self._num_epochs_run = 0
 
     @property
-    def model(self) -> SGFormer:
+    def model(self) -> nn.Module:
         """The evaluated and delivered model; with `ema_decay`, the one with averaged weights."""
-        model = self._step.model if self._step.ema is None else self._step.ema.module
-        assert isinstance(model, SGFormer)
-        return model
+        return self._step.model if self._step.ema is None else self._step.ema.module
 
     @property
     def num_epochs_done(self) -> int:

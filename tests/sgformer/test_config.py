@@ -2,8 +2,10 @@ import pytest
 import timm
 
 import sgformer.model  # noqa: F401
-from sgformer.config import MODEL_NAMES, TrainConfig, fields_at, maximises, validate
+from sgformer.catalog import MODEL_NAMES
+from sgformer.config import TrainConfig, maximises
 from sgformer.errors import ConfigError
+from sgformer.validation import fields_at, validate
 
 
 def test_the_model_names_are_those_registered_with_timm() -> None:
@@ -22,7 +24,7 @@ def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
         ({"model": {"drop": 0.1}}, r"model\.drop: unknown key; nearest known: .*drop_rate"),
         ({"model": {"name": "sg_former_b9"}}, r"model\.name: no such model: 'sg_former_b9'; near"),
         ({"data": {"image_size": 100}}, r"multiple of 32 pixels, got 100; nearest: 96 and 128"),
-        ({"data": {"image_size": 0}}, r"multiple of 32 pixels, got 0; nearest: 32 and 64"),
+        ({"data": {"image_size": 1}}, r"multiple of 32 pixels, got 1; nearest: 32 and 64"),
         (
             {"model": {"drop_rate": 1.5}},
             r"model\.drop_rate: input should be less than 1, got 1\.5",

@@ -3,8 +3,8 @@ import math
 import pytest
 
 from hpo.config.objectives import Constraint, Objective
-from sgformer.config import validate
 from sgformer.errors import ConfigError
+from sgformer.validation import validate
 
 
 @pytest.mark.parametrize(

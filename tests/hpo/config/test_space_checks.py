@@ -10,7 +10,7 @@ from sgformer.errors import ConfigError
     [
         ({"model__nam": NAME}, r"space\.model\.nam: no such setting .*known: model\.name"),
         ({"model": NAME}, r"space\.model: is a section, not a setting; it has name, "),
-        ({"model__name": {"type": "categorical", "choices": ["resnet50"]}}, r"'resnet50'.*no su"),
+        ({"model__name": {"type": "categorical", "choices": ["resnet5"]}}, r"'resnet5'.*no su"),
         ({"model__drop_rate": DROP | {"high": 2.0}}, r"drop_rate: does not allow 2\.0"),
         ({"optimizer__learning_rate": RATE | {"high": 1e-4}}, r"0\.0005 lies outside its search"),
         ({"model__drop_path_rate": DROP | {"low": 0.05, "step": 0.15}}, "lies outside its search"),

@@ -9,8 +9,9 @@ from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources, connected
 from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
 from hpo.execution.training import Training
-from sgformer.config import TrainConfig, validate
+from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError
+from sgformer.validation import validate
 
 TWO_SLOTS = TrialResources(cpus=1, gpus=0, num_slots=2)
 

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,12 +10,18 @@ from scipy.stats import ks_2samp
 from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
+from sgformer.catalog import Preprocessing
 from sgformer.config import AugmentationConfig, DataConfig, TrainConfig
 from sgformer.data.augmentation import BatchMixer, CropAndResize, eval_transform, train_transform
 from sgformer.data.decoding import decode_image
 from sgformer.seeding import seed_everything
 
-DATA = DataConfig(image_size=64)
+
+def prepared(**values: Any) -> DataConfig:
+    return DataConfig(**values).with_preprocessing(Preprocessing())
+
+
+DATA = prepared(image_size=64)
 IMAGE = np.random.default_rng(0).integers(0, 255, (90, 73, 3), dtype=np.uint8)
 
 
@@ -70,7 +76,7 @@ def test_none_is_the_evaluations() -> None:
 
 def test_evaluation_crops_the_centre_of_what_crop_pct_leaves() -> None:
     image = np.full((80, 80, 3), 255, np.uint8)
-    out = eval_transform(DataConfig(image_size=64, mean=(0, 0, 0), std=(1, 1, 1)))(image)
+    out = eval_transform(prepared(image_size=64, mean=(0, 0, 0), std=(1, 1, 1)))(image)
     assert torch.allclose(out, torch.ones(3, 64, 64))
 
 
@@ -88,7 +94,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.parametrize("pixels", [64, 96, 224])
 def test_evaluation_is_timms_on_the_undecoded_file(photographs: list[Path], pixels: int) -> None:
-    config = DataConfig(image_size=pixels, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    config = prepared(image_size=pixels, mean=(0, 0, 0), std=(1 / 255,) * 3)
     theirs = create_transform(
         (3, pixels, pixels), interpolation="bicubic", mean=config.mean, std=config.std
     )
@@ -143,7 +149,7 @@ def lopsided(photographs: list[Path]) -> np.ndarray:
 def test_training_images_are_distributed_as_timms(
     lopsided: np.ndarray, policy: Literal["guide", "mild"], options: dict
 ) -> None:
-    config = DataConfig(image_size=96)
+    config = prepared(image_size=96)
     theirs = create_transform((3, 96, 96), is_training=True, interpolation="bicubic", **options)
     ours = train_transform(config, AugmentationConfig(policy=policy))
     expected = features(theirs, Image.fromarray(lopsided))
@@ -163,7 +169,7 @@ def test_training_images_are_distributed_as_timms(
 def test_another_distribution_would_be_noticed(
     lopsided: np.ndarray, change: dict[str, float]
 ) -> None:
-    config = DataConfig(image_size=96)
+    config = prepared(image_size=96)
     guide = train_transform(config, AugmentationConfig())
     changed = train_transform(config, AugmentationConfig.model_validate(change))
     assert lowest_p_value(features(changed, lopsided), features(guide, lopsided)) < 0.001

@@ -35,7 +35,7 @@ def exported(
             "max_epochs": 8,
             "device": "cpu",
         }
-    )
+    ).resolved()
     trainer = Trainer(config, load_image_data(config.data))
     list(trainer.epochs())
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"

@@ -3,7 +3,7 @@ import timm
 import torch
 
 import sgformer.model
-from sgformer.config import MODEL_NAMES
+from sgformer.catalog import MODEL_NAMES
 
 # Source: the released class, 1000 classes at 224 pixels.
 NUM_PARAMETERS = {

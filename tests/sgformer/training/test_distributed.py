@@ -12,7 +12,8 @@ from two_processes import (
     train,
 )
 
-from sgformer.config import TrainConfig, validate
+from sgformer.config import TrainConfig
+from sgformer.validation import validate
 
 FEATURES = {
     "augmentation": {"policy": "mild", "mixup": 0.5, "cutmix": 0.5},

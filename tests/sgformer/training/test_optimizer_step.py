@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def run_a_step(config: TrainConfig) -> OptimizerStep:
-    step = OptimizerStep(create_model(config, 10), config, SAMPLES, CPU)
+    step = OptimizerStep(create_model(config, 10), 10, config, SAMPLES, CPU)
     images, labels = torch.randn(8, 3, 32, 32), torch.zeros(8, dtype=torch.long)
     options: dict[str, Any] = {"batch_size": 8, "micro_batch_size": 8, "learning_rate": 0.1}
     step.run(images, labels, seed=0, number=1, **options)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from sgformer.config import TrainConfig, validate
+from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.errors import OutOfMemoryError
 from sgformer.model.sg_former import SGFormer
 from sgformer.training.checkpoint import resume_progress, save_progress
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.trainer import Trainer
+from sgformer.validation import validate
 
 
 @pytest.fixture
@@ -337,7 +338,7 @@ def test_the_description_rebuilds_what_was_trained(
     train_config: TrainConfig, data: ImageData
 ) -> None:
     description = Trainer(train_config, data).description()
-    assert TrainConfig.model_validate(description["config"]) == train_config
+    assert TrainConfig.model_validate(description["config"]) == train_config.resolved()
     assert description["classes"] == [str(d) for d in range(10)]
 
 
