@@ -57,10 +57,15 @@ class StoredWeights:
     Attributes:
         path: The file, in the run's folder.
         digest: The SHA-256 of the file's content; it is a part of a training's identity.
+        source: Where the weights came from, in words.
     """
 
     path: Path
     digest: str
+    source: str
+
+    def read(self) -> Weights:
+        return replace(read_weights(self.path), source=self.source)
 
 
 def file_of(path: Path) -> Path:
@@ -125,9 +130,7 @@ def _read_safetensors(path: Path) -> Weights:
     if not isinstance(header, dict):
         return Weights(unwrap(tensors), str(path))
     classes = header.get("classes") or header.get("images", {}).get("classes")
-    return Weights(
-        _of_model(tensors), header.get("source") or str(path), tuple(classes) if classes else None
-    )
+    return Weights(_of_model(tensors), str(path), tuple(classes) if classes else None)
 
 
 def _of_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

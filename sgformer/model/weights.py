@@ -8,8 +8,10 @@ from typing import Any, Final
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
+from sgformer.config import ModelConfig
 from sgformer.errors import CheckpointError
-from sgformer.model.weight_files import Weights
+from sgformer.model.weight_files import StoredWeights, Weights
+from sgformer.model.weight_sources import load_weights
 
 MOST_NAMES: Final = 5  # how many names of tensors a message lists at most
 # Functions of timm's modules that give a file's tensors a model's names and sizes.
@@ -43,6 +45,24 @@ class LoadReport:
         text += ", taken in their order" if self.in_order else ""
         text += f"; new: {_some(self.new)}" if self.new else ""
         return text + (f"; unused: {_some(self.unexpected)}" if self.unexpected else "")
+
+
+def start_from(
+    model: nn.Module, config: ModelConfig, stored: StoredWeights | None, classes: Sequence[str]
+) -> LoadReport | None:
+    """Loads the weights that a training begins with; returns None if the config asks for none.
+
+    Args:
+        model: The newly initialised model.
+        config: Names the model, and the source of its weights.
+        stored: A copy of the weights; None: they are read from their source.
+        classes: The classes of the model's outputs, in order.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or are of another model.
+    """
+    weights = load_weights(config) if stored is None else stored.read()
+    return None if weights is None else load_into(model, config.name, weights, classes)
 
 
 def load_into(

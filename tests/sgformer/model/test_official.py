@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 
-from sgformer.errors import CheckpointError, ConfigError
+from sgformer.errors import CheckpointError
 from sgformer.model.official import convert_state_dict
 from sgformer.model.sg_former import SGFormer
 
@@ -204,8 +204,3 @@ B0: dict[str, Any] = {
     "num_heads": (2, 2, 4, 8),
     "mlp_ratios": (4, 4, 4, 4),
 }
-
-
-def test_pretrained_without_weights_says_how_to_get_them() -> None:
-    with pytest.raises(ConfigError, match=r"no pretrained weights are hosted.*overlay=\{'file'"):
-        timm.create_model("sg_former_b0", pretrained=True)
