@@ -197,9 +197,7 @@ def _store(run: RunFolder, found: FoundWeights) -> dict[str, Any]:
         save_file(tensors, temporary, {HEADER: json.dumps(header)})
         digest = _digest(temporary)
         path = folder / f"{found.model.name}-{digest[:NUM_DIGITS]}.safetensors"
-        temporary.chmod(
-            0o644
-        )  # other nodes' users may be others; safetensors lets only the owner in
+        temporary.chmod(0o644)  # safetensors lets only the owner read it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 import argparse
 import json
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +148,8 @@ def _read_torch(path: Path) -> Weights:
     try:
         # Training scripts often keep their arguments beside the weights. A Namespace is a plain
         # record: building it runs no code of the file.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other versions of pickle; the error says enough
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_no_plain_pickle(path, str(error))) from None
@@ -163,11 +166,11 @@ def _read_torch(path: Path) -> Weights:
 
 
 def _no_plain_pickle(path: Path, problem: str) -> str:
-    if "Unsupported global" in problem or "Unsupported class" in problem:
-        name = problem.partition("GLOBAL ")[2].partition(" ")[0] or "an object"
+    named = re.search(r"GLOBAL (\S+)", problem)
+    if named is not None:
         return (
-            f"{path} is refused: beside tensors it holds {name}, which would run code when it is "
-            "loaded; nothing was run; save only a model's state_dict()"
+            f"{path} is refused: beside tensors it holds {named[1]}, which could run code when "
+            "it is loaded; nothing was run; save only a model's state_dict()"
         )
     return f"{path} is neither a safetensors file nor one of torch.save, or is damaged"
 
