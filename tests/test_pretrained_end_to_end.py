@@ -97,5 +97,7 @@ def test_pretrained_weights_in_the_hubs_cache_need_no_network(
     place = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     done = run("search", file, "--set", names, "--set", choices, "--dry-run", **place)
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("weights ")]
-    assert "test_resnet starts from 87 of 89 tensors of timm's weights test_resnet" in row
+    assert (
+        "test_resnet starts from 90 of 92 tensors of timm's weights test_resnet.r160_in1k" in row
+    )
     assert "; new: fc.weight, fc.bias (" in row
