@@ -6,7 +6,7 @@ search file, Optuna, Ray and the report all use this name.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
 from optuna.trial import FixedTrial, Trial
@@ -195,6 +195,46 @@ def default_params(base: TrainConfig, space: Space) -> Params:
     """The base configuration's values of the space's active parameters, by path."""
     values = {path: value_at(base, path) for path in space}
     return {path: value for path, value in values.items() if is_active(space[path], values)}
+
+
+def listed_values(parameter: Parameter) -> tuple[Value, ...] | None:
+    """All values of a parameter; None if it is continuous."""
+    if isinstance(parameter, CategoricalParameter):
+        return parameter.choices
+    if not parameter.step:
+        return None
+    num_steps = round((parameter.high - parameter.low) / parameter.step)
+    if isinstance(parameter, FloatParameter):
+        step = parameter.step
+        return tuple(round(parameter.low + i * step, 10) for i in range(num_steps + 1))
+    return tuple(range(parameter.low, parameter.high + 1, parameter.step))
+
+
+def combinations(base: TrainConfig, space: Space, paths: Sequence[str]) -> tuple[Params, ...]:
+    """Every combination of values of these settings that a trial can have.
+
+    A setting that is not searched, or not active, has the value of the base configuration. Of a
+    continuous parameter some examples stand for all values.
+    """
+    conditions = [other for path in paths if path in space for other in space[path].when]
+    wanted = dict.fromkeys([*conditions, *paths])
+    points: list[Params] = [{}]
+    for path in sorted(wanted, key=lambda path: path in space and bool(space[path].when)):
+        points = [
+            {**point, path: value}
+            for point in points
+            for value in _values_beside(base, space, path, point)
+        ]
+    chosen = ({path: point[path] for path in paths} for point in points)
+    return tuple({tuple(params.items()): params for params in chosen}.values())
+
+
+def _values_beside(base: TrainConfig, space: Space, path: str, params: Params) -> Sequence[Value]:
+    """The values of a setting in trials that have these params."""
+    parameter = space.get(path)
+    if parameter is None or not is_active(parameter, params):
+        return (value_at(base, path),)
+    return listed_values(parameter) or parameter.examples()
 
 
 def params_key(params: Mapping[str, Value], space: Space) -> tuple[object, ...]:
