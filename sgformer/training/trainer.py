@@ -21,11 +21,17 @@ from sgformer.data.loader import (
     TimedBatches,
     TrainPlan,
     default_num_workers,
-    largest_share,
+    share_sizes,
 )
-from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.seeding import seed_everything, seed_of
+from sgformer.training.batch_norm import (
+    StatisticsImages,
+    has_batch_norm,
+    is_synchronised,
+    synchronised,
+)
 from sgformer.training.device import (
     choose_device,
     gpu_utilization,
@@ -38,6 +44,7 @@ from sgformer.training.distributed import interleave, num_processes, rank, total
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
+from sgformer.training.micro_batches import check_batches
 from sgformer.training.optimizer import learning_rate_at
 from sgformer.training.optimizer_step import OptimizerStep
 
@@ -93,17 +100,19 @@ class Trainer:
         self.config, self.data = config, data
         self.device = choose_device(config)
         self._samples = data.samples("train")
-        _check_sizes(config, data)
+        check_batches(config, data)
         seed_everything(config.seed)
-        model = create_model(config, len(data.classes)).to(self.device)
+        model = synchronised(create_model(config, len(data.classes)).to(self.device))
         if config.channels_last is True:
             model = model.to(memory_format=torch.channels_last)
         self._step = OptimizerStep(model, len(data.classes), config, self._samples, self.device)
         self.early_stopping = EarlyStopping(
             config.early_stopping.model_copy(update={"metric": config.metric})
         )
-        share = largest_share(config.optimizer.batch_size, len(self._samples), num_processes())
-        self.micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
+        batch_size = min(config.optimizer.batch_size, len(self._samples))
+        share = max(share_sizes(batch_size, num_processes()))
+        self._asked_micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
+        self.micro_batch_size = self._asked_micro_batch_size
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
         self._num_epochs_run = 0
@@ -127,6 +136,16 @@ class Trainer:
         if not self.config.compile or self._num_epochs_run == 0:
             return None
         return self._step.is_compiled
+
+    @property
+    def statistics_images(self) -> StatisticsImages | None:
+        """Of how many images BatchNorm takes its statistics; None without BatchNorm."""
+        if not has_batch_norm(self.model):
+            return None
+        times = num_processes() if is_synchronised(self.model) else 1
+        return StatisticsImages(
+            times * self.micro_batch_size, times * self._asked_micro_batch_size
+        )
 
     @property
     def gpu_name(self) -> str | None:
@@ -317,16 +336,3 @@ class Trainer:
         plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
         logits, labels = predict_logits(self.model, self._loader.batches(plan), self.device)
         return interleave(logits, labels, len(samples), self.device)
-
-
-def _check_sizes(config: TrainConfig, data: ImageData) -> None:
-    """Checks that each of several processes gets two or more images of a batch and of a split."""
-    size = num_processes()
-    smallest = min(
-        config.optimizer.batch_size, len(data.samples("train")), len(data.samples("val"))
-    )
-    if smallest < 2 * size and size > 1:
-        raise ConfigError(
-            f"{size} processes cannot share a batch, or a split, of {smallest} images; at least "
-            f"{2 * size} are needed (resources.workers_per_trial, train.optimizer.batch_size)"
-        )

@@ -1,10 +1,4 @@
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-import timm
-import torch
-from torch import nn
 
 from sgformer.catalog import ModelFacts, check_image_size, check_known, model_facts
 from sgformer.config import TrainConfig
@@ -67,6 +61,12 @@ def test_a_name_that_timm_does_not_know_is_refused(name: str, message: str) -> N
 @pytest.mark.parametrize("name", ["resnet18", "resnet18.a1_in1k", "sg_former_b0", "test_vit"])
 def test_a_name_may_have_the_tag_of_its_weights(name: str) -> None:
     check_known(name)
+
+
+def test_a_model_without_logits_is_no_classifier() -> None:
+    name = "mobilenetv5_300m_enc"  # the image encoder of a language model
+    with pytest.raises(ConfigError, match=f"^'{name}' is no classifier of images"):
+        model_facts(name)
 
 
 def test_sizes_that_a_model_takes_are_offered() -> None:
