@@ -66,6 +66,7 @@ class ModelFacts:
         takes_img_size: Whether the model is built for one image size, with timm's `img_size`.
         image_size: Side in pixels of the images that the model was made for.
         has_weights: Whether timm knows where to download pretrained weights.
+        has_batch_norm: Whether the model has BatchNorm, which takes statistics of micro-batches.
         preprocessing: The preprocessing of the pretrained weights.
     """
 
@@ -73,6 +74,7 @@ class ModelFacts:
     takes_img_size: bool = True
     image_size: int = 224
     has_weights: bool = False
+    has_batch_norm: bool = False
     preprocessing: Preprocessing = Preprocessing()
 
 
@@ -89,17 +91,24 @@ def check_known(name: str) -> None:
     """
     if is_ours(name):
         return
+    bare = name.replace(":", "/").rpartition("/")[2]
+    if bare != name:
+        raise ConfigError(
+            f"a model's name has no prefix such as 'timm/' or 'hf-hub:', got {name!r}; write "
+            f"timm's own name, such as {bare or 'resnet18'!r}"
+        )
     import timm
 
-    base, _, tag = name.partition(".")
+    base, dot, tag = name.partition(".")
     if not timm.is_model(base):
         known = (*MODEL_NAMES, *timm.list_models())
         raise ConfigError(f"no such model: {name!r}; {nearest_known(base, known)}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
-    if tag and tag not in tags:
-        known = tuple(f"{base}.{tag}" for tag in tags)
-        hint = nearest_known(name, known) if known else "timm has no weights of this model"
-        raise ConfigError(f"no such weights: {name!r}; {hint}")
+    if dot and tag not in tags:
+        tagged = ", ".join(f"{base}.{tag}" for tag in tags if tag)
+        raise ConfigError(
+            f"no such weights: {name!r}; timm has {tagged or f'no weights of {base} with a tag'}"
+        )
 
 
 @functools.cache
@@ -112,15 +121,21 @@ def model_facts(name: str) -> ModelFacts:
     check_known(name)
     if is_ours(name):
         return ModelFacts()
-    arguments = _arguments(name)
     config = _pretrained_config(name)
-    facts = ModelFacts(
-        rates=frozenset(rate for rate in RATES if _takes(name, rate, arguments)),
-        takes_img_size=_takes(name, "img_size", arguments),
-        image_size=int(config.input_size[-1]),
-        has_weights=bool(config.has_weights),
-        preprocessing=_preprocessing(config),
-    )
+    try:
+        model = _on_meta(name)
+        arguments = _arguments(model)
+        facts = ModelFacts(
+            rates=frozenset(rate for rate in RATES if _takes(name, rate, arguments)),
+            takes_img_size=_takes(name, "img_size", arguments),
+            image_size=int(config.input_size[-1]),
+            has_weights=bool(config.has_weights),
+            has_batch_norm=_has_batch_norm(model),
+            preprocessing=_preprocessing(config),
+        )
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"timm cannot build {name!r} as a classifier: {reason[0]}") from None
     if not _classifies(name, facts, facts.image_size):
         raise ConfigError(f"{name!r} is no classifier of images: it gives no logits of an image")
     return facts
@@ -177,12 +192,18 @@ def _on_meta(name: str, **arguments: Any) -> "nn.Module":
     return model.eval()
 
 
-def _arguments(name: str) -> frozenset[str] | None:
+def _arguments(model: "nn.Module") -> frozenset[str] | None:
     """The names of the arguments of the model's class; None if it passes others on unnamed."""
-    parameters = inspect.signature(type(_on_meta(name)).__init__).parameters
+    parameters = inspect.signature(type(model).__init__).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return None
     return frozenset(parameters)
+
+
+def _has_batch_norm(model: "nn.Module") -> bool:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def _takes(name: str, argument: str, arguments: frozenset[str] | None) -> bool:

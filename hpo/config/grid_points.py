@@ -4,9 +4,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from hpo.config.combinations import listed_values
 from hpo.config.search_space import (
-    CategoricalParameter,
-    FloatParameter,
     Parameter,
     Params,
     Space,
@@ -50,15 +49,10 @@ def _points(
 
 
 def _values(path: str, parameter: Parameter) -> tuple[Value, ...]:
-    if isinstance(parameter, CategoricalParameter):
-        return parameter.choices
-    if not parameter.step:
+    values = listed_values(parameter)
+    if values is None:
         raise ConfigError(
             f"study.sampler grid: space.{path} is continuous ({parameter.describe()}); give it a "
             "step, or make it categorical with choices"
         )
-    num_steps = round((parameter.high - parameter.low) / parameter.step)
-    if isinstance(parameter, FloatParameter):
-        step = parameter.step
-        return tuple(round(parameter.low + i * step, 10) for i in range(num_steps + 1))
-    return tuple(range(parameter.low, parameter.high + 1, parameter.step))
+    return values

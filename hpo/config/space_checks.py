@@ -7,7 +7,9 @@ the file.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from hpo.config.model_checks import check_models
 from hpo.config.search_space import (
+    ARCHITECTURE,
     CategoricalParameter,
     Parameter,
     Space,
@@ -43,7 +45,7 @@ def searchable_paths() -> tuple[str, ...]:
 
 
 def check_space(base: TrainConfig, space: Space, source: str) -> None:
-    """Checks each parameter's path, range and condition, and that the default lies in the space.
+    """Checks each parameter's path, range and condition, the models, and the default's params.
 
     Raises:
         ConfigError: A check failed; the message names `source`.
@@ -51,12 +53,14 @@ def check_space(base: TrainConfig, space: Space, source: str) -> None:
     for path, parameter in space.items():
         _check_path(path, source)
         _check_when(path, parameter, space, source)
-        for value in parameter.examples():
+        # `check_models` checks each architecture whole: a size may be for some models only.
+        for value in () if path in ARCHITECTURE else parameter.examples():
             try:
                 apply_params(base, {path: value}, source)
             except ConfigError as error:
                 raise ConfigError(f"space.{path}: does not allow {value!r}: {error}") from None
         _check_warmup(path, parameter, base, source)
+    check_models(base, space, source)
     check_params(default_params(base, space), space, "train", source)
 
 

@@ -1,18 +1,16 @@
 """Costs of a space's architectures, such as latency, measured before any training."""
 
-import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hpo.config.combinations import combinations
 from hpo.config.objectives import COSTS, Constraint, brief
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import (
     ARCHITECTURE,
-    CategoricalParameter,
     Params,
-    Value,
     apply_params,
     value_at,
 )
@@ -129,20 +127,8 @@ def _missed(config: SearchConfig, costs: Mapping[str, float]) -> list[Constraint
 
 def _architectures(config: SearchConfig) -> Iterator[tuple[str, Params]]:
     """Each architecture of the space: its name, and one configuration that has it."""
-    for values in itertools.product(*(_values(config, path) for path in ARCHITECTURE)):
-        params = dict(zip(ARCHITECTURE, values, strict=True))
+    for params in combinations(config.train, config.space, ARCHITECTURE):
         yield _name(config, params), params
-
-
-def _values(config: SearchConfig, path: str) -> list[Value]:
-    default, parameter = value_at(config.train, path), config.space.get(path)
-    if parameter is None:
-        return [default]
-    if isinstance(parameter, CategoricalParameter):
-        values = list(parameter.choices)
-    else:
-        values = list(range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1)))
-    return values if default in values else [default, *values]  # `when` may rule out the others
 
 
 def _name(config: SearchConfig, params: Params) -> str:

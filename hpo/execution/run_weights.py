@@ -68,7 +68,7 @@ def find_weights(
     if not _may_use_weights(config):
         return
     models: dict[str, list[TrainConfig]] = {}
-    for params in combinations(config.space, (*MODEL, "data.image_size")):
+    for params in combinations(config.train, config.space, (*MODEL, "data.image_size")):
         train = apply_params(config.train, params, "space")
         if key := _key(train.model):
             models.setdefault(key, []).append(train)

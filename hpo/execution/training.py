@@ -145,6 +145,7 @@ def _facts(
         len(trainer.data.classes),
         trainer.end_reason,
         has_gpu=trainer.device.type == "cuda",
+        statistics=trainer.statistics_images,
     )
     seconds = sum(metrics.seconds for metrics in trainer.history)
     facts = {

@@ -119,10 +119,9 @@ def _share(batch_size: int, rank: int, num_processes: int) -> npt.NDArray[np.int
     return np.unique(np.concatenate([pairs, batch_size - 1 - pairs]))
 
 
-def largest_share(batch_size: int, num_samples: int, num_processes: int) -> int:
-    """The largest number of images of one batch that any process gets."""
-    batch_size = min(batch_size, num_samples)
-    return max(len(_share(batch_size, rank, num_processes)) for rank in range(num_processes))
+def share_sizes(batch_size: int, num_processes: int) -> list[int]:
+    """The number of images of a batch that each process gets."""
+    return [len(_share(batch_size, rank, num_processes)) for rank in range(num_processes)]
 
 
 class TimedBatches:

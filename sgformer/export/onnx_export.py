@@ -22,17 +22,36 @@ from sgformer.data.image_data import ImageData
 from sgformer.data.loader import eval_batches
 from sgformer.errors import ExportError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
+from sgformer.model import SGFormer
 from sgformer.training.evaluation import compute_metrics
 
 BATCH_SIZES: Final = (1, 3, 8)
 NUM_PARITY_IMAGES: Final = 64
-# Largest differences of logits, in standard deviations of the logits: LOOSE_DIFF holds for every
-# image, TIGHT_DIFF for at least MIN_TIGHT_SHARE of the images. If two tokens' significances are
-# nearly equal, another backend may swap the two tokens, which changes that image's logits.
-# Source: measured on 24 photographs at 224 pixels, untrained: b0 up to 0.0004, b2 up to 0.0005,
-# the released model up to 0.02.
-TIGHT_DIFF, LOOSE_DIFF, MIN_TIGHT_SHARE = 0.01, 0.2, 0.9
+MIN_USUAL_SHARE: Final = 0.9
 MIN_ARGMAX_AGREEMENT: Final = 0.98
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The largest differences of logits, in standard deviations of the logits.
+
+    Attributes:
+        usual: For at least `MIN_USUAL_SHARE` of the images.
+        every: For every image.
+    """
+
+    usual: float
+    every: float
+
+
+# If two tokens' significances are nearly equal, another backend may swap the two tokens, which
+# changes that image's logits. Source: measured on 24 photographs at 224 pixels, untrained: b0 up
+# to 0.0004, b2 up to 0.0005, the released model up to 0.02.
+OF_SG_FORMER: Final = Tolerance(usual=0.01, every=0.2)
+# Other models sort nothing, so that only rounding differs. Source: measured on 60 digits after
+# three epochs at 32 pixels, ten families up to 0.000003; on noise at 224 pixels, untrained,
+# resnet50, efficientnet_b0, vit_small, convnext_tiny and mobilenetv3_large up to 0.000004.
+OF_OTHERS: Final = Tolerance(usual=0.001, every=0.001)
 
 
 @dataclass(frozen=True)
@@ -91,23 +110,13 @@ def export_onnx(
     """Writes the model to a file, with a dynamic batch axis, classes and preprocessing.
 
     Raises:
-        ExportError: The exporter fixed the batch size, which it does not report itself.
+        ExportError: PyTorch cannot export the model, or fixed the batch size, which it does not
+            report itself.
     """
     model = model.cpu().eval()
     side = config.data.image_size
     example = torch.zeros(2, 3, side, side)
-    with _quiet():
-        program = torch.onnx.export(
-            model,
-            (example,),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-        )
-    if program is None:
-        raise ExportError("the ONNX exporter returned no program")
-    proto: onnx.ModelProto = program.model_proto
+    proto = _exported(model, example, config.model.name)
     for value in (proto.graph.input[0], proto.graph.output[0]):
         axis = value.type.tensor_type.shape.dim[0]
         if not axis.dim_param:
@@ -118,6 +127,27 @@ def export_onnx(
     }
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
     onnx.save(proto, path)
+
+
+def _exported(model: nn.Module, example: torch.Tensor, name: str) -> onnx.ModelProto:
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise ExportError(f"PyTorch cannot export {name} to ONNX: {reason}") from None
+    if program is None:
+        raise ExportError("the ONNX exporter returned no program")
+    proto: onnx.ModelProto = program.model_proto
+    return proto
 
 
 def prove_export(
@@ -156,8 +186,8 @@ def check_parity(
     """Compares the logits of ONNX Runtime and PyTorch at several batch sizes.
 
     Raises:
-        ExportError: The logits differ by more than nearly equal significances can explain, or too
-            many images get another class.
+        ExportError: The logits differ by more than the model's family allows, or too many images
+            get another class.
     """
     expected = model.cpu().eval()(torch.from_numpy(images)).numpy()
     diffs, agreements = [], []
@@ -168,9 +198,10 @@ def check_parity(
         agreements.append((actual.argmax(1) == expected.argmax(1)).mean())
     diff, agreement = np.concatenate(diffs), float(min(agreements))
     scale = float(expected.std())
+    allowed = OF_SG_FORMER if isinstance(model, SGFormer) else OF_OTHERS
     if (
-        diff.max() > LOOSE_DIFF * scale
-        or (diff <= TIGHT_DIFF * scale).mean() < MIN_TIGHT_SHARE
+        diff.max() > allowed.every * scale
+        or (diff <= allowed.usual * scale).mean() < MIN_USUAL_SHARE
         or agreement < MIN_ARGMAX_AGREEMENT
     ):
         raise ExportError(

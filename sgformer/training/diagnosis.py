@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sgformer.config import TrainConfig, maximises
+from sgformer.training.batch_norm import StatisticsImages
 from sgformer.training.epoch_metrics import EpochMetrics
 
 # The limits from which on a measure becomes a finding.
@@ -20,6 +21,9 @@ UNDERFIT_PROGRESS: Final = 0.5  # progress (0: guessing's loss, 1: lowest loss) 
 PLATEAU_GAIN: Final = 0.05  # most gain in the second half, as a fraction of the whole gain
 PLATEAU_PROGRESS: Final = 0.9  # from this progress on little is left to gain: no plateau
 GPU_UNDER_USED: Final = 0.6  # mean share of time in which the GPU works
+# Fewer images give BatchNorm statistics that are too noisy to be trained on. Source: Wu and He,
+# Group Normalization, 2018, figure 1: the error of a ResNet-50 rises below 8 images.
+FEW_IMAGES: Final = 8
 INPUT_BOUND: Final = 0.2  # least share of an epoch that is spent waiting for images
 
 
@@ -45,6 +49,7 @@ def diagnose(
     end_reason: str | None,
     *,
     has_gpu: bool = False,
+    statistics: StatisticsImages | None = None,
 ) -> tuple[Finding, ...]:
     """Findings about a training; empty if nothing is wrong.
 
@@ -61,6 +66,7 @@ def diagnose(
             val = _progress(last.val_loss, num_classes)
             found.append(_underfits(history, max(train, val)) or _plateaued(history, config, val))
     found.append(_gpu_under_used(history, has_gpu=has_gpu))
+    found.append(_few_statistics(statistics))
     return tuple(finding for finding in found if finding is not None)
 
 
@@ -163,6 +169,20 @@ def _gpu_under_used(history: Sequence[EpochMetrics], *, has_gpu: bool) -> Findin
             "a larger optimizer.batch_size, or several trials on a GPU (resources.gpus_per_trial)",
         )
     return None
+
+
+def _few_statistics(images: StatisticsImages | None) -> Finding | None:
+    if images is None or (images.now >= FEW_IMAGES and images.now == images.asked):
+        return None
+    evidence = f"BatchNorm's statistics are of micro-batches of {images.now} images"
+    if images.now < images.asked:
+        evidence += f"; {images.asked} did not fit into memory"
+    return Finding(
+        "small micro-batches",
+        evidence,
+        "a larger optimizer.batch_size or micro_batch_size, a smaller data.image_size, or a model "
+        "without BatchNorm (model.name)",
+    )
 
 
 def _progress(loss: float, num_classes: int, smoothing: float = 0.0) -> float:

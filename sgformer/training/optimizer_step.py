@@ -14,8 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import BatchMixer
 from sgformer.data.image_data import Samples
+from sgformer.data.loader import share_sizes
 from sgformer.seeding import seed_of
+from sgformer.training.batch_norm import average_statistics, has_batch_norm
 from sgformer.training.distributed import num_processes, rank
+from sgformer.training.micro_batches import micro_batch_sizes
 from sgformer.training.optimizer import create_optimizer, set_learning_rate
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,6 +45,7 @@ class OptimizerStep:
         device: torch.device,
     ) -> None:
         self.model, self.config, self.device = model, config, device
+        self._has_batch_norm = has_batch_norm(model)
         self.optimizer = create_optimizer(model, config.optimizer)
         self.scaler = self._new_scaler()
         self.ema = None
@@ -94,15 +98,18 @@ class OptimizerStep:
         torch.manual_seed(seed_of(seed, rank()))
         self.optimizer.zero_grad(set_to_none=True)
         scale = num_processes() / batch_size  # torch averages gradients over processes
-        parts = list(
-            zip(images.split(micro_batch_size), targets.split(micro_batch_size), strict=True)
+        shares = share_sizes(batch_size, num_processes())
+        sizes = micro_batch_sizes(
+            shares, rank(), micro_batch_size, for_batch_norm=self._has_batch_norm
         )
+        parts = list(zip(images.split(sizes), targets.split(sizes), strict=True))
         losses = []
         for i, (part, part_targets) in enumerate(parts):
             with self._gradients_wait(wait=i < len(parts) - 1):
                 loss = self._loss(part, part_targets)
                 self.scaler.scale(loss * scale).backward()
             losses.append(loss.detach())
+        average_statistics(self.model)
         self._update(number, learning_rate)
         return torch.stack(losses).sum()
 

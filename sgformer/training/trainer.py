@@ -21,13 +21,19 @@ from sgformer.data.loader import (
     TimedBatches,
     TrainPlan,
     default_num_workers,
-    largest_share,
+    share_sizes,
 )
 from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from
 from sgformer.seeding import seed_everything, seed_of
+from sgformer.training.batch_norm import (
+    StatisticsImages,
+    has_batch_norm,
+    is_synchronised,
+    synchronised,
+)
 from sgformer.training.device import (
     choose_device,
     gpu_utilization,
@@ -36,10 +42,11 @@ from sgformer.training.device import (
     release_memory,
     reset_peak_memory,
 )
-from sgformer.training.distributed import check_share, interleave, num_processes, rank, total
+from sgformer.training.distributed import interleave, num_processes, rank, total
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
+from sgformer.training.micro_batches import check_batches
 from sgformer.training.optimizer import learning_rate_at
 from sgformer.training.optimizer_step import OptimizerStep
 
@@ -105,17 +112,19 @@ class Trainer:
         self.config, self.data = config, data
         self.device = choose_device(config)
         self._samples = data.samples("train")
-        check_share(config.optimizer.batch_size, len(self._samples), len(data.samples("val")))
+        check_batches(config, data)
         seed_everything(config.seed)
-        model = create_model(config, len(data.classes)).to(self.device)
+        model = synchronised(create_model(config, len(data.classes)).to(self.device))
         if config.channels_last is True:
             model = model.to(memory_format=torch.channels_last)
         self._step = OptimizerStep(model, len(data.classes), config, self._samples, self.device)
         self.early_stopping = EarlyStopping(
             config.early_stopping.model_copy(update={"metric": config.metric})
         )
-        share = largest_share(config.optimizer.batch_size, len(self._samples), num_processes())
-        self.micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
+        batch_size = min(config.optimizer.batch_size, len(self._samples))
+        share = max(share_sizes(batch_size, num_processes()))
+        self._asked_micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
+        self.micro_batch_size = self._asked_micro_batch_size
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
         self._num_epochs_run = 0
@@ -139,6 +148,16 @@ class Trainer:
         if not self.config.compile or self._num_epochs_run == 0:
             return None
         return self._step.is_compiled
+
+    @property
+    def statistics_images(self) -> StatisticsImages | None:
+        """Of how many images BatchNorm takes its statistics; None without BatchNorm."""
+        if not has_batch_norm(self.model):
+            return None
+        times = num_processes() if is_synchronised(self.model) else 1
+        return StatisticsImages(
+            times * self.micro_batch_size, times * self._asked_micro_batch_size
+        )
 
     @property
     def gpu_name(self) -> str | None:

@@ -60,6 +60,18 @@ def train(config: TrainConfig, result: Path) -> None:
         torch.save({"rows": torch.tensor(rows), "weights": weights}, result)
 
 
+def check_equal_states(config: TrainConfig) -> None:
+    """Both processes have the same weights and running statistics, averaged ones included."""
+    trainer = Trainer(config, load_image_data(config.data))
+    list(trainer.epochs())
+    tensors, _ = trainer.state_dict()
+    assert any(name.startswith("ema.") and "running_mean" in name for name in tensors)
+    own = torch.cat([tensor.flatten().double() for tensor in tensors.values()])
+    both = [torch.empty_like(own) for _ in range(2)]
+    dist.all_gather(both, own)
+    assert torch.equal(*both)
+
+
 def run_out_of_memory(config: TrainConfig) -> None:
     """The second process runs out of memory while the first waits for its gradients."""
     trainer = Trainer(config, load_image_data(config.data))

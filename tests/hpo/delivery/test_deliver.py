@@ -50,7 +50,7 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
     assert yaml.safe_load((run.best / "config.yaml").read_text())["max_epochs"] == 3
     before = {path.name: path.read_bytes() for path in run.best.iterdir()}
     # No real model can fail the proof here, so its tolerance is taken away.
-    monkeypatch.setattr(onnx_export, "LOOSE_DIFF", -1.0)
+    monkeypatch.setattr(onnx_export, "OF_SG_FORMER", onnx_export.Tolerance(-1.0, -1.0))
     with pytest.raises(ExportError, match="disagrees with PyTorch"):
         deliver(run.best, checkpoint)
     assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before

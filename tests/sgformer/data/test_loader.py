@@ -16,7 +16,7 @@ from sgformer.data.loader import (
     TrainPlan,
     default_num_workers,
     eval_batches,
-    largest_share,
+    share_sizes,
 )
 from sgformer.errors import DataError
 
@@ -135,13 +135,13 @@ def test_an_image_that_is_gone_is_named_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "num_samples", "num_processes", "expected"),
-    [(64, 100, 1, 64), (64, 10, 1, 10), (64, 100, 4, 16), (7, 100, 2, 4), (6, 100, 4, 2)],
+    ("batch_size", "num_processes", "expected"),
+    [(64, 1, [64]), (64, 4, [16] * 4), (7, 2, [4, 3]), (9, 4, [2, 2, 2, 3]), (8, 4, [2] * 4)],
 )
-def test_the_largest_share(
-    batch_size: int, num_samples: int, num_processes: int, expected: int
+def test_a_batch_is_shared_in_pairs(
+    batch_size: int, num_processes: int, expected: list[int]
 ) -> None:
-    assert largest_share(batch_size, num_samples, num_processes) == expected
+    assert share_sizes(batch_size, num_processes) == expected
 
 
 def test_a_splits_batches_come_in_order(train_config: TrainConfig) -> None:

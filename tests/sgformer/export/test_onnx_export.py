@@ -1,4 +1,7 @@
+import contextlib
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from sgformer.data.image_data import load_image_data
 from sgformer.errors import DataError, ExportError
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_export import check_parity, export_onnx, prove_export
+from sgformer.model.build import create_model
 from sgformer.training.trainer import Trainer
 
 CLASSES = tuple(str(d) for d in range(10))
@@ -93,6 +97,47 @@ def test_a_file_of_other_weights_is_not_passed(exported: Exported) -> None:
     images = np.random.default_rng(0).standard_normal((16, 3, 32, 32), np.float32)
     with pytest.raises(ExportError, match="the exported model disagrees with PyTorch"):
         check_parity(other, OnnxClassifier(path), images)
+
+
+@dataclass(frozen=True)
+class OffBy:
+    """A stand-in for an exported model, whose logits differ by a share of their deviation."""
+
+    model: torch.nn.Module
+    share: float
+
+    @torch.inference_mode()
+    def logits_of(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        logits = self.model(torch.from_numpy(np.concatenate(list(batches)))).numpy()
+        return logits + np.float32(self.share * logits.std())
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "is_passed"),
+    [
+        ("sg_former_pico", 0.009, True),
+        ("sg_former_pico", 0.05, False),
+        ("test_resnet", 0.0005, True),
+        ("test_resnet", 0.009, False),
+        ("test_vit", 0.009, False),
+    ],
+)
+def test_only_sg_formers_logits_may_differ_by_more_than_rounding(
+    name: str, share: float, is_passed: bool
+) -> None:
+    config = TrainConfig.model_validate({"model": {"name": name}, "data": {"image_size": 32}})
+    model = create_model(config, 10).eval()
+    images = np.random.default_rng(0).standard_normal((16, 3, 32, 32), np.float32)
+    refused = contextlib.nullcontext() if is_passed else pytest.raises(ExportError, match="logits")
+    with refused:
+        check_parity(model, OffBy(model, share), images)  # type: ignore[arg-type]
+
+
+def test_a_model_that_pytorch_cannot_export_is_named(tmp_path: Path) -> None:
+    model = {"name": "test_maxvit"}
+    config = TrainConfig.model_validate({"model": model, "data": {"image_size": 64}}).resolved()
+    with pytest.raises(ExportError, match=r"^PyTorch cannot export test_maxvit to ONNX: .*view"):
+        export_onnx(create_model(config, 10), tmp_path / "model.onnx", config, CLASSES)
 
 
 def test_images_are_classified_most_likely_first(exported: Exported) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgformer.config import TrainConfig
+from sgformer.training.batch_norm import StatisticsImages
 from sgformer.training.diagnosis import diagnose
 from sgformer.training.epoch_metrics import EpochMetrics
 
@@ -89,3 +90,21 @@ def test_an_idle_gpu_is_told_why(
     history = with_counters(waiting, utilization)
     assert tags(history, "completed", has_gpu=True) == expected
     assert tags(history, "completed", has_gpu=False) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "evidence"),
+    [
+        (None, None),
+        (StatisticsImages(8, 8), None),
+        (StatisticsImages(64, 64), None),
+        (StatisticsImages(7, 7), "BatchNorm's statistics are of micro-batches of 7 images"),
+        (StatisticsImages(32, 64), "micro-batches of 32 images; 64 did not fit into memory"),
+    ],
+)
+def test_statistics_of_few_images_are_noted(
+    images: StatisticsImages | None, evidence: str | None
+) -> None:
+    found = diagnose(recorded("sound"), TrainConfig(), 10, "completed", statistics=images)
+    assert [f.tag for f in found] == ["small micro-batches"] * (evidence is not None)
+    assert all(str(evidence) in f.evidence for f in found)

@@ -1,0 +1,54 @@
+"""How a batch is shared by processes and micro-batches, and which batches are too small."""
+
+from collections.abc import Sequence
+
+from sgformer.catalog import model_facts
+from sgformer.config import TrainConfig
+from sgformer.data.image_data import ImageData
+from sgformer.errors import ConfigError
+from sgformer.training.distributed import num_processes
+
+
+def micro_batch_sizes(
+    shares: Sequence[int], rank: int, largest: int, *, for_batch_norm: bool
+) -> list[int]:
+    """The numbers of images of a process's micro-batches, which differ by at most one.
+
+    BatchNorm cannot train on a single image, and BatchNorm that is synchronised waits for every
+    process at each micro-batch. So a model with BatchNorm has micro-batches of two images or more,
+    even if that is one more than `largest`, and as many of them in every process.
+
+    Args:
+        shares: Images of the batch in each process.
+        rank: The number of this process.
+        largest: The largest number of images of a micro-batch.
+        for_batch_norm: Whether the model has BatchNorm.
+    """
+    num_parts = -(-shares[rank] // largest)
+    if for_batch_norm:
+        num_parts = max(1, min(-(-max(shares) // largest), min(shares) // 2))
+    size, num_larger = divmod(shares[rank], num_parts)
+    return [size + 1] * num_larger + [size] * (num_parts - num_larger)
+
+
+def check_batches(config: TrainConfig, data: ImageData) -> None:
+    """Checks that each process gets images enough of a batch and of a split.
+
+    Each of several processes needs two or more images, and BatchNorm needs two of a batch.
+
+    Raises:
+        ConfigError: A batch, or a split, has too few images.
+    """
+    size = num_processes()
+    smallest_batch = min(config.optimizer.batch_size, len(data.samples("train")))
+    smallest = min(smallest_batch, len(data.samples("val")))
+    if smallest < 2 * size and size > 1:
+        raise ConfigError(
+            f"{size} processes cannot share a batch, or a split, of {smallest} images; at least "
+            f"{2 * size} are needed (resources.workers_per_trial, train.optimizer.batch_size)"
+        )
+    if smallest_batch == 1 and model_facts(config.model.name).has_batch_norm:
+        raise ConfigError(
+            f"{config.model.name} has BatchNorm, which cannot train on batches of one image; at "
+            "least 2 are needed (train.optimizer.batch_size, or more images in train)"
+        )

@@ -1,0 +1,110 @@
+"""Tests of a small ResNet, which has BatchNorm, where it differs from SG-Former in training."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from two_processes import check_equal_states, in_two_processes
+
+from sgformer.config import TrainConfig
+from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.model.build import create_model
+from sgformer.training.batch_norm import StatisticsImages, average_statistics
+from sgformer.training.optimizer_step import OptimizerStep
+from sgformer.training.trainer import Trainer
+from sgformer.validation import validate
+
+
+@pytest.fixture
+def resnet_config(train_config: TrainConfig) -> TrainConfig:
+    """Two epochs of a small ResNet, whose last maps have one pixel."""
+    return changed(train_config, model={"name": "test_resnet"}, max_epochs=2)
+
+
+@pytest.fixture
+def data(train_config: TrainConfig) -> ImageData:
+    return load_image_data(train_config.data)
+
+
+def changed(config: TrainConfig, **sections: object) -> TrainConfig:
+    values = config.model_dump()
+    for name, section in sections.items():
+        values[name] = values[name] | section if isinstance(section, dict) else section
+    return validate(TrainConfig, values, "here")
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 19])
+def test_no_micro_batch_of_one_image_ends_a_training(
+    resnet_config: TrainConfig, data: ImageData, micro_batch_size: int
+) -> None:
+    optimizer = {"batch_size": 20, "micro_batch_size": micro_batch_size}
+    trainer = Trainer(changed(resnet_config, optimizer=optimizer, max_epochs=1), data)
+    list(trainer.epochs())
+    assert trainer.end_reason == "completed"
+
+
+def test_the_number_of_images_behind_the_statistics_is_told(
+    resnet_config: TrainConfig, data: ImageData
+) -> None:
+    assert Trainer(resnet_config, data).statistics_images == StatisticsImages(20, 20)
+    vit = changed(resnet_config, model={"name": "test_vit"})
+    assert Trainer(vit, data).statistics_images is None
+
+
+def test_halved_micro_batches_are_told(resnet_config: TrainConfig, data: ImageData) -> None:
+    trainer = Trainer(resnet_config, data)
+
+    def run_out_of_memory(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if model.training and len(inputs[0]) > 10:
+            raise MemoryError
+
+    trainer.model.register_forward_pre_hook(run_out_of_memory)
+    next(trainer.epochs())
+    assert trainer.statistics_images == StatisticsImages(10, 20)
+
+
+def test_averaged_weights_come_with_averaged_statistics(resnet_config: TrainConfig) -> None:
+    decay = 0.5
+    config = changed(resnet_config, ema_decay=decay)
+    samples = np.zeros((8, 2), np.int64)
+    step = OptimizerStep(create_model(config, 10), 10, config, samples, torch.device("cpu"))
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+    mean: dict[str, torch.Tensor] = {}
+    for number in range(1, 5):
+        step.run(
+            images, labels, seed=number, number=number, learning_rate=0.1,
+            batch_size=8, micro_batch_size=8,
+        )  # fmt: skip
+        kept = min(decay, 1 - number ** (-2 / 3))  # timm's warm-up: the first step is taken over
+        for name, value in step.model.state_dict().items():
+            mean[name] = kept * mean.get(name, value) + (1 - kept) * value
+    assert step.ema is not None
+    averaged = step.ema.module.state_dict()
+    for name, value in step.model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            assert averaged[name] == value == 4
+        else:
+            assert torch.allclose(averaged[name], mean[name], rtol=1e-4, atol=1e-6), name
+            assert torch.equal(averaged[name], value) == torch.equal(mean[name], value), name
+
+
+def test_the_metrics_are_those_of_the_averaged_model(
+    resnet_config: TrainConfig, data: ImageData
+) -> None:
+    trainer = Trainer(changed(resnet_config, ema_decay=0.9), data)
+    *_, last = trainer.epochs()
+    metrics = trainer.evaluate("val")
+    assert (metrics.top1, metrics.loss) == (last.val_top1, last.val_loss)
+
+
+def test_one_process_keeps_its_statistics() -> None:
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    average_statistics(norm)
+    assert norm.running_mean.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_all_processes_have_the_same_statistics(resnet_config: TrainConfig) -> None:
+    optimizer = {"batch_size": 18, "micro_batch_size": 4}
+    config = changed(resnet_config, optimizer=optimizer, ema_decay=0.9)
+    in_two_processes(check_equal_states, config)
