@@ -1,7 +1,6 @@
 """One optimizer step on one batch: mixing, autocast, micro-batches, several processes, EMA."""
 
 import contextlib
-import sys
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +14,7 @@ from sgformer.config import TrainConfig
 from sgformer.data.augmentation import BatchMixer
 from sgformer.data.image_data import Samples
 from sgformer.seeding import seed_of
+from sgformer.training.compilation import compiled, num_graphs
 from sgformer.training.distributed import num_processes, rank
 from sgformer.training.optimizer import create_optimizer, set_learning_rate
 
@@ -56,8 +56,8 @@ class OptimizerStep:
             # The weights' mean over the images is 1, so that losses stay comparable.
             weights = len(samples) / (num_classes * counts)
             self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
-        self._forward: nn.Module = _compiled(model) if config.compile else model
-        self._num_graphs_before = _num_graphs()
+        self._forward: nn.Module = compiled(model) if config.compile else model
+        self._num_graphs_before = num_graphs()
         if num_processes() > 1:
             self._forward = DistributedDataParallel(self._forward, forward_sync_buffers=False)
 
@@ -118,7 +118,7 @@ class OptimizerStep:
     @property
     def is_compiled(self) -> bool:
         """Whether torch has compiled a forward pass since this object was made."""
-        return _num_graphs() > self._num_graphs_before
+        return num_graphs() > self._num_graphs_before
 
     def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """A copy of `state_dict` in CPU memory, which later steps do not change."""
@@ -177,20 +177,3 @@ class OptimizerStep:
         if wait and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return contextlib.nullcontext()
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    """The model with a compiled forward pass; drops what torch compiled before.
-
-    All models share the code of `forward`, and torch compiles that code anew for each dropout
-    rate. After eight compilations torch would run further models uncompiled and only log a line.
-    """
-    torch.compiler.reset()
-    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
-    return compiled
-
-
-def _num_graphs() -> int:
-    """Number of graphs that torch has compiled in this process; 0 if torch.compile is unused."""
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])

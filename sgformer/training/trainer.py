@@ -3,9 +3,8 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from sgformer.data.loader import (
     BatchLoader,
     EvalPlan,
     ImageDataset,
-    TimedBatches,
     TrainPlan,
     default_num_workers,
     largest_share,
@@ -28,42 +26,19 @@ from sgformer.model.build import create_model
 from sgformer.seeding import seed_everything, seed_of
 from sgformer.training.device import (
     choose_device,
-    gpu_utilization,
     is_out_of_memory,
     peak_memory_bytes,
     release_memory,
     reset_peak_memory,
 )
-from sgformer.training.distributed import interleave, num_processes, rank, total
+from sgformer.training.distributed import interleave, num_processes, rank
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
-from sgformer.training.optimizer import learning_rate_at
 from sgformer.training.optimizer_step import OptimizerStep
+from sgformer.training.train_pass import TrainPass, train_pass
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
-# Steps from one check that the loss is finite to the next; each check waits for the GPU.
-STEPS_BETWEEN_CHECKS: Final = 20
-
-
-@dataclass(frozen=True)
-class _TrainPass:
-    """Measurements of an epoch's pass over the training images.
-
-    Attributes:
-        loss: Mean loss over the images; not finite if a checked loss was not finite, which ends
-            the pass.
-        learning_rate: Learning rate of the last step.
-        images_per_second: Training images a second, over all processes.
-        data_seconds: Seconds spent waiting for images.
-        gpu_utilization: Mean share of time in which the GPU worked, 0..1; None if unknown.
-    """
-
-    loss: float
-    learning_rate: float
-    images_per_second: float
-    data_seconds: float
-    gpu_utilization: float | None
 
 
 class Trainer:
@@ -267,49 +242,16 @@ class Trainer:
             return "completed"
         return "early_stopped" if self.early_stopping.should_stop else None
 
-    def _train_epoch(self, epoch: int) -> _TrainPass:
-        config, seed = self.config, seed_of(self.config.seed, epoch)
+    def _train_epoch(self, epoch: int) -> TrainPass:
         plan = TrainPlan(
             self._samples,
-            config.optimizer.batch_size,
-            seed,
-            balanced=config.class_balance == "sampling",
+            self.config.optimizer.batch_size,
+            seed_of(self.config.seed, epoch),
+            balanced=self.config.class_balance == "sampling",
             rank=rank(),
             num_processes=num_processes(),
         )
-        self._step.model.train()
-        losses: list[torch.Tensor] = []
-        utilizations: list[float] = []
-        learning_rate, start = 0.0, time.perf_counter()
-        batches = TimedBatches(self._loader.batches(plan))
-        for i, (images, labels) in enumerate(batches):
-            step = (epoch - 1) * len(plan) + i
-            learning_rate = learning_rate_at(step, len(plan), config.max_epochs, config.optimizer)
-            loss = self._step.run(
-                images,
-                labels,
-                seed=seed_of(seed, "step", i),
-                number=step + 1,
-                learning_rate=learning_rate,
-                batch_size=plan.batch_size,
-                micro_batch_size=self.micro_batch_size,
-            )
-            losses.append(loss)
-            if i % STEPS_BETWEEN_CHECKS == 0:
-                if i:
-                    utilizations += gpu_utilization(self.device)
-                if not torch.isfinite(total(loss)):
-                    break
-        utilizations += gpu_utilization(self.device)
-        num_images = len(losses) * plan.batch_size
-        mean_loss = float(total(torch.stack(losses).sum())) / num_images
-        return _TrainPass(
-            mean_loss,
-            learning_rate,
-            num_images / (time.perf_counter() - start),
-            batches.seconds,
-            float(np.mean(utilizations)) if utilizations else None,
-        )
+        return train_pass(self._step, self._loader, plan, epoch, self.micro_batch_size)
 
     def _predict(self, split: str) -> tuple[Any, Any]:
         """Logits (N, classes) and labels (N,) of the whole split in order, from all processes."""
