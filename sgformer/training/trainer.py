@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sgformer.config import TrainConfig
-from sgformer.data.augmentation import eval_transform, train_transform
+from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
 from sgformer.data.image_data import ImageData
 from sgformer.data.loader import (
     BatchLoader,
@@ -21,6 +21,7 @@ from sgformer.data.loader import (
     default_num_workers,
     largest_share,
 )
+from sgformer.data.model_input import ModelInput
 from sgformer.errors import ConfigError, OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.seeding import seed_everything, seed_of
@@ -35,7 +36,8 @@ from sgformer.training.distributed import interleave, num_processes, rank
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
-from sgformer.training.optimizer_step import OptimizerStep
+from sgformer.training.numerics import checkpoint_gradients
+from sgformer.training.optimizer_step import OptimizerStep, State
 from sgformer.training.train_pass import TrainPass, train_pass
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
@@ -52,6 +54,7 @@ class Trainer:
         config: The configuration.
         data: The images.
         device: The device of the training.
+        numerics: The number type and memory layout of the training.
         early_stopping: The best epoch so far, and whether the training should stop.
         micro_batch_size: Images that a process runs through the model at a time; halved when
             memory runs out.
@@ -71,9 +74,13 @@ class Trainer:
         _check_sizes(config, data)
         seed_everything(config.seed)
         model = create_model(config, len(data.classes)).to(self.device)
-        if config.channels_last is True:
-            model = model.to(memory_format=torch.channels_last)
+        if config.grad_checkpointing:
+            checkpoint_gradients(model, config.model.name)
         self._step = OptimizerStep(model, len(data.classes), config, self._samples, self.device)
+        self.numerics = self._step.numerics
+        self._input = ModelInput(
+            config.data.preprocessing, self.device, self.numerics.memory_format
+        )
         self.early_stopping = EarlyStopping(
             config.early_stopping.model_copy(update={"metric": config.metric})
         )
@@ -124,7 +131,7 @@ class Trainer:
             yield self._run_epoch(self.num_epochs_done + 1)
 
     def evaluate(self, split: str) -> SplitMetrics:
-        """Metrics of `model` on a split."""
+        """Metrics of `model` on a split, computed in the training's precision."""
         return compute_metrics(*self._predict(split), self.data.classes)
 
     def description(self) -> dict[str, Any]:
@@ -173,13 +180,15 @@ class Trainer:
             self.data.images,
             eval_transform(self.config.data),
             train_transform(self.config.data, self.config.augmentation),
+            erasing_prob(self.config.augmentation),
         )
         return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
 
     def _run_epoch(self, epoch: int) -> EpochMetrics:
         """Runs an epoch; if memory runs out, restarts the epoch with half the micro-batch."""
         before = self._step.snapshot()
-        while (metrics := self._try_epoch(epoch)) is None:
+        metrics = self._try_epoch(epoch)
+        while metrics is None:
             release_memory()
             if self.micro_batch_size == 1:
                 raise OutOfMemoryError(
@@ -188,16 +197,18 @@ class Trainer:
                     "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
                 )
             self.micro_batch_size = (self.micro_batch_size + 1) // 2
-            self._step.load_state_dict(*before)
+            metrics = self._try_epoch(epoch, before)
         self._num_epochs_run += 1
         self.history.append(metrics)
         self.early_stopping.update(epoch, metrics.value(self.config.metric))
         self.end_reason = self._end_reason(epoch, diverged=math.isnan(metrics.val_loss))
         return metrics
 
-    def _try_epoch(self, epoch: int) -> EpochMetrics | None:
-        """Runs an epoch; returns None if memory ran out."""
+    def _try_epoch(self, epoch: int, before: State | None = None) -> EpochMetrics | None:
+        """Runs an epoch, from the state before if it is given; returns None if memory ran out."""
         try:
+            if before is not None:
+                self._step.load_state_dict(*before)
             return self._train_and_validate(epoch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -251,13 +262,15 @@ class Trainer:
             rank=rank(),
             num_processes=num_processes(),
         )
-        return train_pass(self._step, self._loader, plan, epoch, self.micro_batch_size)
+        batches = self._loader.batches(plan)
+        return train_pass(self._step, batches, self._input, plan, epoch, self.micro_batch_size)
 
     def _predict(self, split: str) -> tuple[Any, Any]:
         """Logits (N, classes) and labels (N,) of the whole split in order, from all processes."""
         samples = self.data.samples(split)
         plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
-        logits, labels = predict_logits(self.model, self._loader.batches(plan), self.device)
+        batches = ((self._input(batch), batch.labels) for batch in self._loader.batches(plan))
+        logits, labels = predict_logits(self.model, batches, self.numerics)
         return interleave(logits, labels, len(samples), self.device)
 
 
