@@ -1,6 +1,7 @@
 """How a model computes: number types, memory layout, and activations that are computed anew."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -15,6 +16,7 @@ Precision = Literal["float32", "bf16", "fp16"]
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # A block of ConvNeXt has a convolution and two linear layers; MLP-Mixer's has linear layers only.
 MOST_LINEAR_LAYERS: Final = 2
+ATTENTION: Final = re.compile(r"Attn|Attention")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def is_convolutional(model: nn.Module) -> bool:
     modules = list(model.modules())
     num_convolutions = sum(isinstance(m, nn.Conv2d) for m in modules)
     num_linear = sum(isinstance(m, nn.Linear) for m in modules)
-    has_attention = any("att" in type(m).__name__.lower() for m in modules)
+    has_attention = any(ATTENTION.search(type(m).__name__) for m in modules)
     return not has_attention and num_linear <= MOST_LINEAR_LAYERS * num_convolutions
 
 

@@ -122,7 +122,9 @@ def save_as_a_former_version(config: SearchConfig, run: RunFolder) -> None:
     for name in ("pretrained", "checkpoint"):
         del train["model"][name]
     del train["optimizer"]["head_learning_rate_factor"], train["data"]["interpolation"]
-    train["data"] |= FORMER["data"]  # type: ignore[operator]
+    for name, value in FORMER["data"].items():  # type: ignore[attr-defined]
+        if train["data"][name] is None:
+            train["data"][name] = value
     train |= {name: FORMER[name] for name in ("precision", "channels_last")}
     run.search_file.write_text(yaml.safe_dump(values, sort_keys=False))
 
