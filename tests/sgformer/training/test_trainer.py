@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -438,15 +437,15 @@ def test_gradient_checkpointing_trains_the_same(
         Trainer(change(config, grad_checkpointing=on), data)  # type: ignore[arg-type]
         for on in (False, True)
     )
-    num_forwards = []
+    forwards = []
 
-    def count(module: torch.nn.Module, _inputs: object, _out: object) -> None:
+    def count(module: torch.nn.Module, _inputs: object) -> None:
         if module.training:
-            num_forwards.append(module)
+            forwards.append(module)
 
-    thrifty.model.stages[0].blocks[0].register_forward_hook(count)
+    thrifty.model.stages[0].blocks[0].register_forward_pre_hook(count)
     assert close(trained_weights(plain), trained_weights(thrifty))
-    assert len(num_forwards) == 2 * 3  # each of three steps computes the block twice
+    assert len(forwards) == 2 * 3  # each of three steps computes the block twice
     assert plain.config.fingerprint() == thrifty.config.fingerprint()
 
 
@@ -467,10 +466,3 @@ def test_the_description_rebuilds_what_was_trained(
     description = Trainer(train_config, data).description()
     assert TrainConfig.model_validate(description["config"]) == train_config.resolved()
     assert description["classes"] == [str(d) for d in range(10)]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_it_trains_on_a_gpu(train_config: TrainConfig, data: ImageData) -> None:
-    trainer = Trainer(change(train_config, device="cuda"), data)  # type: ignore[arg-type]
-    assert all(np.isfinite(m.train_loss) for m in trainer.epochs())
-    assert trainer.device.type == "cuda"
