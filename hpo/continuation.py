@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hpo.config.loading import differences
+from hpo.config.loading import differences, with_former_defaults
 from hpo.config.schema import SearchConfig
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
@@ -51,6 +51,7 @@ def check_continuation(
     if config.study.storage is None:
         config = with_storage(config, known.study.storage)
     known = with_storage(known, known.study.storage)
+    config = with_former_defaults(known, config)
     _refuse_differences(known, config, str(folder.search_file))
     return config
 
@@ -78,8 +79,17 @@ def find_study(
     if study.metadata.search_config is not None:
         known = SearchConfig.model_validate(study.metadata.search_config)
         known = with_storage(known, known.study.storage)
-        _refuse_differences(known, config, f"study {config.study.name!r}")
+        _refuse_differences(
+            known, with_former_defaults(known, config), f"study {config.study.name!r}"
+        )
     return study
+
+
+def config_of_study(study: SearchStudy, config: SearchConfig) -> SearchConfig:
+    """The config, in which settings at their default keep the former default of the study."""
+    if study.metadata.search_config is None:
+        return config
+    return with_former_defaults(SearchConfig.model_validate(study.metadata.search_config), config)
 
 
 def create_study(

@@ -8,7 +8,7 @@ from typing import Final
 
 from hpo.config.schema import PAUSING
 from hpo.config.search_space import Params, default_params
-from hpo.continuation import create_study, find_study, refuse_other_images
+from hpo.continuation import config_of_study, create_study, find_study, refuse_other_images
 from hpo.delivery.front import deliver_winners
 from hpo.engine.architectures import (
     ArchitectureCosts,
@@ -126,7 +126,7 @@ class SearchSteps:
         study = find_study(self.config, self.folder, self.storage, resume=resume)
         if study is None:
             return
-        self._study = study
+        self._study, self.config = study, config_of_study(study, self.config)
         trials = study.trials()
         best = best_so_far(trials, self.config)
         if trials:

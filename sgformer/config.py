@@ -29,7 +29,6 @@ _LATER: Final = {
     "optimizer.head_learning_rate_factor": 1.0,
     "freeze": "none",
     "unfreeze_epoch": None,
-    "grad_checkpointing": False,
 }
 
 Metric = Literal["val_top1", "val_top5", "val_macro_f1", "val_loss"]
@@ -302,13 +301,14 @@ class TrainConfig(FrozenConfig):
     def fingerprint(self, weights: str | None = None) -> str:
         """A hash of the settings that determine the result.
 
-        Folders, device, loading processes, cache size and micro-batch size are left out.
+        Folders, device, loading processes, cache size, and what only saves memory (the size of
+        micro-batches, gradient checkpointing) are left out.
 
         Args:
             weights: The SHA-256 of the weights that the training starts from; None: unknown, or
                 newly initialised.
         """
-        values = self.resolved().model_dump(mode="json", exclude={"device"})
+        values = self.resolved().model_dump(mode="json", exclude={"device", "grad_checkpointing"})
         for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
             del values["data"][name]
         del values["optimizer"]["micro_batch_size"]

@@ -8,7 +8,13 @@ import yaml
 
 from hpo.config.grid_points import grid_points
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
-from hpo.config.search_space import CategoricalParameter, Parameter, Space
+from hpo.config.search_space import (
+    CategoricalParameter,
+    Parameter,
+    Space,
+    apply_params,
+    value_at,
+)
 from hpo.config.space_checks import check_guess, check_space
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
@@ -28,7 +34,17 @@ CHANGEABLE: Final = (
     "train.data.cache_dir",
     "train.data.cache_bytes",
     "train.optimizer.micro_batch_size",
+    "train.grad_checkpointing",
 )
+# Settings whose default has changed, with the default of the first release. A run that began with
+# that default goes on with it.
+FORMER_DEFAULTS: Final[dict[str, Any]] = {
+    "precision": "float32",
+    "channels_last": False,
+    "data.crop_pct": 0.875,
+    "data.mean": (0.485, 0.456, 0.406),
+    "data.std": (0.229, 0.224, 0.225),
+}
 
 
 def load_search_config(
@@ -96,6 +112,19 @@ def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
         if before.get(path) != after.get(path)
         and not any(path == may or path.startswith(f"{may}.") for may in CHANGEABLE)
     )
+
+
+def with_former_defaults(old: SearchConfig, new: SearchConfig) -> SearchConfig:
+    """The new config, in which settings at their default keep the old run's former default."""
+    former = {
+        path: value
+        for path, value in FORMER_DEFAULTS.items()
+        if value_at(old.train, path) == value
+        and value_at(new.train, path) == value_at(TrainConfig(), path)
+    }
+    if not former:
+        return new
+    return new.model_copy(update={"train": apply_params(new.train, former, "a former run")})
 
 
 class _Loader(yaml.SafeLoader):

@@ -33,6 +33,7 @@ UNSEARCHABLE: Final = (
     "early_stopping.metric",
     "max_epochs",
     "channels_last",
+    "grad_checkpointing",
     "compile",
     "device",
     "seed",

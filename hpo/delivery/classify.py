@@ -25,7 +25,7 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
         InputError: The model or the image folder cannot be read, or there is no such split.
     """
     from sgformer.data.image_data import decode_folder
-    from sgformer.data.loader import eval_batches
+    from sgformer.data.model_input import eval_batches
     from sgformer.training.evaluation import compute_metrics
 
     if split not in SPLITS:

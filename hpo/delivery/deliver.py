@@ -125,10 +125,14 @@ def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
 
 
 def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[str, Any]:
-    """The model's metrics on val and test, by split; None for a split that does not exist."""
-    from sgformer.data.loader import eval_batches
+    """The model's metrics on val and test, by split; None for a split that does not exist.
+
+    They are computed in float32, whatever the precision of the training.
+    """
+    from sgformer.data.model_input import eval_batches
     from sgformer.training.device import choose_device
     from sgformer.training.evaluation import compute_metrics, predict_logits
+    from sgformer.training.numerics import Numerics, exact_float32
 
     # A model that was trained on a cluster's GPU may be delivered by a machine without a GPU.
     anywhere = "cpu" if config.device == "cpu" else "auto"
@@ -138,7 +142,8 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
     for split in metrics:
         if split in data.splits:
             batches = eval_batches(data, split, config.data, EVAL_BATCH_SIZE)
-            logits, labels = predict_logits(model, batches, device)
+            with exact_float32():
+                logits, labels = predict_logits(model, batches, Numerics(device))
             metrics[split] = asdict(compute_metrics(logits, labels, data.classes))
     return metrics
 

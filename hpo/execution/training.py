@@ -85,9 +85,11 @@ def run_training(training: Training) -> Generator[Progress]:
 
 def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     from sgformer.training.checkpoint import resume_progress, save_progress
+    from sgformer.training.device import limit_memory
     from sgformer.training.distributed import rank
     from sgformer.training.trainer import Trainer
 
+    limit_memory(training.num_gpus)  # of a warm worker, whose last training had another share
     config = training.config.resolved()
     trainer = Trainer(config, open_images(config.data, training.images), training.weights)
     refused = resume_progress(trainer, training.folder)
@@ -155,6 +157,8 @@ def _facts(
         "hostname": socket.gethostname(),
         "device": str(trainer.device),
         "gpu": trainer.gpu_name,
+        "precision": trainer.numerics.precision,
+        "channels_last": trainer.numerics.channels_last,
         "seed": config.seed,
         "code_version": __version__,
         "seconds": seconds,

@@ -19,6 +19,7 @@ from hpo.errors import ProcessDiedError, WornOutError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
+from hpo.execution.micro_batches import KnownMicroBatches
 from hpo.execution.training import Progress, Training, run_training, warm_up
 from hpo.study.trial import TrialError, TrialReport
 from sgformer.config import DataConfig
@@ -83,6 +84,7 @@ class TrialWorker(tune.Trainable):
         self._idle, self._retired = False, False
         self._bytes_after_first: int | None = None
         self._worn_out = False
+        self._micro_batches = KnownMicroBatches()
         self._warm_up(config[SETTINGS])
 
     def assign(self, task: TrialTask | None) -> None:
@@ -165,7 +167,8 @@ class TrialWorker(tune.Trainable):
     def _next_epoch(self, task: TrialTask) -> Progress:
         """Trains the next epoch; resumes from the last checkpoint after the first exception."""
         if self._epochs is None:
-            self._epochs = _start(task)
+            training = self._micro_batches.apply_to(task.training)
+            self._epochs = _start(replace(task, training=training))
         progress = None
         try:
             progress = next(self._epochs)
@@ -176,6 +179,7 @@ class TrialWorker(tune.Trainable):
         if progress is None:  # by now the exception, and the training it held, is freed
             self._end()
             return self._next_epoch(task)
+        self._micro_batches.note(task.training.config, progress.facts["micro_batch_size"])
         if self._retried is None:
             return progress
         facts = {**progress.facts, "retried_error": asdict(self._retried)}

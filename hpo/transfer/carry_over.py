@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpo.config.loading import differences
+from hpo.config.loading import differences, with_former_defaults
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, Space, value_at
 from hpo.run_folder import RunFolder
@@ -45,6 +45,7 @@ def continuation(config: SearchConfig, run: RunFolder) -> Continuation:
             return Continuation(config, run, predecessor)
         known = run.load_config()
         config = _named(config, run.path.name, config.study.storage or known.study.storage)
+        config = with_former_defaults(known, config)
         if known.space == config.space or _differ_otherwise(known, config):
             return Continuation(config, run)  # other differences are refused on resuming
         _refuse_other_kinds(known.space, config.space, run)

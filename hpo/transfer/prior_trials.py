@@ -14,7 +14,7 @@ from hpo.transfer.remap import Outside, remap
 from sgformer.config import TrainConfig
 
 # Settings that hardly change a training's result, ignored when trainings are compared.
-SECONDARY: Final = ("seed", "channels_last", "compile")
+SECONDARY: Final = ("seed", "precision", "channels_last", "compile")
 UNSEARCHED: Final = (
     "data.val_fraction", "data.val_seed", "early_stopping.metric", "max_epochs",
 )  # fmt: skip

@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from PIL import Image
 from timm.data import Mixup, create_transform
 from timm.data.mixup import mixup_target
-from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.transforms_factory import transforms_imagenet_train
 from torchvision.transforms import Compose, InterpolationMode
 
-from sgformer.catalog import Rgb
 from sgformer.config import AugmentationConfig, DataConfig, TrainConfig
 from sgformer.data.decoding import RgbImage
 
@@ -39,41 +37,50 @@ POLICIES: Final[dict[str, dict[str, float]]] = {
 
 
 def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Transform:
-    """The transform of training images, to an augmented and normalised (3, H, W) tensor.
+    """The transform of training images, to an augmented (3, H, W) uint8 tensor.
 
-    H = W = image_size. With RandAugment, timm leaves colour jitter out unless it is forced; this
-    function forces it if the config sets `color_jitter`.
+    H = W = image_size. Normalising and erasing (`erasing_prob`) are left to the trainer. With
+    RandAugment, timm leaves colour jitter out unless it is forced; this function forces it if the
+    config sets `color_jitter`.
     """
     if augmentation.policy == "none":
         return eval_transform(data)
-    defaults = POLICIES[augmentation.policy]
-    numbers = defaults | augmentation.model_dump(include=set(defaults), exclude_none=True)
+    numbers = _numbers(augmentation)
     magnitude, min_area = numbers["rand_augment_magnitude"], numbers["min_crop_area"]
     scale = (min_area, 1.0)
     ratio = (3 / 4, 4 / 3) if augmentation.policy == "guide" else (0.9, 1.1)
     jitter: Any = numbers["color_jitter"] or None
     _, *steps = transforms_imagenet_train(
         data.image_size,
-        use_prefetcher=True,  # timm then leaves normalising and erasing to us (`last`)
+        use_prefetcher=True,  # timm then leaves normalising and erasing to us
         interpolation="bicubic",
         hflip=numbers["horizontal_flip_prob"],
         color_jitter=jitter,
         force_color_jitter=augmentation.color_jitter is not None,
         auto_augment=f"rand-m{magnitude:g}-mstd0.5" if magnitude else None,
     ).transforms
-    look = data.preprocessing
-    last: list[Any] = [Normalise(look.mean, look.std)]
-    erasing = numbers["random_erasing_prob"]
-    if erasing:
-        last.append(RandomErasing(erasing, mode="pixel", max_count=1, device="cpu"))
+    interpolation = data.preprocessing.interpolation
     transform: Transform = Compose(
-        [CropAndResize(data.image_size, scale, ratio, look.interpolation), *steps, *last]
+        [CropAndResize(data.image_size, scale, ratio, interpolation), *steps]
     )
     return transform
 
 
+def erasing_prob(augmentation: AugmentationConfig) -> float:
+    """The share of training images that get a patch of noise."""
+    if augmentation.policy == "none":
+        return 0.0
+    return _numbers(augmentation)["random_erasing_prob"]
+
+
+def _numbers(augmentation: AugmentationConfig) -> dict[str, float]:
+    """The numbers of the policy, with those that are set in their place."""
+    defaults = POLICIES[augmentation.policy]
+    return defaults | augmentation.model_dump(include=set(defaults), exclude_none=True)
+
+
 def eval_transform(data: DataConfig) -> Transform:
-    """The transform of evaluation: resize, centre crop, normalised (3, H, W) tensor."""
+    """The transform of evaluation: resize and centre crop, to a (3, H, W) uint8 tensor."""
     look = data.preprocessing
     steps = create_transform(
         (3, data.image_size, data.image_size),
@@ -81,7 +88,7 @@ def eval_transform(data: DataConfig) -> Transform:
         crop_pct=look.crop_pct,
         use_prefetcher=True,
     ).transforms
-    transform: Transform = Compose([Image.fromarray, *steps, Normalise(look.mean, look.std)])
+    transform: Transform = Compose([Image.fromarray, *steps])
     return transform
 
 
@@ -141,16 +148,3 @@ class CropAndResize(RandomResizedCropAndInterpolation):
         crop = whole[None, :, top : top + height, left : left + width]
         resized = F.interpolate(crop, self.size, mode=self.interpolation.value, antialias=True)
         return Image.fromarray(resized[0].permute(1, 2, 0).numpy())
-
-
-class Normalise:
-    """Normalises a (3, H, W) uint8 image to float32, in one operation where timm takes three."""
-
-    def __init__(self, mean: Rgb, std: Rgb) -> None:
-        means, stds = (torch.tensor(rgb).view(3, 1, 1) for rgb in (mean, std))
-        self._scale, self._shift = 1 / (255 * stds), -means / stds
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        # Channels are first in memory, as in a batch; PIL's images have channels last.
-        normalised = torch.empty(image.shape)
-        return torch.addcmul(self._shift, image, self._scale, out=normalised)

@@ -10,14 +10,30 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sgformer.config import DataConfig
-from sgformer.data.augmentation import Transform, eval_transform
+from sgformer.data.augmentation import Transform
+from sgformer.data.erasing import NO_PATCH, draw_patch
 from sgformer.data.image_cache import DecodedImages
-from sgformer.data.image_data import ImageData, Samples
+from sgformer.data.image_data import Samples
 from sgformer.errors import InputError
 from sgformer.seeding import seed_of, seed_transforms
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # (B, 3, H, W) normalised float32, (B,) int64 labels
+
+class Batch(NamedTuple):
+    """Loaded images, on the CPU.
+
+    Attributes:
+        images: Augmented or cropped images, (B, 3, H, W) uint8.
+        labels: Indices of the images' classes, (B,) int64.
+        patches: The images' patches to erase (`erasing.Patch`), (B, 5) int64.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    patches: torch.Tensor
+
+
+# An image (3, H, W) uint8, the index of its class, and its patch (5,).
+Example = tuple[torch.Tensor, int, torch.Tensor]
 
 
 class Draw(NamedTuple):
@@ -145,20 +161,35 @@ class TimedBatches:
             self.seconds += time.perf_counter() - start
 
 
-class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
-    """Images as (3, H, W) tensors: augmented if the draw has a seed, else as in evaluation."""
+class ImageDataset(Dataset[Example]):
+    """Images as (3, H, W) uint8: augmented if the draw has a seed, else as in evaluation.
+
+    Args:
+        images: The decoded images.
+        evaluation: The transform of evaluation.
+        training: The transform of training; None: all images are treated as in evaluation.
+        erasing_prob: Share of augmented images that get a patch to erase.
+    """
 
     def __init__(
-        self, images: DecodedImages, evaluation: Transform, training: Transform | None = None
+        self,
+        images: DecodedImages,
+        evaluation: Transform,
+        training: Transform | None = None,
+        erasing_prob: float = 0.0,
     ) -> None:
         self._images, self._eval, self._train = images, evaluation, training
+        self._erasing_prob = erasing_prob
 
-    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int]:
-        image = self._images[draw.position]
+    def __getitem__(self, draw: Draw) -> Example:
+        image, patch = self._images[draw.position], NO_PATCH
         if draw.seed is None or self._train is None:
-            return self._eval(image), draw.label
-        seed_transforms(draw.seed)
-        return self._train(image), draw.label
+            pixels = self._eval(image)
+        else:
+            seed_transforms(draw.seed)
+            pixels = self._train(image)
+            patch = draw_patch(self._erasing_prob, *pixels.shape[1:])
+        return pixels, draw.label, torch.tensor(patch)
 
 
 class _CurrentPlan(Sampler[list[Draw]]):
@@ -208,7 +239,7 @@ class BatchLoader:
         """
         self._current.plan = plan
         try:
-            yield from self._loader
+            yield from (Batch(*parts) for parts in self._loader)
         except InputError as error:
             # For an error in a loading process the message is the whole traceback.
             last_line = str(error).strip().splitlines()[-1]
@@ -217,19 +248,6 @@ class BatchLoader:
 
 def _full_name(error: Exception) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}: "
-
-
-def eval_batches(
-    data: ImageData, split: str, config: DataConfig, batch_size: int
-) -> Iterator[Batch]:
-    """A split's batches in order, without augmentation.
-
-    Raises:
-        DataError: The folder has no such split.
-    """
-    plan = EvalPlan(data.samples(split), batch_size)
-    dataset = ImageDataset(data.images, eval_transform(config))
-    return BatchLoader(dataset, config.num_workers or 0).batches(plan)
 
 
 def default_num_workers(num_cpus: int, *, has_gpu: bool) -> int:

@@ -21,6 +21,7 @@ from sgformer.catalog import Preprocessing
 from sgformer.config import DataConfig
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.decoding import decode_image
+from sgformer.data.model_input import ModelInput
 from sgformer.errors import DataError
 
 METADATA_KEY: Final = "sgformer"
@@ -60,6 +61,7 @@ class OnnxClassifier:
         data = DataConfig.model_validate(metadata["data"])
         self.data = data.with_preprocessing(Preprocessing())  # of files of former versions
         self._transform = eval_transform(self.data)
+        self._input = ModelInput(self.data.preprocessing)
 
     def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The logits (B, classes) of normalised images (B, 3, H, W)."""
@@ -79,7 +81,7 @@ class OnnxClassifier:
         image = decode_image(path, self.data.decoded_pixels) if path.is_file() else None
         if image is None:
             raise DataError(f"cannot read image: {path}")
-        batch = self._transform(image).unsqueeze(0).numpy()
+        batch = self._input.normalised(self._transform(image)[None]).numpy()
         probabilities = softmax(self.logits(batch)[0].astype(np.float64))
         order = np.argsort(-probabilities, kind="stable")
         return {self.classes[i]: float(probabilities[i]) for i in order}

@@ -19,7 +19,7 @@ from torch import nn
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
-from sgformer.data.loader import eval_batches
+from sgformer.data.model_input import eval_batches
 from sgformer.errors import ExportError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
 from sgformer.model import SGFormer

@@ -20,7 +20,22 @@ SIGNS: Final = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "HOST_ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, ...
+    "DEVICE_ALLOCATION_FAILED",
 )
+# Messages of libraries that fail in this way for want of memory, and for other reasons too: they
+# count only while the GPU is nearly full.
+AMBIGUOUS_SIGNS: Final = (
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+    "unable to find an engine",
+)
+NEARLY_FULL: Final = 0.05  # share of the memory that is left
+# Memory of a process on a GPU beside its tensors: CUDA's context and the libraries' kernels.
+CONTEXT_BYTES: Final = 2**29
 
 
 def choose_device(config: TrainConfig) -> torch.device:
@@ -41,7 +56,39 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that an allocation failed, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in SIGNS)
+    if not isinstance(error, RuntimeError):
+        return False
+    message = str(error)
+    if any(text in message for text in SIGNS):
+        return True
+    if "nccl" in message.lower() and "out of memory" in message:
+        return True
+    return any(text in message for text in AMBIGUOUS_SIGNS) and _is_nearly_full()
+
+
+def _is_nearly_full() -> bool:
+    """Whether the GPU, or this process's share of it, has hardly any memory left."""
+    if not torch.cuda.is_available():
+        return False
+    free, size = torch.cuda.mem_get_info()
+    share = size * torch.cuda.get_per_process_memory_fraction()
+    left = min(free, share - torch.cuda.memory_reserved())
+    return left < NEARLY_FULL * share
+
+
+def limit_memory(share: float) -> None:
+    """Limits the memory of this process on its GPU to a share; 1, or more, lifts the limit.
+
+    A process that asks for more gets an out-of-memory error, as on a smaller GPU, in place of
+    taking the memory of the processes with which it shares the GPU.
+    """
+    if not torch.cuda.is_available() or share <= 0:
+        return
+    fraction = 1.0
+    if share < 1:
+        size = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        fraction = max(share / 2, share - CONTEXT_BYTES / size)
+    torch.cuda.set_per_process_memory_fraction(fraction)
 
 
 def release_memory() -> None:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sgformer.training.numerics import Numerics
+
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
 
@@ -56,13 +58,23 @@ class SplitMetrics:
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], device: torch.device
+    model: nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    numerics: Numerics,
 ) -> tuple[FloatArray, IntArray]:
-    """The model's (N, classes) logits in float32, and the (N,) labels, in the batches' order."""
+    """The model's (N, classes) logits as float32, and the (N,) labels, in the batches' order.
+
+    A batch whose logits overflow in fp16 is computed again in float32.
+    """
     model.eval()
     logits, labels = [], []
     for images, targets in batches:
-        logits.append(model(images.to(device, non_blocking=True)).float().cpu())
+        on_device = images.to(numerics.device, non_blocking=True)
+        with numerics.autocast():
+            outputs = model(on_device).float().cpu()
+        if numerics.precision == "fp16" and not torch.isfinite(outputs).all():
+            outputs = model(on_device).cpu()
+        logits.append(outputs)
         labels.append(targets)
     return torch.cat(logits).numpy(), torch.cat(labels).numpy()
 

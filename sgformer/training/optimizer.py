@@ -21,7 +21,9 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.A
         groups = param_groups_layer_decay(
             model, config.weight_decay, exempt, layer_decay=config.layer_decay
         )
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
+    # One kernel for all parameters; on a CPU torch's default.
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=on_gpu or None)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

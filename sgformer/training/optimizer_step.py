@@ -1,8 +1,7 @@
 """One optimizer step on one batch: mixing, autocast, micro-batches, several processes, EMA."""
 
 import contextlib
-import sys
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,14 @@ from sgformer.data.image_data import Samples
 from sgformer.data.loader import share_sizes
 from sgformer.seeding import seed_of
 from sgformer.training.batch_norm import average_statistics, has_batch_norm
+from sgformer.training.compilation import compiled, num_graphs
 from sgformer.training.distributed import num_processes, rank
 from sgformer.training.micro_batches import micro_batch_sizes
+from sgformer.training.numerics import allow_tf32, choose_numerics
 from sgformer.training.optimizer import create_optimizer, set_learning_rate
 
-DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Tensors by name, and the state of the gradient scaler.
+State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 class OptimizerStep:
@@ -34,6 +36,7 @@ class OptimizerStep:
         model: The model with the trained weights.
         ema: The model with the exponential moving average of the weights; None without
             `ema_decay`.
+        numerics: The number type and memory layout of the steps.
     """
 
     def __init__(
@@ -46,8 +49,12 @@ class OptimizerStep:
     ) -> None:
         self.model, self.config, self.device = model, config, device
         self._has_batch_norm = has_batch_norm(model)
+        self.numerics = choose_numerics(config, model, device)
+        allow_tf32(device)
+        if self.numerics.channels_last:
+            model.to(memory_format=torch.channels_last)
         self.optimizer = create_optimizer(model, config.optimizer)
-        self.scaler = self._new_scaler()
+        self.scaler = self.numerics.new_scaler()
         self.ema = None
         if config.ema_decay is not None:
             self.ema = ModelEmaV3(model, config.ema_decay, use_warmup=True)
@@ -60,8 +67,8 @@ class OptimizerStep:
             # The weights' mean over the images is 1, so that losses stay comparable.
             weights = len(samples) / (num_classes * counts)
             self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
-        self._forward: nn.Module = _compiled(model) if config.compile else model
-        self._num_graphs_before = _num_graphs()
+        self._forward: nn.Module = compiled(model) if config.compile else model
+        self._num_graphs_before = num_graphs()
         if num_processes() > 1:
             self._forward = DistributedDataParallel(self._forward, forward_sync_buffers=False)
 
@@ -79,7 +86,8 @@ class OptimizerStep:
         """Runs a step; returns the loss before the update, summed over this process's images.
 
         Args:
-            images: This process's images, (B, 3, H, W); mixup changes the tensor in place.
+            images: This process's normalised images on the device, (B, 3, H, W); mixup changes
+                the tensor in place.
             labels: The images' class indices, (B,).
             seed: The seed of this step.
             number: The number of this step in the training, from 1.
@@ -88,10 +96,6 @@ class OptimizerStep:
             micro_batch_size: Images that this process runs through the model at a time.
         """
         targets: torch.Tensor = labels.to(self.device, non_blocking=True)
-        layout = (
-            torch.channels_last if self.config.channels_last is True else torch.contiguous_format
-        )
-        images = images.to(self.device, non_blocking=True, memory_format=layout)
         if self._mix is not None:
             np.random.seed(seed % 2**32)  # so all processes draw the same mixup
             images, targets = self._mix(images, targets)
@@ -113,7 +117,7 @@ class OptimizerStep:
         self._update(number, learning_rate)
         return torch.stack(losses).sum()
 
-    def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def state_dict(self) -> State:
         """The tensors of model, optimizer and EMA by name, and the gradient scaler's state."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -125,9 +129,9 @@ class OptimizerStep:
     @property
     def is_compiled(self) -> bool:
         """Whether torch has compiled a forward pass since this object was made."""
-        return _num_graphs() > self._num_graphs_before
+        return num_graphs() > self._num_graphs_before
 
-    def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def snapshot(self) -> State:
         """A copy of `state_dict` in CPU memory, which later steps do not change."""
         tensors, scaler = self.state_dict()
         copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
@@ -143,20 +147,19 @@ class OptimizerStep:
         for name, value in parts["optimizer"].items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
+        # What an abandoned step has left is freed first: memory may just have run out.
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.ema is not None:
             self.ema.module.load_state_dict(parts["ema"])
         # A new scaler, because loading a state does not clear a scaler's record of an open step.
-        self.scaler = self._new_scaler()
+        self.scaler = self.numerics.new_scaler()
         self.scaler.load_state_dict(scaler)
 
-    def _new_scaler(self) -> torch.amp.GradScaler:
-        return torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
-
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        dtype = DTYPES.get(self.config.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with self.numerics.autocast():
             logits = self._forward(images)
         # The mixer has smoothed the targets already.
         smoothing = 0.0 if self._mix else self.config.label_smoothing
@@ -184,20 +187,3 @@ class OptimizerStep:
         if wait and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return contextlib.nullcontext()
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    """The model with a compiled forward pass; drops what torch compiled before.
-
-    All models share the code of `forward`, and torch compiles that code anew for each dropout
-    rate. After eight compilations torch would run further models uncompiled and only log a line.
-    """
-    torch.compiler.reset()
-    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
-    return compiled
-
-
-def _num_graphs() -> int:
-    """Number of graphs that torch has compiled in this process; 0 if torch.compile is unused."""
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])

@@ -3,26 +3,25 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 from sgformer.config import TrainConfig
-from sgformer.data.augmentation import eval_transform, train_transform
+from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
 from sgformer.data.image_data import ImageData
 from sgformer.data.loader import (
     BatchLoader,
     EvalPlan,
     ImageDataset,
-    TimedBatches,
     TrainPlan,
     default_num_workers,
     share_sizes,
 )
+from sgformer.data.model_input import ModelInput
 from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights
@@ -36,43 +35,21 @@ from sgformer.training.batch_norm import (
 )
 from sgformer.training.device import (
     choose_device,
-    gpu_utilization,
     is_out_of_memory,
     peak_memory_bytes,
     release_memory,
     reset_peak_memory,
 )
-from sgformer.training.distributed import interleave, num_processes, rank, total
+from sgformer.training.distributed import interleave, num_processes, rank
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
 from sgformer.training.micro_batches import check_batches
-from sgformer.training.optimizer import learning_rate_at
-from sgformer.training.optimizer_step import OptimizerStep
+from sgformer.training.numerics import checkpoint_gradients
+from sgformer.training.optimizer_step import OptimizerStep, State
+from sgformer.training.train_pass import TrainPass, train_pass
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
-# Steps from one check that the loss is finite to the next; each check waits for the GPU.
-STEPS_BETWEEN_CHECKS: Final = 20
-
-
-@dataclass(frozen=True)
-class _TrainPass:
-    """Measurements of an epoch's pass over the training images.
-
-    Attributes:
-        loss: Mean loss over the images; not finite if a checked loss was not finite, which ends
-            the pass.
-        learning_rate: Learning rate of the last step.
-        images_per_second: Training images a second, over all processes.
-        data_seconds: Seconds spent waiting for images.
-        gpu_utilization: Mean share of time in which the GPU worked, 0..1; None if unknown.
-    """
-
-    loss: float
-    learning_rate: float
-    images_per_second: float
-    data_seconds: float
-    gpu_utilization: float | None
 
 
 class Trainer:
@@ -92,6 +69,7 @@ class Trainer:
         data: The images.
         device: The device of the training.
         weights_loaded: The weights that the training began with, in words; None: new ones.
+        numerics: The number type and memory layout of the training.
         early_stopping: The best epoch so far, and whether the training should stop.
         micro_batch_size: Images that a process runs through the model at a time; halved when
             memory runs out.
@@ -115,9 +93,13 @@ class Trainer:
         check_batches(config, data)
         seed_everything(config.seed)
         model = synchronised(create_model(config, len(data.classes)).to(self.device))
-        if config.channels_last is True:
-            model = model.to(memory_format=torch.channels_last)
+        if config.grad_checkpointing:
+            checkpoint_gradients(model, config.model.name)
         self._step = OptimizerStep(model, len(data.classes), config, self._samples, self.device)
+        self.numerics = self._step.numerics
+        self._input = ModelInput(
+            config.data.preprocessing, self.device, self.numerics.memory_format
+        )
         self.early_stopping = EarlyStopping(
             config.early_stopping.model_copy(update={"metric": config.metric})
         )
@@ -180,7 +162,7 @@ class Trainer:
             yield self._run_epoch(self.num_epochs_done + 1)
 
     def evaluate(self, split: str) -> SplitMetrics:
-        """Metrics of `model` on a split."""
+        """Metrics of `model` on a split, computed in the training's precision."""
         return compute_metrics(*self._predict(split), self.data.classes)
 
     def description(self) -> dict[str, Any]:
@@ -236,6 +218,7 @@ class Trainer:
             self.data.images,
             eval_transform(self.config.data),
             train_transform(self.config.data, self.config.augmentation),
+            erasing_prob(self.config.augmentation),
         )
         return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
 
@@ -244,7 +227,8 @@ class Trainer:
         if epoch == 1:
             self._start_from_weights()
         before = self._step.snapshot()
-        while (metrics := self._try_epoch(epoch)) is None:
+        metrics = self._try_epoch(epoch)
+        while metrics is None:
             release_memory()
             if self.micro_batch_size == 1:
                 raise OutOfMemoryError(
@@ -253,7 +237,7 @@ class Trainer:
                     "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
                 )
             self.micro_batch_size = (self.micro_batch_size + 1) // 2
-            self._step.load_state_dict(*before)
+            metrics = self._try_epoch(epoch, before)
         self._num_epochs_run += 1
         self.history.append(metrics)
         self.early_stopping.update(epoch, metrics.value(self.config.metric))
@@ -267,9 +251,11 @@ class Trainer:
         if ema is not None:
             ema.set(model)
 
-    def _try_epoch(self, epoch: int) -> EpochMetrics | None:
-        """Runs an epoch; returns None if memory ran out."""
+    def _try_epoch(self, epoch: int, before: State | None = None) -> EpochMetrics | None:
+        """Runs an epoch, from the state before if it is given; returns None if memory ran out."""
         try:
+            if before is not None:
+                self._step.load_state_dict(*before)
             return self._train_and_validate(epoch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -314,53 +300,22 @@ class Trainer:
             return "completed"
         return "early_stopped" if self.early_stopping.should_stop else None
 
-    def _train_epoch(self, epoch: int) -> _TrainPass:
-        config, seed = self.config, seed_of(self.config.seed, epoch)
+    def _train_epoch(self, epoch: int) -> TrainPass:
         plan = TrainPlan(
             self._samples,
-            config.optimizer.batch_size,
-            seed,
-            balanced=config.class_balance == "sampling",
+            self.config.optimizer.batch_size,
+            seed_of(self.config.seed, epoch),
+            balanced=self.config.class_balance == "sampling",
             rank=rank(),
             num_processes=num_processes(),
         )
-        self._step.model.train()
-        losses: list[torch.Tensor] = []
-        utilizations: list[float] = []
-        learning_rate, start = 0.0, time.perf_counter()
-        batches = TimedBatches(self._loader.batches(plan))
-        for i, (images, labels) in enumerate(batches):
-            step = (epoch - 1) * len(plan) + i
-            learning_rate = learning_rate_at(step, len(plan), config.max_epochs, config.optimizer)
-            loss = self._step.run(
-                images,
-                labels,
-                seed=seed_of(seed, "step", i),
-                number=step + 1,
-                learning_rate=learning_rate,
-                batch_size=plan.batch_size,
-                micro_batch_size=self.micro_batch_size,
-            )
-            losses.append(loss)
-            if i % STEPS_BETWEEN_CHECKS == 0:
-                if i:
-                    utilizations += gpu_utilization(self.device)
-                if not torch.isfinite(total(loss)):
-                    break
-        utilizations += gpu_utilization(self.device)
-        num_images = len(losses) * plan.batch_size
-        mean_loss = float(total(torch.stack(losses).sum())) / num_images
-        return _TrainPass(
-            mean_loss,
-            learning_rate,
-            num_images / (time.perf_counter() - start),
-            batches.seconds,
-            float(np.mean(utilizations)) if utilizations else None,
-        )
+        batches = self._loader.batches(plan)
+        return train_pass(self._step, batches, self._input, plan, epoch, self.micro_batch_size)
 
     def _predict(self, split: str) -> tuple[Any, Any]:
         """Logits (N, classes) and labels (N,) of the whole split in order, from all processes."""
         samples = self.data.samples(split)
         plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
-        logits, labels = predict_logits(self.model, self._loader.batches(plan), self.device)
+        batches = ((self._input(batch), batch.labels) for batch in self._loader.batches(plan))
+        logits, labels = predict_logits(self.model, batches, self.numerics)
         return interleave(logits, labels, len(samples), self.device)

@@ -1,13 +1,15 @@
 """Tests of a search that finds an existing run; whole searches are in tests/test_*.py."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from studies import create_study
 
-from hpo.config.loading import load_search_config
+from hpo.config.loading import dump_search_config, load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.continuation import check_continuation, find_study
+from hpo.continuation import check_continuation, config_of_study, find_study
 from hpo.continuation import create_study as create_run_study
 from hpo.errors import ClusterError, RunError, StudyError
 from hpo.reporting.display import Display
@@ -15,6 +17,7 @@ from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstRung, read_first_rungs
 from hpo.search import run_search
 from hpo.study.trial import TrialStatus
+from hpo.transfer.carry_over import continuation
 from sgformer.errors import ConfigError, DataError, InputError
 
 IMAGES = {"classes": ["a", "b"], "train": 3, "val": 2}
@@ -99,6 +102,79 @@ def test_what_else_than_the_space_was_changed_is_what_is_named(
     with pytest.raises(ConfigError, match=r"train\.max_epochs: 4 -> 9") as caught:
         check_continuation(other, run, None, resume=True)
     assert "drop_rate" not in str(caught.value)
+
+
+FORMER = {
+    "precision": "float32",
+    "channels_last": False,
+    "data": {"crop_pct": 0.875, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+}
+# Settings that the first release did not have.
+NEW = ("freeze", "unfreeze_epoch", "grad_checkpointing")
+
+
+def save_as_a_former_version(config: SearchConfig, run: RunFolder) -> None:
+    """Writes search.yaml as the first release did: with its defaults, and fewer settings."""
+    values = yaml.safe_load(dump_search_config(config))
+    train = values["train"]
+    for name in NEW:
+        del train[name]
+    for name in ("pretrained", "checkpoint"):
+        del train["model"][name]
+    del train["optimizer"]["head_learning_rate_factor"], train["data"]["interpolation"]
+    for name, value in FORMER["data"].items():  # type: ignore[attr-defined]
+        if train["data"][name] is None:
+            train["data"][name] = value
+    train |= {name: FORMER[name] for name in ("precision", "channels_last")}
+    run.search_file.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def test_a_run_of_a_former_version_goes_on_with_its_defaults(
+    edit: Callable[[Callable[[dict], None]], Path], run: RunFolder
+) -> None:
+    file = edit(lambda values: values["train"]["data"].pop("crop_pct"))
+    config = load_search_config(file)[0]
+    save_as_a_former_version(config, run)
+    resumed = check_continuation(config, run, None, resume=True)
+    train = resumed.train
+    assert (train.precision, train.channels_last) == ("float32", False)
+    assert (train.data.crop_pct, train.data.mean) == (0.875, (0.485, 0.456, 0.406))
+    assert train.fingerprint() == run.load_config().train.fingerprint()
+    run.save_config(resumed)  # as a resumed search does, with the settings of this version
+    assert check_continuation(config, run, None, resume=True) == resumed
+    assert continuation(config, run).config.train == resumed.train
+
+
+def test_a_run_of_a_former_version_keeps_its_defaults_in_another_space(
+    edit: Callable[[Callable[[dict], None]], Path], run: RunFolder
+) -> None:
+    file = edit(lambda values: values["train"]["data"].pop("crop_pct"))
+    save_as_a_former_version(load_search_config(file)[0], run)
+    other = changed(file, "space.model.drop_rate.high=0.4")
+    now = continuation(other, run)
+    assert now.run.path.name == "tiny-2"
+    assert (now.config.train.precision, now.config.train.data.crop_pct) == ("float32", 0.875)
+
+
+def test_a_study_of_a_former_version_in_a_database_keeps_its_defaults(
+    search_file: Path, config: SearchConfig, run: RunFolder
+) -> None:
+    former = changed(search_file, "train.precision=float32")
+    create_run_study(former, run, None, IMAGES)
+    study = find_study(config, run, None, resume=True)
+    assert study is not None
+    assert config_of_study(study, config).train.precision == "float32"
+
+
+def test_another_precision_than_the_runs_is_refused(
+    search_file: Path, config: SearchConfig, run: RunFolder
+) -> None:
+    save_as_a_former_version(config, run)
+    with pytest.raises(ConfigError, match=r"train\.precision: float32 -> bf16"):
+        check_continuation(changed(search_file, "train.precision=bf16"), run, None, resume=True)
+    more_memory = changed(search_file, "train.grad_checkpointing=true")
+    kept = check_continuation(more_memory, run, None, resume=True)
+    assert kept.train.grad_checkpointing
 
 
 def test_the_storages_password_is_not_kept(config: SearchConfig, run: RunFolder) -> None:

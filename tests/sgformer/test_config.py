@@ -55,6 +55,25 @@ def test_a_config_cannot_change() -> None:
         TrainConfig().max_epochs = 3  # type: ignore[misc]
 
 
+def test_a_training_of_the_first_release_keeps_its_fingerprint() -> None:
+    former = {
+        "precision": "float32",
+        "channels_last": False,
+        "data": {
+            "crop_pct": 0.875,
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+        },
+    }
+    # Of TrainConfig() in the first release.
+    assert TrainConfig.model_validate(former).fingerprint() == "2a9673c674215f50"
+
+
+def test_what_only_saves_memory_is_not_in_the_fingerprint() -> None:
+    values = {"grad_checkpointing": True, "optimizer": {"micro_batch_size": 4}}
+    assert TrainConfig.model_validate(values).fingerprint() == TrainConfig().fingerprint()
+
+
 def test_the_fingerprint_ignores_where_things_lie_and_sees_what_counts() -> None:
     base = TrainConfig()
     elsewhere = validate(

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,52 @@ def test_what_a_trial_ran_with_is_told(make_task: MakeTask) -> None:
     assert facts["num_epochs_trained"] == 3
     assert facts["peak_memory_bytes"] > 50e6
     assert (facts["gpu"], facts["gpu_seconds"], facts["device"]) == (None, 0, "cpu")
+    assert (facts["precision"], facts["channels_last"]) == ("float32", False)
     assert facts["seed"] == train.seed
     assert facts["images_per_second"] > 0
+
+
+def test_a_trial_begins_with_the_micro_batch_of_the_last_of_its_architecture(
+    make_task: MakeTask, train_config: TrainConfig
+) -> None:
+    sizes: list[int] = []
+
+    def check(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, SGFormer) and module.training:
+            sizes.append(len(inputs[0]))
+            if len(inputs[0]) > 5:
+                raise MemoryError
+
+    trainable = worker(make_task(0, max_epochs=1))
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(check)
+    try:
+        first = run(trainable)[-1]
+        assert (sizes[:3], first.facts["micro_batch_size"]) == ([20, 10, 5], 5)
+        sizes.clear()
+        trainable.assign(make_task(1, max_epochs=1, seed=1))
+        assert run(trainable)[-1].facts["micro_batch_size"] == 5
+        assert max(sizes) == 5
+        sizes.clear()
+        smaller = train_config.optimizer.model_copy(update={"batch_size": 6})
+        trainable.assign(make_task(2, max_epochs=1, optimizer=smaller))
+        assert run(trainable)[-1].facts["micro_batch_size"] == 3
+        assert sizes[0] == 6
+    finally:
+        handle.remove()
+
+
+def test_a_share_of_a_gpu_limits_the_memory_of_a_trial_and_of_no_later_one(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr("sgformer.training.device.limit_memory", shares.append)
+    trainable = worker(make_task(0, max_epochs=1))
+    for number, share in enumerate((0.5, 1.0)):
+        task = make_task(number, max_epochs=1)
+        training = replace(task.training, num_gpus=share)
+        trainable.assign(replace(task, training=training))
+        assert run(trainable)[-1].end_reason == "completed"
+    assert shares == [0.5, 1.0]
 
 
 def test_what_goes_wrong_is_told_and_the_worker_goes_on(

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from sgformer.config import TrainConfig
-from sgformer.data.augmentation import eval_transform, train_transform
+from sgformer.config import AugmentationConfig, TrainConfig
+from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
 from sgformer.data.image_data import load_image_data
 from sgformer.data.loader import (
     BatchLoader,
@@ -15,7 +15,6 @@ from sgformer.data.loader import (
     ImageDataset,
     TrainPlan,
     default_num_workers,
-    eval_batches,
     share_sizes,
 )
 from sgformer.errors import DataError
@@ -34,9 +33,35 @@ def positions(plan: TrainPlan | EvalPlan) -> list[list[int]]:
     return [[draw.position for draw in batch] for batch in plan]
 
 
-def test_a_draw_is_a_normalised_tensor_and_its_label(dataset: ImageDataset) -> None:
-    image, label = dataset[Draw(59, 9, None)]
-    assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 9)
+def test_a_draw_is_an_image_in_bytes_and_its_label(dataset: ImageDataset) -> None:
+    image, label, patch = dataset[Draw(59, 9, None)]
+    assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.uint8, 9)
+    assert patch.tolist() == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_patches_depend_on_the_images_seeds_only(
+    train_config: TrainConfig, num_workers: int
+) -> None:
+    data = load_image_data(train_config.data)
+    evaluation = eval_transform(train_config.data)
+    guide = AugmentationConfig()
+    training = train_transform(train_config.data, guide)
+    dataset = ImageDataset(data.images, evaluation, training, erasing_prob(guide))
+    plan = TrainPlan(data.samples("train"), 20, seed=3)
+    alone = [dataset[draw][2].tolist() for draws in plan for draw in draws]
+    loader = BatchLoader(dataset, num_workers)
+    batches = list(loader.batches(plan))
+    assert torch.cat([batch.patches for batch in batches]).tolist() == alone
+    assert 3 < sum(height > 0 for _, _, height, _, _ in alone) < 30  # a quarter of 60
+
+
+def test_an_evaluation_erases_nothing(train_config: TrainConfig) -> None:
+    data = load_image_data(train_config.data)
+    evaluation = eval_transform(train_config.data)
+    dataset = ImageDataset(data.images, evaluation, evaluation, 1.0)
+    (batch,) = BatchLoader(dataset).batches(EvalPlan(data.samples("val"), 30))
+    assert not batch.patches.any()
 
 
 def test_a_seed_fixes_the_augmentation(dataset: ImageDataset) -> None:
@@ -105,18 +130,15 @@ def test_batches_do_not_depend_on_who_loads_them(dataset: ImageDataset) -> None:
     alone, helped = BatchLoader(dataset), BatchLoader(dataset, num_workers=2)
     for seed in (1, 2):  # the processes live on from plan to plan
         plan = TrainPlan(samples, 8, seed)
-        for (images, labels), (others, other_labels) in zip(
-            alone.batches(plan), helped.batches(plan), strict=True
-        ):
-            assert torch.equal(images, others)
-            assert torch.equal(labels, other_labels)
+        for batch, other in zip(alone.batches(plan), helped.batches(plan), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
 
 
 def test_a_plan_left_half_way_does_not_disturb_the_next(dataset: ImageDataset) -> None:
     samples = np.stack([np.arange(40), np.arange(40)], axis=1)
     loader = BatchLoader(dataset, num_workers=1)
     next(loader.batches(TrainPlan(samples, 4, seed=0)))
-    labels = torch.cat([labels for _, labels in loader.batches(EvalPlan(samples, 8))])
+    labels = torch.cat([batch.labels for batch in loader.batches(EvalPlan(samples, 8))])
     assert labels.tolist() == list(range(40))
 
 
@@ -142,16 +164,6 @@ def test_a_batch_is_shared_in_pairs(
     batch_size: int, num_processes: int, expected: list[int]
 ) -> None:
     assert share_sizes(batch_size, num_processes) == expected
-
-
-def test_a_splits_batches_come_in_order(train_config: TrainConfig) -> None:
-    data = load_image_data(train_config.data)
-    batches = list(eval_batches(data, "val", train_config.data, 7))
-    assert torch.cat([labels for _, labels in batches]).tolist() == [
-        digit for digit in range(10) for _ in range(3)
-    ]
-    with pytest.raises(DataError, match="no split 'extra'"):
-        eval_batches(data, "extra", train_config.data, 7)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,17 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
-from sgformer.training.device import choose_device, held_bytes, is_out_of_memory, peak_memory_bytes
+from sgformer.training.device import (
+    choose_device,
+    held_bytes,
+    is_out_of_memory,
+    limit_memory,
+    peak_memory_bytes,
+)
 
 CPU = torch.device("cpu")
 
@@ -15,12 +23,75 @@ CPU = torch.device("cpu")
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"), True),
+        (RuntimeError("NCCL error: ncclUnhandledCudaError: Cuda failure 2 'out of memory'"), True),
+        (RuntimeError("NCCL error: ncclUnhandledCudaError: Cuda failure 700"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED"), False),  # without a GPU
         (RuntimeError("shapes do not match"), False),
         (ValueError("CUDA error: out of memory"), False),
     ],
 )
 def test_a_lack_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+GIB = 2**30
+
+
+class FakeGpu:
+    """Stands for a GPU of 80 GiB in place of torch's functions; this machine needs none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free, self.reserved, self.fraction = 40 * GIB, 0, 1.0
+        for name, function in {
+            "is_available": lambda: True,
+            "current_device": lambda: 0,
+            "get_device_properties": lambda _: SimpleNamespace(total_memory=80 * GIB),
+            "mem_get_info": lambda: (self.free, 80 * GIB),
+            "memory_reserved": lambda: self.reserved,
+            "get_per_process_memory_fraction": lambda: self.fraction,
+            "set_per_process_memory_fraction": lambda share: setattr(self, "fraction", share),
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    return FakeGpu(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_INTERNAL_ERROR",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_a_librarys_vague_error_is_a_lack_of_memory_only_on_a_full_gpu(
+    gpu: FakeGpu, message: str
+) -> None:
+    assert not is_out_of_memory(RuntimeError(message))
+    gpu.free = GIB
+    assert is_out_of_memory(RuntimeError(message))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    gpu.free, gpu.fraction, gpu.reserved = 40 * GIB, 0.25, 20 * GIB  # all of its share
+    assert is_out_of_memory(RuntimeError(message))
+
+
+def test_a_share_of_a_gpu_limits_memory_and_a_whole_one_does_not(gpu: FakeGpu) -> None:
+    limit_memory(0.5)
+    assert gpu.fraction == pytest.approx(0.5 - 1 / 160)  # half a GiB is CUDA's own
+    limit_memory(0)  # a training on the CPU
+    assert gpu.fraction < 0.5
+    limit_memory(1)
+    assert gpu.fraction == 1
+    limit_memory(0.01)
+    assert gpu.fraction == pytest.approx(0.005)
+    limit_memory(4)  # a group of four processes
+    assert gpu.fraction == 1
 
 
 def test_memory_that_is_taken_is_counted() -> None:

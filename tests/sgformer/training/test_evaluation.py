@@ -13,6 +13,7 @@ from sklearn.metrics import (
 )
 
 from sgformer.training.evaluation import compute_metrics, predict_logits
+from sgformer.training.numerics import Numerics
 
 RNG = np.random.default_rng(0)
 
@@ -60,5 +61,5 @@ def test_predictions_keep_the_order_whatever_the_batch_size() -> None:
     dataset = torch.utils.data.TensorDataset(images, torch.arange(7))
     for batch_size in (1, 3, 8):
         loader = torch.utils.data.DataLoader(dataset, batch_size)
-        logits, labels = predict_logits(model, loader, torch.device("cpu"))
+        logits, labels = predict_logits(model, loader, Numerics(torch.device("cpu")))
         assert logits[:, 0].tolist() == labels.tolist() == list(range(7))
