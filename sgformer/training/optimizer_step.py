@@ -16,6 +16,7 @@ from sgformer.data.augmentation import BatchMixer
 from sgformer.data.image_data import Samples
 from sgformer.seeding import seed_of
 from sgformer.training.distributed import num_processes, rank
+from sgformer.training.freezing import Freezing
 from sgformer.training.optimizer import create_optimizer, set_learning_rate
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,10 +57,16 @@ class OptimizerStep:
             # The weights' mean over the images is 1, so that losses stay comparable.
             weights = len(samples) / (num_classes * counts)
             self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
-        self._forward: nn.Module = _compiled(model) if config.compile else model
         self._num_graphs_before = _num_graphs()
-        if num_processes() > 1:
-            self._forward = DistributedDataParallel(self._forward, forward_sync_buffers=False)
+        self._freezing = Freezing(model, config)
+        self._freezing.begin_epoch(1)
+        self._forward = self._wrapped()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Sets the model to training, except for weights that are frozen in this epoch."""
+        if self._freezing.begin_epoch(epoch):
+            del self._forward  # with its hooks on the gradients
+            self._forward = self._wrapped()
 
     def run(
         self,
@@ -146,6 +153,13 @@ class OptimizerStep:
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
+
+    def _wrapped(self) -> nn.Module:
+        """The model as a step calls it: compiled, and with gradients shared by all processes."""
+        model = _compiled(self.model) if self.config.compile else self.model
+        if num_processes() > 1:
+            return DistributedDataParallel(model, forward_sync_buffers=False)
+        return model
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         dtype = DTYPES.get(self.config.precision)

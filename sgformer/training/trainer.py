@@ -277,7 +277,7 @@ class Trainer:
             rank=rank(),
             num_processes=num_processes(),
         )
-        self._step.model.train()
+        self._step.begin_epoch(epoch)
         losses: list[torch.Tensor] = []
         utilizations: list[float] = []
         learning_rate, start = 0.0, time.perf_counter()
