@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from timm.data import Mixup, create_transform
+from timm.data.auto_augment import RandAugment
 from timm.data.mixup import mixup_target
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
@@ -61,6 +62,9 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
         force_color_jitter=augmentation.color_jitter is not None,
         auto_augment=f"rand-m{magnitude:g}-mstd0.5" if magnitude else None,
     ).transforms
+    for step in steps:
+        if isinstance(step, RandAugment):
+            _keep_a_bit(step)
     look = data.preprocessing
     last: list[Any] = [Normalise(look.mean, look.std)]
     erasing = numbers["random_erasing_prob"]
@@ -70,6 +74,17 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
         [CropAndResize(data.image_size, scale, ratio, look.interpolation), *steps, *last]
     )
     return transform
+
+
+def _keep_a_bit(augment: RandAugment) -> None:
+    """Lets timm's Posterize keep one bit at least; below magnitude 2.5 it would keep none.
+
+    Pillow 13 refuses to keep none with an error; before, the image became black.
+    """
+    for operation in augment.ops:
+        if operation.name == "Posterize":
+            bits = operation.level_fn
+            operation.level_fn = lambda level, hparams, bits=bits: (max(1, *bits(level, hparams)),)
 
 
 def eval_transform(data: DataConfig) -> Transform:
