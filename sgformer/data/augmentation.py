@@ -1,5 +1,6 @@
 """timm's transforms for training and evaluation, and its mixup and cutmix."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -60,11 +61,11 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
         hflip=numbers["horizontal_flip_prob"],
         color_jitter=jitter,
         force_color_jitter=augmentation.color_jitter is not None,
-        auto_augment=f"rand-m{magnitude:g}-mstd0.5" if magnitude else None,
+        auto_augment=f"rand-m{math.ceil(magnitude)}-mstd0.5" if magnitude else None,
     ).transforms
     for step in steps:
         if isinstance(step, RandAugment):
-            _keep_a_bit(step)
+            _set_magnitude(step, magnitude)
     look = data.preprocessing
     last: list[Any] = [Normalise(look.mean, look.std)]
     erasing = numbers["random_erasing_prob"]
@@ -76,12 +77,14 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
     return transform
 
 
-def _keep_a_bit(augment: RandAugment) -> None:
-    """Lets timm's Posterize keep one bit at least; below magnitude 2.5 it would keep none.
+def _set_magnitude(augment: RandAugment, magnitude: float) -> None:
+    """Sets a magnitude between whole numbers, and lets Posterize keep one bit at least.
 
-    Pillow 13 refuses to keep none with an error; before, the image became black.
+    timm reads whole magnitudes only. Below 2.5 its Posterize would keep no bit, which Pillow 13
+    refuses with an error; before, the image became black.
     """
     for operation in augment.ops:
+        operation.magnitude = magnitude
         if operation.name == "Posterize":
             bits = operation.level_fn
             operation.level_fn = lambda level, hparams, bits=bits: (max(1, *bits(level, hparams)),)
