@@ -67,6 +67,7 @@ def run_search(
 def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:
     search.lease_study()
     search.ask_earlier_studies()
+    search.keep_weights()
     search.begin_decoding()
     # A Ray that this process started is stopped before the winner is trained, unless a group of
     # processes trains the winner.

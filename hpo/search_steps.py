@@ -20,6 +20,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.execution.comparison import compare_finalists
 from hpo.execution.interruption import interruptible
+from hpo.execution.run_weights import keep_weights
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
 from hpo.execution.surroundings import usable_surroundings
 from hpo.execution.tuning import interrupted_text, run_trials
@@ -145,6 +146,10 @@ class SearchSteps:
         if self._study is None:
             self._warm_start = warm_start_params(self.config, self.storage)
             self._first_level = first_rung_of_earlier(self.config, self.storage)
+
+    def keep_weights(self) -> None:
+        """Copies the weights that trainings start from to the run's folder, unless it has them."""
+        keep_weights(self.config, self.folder, self.observer.note, self.now.predecessor)
 
     def begin_decoding(self) -> None:
         """Starts threads that decode the images and import slow modules."""

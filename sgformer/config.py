@@ -299,15 +299,21 @@ class TrainConfig(FrozenConfig):
         }
         return self.model_copy(update=update)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, weights: str | None = None) -> str:
         """A hash of the settings that determine the result.
 
         Folders, device, loading processes, cache size and micro-batch size are left out.
+
+        Args:
+            weights: The SHA-256 of the weights that the training starts from; None: unknown, or
+                newly initialised.
         """
         values = self.resolved().model_dump(mode="json", exclude={"device"})
         for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
             del values["data"][name]
         del values["optimizer"]["micro_batch_size"]
+        if weights is not None:
+            values["model"]["weights"] = weights
         for path, former in _LATER.items():
             *sections, name = path.split(".")
             section = values[sections[0]] if sections else values

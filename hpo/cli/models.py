@@ -39,6 +39,7 @@ def retrain(
     """Trains a trial's configuration at full length and puts it into the run's best/."""
     from hpo.delivery.retrain import retrain_and_deliver
     from hpo.execution.interruption import interruptible
+    from hpo.execution.run_weights import keep_weights
     from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import delivery_rows
@@ -51,6 +52,7 @@ def retrain(
         run.folder.locked(),
         make_display(run.config) as display,
     ):
+        keep_weights(run.config, run.folder, display.note)
         retrain_and_deliver(run, chosen, display)
         write_report(run.folder, run.config, run.study)
     print_rows(delivery_rows(run.folder))

@@ -133,6 +133,7 @@ def _print_plan(
     config: "SearchConfig", folder: "ImageFolder", ray_address: str | None, storage: str | None
 ) -> None:
     from hpo.config.loading import dump_search_config
+    from hpo.execution.run_weights import find_weights
 
     begin = {}
     if config.study.warm_start:
@@ -140,6 +141,8 @@ def _print_plan(
 
         num_earlier = len(warm_start_params(config, storage))
         begin["tried early"] = f"{num_earlier} configurations of earlier studies"
+    found = [one.in_words() for one in find_weights(config)]
+    weights = {"weights": "; ".join(found)} if found else {}
     sys.stdout.write(dump_search_config(config))
     counts = ", ".join(f"{len(images)} {name}" for name, images in folder.splits.items())
     cpus, gpus = config.resources.cpus_per_trial, config.resources.gpus_per_trial
@@ -151,6 +154,7 @@ def _print_plan(
         {
             "images": f"{counts} in {len(folder.classes)} classes",
             "a trial takes": "; ".join(takes),
+            **weights,
             **begin,
             "finalists": _finalists_plan(config),
             "where": ray_address or "a Ray on this machine",

@@ -9,6 +9,7 @@ import yaml
 from hpo.config.freeze_checks import check_freezing
 from hpo.config.grid_points import grid_points
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
+from hpo.config.search_space import CategoricalParameter, Parameter, Space
 from hpo.config.space_checks import check_guess, check_space
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
@@ -185,22 +186,41 @@ def _set_value(values: dict[str, Any], path: Sequence[str], value: object) -> No
 
 
 def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
-    """The config with the study's name filled in and the path of the image folder absolute."""
+    """The config with the study's name filled in, and absolute paths of images and weights."""
     study = config.study
     if not study.name:
         study = validate(StudyConfig, {**study.model_dump(), "name": default_name}, "study.name")
     data = config.train.data
     if data.data_dir is not None:
-        data = data.model_copy(update={"data_dir": _absolute(data.data_dir)})
-    train = config.train.model_copy(update={"data": data})
-    return config.model_copy(update={"study": study, "train": train})
+        path = _absolute(data.data_dir, "train.data.data_dir", " (--data-dir)")
+        data = data.model_copy(update={"data_dir": path})
+    model = config.train.model
+    if model.checkpoint is not None:
+        path = _absolute(model.checkpoint, "train.model.checkpoint")
+        model = model.model_copy(update={"checkpoint": path})
+    train = config.train.model_copy(update={"data": data, "model": model})
+    update = {"study": study, "train": train, "space": _with_absolute_paths(config.space)}
+    return config.model_copy(update=update)
 
 
-def _absolute(data_dir: Path) -> Path:
+def _with_absolute_paths(space: Space) -> dict[str, Parameter]:
+    """The space with absolute paths as the choices of `model.checkpoint`."""
+    path, paths = "model.checkpoint", dict(space)
+    searched = paths.get(path)
+    if isinstance(searched, CategoricalParameter):
+        choices = tuple(
+            str(_absolute(Path(one), f"space.{path}")) if isinstance(one, str) else one
+            for one in searched.choices
+        )
+        paths[path] = searched.model_copy(update={"choices": choices})
+    return paths
+
+
+def _absolute(path: Path, setting: str, hint: str = "") -> Path:
     try:
-        return data_dir.expanduser().absolute()
+        return path.expanduser().absolute()
     except RuntimeError as error:  # '~user' of an unknown user, or '~' without a home
-        raise ConfigError(f"train.data.data_dir: {data_dir}: {error} (--data-dir)") from None
+        raise ConfigError(f"{setting}: {path}: {error}{hint}") from None
 
 
 def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:

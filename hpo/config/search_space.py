@@ -7,6 +7,7 @@ search file, Optuna, Ray and the report all use this name.
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from optuna.trial import FixedTrial, Trial
@@ -220,11 +221,11 @@ def _value_key(parameter: Parameter, value: Value) -> object:
 
 
 def value_at(base: TrainConfig, path: str) -> Any:
-    """The base configuration's value at a dotted path."""
+    """The base configuration's value at a dotted path; a path of a file is text, as in YAML."""
     value: Any = base
     for part in path.split("."):
         value = getattr(value, part)
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def apply_params(base: TrainConfig, params: Mapping[str, Value], source: str) -> TrainConfig:

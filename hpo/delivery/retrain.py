@@ -13,6 +13,7 @@ from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_epochs, retrain_epochs_on_cluster
+from hpo.execution.run_weights import weights_of
 from hpo.execution.training import Training
 from hpo.run import Run
 from hpo.run_folder import discard
@@ -48,7 +49,8 @@ def retrain_and_deliver(
     train = retrain_config(run.config, trial.params)
     observer.phase(f"retraining trial {trial.number}")
     name = training_name(trial.number, train)
-    training = Training(train, run.folder.retraining.absolute() / name, images)
+    weights = weights_of(run.folder, train.model)
+    training = Training(train, run.folder.retraining.absolute() / name, images, weights=weights)
     rows = _train_and_charge(run, trial, name, training, observer, resources)
     checkpoint = training.folder / "best.safetensors"
     if not checkpoint.exists():

@@ -14,6 +14,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_all_on_cluster
+from hpo.execution.run_weights import weights_of
 from hpo.execution.searched_images import SearchedImages
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder, discard
@@ -77,7 +78,10 @@ def _train(
     observer: SearchObserver,
 ) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
     """Runs the trainings `due`; yields number, config and result of each one when it ends."""
-    trainings = [Training(train, _folder(run, n, train), images) for n, train in due]
+    trainings = [
+        Training(train, _folder(run, n, train), images, weights=weights_of(run, train.model))
+        for n, train in due
+    ]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
     lengths = [train.max_epochs for _, train in due]
     for i, said in retrain_all_on_cluster(trainings, resources, config.study.max_retries):

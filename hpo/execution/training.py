@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
+from hpo.execution.run_weights import check_reachable
 from sgformer import __version__
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import ImageData, load_image_data
 
 if TYPE_CHECKING:
+    from sgformer.model.weight_files import StoredWeights
     from sgformer.training.trainer import Trainer
 
 
@@ -31,12 +33,14 @@ class Training:
         folder: Gets the checkpoints, epochs.csv, and attempts.csv, the list of epochs begun.
         images: Identifies the images of the search; None: any images are accepted.
         num_gpus: The sum of GPUs over all processes of the training.
+        weights: The run's copy of the weights to start from; None: the config asks for none.
     """
 
     config: TrainConfig
     folder: Path
     images: ImagesId | None = None
     num_gpus: float = 0.0
+    weights: "StoredWeights | None" = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,10 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     from sgformer.training.trainer import Trainer
 
     config = training.config.resolved()
-    trainer = Trainer(config, open_images(config.data, training.images))
+    trainer = Trainer(config, open_images(config.data, training.images), training.weights)
     refused = resume_progress(trainer, training.folder)
+    if not trainer.history:
+        check_reachable(training.weights)
     num_told = 0
 
     def progress() -> Progress:
@@ -143,7 +149,7 @@ def _facts(
     seconds = sum(metrics.seconds for metrics in trainer.history)
     facts = {
         "config": config.model_dump(mode="json"),
-        "config_fingerprint": config.fingerprint(),
+        "config_fingerprint": trainer.fingerprint,
         "num_parameters": trainer.num_parameters,
         "hostname": socket.gethostname(),
         "device": str(trainer.device),
@@ -162,4 +168,6 @@ def _facts(
     }
     if trainer.is_compiled is not None:
         facts["compiled"] = trainer.is_compiled
+    if trainer.weights_loaded is not None:
+        facts["weights"] = trainer.weights_loaded
     return facts | ({"refused_checkpoints": list(refused)} if refused else {})

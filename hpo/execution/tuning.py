@@ -15,6 +15,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, RunInterrupted
 from hpo.execution.cluster import TrialResources
 from hpo.execution.interruption import noting_interruption
+from hpo.execution.run_weights import weights_of
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
@@ -194,7 +195,8 @@ def _task_maker(
             # Ray may leave GPUs visible to a process without GPUs.
             train = train.model_copy(update={"device": "cpu"})
         num_gpus = resources.gpus * resources.num_processes
-        training = Training(train, trial_folder(run_dir, number), images, num_gpus)
+        weights = weights_of(run, train.model)
+        training = Training(train, trial_folder(run_dir, number), images, num_gpus, weights)
         return TrialTask(number, training, resources.group)
 
     return make

@@ -15,7 +15,7 @@ from sgformer.errors import CheckpointError
 StateDict = Mapping[str, Tensor]
 # Keys under which training scripts store the weights, averaged weights first.
 WRAPPERS: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
-PREFIXES: Final = ("module.", "ema.")
+PREFIXES: Final = ("module.", "ema.", "model.", "_orig_mod.")
 # Prefixes of parameter names within a block: (the released model's, ours).
 BLOCK_NAMES: Final = (
     ("attn.sr.", "attn.reduce."),
@@ -39,7 +39,7 @@ def convert_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The names are not SG-Former's; the message lists the first unknown names.
     """
-    released = _unwrap(state_dict)
+    released = unwrap(state_dict)
     converted: dict[str, Tensor] = {}
     unknown = []
     for name, value in released.items():
@@ -60,21 +60,21 @@ def convert_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     return converted
 
 
-def is_released(state_dict: Mapping[str, Any]) -> bool:
-    """Whether the parameter names are a released model's, not ours."""
-    return any(name.endswith("patch_embed1.norm.weight") for name in state_dict)
-
-
-def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights by name, without wrapping keys and prefixes."""
+def unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights by name, without the keys `WRAPPERS` and prefixes of training scripts."""
     for wrapper in WRAPPERS:
         if isinstance(state_dict.get(wrapper), Mapping):
-            return _unwrap(state_dict[wrapper])
+            return unwrap(state_dict[wrapper])
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
     for prefix in PREFIXES:
         if tensors and all(name.startswith(prefix) for name in tensors):
-            return _unwrap({name.removeprefix(prefix): v for name, v in tensors.items()})
+            return unwrap({name.removeprefix(prefix): v for name, v in tensors.items()})
     return tensors
+
+
+def is_released(state_dict: Mapping[str, Any]) -> bool:
+    """Whether the parameter names are a released model's, not ours."""
+    return any(name.endswith("patch_embed1.norm.weight") for name in state_dict)
 
 
 def _joined(name: str, released: StateDict) -> dict[str, Tensor] | None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -9,9 +10,11 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from sgformer.catalog import STRIDE
-from sgformer.errors import ConfigError
 from sgformer.model.official import convert_state_dict, is_released
+from sgformer.model.positions import fitted_table
 from sgformer.model.sg_former import SGFormer
+from sgformer.model.weight_files import read_weights
+from sgformer.model.weight_sources import released_file
 
 
 class Size(NamedTuple):
@@ -41,20 +44,27 @@ SIZES: Final[dict[str, Size]] = {
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """The weights under our names, for timm's loaders; converts a released checkpoint."""
-    return convert_state_dict(state_dict) if is_released(state_dict) else state_dict
+    """The weights under our names, for timm's loaders; converts a released checkpoint.
+
+    The position table is resampled to the model's image size.
+    """
+    tensors = convert_state_dict(state_dict) if is_released(state_dict) else dict(state_dict)
+    if isinstance(model, SGFormer) and "pos_embed" in tensors:
+        table = fitted_table(tensors["pos_embed"], model.pos_embed.shape, model.grid)
+        tensors["pos_embed"] = table
+    return tensors
 
 
 def _create(name: str, *, pretrained: bool, **kwargs: Any) -> SGFormer:
     config, overlay = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay") or {}
-    sources = ("url", "file", "hf_hub_id", "state_dict")
-    if pretrained and not any(overlay.get(s) or getattr(config, s, None) for s in sources):
-        raise ConfigError(
-            f"{name}: no pretrained weights are hosted. Get released ones from the authors "
-            "(OliverRensu/SG-Former on GitHub) and name the file: timm.create_model(NAME, "
-            "pretrained=True, pretrained_cfg_overlay={'file': PATH}); or build it with "
-            "pretrained=False"
-        )
+    is_elsewhere = any(
+        overlay.get(s) or getattr(config, s, None) for s in ("url", "hf_hub_id", "state_dict")
+    )
+    if pretrained and not is_elsewhere:
+        # Timm gets the tensors, not the file, which some of its versions would unpickle.
+        path = overlay.get("file") or getattr(config, "file", None) or released_file(name)
+        tensors = read_weights(Path(path)).tensors
+        kwargs["pretrained_cfg_overlay"] = {**overlay, "state_dict": tensors}
     model: SGFormer = build_model_with_cfg(
         SGFormer,
         name,
@@ -63,6 +73,8 @@ def _create(name: str, *, pretrained: bool, **kwargs: Any) -> SGFormer:
         feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
         **(SIZES[name]._asdict() | kwargs),
     )
+    source: dict[str, Any] = vars(model)["pretrained_cfg"]
+    source.pop("state_dict", None)  # it would stay in memory beside the model
     return model
 
 

@@ -121,8 +121,8 @@ def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
 def _load_into(trainer: "Trainer", path: Path) -> None:
     """Loads a checkpoint into the trainer; refuses one of another configuration or images."""
     tensors, metadata = load_checkpoint(path)
-    if metadata.get("fingerprint") != trainer.config.fingerprint():
-        raise CheckpointError(f"{path} belongs to another configuration")
+    if metadata.get("fingerprint") != trainer.fingerprint:
+        raise CheckpointError(f"{path} belongs to another configuration, or to other weights")
     if metadata.get("images") != trainer.images_trained_on():
         raise CheckpointError(f"{path} is of a training on other images or classes")
     try:

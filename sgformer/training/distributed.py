@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from sgformer.errors import ConfigError
 from sgformer.training.evaluation import FloatArray, IntArray
 
 
@@ -18,6 +19,16 @@ def rank() -> int:
 def num_processes() -> int:
     """How many processes train together; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def check_share(batch_size: int, num_train: int, num_val: int) -> None:
+    """Checks that each of several processes gets two or more images of a batch and of a split."""
+    size, smallest = num_processes(), min(batch_size, num_train, num_val)
+    if smallest < 2 * size and size > 1:
+        raise ConfigError(
+            f"{size} processes cannot share a batch, or a split, of {smallest} images; at least "
+            f"{2 * size} are needed (resources.workers_per_trial, train.optimizer.batch_size)"
+        )
 
 
 def total(value: torch.Tensor) -> torch.Tensor:

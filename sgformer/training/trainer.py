@@ -23,8 +23,10 @@ from sgformer.data.loader import (
     default_num_workers,
     largest_share,
 )
-from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
+from sgformer.model.weight_files import StoredWeights
+from sgformer.model.weights import start_from
 from sgformer.seeding import seed_everything, seed_of
 from sgformer.training.device import (
     choose_device,
@@ -34,7 +36,7 @@ from sgformer.training.device import (
     release_memory,
     reset_peak_memory,
 )
-from sgformer.training.distributed import interleave, num_processes, rank, total
+from sgformer.training.distributed import check_share, interleave, num_processes, rank, total
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
@@ -73,10 +75,16 @@ class Trainer:
     training gives the same result as an uninterrupted one. If torch.distributed is initialised,
     its processes train one model: each process makes a Trainer and runs every epoch.
 
+    Args:
+        config: The configuration.
+        data: The images.
+        weights: A copy of the weights to start from; None: they are read from the config's source.
+
     Attributes:
         config: The configuration.
         data: The images.
         device: The device of the training.
+        weights_loaded: The weights that the training began with, in words; None: new ones.
         early_stopping: The best epoch so far, and whether the training should stop.
         micro_batch_size: Images that a process runs through the model at a time; halved when
             memory runs out.
@@ -88,12 +96,16 @@ class Trainer:
             few images for the number of processes.
     """
 
-    def __init__(self, config: TrainConfig, data: ImageData) -> None:
+    def __init__(
+        self, config: TrainConfig, data: ImageData, weights: StoredWeights | None = None
+    ) -> None:
         config = config.resolved()
+        self._weights = weights
+        self.weights_loaded: str | None = None
         self.config, self.data = config, data
         self.device = choose_device(config)
         self._samples = data.samples("train")
-        _check_sizes(config, data)
+        check_share(config.optimizer.batch_size, len(self._samples), len(data.samples("val")))
         seed_everything(config.seed)
         model = create_model(config, len(data.classes)).to(self.device)
         if config.channels_last is True:
@@ -160,11 +172,17 @@ class Trainer:
             "epoch": self.num_epochs_done,
         }
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the settings and of the weights that determine the result."""
+        return self.config.fingerprint(None if self._weights is None else self._weights.digest)
+
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The whole state of the training: tensors, and metadata of JSON's types."""
         tensors, scaler = self._step.state_dict()
         metadata = {
-            "fingerprint": self.config.fingerprint(),
+            "fingerprint": self.fingerprint,
+            "weights_loaded": self.weights_loaded,
             "history": [metrics.as_row() for metrics in self.history],
             "early_stopping": self.early_stopping.state_dict(),
             "end_reason": self.end_reason,
@@ -183,6 +201,7 @@ class Trainer:
     ) -> None:
         """Restores a state that `state_dict` returned."""
         self._step.load_state_dict(dict(tensors), metadata["scaler"])
+        self.weights_loaded = metadata.get("weights_loaded")
         self.history = [EpochMetrics(**row) for row in metadata["history"]]
         self.early_stopping.load_state_dict(metadata["early_stopping"])
         self.end_reason = metadata["end_reason"]
@@ -203,6 +222,8 @@ class Trainer:
 
     def _run_epoch(self, epoch: int) -> EpochMetrics:
         """Runs an epoch; if memory runs out, restarts the epoch with half the micro-batch."""
+        if epoch == 1:
+            self._start_from_weights()
         before = self._step.snapshot()
         while (metrics := self._try_epoch(epoch)) is None:
             release_memory()
@@ -219,6 +240,13 @@ class Trainer:
         self.early_stopping.update(epoch, metrics.value(self.config.metric))
         self.end_reason = self._end_reason(epoch, diverged=math.isnan(metrics.val_loss))
         return metrics
+
+    def _start_from_weights(self) -> None:
+        model, ema = self._step.model, self._step.ema
+        report = start_from(model, self.config.model, self._weights, self.data.classes)
+        self.weights_loaded = None if report is None else str(report)
+        if ema is not None:
+            ema.set(model)
 
     def _try_epoch(self, epoch: int) -> EpochMetrics | None:
         """Runs an epoch; returns None if memory ran out."""
@@ -317,16 +345,3 @@ class Trainer:
         plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
         logits, labels = predict_logits(self.model, self._loader.batches(plan), self.device)
         return interleave(logits, labels, len(samples), self.device)
-
-
-def _check_sizes(config: TrainConfig, data: ImageData) -> None:
-    """Checks that each of several processes gets two or more images of a batch and of a split."""
-    size = num_processes()
-    smallest = min(
-        config.optimizer.batch_size, len(data.samples("train")), len(data.samples("val"))
-    )
-    if smallest < 2 * size and size > 1:
-        raise ConfigError(
-            f"{size} processes cannot share a batch, or a split, of {smallest} images; at least "
-            f"{2 * size} are needed (resources.workers_per_trial, train.optimizer.batch_size)"
-        )

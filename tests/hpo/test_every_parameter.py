@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from hpo.config.search_space import apply_params
 from hpo.config.space_checks import searchable_paths
@@ -19,6 +21,8 @@ GUIDE = {"augmentation.policy": "guide"}
 # have an effect.
 CASES: dict[str, tuple[Any, Params]] = {
     "model.name": ("sg_former_nano", {}),
+    "model.pretrained": (True, {}),
+    "model.checkpoint": ("sg_former_pico.safetensors", {}),
     "model.drop_rate": (0.3, {}),
     "model.proj_drop_rate": (0.3, {}),
     "model.attn_drop_rate": (0.3, {}),
@@ -68,6 +72,16 @@ def trained(base: TrainConfig, params: Params) -> tuple[int, torch.Tensor]:
     list(trainer.epochs())
     weights = [p.detach().flatten() for p in trainer.model.parameters()]
     return len(trainer.history), torch.cat(weights)
+
+
+@pytest.fixture(autouse=True)
+def _weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts weights of the smallest model into the folder of weights, the current one, too."""
+    folder = tmp_path_factory.mktemp("weights")
+    model = timm.create_model("sg_former_pico", num_classes=7)
+    save_file(dict(model.state_dict()), folder / "sg_former_pico.safetensors")
+    monkeypatch.setenv("SGFORMER_WEIGHTS", str(folder))
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture(scope="module")

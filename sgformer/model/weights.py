@@ -1,0 +1,203 @@
+"""Loads weights into a model: fits names, sizes and head, and reports what was loaded."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from timm.models import model_entrypoint
+from torch import Tensor, nn
+
+from sgformer.config import ModelConfig
+from sgformer.errors import CheckpointError
+from sgformer.model.weight_files import StoredWeights, Weights
+from sgformer.model.weight_sources import load_weights
+
+MOST_NAMES: Final = 5  # how many names of tensors a message lists at most
+# Functions of timm's modules that give a file's tensors a model's names and sizes.
+FILTERS: Final = ("checkpoint_filter_fn", "_filter_fn")
+# A batch counter of BatchNorm, which files of old versions lack and which changes no output.
+COUNTER: Final = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded into a model.
+
+    Attributes:
+        source: Where the weights come from, in words.
+        num_loaded: Number of the model's tensors that were loaded.
+        num_tensors: Number of the model's tensors.
+        new: Names of the model's tensors that stay newly initialised: those of the head.
+        unexpected: Names in the file that the model does not have.
+        in_order: Whether the file's tensors have other names, and were taken in their order.
+    """
+
+    source: str
+    num_loaded: int
+    num_tensors: int
+    new: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    in_order: bool = False
+
+    def __str__(self) -> str:
+        text = f"{self.num_loaded} of {self.num_tensors} tensors of {self.source}"
+        text += ", taken in their order" if self.in_order else ""
+        text += f"; new: {_some(self.new)}" if self.new else ""
+        return text + (f"; unused: {_some(self.unexpected)}" if self.unexpected else "")
+
+
+def start_from(
+    model: nn.Module, config: ModelConfig, stored: StoredWeights | None, classes: Sequence[str]
+) -> LoadReport | None:
+    """Loads the weights that a training begins with; returns None if the config asks for none.
+
+    Args:
+        model: The newly initialised model.
+        config: Names the model, and the source of its weights.
+        stored: A copy of the weights; None: they are read from their source.
+        classes: The classes of the model's outputs, in order.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or are of another model.
+    """
+    weights = load_weights(config) if stored is None else stored.read()
+    return None if weights is None else load_into(model, config.name, weights, classes)
+
+
+def load_into(
+    model: nn.Module, name: str, weights: Weights, classes: Sequence[str] | None = None
+) -> LoadReport:
+    """Loads weights into a model of any image size and number of classes; see `fitted`."""
+    tensors, report = fitted(model, name, weights, classes)
+    model.load_state_dict(tensors, strict=False)
+    return report
+
+
+def fitted(
+    model: nn.Module, name: str, weights: Weights, classes: Sequence[str] | None = None
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """The tensors to load into a model, and a report; the model may lie on the meta device.
+
+    Tables of positions are resampled to the model's image size. The head is left out, and so
+    stays newly initialised, if it has another size, or if the weights are known to be of other
+    classes.
+
+    Args:
+        model: The model.
+        name: The name that timm has built it by.
+        weights: The weights.
+        classes: The classes of the model's outputs, in order; None: unknown.
+
+    Raises:
+        CheckpointError: The weights are of another architecture: a tensor outside the head is
+            missing or has another shape.
+    """
+    expected = dict(model.state_dict())
+    heads = _heads(model)
+    backbone = [n for n in expected if not n.startswith(heads) and not n.endswith(COUNTER)]
+    tensors, in_order = weights.tensors, False
+    wrong = _misfits(backbone, tensors, expected)
+    if wrong:
+        tensors = _filtered(model, name, weights)
+        wrong = _misfits(backbone, tensors, expected)
+    if wrong and _are_in_order(model, weights):
+        tensors, wrong, in_order = renamed(model, weights).tensors, [], True
+    if wrong:
+        raise CheckpointError(_refusal(name, weights, wrong, len(backbone), tensors, expected))
+    has_head = all(_fits(n, tensors, expected) for n in expected if n.startswith(heads))
+    has_head &= None in (classes, weights.classes) or tuple(classes or ()) == weights.classes
+    loaded = {
+        n: tensors[n]
+        for n in expected
+        if _fits(n, tensors, expected) and (has_head or not n.startswith(heads))
+    }
+    new = tuple(n for n in expected if n not in loaded and not n.endswith(COUNTER))
+    unexpected = tuple(n for n in tensors if n not in expected)
+    return loaded, LoadReport(
+        weights.source, len(loaded), len(expected), new, unexpected, in_order
+    )
+
+
+def renamed(model: nn.Module, weights: Weights) -> Weights:
+    """The weights of a report that is `in_order`, under the model's own names."""
+    tensors = dict(zip(model.state_dict(), weights.tensors.values(), strict=True))
+    return replace(weights, tensors=tensors)
+
+
+def _are_in_order(model: nn.Module, weights: Weights) -> bool:
+    """Whether these are the model's tensors under other names: same kinds and shapes, in order."""
+    expected, heads = model.state_dict(), _heads(model)
+    return (
+        weights.is_ordered
+        and len(expected) == len(weights.tensors)
+        and all(
+            theirs.rpartition(".")[2] == ours.rpartition(".")[2]
+            and (tensor.shape == expected[ours].shape or ours.startswith(heads))
+            for ours, (theirs, tensor) in zip(expected, weights.tensors.items(), strict=True)
+        )
+    )
+
+
+def _filtered(model: nn.Module, name: str, weights: Weights) -> dict[str, Tensor]:
+    """The tensors as timm's own function for the model changes them; unchanged if it cannot."""
+    module = sys.modules[model_entrypoint(name.partition(".")[0]).__module__]
+    change = next((getattr(module, f) for f in FILTERS if hasattr(module, f)), None)
+    if change is None:
+        return weights.tensors
+    try:
+        changed: dict[str, Any] = change(dict(weights.tensors), model)
+    except Exception:  # noqa: BLE001  the function meets tensors of other architectures here
+        return weights.tensors
+    return {n: t for n, t in changed.items() if isinstance(t, Tensor)}
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """The beginnings of the names of the head's tensors."""
+    config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
+    classifier = config.get("classifier") or ()
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return tuple(f"{name}." for name in names)
+
+
+def _misfits(
+    names: Sequence[str], tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> list[str]:
+    return [n for n in names if not _fits(n, tensors, expected)]
+
+
+def _fits(name: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    return name in tensors and tensors[name].shape == expected[name].shape
+
+
+def _refusal(
+    name: str,
+    weights: Weights,
+    wrong: Sequence[str],
+    num_backbone: int,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+) -> str:
+    num_right = num_backbone - len(wrong)
+    mismatches = "; ".join(
+        f"{n} is {_shape(tensors[n])} there and {_shape(expected[n])} in the model"
+        if n in tensors
+        else f"{n} {_shape(expected[n])} is not there"
+        for n in wrong[:3]
+    )
+    unknown = _some([n for n in tensors if n not in expected])
+    what = "weights of another model" if num_right < num_backbone / 2 else "not its weights"
+    return (
+        f"{weights.source} does not fit {name}, these are {what}: {num_right} of the "
+        f"{num_backbone} tensors before the head fit; {mismatches}"
+        + (f"; the model has no {unknown}" if unknown else "")
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
