@@ -82,7 +82,8 @@ def _of_hub(name: str) -> Weights:
     try:
         if config.hf_hub_id:
             # The hub has PyTorch's format also of models whose original file needs `custom_load`.
-            overlay = {"file": str(_downloaded(config.hf_hub_id)), "custom_load": False}
+            tensors = read_weights(_downloaded(config.hf_hub_id)).tensors
+            overlay = {"state_dict": tensors, "custom_load": False}
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:
         if not _is_of_network(error):

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import optuna
 import pytest
 from pydantic import ValidationError
 from spaces import BASE, BATCH, DROP, ERASING, NAME, POLICY, RATE, space
 
 from hpo.config.search_space import (
+    CategoricalParameter,
     apply_params,
     default_params,
     params_key,
@@ -127,3 +130,12 @@ def test_params_of_different_trainings_have_different_keys(other: dict) -> None:
     assert params_key(KNOWN | other, KEYED) != params_key(KNOWN, KEYED)
     without = {path: value for path, value in KNOWN.items() if path not in other}
     assert params_key(without, KEYED) != params_key(KNOWN, KEYED)
+
+
+def test_a_path_among_the_choices_may_be_the_default() -> None:
+    choices = CategoricalParameter(type="categorical", choices=("a.pth", "b.pth"))
+    searched = {"model.checkpoint": choices}
+    model = BASE.model.model_copy(update={"checkpoint": Path("b.pth")})
+    base = BASE.model_copy(update={"model": model})
+    assert default_params(base, searched) == {"model.checkpoint": "b.pth"}
+    check_space(base, searched, "search.yaml")
