@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import yaml
 
+from hpo.config.freeze_checks import check_freezing
 from hpo.config.grid_points import grid_points
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
 from hpo.config.search_space import (
@@ -89,6 +90,8 @@ def load_search_config(
     config = _fill_in(config, default_name=path.stem)
     config, notes = clip(config)
     check_space(config.train, config.space, source)
+    shortest = min(config.train.max_epochs, config.fresh_epochs)
+    check_freezing(config.train, config.space, shortest, source)
     for params in config.study.enqueue:
         check_guess(params, config.space, "study.enqueue", source)
     return config, notes

@@ -1,5 +1,6 @@
 """timm's transforms for training and evaluation, and its mixup and cutmix."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from timm.data import Mixup, create_transform
+from timm.data.auto_augment import RandAugment
 from timm.data.mixup import mixup_target
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.transforms_factory import transforms_imagenet_train
@@ -57,8 +59,11 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
         hflip=numbers["horizontal_flip_prob"],
         color_jitter=jitter,
         force_color_jitter=augmentation.color_jitter is not None,
-        auto_augment=f"rand-m{magnitude:g}-mstd0.5" if magnitude else None,
+        auto_augment=f"rand-m{math.ceil(magnitude)}-mstd0.5" if magnitude else None,
     ).transforms
+    for step in steps:
+        if isinstance(step, RandAugment):
+            _set_magnitude(step, magnitude)
     interpolation = data.preprocessing.interpolation
     transform: Transform = Compose(
         [CropAndResize(data.image_size, scale, ratio, interpolation), *steps]
@@ -77,6 +82,19 @@ def _numbers(augmentation: AugmentationConfig) -> dict[str, float]:
     """The numbers of the policy, with those that are set in their place."""
     defaults = POLICIES[augmentation.policy]
     return defaults | augmentation.model_dump(include=set(defaults), exclude_none=True)
+
+
+def _set_magnitude(augment: RandAugment, magnitude: float) -> None:
+    """Sets a magnitude between whole numbers, and lets Posterize keep one bit at least.
+
+    timm reads whole magnitudes only. Below 2.5 its Posterize would keep no bit, which Pillow 13
+    refuses with an error; before, the image became black.
+    """
+    for operation in augment.ops:
+        operation.magnitude = magnitude
+        if operation.name == "Posterize":
+            bits = operation.level_fn
+            operation.level_fn = lambda level, hparams, bits=bits: (max(1, *bits(level, hparams)),)
 
 
 def eval_transform(data: DataConfig) -> Transform:

@@ -18,6 +18,7 @@ from sgformer.seeding import seed_of
 from sgformer.training.batch_norm import average_statistics, has_batch_norm
 from sgformer.training.compilation import compiled, num_graphs
 from sgformer.training.distributed import num_processes, rank
+from sgformer.training.freezing import Freezing
 from sgformer.training.micro_batches import micro_batch_sizes
 from sgformer.training.numerics import allow_tf32, choose_numerics
 from sgformer.training.optimizer import create_optimizer, set_learning_rate
@@ -67,10 +68,16 @@ class OptimizerStep:
             # The weights' mean over the images is 1, so that losses stay comparable.
             weights = len(samples) / (num_classes * counts)
             self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
-        self._forward: nn.Module = compiled(model) if config.compile else model
         self._num_graphs_before = num_graphs()
-        if num_processes() > 1:
-            self._forward = DistributedDataParallel(self._forward, forward_sync_buffers=False)
+        self._freezing = Freezing(model, config)
+        self._freezing.begin_epoch(1)
+        self._forward = self._wrapped()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Sets the model to training, except for weights that are frozen in this epoch."""
+        if self._freezing.begin_epoch(epoch):
+            del self._forward  # with its hooks on the gradients
+            self._forward = self._wrapped()
 
     def run(
         self,
@@ -157,6 +164,13 @@ class OptimizerStep:
         # A new scaler, because loading a state does not clear a scaler's record of an open step.
         self.scaler = self.numerics.new_scaler()
         self.scaler.load_state_dict(scaler)
+
+    def _wrapped(self) -> nn.Module:
+        """The model as a step calls it: compiled, and with gradients shared by all processes."""
+        model = compiled(self.model) if self.config.compile else self.model
+        if num_processes() > 1:
+            return DistributedDataParallel(model, forward_sync_buffers=False)
+        return model
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with self.numerics.autocast():

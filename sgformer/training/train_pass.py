@@ -98,7 +98,7 @@ def train_pass(
         micro_batch_size: Images that this process runs through the model at a time.
     """
     config, device = optimizer_step.config, optimizer_step.device
-    optimizer_step.model.train()
+    optimizer_step.begin_epoch(epoch)
     losses = _Losses(MOST_NOT_FINITE[optimizer_step.numerics.precision])
     utilizations: list[float] = []
     learning_rate, start = 0.0, time.perf_counter()

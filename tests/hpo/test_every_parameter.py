@@ -44,6 +44,7 @@ CASES: dict[str, tuple[Any, Params]] = {
     "optimizer.learning_rate": (1e-3, {}),
     "optimizer.weight_decay": (0.5, {}),
     "optimizer.layer_decay": (0.5, {}),
+    "optimizer.head_learning_rate_factor": (5.0, {}),
     "optimizer.max_grad_norm": (0.01, {}),
     "optimizer.batch_size": (10, {}),
     "optimizer.lr_schedule": ("constant", {}),
@@ -58,6 +59,8 @@ CASES: dict[str, tuple[Any, Params]] = {
     "label_smoothing": (0.3, {}),
     "class_balance": ("loss", {}),
     "ema_decay": (0.5, {}),
+    "freeze": ("stages_2", {}),
+    "unfreeze_epoch": (2, {"freeze": "backbone"}),
     "precision": ("bf16", {}),
 }
 

@@ -197,6 +197,17 @@ def test_another_distribution_would_be_noticed(
     assert lowest_p_value(features(changed, lopsided), features(guide, lopsided)) < 0.001
 
 
+@pytest.mark.parametrize("magnitude", [0.5, 2])
+def test_random_augmentation_of_any_magnitude_gives_images(
+    lopsided: np.ndarray, magnitude: float
+) -> None:
+    augmentation = AugmentationConfig(rand_augment_magnitude=magnitude, random_erasing_prob=0)
+    config = prepared(image_size=32, mean=(0, 0, 0), std=(1, 1, 1))
+    transform = train_transform(config, augmentation)
+    seed_everything(0)
+    assert all(0 <= transform(lopsided).mean() <= 1 for _ in range(200))
+
+
 def test_the_crop_is_timms(photographs: list[Path]) -> None:
     image = decode_image(photographs[0], 256)
     assert image is not None

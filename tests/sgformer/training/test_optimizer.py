@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 
 from sgformer.config import OptimizerConfig
@@ -65,3 +66,25 @@ def test_layer_decay_lowers_the_rate_away_from_the_head() -> None:
         g["weight_decay"] for g in optimizer.param_groups if model.pos_embed in set(g["params"])
     }
     assert decays == {0.0}
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+def test_the_heads_rate_is_a_multiple_and_its_weight_decay_stays(
+    layer_decay: float | None,
+) -> None:
+    model = timm.create_model("deit_tiny_distilled_patch16_224", depth=2, num_classes=3)
+    config = OptimizerConfig(layer_decay=layer_decay, weight_decay=0.1)
+    plain = create_optimizer(model, config)
+    scaled = create_optimizer(model, config.model_copy(update={"head_learning_rate_factor": 10.0}))
+    settings = []
+    for optimizer in (plain, scaled):
+        set_learning_rate(optimizer, 0.1)
+        groups = optimizer.param_groups
+        settings.append({id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]})
+    before, after = settings
+    assert before.keys() == after.keys() == {id(p) for p in model.parameters()}
+    for name, parameter in model.named_parameters():
+        (rate, decay), (new_rate, new_decay) = before[id(parameter)], after[id(parameter)]
+        factor = 10.0 if name.startswith("head") else 1.0  # head and head_dist
+        assert new_rate == pytest.approx(factor * rate)
+        assert new_decay == decay
