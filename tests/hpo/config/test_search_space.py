@@ -5,6 +5,7 @@ from spaces import BASE, BATCH, DROP, ERASING, NAME, POLICY, RATE, space
 
 from hpo.config.search_space import (
     apply_params,
+    combinations,
     default_params,
     params_key,
     suggest_params,
@@ -127,3 +128,33 @@ def test_params_of_different_trainings_have_different_keys(other: dict) -> None:
     assert params_key(KNOWN | other, KEYED) != params_key(KNOWN, KEYED)
     without = {path: value for path, value in KNOWN.items() if path not in other}
     assert params_key(without, KEYED) != params_key(KNOWN, KEYED)
+
+
+def test_only_combinations_that_a_trial_can_have_are_listed() -> None:
+    names = {"type": "categorical", "choices": ["sg_former_b0", "sg_former_b1"]}
+    sizes = {"type": "int", "low": 64, "high": 128, "step": 64}
+    paths = ("model.name", "data.image_size")
+
+    def pairs(**parameters: dict) -> list[tuple]:
+        found = combinations(BASE, space(**parameters), paths)
+        return [tuple(params.values()) for params in found]
+
+    assert pairs() == [("sg_former_b0", 224)]
+    assert pairs(model__name=names, data__image_size=sizes) == [
+        ("sg_former_b0", 64), ("sg_former_b0", 128), ("sg_former_b1", 64), ("sg_former_b1", 128),
+    ]  # fmt: skip
+    for_b1 = sizes | {"when": {"model.name": ["sg_former_b1"]}}
+    assert pairs(model__name=names, data__image_size=for_b1) == [
+        ("sg_former_b0", 224), ("sg_former_b1", 64), ("sg_former_b1", 128),
+    ]  # fmt: skip
+    # A third parameter rules the name: where it is not searched, the base's counts.
+    for_guide = names | {"choices": ["sg_former_b1"], "when": {"augmentation.policy": ["guide"]}}
+    assert pairs(augmentation__policy=POLICY, model__name=for_guide) == [
+        ("sg_former_b1", 224), ("sg_former_b0", 224),
+    ]  # fmt: skip
+    rates = combinations(
+        BASE,
+        space(model__drop_rate={"type": "float", "low": 0.0, "high": 0.5}),
+        ("model.drop_rate",),
+    )
+    assert len(rates) == 3  # examples of a continuous parameter
