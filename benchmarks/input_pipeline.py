@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 from timm.data import create_dataset, create_loader
 
+from sgformer.catalog import Preprocessing
 from sgformer.config import AugmentationConfig, DataConfig
 from sgformer.data.augmentation import POLICIES, eval_transform, train_transform
 from sgformer.data.image_data import load_image_data
@@ -72,6 +73,7 @@ def compare(root: Path, cache: Path, size: int, num_workers: int) -> None:
 
     start = time.perf_counter()
     config = DataConfig(data_dir=root, image_size=size, cache_dir=cache)
+    config = config.with_preprocessing(Preprocessing())
     data = load_image_data(config)
     decode_seconds = time.perf_counter() - start
     training = train_transform(config, AugmentationConfig())

@@ -187,7 +187,7 @@ def run_plain(config: "SearchConfig", folder: Path, *, default_first: bool) -> N
 
         torch.set_num_threads(1)
         note(folder, trials=1)
-        train_config = apply_params(config.train, params, "plain")
+        train_config = apply_params(config.train, params, "plain").resolved()
         trainer = Trainer(train_config, load_image_data(train_config.data))
         for metrics in trainer.epochs():
             note(folder, epochs=1)
@@ -329,7 +329,7 @@ def compare(arguments: argparse.Namespace, work: Path) -> dict[str, list[Result]
     )
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         config = search_config(arguments, images, cache, seed)
-        load_image_data(config.train.data)
+        load_image_data(config.train.resolved().data)
         config_file = work / "search.yaml"
         config_file.write_text(dump_search_config(config))
         for side in arguments.sides[:: 1 if seed % 2 == 0 else -1]:

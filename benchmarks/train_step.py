@@ -57,7 +57,6 @@ def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_wor
 
     from sgformer.config import TrainConfig
     from sgformer.data.image_data import load_image_data
-    from sgformer.model.sg_former import SGFormer
     from sgformer.training.optimizer_step import OptimizerStep
     from sgformer.training.trainer import Trainer
     from sgformer.validation import validate
@@ -75,7 +74,7 @@ def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_wor
         "max_epochs": 3,
         "early_stopping": {"patience": None},
     }
-    config = validate(TrainConfig, values, "benchmark")
+    config = validate(TrainConfig, values, "benchmark").resolved()
     data = load_image_data(config.data)
     before, highest = anonymous_bytes(os.getpid()), 0
     done = threading.Event()
@@ -90,10 +89,11 @@ def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_wor
         watcher.start()
     steps = Timed(OptimizerStep.run)
     OptimizerStep.run = lambda *a, **k: steps(*a, **k)  # type: ignore[method-assign]
-    forward = SGFormer.forward
-    forwards = Timed(forward)  # validation's forward passes; `steps` includes training's
-    SGFormer.forward = lambda *a, **k: (forward if a[0].training else forwards)(*a, **k)  # type: ignore[method-assign]
     trainer, shares = Trainer(config, data), []
+    model = type(trainer.model)
+    forward = model.forward
+    forwards = Timed(forward)  # validation's forward passes; `steps` includes training's
+    model.forward = lambda *a, **k: (forward if a[0].training else forwards)(*a, **k)  # type: ignore[method-assign]
     for metrics in trainer.epochs():
         inside = steps.seconds + forwards.seconds
         steps.seconds = forwards.seconds = 0.0

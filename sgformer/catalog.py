@@ -83,6 +83,7 @@ def is_ours(name: str) -> bool:
     return name in MODEL_NAMES
 
 
+@functools.cache
 def check_known(name: str) -> None:
     """Checks that timm, or this package, has a model of this name.
 

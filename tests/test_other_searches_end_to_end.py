@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import TRAIN_ONLY, load_epochs, load_trials, run
+import yaml
+from command_line import TRAIN_ONLY, load_epochs, load_trials, run, study_attributes
 from optuna.trial import TrialState
-from searches import write_search
+from searches import search_values, write_search
 
 
 @pytest.fixture
@@ -75,6 +76,46 @@ def test_two_processes_train_a_trial_and_the_winner(
     rows = load_epochs(tmp_path / "tiny", 0)
     assert [float(row["val_top1"]) for row in rows] == list(trial.intermediate_values.values())
     assert (tmp_path / "tiny" / "best" / "export.json").exists()
+
+
+def test_models_of_several_families_are_searched_and_any_of_them_is_delivered(
+    image_folder: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    values = search_values(image_folder, cache_dir)
+    del values["train"]["data"]["crop_pct"]  # each model's own is taken
+    ours, resnet, vit = names = ["sg_former_pico", "test_resnet", "test_vit"]
+    with_attention = {"when": {"model.name": [ours, vit]}}
+    values["space"] |= {
+        "model.name": {"type": "categorical", "choices": names},
+        "model.attn_drop_rate": {"type": "float", "low": 0.0, "high": 0.3} | with_attention,
+        "data.image_size": {
+            "type": "categorical", "choices": [32, 50], "when": {"model.name": [resnet]},
+        },
+    }  # fmt: skip
+    values["study"] |= {
+        "enqueue": [{"model.name": resnet, "data.image_size": 50}, {"model.name": vit}],
+        "constraints": ["num_parameters <= 1e6"],
+    }
+    values["train"]["max_epochs"] = 2
+    file, run_dir = tmp_path / "tiny.yaml", tmp_path / "tiny"
+    file.write_text(yaml.safe_dump(values))
+    run(file, "--output-dir", tmp_path, program=TRAIN_ONLY)
+    trials = load_trials(run_dir)
+    assert [trial.params["model.name"] for trial in trials[:3]] == names
+    assert {t.params["model.name"]: "model.attn_drop_rate" in t.params for t in trials[:3]} == {
+        ours: True, resnet: False, vit: True,
+    }  # fmt: skip
+    assert all(trial.state != TrialState.FAIL for trial in trials)
+    measured = study_attributes(run_dir)["architectures"]
+    assert measured.keys() == {f"{ours} at 32 pixels", f"{vit} at 32 pixels"} | {
+        f"{resnet} at {side} pixels" for side in (32, 50)
+    }
+    run("retrain", run_dir, "--trial", 1)
+    model = run_dir / "best" / "model.onnx"
+    image = next((image_folder / "test" / "4").iterdir())
+    assert "0." in run("predict", model, image).stdout
+    assert "20 images" in run("evaluate", model, "--data-dir", image_folder).stdout
+    assert "strategy" in run("simulate", run_dir).stdout
 
 
 def test_a_cluster_trains_trials_and_the_winner(

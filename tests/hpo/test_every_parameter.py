@@ -31,6 +31,7 @@ CASES: dict[str, tuple[Any, Params]] = {
     "data.crop_pct": (0.8, {}),
     "data.mean": ((0.5, 0.5, 0.5), {}),
     "data.std": ((0.5, 0.5, 0.5), {}),
+    "data.interpolation": ("bilinear", {}),
     "augmentation.policy": ("none", {}),
     "augmentation.color_jitter": (0.4, {}),
     "augmentation.rand_augment_magnitude": (5, {}),

@@ -89,6 +89,30 @@ def test_a_latency_says_which_machine_it_is_of(search_config: Any) -> None:
     assert {"hostname", "num_cpus"} < costs.keys()
 
 
+def test_models_of_timm_are_measured_at_the_sizes_that_they_are_searched_at(
+    search_config: Any,
+) -> None:
+    config = search_config(
+        TWO,
+        BOUND,
+        "space.model.name.choices=[sg_former_pico, test_resnet]",
+        "space.data.image_size={type: int, low: 32, high: 40, step: 4, "
+        "when: {model.name: [test_resnet]}}",
+    )
+    missing = missing_architectures(config, MEASURED)
+    assert list(missing) == [f"test_resnet at {side} pixels" for side in (32, 36, 40)]
+    assert missing["test_resnet at 36 pixels"] == {
+        "model.name": "test_resnet", "data.image_size": 36,
+    }  # fmt: skip
+    costs = measure_architecture(
+        search_config(TWO, "study.constraints=[num_parameters <= 1e6]"),
+        {"model.name": "test_resnet"},
+        10,
+    )
+    assert 3e5 < costs["num_parameters"] < 4e5
+    assert costs["latency_ms"] > 0
+
+
 def test_what_is_ruled_out_by_its_parameters_is_not_timed(search_config: Any) -> None:
     config = search_config(TWO, "study.constraints=[num_parameters <= 1e5]")
     measured = {PICO: measure_architecture(config, {"model.name": "sg_former_pico"}, 10)}
