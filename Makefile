@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow chaos timm-tests lint format check-system clean
+.PHONY: demo test test-slow gpu-check chaos timm-tests lint format check-system clean
 
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
@@ -15,6 +15,11 @@ test: .venv/installed-dev
 # Every input size; minutes.
 test-slow: .venv/installed-dev
 	$(BIN)/pytest -m slow
+
+# For a machine with a GPU, ten minutes at most: the tests marked gpu, and measurements, as one
+# table. Elsewhere it names what it would do.
+gpu-check: .venv/installed-dev
+	$(BIN)/python benchmarks/gpu.py
 
 # Every fault once and a hundred kills, compared with a search left alone; as root, 40 minutes.
 chaos: .venv/installed-dev
