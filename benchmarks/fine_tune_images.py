@@ -68,6 +68,8 @@ def write_digits(folder: Path) -> None:
 
 def write_fashion(source: Path, folder: Path) -> None:
     """Writes a part of Fashion-MNIST's training images."""
+    if folder.is_dir():
+        return
 
     def read(name: str, header: int) -> Any:
         return np.frombuffer(gzip.decompress((source / name).read_bytes()), np.uint8, -1, header)

@@ -1,4 +1,4 @@
-"""Tests of benchmarks/fine_tune.py on made images; a run of it takes seconds for torch's import."""
+"""Tests of benchmarks/fine_tune.py on made images; importing torch takes a run seconds."""
 
 import subprocess
 import sys
