@@ -192,10 +192,10 @@ def digits(arguments: argparse.Namespace, work: Path) -> None:
     write_fashion(arguments.fashion, fashion)
     trained(Side("", settings(NANO, 32, 2e-3, epochs)), fashion, 0, work / "pretrained")
     weights = work / "pretrained" / "best.safetensors"
-    fine_tuned = settings(NANO, 32, 2e-3, epochs, weights)
+    fine_tuned = settings(NANO, 32, 4e-3, epochs, weights)
     sides = [
         Side(f"{NANO}, fine-tuned", fine_tuned),
-        Side(f"{NANO}, from scratch", settings(NANO, 32, 2e-3, epochs)),
+        Side(f"{NANO}, from scratch", settings(NANO, 32, 4e-3, epochs)),
     ]
     compare(sides, images, arguments.seeds)
 
