@@ -3,7 +3,7 @@
 from typing import Final
 
 from hpo.config.combinations import combinations
-from hpo.config.search_space import Params, Space
+from hpo.config.search_space import Space, Value
 from sgformer.catalog import is_ours
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
@@ -25,17 +25,17 @@ def check_freezing(base: TrainConfig, space: Space, num_epochs: int, source: str
         ConfigError: A model has fewer stages than are to be frozen; or weights would join that
             are not frozen, or after the training's end.
     """
-    for params in combinations(space, (MODEL, FREEZE, EPOCH)):
-        name, freeze = params.get(MODEL, base.model.name), params.get(FREEZE, base.freeze)
-        _check_stages(str(name), str(freeze), _where(FREEZE, params), source)
-        epoch = params.get(EPOCH, base.unfreeze_epoch)
+    for params in combinations(base, space, (MODEL, FREEZE, EPOCH)):
+        name, freeze, epoch = params.values()
+        _check_stages(str(name), str(freeze), _where(FREEZE, freeze, space), source)
         if isinstance(epoch, int):
             is_idle = freeze == "none" and FREEZE not in space
-            _check_epoch(epoch, num_epochs, is_idle, _where(EPOCH, params), source)
+            _check_epoch(epoch, num_epochs, is_idle, _where(EPOCH, epoch, space), source)
 
 
-def _where(path: str, params: Params) -> str:
-    return f"{'space' if path in params else 'train'}.{path}"
+def _where(path: str, value: Value, space: Space) -> str:
+    """The setting's path in the search file, in the section that the value comes from."""
+    return f"{'space' if path in space and space[path].contains(value) else 'train'}.{path}"
 
 
 def _check_epoch(epoch: int, num_epochs: int, is_idle: bool, where: str, source: str) -> None:
