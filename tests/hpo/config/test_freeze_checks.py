@@ -52,7 +52,7 @@ EPOCHS = {"type": "int", "low": 2, "high": 9}
         (
             {"freeze": "backbone"},
             {"unfreeze_epoch": EPOCHS | {"high": 12}},
-            r"space\.unfreeze_epoch: frozen weights would join after .*got 12",
+            r"space\.unfreeze_epoch: frozen weights would join after .*got 11",
         ),
     ],
 )

@@ -202,10 +202,9 @@ def test_random_augmentation_of_any_magnitude_gives_images(
     lopsided: np.ndarray, magnitude: float
 ) -> None:
     augmentation = AugmentationConfig(rand_augment_magnitude=magnitude, random_erasing_prob=0)
-    config = prepared(image_size=32, mean=(0, 0, 0), std=(1, 1, 1))
-    transform = train_transform(config, augmentation)
+    transform = train_transform(prepared(image_size=32), augmentation)
     seed_everything(0)
-    assert all(0 <= transform(lopsided).mean() <= 1 for _ in range(200))
+    assert all(transform(lopsided).shape == (3, 32, 32) for _ in range(200))
 
 
 def test_the_crop_is_timms(photographs: list[Path]) -> None:

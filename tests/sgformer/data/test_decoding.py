@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from permissions import open_to_others
 from PIL import Image
 
 from sgformer.data.decoding import decode_image
@@ -140,8 +141,7 @@ def test_a_file_that_may_not_be_read_is_unreadable(tmp_path: Path) -> None:
         "if os.getuid() == 0: os.setuid(65534)  # root may read everything\n"
         "print(decode_image(Path(sys.argv[1]), 40))\n"
     )
-    for parent in [tmp_path, *tmp_path.parents][:3]:
-        parent.chmod(0o755)
+    open_to_others(tmp_path)
     command = [sys.executable, "-c", script, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "None\n"

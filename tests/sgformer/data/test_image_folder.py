@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from permissions import open_to_others
 
 from sgformer.config import DataConfig
 from sgformer.data.image_folder import folder_of, read_image_folder, read_split
@@ -184,8 +185,7 @@ def test_folders_that_may_not_be_read_are_named(tmp_path: Path, mode: int) -> No
         "if os.getuid() == 0: os.setuid(65534)\n"
         "read_image_folder(DataConfig(data_dir=Path(sys.argv[1])))\n"
     )
-    for parent in [tmp_path, *tmp_path.parents][:3]:
-        parent.chmod(0o755)
+    open_to_others(tmp_path)
     command = [sys.executable, "-c", script, str(config.data_dir)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     (tmp_path / "train" / "a").chmod(0o755)
