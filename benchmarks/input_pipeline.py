@@ -13,7 +13,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -23,9 +23,15 @@ from timm.data import create_dataset, create_loader
 
 from sgformer.catalog import Preprocessing
 from sgformer.config import AugmentationConfig, DataConfig
-from sgformer.data.augmentation import POLICIES, eval_transform, train_transform
+from sgformer.data.augmentation import (
+    POLICIES,
+    erasing_prob,
+    eval_transform,
+    train_transform,
+)
 from sgformer.data.image_data import load_image_data
 from sgformer.data.loader import BatchLoader, ImageDataset, TrainPlan
+from sgformer.data.model_input import ModelInput
 
 BATCH_SIZE = 64
 NUM_EPOCHS = 5
@@ -76,18 +82,26 @@ def compare(root: Path, cache: Path, size: int, num_workers: int) -> None:
     config = config.with_preprocessing(Preprocessing())
     data = load_image_data(config)
     decode_seconds = time.perf_counter() - start
-    training = train_transform(config, AugmentationConfig())
-    ours = BatchLoader(ImageDataset(data.images, eval_transform(config), training), num_workers)
-    samples = data.samples("train")
-    our_first = decode_seconds + seconds_of(
-        lambda: ours.batches(TrainPlan(samples, BATCH_SIZE, 0))
+    guide_config, model_input = AugmentationConfig(), ModelInput(config.preprocessing)
+    dataset = ImageDataset(
+        data.images,
+        eval_transform(config),
+        train_transform(config, guide_config),
+        erasing_prob(guide_config),
     )
+    loader = BatchLoader(dataset, num_workers)
+    samples = data.samples("train")
+
+    def ours(epoch: int) -> Iterator[object]:
+        """An epoch's batches, normalised and erased here, as the trainer does."""
+        return map(model_input, loader.batches(TrainPlan(samples, BATCH_SIZE, epoch)))
+
+    our_first = decode_seconds + seconds_of(lambda: ours(0))
 
     our_later, timm_later = [], []
     for epoch in range(1, NUM_EPOCHS):
         timm_later.append(seconds_of(lambda: theirs))
-        plan = TrainPlan(samples, BATCH_SIZE, epoch)
-        our_later.append(seconds_of(lambda plan=plan: ours.batches(plan)))
+        our_later.append(seconds_of(lambda epoch=epoch: ours(epoch)))
     num_images = len(samples) // BATCH_SIZE * BATCH_SIZE
     our_median, timm_median = statistics.median(our_later), statistics.median(timm_later)
     start = time.perf_counter()

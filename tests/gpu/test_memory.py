@@ -61,7 +61,7 @@ def test_memory_that_really_runs_out_halves_the_micro_batch(configure: Configure
 
 
 def test_when_not_one_image_fits_a_gpu_it_says_so(configure: Configure) -> None:
-    config = configure(**LARGE, max_epochs=1)
+    config = configure(**LARGE, max_epochs=1, model={"name": "sg_former_b0"})
     trainer = Trainer(config, load_image_data(config.data))
     cap(torch.cuda.memory_reserved())
     with pytest.raises(OutOfMemoryError, match="not even one image at a time fits"):
