@@ -242,11 +242,10 @@ class Trainer:
         return metrics
 
     def _start_from_weights(self) -> None:
-        model, ema = self._step.model, self._step.ema
+        """Loads the weights to start from; the EMA takes the model's weights at its first step."""
+        model = self._step.model
         report = start_from(model, self.config.model, self._weights, self.data.classes)
         self.weights_loaded = None if report is None else str(report)
-        if ema is not None:
-            ema.set(model)
 
     def _try_epoch(self, epoch: int) -> EpochMetrics | None:
         """Runs an epoch; returns None if memory ran out."""
