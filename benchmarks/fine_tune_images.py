@@ -77,7 +77,9 @@ def write_fashion(source: Path, folder: Path) -> None:
     if not source.is_dir():
         sys.exit(f"error: no folder {source}; see --help for where Fashion-MNIST comes from")
     images = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
-    _write_shares(folder, images, read("train-labels-idx1-ubyte.gz", 8), FASHION_IMAGES)
+    # Names unlike those of the digits: a head for the same classes would be kept.
+    labels = np.char.add("item", read("train-labels-idx1-ubyte.gz", 8).astype(str))
+    _write_shares(folder, images, labels, FASHION_IMAGES)
 
 
 def _write_shares(folder: Path, images: Any, labels: Any, counts: Mapping[str, int]) -> None:

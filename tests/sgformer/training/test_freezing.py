@@ -2,7 +2,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from two_processes import in_two_processes, train
 
 from sgformer.config import TrainConfig
@@ -137,6 +139,27 @@ def test_the_average_of_frozen_weights_is_these_weights(
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert {n for n in before if n.startswith(("conv_stem", "blocks.0.", "blocks.1."))} <= same
     assert "classifier.weight" not in same
+
+
+def test_frozen_weights_are_those_that_were_loaded(
+    with_batch_norm: TrainConfig, data: ImageData, tmp_path: Path
+) -> None:
+    torch.manual_seed(7)
+    loaded = timm.create_model("mobilenetv3_small_050", num_classes=3).state_dict()
+    save_file(loaded, tmp_path / "weights.safetensors")
+    config = change(
+        with_batch_norm,
+        model={"checkpoint": tmp_path / "weights.safetensors"},
+        freeze="backbone",
+        ema_decay=0.9,
+        max_epochs=1,
+    )
+    trainer = Trainer(config, data)
+    list(trainer.epochs())
+    delivered = trainer.model.state_dict()
+    backbone = [name for name in loaded if not name.startswith("classifier.")]
+    assert [name for name in backbone if not torch.equal(delivered[name], loaded[name])] == []
+    assert len(backbone) == len(loaded) - 2
 
 
 def test_memory_that_runs_out_as_weights_join_leaves_no_trace(
