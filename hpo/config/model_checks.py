@@ -18,6 +18,7 @@ from sgformer.errors import ConfigError
 
 NAME, SIZE = ARCHITECTURE
 BATCH = "optimizer.batch_size"
+SOME_SIZE = 224  # a size that every SG-Former takes
 
 
 def check_models(base: TrainConfig, space: Space, source: str) -> None:
@@ -27,6 +28,7 @@ def check_models(base: TrainConfig, space: Space, source: str) -> None:
         ConfigError: A model is unknown or no classifier, or takes not all of its image sizes,
             dropout rates or batches; the message names the setting and `source`.
     """
+    _check_names(base, space, source)
     _check_architectures(base, space, source)
     for rate in RATES:
         path = f"model.{rate}"
@@ -37,6 +39,18 @@ def check_models(base: TrainConfig, space: Space, source: str) -> None:
     _check_batches(base, space, source)
 
 
+def _check_names(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks that each model is known, and a classifier."""
+    for params in combinations(base, space, (NAME,)):
+        name = params[NAME]
+        try:
+            model_facts(apply_params(base, {**params, SIZE: SOME_SIZE}, source).model.name)
+        except ConfigError as error:
+            is_searched = NAME in space
+            where = f"space.{NAME}: does not allow {name!r}" if is_searched else f"train.{NAME}"
+            raise ConfigError(f"{where}: {_with_source(str(error), source)}") from None
+
+
 def _check_architectures(base: TrainConfig, space: Space, source: str) -> None:
     """Checks each pair of model and image size that a trial can have."""
     for params in combinations(base, space, ARCHITECTURE):
@@ -44,7 +58,6 @@ def _check_architectures(base: TrainConfig, space: Space, source: str) -> None:
         try:
             train = apply_params(base, params, source)
             if not is_ours(train.model.name):
-                model_facts(train.model.name)
                 check_image_size(train.model.name, train.data.image_size)
         except ConfigError as error:
             where = _what_allows(base, space, name, size)
@@ -58,7 +71,7 @@ def _what_allows(base: TrainConfig, space: Space, name: object, size: object) ->
         return f"space.{SIZE}: does not allow {size!r}{beside}: "
     if NAME in space and name != base.model.name:
         return f"space.{NAME}: does not allow {name!r}: "
-    return "train: "
+    return f"train.{SIZE}: "
 
 
 def _with_source(message: str, source: str) -> str:

@@ -29,6 +29,15 @@ NO_GPU = not torch.cuda.is_available()
             "space.model.droprate: no such setting of a training; nearest known: model.drop_rate",
         ),
         (["train.model.name=sg_former_b9"], "no such model: 'sg_former_b9'; nearest known: sg_fo"),
+        (
+            [
+                "train.model.name=test_resnet",
+                "space.model.attn_drop_rate={type: float, low: 0, high: 0.5}",
+            ],
+            "space.model.attn_drop_rate: test_resnet takes no attn_drop_rate; it takes drop_rate",
+        ),
+        (["train.model.name=timm/resnet18"], "train.model.name: a model's name has no prefix"),
+        (["train.model.name=mobilenetv5_300m_enc"], "is no classifier of images"),
         (["resources.cpus_per_trial=4096"], "no node can hold a trial: it asks for 4096 CPU"),
     ],
 )

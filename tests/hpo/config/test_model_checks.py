@@ -72,7 +72,15 @@ RESNET = {"model.name": "test_resnet"}
             RESNET | {"data.image_size": 100},
             r"^space\.model\.name: does not allow 'test_vit': test_vit takes no images of 100",
         ),
-        ({}, {"model.name": "test_vit", "data.image_size": 100}, r"^train: test_vit takes no im"),
+        (
+            {}, {"model.name": "test_vit", "data.image_size": 100},
+            r"^train\.data\.image_size: test_vit takes no images of 100",
+        ),
+        (
+            {"model__name": choices("sg_former_b0", "mobilenetv5_300m_enc")}, {},
+            r"^space\.model\.name: does not allow 'mobilenetv5_300m_enc': .*no classifier of im",
+        ),
+        ({}, {"model.name": "mobilenetv5_300m_enc"}, r"^train\.model\.name: .*no classifier of i"),
         ({}, RESNET | {"optimizer.batch_size": 1}, r"^train\.optimizer\.batch_size: does not all"),
         (
             {"optimizer__batch_size": {"type": "int", "low": 1, "high": 64}}, RESNET,

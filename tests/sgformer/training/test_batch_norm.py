@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from two_processes import check_equal_states, in_two_processes
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.model.build import create_model
-from sgformer.training.batch_norm import StatisticsImages, average_statistics
+from sgformer.training.batch_norm import (
+    StatisticsImages,
+    average_statistics,
+    has_batch_norm,
+    is_synchronised,
+    synchronised,
+)
 from sgformer.training.optimizer_step import OptimizerStep
 from sgformer.training.trainer import Trainer
 from sgformer.validation import validate
@@ -95,6 +102,20 @@ def test_the_metrics_are_those_of_the_averaged_model(
     *_, last = trainer.epochs()
     metrics = trainer.evaluate("val")
     assert (metrics.top1, metrics.loss) == (last.val_top1, last.val_loss)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_a_synchronised_model_is_the_same_model(name: str, resnet_config: TrainConfig) -> None:
+    model = create_model(changed(resnet_config, model={"name": name}), 10).eval()
+    assert synchronised(model) is model  # on a CPU, in one process
+    assert not is_synchronised(model)
+    images = torch.randn(2, 3, 32, 32)
+    expected, names = model(images), list(model.state_dict())
+    converted = convert_sync_batchnorm(model)
+    assert is_synchronised(converted)
+    assert has_batch_norm(converted)
+    assert list(converted.state_dict()) == names
+    assert torch.equal(converted(images), expected)
 
 
 def test_one_process_keeps_its_statistics() -> None:
