@@ -186,10 +186,10 @@ def _refusal(
         for n in wrong[:3]
     )
     unknown = _some([n for n in tensors if n not in expected])
-    what = "weights of another model" if num_right < num_backbone / 2 else "not its weights"
+    size = "" if num_right < num_backbone / 2 else ", or another image size"
     return (
-        f"{weights.source} does not fit {name}, these are {what}: {num_right} of the "
-        f"{num_backbone} tensors before the head fit; {mismatches}"
+        f"{weights.source} does not fit {name}, these are weights of another model{size}: "
+        f"{num_right} of the {num_backbone} tensors before the head fit; {mismatches}"
         + (f"; the model has no {unknown}" if unknown else "")
     )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from two_processes import (
     check_gathering,
     in_two_processes,
@@ -13,6 +14,7 @@ from two_processes import (
 )
 
 from sgformer.config import TrainConfig
+from sgformer.model.build import create_model
 from sgformer.validation import validate
 
 FEATURES = {
@@ -57,6 +59,23 @@ def test_two_processes_train_as_one(
         # Weights agree on average only: AdamW takes little but the sign of a gradient near zero.
         assert (one["weights"] - two["weights"]).abs().mean() < 2e-5
         assert torch.equal(one["rows"][:, 2:], two["rows"][:, 2:])
+
+
+def test_two_processes_train_as_one_from_pretrained_weights(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    model, path = create_model(train_config, 7), tmp_path / "weights.safetensors"
+    save_file(dict(model.state_dict()), path)
+    changes = {"model": {"checkpoint": path}, "max_epochs": 1}
+    config = changed(train_config, changes)
+    train(config, tmp_path / "one")
+    in_two_processes(train, config, tmp_path / "two")
+    one, two = (torch.load(tmp_path / name) for name in ("one", "two"))
+    assert (one["weights"] - two["weights"]).abs().mean() < 2e-5
+    train(changed(train_config, {"max_epochs": 1}), tmp_path / "new")
+    new = torch.load(tmp_path / "new")["weights"]
+    assert (one["weights"] - new).abs().mean() > 1e-3
 
 
 def test_when_a_process_runs_out_of_memory_the_other_does_not_wait_for_it(
