@@ -190,7 +190,8 @@ def digits(arguments: argparse.Namespace, work: Path) -> None:
     images, fashion, epochs = work / "digits", work / "fashion", arguments.epochs or 10
     write_digits(images)
     write_fashion(arguments.fashion, fashion)
-    trained(Side("", settings(NANO, 32, 2e-3, epochs)), fashion, 0, work / "pretrained")
+    pretraining = settings(NANO, 32, 2e-3, 1 if arguments.tiny else 10)
+    trained(Side("pretraining", pretraining), fashion, 0, work / "pretrained")
     weights = work / "pretrained" / "best.safetensors"
     fine_tuned = settings(NANO, 32, 4e-3, epochs, weights)
     sides = [
