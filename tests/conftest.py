@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts whole searches first: with a process a core, short files then fill the gaps at the end."""
+    """Puts whole searches first, so that the processes end together, with short files."""
     items.sort(key=lambda item: "end_to_end" not in item.path.stem)
 
 
