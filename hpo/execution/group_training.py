@@ -46,10 +46,7 @@ def _with_less_memory(training: Training, micro_batch_size: int) -> Training:
             f"not even one image at a time fits into a process's memory: {config.model.name} at "
             f"{config.data.image_size} pixels (train.model.name, train.data.image_size)"
         )
-    update = {"micro_batch_size": (micro_batch_size + 1) // 2}
-    optimizer = config.optimizer.model_copy(update=update)
-    config = config.model_copy(update={"optimizer": optimizer})
-    return dataclasses.replace(training, config=config)
+    return dataclasses.replace(training, micro_batch_size=(micro_batch_size + 1) // 2)
 
 
 class _Group:

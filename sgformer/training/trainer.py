@@ -63,6 +63,7 @@ class Trainer:
         config: The configuration.
         data: The images.
         weights: A copy of the weights to start from; None: they are read from the config's source.
+        micro_batch_size: The micro-batch to begin with if the config's is larger.
 
     Attributes:
         config: The configuration.
@@ -82,7 +83,11 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, data: ImageData, weights: StoredWeights | None = None
+        self,
+        config: TrainConfig,
+        data: ImageData,
+        weights: StoredWeights | None = None,
+        micro_batch_size: int | None = None,
     ) -> None:
         config = config.resolved()
         self._weights = weights
@@ -106,7 +111,7 @@ class Trainer:
         batch_size = min(config.optimizer.batch_size, len(self._samples))
         share = max(share_sizes(batch_size, num_processes()))
         self._asked_micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
-        self.micro_batch_size = self._asked_micro_batch_size
+        self.micro_batch_size = min(micro_batch_size or share, self._asked_micro_batch_size)
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
         self._num_epochs_run = 0

@@ -60,6 +60,7 @@ def test_a_group_without_memory_starts_again_with_half_the_micro_batch(
     ):
         (progress,) = run_group_training(training(config, tmp_path, "group"), PAIR)
     assert progress.facts["micro_batch_size"] == 5
+    assert progress.facts["config"]["optimizer"]["micro_batch_size"] == 10
     assert progress.end_reason == "completed"
 
 
