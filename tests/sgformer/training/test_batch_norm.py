@@ -9,6 +9,7 @@ from two_processes import check_equal_states, in_two_processes
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.training.batch_norm import (
     StatisticsImages,
@@ -70,6 +71,8 @@ def test_the_number_of_images_behind_the_statistics_is_told(
     resnet_config: TrainConfig, data: ImageData
 ) -> None:
     assert Trainer(resnet_config, data).statistics_images == StatisticsImages(20, 20)
+    seven = changed(resnet_config, optimizer={"batch_size": 7, "micro_batch_size": 1})
+    assert Trainer(seven, data).statistics_images == StatisticsImages(2, 2)
     vit = changed(resnet_config, model={"name": "test_vit"})
     assert Trainer(vit, data).statistics_images is None
 
@@ -84,6 +87,25 @@ def test_halved_micro_batches_are_told(resnet_config: TrainConfig, data: ImageDa
     trainer.model.register_forward_pre_hook(run_out_of_memory)
     next(trainer.epochs())
     assert trainer.statistics_images == StatisticsImages(10, 20)
+
+
+@pytest.mark.parametrize(("batch_size", "tried", "fewest"), [(4, [4, 2], 2), (7, [7, 4, 3], 3)])
+def test_the_smallest_micro_batch_that_does_not_fit_is_tried_once(
+    resnet_config: TrainConfig, data: ImageData, batch_size: int, tried: list[int], fewest: int
+) -> None:
+    trainer = Trainer(changed(resnet_config, optimizer={"batch_size": batch_size}), data)
+    sizes = []
+
+    def run_out_of_memory(_model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(inputs[0]))
+        raise MemoryError
+
+    trainer.model.register_forward_pre_hook(run_out_of_memory)
+    with pytest.raises(
+        OutOfMemoryError, match=rf"not even {fewest} images at .*fit into.*cpu: te"
+    ):
+        next(trainer.epochs())
+    assert sizes == tried
 
 
 def test_averaged_weights_come_with_averaged_statistics(resnet_config: TrainConfig) -> None:
