@@ -69,7 +69,7 @@ def run_training(training: Training) -> Generator[Progress]:
     Raises:
         RunError: The run folder does not exist here, or another process trains in the folder.
         InputError: The images, the config or the checkpoints cannot be used.
-        OutOfMemoryError: Not even a micro-batch of one image fits into memory.
+        OutOfMemoryError: Not even the smallest micro-batch fits into memory.
         DiskFullError: The disk has no room for a checkpoint.
     """
     from sgformer.training.distributed import rank
