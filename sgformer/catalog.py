@@ -67,6 +67,7 @@ class ModelFacts:
         image_size: Side in pixels of the images that the model was made for.
         has_weights: Whether timm knows where to download pretrained weights.
         has_batch_norm: Whether the model has BatchNorm, which takes statistics of micro-batches.
+        has_grad_checkpointing: Whether the model can compute activations anew in backward passes.
         preprocessing: The preprocessing of the pretrained weights.
     """
 
@@ -75,6 +76,7 @@ class ModelFacts:
     image_size: int = 224
     has_weights: bool = False
     has_batch_norm: bool = False
+    has_grad_checkpointing: bool = True
     preprocessing: Preprocessing = Preprocessing()
 
 
@@ -132,6 +134,7 @@ def model_facts(name: str) -> ModelFacts:
             image_size=int(config.input_size[-1]),
             has_weights=bool(config.has_weights),
             has_batch_norm=_has_batch_norm(model),
+            has_grad_checkpointing=_has_grad_checkpointing(model),
             preprocessing=_preprocessing(config),
         )
     except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
@@ -205,6 +208,14 @@ def _has_batch_norm(model: "nn.Module") -> bool:
     from torch.nn.modules.batchnorm import _BatchNorm
 
     return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def _has_grad_checkpointing(model: "nn.Module") -> bool:
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError):  # timm's models assert that they are not asked to
+        return False
+    return True
 
 
 def _takes(name: str, argument: str, arguments: frozenset[str] | None) -> bool:

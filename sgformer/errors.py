@@ -25,11 +25,11 @@ class OutOfMemoryError(RuntimeError):
     """A training does not fit into the memory of its device.
 
     Attributes:
-        micro_batch_size: The micro-batch size that did not fit. Only the process that raised the
-            error knows the number; pickling resets it to 1.
+        micro_batch_size: The micro-batch size that did not fit, if a smaller one may. Only the
+            process that raised the error knows the number; pickling resets it to None.
     """
 
-    micro_batch_size: int = 1
+    micro_batch_size: int | None = None
 
 
 class DiskFullError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Checks that the models of a search take their image sizes, dropout rates and batches.
+"""Checks that the models of a search take their image sizes, dropout rates, batches and more.
 
 For SG-Former this needs no torch; any other model is asked of timm.
 """
@@ -26,7 +26,8 @@ def check_models(base: TrainConfig, space: Space, source: str) -> None:
 
     Raises:
         ConfigError: A model is unknown or no classifier, or takes not all of its image sizes,
-            dropout rates or batches; the message names the setting and `source`.
+            dropout rates or batches, or has no gradient checkpointing; the message names the
+            setting and `source`.
     """
     _check_names(base, space, source)
     _check_architectures(base, space, source)
@@ -37,6 +38,7 @@ def check_models(base: TrainConfig, space: Space, source: str) -> None:
         else:
             _check_fixed_rate(rate, base, space, source)
     _check_batches(base, space, source)
+    _check_grad_checkpointing(base, space, source)
 
 
 def _check_names(base: TrainConfig, space: Space, source: str) -> None:
@@ -128,6 +130,20 @@ def _check_batches(base: TrainConfig, space: Space, source: str) -> None:
                     f"{section}.{BATCH}: does not allow 1 with {name}, whose BatchNorm takes the "
                     f"statistics of a batch: at least 2 images ({source})"
                 )
+
+
+def _check_grad_checkpointing(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks that each model can do without kept activations if it has to."""
+    if not base.grad_checkpointing:
+        return
+    names = _names(base, space, "grad_checkpointing", searched=False)
+    without = [name for name in names if not model_facts(name).has_grad_checkpointing]
+    if without:
+        raise ConfigError(
+            f"train.grad_checkpointing: is true, but {_and(without)} "
+            f"{'has' if len(without) == 1 else 'have'} no gradient checkpointing; set it to "
+            f"false, or take other models ({source})"
+        )
 
 
 def _names(base: TrainConfig, space: Space, path: str, *, searched: bool) -> list[str]:

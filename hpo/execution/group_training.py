@@ -36,20 +36,7 @@ def run_group_training(training: Training, resources: GroupResources) -> Generat
                     return
         finally:
             group.stop()
-        training = _with_less_memory(training, said)
-
-
-def _with_less_memory(training: Training, micro_batch_size: int) -> Training:
-    config = training.config
-    if micro_batch_size == 1:
-        raise OutOfMemoryError(
-            f"not even one image at a time fits into a process's memory: {config.model.name} at "
-            f"{config.data.image_size} pixels (train.model.name, train.data.image_size)"
-        )
-    update = {"micro_batch_size": (micro_batch_size + 1) // 2}
-    optimizer = config.optimizer.model_copy(update=update)
-    config = config.model_copy(update={"optimizer": optimizer})
-    return dataclasses.replace(training, config=config)
+        training = dataclasses.replace(training, micro_batch_size=(said + 1) // 2)
 
 
 class _Group:
@@ -139,7 +126,7 @@ def _train_in_group(config: dict[str, Any]) -> None:
         try:
             progress = next(epochs)
         except OutOfMemoryError as error:
-            config["news"].put(error.micro_batch_size)
+            config["news"].put(error.micro_batch_size or error)
             raise
         except Exception as error:
             if not is_of_another_process(error):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from hpo.execution.training import Training
+from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 
 # The settings on which the memory of a training depends most.
@@ -14,7 +15,8 @@ class KnownMicroBatches:
     """The last micro-batch of each architecture whose training ran out of memory.
 
     Each worker process keeps its own: whether a micro-batch fits depends on the GPU, and on what
-    else runs there.
+    else runs there. A model with BatchNorm, whose result depends on the micro-batches, has none:
+    the result would depend on what the worker has trained before.
     """
 
     def __init__(self) -> None:
@@ -23,19 +25,12 @@ class KnownMicroBatches:
     def apply_to(self, training: Training) -> Training:
         """The training, which begins with the micro-batch known for its architecture, if any."""
         known = self._sizes.get(_key(training.config))
-        if known is None:
-            return training
-        optimizer = training.config.optimizer
-        size = min(known, optimizer.micro_batch_size or known)
-        optimizer = optimizer.model_copy(update={"micro_batch_size": size})
-        return replace(
-            training, config=training.config.model_copy(update={"optimizer": optimizer})
-        )
+        return training if known is None else replace(training, micro_batch_size=known)
 
     def note(self, config: TrainConfig, size: int) -> None:
         """Notes the micro-batch of a training that may have run out of memory."""
         asked = config.optimizer.micro_batch_size or config.optimizer.batch_size
-        if size < asked:
+        if size < asked and not model_facts(config.model.name).has_batch_norm:
             self._sizes[_key(config)] = size
 
 

@@ -34,6 +34,7 @@ class Training:
         images: Identifies the images of the search; None: any images are accepted.
         num_gpus: The sum of GPUs over all processes of the training.
         weights: The run's copy of the weights to start from; None: the config asks for none.
+        micro_batch_size: The micro-batch to begin with where the config's is known not to fit.
     """
 
     config: TrainConfig
@@ -41,6 +42,7 @@ class Training:
     images: ImagesId | None = None
     num_gpus: float = 0.0
     weights: "StoredWeights | None" = None
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def run_training(training: Training) -> Generator[Progress]:
     Raises:
         RunError: The run folder does not exist here, or another process trains in the folder.
         InputError: The images, the config or the checkpoints cannot be used.
-        OutOfMemoryError: Not even a micro-batch of one image fits into memory.
+        OutOfMemoryError: Not even the smallest micro-batch fits into memory.
         DiskFullError: The disk has no room for a checkpoint.
     """
     from sgformer.training.distributed import rank
@@ -91,7 +93,8 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
 
     limit_memory(training.num_gpus)  # of a warm worker, whose last training had another share
     config = training.config.resolved()
-    trainer = Trainer(config, open_images(config.data, training.images), training.weights)
+    data = open_images(config.data, training.images)
+    trainer = Trainer(config, data, training.weights, training.micro_batch_size)
     refused = resume_progress(trainer, training.folder)
     if not trainer.history:
         check_reachable(training.weights)

@@ -1,5 +1,7 @@
-"""BatchNorm in training: statistics over several processes, and of how many images they are."""
+"""BatchNorm in training: its running statistics, and of how many images they are."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,19 +56,64 @@ def average_statistics(model: nn.Module) -> None:
     """
     if num_processes() == 1:
         return
-    running = [
+    running = _running(model)
+    if not running:
+        return
+    together = _flat(running)
+    dist.all_reduce(together)
+    _set(running, together / num_processes())
+
+
+@contextlib.contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """A context at whose end BatchNorm's running statistics are what they were at its start.
+
+    A backward pass that computes activations anew would update the statistics a second time.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def statistics_finite(model: nn.Module) -> Iterator[None]:
+    """A context at whose end running statistics that overflowed are what they were at its start.
+
+    Under fp16 an activation may overflow. The gradient scaler then skips the step, but BatchNorm
+    has updated its statistics. This does not wait for the device.
+    """
+    running = _running(model)
+    if not running:
+        yield
+        return
+    before = _flat(running)
+    yield
+    after = _flat(running)
+    _set(running, torch.where(torch.isfinite(after), after, before))
+
+
+def _running(model: nn.Module) -> list[torch.Tensor]:
+    """The running means and variances."""
+    return [
         buffer
         for module in model.modules()
         if isinstance(module, _BatchNorm)
         for buffer in (module.running_mean, module.running_var)
         if buffer is not None
     ]
-    if not running:
-        return
-    together = torch.cat([buffer.flatten() for buffer in running])
-    dist.all_reduce(together)
-    together /= num_processes()
-    for buffer, mean in zip(
-        running, together.split([buffer.numel() for buffer in running]), strict=True
-    ):
-        buffer.copy_(mean.view_as(buffer))
+
+
+def _flat(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """A copy of the tensors as one vector."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _set(tensors: list[torch.Tensor], flat: torch.Tensor) -> None:
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))

@@ -31,6 +31,32 @@ def micro_batch_sizes(
     return [size + 1] * num_larger + [size] * (num_parts - num_larger)
 
 
+def fewest_at_a_time(shares: Sequence[int], *, for_batch_norm: bool) -> int:
+    """Images of the largest micro-batch of any process where micro-batches are smallest."""
+    parts = _of_all(shares, 1, for_batch_norm=for_batch_norm)
+    return max(map(max, parts))
+
+
+def fewest_for_statistics(shares: Sequence[int], largest: int, *, synchronised: bool) -> int:
+    """Of how many images, at least, BatchNorm takes its statistics.
+
+    Args:
+        shares: Images of the batch in each process.
+        largest: The largest number of images of a micro-batch.
+        synchronised: Whether the statistics are of the images of all processes.
+    """
+    parts = _of_all(shares, largest, for_batch_norm=True)
+    return min(map(sum, zip(*parts, strict=True))) if synchronised else min(map(min, parts))
+
+
+def _of_all(shares: Sequence[int], largest: int, *, for_batch_norm: bool) -> list[list[int]]:
+    """The sizes of the micro-batches of each process."""
+    return [
+        micro_batch_sizes(shares, rank, largest, for_batch_norm=for_batch_norm)
+        for rank in range(len(shares))
+    ]
+
+
 def check_batches(config: TrainConfig, data: ImageData) -> None:
     """Checks that each process gets images enough of a batch and of a split.
 

@@ -15,7 +15,12 @@ from sgformer.data.augmentation import BatchMixer
 from sgformer.data.image_data import Samples
 from sgformer.data.loader import share_sizes
 from sgformer.seeding import seed_of
-from sgformer.training.batch_norm import average_statistics, has_batch_norm
+from sgformer.training.batch_norm import (
+    average_statistics,
+    has_batch_norm,
+    statistics_finite,
+    statistics_kept,
+)
 from sgformer.training.compilation import compiled, num_graphs
 from sgformer.training.distributed import num_processes, rank
 from sgformer.training.freezing import Freezing
@@ -114,15 +119,11 @@ class OptimizerStep:
             shares, rank(), micro_batch_size, for_batch_norm=self._has_batch_norm
         )
         parts = list(zip(images.split(sizes), targets.split(sizes), strict=True))
-        losses = []
-        for i, (part, part_targets) in enumerate(parts):
-            with self._gradients_wait(wait=i < len(parts) - 1):
-                loss = self._loss(part, part_targets)
-                self.scaler.scale(loss * scale).backward()
-            losses.append(loss.detach())
-        average_statistics(self.model)
+        with self._overflow_forgotten():
+            loss = self._add_up_gradients(parts, scale)
+            average_statistics(self.model)
         self._update(number, learning_rate)
-        return torch.stack(losses).sum()
+        return loss
 
     def state_dict(self) -> State:
         """The tensors of model, optimizer and EMA by name, and the gradient scaler's state."""
@@ -172,6 +173,19 @@ class OptimizerStep:
             return DistributedDataParallel(model, forward_sync_buffers=False)
         return model
 
+    def _add_up_gradients(
+        self, parts: list[tuple[torch.Tensor, torch.Tensor]], scale: float
+    ) -> torch.Tensor:
+        """Runs forward and backward passes of micro-batches; returns the sum of their losses."""
+        losses = []
+        for i, (images, targets) in enumerate(parts):
+            with self._gradients_wait(wait=i < len(parts) - 1):
+                loss = self._loss(images, targets)
+                with self._statistics_kept():
+                    self.scaler.scale(loss * scale).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with self.numerics.autocast():
             logits = self._forward(images)
@@ -195,6 +209,18 @@ class OptimizerStep:
         self.scaler.update()
         if self.ema is not None:
             self.ema.update(self.model, step=number)
+
+    def _statistics_kept(self) -> contextlib.AbstractContextManager[None]:
+        """A context for a backward pass, which must not update BatchNorm's statistics."""
+        if self._has_batch_norm and self.config.grad_checkpointing:
+            return statistics_kept(self.model)
+        return contextlib.nullcontext()
+
+    def _overflow_forgotten(self) -> contextlib.AbstractContextManager[None]:
+        """A context after which no running statistics have overflowed."""
+        if self._has_batch_norm and self.numerics.precision == "fp16":
+            return statistics_finite(self.model)
+        return contextlib.nullcontext()
 
     def _gradients_wait(self, *, wait: bool) -> contextlib.AbstractContextManager[None]:
         """A context in which, with `wait`, the backward pass does not exchange gradients yet."""

@@ -44,7 +44,11 @@ from sgformer.training.distributed import interleave, num_processes, rank
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
-from sgformer.training.micro_batches import check_batches
+from sgformer.training.micro_batches import (
+    check_batches,
+    fewest_at_a_time,
+    fewest_for_statistics,
+)
 from sgformer.training.numerics import checkpoint_gradients
 from sgformer.training.optimizer_step import OptimizerStep, State
 from sgformer.training.train_pass import TrainPass, train_pass
@@ -63,6 +67,7 @@ class Trainer:
         config: The configuration.
         data: The images.
         weights: A copy of the weights to start from; None: they are read from the config's source.
+        micro_batch_size: The micro-batch to begin with if the config's is larger.
 
     Attributes:
         config: The configuration.
@@ -82,7 +87,11 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, data: ImageData, weights: StoredWeights | None = None
+        self,
+        config: TrainConfig,
+        data: ImageData,
+        weights: StoredWeights | None = None,
+        micro_batch_size: int | None = None,
     ) -> None:
         config = config.resolved()
         self._weights = weights
@@ -104,9 +113,10 @@ class Trainer:
             config.early_stopping.model_copy(update={"metric": config.metric})
         )
         batch_size = min(config.optimizer.batch_size, len(self._samples))
-        share = max(share_sizes(batch_size, num_processes()))
+        self._shares = share_sizes(batch_size, num_processes())
+        share = max(self._shares)
         self._asked_micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
-        self.micro_batch_size = self._asked_micro_batch_size
+        self.micro_batch_size = min(micro_batch_size or share, self._asked_micro_batch_size)
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
         self._num_epochs_run = 0
@@ -136,10 +146,11 @@ class Trainer:
         """Of how many images BatchNorm takes its statistics; None without BatchNorm."""
         if not has_batch_norm(self.model):
             return None
-        times = num_processes() if is_synchronised(self.model) else 1
-        return StatisticsImages(
-            times * self.micro_batch_size, times * self._asked_micro_batch_size
+        now, asked = (
+            fewest_for_statistics(self._shares, size, synchronised=is_synchronised(self.model))
+            for size in (self.micro_batch_size, self._asked_micro_batch_size)
         )
+        return StatisticsImages(now, asked)
 
     @property
     def gpu_name(self) -> str | None:
@@ -154,8 +165,8 @@ class Trainer:
         The training ends after `max_epochs`, by early stopping, or when a loss is not finite.
 
         Raises:
-            OutOfMemoryError: Not even one image at a time fits; or, with several processes, a
-                micro-batch does not fit: the caller must restart all processes with a smaller
+            OutOfMemoryError: Not even the smallest micro-batch fits; or, with several processes, a
+                larger one does not: the caller must restart all processes with a smaller
                 micro-batch.
         """
         while self.end_reason is None:
@@ -230,12 +241,7 @@ class Trainer:
         metrics = self._try_epoch(epoch)
         while metrics is None:
             release_memory()
-            if self.micro_batch_size == 1:
-                raise OutOfMemoryError(
-                    f"not even one image at a time fits into the memory of {self.device}: "
-                    f"{self.config.model.name} at {self.config.data.image_size} pixels "
-                    "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
-                )
+            self._check_can_be_smaller()
             self.micro_batch_size = (self.micro_batch_size + 1) // 2
             metrics = self._try_epoch(epoch, before)
         self._num_epochs_run += 1
@@ -243,6 +249,20 @@ class Trainer:
         self.early_stopping.update(epoch, metrics.value(self.config.metric))
         self.end_reason = self._end_reason(epoch, diverged=math.isnan(metrics.val_loss))
         return metrics
+
+    def _check_can_be_smaller(self) -> None:
+        """Raises OutOfMemoryError if no smaller micro-batch is left to try."""
+        fewest = fewest_at_a_time(self._shares, for_batch_norm=has_batch_norm(self.model))
+        if self.micro_batch_size > fewest:
+            return
+        images = "one image at a time fits"
+        if fewest > 1:
+            images = f"{fewest} images at a time, the fewest with BatchNorm, fit"
+        raise OutOfMemoryError(
+            f"not even {images} into the memory of {self.device}: {self.config.model.name} at "
+            f"{self.config.data.image_size} pixels "
+            "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
+        )
 
     def _start_from_weights(self) -> None:
         """Loads the weights to start from; the EMA takes the model's weights at its first step."""
@@ -260,6 +280,7 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             if num_processes() > 1:  # the other processes wait: all must be restarted
+                self._check_can_be_smaller()
                 refusal = OutOfMemoryError(
                     f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
                     f"{self.device}"

@@ -87,6 +87,16 @@ RESNET = {"model.name": "test_resnet"}
             r"^space\.optimizer\.batch_size: does not allow 1 with test_resnet, whose BatchNorm ",
         ),
         (
+            {}, {"model.name": "vgg11", "grad_checkpointing": True},
+            r"^train\.grad_checkpointing: is true, but vgg11 has no gradient checkpointing; set "
+            r"it to false, or take other models \(here\)$",
+        ),
+        (
+            {"model__name": choices("sg_former_b0", "vgg11", "test_resnet", "dla34")},
+            {"grad_checkpointing": True},
+            r"^train\.grad_checkpointing: is true, but vgg11 and dla34 have no gradient ",
+        ),
+        (
             {"model__name": choices("sg_former_b0", "hf-hub:timm/test_resnet")}, {},
             r"no prefix such as 'timm/' or 'hf-hub:', got 'hf-hub:timm/test_resnet'; write .*"
             r"'test_resnet'",
@@ -117,6 +127,8 @@ def test_what_a_model_does_not_take_is_refused(
             },
             {},
         ),
+        ({"model__name": MIXED}, {"grad_checkpointing": True}),
+        ({}, {"model.name": "vgg11"}),
         # A batch of one image is the SG-Former's only.
         (
             {

@@ -17,7 +17,7 @@ from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
 from hpo.execution.training import Training, run_training
 from sgformer.config import TrainConfig
-from sgformer.errors import CheckpointError
+from sgformer.errors import CheckpointError, OutOfMemoryError
 
 PAIR = GroupResources(num_processes=2, cpus=1, gpus=0)
 
@@ -49,7 +49,7 @@ def training(config: TrainConfig, tmp_path: Path, name: str) -> Training:
     return Training(config, folder)
 
 
-def test_a_group_without_memory_starts_again_with_half_the_micro_batch(
+def test_a_group_without_memory_starts_again_with_half_the_micro_batch_while_it_can(
     train_config: TrainConfig, tmp_path: Path
 ) -> None:
     optimizer = train_config.optimizer.model_copy(update={"micro_batch_size": 10})
@@ -59,7 +59,16 @@ def test_a_group_without_memory_starts_again_with_half_the_micro_batch(
         worker_process_setup_hook=scarce_memory.set_up, env_vars={"PYTHONPATH": support}
     ):
         (progress,) = run_group_training(training(config, tmp_path, "group"), PAIR)
+        resnet = config.model_copy(
+            update={
+                "model": config.model.model_copy(update={"name": "test_resnet"}),
+                "optimizer": config.optimizer.model_copy(update={"micro_batch_size": 2}),
+            }
+        )
+        with pytest.raises(OutOfMemoryError, match="not even 2 images at a time"):
+            list(run_group_training(training(resnet, tmp_path, "resnet"), PAIR))
     assert progress.facts["micro_batch_size"] == 5
+    assert progress.facts["config"]["optimizer"]["micro_batch_size"] == 10
     assert progress.end_reason == "completed"
 
 

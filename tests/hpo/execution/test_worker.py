@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.resnet import ResNet
 
 from hpo.errors import WornOutError
 from hpo.execution.training import Training
@@ -222,14 +223,39 @@ def test_a_trial_begins_with_the_micro_batch_of_the_last_of_its_architecture(
         first = run(trainable)[-1]
         assert (sizes[:3], first.facts["micro_batch_size"]) == ([20, 10, 5], 5)
         sizes.clear()
-        trainable.assign(make_task(1, max_epochs=1, seed=1))
-        assert run(trainable)[-1].facts["micro_batch_size"] == 5
+        task = make_task(1, max_epochs=1, seed=1)
+        trainable.assign(task)
+        facts = run(trainable)[-1].facts
+        assert facts["micro_batch_size"] == 5
         assert max(sizes) == 5
+        assert TrainConfig.model_validate(facts["config"]) == task.training.config
         sizes.clear()
         smaller = train_config.optimizer.model_copy(update={"batch_size": 6})
         trainable.assign(make_task(2, max_epochs=1, optimizer=smaller))
         assert run(trainable)[-1].facts["micro_batch_size"] == 3
         assert sizes[0] == 6
+    finally:
+        handle.remove()
+
+
+def test_a_trial_with_batch_norm_does_not_depend_on_the_trial_before(
+    make_task: MakeTask, train_config: TrainConfig
+) -> None:
+    sizes: list[int] = []
+
+    def check(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, ResNet) and module.training:
+            sizes.append(len(inputs[0]))
+            if len(sizes) == 1:
+                raise MemoryError
+
+    model = train_config.model.model_copy(update={"name": "test_resnet"})
+    trainable = worker(make_task(0, max_epochs=1, model=model))
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(check)
+    try:
+        assert run(trainable)[-1].facts["micro_batch_size"] == 10
+        trainable.assign(make_task(1, max_epochs=1, model=model))
+        assert run(trainable)[-1].facts["micro_batch_size"] == 20
     finally:
         handle.remove()
 

@@ -9,6 +9,7 @@ from two_processes import check_equal_states, in_two_processes
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.training.batch_norm import (
     StatisticsImages,
@@ -17,6 +18,7 @@ from sgformer.training.batch_norm import (
     is_synchronised,
     synchronised,
 )
+from sgformer.training.numerics import checkpoint_gradients
 from sgformer.training.optimizer_step import OptimizerStep
 from sgformer.training.trainer import Trainer
 from sgformer.validation import validate
@@ -40,6 +42,21 @@ def changed(config: TrainConfig, **sections: object) -> TrainConfig:
     return validate(TrainConfig, values, "here")
 
 
+def new_step(config: TrainConfig) -> OptimizerStep:
+    torch.manual_seed(0)
+    samples = np.zeros((8, 2), np.int64)
+    return OptimizerStep(create_model(config, 10), 10, config, samples, torch.device("cpu"))
+
+
+def run_a_step(step: OptimizerStep, number: int, micro_batch_size: int = 8) -> torch.Tensor:
+    """Runs a step on the same eight images of noise; returns the loss."""
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return step.run(
+        images, torch.arange(8), seed=number, number=number, learning_rate=0.001,
+        batch_size=8, micro_batch_size=micro_batch_size,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 19])
 def test_no_micro_batch_of_one_image_ends_a_training(
     resnet_config: TrainConfig, data: ImageData, micro_batch_size: int
@@ -54,6 +71,8 @@ def test_the_number_of_images_behind_the_statistics_is_told(
     resnet_config: TrainConfig, data: ImageData
 ) -> None:
     assert Trainer(resnet_config, data).statistics_images == StatisticsImages(20, 20)
+    seven = changed(resnet_config, optimizer={"batch_size": 7, "micro_batch_size": 1})
+    assert Trainer(seven, data).statistics_images == StatisticsImages(2, 2)
     vit = changed(resnet_config, model={"name": "test_vit"})
     assert Trainer(vit, data).statistics_images is None
 
@@ -68,6 +87,25 @@ def test_halved_micro_batches_are_told(resnet_config: TrainConfig, data: ImageDa
     trainer.model.register_forward_pre_hook(run_out_of_memory)
     next(trainer.epochs())
     assert trainer.statistics_images == StatisticsImages(10, 20)
+
+
+@pytest.mark.parametrize(("batch_size", "tried", "fewest"), [(4, [4, 2], 2), (7, [7, 4, 3], 3)])
+def test_the_smallest_micro_batch_that_does_not_fit_is_tried_once(
+    resnet_config: TrainConfig, data: ImageData, batch_size: int, tried: list[int], fewest: int
+) -> None:
+    trainer = Trainer(changed(resnet_config, optimizer={"batch_size": batch_size}), data)
+    sizes = []
+
+    def run_out_of_memory(_model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(inputs[0]))
+        raise MemoryError
+
+    trainer.model.register_forward_pre_hook(run_out_of_memory)
+    with pytest.raises(
+        OutOfMemoryError, match=rf"not even {fewest} images at .*fit into.*cpu: te"
+    ):
+        next(trainer.epochs())
+    assert sizes == tried
 
 
 def test_averaged_weights_come_with_averaged_statistics(resnet_config: TrainConfig) -> None:
@@ -116,6 +154,44 @@ def test_a_synchronised_model_is_the_same_model(name: str, resnet_config: TrainC
     assert has_batch_norm(converted)
     assert list(converted.state_dict()) == names
     assert torch.equal(converted(images), expected)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_050"])
+def test_gradient_checkpointing_updates_the_statistics_once_a_step(
+    name: str, resnet_config: TrainConfig
+) -> None:
+    states = []
+    for on in (False, True):
+        config = changed(resnet_config, model={"name": name}, grad_checkpointing=on)
+        step = new_step(config)
+        if on:
+            checkpoint_gradients(step.model, name)
+        for number in (1, 2):
+            run_a_step(step, number, micro_batch_size=4)
+        states.append(step.model.state_dict())
+    for tensor, thrifty in zip(*(state.values() for state in states), strict=True):
+        assert torch.allclose(tensor, thrifty, rtol=1e-4, atol=1e-5)
+
+
+def test_an_overflow_in_half_precision_leaves_no_trace(resnet_config: TrainConfig) -> None:
+    step = new_step(changed(resnet_config, precision="fp16", ema_decay=0.5))
+    run_a_step(step, 1)
+    before = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+
+    def overflow(_norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (inputs[0] * torch.inf,)
+
+    *_, last = (module for module in step.model.modules() if isinstance(module, nn.BatchNorm2d))
+    handle = last.register_forward_pre_hook(overflow)
+    assert not run_a_step(step, 2).isfinite()
+    handle.remove()
+    assert torch.equal(step.model.state_dict()["fc.weight"], before["fc.weight"])  # skipped
+    assert last.running_mean is not None
+    assert any(torch.equal(last.running_mean, tensor) for tensor in before.values())
+    assert step.ema is not None
+    for model in (step.model, step.ema.module):
+        assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert run_a_step(step, 3).isfinite()
 
 
 def test_one_process_keeps_its_statistics() -> None:

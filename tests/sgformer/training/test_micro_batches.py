@@ -4,7 +4,12 @@ from sgformer.catalog import MODEL_NAMES
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.errors import ConfigError
-from sgformer.training.micro_batches import check_batches, micro_batch_sizes
+from sgformer.training.micro_batches import (
+    check_batches,
+    fewest_at_a_time,
+    fewest_for_statistics,
+    micro_batch_sizes,
+)
 from sgformer.validation import validate
 
 
@@ -40,6 +45,14 @@ def test_processes_with_batch_norm_have_as_many_micro_batches_as_one_another() -
             assert len({len(sizes) for sizes in parts}) == 1
             assert [sum(sizes) for sizes in parts] == shares
             assert min(map(min, parts)) >= 2
+
+
+def test_the_smallest_micro_batches_are_told() -> None:
+    assert fewest_at_a_time([20], for_batch_norm=False) == 1
+    assert [fewest_at_a_time(s, for_batch_norm=True) for s in ([20], [7], [2, 4])] == [2, 3, 4]
+    assert fewest_for_statistics([7], 1, synchronised=False) == 2  # 3 + 2 + 2
+    assert fewest_for_statistics([10, 11], 4, synchronised=False) == 3  # 4 + 3 + 3, 4 + 4 + 3
+    assert fewest_for_statistics([10, 11], 4, synchronised=True) == 6
 
 
 def test_batches_of_one_image_are_refused_for_batch_norm_only(train_config: TrainConfig) -> None:
