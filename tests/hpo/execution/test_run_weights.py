@@ -17,7 +17,7 @@ from hpo.execution.run_weights import find_weights, keep_weights, weights_of
 from hpo.execution.training import Training, run_training
 from hpo.run_folder import RunFolder
 from sgformer.config import ModelConfig, TrainConfig
-from sgformer.errors import CheckpointError, ConfigError
+from sgformer.errors import CheckpointError
 
 CHECKPOINT = "{{type: categorical, choices: [{}], when: {{model.name: [{}]}}}}"
 NAMES = "space.model.name={type: categorical, choices: [sg_former_pico, test_resnet]}"
@@ -129,14 +129,16 @@ def test_weights_that_fit_not_every_image_size_are_refused(
         list(find_weights(config))
 
 
-def test_both_sources_at_once_are_refused_before_anything_starts(
-    search_file: Path, source: Path
-) -> None:
-    pretrained = "space.model.pretrained={type: categorical, choices: [true, false]}"
-    choices = f"{{type: categorical, choices: [{source}, null]}}"
-    config = config_of(search_file, pretrained, f"space.model.checkpoint={choices}")
-    with pytest.raises(ConfigError, match="pretrained weights are asked for too"):
-        list(find_weights(config))
+def test_a_condition_keeps_the_two_sources_apart(search_file: Path, source: Path) -> None:
+    config = config_of(
+        search_file,
+        "space.model.pretrained={type: categorical, choices: [true, false]}",
+        f"space.model.checkpoint={{type: categorical, choices: [{source}, null], "
+        "when: {model.pretrained: [false]}}",
+        "train.model.name=test_resnet",
+        "train.model.pretrained=true",
+    )
+    assert config.train.model.pretrained
 
 
 def test_a_changed_file_is_refused_and_a_deleted_one_is_not_missed(
