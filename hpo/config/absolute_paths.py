@@ -1,5 +1,6 @@
 """Makes a search file's paths of images and weights absolute."""
 
+import os
 from pathlib import Path
 
 from hpo.config.schema import SearchConfig, StudyConfig
@@ -44,7 +45,8 @@ def _of_parameter(path: str, parameter: Parameter, source: str) -> Parameter:
     if path != CHECKPOINT or not isinstance(parameter, CategoricalParameter):
         return parameter
     choices = tuple(_of_value(value, where) for value in parameter.choices)
-    files = {Path(value).resolve() if isinstance(value, str) else value for value in choices}
+    # Links are not followed: a run must load also when its files have moved.
+    files = {os.path.normpath(value) if isinstance(value, str) else value for value in choices}
     if len(files) < len(choices):
         raise ConfigError(
             f"{where}: choices must be different files, got {list(parameter.choices)} ({source})"

@@ -141,19 +141,24 @@ def test_a_condition_keeps_the_two_sources_apart(search_file: Path, source: Path
     assert config.train.model.pretrained
 
 
-def test_a_changed_file_is_refused_and_a_deleted_one_is_not_missed(
+def test_a_run_goes_on_with_its_copy_when_the_file_has_changed_or_gone(
     search_file: Path, run: RunFolder, source: Path
 ) -> None:
     config = config_of(search_file, f"train.model.checkpoint={source}")
     keep_weights(config, run, ignore)
-    content = source.read_bytes()
+    former, content = weights_of(run, config.train.model), source.read_bytes()
     write_weights(source)
-    with pytest.raises(StudyError, match=rf"^model\.checkpoint: {source} has changed since this"):
-        keep_weights(config, run, ignore)
+    notes: list[str] = []
+    keep_weights(config, run, notes.append)
+    assert weights_of(run, config.train.model) == former
+    assert len(notes) == 1
+    assert notes[0].startswith(f"model.checkpoint: {source} has changed since this run began")
+    notes.clear()
     source.unlink()
-    keep_weights(config, run, ignore)
+    keep_weights(config, run, notes.append)
     source.write_bytes(content)
-    keep_weights(config, run, ignore)
+    keep_weights(config, run, notes.append)
+    assert notes == []
 
 
 def test_a_damaged_copy_is_refused(search_file: Path, run: RunFolder, source: Path) -> None:
@@ -161,9 +166,10 @@ def test_a_damaged_copy_is_refused(search_file: Path, run: RunFolder, source: Pa
     keep_weights(config, run, ignore)
     stored = weights_of(run, config.train.model)
     assert stored is not None
-    stored.path.write_bytes(b"")
-    with pytest.raises(StudyError, match=r"copy of its weights, .* is missing or damaged"):
-        keep_weights(config, run, ignore)
+    for spoil in (lambda: stored.path.write_bytes(b""), stored.path.unlink):
+        spoil()
+        with pytest.raises(StudyError, match=r"copy of its weights, .* is missing or damaged"):
+            keep_weights(config, run, ignore)
 
 
 def test_a_successor_takes_the_weights_over(
