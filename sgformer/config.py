@@ -71,6 +71,13 @@ class ModelConfig(FrozenConfig):
             raise ValueError(str(error)) from None
         return name
 
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _is_named(cls, checkpoint: object) -> object:
+        if checkpoint == "":  # as a path it would be the current folder
+            raise ValueError("names no file; give a path, or leave it out, got ''")
+        return checkpoint
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.pretrained and self.checkpoint is not None:

@@ -37,8 +37,12 @@ class SettingError(ValueError):
 
 def nearest_known(name: str, known: typing.Iterable[str]) -> str:
     """The part 'nearest known: NAMES' of the error message about an unknown name."""
-    known = tuple(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:MOST_NAMES]
+    known = tuple(dict.fromkeys(known))
+    spelled: dict[str, list[str]] = {}
+    for one in known:
+        spelled.setdefault(one.lower(), []).append(one)
+    found = difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)
+    close = [one for lower in found for one in spelled[lower]] or known[:MOST_NAMES]
     more = len(known) - MOST_NAMES
     rest = f" and {more} more" if more > 0 and len(close) == MOST_NAMES else ""
     return f"nearest known: {', '.join(close)}{rest}"

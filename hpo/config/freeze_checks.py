@@ -9,6 +9,7 @@ from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
 SG_FORMER_STAGES: Final = 4
+SOURCES: Final = ("model.pretrained", "model.checkpoint")
 MODEL, FREEZE, EPOCH = "model.name", "freeze", "unfreeze_epoch"
 
 
@@ -31,6 +32,20 @@ def check_freezing(base: TrainConfig, space: Space, num_epochs: int, source: str
         if isinstance(epoch, int):
             is_idle = freeze == "none" and FREEZE not in space
             _check_epoch(epoch, num_epochs, is_idle, _where(EPOCH, epoch, space), source)
+
+
+def notes_on_freezing(base: TrainConfig, space: Space) -> tuple[str, ...]:
+    """A note if weights are frozen, and no trial starts from weights that are worth freezing."""
+    trials = combinations(base, space, (FREEZE, *SOURCES))
+    if all(params[FREEZE] == "none" for params in trials):
+        return ()
+    if any(params[source] for params in trials for source in SOURCES):
+        return ()
+    where = f"{'space' if FREEZE in space else 'train'}.{FREEZE}"
+    return (
+        f"{where}: no trial starts from model.pretrained or model.checkpoint, so the frozen "
+        "weights stay as they are newly initialised, at random",
+    )
 
 
 def _where(path: str, value: Value, space: Space) -> str:

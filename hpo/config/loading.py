@@ -6,16 +6,11 @@ from typing import Any, Final
 
 import yaml
 
-from hpo.config.freeze_checks import check_freezing
+from hpo.config.absolute_paths import with_absolute_paths
+from hpo.config.freeze_checks import check_freezing, notes_on_freezing
 from hpo.config.grid_points import grid_points
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
-from hpo.config.search_space import (
-    CategoricalParameter,
-    Parameter,
-    Space,
-    apply_params,
-    value_at,
-)
+from hpo.config.search_space import apply_params, value_at
 from hpo.config.space_checks import check_guess, check_space
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
@@ -87,14 +82,14 @@ def load_search_config(
         _set_value(values, ["study", "name"], name)
     source = str(path)
     config = validate(SearchConfig, values, source)
-    config = _fill_in(config, default_name=path.stem)
+    config = with_absolute_paths(_with_name(config, path.stem), source)
     config, notes = clip(config)
     check_space(config.train, config.space, source)
     shortest = min(config.train.max_epochs, config.fresh_epochs)
     check_freezing(config.train, config.space, shortest, source)
     for params in config.study.enqueue:
         check_guess(params, config.space, "study.enqueue", source)
-    return config, notes
+    return config, (*notes, *notes_on_freezing(config.train, config.space))
 
 
 def dump_search_config(config: SearchConfig) -> str:
@@ -214,42 +209,12 @@ def _set_value(values: dict[str, Any], path: Sequence[str], value: object) -> No
     values[path[-1]] = value
 
 
-def _fill_in(config: SearchConfig, default_name: str) -> SearchConfig:
-    """The config with the study's name filled in, and absolute paths of images and weights."""
+def _with_name(config: SearchConfig, default: str) -> SearchConfig:
+    """The config, in which a study without a name has the default."""
     study = config.study
     if not study.name:
-        study = validate(StudyConfig, {**study.model_dump(), "name": default_name}, "study.name")
-    data = config.train.data
-    if data.data_dir is not None:
-        path = _absolute(data.data_dir, "train.data.data_dir", " (--data-dir)")
-        data = data.model_copy(update={"data_dir": path})
-    model = config.train.model
-    if model.checkpoint is not None:
-        path = _absolute(model.checkpoint, "train.model.checkpoint")
-        model = model.model_copy(update={"checkpoint": path})
-    train = config.train.model_copy(update={"data": data, "model": model})
-    update = {"study": study, "train": train, "space": _with_absolute_paths(config.space)}
-    return config.model_copy(update=update)
-
-
-def _with_absolute_paths(space: Space) -> dict[str, Parameter]:
-    """The space with absolute paths as the choices of `model.checkpoint`."""
-    path, paths = "model.checkpoint", dict(space)
-    searched = paths.get(path)
-    if isinstance(searched, CategoricalParameter):
-        choices = tuple(
-            str(_absolute(Path(one), f"space.{path}")) if isinstance(one, str) else one
-            for one in searched.choices
-        )
-        paths[path] = searched.model_copy(update={"choices": choices})
-    return paths
-
-
-def _absolute(path: Path, setting: str, hint: str = "") -> Path:
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError as error:  # '~user' of an unknown user, or '~' without a home
-        raise ConfigError(f"{setting}: {path}: {error}{hint}") from None
+        study = validate(StudyConfig, {**study.model_dump(), "name": default}, "study.name")
+    return config.model_copy(update={"study": study})
 
 
 def clip(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:

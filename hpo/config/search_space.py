@@ -193,9 +193,24 @@ def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:
 
 
 def default_params(base: TrainConfig, space: Space) -> Params:
-    """The base configuration's values of the space's active parameters, by path."""
-    values = {path: value_at(base, path) for path in space}
+    """The base configuration's values of the space's active parameters, by path.
+
+    Where a setting leaves its value open, and the space does not allow that, the value is the one
+    of the model (`TrainConfig.resolved`), and float32 as precision.
+    """
+    values = {path: _closed_value(base, path, space[path]) for path in space}
     return {path: value for path, value in values.items() if is_active(space[path], values)}
+
+
+def _closed_value(base: TrainConfig, path: str, parameter: Parameter) -> Any:
+    value = value_at(base, path)
+    if parameter.contains(value):
+        return value
+    if value is None:
+        return value_at(base.resolved(), path) if path.startswith("data.") else None
+    if path == "precision" and value == "auto" and parameter.contains("float32"):
+        return "float32"
+    return value
 
 
 def params_key(params: Mapping[str, Value], space: Space) -> tuple[object, ...]:

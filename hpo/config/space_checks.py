@@ -7,11 +7,14 @@ the file.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from hpo.config.combinations import combinations
+from hpo.config.freeze_checks import SOURCES
 from hpo.config.model_checks import check_models
 from hpo.config.search_space import (
     ARCHITECTURE,
     CategoricalParameter,
     Parameter,
+    Params,
     Space,
     Value,
     apply_params,
@@ -55,12 +58,10 @@ def check_space(base: TrainConfig, space: Space, source: str) -> None:
         _check_path(path, source)
         _check_when(path, parameter, space, source)
         # `check_models` checks each architecture whole: a size may be for some models only.
-        for value in () if path in ARCHITECTURE else parameter.examples():
-            try:
-                apply_params(base, {path: value}, source)
-            except ConfigError as error:
-                raise ConfigError(f"space.{path}: does not allow {value!r}: {error}") from None
+        if path not in ARCHITECTURE:
+            _check_examples(path, parameter, base, source)
         _check_warmup(path, parameter, base, source)
+    _check_sources(base, space, source)
     check_models(base, space, source)
     check_params(default_params(base, space), space, "train", source)
 
@@ -112,6 +113,34 @@ def _check_value(
             f"{where}.{path}: {value!r} lies outside its search space ({space[path].describe()}); "
             f"{reason}widen space.{path} or change {where}.{path} ({source})"
         )
+
+
+def _check_examples(path: str, parameter: Parameter, base: TrainConfig, source: str) -> None:
+    """Checks that a training takes the parameter's values, where its condition holds."""
+    conditions: list[Params] = [
+        {other: value}
+        for other, values in parameter.when.items()
+        for value in values
+        if other not in ARCHITECTURE
+    ]
+    for value in parameter.examples():
+        for beside in conditions or [{}]:
+            try:
+                apply_params(base, {**beside, path: value}, source)
+            except ConfigError as error:
+                raise ConfigError(f"space.{path}: does not allow {value!r}: {error}") from None
+
+
+def _check_sources(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks that no trial asks for two sources of weights at once."""
+    for params in combinations(base, space, SOURCES):
+        if all(params.values()):
+            searched = next((path for path in reversed(SOURCES) if path in space), SOURCES[1])
+            raise ConfigError(
+                f"space.{searched}: a trial may ask for pretrained weights and for "
+                f"{params[SOURCES[1]]!r} at once; search model.checkpoint only where "
+                f"model.pretrained is false: when: {{model.pretrained: [false]}} ({source})"
+            )
 
 
 def _check_path(path: str, source: str) -> None:

@@ -91,13 +91,13 @@ def keep_weights(
     Args:
         config: The config of the search.
         run: The run's folder.
-        note: Is told of each source of weights, when it is copied.
+        note: Is told of each source of weights when it is copied, and of each that has changed
+            since, in place of which the run's copy is used.
         predecessor: The run whose trials are carried over, with its weights; None: there is none.
 
     Raises:
         InputError: Weights cannot be found or read, or do not fit their model.
-        StudyError: The file of a source has changed since the run's copy was made, or the copy is
-            damaged.
+        StudyError: A copy of the run is missing or damaged.
     """
     index = _read_index(run)
     if predecessor is not None and (carried := _read_index(predecessor)):
@@ -105,7 +105,12 @@ def keep_weights(
         index = carried | index
         _write_index(run, index)
     for entry in index.values():
-        _check_unchanged(run, entry)
+        _check_copy(run, entry)
+    for source in dict.fromkeys(filter(None, map(_changed_source, index.values()))):
+        note(
+            f"model.checkpoint: {source} has changed since this run began, which goes on with its "
+            "own copy of the former weights; a search from the new ones takes another study.name"
+        )
     for found in find_weights(config, known=index):
         with noticing_full_disk(run.path):
             index[_key(found.model)] = _store(run, found)
@@ -211,27 +216,27 @@ def _store(run: RunFolder, found: FoundWeights) -> dict[str, Any]:
     }
 
 
-def _check_unchanged(run: RunFolder, entry: Mapping[str, Any]) -> None:
-    from sgformer.model.weight_files import file_of
-
+def _check_copy(run: RunFolder, entry: Mapping[str, Any]) -> None:
     copy = _folder(run) / entry["file"]
     if not copy.is_file() or _digest(copy) != entry["sha256"]:
         raise StudyError(
-            f"the run's copy of its weights, {copy}, is missing or damaged; choose another "
-            "--study-name"
+            f"the run's copy of its weights, {copy}, is missing or damaged; put it back, or begin "
+            "a new search under another study.name"
         )
-    if entry["checkpoint"] is None:
-        return
+
+
+def _changed_source(entry: Mapping[str, Any]) -> str | None:
+    """The source's file if its content is another than that of the run's copy."""
+    from sgformer.model.weight_files import file_of
+
+    source: str | None = entry["checkpoint"]
+    if source is None:
+        return None
     try:
-        digest = _digest(file_of(Path(entry["checkpoint"])))
+        digest = _digest(file_of(Path(source)))
     except (InputError, OSError):
-        return  # the source is gone; the copy stays
-    if digest != entry["origin_sha256"]:
-        raise StudyError(
-            f"model.checkpoint: {entry['checkpoint']} has changed since this run began (SHA-256 "
-            f"{digest[:NUM_DIGITS]}, was {entry['origin_sha256'][:NUM_DIGITS]}), and its trials "
-            "would not be comparable; put the former file back, or choose another --study-name"
-        )
+        return None  # it is gone, which the run does not mind
+    return source if digest != entry["origin_sha256"] else None
 
 
 def _read_index(run: RunFolder) -> dict[str, Any]:

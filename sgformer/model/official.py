@@ -4,7 +4,7 @@ Source: parameter names and shapes of the authors' released models (ICCV 2023).
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import torch
@@ -15,6 +15,7 @@ from sgformer.errors import CheckpointError
 StateDict = Mapping[str, Tensor]
 # Keys under which training scripts store the weights, averaged weights first.
 WRAPPERS: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
+MOST_WRAPPERS: Final = 8  # how deep the weights may lie
 PREFIXES: Final = ("module.", "ema.", "model.", "_orig_mod.")
 # Prefixes of parameter names within a block: (the released model's, ours).
 BLOCK_NAMES: Final = (
@@ -62,14 +63,25 @@ def convert_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights by name, without the keys `WRAPPERS` and prefixes of training scripts."""
-    for wrapper in WRAPPERS:
-        if isinstance(state_dict.get(wrapper), Mapping):
-            return unwrap(state_dict[wrapper])
-    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
-    for prefix in PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            return unwrap({name.removeprefix(prefix): v for name, v in tensors.items()})
+    inner = state_dict
+    for _ in range(MOST_WRAPPERS):  # a pickled mapping may contain itself
+        wrapped = (inner.get(key) for key in WRAPPERS)
+        below = next((value for value in wrapped if isinstance(value, Mapping)), None)
+        if below is None:
+            break
+        inner = below
+    tensors = {
+        name: value
+        for name, value in inner.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    while prefix := next((p for p in PREFIXES if _all_start_with(tensors, p)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
+
+
+def _all_start_with(names: Collection[str], prefix: str) -> bool:
+    return bool(names) and all(name.startswith(prefix) for name in names)
 
 
 def is_released(state_dict: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Reads files of weights: safetensors, or torch's own files without running any code in them."""
 
 import argparse
+import codecs
 import json
 import pickle
 import re
@@ -106,18 +107,28 @@ def read_weights(path: Path) -> Weights:
     if not start:
         raise CheckpointError(f"{path} is empty")
     for beginning, what in OTHERS.items():
-        if start.lstrip().startswith(beginning):
+        if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(beginning):
             raise CheckpointError(f"{path} holds no weights: it is {what}")
     is_safetensors = path.suffix == ".safetensors" or start[8:9] == b"{"
     weights = _read_safetensors(path) if is_safetensors else _read_torch(path)
-    if not weights.tensors:
-        raise CheckpointError(f"{path} holds no weights: there is no tensor in it")
+    _check_are_plain(weights.tensors, path)
     if is_released(weights.tensors):
         try:
             return replace(weights, tensors=convert_state_dict(weights.tensors))
-        except (CheckpointError, KeyError, RuntimeError) as error:
+        except (CheckpointError, KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be converted: {error}") from None
     return weights
+
+
+def _check_are_plain(tensors: Mapping[str, Tensor], path: Path) -> None:
+    if not tensors:
+        raise CheckpointError(f"{path} holds no weights: there is no tensor with a name in it")
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+            kind = "an empty (meta)" if tensor.is_meta else "a sparse or quantized"
+            raise CheckpointError(
+                f"{path} holds {name} as {kind} tensor; save the model's dense state_dict()"
+            )
 
 
 def _read_safetensors(path: Path) -> Weights:
@@ -131,8 +142,20 @@ def _read_safetensors(path: Path) -> Weights:
         ) from None
     if not isinstance(header, dict):
         return Weights(unwrap(tensors), str(path))
-    classes = header.get("classes") or header.get("images", {}).get("classes")
-    return Weights(_of_model(tensors), str(path), tuple(classes) if classes else None)
+    return Weights(_of_model(tensors), str(path), _classes(header, path))
+
+
+def _classes(header: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
+    """The classes that this program's header names, if any."""
+    images = header.get("images", {})
+    classes = header.get("classes")
+    if classes is None:
+        classes = images.get("classes", []) if isinstance(images, dict) else images
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(
+            f"{path} is damaged: its header {HEADER!r} names no list of classes, but {classes!r}"
+        )
+    return tuple(classes) or None
 
 
 def _of_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

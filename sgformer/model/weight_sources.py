@@ -12,6 +12,8 @@ from sgformer.validation import nearest_known
 
 FOLDER_VARIABLE: Final = "SGFORMER_WEIGHTS"
 DEFAULT_FOLDER: Final = Path("~/.cache/sgformer-hpo/weights")
+# The sizes of the authors' released files: S, M and B of the paper.
+RELEASED: Final = ("sg_former_s", "sg_former_b2", "sg_former_m", "sg_former_b3", "sg_former_b")
 HUB_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 SECONDS_TO_ANSWER: Final = 5.0  # a hub that has not answered by then counts as unreachable
 
@@ -55,6 +57,11 @@ def released_file(name: str) -> Path:
         path = folder / f"{name}{suffix}"
         if path.is_file():
             return path
+    if name not in RELEASED:
+        raise CheckpointError(
+            f"no weights were released for {name}; name a run of your own with model.checkpoint, "
+            f"such as runs/x/best, or take one of {', '.join(RELEASED)}"
+        )
     raise CheckpointError(
         f"no pretrained weights of {name} on this machine: get the file from the authors "
         f"(OliverRensu/SG-Former on GitHub) and put it at {folder / name}.pth, or set "

@@ -1,10 +1,12 @@
 """Loads weights into a model: fits names, sizes and head, and reports what was loaded."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
@@ -18,6 +20,9 @@ MOST_NAMES: Final = 5  # how many names of tensors a message lists at most
 FILTERS: Final = ("checkpoint_filter_fn", "_filter_fn")
 # A batch counter of BatchNorm, which files of old versions lack and which changes no output.
 COUNTER: Final = "num_batches_tracked"
+# Parts of names that tell tensors of one shape apart in any naming.
+ROLES: Final = ({"q", "k", "v"}, {"norm1", "norm2"}, {"fc1", "fc2"})
+SYNONYMS: Final = {"query": "q", "key": "k", "value": "v"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,11 @@ class LoadReport:
 
     def __str__(self) -> str:
         text = f"{self.num_loaded} of {self.num_tensors} tensors of {self.source}"
-        text += ", taken in their order" if self.in_order else ""
+        text += (
+            ", taken in their order: make sure that the file is of this model"
+            if self.in_order
+            else ""
+        )
         text += f"; new: {_some(self.new)}" if self.new else ""
         return text + (f"; unused: {_some(self.unexpected)}" if self.unexpected else "")
 
@@ -91,7 +100,7 @@ def fitted(
 
     Raises:
         CheckpointError: The weights are of another architecture: a tensor outside the head is
-            missing or has another shape.
+            missing or has another shape; or a tensor is not of finite floating-point numbers.
     """
     expected = dict(model.state_dict())
     heads = _heads(model)
@@ -112,11 +121,36 @@ def fitted(
         for n in expected
         if _fits(n, tensors, expected) and (has_head or not n.startswith(heads))
     }
+    _check_numbers(loaded, expected, weights.source)
     new = tuple(n for n in expected if n not in loaded and not n.endswith(COUNTER))
     unexpected = tuple(n for n in tensors if n not in expected)
     return loaded, LoadReport(
         weights.source, len(loaded), len(expected), new, unexpected, in_order
     )
+
+
+def _check_numbers(
+    loaded: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
+) -> None:
+    """Raises CheckpointError if a tensor is of another kind of number, or not finite."""
+    for name, tensor in loaded.items():
+        kind = expected[name].dtype
+        if name.endswith(COUNTER) or not kind.is_floating_point:
+            continue
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{source}: {name} is {_dtype(tensor.dtype)} there, and {_dtype(kind)} in the "
+                "model; save the weights as floating-point numbers"
+            )
+        if not torch.isfinite(tensor.to(kind)).all():
+            raise CheckpointError(
+                f"{source}: {name} has values that are no finite {_dtype(kind)} (NaN or "
+                "infinite), as after a training that diverged; take those of an earlier epoch"
+            )
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def renamed(model: nn.Module, weights: Weights) -> Weights:
@@ -134,8 +168,18 @@ def _are_in_order(model: nn.Module, weights: Weights) -> bool:
         and all(
             theirs.rpartition(".")[2] == ours.rpartition(".")[2]
             and (tensor.shape == expected[ours].shape or ours.startswith(heads))
+            and _may_be_called(ours, theirs)
             for ours, (theirs, tensor) in zip(expected, weights.tensors.items(), strict=True)
         )
+    )
+
+
+def _may_be_called(ours: str, theirs: str) -> bool:
+    """Whether no part of the two names says that the tensors play different roles."""
+    found = (set(re.split(r"[._]", name)) for name in (ours, theirs))
+    here, there = ({SYNONYMS.get(part, part) for part in parts} for parts in found)
+    return all(
+        here & roles == there & roles or not (here & roles and there & roles) for roles in ROLES
     )
 
 

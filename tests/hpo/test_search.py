@@ -9,6 +9,7 @@ from studies import create_study
 
 from hpo.config.loading import dump_search_config, load_search_config
 from hpo.config.schema import SearchConfig
+from hpo.config.search_space import default_params
 from hpo.continuation import check_continuation, config_of_study, find_study
 from hpo.continuation import create_study as create_run_study
 from hpo.errors import ClusterError, RunError, StudyError
@@ -154,6 +155,24 @@ def test_a_run_of_a_former_version_keeps_its_defaults_in_another_space(
     now = continuation(other, run)
     assert now.run.path.name == "tiny-2"
     assert (now.config.train.precision, now.config.train.data.crop_pct) == ("float32", 0.875)
+
+
+def test_a_run_of_a_former_version_that_searches_what_is_now_open_goes_on(
+    edit: Callable[[Callable[[dict], None]], Path], run: RunFolder
+) -> None:
+    def search_open(values: dict) -> None:
+        values["train"]["data"].pop("crop_pct")
+        values["space"] |= {
+            "data.crop_pct": {"type": "float", "low": 0.8, "high": 1.0},
+            "precision": {"type": "categorical", "choices": ["float32", "bf16"]},
+        }
+
+    config = load_search_config(edit(search_open))[0]
+    save_as_a_former_version(config, run)
+    resumed = check_continuation(config, run, None, resume=True)
+    default = default_params(resumed.train, resumed.space)
+    assert (default["data.crop_pct"], default["precision"]) == (0.875, "float32")
+    assert default == default_params(config.train, config.space)
 
 
 def test_a_study_of_a_former_version_in_a_database_keeps_its_defaults(

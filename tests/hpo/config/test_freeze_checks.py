@@ -89,3 +89,28 @@ def test_a_search_file_is_checked_and_its_retraining_too(search_file: Path) -> N
     load_search_config(search_file, frozen)
     with pytest.raises(ConfigError, match=r"at most 3, .*retrain\.max_epochs.*got 4 \(.*tiny"):
         load_search_config(search_file, [*frozen, "retrain.max_epochs=3"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_notes"),
+    [
+        (["train.freeze=backbone"], 1),
+        (["space.freeze={type: categorical, choices: [none, stages_1]}"], 1),
+        ([], 0),
+        (["train.freeze=stages_1", "train.model.checkpoint=/a.pth"], 0),
+        (
+            [
+                "train.freeze=stages_1",
+                "space.model.checkpoint={type: categorical, choices: [null, /a.pth]}",
+            ],
+            0,
+        ),
+    ],
+)
+def test_freezing_new_weights_is_noted(
+    search_file: Path, overrides: list[str], num_notes: int
+) -> None:
+    notes = [note for note in load_search_config(search_file, overrides)[1] if "freeze" in note]
+    assert len(notes) == num_notes
+    for note in notes:
+        assert "no trial starts from model.pretrained or model.checkpoint" in note

@@ -139,3 +139,29 @@ def test_a_path_among_the_choices_may_be_the_default() -> None:
     base = BASE.model_copy(update={"model": model})
     assert default_params(base, searched) == {"model.checkpoint": "b.pth"}
     check_space(base, searched, "search.yaml")
+
+
+def test_an_open_setting_of_the_default_is_the_models_own_where_the_space_wants_a_value() -> None:
+    searched = space(
+        data__crop_pct={"type": "float", "low": 0.8, "high": 1.0},
+        data__interpolation={"type": "categorical", "choices": ["bicubic", "bilinear"]},
+        precision={"type": "categorical", "choices": ["float32", "bf16"]},
+    )
+    params = default_params(BASE, searched)
+    assert params == {
+        "data.crop_pct": 0.875, "data.interpolation": "bicubic", "precision": "float32",
+    }  # fmt: skip
+    check_space(BASE, searched, "here")
+    assert apply_params(BASE, params, "here").data.crop_pct == 0.875
+    with pytest.raises(ConfigError, match=r"train\.precision: 'auto' lies outside"):
+        check_space(
+            BASE, space(precision={"type": "categorical", "choices": ["bf16", "fp16"]}), ""
+        )
+
+
+def test_an_open_setting_that_is_among_the_choices_stays_open() -> None:
+    searched = space(
+        data__crop_pct={"type": "categorical", "choices": [None, 0.9]},
+        precision={"type": "categorical", "choices": ["float32", "auto"]},
+    )
+    assert default_params(BASE, searched) == {"data.crop_pct": None, "precision": "auto"}

@@ -1,6 +1,7 @@
 import pytest
 from spaces import BASE, DROP, ERASING, FRACTIONS, NAME, POLICY, RATE, space
 
+from hpo.config.search_space import apply_params
 from hpo.config.space_checks import check_guess, check_params, check_space
 from sgformer.errors import ConfigError
 
@@ -31,6 +32,32 @@ from sgformer.errors import ConfigError
 def test_a_space_that_training_does_not_allow_is_refused(parameters: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_space(BASE, space(**parameters), "here")
+
+
+PRETRAINED = {"type": "categorical", "choices": [True, False]}
+CHECKPOINT = {"type": "categorical", "choices": [None, "/a.pth"]}
+
+
+def test_two_sources_of_weights_in_one_trial_are_refused() -> None:
+    both = space(model__pretrained=PRETRAINED, model__checkpoint=CHECKPOINT)
+    words = (
+        r"space\.model\.checkpoint: .*for '/a\.pth' at once; .*pretrained: \[false\].* \(here\)"
+    )
+    with pytest.raises(ConfigError, match=words):
+        check_space(BASE, both, "here")
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_value_is_checked_beside_its_condition(pretrained: bool) -> None:
+    condition = {"when": {"model.pretrained": [False]}}
+    apart = space(model__pretrained=PRETRAINED, model__checkpoint=CHECKPOINT | condition)
+    check_space(apply_params(BASE, {"model.pretrained": pretrained}, "here"), apart, "here")
+    wrong = space(
+        model__pretrained=PRETRAINED,
+        model__checkpoint=CHECKPOINT | {"when": {"model.pretrained": [True]}},
+    )
+    with pytest.raises(ConfigError, match=r"space\.model\.checkpoint: does not allow '/a\.pth'"):
+        check_space(BASE, wrong, "here")
 
 
 def test_params_outside_the_space_are_refused() -> None:

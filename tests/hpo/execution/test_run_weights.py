@@ -17,7 +17,7 @@ from hpo.execution.run_weights import find_weights, keep_weights, weights_of
 from hpo.execution.training import Training, run_training
 from hpo.run_folder import RunFolder
 from sgformer.config import ModelConfig, TrainConfig
-from sgformer.errors import CheckpointError, ConfigError
+from sgformer.errors import CheckpointError
 
 CHECKPOINT = "{{type: categorical, choices: [{}], when: {{model.name: [{}]}}}}"
 NAMES = "space.model.name={type: categorical, choices: [sg_former_pico, test_resnet]}"
@@ -129,29 +129,36 @@ def test_weights_that_fit_not_every_image_size_are_refused(
         list(find_weights(config))
 
 
-def test_both_sources_at_once_are_refused_before_anything_starts(
-    search_file: Path, source: Path
-) -> None:
-    pretrained = "space.model.pretrained={type: categorical, choices: [true, false]}"
-    choices = f"{{type: categorical, choices: [{source}, null]}}"
-    config = config_of(search_file, pretrained, f"space.model.checkpoint={choices}")
-    with pytest.raises(ConfigError, match="pretrained weights are asked for too"):
-        list(find_weights(config))
+def test_a_condition_keeps_the_two_sources_apart(search_file: Path, source: Path) -> None:
+    config = config_of(
+        search_file,
+        "space.model.pretrained={type: categorical, choices: [true, false]}",
+        f"space.model.checkpoint={{type: categorical, choices: [{source}, null], "
+        "when: {model.pretrained: [false]}}",
+        "train.model.name=test_resnet",
+        "train.model.pretrained=true",
+    )
+    assert config.train.model.pretrained
 
 
-def test_a_changed_file_is_refused_and_a_deleted_one_is_not_missed(
+def test_a_run_goes_on_with_its_copy_when_the_file_has_changed_or_gone(
     search_file: Path, run: RunFolder, source: Path
 ) -> None:
     config = config_of(search_file, f"train.model.checkpoint={source}")
     keep_weights(config, run, ignore)
-    content = source.read_bytes()
+    former, content = weights_of(run, config.train.model), source.read_bytes()
     write_weights(source)
-    with pytest.raises(StudyError, match=rf"^model\.checkpoint: {source} has changed since this"):
-        keep_weights(config, run, ignore)
+    notes: list[str] = []
+    keep_weights(config, run, notes.append)
+    assert weights_of(run, config.train.model) == former
+    assert len(notes) == 1
+    assert notes[0].startswith(f"model.checkpoint: {source} has changed since this run began")
+    notes.clear()
     source.unlink()
-    keep_weights(config, run, ignore)
+    keep_weights(config, run, notes.append)
     source.write_bytes(content)
-    keep_weights(config, run, ignore)
+    keep_weights(config, run, notes.append)
+    assert notes == []
 
 
 def test_a_damaged_copy_is_refused(search_file: Path, run: RunFolder, source: Path) -> None:
@@ -159,9 +166,10 @@ def test_a_damaged_copy_is_refused(search_file: Path, run: RunFolder, source: Pa
     keep_weights(config, run, ignore)
     stored = weights_of(run, config.train.model)
     assert stored is not None
-    stored.path.write_bytes(b"")
-    with pytest.raises(StudyError, match=r"copy of its weights, .* is missing or damaged"):
-        keep_weights(config, run, ignore)
+    for spoil in (lambda: stored.path.write_bytes(b""), stored.path.unlink):
+        spoil()
+        with pytest.raises(StudyError, match=r"copy of its weights, .* is missing or damaged"):
+            keep_weights(config, run, ignore)
 
 
 def test_a_successor_takes_the_weights_over(

@@ -1,6 +1,7 @@
 """Tests of reading files of weights; each bad file gets one sentence that names it."""
 
 import argparse
+import json
 import os
 import pickle
 import re
@@ -95,6 +96,7 @@ def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "it is a web page"),
+        (b"\xef\xbb\xbf<html></html>", "it is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab", "a pointer of Git LFS"),
         (b"no weights, but words", "neither a safetensors file nor one of torch.save"),
     ],
@@ -124,7 +126,48 @@ def test_values_that_are_no_named_tensors_are_refused(tmp_path: Path) -> None:
     torch.save(torch.ones(3), path)
     assert "but a Tensor; save a model's state_dict()" in refusal(path)
     torch.save({"epoch": 3}, path)
-    assert "there is no tensor in it" in refusal(path)
+    assert "there is no tensor with a name in it" in refusal(path)
+
+
+def test_tensors_without_a_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(dict(enumerate(TENSORS.values())), path)
+    assert "there is no tensor with a name in it" in refusal(path)
+
+
+def test_a_file_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, path)
+    assert "there is no tensor with a name in it" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensor: tensor.to("meta"), "holds a.weight as an empty (meta) tensor"),
+        (lambda tensor: tensor.to_sparse(), "holds a.weight as a sparse or quantized tensor"),
+    ],
+)
+def test_tensors_without_plain_numbers_are_refused(
+    change: Any, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({name: change(tensor) for name, tensor in TENSORS.items()}, path)
+    assert words in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"images": None}, {"images": [1]}, {"classes": 5}, {"images": {"classes": "ab"}}],
+)
+def test_a_header_of_this_program_that_is_damaged_is_refused(
+    header: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(TENSORS, path, {"sgformer": json.dumps(header)})
+    assert "its header 'sgformer' names no list of classes" in refusal(path)
 
 
 def test_a_missing_file_and_a_folder_without_weights_are_named(tmp_path: Path) -> None:

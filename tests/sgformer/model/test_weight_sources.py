@@ -42,13 +42,20 @@ def test_timm_creates_a_pretrained_sg_former_from_the_folder(folder: Path) -> No
 
 
 def test_pretrained_weights_that_are_missing_are_said_where_to_get(folder: Path) -> None:
-    words = (
-        rf"sg_former_b0 on this machine: .*OliverRensu/SG-Former.* at {folder}/sg_former_b0.pth"
-    )
+    words = rf"sg_former_s on this machine: .*OliverRensu/SG-Former.* at {folder}/sg_former_s.pth"
     with pytest.raises(CheckpointError, match=words):
-        timm.create_model("sg_former_b0", pretrained=True)
+        timm.create_model("sg_former_s", pretrained=True)
     with pytest.raises(CheckpointError, match=words):
-        load_weights(ModelConfig(name="sg_former_b0", pretrained=True))
+        load_weights(ModelConfig(name="sg_former_s", pretrained=True))
+
+
+@pytest.mark.parametrize("name", ["sg_former_pico", "sg_former_b1", "sg_former_b5"])
+def test_a_size_that_was_never_released_is_said_to_have_no_weights(
+    name: str, folder: Path
+) -> None:
+    words = rf"^no weights were released for {name}; .*model\.checkpoint.* or take .*sg_former_s,"
+    with pytest.raises(CheckpointError, match=words):
+        load_weights(ModelConfig(name=name, pretrained=True))
 
 
 def test_the_default_folder_is_in_the_cache(

@@ -1,6 +1,7 @@
 """Tests of loading weights into models of other sizes and heads."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,11 +122,55 @@ def test_other_names_in_the_models_order_are_matched_by_position() -> None:
     weights = Weights(tensors, "FILE", is_ordered=True)
     report = load_into(model, "test_resnet", weights, TEN)
     assert report.in_order
-    assert "taken in their order" in str(report)
+    assert "taken in their order: make sure that the file is of this model" in str(report)
     assert torch.equal(model.layer4[0].conv1.weight, source.layer4[0].conv1.weight)
     assert renamed(model, weights).tensors.keys() == source.state_dict().keys()
     with pytest.raises(CheckpointError, match="does not fit"):  # safetensors sorts names
         load_into(model, "test_resnet", Weights(tensors, "FILE"), TEN)
+
+
+@pytest.mark.parametrize(
+    ("own", "key"), [("attn.q.", "attn.key."), ("norm1.", "mlp_norm2."), ("fc1.", "mlp.fc2.")]
+)
+def test_names_that_contradict_the_models_order_are_refused(own: str, key: str) -> None:
+    model = built("cait_xxs24_224")
+    state = dict(model.state_dict())
+    same = OrderedDict((f"net.{n.replace('.q.', '.query.')}", t) for n, t in state.items())
+    weights = Weights(same, "FILE", is_ordered=True)
+    assert load_into(model, "cait_xxs24_224", weights, TEN).in_order
+    other = OrderedDict((f"net.{n.replace(own, key)}", t) for n, t in state.items())
+    assert other.keys() != same.keys()
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_into(model, "cait_xxs24_224", Weights(other, "FILE", is_ordered=True), TEN)
+
+
+def with_values(change: Callable[[torch.Tensor], torch.Tensor]) -> Weights:
+    state = built("test_resnet").state_dict()
+    name = "layer2.0.conv1.weight"
+    return Weights({**state, name: change(state[name])}, "FILE")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t * float("nan"), "has values that are no finite float32"),
+        (lambda t: t.double() + 1e300, "has values that are no finite float32"),
+        (lambda t: t.to(torch.int8), "is int8 there, and float32 in the model"),
+        (lambda t: t.to(torch.complex64), "is complex64 there, and float32 in the model"),
+    ],
+)
+def test_numbers_that_cannot_be_weights_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], words: str
+) -> None:
+    with pytest.raises(CheckpointError, match=rf"^FILE: layer2\.0\.conv1\.weight {words}"):
+        load_into(built("test_resnet"), "test_resnet", with_values(change), TEN)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_point_numbers_of_any_precision_are_loaded(dtype: torch.dtype) -> None:
+    weights = with_values(lambda tensor: tensor.to(dtype))
+    report = load_into(built("test_resnet"), "test_resnet", weights, TEN)
+    assert report.new == ()
 
 
 def test_a_training_starts_from_pretrained_weights_and_its_average_too(

@@ -1,0 +1,78 @@
+"""Makes a search file's paths of images and weights absolute."""
+
+import os
+from pathlib import Path
+
+from hpo.config.schema import SearchConfig, StudyConfig
+from hpo.config.search_space import CategoricalParameter, Parameter, Value
+from sgformer.config import TrainConfig
+from sgformer.errors import ConfigError
+
+CHECKPOINT = "model.checkpoint"
+
+
+def with_absolute_paths(config: SearchConfig, source: str) -> SearchConfig:
+    """The config with absolute paths wherever it names images or weights.
+
+    Raises:
+        ConfigError: A path begins with the home of an unknown user, or two choices of
+            `model.checkpoint` are the same file.
+    """
+    update = {
+        "train": _of_train(config.train),
+        "space": {path: _of_parameter(path, p, source) for path, p in config.space.items()},
+        "study": _of_guesses(config.study),
+    }
+    return config.model_copy(update=update)
+
+
+def _of_train(train: TrainConfig) -> TrainConfig:
+    data, model = train.data, train.model
+    if data.data_dir is not None:
+        path = _absolute(data.data_dir, "train.data.data_dir", " (--data-dir)")
+        data = data.model_copy(update={"data_dir": path})
+    if model.checkpoint is not None:
+        path = _absolute(model.checkpoint, f"train.{CHECKPOINT}")
+        model = model.model_copy(update={"checkpoint": path})
+    return train.model_copy(update={"data": data, "model": model})
+
+
+def _of_parameter(path: str, parameter: Parameter, source: str) -> Parameter:
+    where = f"space.{path}"
+    if CHECKPOINT in parameter.when:
+        values = tuple(_of_value(value, f"{where}.when") for value in parameter.when[CHECKPOINT])
+        parameter = parameter.model_copy(update={"when": {**parameter.when, CHECKPOINT: values}})
+    if path != CHECKPOINT or not isinstance(parameter, CategoricalParameter):
+        return parameter
+    choices = tuple(_of_value(value, where) for value in parameter.choices)
+    # Links are not followed: a run must load also when its files have moved.
+    files = {os.path.normpath(value) if isinstance(value, str) else value for value in choices}
+    if len(files) < len(choices):
+        raise ConfigError(
+            f"{where}: choices must be different files, got {list(parameter.choices)} ({source})"
+        )
+    return parameter.model_copy(update={"choices": choices})
+
+
+def _of_guesses(study: StudyConfig) -> StudyConfig:
+    guesses = tuple(
+        {
+            path: _of_value(value, "study.enqueue") if path == CHECKPOINT else value
+            for path, value in guess.items()
+        }
+        for guess in study.enqueue
+    )
+    return study.model_copy(update={"enqueue": guesses})
+
+
+def _of_value(value: Value, setting: str) -> Value:
+    """A checkpoint's path as text; empty text stays, for the check of the setting to refuse."""
+    is_path = isinstance(value, str) and value
+    return str(_absolute(Path(str(value)), setting)) if is_path else value
+
+
+def _absolute(path: Path, setting: str, hint: str = "") -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # '~user' of an unknown user, or '~' without a home
+        raise ConfigError(f"{setting}: {path}: {error}{hint}") from None
