@@ -7,8 +7,8 @@ from typing import Any, Final
 import yaml
 
 from hpo.config.absolute_paths import with_absolute_paths
+from hpo.config.combinations import grid_points
 from hpo.config.freeze_checks import check_freezing, notes_on_freezing
-from hpo.config.grid_points import grid_points
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
 from hpo.config.search_space import apply_params, value_at
 from hpo.config.space_checks import check_guess, check_space

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hpo.config.grid_points import grid_points
+from hpo.config.combinations import grid_points
 from hpo.config.search_space import Params, Space, params_key
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from scipy.stats import qmc
 
-from hpo.config.grid_points import MAX_POINTS, grid_points
+from hpo.config.combinations import MAX_POINTS, grid_points
 from hpo.config.search_space import Params, Space
 from hpo.surrogate.arrays import BoolArray, FloatArray
 from hpo.surrogate.encoding import UnitCube

@@ -1,6 +1,6 @@
 import pytest
 
-from hpo.config.grid_points import grid_points
+from hpo.config.combinations import grid_points
 from hpo.config.search_space import (
     CategoricalParameter,
     FloatParameter,
