@@ -193,21 +193,22 @@ def suggest_params(trial: Trial | FixedTrial, space: Space) -> Params:
 
 
 def default_params(base: TrainConfig, space: Space) -> Params:
-    """The base configuration's values of the space's active parameters, by path.
-
-    Where a setting leaves its value open, and the space does not allow that, the value is the one
-    of the model (`TrainConfig.resolved`), and float32 as precision.
-    """
-    values = {path: _closed_value(base, path, space[path]) for path in space}
+    """The base configuration's values of the space's active parameters, by path."""
+    values = {path: value_within(base, path, parameter) for path, parameter in space.items()}
     return {path: value for path, value in values.items() if is_active(space[path], values)}
 
 
-def _closed_value(base: TrainConfig, path: str, parameter: Parameter) -> Any:
+def value_within(base: TrainConfig, path: str, parameter: Parameter) -> Any:
+    """The configuration's value of a searched parameter.
+
+    Where the setting leaves its value open, and the parameter does not allow that, the value is
+    the one of the model (`TrainConfig.resolved`), and float32 as precision.
+    """
     value = value_at(base, path)
     if parameter.contains(value):
         return value
-    if value is None:
-        return value_at(base.resolved(), path) if path.startswith("data.") else None
+    if value is None and path.startswith("data."):
+        return value_at(base.resolved(), path)
     if path == "precision" and value == "auto" and parameter.contains("float32"):
         return "float32"
     return value

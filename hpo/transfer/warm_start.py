@@ -18,7 +18,7 @@ from hpo.config.search_space import (
     Space,
     apply_params,
     default_params,
-    value_at,
+    value_within,
 )
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
@@ -112,7 +112,7 @@ def _proposals(config: SearchConfig, source: str, storage: str | None) -> Iterat
     )
     for number in ranking:
         train = apply_params(earlier.train, by_number[number].params, source)
-        values = {path: value_at(train, path) for path in config.space}
+        values = {path: value_within(train, path, p) for path, p in config.space.items()}
         params = remap(values, config.space, Outside.MOVED)
         if params is not None:
             num_found += 1

@@ -93,6 +93,15 @@ def test_studies_take_turns(search_file: Path, earlier: Earlier) -> None:
     assert drops[0] < 0.4 <= drops[1]
 
 
+def test_an_open_setting_of_an_earlier_study_has_the_models_own_value(
+    search_file: Path, earlier: Earlier
+) -> None:
+    opened = "train.data.crop_pct=null"
+    crop = "space.data.crop_pct={type: float, low: 0.8, high: 1.0}"
+    config = beginning(search_file, earlier("a", opened), overrides=(opened, crop))
+    assert warm_start_params(config)[0]["data.crop_pct"] == pytest.approx(0.875)
+
+
 def test_numbers_move_into_the_space_onto_its_steps(search_file: Path, earlier: Earlier) -> None:
     narrow = f"space.{DROP}={{type: float, low: 0.3, high: 0.5, step: 0.1}}"
     overrides = (narrow, "train.model.drop_rate=0.5")
