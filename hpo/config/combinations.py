@@ -1,4 +1,4 @@
-"""All combinations of values that the trials of a search can have, for some settings or for all."""
+"""Combinations of values that the trials of a search can have, for some settings or for all."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
