@@ -77,7 +77,7 @@ def allow_tf32(device: torch.device) -> None:
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """A context in which float32 products on a GPU are computed in float32, not in TF32."""
-    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.fp32_precision
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
     _set_float32("ieee")
     try:
         yield
@@ -107,4 +107,6 @@ def _has_bf16() -> bool:
 
 def _set_float32(matmul: str, convolution: str | None = None) -> None:
     torch.backends.cuda.matmul.fp32_precision = matmul
-    torch.backends.cudnn.fp32_precision = convolution or matmul
+    # Each by itself: one that was once set by itself does not follow cudnn.fp32_precision.
+    for operations in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+        operations.fp32_precision = convolution or matmul

@@ -9,7 +9,7 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
-from sgformer.data.loader import eval_batches
+from sgformer.data.model_input import eval_batches
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_export import check_parity, export_onnx
 from sgformer.model.build import create_model

@@ -59,16 +59,16 @@ def test_auto_is_channels_last_for_convolutional_models_on_a_gpu(
 
 
 def test_tf32_is_for_gpus_and_not_for_exact_evaluations() -> None:
-    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = matmul.fp32_precision, convolutions.fp32_precision
     try:
         allow_tf32(CPU)
         assert (matmul.fp32_precision, convolutions.fp32_precision) == before
         allow_tf32(GPU)
-        assert matmul.fp32_precision == convolutions.conv.fp32_precision == "tf32"
+        assert matmul.fp32_precision == convolutions.fp32_precision == "tf32"
         with exact_float32():
-            assert matmul.fp32_precision == convolutions.conv.fp32_precision == "ieee"
-        assert matmul.fp32_precision == convolutions.conv.fp32_precision == "tf32"
+            assert matmul.fp32_precision == convolutions.fp32_precision == "ieee"
+        assert matmul.fp32_precision == convolutions.fp32_precision == "tf32"
     finally:
         matmul.fp32_precision, convolutions.fp32_precision = before
 
