@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import nn
@@ -77,7 +77,8 @@ def allow_tf32(device: torch.device) -> None:
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """A context in which float32 products on a GPU are computed in float32, not in TF32."""
-    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    cudnn: Any = torch.backends.cudnn
+    before = torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision
     _set_float32("ieee")
     try:
         yield
@@ -106,7 +107,7 @@ def _has_bf16() -> bool:
 
 
 def _set_float32(matmul: str, convolution: str | None = None) -> None:
+    cudnn: Any = torch.backends.cudnn
     torch.backends.cuda.matmul.fp32_precision = matmul
-    # Each by itself: one that was once set by itself does not follow cudnn.fp32_precision.
-    for operations in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-        operations.fp32_precision = convolution or matmul
+    # By themselves: operations that were once set so do not follow cudnn.fp32_precision.
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = convolution or matmul

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -59,7 +61,8 @@ def test_auto_is_channels_last_for_convolutional_models_on_a_gpu(
 
 
 def test_tf32_is_for_gpus_and_not_for_exact_evaluations() -> None:
-    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    cudnn: Any = torch.backends.cudnn
+    matmul, convolutions = torch.backends.cuda.matmul, cudnn.conv
     before = matmul.fp32_precision, convolutions.fp32_precision
     try:
         allow_tf32(CPU)
