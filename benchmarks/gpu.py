@@ -35,9 +35,9 @@ from timm.optim import create_optimizer_v2
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
+from sgformer.optimization.numerics import Numerics
+from sgformer.optimization.optimizer_step import OptimizerStep
 from sgformer.training.device import limit_memory, release_memory
-from sgformer.training.numerics import Numerics
-from sgformer.training.optimizer_step import OptimizerStep
 from sgformer.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent

@@ -57,7 +57,7 @@ def measure(root: Path, arguments: argparse.Namespace, num_threads: int, num_wor
 
     from sgformer.config import TrainConfig
     from sgformer.data.image_data import load_image_data
-    from sgformer.training.optimizer_step import OptimizerStep
+    from sgformer.optimization.optimizer_step import OptimizerStep
     from sgformer.training.trainer import Trainer
     from sgformer.validation import validate
 

@@ -20,12 +20,12 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.execution.comparison import compare_finalists
 from hpo.execution.interruption import interruptible
-from hpo.execution.run_weights import keep_weights
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
 from hpo.execution.surroundings import usable_surroundings
 from hpo.execution.tuning import interrupted_text, run_trials
 from hpo.reporting.report import write_report
 from hpo.run import Run
+from hpo.run_weights import keep_weights
 from hpo.schedulers.first_rung import FirstRung, first_rung_text
 from hpo.selection.finalists import has_candidates, is_settled
 from hpo.selection.selection import best_so_far

@@ -133,7 +133,7 @@ def _print_plan(
     config: "SearchConfig", folder: "ImageFolder", ray_address: str | None, storage: str | None
 ) -> None:
     from hpo.config.loading import dump_search_config
-    from hpo.execution.run_weights import find_weights
+    from hpo.run_weights import find_weights
 
     begin = {}
     if config.study.warm_start:

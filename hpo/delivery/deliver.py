@@ -130,9 +130,9 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
     They are computed in float32, whatever the precision of the training.
     """
     from sgformer.data.model_input import eval_batches
+    from sgformer.optimization.numerics import Numerics, exact_float32
     from sgformer.training.device import choose_device
     from sgformer.training.evaluation import compute_metrics, predict_logits
-    from sgformer.training.numerics import Numerics, exact_float32
 
     # A model that was trained on a cluster's GPU may be delivered by a machine without a GPU.
     anywhere = "cpu" if config.device == "cpu" else "auto"

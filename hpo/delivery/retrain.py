@@ -13,10 +13,10 @@ from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_epochs, retrain_epochs_on_cluster
-from hpo.execution.run_weights import weights_of
 from hpo.execution.training import Training
 from hpo.run import Run
 from hpo.run_folder import discard
+from hpo.run_weights import weights_of
 from hpo.selection.finalists import retrain_config, training_name
 from hpo.study.trial import TrialSummary
 from sgformer.data.image_cache import ImagesId

@@ -14,10 +14,10 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_all_on_cluster
-from hpo.execution.run_weights import weights_of
 from hpo.execution.searched_images import SearchedImages
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder, discard
+from hpo.run_weights import weights_of
 from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,

@@ -118,7 +118,7 @@ def _train_in_group(config: dict[str, Any]) -> None:
     """Runs in each process of a group: trains an epoch for each order until the order to stop."""
     import torch
 
-    from sgformer.training.distributed import broadcast, is_of_another_process, rank
+    from sgformer.optimization.distributed import broadcast, is_of_another_process, rank
 
     torch.set_num_threads(config["num_threads"])
     epochs = run_training(config["training"])

@@ -7,14 +7,15 @@ import contextlib
 import functools
 import socket
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
-from hpo.execution.run_weights import check_reachable
+from hpo.run_weights import check_reachable
 from sgformer import __version__
+from sgformer.catalog import model_facts
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import ImageData, load_image_data
@@ -22,6 +23,9 @@ from sgformer.data.image_data import ImageData, load_image_data
 if TYPE_CHECKING:
     from sgformer.model.weight_files import StoredWeights
     from sgformer.training.trainer import Trainer
+
+# The settings on which the memory of a training depends most.
+MEMORY_SETTINGS: Final = ("precision", "grad_checkpointing", "freeze", "ema_decay")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,29 @@ class Training:
     num_gpus: float = 0.0
     weights: "StoredWeights | None" = None
     micro_batch_size: int | None = None
+
+
+class KnownMicroBatches:
+    """The last micro-batch of each architecture whose training ran out of memory.
+
+    Each worker process keeps its own: whether a micro-batch fits depends on the GPU, and on what
+    else runs there. A model with BatchNorm, whose result depends on the micro-batches, has none:
+    the result would depend on what the worker has trained before.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple[Any, ...], int] = {}
+
+    def apply_to(self, training: Training) -> Training:
+        """The training, which begins with the micro-batch known for its architecture, if any."""
+        known = self._sizes.get(_architecture(training.config))
+        return training if known is None else replace(training, micro_batch_size=known)
+
+    def note(self, config: TrainConfig, size: int) -> None:
+        """Notes the micro-batch of a training that may have run out of memory."""
+        asked = config.optimizer.micro_batch_size or config.optimizer.batch_size
+        if size < asked and not model_facts(config.model.name).has_batch_norm:
+            self._sizes[_architecture(config)] = size
 
 
 @dataclass(frozen=True)
@@ -72,7 +99,7 @@ def run_training(training: Training) -> Generator[Progress]:
         OutOfMemoryError: Not even the smallest micro-batch fits into memory.
         DiskFullError: The disk has no room for a checkpoint.
     """
-    from sgformer.training.distributed import rank
+    from sgformer.optimization.distributed import rank
 
     run_dir = training.folder.parent.parent
     if not run_dir.is_dir():
@@ -86,9 +113,9 @@ def run_training(training: Training) -> Generator[Progress]:
 
 
 def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
+    from sgformer.optimization.distributed import rank
     from sgformer.training.checkpoint import resume_progress, save_progress
     from sgformer.training.device import limit_memory
-    from sgformer.training.distributed import rank
     from sgformer.training.trainer import Trainer
 
     limit_memory(training.num_gpus)  # of a warm worker, whose last training had another share
@@ -179,3 +206,8 @@ def _facts(
     if trainer.weights_loaded is not None:
         facts["weights"] = trainer.weights_loaded
     return facts | ({"refused_checkpoints": list(refused)} if refused else {})
+
+
+def _architecture(config: TrainConfig) -> tuple[Any, ...]:
+    others = (getattr(config, name) for name in MEMORY_SETTINGS)
+    return (config.model.name, config.data.image_size, config.optimizer.batch_size, *others)

@@ -15,9 +15,9 @@ from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, RunInterrupted
 from hpo.execution.cluster import TrialResources
 from hpo.execution.interruption import noting_interruption
-from hpo.execution.run_weights import weights_of
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
+from hpo.run_weights import weights_of
 from hpo.study.study import SearchStudy
 from hpo.study.trial import Proposal
 from sgformer.data.image_cache import ImagesId

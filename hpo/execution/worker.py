@@ -19,8 +19,7 @@ from hpo.errors import ProcessDiedError, WornOutError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
-from hpo.execution.micro_batches import KnownMicroBatches
-from hpo.execution.training import Progress, Training, run_training, warm_up
+from hpo.execution.training import KnownMicroBatches, Progress, Training, run_training, warm_up
 from hpo.study.trial import TrialError, TrialReport
 from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId

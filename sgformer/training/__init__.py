@@ -1,1 +1,1 @@
-"""The trainer and its parts: optimizer, evaluation, checkpoints, diagnosis, devices."""
+"""The trainer and its parts: epochs, evaluation, checkpoints, diagnosis, devices."""

@@ -15,8 +15,8 @@ from safetensors.torch import save_file as save_tensors
 
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import CheckpointError
+from sgformer.optimization.distributed import rank
 from sgformer.training.device import is_out_of_memory
-from sgformer.training.distributed import rank
 from sgformer.training.epoch_metrics import EpochMetrics
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sgformer.config import TrainConfig, maximises
-from sgformer.training.batch_norm import StatisticsImages
+from sgformer.optimization.batch_norm import StatisticsImages
 from sgformer.training.epoch_metrics import EpochMetrics
 
 # The limits from which on a measure becomes a finding.

@@ -2,18 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sgformer.training.numerics import Numerics
-
-FloatArray = npt.NDArray[np.floating[Any]]
-IntArray = npt.NDArray[np.integer[Any]]
+from sgformer.optimization.distributed import FloatArray, IntArray
+from sgformer.optimization.numerics import Numerics
 
 
 @dataclass(frozen=True)

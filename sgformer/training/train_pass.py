@@ -11,11 +11,11 @@ import torch
 
 from sgformer.data.loader import Batch, TimedBatches, TrainPlan
 from sgformer.data.model_input import ModelInput
+from sgformer.optimization.distributed import total
+from sgformer.optimization.optimizer import learning_rate_at
+from sgformer.optimization.optimizer_step import OptimizerStep
 from sgformer.seeding import seed_of
 from sgformer.training.device import gpu_utilization
-from sgformer.training.distributed import total
-from sgformer.training.optimizer import learning_rate_at
-from sgformer.training.optimizer_step import OptimizerStep
 
 # Steps from one check that losses are finite to the next; each check waits for the GPU.
 STEPS_BETWEEN_CHECKS: Final = 20
@@ -117,8 +117,7 @@ def train_pass(
         )
         losses.add(loss)
         if i % STEPS_BETWEEN_CHECKS == 0:
-            if i:
-                utilizations += gpu_utilization(device)
+            utilizations += gpu_utilization(device) if i else []
             if losses.have_diverged():
                 break
     utilizations += gpu_utilization(device)

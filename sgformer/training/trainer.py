@@ -26,13 +26,21 @@ from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from
-from sgformer.seeding import seed_everything, seed_of
-from sgformer.training.batch_norm import (
+from sgformer.optimization.batch_norm import (
     StatisticsImages,
     has_batch_norm,
     is_synchronised,
     synchronised,
 )
+from sgformer.optimization.distributed import interleave, num_processes, rank
+from sgformer.optimization.micro_batches import (
+    check_batches,
+    fewest_at_a_time,
+    fewest_for_statistics,
+)
+from sgformer.optimization.numerics import checkpoint_gradients
+from sgformer.optimization.optimizer_step import OptimizerStep, State
+from sgformer.seeding import seed_everything, seed_of
 from sgformer.training.device import (
     choose_device,
     is_out_of_memory,
@@ -40,17 +48,9 @@ from sgformer.training.device import (
     release_memory,
     reset_peak_memory,
 )
-from sgformer.training.distributed import interleave, num_processes, rank
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
-from sgformer.training.micro_batches import (
-    check_batches,
-    fewest_at_a_time,
-    fewest_for_statistics,
-)
-from sgformer.training.numerics import checkpoint_gradients
-from sgformer.training.optimizer_step import OptimizerStep, State
 from sgformer.training.train_pass import TrainPass, train_pass
 
 EndReason = Literal["completed", "early_stopped", "diverged"]

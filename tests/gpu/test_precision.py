@@ -10,8 +10,8 @@ import torch
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
 from sgformer.model.build import create_model
+from sgformer.optimization.numerics import allow_tf32, exact_float32
 from sgformer.training.checkpoint import resume_progress, save_progress
-from sgformer.training.numerics import allow_tf32, exact_float32
 from sgformer.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu

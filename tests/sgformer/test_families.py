@@ -13,8 +13,8 @@ from sgformer.data.model_input import eval_batches
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_export import check_parity, export_onnx
 from sgformer.model.build import create_model
+from sgformer.optimization.optimizer import create_optimizer
 from sgformer.training.checkpoint import resume_progress, save_progress
-from sgformer.training.optimizer import create_optimizer
 from sgformer.training.trainer import Trainer
 from sgformer.validation import validate
 

@@ -15,7 +15,7 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.errors import ConfigError, OutOfMemoryError
 from sgformer.model.sg_former import SGFormer
-from sgformer.training.distributed import (
+from sgformer.optimization.distributed import (
     broadcast,
     interleave,
     is_of_another_process,

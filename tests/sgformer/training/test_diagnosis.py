@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgformer.config import TrainConfig
-from sgformer.training.batch_norm import StatisticsImages
+from sgformer.optimization.batch_norm import StatisticsImages
 from sgformer.training.diagnosis import diagnose
 from sgformer.training.epoch_metrics import EpochMetrics
 

@@ -12,8 +12,8 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
+from sgformer.optimization.numerics import Numerics
 from sgformer.training.evaluation import compute_metrics, predict_logits
-from sgformer.training.numerics import Numerics
 
 RNG = np.random.default_rng(0)
 

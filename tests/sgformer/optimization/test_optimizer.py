@@ -4,7 +4,7 @@ import torch
 
 from sgformer.config import OptimizerConfig
 from sgformer.model.sg_former import SGFormer
-from sgformer.training.optimizer import create_optimizer, learning_rate_at, set_learning_rate
+from sgformer.optimization.optimizer import create_optimizer, learning_rate_at, set_learning_rate
 
 CONFIG = OptimizerConfig(learning_rate=1.0, warmup_epochs=2, min_learning_rate=0.1)
 

@@ -6,7 +6,7 @@ from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
 from sgformer.errors import ConfigError
-from sgformer.training.distributed import num_processes
+from sgformer.optimization.distributed import num_processes
 
 
 def micro_batch_sizes(

@@ -14,19 +14,19 @@ from sgformer.config import TrainConfig
 from sgformer.data.augmentation import BatchMixer
 from sgformer.data.image_data import Samples
 from sgformer.data.loader import share_sizes
-from sgformer.seeding import seed_of
-from sgformer.training.batch_norm import (
+from sgformer.optimization.batch_norm import (
     average_statistics,
     has_batch_norm,
     statistics_finite,
     statistics_kept,
 )
-from sgformer.training.compilation import compiled, num_graphs
-from sgformer.training.distributed import num_processes, rank
-from sgformer.training.freezing import Freezing
-from sgformer.training.micro_batches import micro_batch_sizes
-from sgformer.training.numerics import allow_tf32, choose_numerics
-from sgformer.training.optimizer import create_optimizer, set_learning_rate
+from sgformer.optimization.compilation import compiled, num_graphs
+from sgformer.optimization.distributed import num_processes, rank
+from sgformer.optimization.freezing import Freezing
+from sgformer.optimization.micro_batches import micro_batch_sizes
+from sgformer.optimization.numerics import allow_tf32, choose_numerics
+from sgformer.optimization.optimizer import create_optimizer, set_learning_rate
+from sgformer.seeding import seed_of
 
 # Tensors by name, and the state of the gradient scaler.
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]

@@ -13,9 +13,9 @@ from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.errors import RunError, StudyError
 from hpo.execution.retrain import retrain_epochs
-from hpo.execution.run_weights import find_weights, keep_weights, weights_of
 from hpo.execution.training import Training, run_training
 from hpo.run_folder import RunFolder
+from hpo.run_weights import find_weights, keep_weights, weights_of
 from sgformer.config import ModelConfig, TrainConfig
 from sgformer.errors import CheckpointError
 

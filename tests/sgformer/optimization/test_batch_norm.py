@@ -11,15 +11,15 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
-from sgformer.training.batch_norm import (
+from sgformer.optimization.batch_norm import (
     StatisticsImages,
     average_statistics,
     has_batch_norm,
     is_synchronised,
     synchronised,
 )
-from sgformer.training.numerics import checkpoint_gradients
-from sgformer.training.optimizer_step import OptimizerStep
+from sgformer.optimization.numerics import checkpoint_gradients
+from sgformer.optimization.optimizer_step import OptimizerStep
 from sgformer.training.trainer import Trainer
 from sgformer.validation import validate
 

@@ -3,11 +3,15 @@
 The caller starts the processes. In a single process every exchange returns its argument.
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from sgformer.training.evaluation import FloatArray, IntArray
+FloatArray = npt.NDArray[np.floating[Any]]
+IntArray = npt.NDArray[np.integer[Any]]
 
 
 def rank() -> int:

@@ -9,7 +9,7 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.model.build import create_model
-from sgformer.training.optimizer_step import OptimizerStep
+from sgformer.optimization.optimizer_step import OptimizerStep
 
 SAMPLES = np.zeros((8, 2), np.int64)
 CPU = torch.device("cpu")

@@ -7,8 +7,7 @@ import torch
 import sgformer.model.sizes  # noqa: F401  registers SG-Former's models with timm
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
-from sgformer.training.evaluation import predict_logits
-from sgformer.training.numerics import (
+from sgformer.optimization.numerics import (
     Numerics,
     allow_tf32,
     checkpoint_gradients,
@@ -16,6 +15,7 @@ from sgformer.training.numerics import (
     exact_float32,
     is_convolutional,
 )
+from sgformer.training.evaluation import predict_logits
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CONVOLUTIONAL = ("resnet18", "convnext_atto", "mobilenetv3_small_050", "tf_efficientnet_lite0",

@@ -10,7 +10,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sgformer.training.distributed import num_processes
+from sgformer.optimization.distributed import num_processes
 
 
 @dataclass(frozen=True)

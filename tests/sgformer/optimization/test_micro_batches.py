@@ -4,7 +4,7 @@ from sgformer.catalog import MODEL_NAMES
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.errors import ConfigError
-from sgformer.training.micro_batches import (
+from sgformer.optimization.micro_batches import (
     check_batches,
     fewest_at_a_time,
     fewest_for_statistics,

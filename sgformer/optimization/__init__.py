@@ -1,0 +1,1 @@
+"""One optimizer step, and what it is made of: numerics, BatchNorm, freezing, processes."""
