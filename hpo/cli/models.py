@@ -38,12 +38,13 @@ def retrain(
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
     from hpo.delivery.retrain import retrain_and_deliver
-    from hpo.execution.interruption import interruptible
+    from hpo.execution.interruption import hear_signals_to_the_end, interruptible
     from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import delivery_rows
     from hpo.run_weights import keep_weights
 
+    hear_signals_to_the_end()
     run = open_run(run_dir, storage)
     chosen = _choose_trial(run, trial)
     with (

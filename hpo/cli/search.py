@@ -83,9 +83,11 @@ def _run(
     *,
     resume: bool,
 ) -> None:
+    from hpo.execution.interruption import hear_signals_to_the_end
     from hpo.run_folder import RunFolder
     from hpo.search import run_search
 
+    hear_signals_to_the_end()
     storage = storage_of(RunFolder(output_dir / config.study.name), storage)
     with make_display(config) as display:
         run = run_search(

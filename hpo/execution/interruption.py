@@ -38,6 +38,15 @@ class Interruption:
             raise KeyboardInterrupt
 
 
+def hear_signals_to_the_end() -> None:
+    """Handles signals from now until this process ends, for a program that does nothing else.
+
+    A signal that is repeated just after `interruptible` has ended, before the program has printed
+    its last message, would otherwise meet the former handler, which kills the process.
+    """
+    _install(Interruption())
+
+
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
     """Ends the block with RunInterrupted on a signal, whatever exception the signal causes.
@@ -98,17 +107,24 @@ def _handling() -> Iterator[Interruption]:
     if present is not None:
         yield present
         return
-    interruption, former = Interruption(), dict[signal.Signals, Any]()
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            is_ignored = signal.getsignal(number) == signal.SIG_IGN
-            if not (is_ignored and number == signal.SIGHUP):
-                former[number] = signal.signal(number, interruption)
+    interruption = Interruption()
+    former = _install(interruption)
     try:
         yield interruption
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def _install(interruption: Interruption) -> dict[signal.Signals, Any]:
+    """Installs a handler in the main thread; returns the former handlers of its signals."""
+    former = dict[signal.Signals, Any]()
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            is_ignored = signal.getsignal(number) == signal.SIG_IGN
+            if not (is_ignored and number == signal.SIGHUP):
+                former[number] = signal.signal(number, interruption)
+    return former
 
 
 def _present() -> Interruption | None:

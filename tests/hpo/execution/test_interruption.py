@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -37,6 +38,26 @@ def interrupted(action: Callable[[], object]) -> BaseException | None:
 def run(action: Callable[[], object]) -> None:
     with interruptible("how to go on"):
         action()
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_repeated_signal_does_not_kill_a_program_before_its_last_message(
+    number: signal.Signals,
+) -> None:
+    script = (
+        "import os, sys\n"
+        "from hpo.errors import RunInterrupted\n"
+        "from hpo.execution.interruption import hear_signals_to_the_end, interruptible\n"
+        "hear_signals_to_the_end()\n"
+        "try:\n"
+        "    with interruptible('how to go on'): os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "except RunInterrupted as error:\n"
+        "    os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "how to go on\n"), done.stderr
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
