@@ -59,8 +59,9 @@ def released_file(name: str) -> Path:
             return path
     if name not in RELEASED:
         raise CheckpointError(
-            f"no weights were released for {name}; name a run of your own with model.checkpoint, "
-            f"such as runs/x/best, or take one of {', '.join(RELEASED)}"
+            f"no weights were released for {name}, and none are on this machine: put a file at "
+            f"{folder / name}.pth (or set {FOLDER_VARIABLE} to its folder), name a run of your "
+            f"own with model.checkpoint, such as runs/x/best, or take {', '.join(RELEASED)}"
         )
     raise CheckpointError(
         f"no pretrained weights of {name} on this machine: get the file from the authors "

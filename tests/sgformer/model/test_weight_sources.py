@@ -53,7 +53,7 @@ def test_pretrained_weights_that_are_missing_are_said_where_to_get(folder: Path)
 def test_a_size_that_was_never_released_is_said_to_have_no_weights(
     name: str, folder: Path
 ) -> None:
-    words = rf"^no weights were released for {name}; .*model\.checkpoint.* or take .*sg_former_s,"
+    words = rf"^no weights were released for {name}, .*\.pth .*checkpoint.* or take sg_former_s,"
     with pytest.raises(CheckpointError, match=words):
         load_weights(ModelConfig(name=name, pretrained=True))
 
