@@ -72,12 +72,17 @@ def find_weights(
         train = apply_params(config.train, params, "space")
         if key := _key(train.model):
             models.setdefault(key, []).append(train)
-    for key, trains in models.items():
-        if key not in (known or {}):
-            try:
-                yield _find(trains)
-            except (CheckpointError, ConfigError) as error:
-                raise type(error)(f"{_setting(config, trains[0].model)}: {error}") from None
+    new = {key: trains for key, trains in models.items() if key not in (known or {})}
+    if not new:
+        return
+    from sgformer.data.image_folder import read_image_folder
+
+    classes = read_image_folder(config.train.data).classes
+    for trains in new.values():
+        try:
+            yield _find(trains, classes)
+        except (CheckpointError, ConfigError) as error:
+            raise type(error)(f"{_setting(config, trains[0].model)}: {error}") from None
 
 
 def keep_weights(
@@ -161,11 +166,10 @@ def _setting(config: SearchConfig, model: ModelConfig) -> str:
     return f"space.{path}" if path in config.space else f"train.{path}"
 
 
-def _find(trains: list[TrainConfig]) -> FoundWeights:
+def _find(trains: list[TrainConfig], classes: tuple[str, ...]) -> FoundWeights:
     """The weights of a model, which must fit it at each of the configurations' image sizes."""
     import torch
 
-    from sgformer.data.image_folder import read_image_folder
     from sgformer.model.build import create_model
     from sgformer.model.weight_sources import load_weights, source_file
     from sgformer.model.weights import fitted, renamed
@@ -173,7 +177,6 @@ def _find(trains: list[TrainConfig]) -> FoundWeights:
     model = trains[0].model
     path, weights = source_file(model), load_weights(model)
     assert weights is not None
-    classes = read_image_folder(trains[0].data).classes
     text = ""
     for train in trains:
         with torch.device("meta"):  # shapes without memory

@@ -62,7 +62,7 @@ class ModelFacts:
     """What a model takes, and how it was trained.
 
     Attributes:
-        rates: Those of the dropout rates `RATES` that the model takes.
+        rates: The dropout rates, of those in `RATES`, that the model takes.
         takes_img_size: Whether the model is built for one image size, with timm's `img_size`.
         image_size: Side in pixels of the images that the model was made for.
         has_weights: Whether timm knows where to download pretrained weights.

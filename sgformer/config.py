@@ -283,17 +283,13 @@ class TrainConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _image_size_fits(self) -> Self:
-        """Checks SG-Former's image size; sizes of timm's models take torch: `check_model`."""
+        """Checks SG-Former's image size; `create_model` checks those of timm's models."""
         if is_ours(self.model.name):
-            self.check_image_size()
+            try:
+                check_image_size(self.model.name, self.data.image_size)
+            except ConfigError as error:
+                raise SettingError("data.image_size", str(error)) from None
         return self
-
-    def check_image_size(self) -> None:
-        """Raises SettingError if the model does not take images of this size."""
-        try:
-            check_image_size(self.model.name, self.data.image_size)
-        except ConfigError as error:
-            raise SettingError("data.image_size", str(error)) from None
 
     def resolved(self) -> Self:
         """A copy in which the model's own values stand for the preprocessing that is not set."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sgformer.errors import ConfigError
 
-MOST_NAMES: Final = 60  # how many known names a message lists at most
+MOST_NAMES: Final = 20  # how many known names a message lists at most
 
 AnyConfig = typing.TypeVar("AnyConfig", bound=BaseModel)
 

@@ -50,6 +50,11 @@ class TrialResources:
             return None
         return GroupResources(self.num_processes, self.cpus, self.gpus)
 
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of all processes of a trial; less than 1: a share of a GPU."""
+        return self.gpus * self.num_processes
+
 
 def check_address(address: str) -> None:
     """Raises ClusterError, within seconds, unless a gRPC server answers at HOST:PORT.

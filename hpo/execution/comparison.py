@@ -79,7 +79,13 @@ def _train(
 ) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
     """Runs the trainings `due`; yields number, config and result of each one when it ends."""
     trainings = [
-        Training(train, _folder(run, n, train), images, weights=weights_of(run, train.model))
+        Training(
+            train,
+            _folder(run, n, train),
+            images,
+            resources.num_gpus,
+            weights_of(run, train.model),
+        )
         for n, train in due
     ]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]

@@ -194,9 +194,8 @@ def _task_maker(
         if resources.gpus == 0:
             # Ray may leave GPUs visible to a process without GPUs.
             train = train.model_copy(update={"device": "cpu"})
-        num_gpus = resources.gpus * resources.num_processes
-        weights = weights_of(run, train.model)
-        training = Training(train, trial_folder(run_dir, number), images, num_gpus, weights)
+        folder, weights = trial_folder(run_dir, number), weights_of(run, train.model)
+        training = Training(train, folder, images, resources.num_gpus, weights)
         return TrialTask(number, training, resources.group)
 
     return make

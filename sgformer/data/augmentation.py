@@ -52,10 +52,11 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
     scale = (min_area, 1.0)
     ratio = (3 / 4, 4 / 3) if augmentation.policy == "guide" else (0.9, 1.1)
     jitter: Any = numbers["color_jitter"] or None
+    interpolation = data.preprocessing.interpolation
     _, *steps = transforms_imagenet_train(
         data.image_size,
         use_prefetcher=True,  # timm then leaves normalising and erasing to us
-        interpolation="bicubic",
+        interpolation=interpolation,
         hflip=numbers["horizontal_flip_prob"],
         color_jitter=jitter,
         force_color_jitter=augmentation.color_jitter is not None,
@@ -64,7 +65,6 @@ def train_transform(data: DataConfig, augmentation: AugmentationConfig) -> Trans
     for step in steps:
         if isinstance(step, RandAugment):
             _set_magnitude(step, magnitude)
-    interpolation = data.preprocessing.interpolation
     transform: Transform = Compose(
         [CropAndResize(data.image_size, scale, ratio, interpolation), *steps]
     )

@@ -26,10 +26,6 @@ class StatisticsImages:
     asked: int
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
-
-
 def synchronised(model: nn.Module) -> nn.Module:
     """The model; on GPUs, its BatchNorm takes statistics over the images of all processes.
 

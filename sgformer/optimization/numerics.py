@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import nn
 
+from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
@@ -92,13 +93,12 @@ def checkpoint_gradients(model: nn.Module, name: str) -> None:
     Raises:
         ConfigError: The model cannot do that.
     """
-    try:
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
-    except (AttributeError, AssertionError):  # timm's models assert that they are not asked to
+    if not model_facts(name).has_grad_checkpointing:
         raise ConfigError(
             f"grad_checkpointing: {name} has none; leave train.grad_checkpointing at false, and "
             "lower train.optimizer.micro_batch_size to save memory"
-        ) from None
+        )
+    model.set_grad_checkpointing(True)  # type: ignore[operator]
 
 
 def _has_bf16() -> bool:

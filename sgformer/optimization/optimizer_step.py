@@ -10,13 +10,13 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import BatchMixer
 from sgformer.data.image_data import Samples
 from sgformer.data.loader import share_sizes
 from sgformer.optimization.batch_norm import (
     average_statistics,
-    has_batch_norm,
     statistics_finite,
     statistics_kept,
 )
@@ -54,7 +54,7 @@ class OptimizerStep:
         device: torch.device,
     ) -> None:
         self.model, self.config, self.device = model, config, device
-        self._has_batch_norm = has_batch_norm(model)
+        self._has_batch_norm = model_facts(config.model.name).has_batch_norm
         self.numerics = choose_numerics(config, model, device)
         allow_tf32(device)
         if self.numerics.channels_last:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
 from sgformer.data.image_data import ImageData
@@ -28,7 +29,6 @@ from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from
 from sgformer.optimization.batch_norm import (
     StatisticsImages,
-    has_batch_norm,
     is_synchronised,
     synchronised,
 )
@@ -99,6 +99,7 @@ class Trainer:
         self.config, self.data = config, data
         self.device = choose_device(config)
         self._samples = data.samples("train")
+        self._has_batch_norm = model_facts(config.model.name).has_batch_norm
         check_batches(config, data)
         seed_everything(config.seed)
         model = synchronised(create_model(config, len(data.classes)).to(self.device))
@@ -144,7 +145,7 @@ class Trainer:
     @property
     def statistics_images(self) -> StatisticsImages | None:
         """Of how many images BatchNorm takes its statistics; None without BatchNorm."""
-        if not has_batch_norm(self.model):
+        if not self._has_batch_norm:
             return None
         now, asked = (
             fewest_for_statistics(self._shares, size, synchronised=is_synchronised(self.model))
@@ -252,7 +253,7 @@ class Trainer:
 
     def _check_can_be_smaller(self) -> None:
         """Raises OutOfMemoryError if no smaller micro-batch is left to try."""
-        fewest = fewest_at_a_time(self._shares, for_batch_norm=has_batch_norm(self.model))
+        fewest = fewest_at_a_time(self._shares, for_batch_norm=self._has_batch_norm)
         if self.micro_batch_size > fewest:
             return
         images = "one image at a time fits"

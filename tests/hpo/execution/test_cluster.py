@@ -33,6 +33,11 @@ def test_a_trial_takes_its_share_of_one_node(
     assert trial_resources(ResourcesConfig.model_validate(config), nodes) == expected
 
 
+def test_a_group_takes_the_gpus_of_all_its_processes() -> None:
+    assert TrialResources(4, 0.5, 4).num_gpus == 0.5
+    assert TrialResources(4, 1.0, 2, num_processes=3).num_gpus == 3.0
+
+
 @pytest.mark.parametrize(
     ("config", "nodes", "message"),
     [

@@ -95,8 +95,5 @@ def test_logits_that_overflow_in_half_precision_are_computed_again() -> None:
 
 
 def test_a_model_without_gradient_checkpointing_is_named() -> None:
-    for model, name in ((model_of("vgg11"), "vgg11"), (torch.nn.Linear(2, 2), "a layer")):
-        with pytest.raises(
-            ConfigError, match=rf"grad_checkpointing: {name} has none; leave train\."
-        ):
-            checkpoint_gradients(model, name)
+    with pytest.raises(ConfigError, match=r"grad_checkpointing: vgg11 has none; leave train\."):
+        checkpoint_gradients(model_of("vgg11"), "vgg11")
