@@ -1,5 +1,6 @@
 """Fixtures: commands called in this process; SQLite, journal and PostgreSQL storages."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from commands import Call
 from postgres import PostgresServer
 
 from hpo.cli import app as cli
+from hpo.execution.interruption import SIGNALS
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +38,20 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def _own_signal_handlers() -> Iterator[None]:
+    """Puts the signal handlers back that a command leaves in place until its process ends."""
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def call(
+    _own_signal_handlers: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Call:
     """Calls a command in this process; gives exit code, standard output, standard error."""
 
     def run_command(*arguments: object) -> tuple[int, str, str]:
