@@ -15,6 +15,7 @@ measurement breaks. Without a GPU it names what it would do, and its exit status
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -242,8 +243,9 @@ def as_text(name: str) -> str:
 def test_names() -> list[str]:
     """The names of the tests marked gpu, without running them."""
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-q", "--collect-only"]
-    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [line.partition("::")[2] for line in out.splitlines() if "::" in line]
+    plain = {**os.environ, "PYTEST_ADDOPTS": ""}  # which may ask for other output
+    done = subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, check=True)
+    return [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
 
 
 def print_table(title: str, rows: list[Row]) -> None:
