@@ -1,8 +1,8 @@
 """What pretrained weights gain on few images, against the same epochs from scratch.
 
-    python benchmarks/fine_tune.py --table photographs|digits|small|families [--seeds 5]
-        [--first-seed 0] [--epochs N] [--photographs DIR] [--weights FILE] [--fashion DIR]
-        [--work-dir DIR] [--tiny]
+    python benchmarks/fine_tune.py --table photographs|digits|small|small-fashion|families
+        [--seeds 5] [--first-seed 0] [--epochs N] [--photographs DIR] [--weights FILE]
+        [--fashion DIR] [--work-dir DIR] [--tiny]
 
 photographs  tf_efficientnet_lite0 from ImageNet weights, against itself and sg_former_nano from
              scratch. Which of twelve photographs does a patch of 128 pixels come from? 120 patches
@@ -11,6 +11,7 @@ digits       sg_former_nano pretrained on 4,000 images of Fashion-MNIST, against
              scratch, on 300 of scikit-learn's digits (100 val, 297 test) at 32 pixels.
 small        On the digits of the second table, without weights: a search of
              search_spaces/small.yaml, and timm's resnet18 trained once for as many epochs.
+small-fashion  The same on 300 images of Fashion-MNIST (100 val, 1,000 test).
 families     On the photographs: a search over families, sg_former_nano and resnet18 from scratch
              and tf_efficientnet_lite0 from its weights, equal epochs for each.
 
@@ -38,6 +39,7 @@ from typing import Any, Final
 import numpy as np
 from fine_tune_images import (
     BLOCK,
+    FEW_FASHION_IMAGES,
     PATCH,
     SHORT_SIDE,
     write_digits,
@@ -49,6 +51,7 @@ ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 PHOTOGRAPHS: Final = Path("/usr/share/backgrounds/mate/nature")
 FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
+SEARCHES: Final = ("small", "small-fashion", "families")
 LITE, NANO = "tf_efficientnet_lite0", "sg_former_nano"
 
 
@@ -202,9 +205,20 @@ def digits(arguments: argparse.Namespace, work: Path) -> None:
 
 
 def small(arguments: argparse.Namespace, work: Path) -> None:
-    """A search from scratch, and one training of resnet18 for as many epochs."""
-    images, total = work / "digits", arguments.epochs or 120
+    images = work / "digits"
     write_digits(images)
+    compare_small(arguments, images)
+
+
+def small_fashion(arguments: argparse.Namespace, work: Path) -> None:
+    images = work / "few-fashion"
+    write_fashion(arguments.fashion, images, FEW_FASHION_IMAGES)
+    compare_small(arguments, images)
+
+
+def compare_small(arguments: argparse.Namespace, images: Path) -> None:
+    """A search from scratch, and one training of resnet18 for as many epochs."""
+    total = arguments.epochs or 120
     plain = Side("resnet18, trained once", settings("resnet18", 32, 1e-3, total))
     file = ROOT / "search_spaces" / "small.yaml"
     search = Searched("search of small.yaml", file, search_settings(total))
@@ -213,7 +227,7 @@ def small(arguments: argparse.Namespace, work: Path) -> None:
 
 def search_settings(total: int) -> dict[str, Any]:
     """A search of as many epochs in all, the winner's training included; no fresh seeds."""
-    lengths = {"budget.total_epochs": total, "train.max_epochs": max(1, total // 6)}
+    lengths = {"budget.total_epochs": total, "train.max_epochs": max(1, total // 3)}
     return {**lengths, "retrain.seeds": 0, "resources.max_concurrent_trials": 1}
 
 
@@ -242,8 +256,12 @@ def families(arguments: argparse.Namespace, work: Path) -> None:
 
 
 TABLES: Final = {
-    "photographs": photographs, "digits": digits, "small": small, "families": families,
-}  # fmt: skip
+    "photographs": photographs,
+    "digits": digits,
+    "small": small,
+    "small-fashion": small_fashion,
+    "families": families,
+}
 
 
 def shrink(arguments: argparse.Namespace, work: Path) -> None:
@@ -260,8 +278,9 @@ def shrink(arguments: argparse.Namespace, work: Path) -> None:
         cv2.imwrite(str(arguments.photographs / f"{i}.jpg"), pixels)
     torch.save(timm.create_model(LITE).state_dict(), arguments.weights)
     write_digits(work / "fashion")
+    write_digits(work / "few-fashion")
     arguments.seeds = range(1)
-    arguments.epochs = 6 if arguments.table in ("small", "families") else 1
+    arguments.epochs = 6 if arguments.table in SEARCHES else 1
 
 
 def main() -> None:

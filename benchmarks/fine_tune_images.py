@@ -13,6 +13,7 @@ SHORT_SIDE, BLOCK, PATCH = 1024, 256, 128
 BLOCKS: Final = {"train": (10, 1), "val": (4, 2), "test": (6, 4)}
 DIGITS: Final = {"train": 300, "val": 100, "test": 297}
 FASHION_IMAGES: Final = {"train": 4000, "val": 500}
+FEW_FASHION_IMAGES: Final = {"train": 300, "val": 100, "test": 1000}
 
 
 def write_split(folder: Path, images: Iterator[tuple[str, Any]]) -> None:
@@ -66,7 +67,7 @@ def write_digits(folder: Path) -> None:
     _write_shares(folder, images, digits.target, DIGITS)
 
 
-def write_fashion(source: Path, folder: Path) -> None:
+def write_fashion(source: Path, folder: Path, counts: Mapping[str, int] = FASHION_IMAGES) -> None:
     """Writes a part of Fashion-MNIST's training images."""
     if folder.is_dir():
         return
@@ -79,7 +80,7 @@ def write_fashion(source: Path, folder: Path) -> None:
     images = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
     # Names unlike those of the digits: a head for the same classes would be kept.
     labels = np.char.add("item", read("train-labels-idx1-ubyte.gz", 8).astype(str))
-    _write_shares(folder, images, labels, FASHION_IMAGES)
+    _write_shares(folder, images, labels, counts)
 
 
 def _write_shares(folder: Path, images: Any, labels: Any, counts: Mapping[str, int]) -> None:
