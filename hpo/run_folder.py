@@ -128,6 +128,16 @@ class RunFolder:
                 f"cannot write to the run folder {self.path}: {error.strerror} (--output-dir)"
             ) from None
 
+    def check_writable(self) -> None:
+        """Raises InputError if the folder could not be made or written to; makes nothing."""
+        try:
+            there = next(path for path in (self.path, *self.path.parents) if path.exists())
+            is_writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+        except OSError:  # a folder above may not be entered
+            is_writable = False
+        if not is_writable:
+            raise InputError(f"cannot write to the run folder {self.path} (--output-dir)")
+
     def storage_url(self, config: SearchConfig, storage: str | None = None) -> str:
         """The URL `storage`, else the config's, else the URL of study.db in this folder."""
         return storage or config.study.storage or sqlite_url(self.path / "study.db")

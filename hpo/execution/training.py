@@ -115,9 +115,10 @@ def run_training(training: Training) -> Generator[Progress]:
 def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     from sgformer.optimization.distributed import rank
     from sgformer.training.checkpoint import resume_progress, save_progress
-    from sgformer.training.device import limit_memory
+    from sgformer.training.device import limit_memory, limit_threads
     from sgformer.training.trainer import Trainer
 
+    limit_threads()
     limit_memory(training.num_gpus)  # of a warm worker, whose last training had another share
     config = training.config.resolved()
     data = open_images(config.data, training.images)
