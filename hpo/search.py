@@ -75,9 +75,7 @@ def check_start(
     find_study(config, now.run, storage, resume=resume)
 
 
-def _what_goes_on(
-    config: SearchConfig, output_dir: Path | str, *, resume: bool
-) -> Continuation:
+def _what_goes_on(config: SearchConfig, output_dir: Path | str, *, resume: bool) -> Continuation:
     """The study that the search begins or continues with, and its run folder."""
     config = with_storage(config, config.study.storage)  # absolute, for `continuation`
     folder = RunFolder(Path(output_dir) / config.study.name)

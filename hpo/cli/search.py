@@ -50,7 +50,8 @@ def search(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all and print what would be done; start nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check all and print what would be done; start nothing."),
     ] = False,
 ) -> None:
     """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""

@@ -180,7 +180,7 @@ def _resume(trainer: "Trainer", training: Training) -> tuple[str, ...]:
             return refused
     raise CheckpointError(
         f"the checkpoint in {training.folder} on {socket.gethostname()} is of epoch "
-        f"{trainer.num_epochs_done} and not of {expected}; the training does not start over, since "
+        f"{trainer.num_epochs_done} and not of {expected}; the training does not start over, as "
         "its curve would be of two trainings: all nodes must share the run folder (--output-dir); "
         "if the file is lost, a finalist starts over once its folder is removed, and a trial as a "
         "new one (study.enqueue)"

@@ -48,7 +48,7 @@ def test_a_retraining_whose_checkpoint_is_not_seen_does_not_start_over(
 ) -> None:
     monkeypatch.setattr("hpo.run_folder.SECONDS_UNTIL_SEEN", 0.0)
     training = Training(train_config, tmp_path, num_epochs=1)
-    with pytest.raises(CheckpointError, match="is of epoch 0 and not of 1; .* start over"):
+    with pytest.raises(CheckpointError, match=r"is of epoch 0 and not of 1; .* start over"):
         next(retrain_epochs(training))
 
 

@@ -2,11 +2,8 @@
 
 import csv
 import pickle
-import shutil
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -122,60 +119,6 @@ def test_a_trial_whose_last_report_was_lost_reports_it_again(make_task: MakeTask
     report = step(worker(make_task()))
     assert [row["epoch"] for row in report.epochs] == [1, 2, 3]
     assert report.end_reason == "completed"
-
-
-def known_to(task: TrialTask, num_epochs: int) -> TrialTask:
-    """The task as a driver gives it that was told of some epochs."""
-    return replace(task, training=replace(task.training, num_epochs=num_epochs))
-
-
-@pytest.mark.parametrize(("num_kept", "seen"), [(0, 0), (1, 1)])
-def test_a_trial_whose_checkpoint_is_not_seen_does_not_start_over(
-    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_kept: int, seen: int
-) -> None:
-    monkeypatch.setattr("hpo.run_folder.SECONDS_UNTIL_SEEN", 0.0)
-    folder, trainable = trial_folder(tmp_path, 0), worker(make_task())
-    for _ in range(num_kept):
-        step(trainable)
-    kept = folder.rename(tmp_path / "kept") if num_kept else tmp_path / "none"
-    trainable = worker(make_task())
-    step(trainable), step(trainable)
-    trainable.stop()
-    shutil.rmtree(folder)
-    if num_kept:
-        kept.rename(folder)
-
-    report = step(worker(known_to(make_task(), 2)))
-    assert (report.end_reason, report.epochs) == ("failed", ())
-    assert report.error is not None
-    assert report.error.type == "CheckpointError"
-    message = f"the checkpoint in {folder} on {socket.gethostname()} is of epoch {seen} and not of"
-    assert report.error.message.startswith(f"{message} 2; the training does not start over")
-    assert "all nodes must share the run folder (--output-dir)" in report.error.message
-
-
-def test_a_checkpoint_that_is_seen_late_is_waited_for(make_task: MakeTask, tmp_path: Path) -> None:
-    trainable = worker(make_task())
-    told = [step(trainable), step(trainable)]
-    trainable.stop()
-    last, unseen = (trial_folder(tmp_path, 0) / name for name in ("last.safetensors", "unseen"))
-    last.rename(unseen)
-    threading.Timer(0.4, unseen.rename, (last,)).start()
-    resumed = step(worker(known_to(make_task(), 2)))
-    assert resumed.epochs == tuple(row for report in told for row in report.epochs)
-
-
-def test_a_trial_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
-    make_task: MakeTask, tmp_path: Path
-) -> None:
-    trainable = worker(make_task())
-    step(trainable), step(trainable)
-    trainable.stop()
-    (trial_folder(tmp_path, 0) / "last.safetensors").write_text("cut")
-    resumed, *_, last = run(worker(known_to(make_task(), 2)))
-    assert [row["epoch"] for row in resumed.epochs] == [1]
-    assert "cannot read checkpoint" in last.facts["refused_checkpoints"][0]
-    assert last.end_reason == "completed"
 
 
 def test_a_training_that_broke_and_whose_checkpoint_is_gone_does_not_start_over(
