@@ -5,9 +5,12 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import filelock
 import yaml
@@ -15,10 +18,16 @@ import yaml
 from hpo.config.loading import dump_search_config, load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.config.storage_url import sqlite_url
-from hpo.errors import StudyError
+from hpo.errors import ClusterError, StudyError
 from sgformer.config import TrainConfig
 from sgformer.errors import InputError
 from sgformer.validation import validate
+
+# A network file system may show an older state of a folder for as long as it caches its names.
+# Source: acdirmax of nfs(5), 60 seconds.
+SECONDS_UNTIL_SEEN: Final = 60.0
+SECONDS_BETWEEN_LOOKS: Final = 0.5
+MARK: Final = ".mark"
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,16 @@ class RunFolder:
                 f"cannot write to the run folder {self.path}: {error.strerror} (--output-dir)"
             ) from None
 
+    def check_writable(self) -> None:
+        """Raises InputError if the folder could not be made or written to; makes nothing."""
+        try:
+            there = next(path for path in (self.path, *self.path.parents) if path.exists())
+            is_writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+        except OSError:  # a folder above may not be entered
+            is_writable = False
+        if not is_writable:
+            raise InputError(f"cannot write to the run folder {self.path} (--output-dir)")
+
     def storage_url(self, config: SearchConfig, storage: str | None = None) -> str:
         """The URL `storage`, else the config's, else the URL of study.db in this folder."""
         return storage or config.study.storage or sqlite_url(self.path / "study.db")
@@ -140,6 +159,43 @@ class RunFolder:
 
     def save_config(self, config: SearchConfig) -> None:
         replace_text(self.search_file, dump_search_config(config))
+
+    def mark(self) -> str:
+        """A random text in the run's folder, written when it is first asked for.
+
+        It tells this folder from one of the same path on a node that does not share it.
+        """
+        path = self.path / MARK
+        if not path.exists():
+            replace_text(path, uuid.uuid4().hex)
+        return path.read_text(encoding="utf-8")
+
+    def check_mark(self, mark: str | None) -> None:
+        """Checks that this machine sees the run's folder, for which it waits a minute at most.
+
+        Args:
+            mark: The driver's `mark()`; None: the folder need only exist.
+
+        Raises:
+            ClusterError: The folder is not there, or is another run's.
+        """
+        is_there = mark is None or becomes_true(lambda: self._read_mark() == mark)
+        if is_there and self.path.is_dir():
+            return
+        what, node = f"the run folder {self.path}", socket.gethostname()
+        if not self.path.is_dir():
+            fault = f"{what} is not there on {node}"
+        elif self._read_mark() is None:
+            fault = f"{what} on {node} is not this run's: it has no file {MARK}"
+        else:
+            fault = f"{what} on {node} is another run's, as its file {MARK} says"
+        raise ClusterError(f"{fault}; it must be one that all nodes share (--output-dir)")
+
+    def _read_mark(self) -> str | None:
+        try:
+            return (self.path / MARK).read_text(encoding="utf-8")
+        except OSError:
+            return None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -156,6 +212,16 @@ class RunFolder:
         finally:
             owner.unlink(missing_ok=True)
             lock.release()
+
+
+def becomes_true(is_true: Callable[[], bool]) -> bool:
+    """Asks until the answer is yes, for as long as a network file system may show an old state."""
+    end = time.monotonic() + SECONDS_UNTIL_SEEN
+    while not is_true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return True
 
 
 def discard(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpo.config.schema import SearchConfig
-from hpo.continuation import check_continuation, with_storage
+from hpo.continuation import check_continuation, find_study, with_storage
 from hpo.engine.observer import SearchObserver
 from hpo.run import Run
 from hpo.run_folder import RunFolder
@@ -50,9 +50,7 @@ def run_search(
         print(run.winner, run.files.onnx)
         ```
     """
-    config = with_storage(config, config.study.storage)  # absolute, for `continuation`
-    folder = RunFolder(Path(output_dir) / config.study.name)
-    now = continuation(config, folder) if resume else Continuation(config, folder)
+    now = _what_goes_on(config, output_dir, resume=resume)
     now.run.make()
     observer = observer or _Silent()  # type: ignore[abstract]  # SearchObserver's methods do nothing
     with under_way(now) as held:
@@ -62,6 +60,26 @@ def run_search(
         if not search.is_over:
             _take_all_steps(search, ray_address)
         return search.as_run()
+
+
+def check_start(
+    config: SearchConfig, output_dir: Path | str, storage: str | None = None, *, resume: bool
+) -> None:
+    """Checks, as `run_search` does, that the study can begin or go on; writes nothing.
+
+    Raises:
+        InputError: It cannot: it exists and `resume` is not set, or has other settings.
+    """
+    now = _what_goes_on(config, output_dir, resume=resume)
+    config = check_continuation(now.config, now.run, storage, resume=resume)
+    find_study(config, now.run, storage, resume=resume)
+
+
+def _what_goes_on(config: SearchConfig, output_dir: Path | str, *, resume: bool) -> Continuation:
+    """The study that the search begins or continues with, and its run folder."""
+    config = with_storage(config, config.study.storage)  # absolute, for `continuation`
+    folder = RunFolder(Path(output_dir) / config.study.name)
+    return continuation(config, folder) if resume else Continuation(config, folder)
 
 
 def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:

@@ -238,7 +238,8 @@ class TrainConfig(FrozenConfig):
         early_stopping: When the training ends early, and which epoch is the best.
         label_smoothing: Share of the target's probability that is spread over all classes.
         class_balance: Makes rare classes count as much as frequent ones: `sampling` draws their
-            images more often, `loss` gives their images larger weights in the loss.
+            images more often, `loss` gives their images larger weights in the loss, at most 100
+            times that of the most frequent class's images.
         ema_decay: Decay, per step, of the exponential moving average (EMA) of the weights; the
             averaged weights are evaluated and delivered. None uses the trained weights.
         freeze: Which weights are not trained: `none`, `backbone` (all but the head), or

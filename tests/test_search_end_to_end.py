@@ -97,7 +97,7 @@ def test_the_run_folder_is_as_the_contract_says(finished: FinishedSearch) -> Non
         "config.yaml", "checkpoint.safetensors", "metrics.json", "model.onnx", "export.json",
         "classes.json",
     }  # fmt: skip
-    files = {path.name for path in (folder / "trials").glob("*/*")}
+    files = {path.name for path in (folder / "trials").glob("*/[!.]*")}
     assert files == {"best.safetensors", "last.safetensors", "epochs.csv", "attempts.csv"}
 
 

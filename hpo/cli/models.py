@@ -170,11 +170,11 @@ def _is_no_utf8(character: str) -> bool:
 
 def _choose_trial(run: "Run", number: int | None) -> "TrialSummary":
     """The trial with this number; None: the winner. Raises InputError if it does not exist."""
+    from hpo.delivery.front import without_a_winner
+
     if number is None:
         if run.winner is None:
-            raise InputError(
-                f"no trial of {run.folder.path} ran to its end; name one with --trial"
-            )
+            raise InputError(f"{without_a_winner(run)}; or name a trial with --trial")
         return run.winner
     trials = {trial.number: trial for trial in run.trials}
     if number not in trials:

@@ -12,6 +12,7 @@ from hpo.cli.output import print_note, print_rows
 
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
+    from hpo.execution.cluster import TrialResources
     from hpo.reporting.rows import Rows
     from hpo.run import Run
     from sgformer.data.image_folder import ImageFolder
@@ -49,12 +50,13 @@ def search(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and start nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check all and print what would be done; start nothing."),
     ] = False,
 ) -> None:
     """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
     from hpo.config.loading import load_search_config
-    from hpo.execution.cluster import check_address, local_nodes, trial_resources
+    from hpo.execution.cluster import check_address, resources_at
     from hpo.study.storage import check_storage_url
     from sgformer.data.image_folder import read_image_folder
 
@@ -63,14 +65,16 @@ def search(
         print_note(note)
     for url in filter(None, (storage, config.study.storage)):
         check_storage_url(url)
-    if ray_address and not dry_run:
+    if ray_address:
         check_address(ray_address)
     folder = read_image_folder(config.train.data)
     if dry_run:
-        _print_plan(config, folder, ray_address, storage)
+        _refuse_what_the_run_would(config, output_dir, storage, resume=resume)
+        resources = resources_at(config.resources, ray_address)
+        _print_plan(config, folder, resources, ray_address, storage)
         return
     if not ray_address:
-        trial_resources(config.resources, local_nodes(config.resources))
+        resources_at(config.resources, None)
     require_writable(output_dir)
     _run(config, output_dir, storage, ray_address, resume=resume)
 
@@ -94,6 +98,18 @@ def _run(
             config, output_dir, display, storage=storage, ray_address=ray_address, resume=resume
         )
     print_rows(_result_rows(run))
+
+
+def _refuse_what_the_run_would(
+    config: "SearchConfig", output_dir: Path, storage: str | None, *, resume: bool
+) -> None:
+    """Raises InputError for an output folder or a study with which the search would not start."""
+    from hpo.run_folder import RunFolder
+    from hpo.search import check_start
+
+    RunFolder(output_dir).check_writable()
+    storage = storage_of(RunFolder(output_dir / config.study.name), storage)
+    check_start(config, output_dir, storage, resume=resume)
 
 
 def _result_rows(run: "Run") -> "Rows":
@@ -132,7 +148,11 @@ def _result_rows(run: "Run") -> "Rows":
 
 
 def _print_plan(
-    config: "SearchConfig", folder: "ImageFolder", ray_address: str | None, storage: str | None
+    config: "SearchConfig",
+    folder: "ImageFolder",
+    resources: "TrialResources",
+    ray_address: str | None,
+    storage: str | None,
 ) -> None:
     from hpo.config.loading import dump_search_config
     from hpo.run_weights import find_weights
@@ -147,21 +167,23 @@ def _print_plan(
     weights = {"weights": "; ".join(found)} if found else {}
     sys.stdout.write(dump_search_config(config))
     counts = ", ".join(f"{len(images)} {name}" for name, images in folder.splits.items())
-    cpus, gpus = config.resources.cpus_per_trial, config.resources.gpus_per_trial
-    takes = [
-        "1 CPU, or its GPU's share of them" if cpus is None else f"{cpus} CPU",
-        "1 GPU where there are any" if gpus is None else f"{gpus:g} GPU",
-    ]
     print_rows(
         {
             "images": f"{counts} in {len(folder.classes)} classes",
-            "a trial takes": "; ".join(takes),
+            "a trial takes": _resources_text(resources),
             **weights,
             **begin,
             "finalists": _finalists_plan(config),
             "where": ray_address or "a Ray on this machine",
         }
     )
+
+
+def _resources_text(resources: "TrialResources") -> str:
+    one = f"{resources.cpus} CPU; {resources.gpus:g} GPU"
+    if resources.num_processes > 1:
+        one += f", in each of {resources.num_processes} processes"
+    return f"{one}; trials at a time: {resources.num_slots}"
 
 
 def _finalists_plan(config: "SearchConfig") -> str:

@@ -1,6 +1,5 @@
 """Delivers the winner into best/, and the other trials of a Pareto front into front/."""
 
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def deliver_winners(
     """
     chosen = winners_of(run.config, run.trials, run.verdict)
     if not chosen:
-        raise RunError(_without_a_winner(run))
+        raise RunError(without_a_winner(run))
     folders = {trial.number: run.folder.front / str(trial.number) for trial in chosen[1:]}
     folders[chosen[0].number] = run.folder.best
     for trial in chosen:
@@ -74,17 +73,21 @@ def _discard_others(front: Path, kept: Collection[Path], observer: SearchObserve
             observer.note(f"{path} is of a trial that is not on the front; it cannot be deleted")
 
 
-def _without_a_winner(run: Run) -> str:
+def without_a_winner(run: Run) -> str:
     """The error message when no trial can be delivered: the reason, and what to change."""
     name, status = run.config.study.name, f"see `status {run.folder.path}`"
     trained = [t for t in run.trials if t.outcome != TrialStatus.INFEASIBLE]
-    reasons = Counter(trial.attributes.get("end_reason") for trial in trained)
-    if trained and reasons[EndReason.DIVERGED] == len(trained):
+    num_failed = sum(trial.state == TrialStatus.FAIL for trial in trained)
+    num_diverged = sum(t.attributes.get("end_reason") == EndReason.DIVERGED for t in trained)
+    if num_diverged and num_diverged + num_failed == len(trained):
         rate = "optimizer.learning_rate"
         where = f"space.{rate}" if rate in run.config.space else f"train.{rate}"
+        how_many = f"{num_diverged} of {len(trained)}" if num_failed else f"all {num_diverged}"
+        others = " and the others failed" if num_failed else ""
         return (
-            f"all {len(trained)} trials of study {name!r} diverged: their loss became infinite or "
-            f"NaN, so there is no winner; {status}; lower {where} and choose another --study-name"
+            f"{how_many} trials of study {name!r} diverged (their loss became infinite or NaN)"
+            f"{others}, so there is no winner; {status}; lower {where} and choose another "
+            "--study-name"
         )
     within = " within the constraints" if run.config.study.constraints else ""
     budget = Budget.of_study(run.config, run.study)

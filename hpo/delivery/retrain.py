@@ -13,7 +13,7 @@ from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_epochs, retrain_epochs_on_cluster
-from hpo.execution.training import Training
+from hpo.execution.training import Training, saved_epochs
 from hpo.run import Run
 from hpo.run_folder import discard
 from hpo.run_weights import weights_of
@@ -50,7 +50,15 @@ def retrain_and_deliver(
     observer.phase(f"retraining trial {trial.number}")
     name = training_name(trial.number, train)
     weights = weights_of(run.folder, train.model)
-    training = Training(train, run.folder.retraining.absolute() / name, images, weights=weights)
+    place = run.folder.retraining.absolute() / name
+    training = Training(
+        train,
+        place,
+        images,
+        weights=weights,
+        mark=run.folder.mark(),
+        num_epochs=saved_epochs(place),
+    )
     rows = _train_and_charge(run, trial, name, training, observer, resources)
     checkpoint = training.folder / "best.safetensors"
     if not checkpoint.exists():
@@ -110,7 +118,7 @@ def _without_a_model(
     metric: str,
 ) -> str:
     """The error message for a training that has left no checkpoint."""
-    if all(math.isnan(row[metric]) for row in rows):
+    if rows and all(math.isnan(row[metric]) for row in rows):
         return (
             f"the retraining of trial {trial.number} diverged in its first epoch; retrain another "
             f"with `retrain {run.folder.path} --trial N`"

@@ -1,6 +1,5 @@
 """Costs of a space's architectures, such as latency, measured before any training."""
 
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from hpo.config.search_space import (
     value_at,
 )
 from hpo.errors import StudyError
+from sgformer.cpus import usable_cpus
 
 
 class ArchitectureCosts:
@@ -92,7 +92,7 @@ def measure_architecture(config: SearchConfig, params: Params, num_classes: int)
     """Measures the costs of a configuration's architecture on this machine.
 
     Returns `num_parameters` and, unless these already rule the architecture out, `latency_ms`
-    with the `hostname` and `num_cpus` of this machine.
+    with the machine's `hostname`, and `num_cpus`, the CPUs that this process may use.
     """
     from sgformer.export.architecture_costs import measure_latency_ms, num_parameters  # torch
 
@@ -100,7 +100,7 @@ def measure_architecture(config: SearchConfig, params: Params, num_classes: int)
     costs: dict[str, Any] = {"num_parameters": num_parameters(train, num_classes)}
     if not _is_known(config, costs):
         costs["latency_ms"] = measure_latency_ms(train, num_classes)
-        costs |= {"hostname": socket.gethostname(), "num_cpus": os.cpu_count()}
+        costs |= {"hostname": socket.gethostname(), "num_cpus": usable_cpus()}
     return costs
 
 

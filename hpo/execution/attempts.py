@@ -1,15 +1,15 @@
-"""attempts.csv in a training's folder: lists the epochs begun, and serves as the folder's lock."""
+"""attempts.csv in a training's folder, which lists the epochs begun, and the folder's lock."""
 
 import contextlib
 import csv
-import fcntl
 import os
 import socket
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+
+import filelock
 
 from hpo.errors import RunError
 from sgformer.disk import noticing_full_disk
@@ -32,20 +32,22 @@ class Attempts:
         Raises:
             RunError: Another process still trains in the folder after two minutes.
         """
+        lock = filelock.FileLock(self.path.parent / ".lock", thread_local=False)
         with noticing_full_disk(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("a", encoding="utf-8")
-        with file:
-            end = time.monotonic() + PATIENCE_SECONDS
-            while not _is_locked(file.fileno()):
-                if time.monotonic() > end:
-                    raise RunError(f"another process trains in {self.path.parent}")
-                time.sleep(0.1)
             try:
-                yield
-            finally:
-                # Loader processes inherit the open file, so closing it here would not unlock it.
-                fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+                # Loader processes inherit the open file, but the library unlocks it, and does not
+                # only close it.
+                lock.acquire(timeout=PATIENCE_SECONDS)
+            except filelock.Timeout:
+                raise RunError(
+                    f"another process trains in {self.path.parent}; if none does, remove "
+                    f"{lock.lock_file}"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def note(self, epoch: int) -> None:
         """Appends a row for an epoch that is about to begin."""
@@ -66,12 +68,3 @@ class Attempts:
 
     def _text(self) -> str:
         return self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-
-
-def _is_locked(descriptor: int) -> bool:
-    """Takes the lock if it is free; returns whether it did. The lock ends with the process."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hpo.config.schema import ResourcesConfig
 from hpo.errors import ClusterError
 from hpo.execution.interruption import keeping_the_handler
+from sgformer.cpus import usable_cpus
 
 PROBE_SECONDS = 4.0
 # A gRPC server, such as Ray's head, answers a client's preface with a settings frame (RFC 9113).
@@ -83,6 +84,8 @@ def check_address(address: str) -> None:
 def connected(address: str | None) -> Iterator[None]:
     """Connects to the cluster at HOST:PORT, or starts a Ray on this machine, for the block.
 
+    A Ray of our own has the CPUs that this process may use; Ray by itself would count them all.
+
     Raises:
         ClusterError: The cluster refuses the connection.
     """
@@ -97,6 +100,7 @@ def connected(address: str | None) -> Iterator[None]:
         with keeping_the_handler():
             ray.init(
                 address=address or "local",
+                num_cpus=usable_cpus() if address is None else None,
                 include_dashboard=False if address is None else None,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
@@ -122,12 +126,24 @@ def cluster_nodes() -> tuple[Node, ...]:
 
 def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
     """This machine as the only node; GPUs are counted (by torch) only if trials may use them."""
-    num_cpus = len(os.sched_getaffinity(0))
+    num_cpus = usable_cpus()
     if config.gpus_per_trial == 0:
         return (Node(num_cpus, 0),)
     import torch
 
     return (Node(num_cpus, torch.cuda.device_count()),)
+
+
+def resources_at(config: ResourcesConfig, address: str | None) -> TrialResources:
+    """The resources of a trial on the cluster at HOST:PORT, or else on this machine.
+
+    Raises:
+        ClusterError: The nodes cannot hold a single trial, or the cluster refuses the connection.
+    """
+    if address is None:
+        return trial_resources(config, local_nodes(config))
+    with connected(address):
+        return trial_resources(config, cluster_nodes())
 
 
 def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialResources:

@@ -15,7 +15,7 @@ from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import retrain_all_on_cluster
 from hpo.execution.searched_images import SearchedImages
-from hpo.execution.training import Training
+from hpo.execution.training import Training, saved_epochs
 from hpo.run_folder import RunFolder, discard
 from hpo.run_weights import weights_of
 from hpo.selection.affordable import finalists_within_budget
@@ -85,6 +85,8 @@ def _train(
             images,
             resources.num_gpus,
             weights_of(run, train.model),
+            mark=run.mark(),
+            num_epochs=saved_epochs(_folder(run, n, train)),
         )
         for n, train in due
     ]

@@ -31,6 +31,7 @@ def run_group_training(training: Training, resources: GroupResources) -> Generat
         group = _Group(training, resources)
         try:
             while isinstance(said := group.next_epoch(), Progress):
+                training = training.after(said.epochs[-1])
                 yield said
                 if said.end_reason is not None:
                     return

@@ -34,7 +34,7 @@ def retrain_epochs_on_cluster(
     Raises:
         BrokenTrainingError: The training raised an exception.
         RunError: A process of the training, or Ray, died.
-        InputError: The images, or the checkpoints in the folder, cannot be used.
+        InputError: The images, or the checkpoints in the folder, cannot be used, or are not seen.
         DiskFullError: The disk has no room for a checkpoint.
     """
     training.folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,9 @@ def _with_retries(
 ) -> Iterator[dict[str, Any]]:
     for num_left in range(max_retries, -1, -1):
         try:
-            yield from retrain_epochs_on_cluster(training, resources)
+            for row in retrain_epochs_on_cluster(training, resources):
+                training = training.after(row)
+                yield row
         except RunError:
             # After the end Ray is shut down, and another try would start a new Ray.
             if not num_left or is_over.is_set():

@@ -4,21 +4,23 @@ Importing this module is cheap; torch is imported by the first training of a pro
 """
 
 import contextlib
+import csv
 import functools
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
+from hpo.run_folder import RunFolder, becomes_true
 from hpo.run_weights import check_reachable
 from sgformer import __version__
 from sgformer.catalog import model_facts
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.errors import CheckpointError
 
 if TYPE_CHECKING:
     from sgformer.model.weight_files import StoredWeights
@@ -39,6 +41,8 @@ class Training:
         num_gpus: The sum of GPUs over all processes of the training.
         weights: The run's copy of the weights to start from; None: the config asks for none.
         micro_batch_size: The micro-batch to begin with where the config's is known not to fit.
+        mark: The mark of the run's folder as the driver sees it; None: it is not asked for.
+        num_epochs: Epochs that the driver knows of; a checkpoint of fewer is refused.
     """
 
     config: TrainConfig
@@ -47,6 +51,12 @@ class Training:
     num_gpus: float = 0.0
     weights: "StoredWeights | None" = None
     micro_batch_size: int | None = None
+    mark: str | None = None
+    num_epochs: int = 0
+
+    def after(self, row: Mapping[str, Any]) -> Self:
+        """The training as the driver knows it once it was told the row of an epoch."""
+        return replace(self, num_epochs=max(self.num_epochs, int(row["epoch"])))
 
 
 class KnownMicroBatches:
@@ -94,19 +104,16 @@ def run_training(training: Training) -> Generator[Progress]:
     processes of torch.distributed train together, each calls this function, and rank 0 saves.
 
     Raises:
-        RunError: The run folder does not exist here, or another process trains in the folder.
+        ClusterError: This machine does not see the run's folder.
+        CheckpointError: It does not see the checkpoint of an epoch that the driver knows of.
+        RunError: Another process trains in the folder.
         InputError: The images, the config or the checkpoints cannot be used.
         OutOfMemoryError: Not even the smallest micro-batch fits into memory.
         DiskFullError: The disk has no room for a checkpoint.
     """
     from sgformer.optimization.distributed import rank
 
-    run_dir = training.folder.parent.parent
-    if not run_dir.is_dir():
-        raise RunError(
-            f"the run folder {run_dir} is not there on {socket.gethostname()}: it must be shared "
-            "by all nodes (--output-dir)"
-        )
+    RunFolder(training.folder.parent.parent).check_mark(training.mark)
     attempts = Attempts(training.folder)
     with attempts.alone() if rank() == 0 else contextlib.nullcontext():
         yield from _epochs(training, attempts)
@@ -114,15 +121,16 @@ def run_training(training: Training) -> Generator[Progress]:
 
 def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     from sgformer.optimization.distributed import rank
-    from sgformer.training.checkpoint import resume_progress, save_progress
-    from sgformer.training.device import limit_memory
+    from sgformer.training.checkpoint import save_progress
+    from sgformer.training.device import limit_memory, limit_threads
     from sgformer.training.trainer import Trainer
 
+    limit_threads()
     limit_memory(training.num_gpus)  # of a warm worker, whose last training had another share
     config = training.config.resolved()
     data = open_images(config.data, training.images)
     trainer = Trainer(config, data, training.weights, training.micro_batch_size)
-    refused = resume_progress(trainer, training.folder)
+    refused = _resume(trainer, training)
     if not trainer.history:
         check_reachable(training.weights)
     num_told = 0
@@ -145,6 +153,47 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
             save_progress(trainer, training.folder)
         yield progress()
         num_told = trainer.num_epochs_done
+
+
+def _resume(trainer: "Trainer", training: Training) -> tuple[str, ...]:
+    """Resumes from the folder's last checkpoint, if it is of no earlier epoch than it should be.
+
+    Returns:
+        For each newer checkpoint that could not be used, a line that says why. Its predecessor,
+        an epoch earlier, is of the same training, so this is no reason to refuse that one.
+    """
+    from sgformer.optimization.distributed import broadcast
+    from sgformer.training.checkpoint import resume_progress
+
+    expected, refused = training.num_epochs, tuple[str, ...]()
+
+    def load() -> bool:
+        nonlocal refused
+        refused = resume_progress(trainer, training.folder)
+        return trainer.num_epochs_done >= expected or bool(refused)
+
+    if becomes_true(load):
+        expected = broadcast(trainer.num_epochs_done)  # where all processes of a group go on
+        if trainer.num_epochs_done < expected:
+            becomes_true(load)
+        if trainer.num_epochs_done == expected:
+            return refused
+    raise CheckpointError(
+        f"the checkpoint in {training.folder} on {socket.gethostname()} is of epoch "
+        f"{trainer.num_epochs_done} and not of {expected}; the training does not start over, as "
+        "its curve would be of two trainings: all nodes must share the run folder (--output-dir); "
+        "if the file is lost, a finalist starts over once its folder is removed, and a trial as a "
+        "new one (study.enqueue)"
+    )
+
+
+def saved_epochs(folder: Path) -> int:
+    """The epochs of a training whose checkpoints this process sees in the folder."""
+    try:
+        text = (folder / "epochs.csv").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return len(list(csv.DictReader(text.splitlines())))
 
 
 def warm_up(data: DataConfig, images: ImagesId | None) -> None:

@@ -66,7 +66,7 @@ def run_trials(
     if decisions.num_missing:
         num_slots = min(resources.num_slots, decisions.num_missing)
         resources = replace(resources, num_slots=num_slots)
-        settings = _worker_settings(config, images, resources)
+        settings = _worker_settings(config, run, images, resources)
         is_stopped = _fit(config, resources, scheduler, settings, trainable)
     decisions.settle()
     error = _reason(config, run, scheduler, is_stopped=is_stopped)
@@ -111,7 +111,7 @@ def _scheduler(
         max_bytes=config.budget.disk_bytes,
     )
     decisions = Engine(config, study, resources.num_slots, observer, checkpoints)
-    return StudyScheduler(decisions, _task_maker(config, run, images, resources))
+    return StudyScheduler(decisions, _task_maker(config, run, images, resources), observer.note)
 
 
 def _fit(
@@ -172,12 +172,12 @@ def _progress(study: SearchStudy) -> tuple[int, int]:
 
 
 def _worker_settings(
-    config: SearchConfig, images: ImagesId, resources: TrialResources
+    config: SearchConfig, run: RunFolder, images: ImagesId, resources: TrialResources
 ) -> "WorkerSettings":
     from hpo.execution.worker import WorkerSettings
 
     data = None if resources.group is not None else config.train.resolved().data
-    return WorkerSettings(resources.cpus, data, images)
+    return WorkerSettings(resources.cpus, data, images, run.path.absolute(), run.mark())
 
 
 def _task_maker(
@@ -186,7 +186,7 @@ def _task_maker(
     """Returns a function that turns a proposed trial into a worker's task."""
     from hpo.execution.worker import TrialTask, trial_folder
 
-    run_dir = run.path.absolute()
+    run_dir, mark = run.path.absolute(), run.mark()
 
     def make(proposal: Proposal) -> TrialTask:
         number = proposal.number
@@ -195,7 +195,15 @@ def _task_maker(
             # Ray may leave GPUs visible to a process without GPUs.
             train = train.model_copy(update={"device": "cpu"})
         folder, weights = trial_folder(run_dir, number), weights_of(run, train.model)
-        training = Training(train, folder, images, resources.num_gpus, weights)
+        training = Training(
+            train,
+            folder,
+            images,
+            resources.num_gpus,
+            weights,
+            mark=mark,
+            num_epochs=proposal.num_epochs_reported,
+        )
         return TrialTask(number, training, resources.group)
 
     return make

@@ -20,6 +20,7 @@ from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
 from hpo.execution.training import KnownMicroBatches, Progress, Training, run_training, warm_up
+from hpo.run_folder import RunFolder
 from hpo.study.trial import TrialError, TrialReport
 from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId
@@ -45,11 +46,15 @@ class WorkerSettings:
         num_threads: The number of threads that torch uses.
         data: The images to open at the start; None: a group of processes trains instead.
         images: Identifies the images of the search.
+        run_dir: The run's folder, which the worker must see; None: it is not asked for.
+        mark: The mark of the run's folder as the driver sees it.
     """
 
     num_threads: int
     data: DataConfig | None = None
     images: ImagesId | None = None
+    run_dir: Path | None = None
+    mark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,10 @@ class TrialWorker(tune.Trainable):
         self._bytes_after_first: int | None = None
         self._worn_out = False
         self._micro_batches = KnownMicroBatches()
-        self._warm_up(config[SETTINGS])
+        settings: WorkerSettings = config[SETTINGS]
+        if settings.run_dir is not None:
+            RunFolder(settings.run_dir).check_mark(settings.mark)
+        self._warm_up(settings)
 
     def assign(self, task: TrialTask | None) -> None:
         """Sets the trial to run from the next step on; None: the worker idles."""
@@ -178,6 +186,8 @@ class TrialWorker(tune.Trainable):
         if progress is None:  # by now the exception, and the training it held, is freed
             self._end()
             return self._next_epoch(task)
+        # After an exception the training goes on from no earlier epoch than this one.
+        self._task = replace(task, training=task.training.after(progress.epochs[-1]))
         self._micro_batches.note(task.training.config, progress.facts["micro_batch_size"])
         if self._retried is None:
             return progress

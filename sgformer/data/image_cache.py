@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgformer.config import DataConfig
+from sgformer.cpus import usable_cpus
 from sgformer.data.decoding import RgbImage, decode_image
 from sgformer.data.image_folder import ImageFolder
 from sgformer.disk import temporary_home
@@ -252,7 +253,7 @@ def _decode_all(paths: Sequence[Path], shorter_side: int) -> Iterator[RgbImage |
     import torch
 
     num_torch_threads = torch.get_num_threads()
-    num_threads = len(os.sched_getaffinity(0))
+    num_threads = usable_cpus()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     waiting: deque[Future[RgbImage | None]] = deque()

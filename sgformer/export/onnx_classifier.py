@@ -1,6 +1,7 @@
 """An exported classifier: an ONNX file that also holds class names and preprocessing."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from scipy.special import softmax
 
 from sgformer.catalog import Preprocessing
 from sgformer.config import DataConfig
+from sgformer.cpus import usable_cpus
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.decoding import decode_image
 from sgformer.data.model_input import ModelInput
@@ -46,7 +48,7 @@ class OnnxClassifier:
         onnxruntime.set_default_logger_severity(3)
         try:
             self.session = onnxruntime.InferenceSession(
-                str(path), providers=["CPUExecutionProvider"]
+                str(path), _options(), providers=["CPUExecutionProvider"]
             )
         except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
             raise DataError(f"not an ONNX model: {path}: {str(error).splitlines()[0]}") from None
@@ -85,3 +87,11 @@ class OnnxClassifier:
         probabilities = softmax(self.logits(batch)[0].astype(np.float64))
         order = np.argsort(-probabilities, kind="stable")
         return {self.classes[i]: float(probabilities[i]) for i in order}
+
+
+def _options() -> onnxruntime.SessionOptions:
+    """ONNX Runtime's own options; where this process may not use all CPUs, with fewer threads."""
+    options, num_cpus = onnxruntime.SessionOptions(), usable_cpus()
+    if num_cpus < (os.cpu_count() or 1):
+        options.intra_op_num_threads = num_cpus
+    return options

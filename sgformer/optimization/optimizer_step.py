@@ -1,9 +1,10 @@
 """One optimizer step on one batch: mixing, autocast, micro-batches, several processes, EMA."""
 
 import contextlib
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from timm.utils import ModelEmaV3
@@ -28,6 +29,9 @@ from sgformer.optimization.numerics import allow_tf32, choose_numerics
 from sgformer.optimization.optimizer import create_optimizer, set_learning_rate
 from sgformer.seeding import seed_of
 
+# With `class_balance: loss`, the weight of an image of a rare class as a multiple of that of the
+# most frequent class's images. An image of weight 1,000 would be most of its batch's gradient.
+MOST_CLASS_WEIGHT: Final = 100.0
 # Tensors by name, and the state of the gradient scaler.
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
@@ -69,9 +73,7 @@ class OptimizerStep:
             self._mix = BatchMixer(config, num_classes)
         self._class_weights = None
         if config.class_balance == "loss":
-            counts = np.bincount(samples[:, 1], minlength=num_classes)
-            # The weights' mean over the images is 1, so that losses stay comparable.
-            weights = len(samples) / (num_classes * counts)
+            weights = class_weights(samples[:, 1], num_classes)
             self._class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
         self._num_graphs_before = num_graphs()
         self._freezing = Freezing(model, config)
@@ -227,3 +229,19 @@ class OptimizerStep:
         if wait and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return contextlib.nullcontext()
+
+
+def class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float64]:
+    """A weight for each class (classes,), inverse to its number of images, up to a bound.
+
+    A class with less than a MOST_CLASS_WEIGHT-th of the most frequent class's images is weighted
+    as one with that many. The weights' mean over the images is 1, so that losses stay comparable.
+
+    Args:
+        labels: The class of each image, (N,).
+        num_classes: The number of classes.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    counted = np.maximum(counts, counts.max() / MOST_CLASS_WEIGHT)
+    weights: npt.NDArray[np.float64] = len(labels) / ((counts / counted).sum() * counted)
+    return weights

@@ -11,6 +11,7 @@ import pynvml
 import torch
 
 from sgformer.config import TrainConfig
+from sgformer.cpus import usable_cpus
 from sgformer.errors import ConfigError
 
 # Messages of the plain RuntimeErrors that PyTorch's CPU allocator and CUDA's libraries raise when
@@ -89,6 +90,11 @@ def limit_memory(share: float) -> None:
         size = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         fraction = max(share / 2, share - CONTEXT_BYTES / size)
     torch.cuda.set_per_process_memory_fraction(fraction)
+
+
+def limit_threads() -> None:
+    """Makes torch use no more threads than this process has CPUs; torch does not see a quota."""
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
 
 
 def release_memory() -> None:

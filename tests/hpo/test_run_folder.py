@@ -1,12 +1,13 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from hpo.config.loading import load_search_config
-from hpo.errors import StudyError
+from hpo.errors import ClusterError, StudyError
 from hpo.run_folder import RunFolder, replace_text
 from sgformer.errors import InputError
 
@@ -92,3 +93,41 @@ def test_a_folder_without_permission_ends_with_2(
         [sys.executable, "-c", program, str(locked)], check=True, capture_output=True, text=True
     )
     assert f"cannot write to the run folder {locked}/a: Permission denied" in done.stdout
+
+
+def test_the_mark_of_a_folder_stays_and_is_no_other_folders(tmp_path: Path) -> None:
+    runs = [RunFolder(tmp_path / name) for name in "ab"]
+    for run in runs:
+        run.make()
+    mark = runs[0].mark()
+    assert RunFolder(tmp_path / "a").mark() == mark
+    assert runs[1].mark() != mark
+    runs[0].check_mark(mark)
+
+
+def test_a_folder_without_the_runs_mark_is_refused_with_its_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.run_folder.SECONDS_UNTIL_SEEN", 0.0)
+    monkeypatch.setattr("socket.gethostname", lambda: "node7")
+    run = RunFolder(tmp_path / "run")
+    share = r"; it must be one that all nodes share \(--output-dir\)$"
+    with pytest.raises(ClusterError, match=f"{run.path} is not there on node7{share}"):
+        run.check_mark("a mark")
+    run.make()
+    run.check_mark(None)
+    message = rf"{run.path} on node7 is not this run's: it has no file \.mark{share}"
+    with pytest.raises(ClusterError, match=message):
+        run.check_mark("a mark")
+    run.mark()
+    with pytest.raises(ClusterError, match=rf"{run.path} on node7 is another run's, .*{share}"):
+        run.check_mark("a mark")
+
+
+def test_a_mark_that_is_seen_late_is_waited_for(tmp_path: Path) -> None:
+    mark = RunFolder(tmp_path).mark()
+    (tmp_path / ".mark").rename(tmp_path / "unseen")
+    timer = threading.Timer(0.2, (tmp_path / "unseen").rename, (tmp_path / ".mark",))
+    timer.start()
+    RunFolder(tmp_path).check_mark(mark)
+    timer.join()

@@ -11,9 +11,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from hpo import run_folder
+from hpo.execution.training import Training, run_training
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
-from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.errors import CheckpointError, ConfigError, OutOfMemoryError
 from sgformer.model.sg_former import SGFormer
 from sgformer.optimization.distributed import (
     broadcast,
@@ -94,3 +96,14 @@ def run_out_of_memory(config: TrainConfig) -> None:
 def refuse(config: TrainConfig) -> None:
     with pytest.raises(ConfigError, match=r"2 processes cannot share a batch, .* of 3 images"):
         Trainer(config, load_image_data(config.data))
+
+
+def resume_apart(config: TrainConfig, folders: tuple[Path, Path]) -> None:
+    """One process of a group sees an older checkpoint than the first."""
+    run_folder.SECONDS_UNTIL_SEEN = 0.0
+    epochs = run_training(Training(config, folders[rank()]))
+    if rank() == 0:
+        assert len(next(epochs).epochs) == 2  # those before the resume
+        return
+    with pytest.raises(CheckpointError, match=f"{folders[1]} .* is of epoch 1 and not of 2"):
+        next(epochs)

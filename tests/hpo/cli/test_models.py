@@ -15,11 +15,15 @@ import pytest
 from commands import Call, refused, write_run
 from onnx import TensorProto, helper
 from PIL import Image
+from studies import create_study
 
 from hpo.cli import models
+from hpo.config.loading import load_search_config
+from hpo.run_folder import RunFolder
+from hpo.study.trial import TrialStatus
 from sgformer.config import DataConfig
 from sgformer.errors import InputError
-from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT
+from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
 
 CLASSES = ("café", "a,b", "two\nlines", "007", "no")
 REPOSITORY = Path(__file__).parents[3]
@@ -128,6 +132,28 @@ def test_wrong_models_images_and_splits_end_with_2(
     assert "'tests' is none of train, val, test" in refused(
         call("evaluate", path, *data, "--split", "tests")
     )
+
+
+def test_a_classifier_has_no_more_threads_than_a_quota_leaves(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr("sgformer.export.onnx_classifier.usable_cpus", lambda: 2)
+    assert OnnxClassifier(model).session.get_session_options().intra_op_num_threads == 2
+
+
+def test_a_retraining_without_a_winner_says_why_there_is_none(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    config, _ = load_search_config(search_file)
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    run.save_config(config)
+    study = create_study(run.storage_url(config), config)
+    study.finish(study.ask().number, TrialStatus.PRUNED, {"end_reason": "diverged"})
+    said = refused(call("retrain", run.path))
+    assert "all 1 trials of study 'tiny' diverged (" in said
+    assert "or name a trial with --trial" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -50,11 +50,12 @@ def test_wrong_settings_end_with_2(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
 @pytest.mark.skipif(not NO_GPU, reason="this machine has a GPU")
 def test_gpus_where_there_are_none_end_with_2(
-    call: Call, search_file: Path, tmp_path: Path
+    call: Call, search_file: Path, tmp_path: Path, dry_run: tuple[str, ...]
 ) -> None:
-    command = ("search", search_file, "--output-dir", tmp_path, "--set")
+    command = ("search", search_file, "--output-dir", tmp_path, *dry_run, "--set")
     message = refused(call(*command, "resources.gpus_per_trial=1"))
     assert "no node can hold a trial: it asks for 1 CPU and 1 GPU" in message
 
@@ -102,11 +103,26 @@ def test_what_is_no_search_file_ends_with_2(call: Call, tmp_path: Path) -> None:
     assert f"{path} is not YAML" in refused(call("search", path))
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_study_that_exists_ends_with_2_and_so_do_changed_settings(
+    call: Call, search_file: Path, tmp_path: Path, dry_run: tuple[str, ...]
+) -> None:
+    config = load_search_config(search_file)[0]
+    run = RunFolder(tmp_path / config.study.name)
+    run.make()
+    run.save_config(config)
+    command = ("search", search_file, "--output-dir", tmp_path, *dry_run)
+    assert "exists already: " in refused(call(*command))
+    message = refused(call(*command, "--resume", "--set", "train.seed=7"))
+    assert "a resumed search cannot change what its trials have in common" in message
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
 def test_an_unwritable_output_folder_ends_with_2(
-    call: Call, search_file: Path, tmp_path: Path
+    call: Call, search_file: Path, tmp_path: Path, dry_run: tuple[str, ...]
 ) -> None:
     (tmp_path / "file").touch()
-    message = refused(call("search", search_file, "--output-dir", tmp_path / "file"))
+    message = refused(call("search", search_file, "--output-dir", tmp_path / "file", *dry_run))
     assert f"cannot write to the run folder {tmp_path / 'file'}" in message
 
 
@@ -133,14 +149,15 @@ def test_a_wrong_storage_is_refused_before_anything_starts(
     assert "not a storage URL: 'foo'" in refused(call(*command, "--set", "study.storage=foo"))
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
 def test_a_cluster_that_does_not_answer_ends_with_2(
-    call: Call, search_file: Path, tmp_path: Path
+    call: Call, search_file: Path, tmp_path: Path, dry_run: tuple[str, ...]
 ) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     command = ("search", search_file, "--output-dir", tmp_path, "--ray-address", address)
-    assert f"no Ray cluster answers at {address}" in refused(call(*command))
+    assert f"no Ray cluster answers at {address}" in refused(call(*command, *dry_run))
 
 
 def test_the_storages_password_is_not_printed(
@@ -161,7 +178,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     )  # fmt: skip
     assert code == 0
     assert "60 train, 30 val, 20 test in 10 classes" in out
-    assert "1 CPU; 0 GPU" in out
+    assert "1 CPU; 0 GPU; trials at a time: " in out
     assert "finalists         none: the best trial is the winner (retrain.seeds)" in out
     assert not (tmp_path / "runs").exists()
     values = yaml.safe_load(out[: out.index("images")])

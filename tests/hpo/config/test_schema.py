@@ -53,7 +53,6 @@ def test_core_is_the_missions_space() -> None:
     names = tuple(f"sg_former_b{i}" for i in range(6))
     assert config.space["model.name"].examples() == names
     assert config.train.data.image_size == 224
-    assert config.resources.gpus_per_trial == 1
 
 
 def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:

@@ -48,9 +48,19 @@ def test_where_all_trials_diverged_a_lower_learning_rate_is_what_helps(
     with pytest.raises(RunError) as caught:
         deliver_winners(run, Watcher(), images)
     said = str(caught.value)
-    assert said.startswith("all 2 trials of study 'tiny' diverged: ")
+    assert said.startswith("all 2 trials of study 'tiny' diverged (")
     assert "lower space.optimizer.learning_rate" in said
     assert "raise budget" not in said
+
+
+def test_where_all_trials_that_did_not_fail_diverged_this_is_said(
+    run: Run, images: ImagesId
+) -> None:
+    end_trial(run, TrialStatus.PRUNED, "diverged")
+    end_trial(run, TrialStatus.FAIL, "RuntimeError: a cosmic ray")
+    message = r"^1 of 2 trials .* diverged \(.*\) and the others failed, .*; lower space\."
+    with pytest.raises(RunError, match=message):
+        deliver_winners(run, Watcher(), images)
 
 
 def test_where_no_trial_ran_to_its_end_a_larger_budget_helps(run: Run, images: ImagesId) -> None:

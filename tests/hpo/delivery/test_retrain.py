@@ -12,7 +12,9 @@ from hpo import Run, RunFolder, load_search_config
 from hpo.delivery.retrain import retrain_and_deliver
 from hpo.errors import RunError
 from hpo.run_folder import ModelFiles
+from hpo.selection.finalists import retrain_config, training_name
 from hpo.study.trial import TrialStatus
+from sgformer.errors import CheckpointError
 
 SHORT = ("train.max_epochs=2", "retrain.max_epochs=2")
 
@@ -69,3 +71,16 @@ def test_a_checkpoint_that_is_not_there_is_no_divergence(
     message = r"has ended after 2 epochs, but .* no file .*best\.safetensors; .* share"
     with pytest.raises(RunError, match=message):
         retrain_and_deliver(run, run.trials[0], Elsewhere())
+
+
+def test_a_retraining_whose_checkpoint_is_gone_does_not_start_over(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.run_folder.SECONDS_UNTIL_SEEN", 0.0)
+    run = run_of(search_file, tmp_path / "run")
+    config = retrain_config(run.config, run.trials[0].params)
+    folder = run.folder.retraining / training_name(0, config)
+    folder.mkdir(parents=True)
+    (folder / "epochs.csv").write_text("epoch,val_top1\n1,0.5\n")
+    with pytest.raises(CheckpointError, match=r"is of epoch 0 and not of 1; .* start over"):
+        retrain_and_deliver(run, run.trials[0], Watcher())

@@ -3,14 +3,18 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
+from hpo.config.loading import load_search_config
 from hpo.config.schema import ResourcesConfig
 from hpo.errors import ClusterError
 from hpo.execution.cluster import Node, TrialResources, check_address, trial_resources
 
 HEAD, GPU_NODE = Node(64, 0), Node(8, 2)
+SHIPPED = sorted(Path(str(files("search_spaces"))).glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,19 @@ def test_a_trial_takes_its_share_of_one_node(
     config: dict, nodes: list[Node], expected: TrialResources
 ) -> None:
     assert trial_resources(ResourcesConfig.model_validate(config), nodes) == expected
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("node", [Node(1, 0), Node(4, 1)])
+def test_shipped_search_files_start_on_one_cpu_and_on_a_small_machine_with_a_gpu(
+    path: Path, node: Node
+) -> None:
+    config, _ = load_search_config(path)
+    resources = trial_resources(config.resources, [node])
+    assert resources.num_slots >= 1
+    assert config.train.data.num_workers is None
+    if config.resources.gpus_per_trial is None:
+        assert (resources.cpus, resources.gpus) == (node.cpus, node.gpus)
 
 
 def test_a_group_takes_the_gpus_of_all_its_processes() -> None:
@@ -96,14 +113,27 @@ def test_an_address_where_something_else_answers_is_named_at_once(answer: bytes 
         assert time.monotonic() - start < 10
 
 
-def test_after_the_end_nobody_connects_to_another_ray_or_starts_one() -> None:
+@pytest.fixture(scope="module")
+def ray_on_one_cpu() -> str:
+    """What a program prints that may use one CPU and starts and ends a Ray of its own."""
     program = (
-        "from hpo.execution.cluster import connected\n"
-        "with connected(None): pass\n"
+        "import os\n"
+        "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "from hpo.execution.cluster import cluster_nodes, connected\n"
+        "with connected(None): print('CPUs:', sum(node.cpus for node in cluster_nodes()))\n"
         "import ray\n"
         "try: ray.put(1)\n"
         "except ray.exceptions.RaySystemError: print('refused')\n"
         "print('connected:', ray.is_initialized())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "refused\nconnected: False" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_ray_of_our_own_has_the_cpus_that_this_process_may_use(ray_on_one_cpu: str) -> None:
+    assert "CPUs: 1\n" in ray_on_one_cpu
+
+
+def test_after_the_end_nobody_connects_to_another_ray_or_starts_one(ray_on_one_cpu: str) -> None:
+    assert "refused\nconnected: False" in ray_on_one_cpu

@@ -13,7 +13,12 @@ from hpo.execution.cluster import TrialResources
 from hpo.execution.comparison import SearchedImages, compare_finalists, fresh_training
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
-from hpo.selection.finalists import is_settled, read_verdict, retrain_config
+from hpo.selection.finalists import (
+    is_settled,
+    read_verdict,
+    retrain_config,
+    training_name,
+)
 from sgformer.config import Metric, TrainConfig
 from sgformer.data.image_cache import ImagesId
 
@@ -77,6 +82,8 @@ def test_a_raised_budget_trains_what_a_smaller_one_left_out(
         trainings: Sequence[Training], *_: Any
     ) -> Iterator[tuple[int, dict[str, Any] | None]]:
         for i, training in enumerate(trainings):
+            assert training.mark == run.mark()
+            assert training.num_epochs == 0
             training.folder.mkdir(parents=True)
             trained.append((training.folder.name, training.config.seed))
             yield i, {"epoch": 1, "seconds": 1.0, "val_top1": 0.5}
@@ -110,3 +117,33 @@ def test_a_raised_budget_trains_what_a_smaller_one_left_out(
     verdict = read_verdict(raised, study, study.trials())
     assert verdict is not None
     assert len(verdict.trainings) == 3
+
+
+def test_finalists_go_on_from_the_epochs_that_the_driver_sees(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[str, int] = {}
+
+    def train_all(
+        trainings: Sequence[Training], *_: Any
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        for i, training in enumerate(trainings):
+            known[training.folder.name] = training.num_epochs
+            yield i, None
+
+    monkeypatch.setattr(comparison, "retrain_all_on_cluster", train_all)
+    config, _ = load_search_config(search_file, ("retrain={seeds: 1}", "study.num_trials=2"))
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    study = create_study(run.storage_url(config), config)
+    for value in (0.5, 0.9):
+        number = study.ask().number
+        study.report(number, {1: value})
+        study.finish(number, "COMPLETE", {"end_reason": "completed"}, value)
+    first = training_name(0, retrain_config(config, study.trials()[0].params))
+    (run.retraining / first).mkdir(parents=True)
+    (run.retraining / first / "epochs.csv").write_text("epoch,val_top1\n1,0.5\n2,0.5\n")
+    images = SearchedImages(ImagesId("a", "b"), {"val": 100}, None)
+    compare_finalists(config, run, study, images, TrialResources(1, 0, 2), Notes())
+    assert known.pop(first) == 2
+    assert list(known.values()) == [0]

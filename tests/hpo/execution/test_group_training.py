@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 import scarce_memory
+from two_processes import in_two_processes, resume_apart
 
 from hpo.errors import ProcessDiedError
 from hpo.execution.cluster import GroupResources
@@ -86,6 +88,18 @@ def test_a_group_tells_what_one_process_would(train_config: TrainConfig, tmp_pat
     losses = [row["train_loss"] for said in resumed for row in said.epochs]
     expected = [row["train_loss"] for said in alone for row in said.epochs]
     assert losses == pytest.approx(expected, rel=1e-4)
+
+
+def test_processes_that_see_different_checkpoints_do_not_train_together(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    early, late = (training(train_config, tmp_path, name) for name in ("early", "late"))
+    epochs = run_training(late)
+    next(epochs)
+    shutil.copytree(late.folder, early.folder, dirs_exist_ok=True)
+    next(epochs)
+    epochs.close()
+    in_two_processes(resume_apart, train_config, (late.folder, early.folder))
 
 
 @pytest.mark.usefixtures("started_ray")

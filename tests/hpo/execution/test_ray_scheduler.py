@@ -207,6 +207,17 @@ def test_workers_that_cannot_start_end_the_search(
     assert str(scheduler.failure) == "workers cannot start: ImportError: no torch"
 
 
+def test_why_a_worker_could_not_start_is_told_once(decisions: Engine, tmp_path: Path) -> None:
+    notes: list[str] = []
+    scheduler = StudyScheduler(decisions, lambda proposal: proposal, notes.append)  # type: ignore[arg-type]
+    error = tmp_path / "error.txt"
+    error.write_text("Failure # 1 (occurred at x)\nray::T.__init__()\nClusterError: not there")
+    for worker in (slot("a", error), slot("b", error)):
+        scheduler.on_trial_add(None, worker)
+        scheduler.on_trial_error(None, worker)
+    assert notes == ["a worker could not start, and is tried again: ClusterError: not there"]
+
+
 def test_a_worker_that_dies_after_its_start_has_not_failed_to_start(
     scheduler: StudyScheduler,
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.errors import BrokenTrainingError
+from hpo.errors import BrokenTrainingError, ProcessDiedError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources, connected
 from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
@@ -41,6 +41,32 @@ def test_a_retraining_that_diverges_at_once_leaves_no_model(
     rows = list(retrain_epochs(Training(config, tmp_path)))
     assert math.isnan(rows[-1]["val_loss"])
     assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_a_retraining_whose_checkpoint_is_not_seen_does_not_start_over(
+    train_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.run_folder.SECONDS_UNTIL_SEEN", 0.0)
+    training = Training(train_config, tmp_path, num_epochs=1)
+    with pytest.raises(CheckpointError, match=r"is of epoch 0 and not of 1; .* start over"):
+        next(retrain_epochs(training))
+
+
+def test_a_retraining_that_lost_its_process_is_known_by_its_epochs(
+    train_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[int] = []
+
+    def train(training: Training, _: TrialResources) -> Iterator[dict[str, int]]:
+        known.append(training.num_epochs)
+        yield {"epoch": training.num_epochs + 1}
+        if len(known) < 3:
+            raise ProcessDiedError
+
+    monkeypatch.setattr("hpo.execution.retrain.retrain_epochs_on_cluster", train)
+    told = list(retrain_all_on_cluster([Training(train_config, tmp_path)], TWO_SLOTS, 3))
+    assert known == [0, 1, 2]
+    assert [said and said["epoch"] for _, said in told] == [1, 2, 3, None]  # type: ignore[index]
 
 
 @pytest.mark.usefixtures("_ray")

@@ -18,7 +18,14 @@ from hpo.errors import RunInterrupted
 from hpo.execution.cluster import TrialResources
 from hpo.execution.interruption import interruptible
 from hpo.execution.tuning import run_trials
-from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
+from hpo.execution.worker import (
+    REPORT,
+    SETTINGS,
+    WORN_OUT,
+    TrialTask,
+    WorkerSettings,
+    trial_folder,
+)
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialReport, TrialStatus
@@ -35,9 +42,14 @@ def trains_nothing() -> type[tune.Trainable]:
 
         def setup(self, config: dict[str, Any]) -> None:
             self.task: TrialTask | None = None
+            self.settings: WorkerSettings = config[SETTINGS]
 
         def assign(self, task: TrialTask | None) -> None:
             self.task, self.epoch = task, 0
+            if task is not None:
+                self.epoch = self.known = task.training.num_epochs
+                assert task.training.mark == self.settings.mark is not None
+                assert trial_folder(self.settings.run_dir, task.number) == task.training.folder
 
         def step(self) -> dict[str, Any]:
             if self.task is None:
@@ -47,7 +59,8 @@ def trains_nothing() -> type[tune.Trainable]:
             if reason is not None:
                 self.task = None
             row = {"epoch": self.epoch, "val_top1": 0.1 * self.epoch}
-            return {REPORT: TrialReport(number, (row,), reason), WORN_OUT: False}
+            facts = {"known_epochs": self.known}
+            return {REPORT: TrialReport(number, (row,), reason, facts), WORN_OUT: False}
 
     return TrainsNothing
 
@@ -103,3 +116,15 @@ def test_a_signal_as_the_last_trial_ends_interrupts_the_search(
     assert states == [TrialStatus.COMPLETE] * NUM_TRIALS  # the signal lost nothing
     run_all(config, study, tmp_path, Silent())
     assert len(study.trials()) == NUM_TRIALS
+
+
+@pytest.mark.usefixtures("started_ray")
+def test_a_worker_is_told_the_epochs_that_the_study_has_of_a_trial(
+    config: SearchConfig, study: SearchStudy, tmp_path: Path
+) -> None:
+    number = study.ask().number
+    study.report(number, {1: 0.1, 2: 0.2})
+    run_all(config, study, tmp_path, Silent())
+    known = [trial.attributes["known_epochs"] for trial in study.trials()]
+    assert known == [2, 0, 0, 0]
+    assert study.trials()[0].curve == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3})

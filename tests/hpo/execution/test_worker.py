@@ -13,7 +13,7 @@ import pytest
 import torch
 from timm.models.resnet import ResNet
 
-from hpo.errors import WornOutError
+from hpo.errors import ClusterError, WornOutError
 from hpo.execution.training import Training
 from hpo.execution.worker import (
     REPORT,
@@ -24,6 +24,7 @@ from hpo.execution.worker import (
     WorkerSettings,
     trial_folder,
 )
+from hpo.run_folder import RunFolder
 from hpo.study.trial import TrialReport
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_data import load_image_data
@@ -118,6 +119,31 @@ def test_a_trial_whose_last_report_was_lost_reports_it_again(make_task: MakeTask
     report = step(worker(make_task()))
     assert [row["epoch"] for row in report.epochs] == [1, 2, 3]
     assert report.end_reason == "completed"
+
+
+def test_a_training_that_broke_and_whose_checkpoint_is_gone_does_not_start_over(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.run_folder.SECONDS_UNTIL_SEEN", 0.0)
+    trainable = worker(make_task())
+    step(trainable)
+    for path in trial_folder(tmp_path, 0).glob("*.safetensors"):
+        path.unlink()
+    monkeypatch.setattr(SGFormer, "forward", None)  # so the second epoch breaks
+    report = step(trainable)
+    assert report.error is not None
+    assert (report.end_reason, report.error.type) == ("failed", "CheckpointError")
+
+
+def test_a_worker_starts_only_where_it_sees_the_runs_folder(
+    train_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.run_folder.SECONDS_UNTIL_SEEN", 0.0)
+    mark = RunFolder(tmp_path).mark()
+    settings = WorkerSettings(1, train_config.data, run_dir=tmp_path, mark=mark)
+    assert TrialWorker({SETTINGS: settings}).step()[REPORT] is None
+    with pytest.raises(ClusterError, match="is another run's"):
+        TrialWorker({SETTINGS: replace(settings, mark="another")})
 
 
 def test_images_that_changed_since_the_search_began_are_told(

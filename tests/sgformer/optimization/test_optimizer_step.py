@@ -9,7 +9,7 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.model.build import create_model
-from sgformer.optimization.optimizer_step import OptimizerStep
+from sgformer.optimization.optimizer_step import OptimizerStep, class_weights
 
 SAMPLES = np.zeros((8, 2), np.int64)
 CPU = torch.device("cpu")
@@ -52,3 +52,22 @@ def test_every_configuration_that_a_process_trains_is_compiled(
 
 def test_a_step_that_torch_did_not_compile_says_so(train_config: TrainConfig) -> None:
     assert not run_a_step(train_config).is_compiled
+
+
+@pytest.mark.parametrize(
+    ("counts", "ratio"),
+    [([300, 30, 3], 100.0), ([100_000, 1_000, 1], 100.0), ([40, 40, 20], 2.0)],
+)
+def test_an_image_of_a_rare_class_weighs_at_most_a_hundred_times_as_much(
+    counts: list[int], ratio: float
+) -> None:
+    labels = np.repeat(np.arange(3), counts)
+    weights = class_weights(labels, 3)
+    assert weights[2] / weights[0] == pytest.approx(ratio)
+    assert weights[labels].mean() == pytest.approx(1)
+
+
+def test_within_the_bound_classes_weigh_the_same_together() -> None:
+    counts = np.array([70, 50, 1])
+    weights = class_weights(np.repeat(np.arange(3), counts), 3)
+    assert (weights == counts.sum() / (3 * counts)).all()  # to the last bit

@@ -10,6 +10,7 @@ from sgformer.training.device import (
     held_bytes,
     is_out_of_memory,
     limit_memory,
+    limit_threads,
     peak_memory_bytes,
 )
 
@@ -109,3 +110,17 @@ def test_a_cpu_that_is_asked_for_is_taken() -> None:
 def test_cuda_where_there_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="device: cuda is asked for, and this machine has no"):
         choose_device(TrainConfig(device="cuda"))
+
+
+def test_torch_takes_no_more_threads_than_a_quota_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    former = torch.get_num_threads()
+    monkeypatch.setattr("sgformer.training.device.usable_cpus", lambda: 2)
+    try:
+        torch.set_num_threads(3)
+        limit_threads()
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)  # as a user has asked for
+        limit_threads()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(former)

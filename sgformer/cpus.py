@@ -1,0 +1,64 @@
+"""The CPUs that this process may use, of which a machine often has more."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path("/")
+
+
+def usable_cpus(root: Path = ROOT) -> int:
+    """CPUs of this process's affinity, or fewer if its cgroups allow it less time; at least 1.
+
+    A batch system often binds a job to some CPUs (the affinity), and a container or a service
+    often gets a quota of CPU time. Of a quota of 2.5 CPUs 2 count: with a third busy process the
+    kernel would halt all of them for a part of the time.
+
+    Args:
+        root: The folder with proc/self/cgroup and sys/fs/cgroup.
+    """
+    quota = min(_quotas(root), default=math.inf)
+    return int(max(1, min(len(os.sched_getaffinity(0)), quota)))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The quotas of this process's cgroups, and of those that they lie in, in CPUs.
+
+    Source: cgroups(7), and the kernel's documentation of cpu.max and cpu.cfs_quota_us.
+    """
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        is_v2 = not controllers
+        if not is_v2 and "cpu" not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / ("" if is_v2 else "cpu")
+        folder = mount / path.strip("/")
+        # In a container the path may be that on the host, of which only the mount itself is seen.
+        for above in (folder, *folder.parents):
+            limit = _limit_of_v2(above) if is_v2 else _limit_of_v1(above)
+            if limit is not None:
+                yield limit
+            if above == mount:
+                break
+
+
+def _limit_of_v2(folder: Path) -> float | None:
+    """The cgroup's own quota in CPUs; None: it has none."""
+    quota, _, period = _text(folder / "cpu.max").partition(" ")
+    return None if quota in {"", "max"} else int(quota) / int(period)
+
+
+def _limit_of_v1(folder: Path) -> float | None:
+    """The cgroup's own quota in CPUs; None: it has none."""
+    quota, period = (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return None if not period or int(quota) <= 0 else int(quota) / int(period)
+
+
+def _text(file: Path) -> str:
+    """The file's text; empty if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
