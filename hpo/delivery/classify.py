@@ -24,9 +24,11 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
     Raises:
         InputError: The model or the image folder cannot be read, or there is no such split.
     """
+    import torch
+
     from sgformer.data.image_data import decode_folder
     from sgformer.data.model_input import eval_batches
-    from sgformer.training.evaluation import compute_metrics
+    from sgformer.training.evaluation import split_metrics
 
     if split not in SPLITS:
         raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
@@ -34,5 +36,7 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
     config = classifier.data.model_copy(update={"data_dir": data_dir})
     data = decode_folder(read_split(config, split, classifier.classes), config)
     batches = eval_batches(data, split, config, batch_size=32)
-    logits = classifier.logits_of(images.numpy() for images, _ in batches)
-    return compute_metrics(logits, data.samples(split)[:, 1], classifier.classes)
+    logits = (
+        (torch.from_numpy(classifier.logits(images.numpy())), labels) for images, labels in batches
+    )
+    return split_metrics(logits, classifier.classes)

@@ -10,14 +10,13 @@ import yaml
 
 from hpo.run_folder import replace_text
 from sgformer.config import TrainConfig
-from sgformer.errors import DataError
+from sgformer.errors import DataError, some_of
 
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
 
 EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
-MOST_NAMES: Final = 5  # how many class names a message lists at most
 
 
 def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) -> None:
@@ -91,8 +90,8 @@ def _export(
     if data.classes != classes:
         raise DataError(
             f"{data.folder.root} has other classes than the model: "
-            f"{_some(set(classes) - set(data.classes))} are missing, "
-            f"{_some(set(data.classes) - set(classes))} are new"
+            f"{some_of(map(repr, sorted(set(classes) - set(data.classes))))} are missing, "
+            f"{some_of(map(repr, sorted(set(data.classes) - set(classes))))} are new"
         )
     temporary = folder / ".model.onnx"
     try:
@@ -102,13 +101,6 @@ def _export(
     finally:
         temporary.unlink(missing_ok=True)
     _write_json(folder / "export.json", {"model.onnx": report.as_dict()})
-
-
-def _some(names: set[str]) -> str:
-    """A list of names as text, such as "'cat', 'dog' and 7 more"; 'none' if it is empty."""
-    shown = ", ".join(map(repr, sorted(names)[:MOST_NAMES]))
-    more = len(names) - MOST_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
 def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
@@ -132,7 +124,7 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
     from sgformer.data.model_input import eval_batches
     from sgformer.optimization.numerics import Numerics, exact_float32
     from sgformer.training.device import choose_device
-    from sgformer.training.evaluation import compute_metrics, predict_logits
+    from sgformer.training.evaluation import predicted_logits, split_metrics
 
     # A model that was trained on a cluster's GPU may be delivered by a machine without a GPU.
     anywhere = "cpu" if config.device == "cpu" else "auto"
@@ -143,8 +135,8 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
         if split in data.splits:
             batches = eval_batches(data, split, config.data, EVAL_BATCH_SIZE)
             with exact_float32():
-                logits, labels = predict_logits(model, batches, Numerics(device))
-            metrics[split] = asdict(compute_metrics(logits, labels, data.classes))
+                logits = predicted_logits(model, batches, Numerics(device))
+                metrics[split] = asdict(split_metrics(logits, data.classes, device))
     return metrics
 
 

@@ -23,7 +23,7 @@ from sgformer.data.model_input import eval_batches
 from sgformer.errors import ExportError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
 from sgformer.model import SGFormer
-from sgformer.training.evaluation import compute_metrics
+from sgformer.training.counts import Counts
 
 BATCH_SIZES: Final = (1, 3, 8)
 NUM_PARITY_IMAGES: Final = 64
@@ -161,9 +161,9 @@ def prove_export(
     classifier = OnnxClassifier(path)
     proto = onnx.load(path, load_external_data=False)
     images = next(eval_batches(data, "val", config.data, NUM_PARITY_IMAGES))[0].numpy()
-    batches = eval_batches(data, "val", config.data, NUM_PARITY_IMAGES)
-    logits = classifier.logits_of(images.numpy() for images, _ in batches)
-    labels = data.samples("val")[:, 1]
+    counts = Counts(len(data.classes))
+    for batch, labels in eval_batches(data, "val", config.data, NUM_PARITY_IMAGES):
+        counts.add(torch.from_numpy(classifier.logits(batch.numpy())), labels)
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     return ExportReport(
         bytes=path.stat().st_size,
@@ -174,7 +174,7 @@ def prove_export(
             "dtype": "float32",
         },
         parity=check_parity(model, classifier, images),
-        top1=compute_metrics(logits, labels, data.classes).top1,
+        top1=counts.scores().top1,
         latency_ms={str(n): measure_latency(classifier, images, n) for n in (1, 8)},
     )
 
