@@ -28,6 +28,7 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
 
     from sgformer.data.image_data import decode_folder
     from sgformer.data.model_input import eval_batches
+    from sgformer.training.counts import Counts
     from sgformer.training.evaluation import split_metrics
 
     if split not in SPLITS:
@@ -36,7 +37,7 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
     config = classifier.data.model_copy(update={"data_dir": data_dir})
     data = decode_folder(read_split(config, split, classifier.classes), config)
     batches = eval_batches(data, split, config, batch_size=32)
-    logits = (
-        (torch.from_numpy(classifier.logits(images.numpy())), labels) for images, labels in batches
-    )
-    return split_metrics(logits, classifier.classes)
+    counts = Counts(len(classifier.classes), keeps_pairs=True)
+    for images, labels in batches:
+        counts.add(torch.from_numpy(classifier.logits(images.numpy())), labels)
+    return split_metrics(counts, classifier.classes)

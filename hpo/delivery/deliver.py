@@ -123,6 +123,7 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
     """
     from sgformer.data.model_input import eval_batches
     from sgformer.optimization.numerics import Numerics, exact_float32
+    from sgformer.training.counts import Counts
     from sgformer.training.device import choose_device
     from sgformer.training.evaluation import predicted_logits, split_metrics
 
@@ -134,9 +135,11 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[
     for split in metrics:
         if split in data.splits:
             batches = eval_batches(data, split, config.data, EVAL_BATCH_SIZE)
+            counts = Counts(len(data.classes), device, keeps_pairs=True)
             with exact_float32():
-                logits = predicted_logits(model, batches, Numerics(device))
-                metrics[split] = asdict(split_metrics(logits, data.classes, device))
+                for logits, labels in predicted_logits(model, batches, Numerics(device)):
+                    counts.add(logits, labels)
+            metrics[split] = asdict(split_metrics(counts, data.classes))
     return metrics
 
 

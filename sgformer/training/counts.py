@@ -58,7 +58,7 @@ class Counts:
         # Images among the first five, the sum of losses, and the sum of all logits, which is
         # finite only if each logit is.
         self._sums = torch.zeros(3, dtype=torch.float64, device=self._device)
-        self._order_C = torch.arange(num_classes, device=self._device)
+        self._indices = torch.arange(num_classes, device=self._device)
         self._pairs: list[torch.Tensor] | None = [] if keeps_pairs else None
 
     @torch.inference_mode()
@@ -72,21 +72,19 @@ class Counts:
             self._add(logits, labels)
 
     def _add(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> None:
-        hits_C, support_C, predicted_C = self._of_classes
+        hits, support, predicted = self._of_classes
         predicted_B, one_B = logits_BC.argmax(1), torch.ones_like(labels_B)
-        hits_C.index_add_(0, labels_B, (predicted_B == labels_B).long())
-        support_C.index_add_(0, labels_B, one_B)
-        predicted_C.index_add_(0, predicted_B, one_B)
+        hits.index_add_(0, labels_B, (predicted_B == labels_B).long())
+        support.index_add_(0, labels_B, one_B)
+        predicted.index_add_(0, predicted_B, one_B)
         wide_BC, labels_B1 = logits_BC.double(), labels_B[:, None]
         own_B1 = logits_BC.gather(1, labels_B1)
-        is_before_BC = (logits_BC > own_B1) | (
-            (logits_BC == own_B1) & (self._order_C < labels_B1)
-        )
+        is_before_BC = (logits_BC > own_B1) | ((logits_BC == own_B1) & (self._indices < labels_B1))
         is_first_B = is_before_BC.sum(1) < TOP
         loss = F.cross_entropy(wide_BC, labels_B, reduction="sum")
         self._sums += torch.stack([is_first_B.double().sum(), loss, wide_BC.sum()])
         if self._pairs is not None:
-            self._pairs.append(labels_B * len(self._order_C) + predicted_B)
+            self._pairs.append(labels_B * len(self._indices) + predicted_B)
 
     def add_other_processes(self) -> None:
         """Adds the counts of the processes that evaluate other images of the split."""
@@ -100,7 +98,7 @@ class Counts:
 
     @property
     def pairs(self) -> IntArray:
-        """true class x classes + predicted class of each image that this process has counted."""
+        """For each image that this process has counted: true class x classes + predicted class."""
         assert self._pairs is not None, "made without keeps_pairs"
         return torch.cat(self._pairs).cpu().numpy()
 

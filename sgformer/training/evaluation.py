@@ -93,21 +93,8 @@ def predicted_logits(
         yield logits, labels
 
 
-def split_metrics(
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    classes: tuple[str, ...],
-    device: torch.device | None = None,
-) -> SplitMetrics:
-    """The metrics of a delivery, confusions included.
-
-    Args:
-        batches: Logits (B, classes) and true classes (B,) of all images, on any device.
-        classes: The names of the classes.
-        device: Where to count; the device of the logits.
-    """
-    counts = Counts(len(classes), device, keeps_pairs=True)
-    for logits, labels in batches:
-        counts.add(logits, labels)
+def split_metrics(counts: Counts, classes: tuple[str, ...]) -> SplitMetrics:
+    """The metrics of a delivery, from counts that keep pairs of true and predicted class."""
     scores = counts.scores()
     return SplitMetrics(
         top1=scores.top1,

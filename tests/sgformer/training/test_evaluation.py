@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from sgformer.optimization.numerics import Numerics
+from sgformer.training.counts import Counts
 from sgformer.training.evaluation import Confusion, SplitMetrics, predicted_logits, split_metrics
 
 RNG = np.random.default_rng(0)
@@ -14,9 +15,10 @@ RNG = np.random.default_rng(0)
 
 def metrics_of(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> SplitMetrics:
     """The metrics of a split in two batches."""
-    batches = ((logits[:20], labels[:20]), (logits[20:], labels[20:]))
-    tensors = ((torch.from_numpy(x), torch.from_numpy(y)) for x, y in batches)
-    return split_metrics(tensors, classes)
+    counts = Counts(len(classes), keeps_pairs=True)
+    for rows in (slice(20), slice(20, None)):
+        counts.add(torch.from_numpy(logits[rows]), torch.from_numpy(labels[rows]))
+    return split_metrics(counts, classes)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 6, 10])
@@ -61,14 +63,11 @@ def test_beyond_two_hundred_classes_there_is_no_matrix(num_classes: int, has_mat
 
 def test_metrics_of_ten_thousand_classes_are_a_file_of_two_megabytes() -> None:
     num_classes = 10_000
-    labels = np.tile(np.arange(num_classes), 2)
-    counted = RNG.integers(0, num_classes, 2 * num_classes)
-    batches = (
-        (torch.nn.functional.one_hot(torch.from_numpy(counted[i : i + 500]), num_classes).float(),
-         torch.from_numpy(labels[i : i + 500]))
-        for i in range(0, 2000, 500)
-    )  # fmt: skip
-    metrics = split_metrics(batches, tuple(f"n{i:08d}" for i in range(num_classes)))
+    counts = Counts(num_classes, keeps_pairs=True)
+    for _ in range(4):
+        labels, predicted = torch.from_numpy(RNG.integers(0, num_classes, (2, 500)))
+        counts.add(torch.nn.functional.one_hot(predicted, num_classes).float(), labels)
+    metrics = split_metrics(counts, tuple(f"n{i:08d}" for i in range(num_classes)))
     assert len(metrics.most_confused) == 100
     assert len(json.dumps(dataclasses.asdict(metrics), indent=2)) < 2e6
 
