@@ -36,7 +36,8 @@ def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
     classifier = load_classifier(model)
     config = classifier.data.model_copy(update={"data_dir": data_dir})
     data = decode_folder(read_split(config, split, classifier.classes), config)
-    batches = eval_batches(data, split, config, batch_size=32)
+    samples, num_workers = data.samples(split), config.num_workers or 0
+    batches = eval_batches(data, samples, config, batch_size=32, num_workers=num_workers)
     counts = Counts(len(classifier.classes), keeps_pairs=True)
     for images, labels in batches:
         counts.add(torch.from_numpy(classifier.logits(images.numpy())), labels)

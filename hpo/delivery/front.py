@@ -4,14 +4,13 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from hpo.delivery.deliver import restore
 from hpo.delivery.retrain import retrain_and_deliver
 from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
 from hpo.run import Run
-from hpo.run_folder import ModelFiles, discard
+from hpo.run_folder import ModelFiles, discard, finish_replacing
 from hpo.selection.finalists import retrain_config, winners_of
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 from sgformer.data.image_cache import ImagesId
@@ -45,7 +44,7 @@ def deliver_winners(
     folders[chosen[0].number] = run.folder.best
     for trial in chosen:
         folder = folders[trial.number]
-        restore(folder)
+        finish_replacing(folder)
         wanted = retrain_config(run.config, trial.params).fingerprint()
         if ModelFiles(folder).fingerprint() == wanted:
             continue
