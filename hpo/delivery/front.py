@@ -47,8 +47,9 @@ def deliver_winners(
         finish_replacing(folder)
         wanted = retrain_config(run.config, trial.params).fingerprint()
         if ModelFiles(folder).fingerprint() == wanted:
-            continue
-        if folder == run.folder.best or _is_affordable(run, trial, observer):
+            if folder == run.folder.best:  # a crash may have come before this was noted
+                run.study.metadata.delivered_trial = trial.number
+        elif folder == run.folder.best or _is_affordable(run, trial, observer):
             retrain_and_deliver(run, trial, observer, images, resources, folder)
     discard(run.folder.retraining)  # checkpoints of finalists that did not win
     _discard_others(run.folder.front, folders.values(), observer)
