@@ -1,7 +1,7 @@
 """Finds or creates a run's study, and refuses to resume a search that differs from its study."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from hpo.config.loading import differences, with_former_defaults
 from hpo.config.schema import SearchConfig
@@ -10,9 +10,7 @@ from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstRung
 from hpo.study.storage import storage_exists, with_absolute_path, without_password
 from hpo.study.study import SearchStudy
-from sgformer.errors import ConfigError
-
-MOST_NAMES: Final = 5  # how many class names a message lists at most
+from sgformer.errors import ConfigError, some_of
 
 
 def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
@@ -145,14 +143,9 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         sorted(set(a.get("classes", ())) - set(b.get("classes", ())))
         for a, b in ((before, after), (after, before))
     )
-    changes += [f"{_some(gone)} is no class any more"] if gone else []
-    changes += [f"{_some(new)} is a new class"] if new else []
+    changes += [f"{some_of(map(repr, gone))} is no class any more"] if gone else []
+    changes += [f"{some_of(map(repr, new))} is a new class"] if new else []
     return "; ".join(changes) or "as many images, but not the same files"
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - MOST_NAMES
-    return ", ".join(map(repr, names[:MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -> None:

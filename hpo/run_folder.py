@@ -118,6 +118,11 @@ class RunFolder:
         return self.path / ".retraining"
 
     @property
+    def architectures(self) -> Path:
+        """Untrained models as ONNX files, until their latency is measured."""
+        return self.path / ".architectures"
+
+    @property
     def is_delivered(self) -> bool:
         """Whether best/ holds an exported model."""
         return ModelFiles(self.best).is_delivered
@@ -199,7 +204,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks the run for the block; raises StudyError if another process has the lock."""
+        """Locks the run for the block; raises StudyError if another process has the lock.
+
+        If a crash ended the last delivery between two renames, its model is put into best/.
+        """
         lock, owner = filelock.FileLock(self.path / ".lock"), self.path / ".owner"
         try:
             lock.acquire(timeout=0)
@@ -208,6 +216,7 @@ class RunFolder:
             raise StudyError(f"another process is working on {self.path}: {who}") from None
         try:
             replace_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
+            finish_replacing(self.best)
             yield
         finally:
             owner.unlink(missing_ok=True)
@@ -222,6 +231,42 @@ def becomes_true(is_true: Callable[[], bool]) -> bool:
             return False
         time.sleep(SECONDS_BETWEEN_LOOKS)
     return True
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Puts a delivered model, which lies in `newcomer_of(folder)`, in the place of another one.
+
+    At any moment a whole model is in one of three folders, from which `finish_replacing` takes it
+    after a crash.
+    """
+    for path in new.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    old = _former_of(folder)
+    shutil.rmtree(old, ignore_errors=True)  # a former model, which an earlier call left
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    discard(old)
+
+
+def finish_replacing(folder: Path) -> None:
+    """Completes a `replace_folder` that a crash ended when there was no folder in the place."""
+    if folder.exists():
+        return
+    for path in (newcomer_of(folder), _former_of(folder)):
+        if ModelFiles(path).is_delivered:
+            path.rename(folder)
+            return
+
+
+def newcomer_of(folder: Path) -> Path:
+    """Where the model is made that is to replace the folder's."""
+    return folder.with_name(f".{folder.name}-new")
+
+
+def _former_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-old")
 
 
 def discard(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 from hpo.config.schema import PAUSING
 from hpo.config.search_space import Params, default_params
 from hpo.continuation import config_of_study, create_study, find_study, refuse_other_images
+from hpo.delivery.exports import export_architectures
 from hpo.delivery.front import deliver_winners
 from hpo.engine.architectures import (
     ArchitectureCosts,
@@ -25,6 +26,7 @@ from hpo.execution.surroundings import usable_surroundings
 from hpo.execution.tuning import interrupted_text, run_trials
 from hpo.reporting.report import write_report
 from hpo.run import Run
+from hpo.run_folder import discard
 from hpo.run_weights import keep_weights
 from hpo.schedulers.first_rung import FirstRung, first_rung_text
 from hpo.selection.finalists import has_candidates, is_settled
@@ -210,15 +212,18 @@ class SearchSteps:
         """
         if not self.config.study.costs:
             return
-        metadata = self.study.metadata
+        metadata, num_classes = self.study.metadata, len(self.images.facts["classes"])
         missing = missing_architectures(self.config, metadata.architectures)
+        exported = export_architectures(
+            self.config, missing, num_classes, self.folder, self.resources, self.observer
+        )
         if missing:
             self.observer.phase("measuring architectures")
         for done, (name, params) in enumerate(missing.items(), 1):
-            num_classes = len(self.images.facts["classes"])
-            costs = measure_architecture(self.config, params, num_classes)
+            costs = measure_architecture(self.config, params, num_classes, exported.get(name))
             metadata.architectures = {**metadata.architectures, name: costs}
             self.observer.step(done, len(missing))
+        discard(self.folder.architectures)
         check_feasible(self.config, metadata.architectures)
         default = default_params(self.config.train, self.config.space)
         reason = ArchitectureCosts(self.config, metadata.architectures).infeasible(default)

@@ -1,5 +1,10 @@
 """Errors that a user can cause. Messages say what is wrong, the value, and what is allowed."""
 
+from collections.abc import Iterable
+from typing import Final
+
+MOST_NAMES: Final = 5  # how many names, such as those of classes, a message lists at most
+
 
 class InputError(ValueError):
     """A setting, a file or a folder is wrong. The command line exits with status 2."""
@@ -34,3 +39,10 @@ class OutOfMemoryError(RuntimeError):
 
 class DiskFullError(RuntimeError):
     """A disk is full. The search can be resumed after space is freed."""
+
+
+def some_of(names: Iterable[str]) -> str:
+    """Names in words, such as 'cat, dog and 9998 more'; 'none' without a name."""
+    names = list(names)
+    more = len(names) - MOST_NAMES
+    return (", ".join(names[:MOST_NAMES]) or "none") + (f" and {more} more" if more > 0 else "")

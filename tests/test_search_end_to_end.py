@@ -106,7 +106,8 @@ def test_metrics_and_export_are_as_the_contract_says(finished: FinishedSearch) -
     metrics = json.loads((best / "metrics.json").read_text())
     assert set(metrics) == {"val", "test"}
     assert set(metrics["test"]) == {
-        "top1", "top5", "macro_f1", "loss", "per_class", "confusion_matrix", "num_images",
+        "top1", "top5", "macro_f1", "loss", "per_class", "confusion_matrix", "most_confused",
+        "num_images",
     }  # fmt: skip
     assert metrics["test"]["num_images"] == 20
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 20

@@ -68,12 +68,12 @@ def export(run_dir: RunDir) -> None:
 
     run = RunFolder(run_dir)
     config = run.load_config()
-    if not (run.best / "checkpoint.safetensors").exists():
-        raise InputError(
-            f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
-        )
     with usable_surroundings(), run.locked():
-        export_best(run.best, config.train.data.data_dir)
+        if not (run.best / "checkpoint.safetensors").exists():
+            raise InputError(
+                f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
+            )
+        export_best(run.best, config.train.data.data_dir, config.retrain.proof_images)
     print_rows(delivery_rows(run))
 
 

@@ -115,8 +115,10 @@ class RetrainConfig(FrozenConfig):
         top_k: How many of the best trials become finalists; as many keep their checkpoints.
         seeds: On how many fresh seeds each finalist is trained; 0: no comparison, the best
             trial is the winner.
+        proof_images: On how many val images an exported model is checked, at most.
     """
 
     max_epochs: int | None = Field(default=None, ge=1)
     top_k: int = Field(default=3, ge=1)
     seeds: int = Field(default=3, ge=0)
+    proof_images: int = Field(default=512, ge=1)

@@ -2,31 +2,37 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hpo.run_folder import replace_text
+from hpo.config.sections import RetrainConfig
+from hpo.run_folder import finish_replacing, newcomer_of, replace_folder, replace_text
 from sgformer.config import TrainConfig
-from sgformer.errors import DataError
+from sgformer.errors import DataError, some_of
 
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
 
-EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
-MOST_NAMES: Final = 5  # how many class names a message lists at most
 
-
-def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) -> None:
-    """Evaluates and exports a checkpoint, checks the export, then replaces the whole folder.
+def deliver(
+    folder: Path,
+    checkpoint: Path,
+    metrics: Mapping[str, Any],
+    images: "ImagesId | None" = None,
+    num_images: int = RetrainConfig().proof_images,
+) -> None:
+    """Exports an evaluated checkpoint, checks the export, then replaces the whole folder.
 
     Args:
         folder: A run's best/, or a folder of front/.
         checkpoint: The weights with their config, which names the images and their size.
+        metrics: The checkpoint's SplitMetrics on val and test, by split.
         images: Identifies the images of the search; None: any images are accepted.
+        num_images: The number of val images on which the export is checked, at most.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -35,10 +41,9 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
     """
     from sgformer.data.image_data import load_image_data
 
-    restore(folder)
-    new, old = _beside(folder, "new"), _beside(folder, "old")
-    for left_over in (new, old):
-        shutil.rmtree(left_over, ignore_errors=True)
+    finish_replacing(folder)
+    new = newcomer_of(folder)
+    shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     shutil.copyfile(checkpoint, new / "checkpoint.safetensors")
     config, model, classes = load_model(new / "checkpoint.safetensors")
@@ -46,31 +51,18 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
     values = config.model_dump(mode="json")
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
-    _write_json(new / "metrics.json", evaluate_splits(config, model, data))
-    _export(new, config, model, data, classes)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _write_json(new / "metrics.json", metrics)
+    _export(new, config, model, data, classes, num_images)
+    replace_folder(folder, new)
 
 
-def restore(folder: Path) -> None:
-    """Puts the former model back after a crash between the two renames of `deliver`."""
-    old = _beside(folder, "old")
-    if old.is_dir() and not folder.exists():
-        old.rename(folder)
-
-
-def _beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(f".{folder.name}-{suffix}")
-
-
-def export(folder: Path, data_dir: Path | None) -> None:
+def export(folder: Path, data_dir: Path | None, num_images: int) -> None:
     """Writes model.onnx and export.json from the folder's checkpoint.safetensors.
 
     Args:
         folder: A run's best/, or a folder of front/.
         data_dir: The image folder; the export is checked on its val split.
+        num_images: The number of val images on which the export is checked, at most.
 
     Raises:
         ExportError: The ONNX model and the trained model give different outputs; no file is
@@ -80,35 +72,33 @@ def export(folder: Path, data_dir: Path | None) -> None:
 
     config, model, classes = load_model(folder / "checkpoint.safetensors")
     data = load_image_data(config.data.model_copy(update={"data_dir": data_dir}))
-    _export(folder, config, model, data, classes)
+    _export(folder, config, model, data, classes, num_images)
 
 
 def _export(
-    folder: Path, config: TrainConfig, model: Any, data: "ImageData", classes: tuple[str, ...]
+    folder: Path,
+    config: TrainConfig,
+    model: Any,
+    data: "ImageData",
+    classes: tuple[str, ...],
+    num_images: int,
 ) -> None:
     from sgformer.export.onnx_export import export_onnx, prove_export
 
     if data.classes != classes:
         raise DataError(
             f"{data.folder.root} has other classes than the model: "
-            f"{_some(set(classes) - set(data.classes))} are missing, "
-            f"{_some(set(data.classes) - set(classes))} are new"
+            f"{some_of(map(repr, sorted(set(classes) - set(data.classes))))} are missing, "
+            f"{some_of(map(repr, sorted(set(data.classes) - set(classes))))} are new"
         )
     temporary = folder / ".model.onnx"
     try:
         export_onnx(model, temporary, config, classes)
-        report = prove_export(model, temporary, config, data)
+        report = prove_export(model, temporary, config, data, num_images)
         temporary.replace(folder / "model.onnx")
     finally:
         temporary.unlink(missing_ok=True)
     _write_json(folder / "export.json", {"model.onnx": report.as_dict()})
-
-
-def _some(names: set[str]) -> str:
-    """A list of names as text, such as "'cat', 'dog' and 7 more"; 'none' if it is empty."""
-    shown = ", ".join(map(repr, sorted(names)[:MOST_NAMES]))
-    more = len(names) - MOST_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
 def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
@@ -122,30 +112,6 @@ def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
     model = create_model(config, len(classes))
     model.load_state_dict(tensors)
     return config, model.eval(), classes
-
-
-def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> dict[str, Any]:
-    """The model's metrics on val and test, by split; None for a split that does not exist.
-
-    They are computed in float32, whatever the precision of the training.
-    """
-    from sgformer.data.model_input import eval_batches
-    from sgformer.optimization.numerics import Numerics, exact_float32
-    from sgformer.training.device import choose_device
-    from sgformer.training.evaluation import compute_metrics, predict_logits
-
-    # A model that was trained on a cluster's GPU may be delivered by a machine without a GPU.
-    anywhere = "cpu" if config.device == "cpu" else "auto"
-    device = choose_device(config.model_copy(update={"device": anywhere}))
-    model.to(device)
-    metrics: dict[str, Any] = {"val": None, "test": None}
-    for split in metrics:
-        if split in data.splits:
-            batches = eval_batches(data, split, config.data, EVAL_BATCH_SIZE)
-            with exact_float32():
-                logits, labels = predict_logits(model, batches, Numerics(device))
-            metrics[split] = asdict(compute_metrics(logits, labels, data.classes))
-    return metrics
 
 
 def _write_json(path: Path, value: Any) -> None:

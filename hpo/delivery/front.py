@@ -3,14 +3,13 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from hpo.delivery.deliver import restore
 from hpo.delivery.retrain import retrain_and_deliver
 from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
 from hpo.run import Run
-from hpo.run_folder import ModelFiles, discard
+from hpo.run_folder import ModelFiles, discard, finish_replacing
 from hpo.selection.finalists import retrain_config, winners_of
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 from sgformer.data.image_cache import ImagesId
@@ -44,11 +43,12 @@ def deliver_winners(
     folders[chosen[0].number] = run.folder.best
     for trial in chosen:
         folder = folders[trial.number]
-        restore(folder)
+        finish_replacing(folder)
         wanted = retrain_config(run.config, trial.params).fingerprint()
         if ModelFiles(folder).fingerprint() == wanted:
-            continue
-        if folder == run.folder.best or _is_affordable(run, trial, observer):
+            if folder == run.folder.best:  # a crash may have come before this was noted
+                run.study.metadata.delivered_trial = trial.number
+        elif folder == run.folder.best or _is_affordable(run, trial, observer):
             retrain_and_deliver(run, trial, observer, images, resources, folder)
     discard(run.folder.retraining)  # checkpoints of finalists that did not win
     _discard_others(run.folder.front, folders.values(), observer)

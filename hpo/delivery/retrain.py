@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.delivery.deliver import deliver
+from hpo.delivery.evaluation import evaluate_and_charge
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
@@ -63,8 +64,11 @@ def retrain_and_deliver(
     checkpoint = training.folder / "best.safetensors"
     if not checkpoint.exists():
         raise RunError(_without_a_model(run, trial, checkpoint, rows, train.metric))
+    observer.phase("evaluating on val and test")
+    metrics = evaluate_and_charge(run, trial.number, checkpoint, observer, images, resources)
     observer.phase("exporting to ONNX and checking it")
-    deliver(folder or run.folder.best, checkpoint, images)
+    num_images = run.config.retrain.proof_images
+    deliver(folder or run.folder.best, checkpoint, metrics, images, num_images)
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
     discard(run.folder.retraining)

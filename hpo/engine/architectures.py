@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hpo.config.combinations import combinations
@@ -14,6 +15,7 @@ from hpo.config.search_space import (
     value_at,
 )
 from hpo.errors import StudyError
+from sgformer.config import TrainConfig
 from sgformer.cpus import usable_cpus
 
 
@@ -88,20 +90,39 @@ def missing_architectures(
     }
 
 
-def measure_architecture(config: SearchConfig, params: Params, num_classes: int) -> dict[str, Any]:
+def has_to_be_timed(config: SearchConfig, params: Params, num_classes: int) -> bool:
+    """Whether the search needs the latency of a configuration's architecture."""
+    return not _is_known(config, _size(apply_params(config.train, params, "space"), num_classes))
+
+
+def measure_architecture(
+    config: SearchConfig, params: Params, num_classes: int, exported: Path | None = None
+) -> dict[str, Any]:
     """Measures the costs of a configuration's architecture on this machine.
 
     Returns `num_parameters` and, unless these already rule the architecture out, `latency_ms`
     with the machine's `hostname`, and `num_cpus`, the CPUs that this process may use.
-    """
-    from sgformer.export.architecture_costs import measure_latency_ms, num_parameters  # torch
 
+    Args:
+        config: The config of the search.
+        params: Params of a configuration with this architecture.
+        num_classes: The number of classes.
+        exported: An ONNX file of the architecture; None: it is exported here if it is timed.
+    """
     train = apply_params(config.train, params, "space")
-    costs: dict[str, Any] = {"num_parameters": num_parameters(train, num_classes)}
+    costs: dict[str, Any] = _size(train, num_classes)
     if not _is_known(config, costs):
-        costs["latency_ms"] = measure_latency_ms(train, num_classes)
+        from sgformer.export.architecture_costs import measure_latency_ms
+
+        costs["latency_ms"] = measure_latency_ms(train, num_classes, exported)
         costs |= {"hostname": socket.gethostname(), "num_cpus": usable_cpus()}
     return costs
+
+
+def _size(train: TrainConfig, num_classes: int) -> dict[str, Any]:
+    from sgformer.export.architecture_costs import num_parameters  # imports torch
+
+    return {"num_parameters": num_parameters(train, num_classes)}
 
 
 def check_feasible(config: SearchConfig, measured: Mapping[str, Mapping[str, float]]) -> None:

@@ -169,7 +169,8 @@ class Budget:
             return 0.0
         # In a resumed search, finalists that were trained on fresh seeds may be finalists again.
         # Others may replace them, and these need a training on at least one seed.
-        num = max(self._num_after - len(self._fresh), self._num_a_seed)
+        num_trained = sum(taken.epochs > 0 for taken in self._fresh)  # evaluations have none
+        num = max(self._num_after - num_trained, self._num_a_seed)
         whole = self._together(limit, num)
         if limit.name == "total_epochs" or whole <= MOST_SET_ASIDE * limit.total:
             return whole

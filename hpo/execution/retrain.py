@@ -2,9 +2,9 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, Queue
-from typing import Any
+from typing import Any, TypeVar
 
 from hpo.errors import BrokenTrainingError, RunError
 from hpo.execution.cluster import TrialResources
@@ -12,6 +12,7 @@ from hpo.execution.group_training import run_group_training
 from hpo.execution.training import Training, run_training
 from sgformer.errors import DiskFullError, InputError
 
+Yielded = TypeVar("Yielded")
 # A training sends rows of EpochMetrics, then None at its end, or the error that ended it.
 Said = dict[str, Any] | BrokenTrainingError | None
 # The index of a training with its message, or with an error that ends all trainings.
@@ -42,23 +43,46 @@ def retrain_epochs_on_cluster(
         for progress in run_group_training(training, resources.group):
             yield from progress.epochs
         return
+    yield from run_on_cluster(retrain_epochs, (training,), resources, "the retraining")
+
+
+def run_on_cluster(
+    work: Callable[..., Iterator[Yielded]],
+    arguments: tuple[Any, ...],
+    resources: TrialResources,
+    what: str,
+) -> Iterator[Yielded]:
+    """Runs a generator function on the connected Ray, with the resources of one process.
+
+    Args:
+        work: The generator function; what it yields is yielded here.
+        arguments: Its arguments.
+        resources: Tells the CPUs and GPUs of the process.
+        what: What the function does, in messages, such as 'the retraining'.
+
+    Raises:
+        BrokenTrainingError: The function raised an exception.
+        RunError: Its process, or Ray, died.
+        InputError: The function raised it.
+        DiskFullError: The function raised it.
+    """
     import ray
 
-    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(retrain_epochs)
-    references: Any = task.remote(training)  # Ray's generator of object references, one per row
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(work)
+    references: Any = task.remote(*arguments)  # Ray's generator of object references
     try:
         for reference in references:
-            row: dict[str, Any] = ray.get(reference)
-            yield row
+            yielded: Yielded = ray.get(reference)
+            yield yielded
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, (InputError, DiskFullError)):
             raise cause from error
         reason = str(cause).strip().splitlines()[0]
-        what = f"the retraining broke on the cluster: {reason}"
+        text = f"{what} broke on the cluster: {reason}"
         if isinstance(error, ray.exceptions.RayTaskError):
-            raise BrokenTrainingError(what) from error
-        raise RunError(f"{what}; --resume retries") from error
+            raise BrokenTrainingError(text) from error
+        raise RunError(f"{text}; --resume retries") from error
 
 
 def retrain_all_on_cluster(

@@ -36,6 +36,7 @@ from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, TrialSummary
 
 MAX_TRIALS_OF_A_FINDING: Final = 20
+MAX_CONFUSIONS: Final = 30
 MARGIN: Final = {"l": 60, "r": 20, "t": 30, "b": 50}
 
 
@@ -96,6 +97,7 @@ def render_page(
         verdict_text=None if verdict is None else _verdict_text(verdict),
         finalists=None if verdict is None else _finalists(verdict),
         figures=list(_as_html((title, figure) for title, figure in figures if figure)),
+        confusions=_most_confused(metrics, delivered),
         diagnosis=_diagnosis(trials, [row["number"] for row in leaderboard]),
         leaderboard=_leaderboard(leaderboard, winner),
     )
@@ -207,13 +209,44 @@ def _finalists(verdict: Verdict) -> Table | None:
 def _confusions(
     metrics: dict[str, Any] | None, classes: list[str] | None, delivered: int | None
 ) -> Iterator[tuple[str, go.Figure]]:
-    """Title and confusion matrix of the delivered model, on test if there is a test split."""
+    """Title and confusion matrix of the delivered model, unless it has too many classes."""
+    title, of_split = _evaluated(metrics, delivered)
+    if classes and of_split.get("confusion_matrix"):
+        yield title, confusion_figure(of_split["confusion_matrix"], classes)
+
+
+def _most_confused(
+    metrics: dict[str, Any] | None, delivered: int | None
+) -> tuple[str, Table] | None:
+    """Title and table of confusions of a delivered model whose matrix would be too large."""
+    title, of_split = _evaluated(metrics, delivered)
+    if of_split.get("confusion_matrix") or not of_split.get("most_confused"):
+        return None
+    found, per_class = of_split["most_confused"], of_split["per_class"]
+    shown = found[:MAX_CONFUSIONS]
+    if len(shown) < len(found):
+        title += f", the {MAX_CONFUSIONS} most frequent"
+    rows = tuple(
+        (
+            one["true"],
+            one["predicted"],
+            str(one["num_images"]),
+            f"{one['num_images'] / per_class[one['true']]['support']:.0%}",
+        )
+        for one in shown
+    )
+    return title, Table(("class", "predicted as", "images", "share of the class"), rows)
+
+
+def _evaluated(
+    metrics: dict[str, Any] | None, delivered: int | None
+) -> tuple[str, dict[str, Any]]:
+    """The title of confusions with the metrics of their split: test, or val without a test."""
     for split in ("test", "val"):
-        if metrics and classes and metrics.get(split):
-            title = f"Confusions on {split}"
-            title += "" if delivered is None else f", trial {delivered}"
-            yield title, confusion_figure(metrics[split]["confusion_matrix"], classes)
-            return
+        if metrics and metrics.get(split):
+            of_trial = "" if delivered is None else f", trial {delivered}"
+            return f"Confusions on {split}{of_trial}", metrics[split]
+    return "", {}
 
 
 def _diagnosis(trials: Sequence[TrialSummary], ranking: Sequence[int]) -> Table | None:

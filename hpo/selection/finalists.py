@@ -164,7 +164,8 @@ def _is_raised(was: float | None, now: float | None) -> bool:
 
 def asked_for(config: SearchConfig, trials: Sequence[TrialSummary]) -> AskedFor:
     """The settings that finalists of this config and these trials are chosen with."""
-    return AskedFor(num_trials=len(trials), **config.retrain.model_dump())
+    asked = config.retrain.model_dump(exclude={"proof_images"})
+    return AskedFor(num_trials=len(trials), **asked)
 
 
 def read_finalists(study: SearchStudy) -> Finalists | None:

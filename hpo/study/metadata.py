@@ -112,12 +112,12 @@ class StudyMetadata:
         self.write(f"{FRESH_TRAINING}{name}", dict(values))
 
     def add_retraining(self, trial: int, num_epochs: int, seconds: float, num_gpus: float) -> None:
-        """Notes a training of a delivered configuration.
+        """Notes a training, or without epochs the evaluation, of a delivered configuration.
 
         Args:
             trial: Number of the trial whose configuration was trained.
             num_epochs: Epochs begun, those repeated after a crash included.
-            seconds: Wall-clock seconds of these epochs.
+            seconds: Wall-clock seconds of these epochs, or of the evaluation.
             num_gpus: GPUs that were in use all that time.
         """
         taken = {"num_epochs": num_epochs, "seconds": seconds, "gpu_seconds": seconds * num_gpus}

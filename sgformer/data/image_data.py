@@ -19,7 +19,7 @@ from sgformer.data.image_cache import (
     open_or_build_cache,
 )
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
-from sgformer.errors import DataError
+from sgformer.errors import DataError, some_of
 
 Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
 MAX_UNREADABLE_SHARE: Final = 0.01
@@ -103,7 +103,7 @@ def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
         splits[split] = _readable_samples(labelled, positions, images.readable)
         missing = set(range(len(folder.classes))) - set(splits[split][:, 1].tolist())
         if missing:
-            names = ", ".join(folder.classes[label] for label in sorted(missing))
+            names = some_of(folder.classes[label] for label in sorted(missing))
             raise DataError(f"no image of these classes in {split} can be read: {names}")
     return ImageData(folder, images, splits, unreadable)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from sgformer.config import DataConfig
-from sgformer.errors import DataError
+from sgformer.errors import DataError, some_of
 
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
 SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -203,9 +203,9 @@ def _checked_folders(
     extra = sorted(found[name] for name in found.keys() - wanted.keys())
     missing = sorted(wanted[name] for name in wanted.keys() - found.keys())
     if extra:
-        raise DataError(f"{folder} has classes that {whose} lacks: {', '.join(extra)}")
+        raise DataError(f"{folder} has classes that {whose} lacks: {some_of(extra)}")
     if missing:
-        raise DataError(f"{folder} lacks classes that {whose} has: {', '.join(missing)}")
+        raise DataError(f"{folder} lacks classes that {whose} has: {some_of(missing)}")
     return tuple(found[name] for name in wanted)
 
 

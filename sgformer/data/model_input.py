@@ -8,7 +8,7 @@ from sgformer.catalog import Preprocessing
 from sgformer.config import DataConfig
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.erasing import erase
-from sgformer.data.image_data import ImageData
+from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.loader import Batch, BatchLoader, EvalPlan, ImageDataset
 
 
@@ -50,17 +50,26 @@ class ModelInput:
 
 
 def eval_batches(
-    data: ImageData, split: str, config: DataConfig, batch_size: int
+    data: ImageData,
+    samples: Samples,
+    config: DataConfig,
+    batch_size: int,
+    device: torch.device | None = None,
+    num_workers: int = 0,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """A split's normalised images (B, 3, H, W) float32 and labels (B,), in order, on the CPU.
+    """The samples' normalised images (B, 3, H, W) float32 and labels (B,), in order.
 
-    Raises:
-        DataError: The folder has no such split.
+    Args:
+        data: The images.
+        samples: (N, 2) positions and labels, such as those of a split.
+        config: How the images are preprocessed.
+        batch_size: The number of images of a batch.
+        device: Where the images are normalised, and stay; None: the CPU.
+        num_workers: The number of loading processes.
     """
-    plan = EvalPlan(data.samples(split), batch_size)
     dataset = ImageDataset(data.images, eval_transform(config))
-    loader, model_input = (
-        BatchLoader(dataset, config.num_workers or 0),
-        ModelInput(config.preprocessing),
-    )
-    return ((model_input(batch), batch.labels) for batch in loader.batches(plan))
+    on_gpu = device is not None and device.type == "cuda"
+    loader = BatchLoader(dataset, num_workers, pin_memory=on_gpu)
+    model_input = ModelInput(config.preprocessing, device)
+    batches = loader.batches(EvalPlan(samples, batch_size))
+    return ((model_input(batch), batch.labels) for batch in batches)

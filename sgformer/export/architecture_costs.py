@@ -19,16 +19,30 @@ def num_parameters(config: TrainConfig, num_classes: int) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def measure_latency_ms(config: TrainConfig, num_classes: int) -> float:
+def export_untrained(config: TrainConfig, num_classes: int, path: Path) -> None:
+    """Writes the configured model, with untrained weights, to an ONNX file."""
+    config = config.resolved()
+    classes = tuple(str(i) for i in range(num_classes))
+    export_onnx(create_model(config, num_classes), path, config, classes)
+
+
+def measure_latency_ms(
+    config: TrainConfig, num_classes: int, exported: Path | None = None
+) -> float:
     """Median milliseconds for a batch of one image, in ONNX Runtime on this machine's CPU.
 
     The measurement is that of export.json, with untrained weights, which do not change latency.
+
+    Args:
+        config: The configuration.
+        num_classes: The number of classes.
+        exported: The file that `export_untrained` wrote for this configuration; None: it is
+            written here.
     """
-    config = config.resolved()
     side = config.data.image_size
     images = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        classes = tuple(str(i) for i in range(num_classes))
-        export_onnx(create_model(config, num_classes), path, config, classes)
+        path = exported or Path(folder) / "model.onnx"
+        if exported is None:
+            export_untrained(config, num_classes, path)
         return measure_latency(OnnxClassifier(path), images, batch_size=1).p50

@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from sgformer.config import TrainConfig
-from sgformer.data.image_data import ImageData
+from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.model_input import eval_batches
 from sgformer.errors import ExportError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
 from sgformer.model import SGFormer
-from sgformer.training.evaluation import compute_metrics
+from sgformer.training.counts import Counts
 
 BATCH_SIZES: Final = (1, 3, 8)
 NUM_PARITY_IMAGES: Final = 64
@@ -89,7 +89,8 @@ class ExportReport:
         opset: Version of ONNX's operator set.
         input: Name, shape and type of the model's input; a shape has names for dynamic axes.
         parity: Agreement with PyTorch.
-        top1: Share of val images that ONNX Runtime classifies correctly, 0..1.
+        top1: Share of the val images tried that ONNX Runtime classifies correctly, 0..1.
+        num_images: Number of val images tried.
         latency_ms: Latency by batch size.
     """
 
@@ -98,6 +99,7 @@ class ExportReport:
     input: dict[str, Any]
     parity: Parity
     top1: float
+    num_images: int
     latency_ms: dict[str, Latency]
 
     def as_dict(self) -> dict[str, Any]:
@@ -151,19 +153,29 @@ def _exported(model: nn.Module, example: torch.Tensor, name: str) -> onnx.ModelP
 
 
 def prove_export(
-    model: nn.Module, path: Path, config: TrainConfig, data: ImageData
+    model: nn.Module, path: Path, config: TrainConfig, data: ImageData, num_images: int
 ) -> ExportReport:
     """Compares the file with the model on val images, and measures its accuracy and latency.
+
+    Args:
+        model: The trained model.
+        path: The exported file.
+        config: The config of the training.
+        data: The images.
+        num_images: How many val images the file classifies, at most; the share of each class is
+            that in val.
 
     Raises:
         ExportError: The file does not compute the model's logits.
     """
     classifier = OnnxClassifier(path)
     proto = onnx.load(path, load_external_data=False)
-    images = next(eval_batches(data, "val", config.data, NUM_PARITY_IMAGES))[0].numpy()
-    batches = eval_batches(data, "val", config.data, NUM_PARITY_IMAGES)
-    logits = classifier.logits_of(images.numpy() for images, _ in batches)
-    labels = data.samples("val")[:, 1]
+    samples = spread_over_classes(data.samples("val"), num_images)
+    counts = Counts(len(data.classes))
+    for batch, labels in eval_batches(data, samples, config.data, NUM_PARITY_IMAGES):
+        counts.add(torch.from_numpy(classifier.logits(batch.numpy())), labels)
+    compared = spread_over_classes(samples, NUM_PARITY_IMAGES)
+    images = next(eval_batches(data, compared, config.data, NUM_PARITY_IMAGES))[0].numpy()
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     return ExportReport(
         bytes=path.stat().st_size,
@@ -174,9 +186,20 @@ def prove_export(
             "dtype": "float32",
         },
         parity=check_parity(model, classifier, images),
-        top1=compute_metrics(logits, labels, data.classes).top1,
+        top1=counts.scores().top1,
+        num_images=len(samples),
         latency_ms={str(n): measure_latency(classifier, images, n) for n in (1, 8)},
     )
+
+
+def spread_over_classes(samples: Samples, num_images: int) -> Samples:
+    """At most so many samples, in order, chosen at random, of each class in proportion."""
+    if num_images >= len(samples):
+        return samples
+    order = np.random.default_rng(0).permutation(len(samples))
+    by_class = order[np.argsort(samples[order, 1], kind="stable")]
+    chosen = by_class[np.arange(num_images) * len(samples) // num_images]
+    return samples[np.sort(chosen)]
 
 
 @torch.inference_mode()

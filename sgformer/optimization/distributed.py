@@ -3,15 +3,8 @@
 The caller starts the processes. In a single process every exchange returns its argument.
 """
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
-
-FloatArray = npt.NDArray[np.floating[Any]]
-IntArray = npt.NDArray[np.integer[Any]]
 
 
 def rank() -> int:
@@ -48,26 +41,3 @@ def is_of_another_process(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "nccl"))
     )
-
-
-def interleave(
-    logits: FloatArray, labels: IntArray, num_rows: int, device: torch.device
-) -> tuple[FloatArray, IntArray]:
-    """All processes' rows in one array; row i comes from process i % num_processes().
-
-    Args:
-        logits: This process's logits, (n, classes) float32.
-        labels: This process's labels, (n,).
-        num_rows: Number of rows of all processes together.
-        device: The device through which the processes exchange tensors.
-    """
-    size = num_processes()
-    if size == 1:
-        return logits, labels
-    rows = torch.zeros(-(-num_rows // size), logits.shape[1] + 1, dtype=torch.float64)
-    rows[: len(logits), :-1] = torch.from_numpy(logits)
-    rows[: len(logits), -1] = torch.from_numpy(labels)
-    gathered = [torch.empty_like(rows, device=device) for _ in range(size)]
-    dist.all_gather(gathered, rows.to(device))
-    together = torch.stack(gathered, dim=1).flatten(0, 1)[:num_rows].cpu().numpy()
-    return together[:, :-1].astype(np.float32), together[:, -1].astype(np.int64)

@@ -1,15 +1,18 @@
-"""Evaluation of a model on a split: its logits, and the metrics computed from them."""
+"""Evaluation of a model on a split: its logits batch by batch, and the metrics of a delivery."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from sgformer.optimization.distributed import FloatArray, IntArray
 from sgformer.optimization.numerics import Numerics
+from sgformer.training.counts import Counts, IntArray
+
+MOST_CLASSES_OF_A_MATRIX: Final = 200
+MOST_CONFUSIONS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,33 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Images of one class that are predicted as another one.
+
+    Attributes:
+        true: The name of the images' class.
+        predicted: The name of the predicted class.
+        num_images: Number of these images.
+    """
+
+    true: str
+    predicted: str
+    num_images: int
+
+
+@dataclass(frozen=True)
 class SplitMetrics:
-    """Metrics of a split.
+    """Metrics of a split; its size grows with the number of classes, never with their square.
 
     Attributes:
         top1: Share of images whose class has the highest logit, 0..1.
         top5: Share of images whose class is among the min(5, classes) highest logits, 0..1.
         macro_f1: Mean of the classes' F1 scores, 0..1.
-        loss: Mean cross-entropy without label smoothing, in nats.
+        loss: Mean cross-entropy without label smoothing, in nats; NaN if a logit is not finite.
         per_class: Metrics by class name.
         confusion_matrix: Numbers of images; rows are true classes, columns predicted classes.
+            None if there are more than 200 classes.
+        most_confused: The 100 most frequent confusions at most, the most frequent first.
         num_images: Number of images of the split.
     """
 
@@ -48,61 +68,71 @@ class SplitMetrics:
     macro_f1: float
     loss: float
     per_class: dict[str, ClassMetrics]
-    confusion_matrix: list[list[int]]
+    confusion_matrix: list[list[int]] | None
+    most_confused: tuple[Confusion, ...]
     num_images: int
 
 
 @torch.inference_mode()
-def predict_logits(
+def predicted_logits(
     model: nn.Module,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     numerics: Numerics,
-) -> tuple[FloatArray, IntArray]:
-    """The model's (N, classes) logits as float32, and the (N,) labels, in the batches' order.
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The model's logits (B, classes) as float32 on its device, and the labels, of each batch.
 
     A batch whose logits overflow in fp16 is computed again in float32.
     """
     model.eval()
-    logits, labels = [], []
-    for images, targets in batches:
+    for images, labels in batches:
         on_device = images.to(numerics.device, non_blocking=True)
         with numerics.autocast():
-            outputs = model(on_device).float().cpu()
-        if numerics.precision == "fp16" and not torch.isfinite(outputs).all():
-            outputs = model(on_device).cpu()
-        logits.append(outputs)
-        labels.append(targets)
-    return torch.cat(logits).numpy(), torch.cat(labels).numpy()
+            logits = model(on_device).float()
+        if numerics.precision == "fp16" and not torch.isfinite(logits).all():
+            logits = model(on_device)
+        yield logits, labels
 
 
-def compute_metrics(
-    logits: FloatArray, labels: IntArray, classes: tuple[str, ...]
-) -> SplitMetrics:
-    """Metrics from finite logits (N, classes) and true classes (N,).
-
-    The metrics equal scikit-learn's, whose import would cost each worker a second.
-    """
-    num_classes = len(classes)
-    predicted = logits.argmax(1)
-    confusion = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
-    confusion = confusion.reshape(num_classes, num_classes)
-    hits, support = confusion.diagonal(), confusion.sum(1)
-    precision = hits / np.maximum(confusion.sum(0), 1)
-    recall = hits / np.maximum(support, 1)
-    f1 = 2 * hits / np.maximum(confusion.sum(0) + support, 1)
-    top5 = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    loss = F.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels).long())
+def split_metrics(counts: Counts, classes: tuple[str, ...]) -> SplitMetrics:
+    """The metrics of a delivery, from counts that keep pairs of true and predicted class."""
+    scores = counts.scores()
     return SplitMetrics(
-        top1=float((predicted == labels).mean()),
-        top5=float((top5 == labels[:, None]).any(1).mean()),
-        macro_f1=float(f1.mean()),
-        loss=float(loss),
-        per_class={
-            name: ClassMetrics(
-                float(precision[i]), float(recall[i]), float(f1[i]), int(support[i])
-            )
-            for i, name in enumerate(classes)
-        },
-        confusion_matrix=confusion.tolist(),
-        num_images=len(labels),
+        top1=scores.top1,
+        top5=scores.top5,
+        macro_f1=scores.macro_f1,
+        loss=scores.loss,
+        per_class=_per_class(counts, classes),
+        confusion_matrix=_confusion_matrix(counts.pairs, len(classes)),
+        most_confused=tuple(_most_confused(counts.pairs, classes)),
+        num_images=scores.num_images,
     )
+
+
+def _per_class(counts: Counts, classes: tuple[str, ...]) -> dict[str, ClassMetrics]:
+    hits, support, predicted = counts.of_classes
+    columns = (
+        hits / np.maximum(predicted, 1),
+        hits / np.maximum(support, 1),
+        2 * hits / np.maximum(predicted + support, 1),
+        support,
+    )
+    rows = zip(classes, *(column.tolist() for column in columns), strict=True)
+    return {name: ClassMetrics(*values) for name, *values in rows}
+
+
+def _confusion_matrix(pairs: IntArray, num_classes: int) -> list[list[int]] | None:
+    if num_classes > MOST_CLASSES_OF_A_MATRIX:
+        return None
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    matrix: list[list[int]] = counts.reshape(num_classes, num_classes).tolist()
+    return matrix
+
+
+def _most_confused(pairs: IntArray, classes: tuple[str, ...]) -> Iterator[Confusion]:
+    """The most frequent confusions; of equally frequent ones, that of the first class first."""
+    found, counts = np.unique(pairs, return_counts=True)
+    is_wrong = found // len(classes) != found % len(classes)
+    found, counts = found[is_wrong], counts[is_wrong]
+    for i in np.argsort(-counts, kind="stable")[:MOST_CONFUSIONS]:
+        true, predicted = divmod(int(found[i]), len(classes))
+        yield Confusion(classes[true], classes[predicted], int(counts[i]))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -32,7 +31,7 @@ from sgformer.optimization.batch_norm import (
     is_synchronised,
     synchronised,
 )
-from sgformer.optimization.distributed import interleave, num_processes, rank
+from sgformer.optimization.distributed import num_processes, rank
 from sgformer.optimization.micro_batches import (
     check_batches,
     fewest_at_a_time,
@@ -41,6 +40,7 @@ from sgformer.optimization.micro_batches import (
 from sgformer.optimization.numerics import checkpoint_gradients
 from sgformer.optimization.optimizer_step import OptimizerStep, State
 from sgformer.seeding import seed_everything, seed_of
+from sgformer.training.counts import Counts, Scores
 from sgformer.training.device import (
     choose_device,
     is_out_of_memory,
@@ -50,7 +50,7 @@ from sgformer.training.device import (
 )
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics
-from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
+from sgformer.training.evaluation import predicted_logits
 from sgformer.training.train_pass import TrainPass, train_pass
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
@@ -173,9 +173,18 @@ class Trainer:
         while self.end_reason is None:
             yield self._run_epoch(self.num_epochs_done + 1)
 
-    def evaluate(self, split: str) -> SplitMetrics:
-        """Metrics of `model` on a split, computed in the training's precision."""
-        return compute_metrics(*self._predict(split), self.data.classes)
+    def evaluate(self, split: str) -> Scores:
+        """Metrics of `model` on a whole split, computed in the training's precision.
+
+        Each process evaluates a share of the images, and gets the metrics of all.
+        """
+        plan = EvalPlan(self.data.samples(split), self.micro_batch_size, rank(), num_processes())
+        batches = ((self._input(batch), batch.labels) for batch in self._loader.batches(plan))
+        counts = Counts(len(self.data.classes), self.device)
+        for logits, labels in predicted_logits(self.model, batches, self.numerics):
+            counts.add(logits, labels)
+        counts.add_other_processes()
+        return counts.scores()
 
     def description(self) -> dict[str, Any]:
         """Config, classes and epoch: together with the weights they rebuild the model."""
@@ -295,16 +304,15 @@ class Trainer:
         start = time.perf_counter()
         reset_peak_memory(self.device)
         train = self._train_epoch(epoch)
-        logits, labels = self._predict("val")
-        diverged = not (math.isfinite(train.loss) and np.isfinite(logits).all())
-        val = None if diverged else compute_metrics(logits, labels, self.data.classes)
+        val = self.evaluate("val")
+        diverged = not (math.isfinite(train.loss) and math.isfinite(val.loss))
         return EpochMetrics(
             epoch=epoch,
             train_loss=train.loss,
-            val_loss=val.loss if val else math.nan,
-            val_top1=val.top1 if val else math.nan,
-            val_top5=val.top5 if val else math.nan,
-            val_macro_f1=val.macro_f1 if val else math.nan,
+            val_loss=math.nan if diverged else val.loss,
+            val_top1=math.nan if diverged else val.top1,
+            val_top5=math.nan if diverged else val.top5,
+            val_macro_f1=math.nan if diverged else val.macro_f1,
             learning_rate=train.learning_rate,
             seconds=time.perf_counter() - start,
             images_per_second=train.images_per_second,
@@ -332,11 +340,3 @@ class Trainer:
         )
         batches = self._loader.batches(plan)
         return train_pass(self._step, batches, self._input, plan, epoch, self.micro_batch_size)
-
-    def _predict(self, split: str) -> tuple[Any, Any]:
-        """Logits (N, classes) and labels (N,) of the whole split in order, from all processes."""
-        samples = self.data.samples(split)
-        plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
-        batches = ((self._input(batch), batch.labels) for batch in self._loader.batches(plan))
-        logits, labels = predict_logits(self.model, batches, self.numerics)
-        return interleave(logits, labels, len(samples), self.device)

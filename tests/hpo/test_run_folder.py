@@ -8,7 +8,14 @@ import pytest
 
 from hpo.config.loading import load_search_config
 from hpo.errors import ClusterError, StudyError
-from hpo.run_folder import RunFolder, replace_text
+from hpo.run_folder import (
+    ModelFiles,
+    RunFolder,
+    finish_replacing,
+    newcomer_of,
+    replace_folder,
+    replace_text,
+)
 from sgformer.errors import InputError
 
 
@@ -131,3 +138,65 @@ def test_a_mark_that_is_seen_late_is_waited_for(tmp_path: Path) -> None:
     timer.start()
     RunFolder(tmp_path).check_mark(mark)
     timer.join()
+
+
+def make_model(folder: Path, name: str) -> None:
+    folder.mkdir()
+    (folder / "model.onnx").write_text(name)
+    (folder / "export.json").write_text("{}")
+
+
+class CrashError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("has_former", [True, False])
+@pytest.mark.parametrize("num_renames", [0, 1, 2])
+def test_a_crash_between_the_renames_of_best_loses_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_renames: int, has_former: bool
+) -> None:
+    run = RunFolder(tmp_path)
+    new, rename = newcomer_of(run.best), Path.rename
+    make_model(new, "new")
+    if has_former:
+        make_model(run.best, "former")
+    done: list[Path] = []
+
+    def crashing(path: Path, target: Path) -> Path:
+        if len(done) == num_renames:
+            raise CrashError
+        done.append(path)
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", crashing)
+        try:
+            replace_folder(run.best, new)
+        except CrashError:
+            assert num_renames < (2 if has_former else 1)
+    with run.locked():
+        is_former = has_former and num_renames == 0
+        assert (run.best / "model.onnx").read_text() == ("former" if is_former else "new")
+    replace_folder_again(run.best)
+
+
+def replace_folder_again(best: Path) -> None:
+    """What a crash has left over is in no later model's way."""
+    new = newcomer_of(best)
+    if not new.exists():
+        make_model(new, "later")
+    expected = (new / "model.onnx").read_text()
+    replace_folder(best, new)
+    assert (best / "model.onnx").read_text() == expected
+    assert [path.name for path in best.parent.glob(".best*")] == []
+
+
+def test_a_model_that_was_not_checked_does_not_replace_the_former_one(tmp_path: Path) -> None:
+    best = tmp_path / "best"
+    make_model(newcomer_of(best), "new")
+    (newcomer_of(best) / "export.json").unlink()
+    finish_replacing(best)
+    assert not best.exists()
+    make_model(tmp_path / ".best-old", "former")
+    finish_replacing(best)
+    assert ModelFiles(best).onnx.read_text() == "former"

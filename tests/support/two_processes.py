@@ -1,11 +1,11 @@
 """Runs a test's function in two processes of torch.distributed (gloo) on this machine."""
 
+import dataclasses
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -19,11 +19,11 @@ from sgformer.errors import CheckpointError, ConfigError, OutOfMemoryError
 from sgformer.model.sg_former import SGFormer
 from sgformer.optimization.distributed import (
     broadcast,
-    interleave,
     is_of_another_process,
     rank,
     total,
 )
+from sgformer.training.counts import Counts
 from sgformer.training.trainer import Trainer
 
 
@@ -42,15 +42,18 @@ def _join(index: int, port: int, work: Callable[..., None], args: tuple[object, 
     dist.destroy_process_group()
 
 
-def check_gathering() -> None:
+def check_exchange() -> None:
     assert total(torch.tensor([1.0, 2.0])).tolist() == [2.0, 4.0]
     assert broadcast(7 + rank()) == 7
-    own = np.arange(7, dtype=np.int64)[rank() :: 2]
-    logits = np.stack([own, -own], axis=1).astype(np.float32)
-    together, labels = interleave(logits, own, 7, torch.device("cpu"))
-    assert labels.tolist() == list(range(7))
-    assert together[:, 1].tolist() == [-i for i in range(7)]
-    assert together.dtype == np.float32
+
+
+def count(logits: torch.Tensor, labels: torch.Tensor, result: Path) -> None:
+    """Stores the scores of images of which each process counts a share, which may be empty."""
+    counts = Counts(logits.shape[1])
+    for i in range(rank(), len(logits), 2):
+        counts.add(logits[i : i + 1], labels[i : i + 1])
+    counts.add_other_processes()
+    torch.save(dataclasses.astuple(counts.scores()), result / str(rank()))
 
 
 def train(config: TrainConfig, result: Path) -> None:

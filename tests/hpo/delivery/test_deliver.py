@@ -6,12 +6,11 @@ import pytest
 import torch
 import yaml
 
-from hpo.delivery.deliver import deliver, evaluate_splits, export, load_model
+from hpo.delivery.deliver import deliver, export, load_model
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
 from hpo.run_folder import ModelFiles, RunFolder
 from sgformer.config import TrainConfig
-from sgformer.data.image_data import load_image_data
 from sgformer.errors import DataError, ExportError
 from sgformer.export import onnx_export
 
@@ -42,34 +41,25 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
 ) -> None:  # fmt: skip
     run = RunFolder(tmp_path / "run")
     run.make()
-    deliver(run.best, checkpoint)
+    metrics = {"val": {"num_images": 30}, "test": None}
+    deliver(run.best, checkpoint, metrics, num_images=20)
     assert run.is_delivered
     assert ModelFiles(run.best).fingerprint() == train_config.fingerprint()
-    metrics = json.loads((run.best / "metrics.json").read_text())
-    assert metrics["val"]["num_images"] == 30
+    assert json.loads((run.best / "metrics.json").read_text()) == metrics
+    report = json.loads((run.best / "export.json").read_text())["model.onnx"]
+    assert report["num_images"] == report["parity"]["num_images"] == 20
     assert yaml.safe_load((run.best / "config.yaml").read_text())["max_epochs"] == 3
     before = {path.name: path.read_bytes() for path in run.best.iterdir()}
     # No real model can fail the proof here, so its tolerance is taken away.
     monkeypatch.setattr(onnx_export, "OF_SG_FORMER", onnx_export.Tolerance(-1.0, -1.0))
     with pytest.raises(ExportError, match="disagrees with PyTorch"):
-        deliver(run.best, checkpoint)
+        deliver(run.best, checkpoint, metrics)
     assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before
     # This is the state after a crash between the two renames of an earlier delivery.
     run.best.rename(run.best.with_name(".best-old"))
     with pytest.raises(FileNotFoundError):
-        deliver(run.best, tmp_path / "gone.safetensors")
+        deliver(run.best, tmp_path / "gone.safetensors", metrics)
     assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before
-
-
-def test_without_a_test_split_there_are_no_test_metrics(
-    checkpoint: Path, own_image_folder: Path
-) -> None:
-    shutil.rmtree(own_image_folder / "test")
-    config, model, _ = load_model(checkpoint)
-    data = config.data.model_copy(update={"data_dir": own_image_folder})
-    metrics = evaluate_splits(config, model, load_image_data(data))
-    assert metrics["test"] is None
-    assert metrics["val"]["num_images"] == 30
 
 
 def test_a_folder_of_other_classes_is_refused(
@@ -83,15 +73,5 @@ def test_a_folder_of_other_classes_is_refused(
     with pytest.raises(
         DataError, match=r"has other classes than the model: '0' are missing, 'zero' are new"
     ):
-        export(best, own_image_folder)
+        export(best, own_image_folder, num_images=20)
     assert not (best / "model.onnx").exists()
-
-
-def test_a_model_of_a_gpu_is_delivered_where_there_is_none(
-    checkpoint: Path, train_config: TrainConfig, tmp_path: Path
-) -> None:
-    config, model, _ = load_model(checkpoint)
-    metrics = evaluate_splits(
-        config.model_copy(update={"device": "cuda"}), model, load_image_data(config.data)
-    )
-    assert metrics["val"]["num_images"] == 30

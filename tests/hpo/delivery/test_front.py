@@ -92,6 +92,7 @@ def test_a_model_that_a_crash_had_put_aside_is_put_back(run: Run, images: Images
     deliver_winners(run, watcher, images)
     assert run.folder.is_delivered
     assert watcher.events == []
+    assert run.study.metadata.delivered_trial == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")

@@ -39,8 +39,15 @@ def test_a_retraining_is_delivered_where_it_belongs_and_paid_for(
     retrain_and_deliver(run, run.trials[0], watcher, folder=folder)
     assert ModelFiles(folder).is_delivered
     assert [row["epoch"] for row, _ in watcher.named("retrain_epoch")] == [1, 2]
-    (paid,) = run.study.metadata.retrainings
-    assert (paid["trial"], paid["num_epochs"]) == (0, 2)
+    training, evaluation = run.study.metadata.retrainings
+    assert (training["trial"], training["num_epochs"]) == (0, 2)
+    assert (evaluation["trial"], evaluation["num_epochs"]) == (0, 0)
+    assert evaluation["gpu_seconds"] == evaluation["seconds"] > 0
+    both = training["seconds"] + evaluation["seconds"]
+    assert run.study.metadata.seconds_searched >= 0.9 * both
+    phases = [text for (text,) in watcher.named("phase")]
+    assert phases[1:] == ["evaluating on val and test", "exporting to ONNX and checking it"]
+    assert watcher.named("step")[-1] == (50, 50)
     assert run.study.metadata.delivered_trial is None  # it records only the model in best/
     assert not run.folder.retraining.exists()
 

@@ -227,6 +227,17 @@ def test_a_search_that_goes_on_sets_aside_what_new_finalists_may_take(
     assert budget.left(budget.limits[0]) == 100 - 4 * num_trained - set_aside
 
 
+def test_an_evaluation_takes_time_but_is_none_of_the_trainings_set_aside(
+    make_budget: Callable[..., Spender],
+) -> None:
+    before = make_budget().budget
+    evaluation = {"num_epochs": 0, "seconds": 6.0, "gpu_seconds": 12.0}
+    after = make_budget(fresh=[evaluation]).budget
+    assert after.taken(GPU_HOURS) == before.taken(GPU_HOURS) + 12
+    assert after.left(GPU_HOURS) == before.left(GPU_HOURS) - 12
+    assert after.left(EPOCHS) == before.left(EPOCHS)
+
+
 def test_a_limit_that_follows_from_the_number_of_trials_is_of_trials_alone(
     search_file: Path,
 ) -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from hpo.delivery.evaluation import evaluate_checkpoint
 from hpo.errors import BrokenTrainingError, ProcessDiedError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources, connected
-from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
+from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs, run_on_cluster
 from hpo.execution.training import Training
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError
@@ -111,3 +112,18 @@ def test_a_damaged_checkpoint_is_named(train_config: TrainConfig, tmp_path: Path
     trainings = [Training(train_config, folder)]
     with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*last\.safetensors"):
         list(retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=3))
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_checkpoint_is_evaluated_on_the_cluster_as_here(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "training"
+    list(retrain_epochs(Training(train_config.with_epochs(1), folder)))
+    arguments = (folder / "best.safetensors", None, 0.0)
+    *_, there = run_on_cluster(evaluate_checkpoint, arguments, TWO_SLOTS, "the evaluation")
+    *_, here = evaluate_checkpoint(*arguments)
+    assert there == here
+    (folder / "best.safetensors").write_text("damaged")
+    with pytest.raises(CheckpointError, match=r"best\.safetensors"):
+        list(run_on_cluster(evaluate_checkpoint, arguments, TWO_SLOTS, "the evaluation"))

@@ -50,7 +50,11 @@ def test_val_is_split_off_train_stratified_and_by_seed(tmp_path: Path) -> None:
         (["train/a/1.png"], r"has 1 class folders; at least 2"),
         ([*GOOD, "train/c"], r"class without images: .*train/c"),
         ([*GOOD, "val/c/1.png"], r"val has classes that train lacks: c"),
-        ([*GOOD, "train/c/1.png"], r"val lacks classes that train has: c"),
+        ([*GOOD, "train/c/1.png"], r"val lacks classes that train has: c$"),
+        (
+            [*GOOD, *(f"train/c{i}/1.png" for i in range(2000))],
+            r"val lacks classes that train has: c0, c1, c10, c100, c1000 and 1995 more$",
+        ),
         ([*GOOD, "train/c/1.png", "val/c"], r"class without images: .*val/c"),
         (["train/a/1.png", "train/b/1.png"], r"class 'a' has one image in train; 2 are needed"),
     ],

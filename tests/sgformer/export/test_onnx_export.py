@@ -13,7 +13,12 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.errors import DataError, ExportError
 from sgformer.export.onnx_classifier import OnnxClassifier
-from sgformer.export.onnx_export import check_parity, export_onnx, prove_export
+from sgformer.export.onnx_export import (
+    check_parity,
+    export_onnx,
+    prove_export,
+    spread_over_classes,
+)
 from sgformer.model.build import create_model
 from sgformer.training.trainer import Trainer
 
@@ -79,15 +84,31 @@ def test_it_computes_what_the_model_does(exported: Exported, batch_size: int) ->
 def test_the_proof_measures_the_file(exported: Exported) -> None:
     model, config, path = exported
     data = load_image_data(config.data)
-    report = json.loads(json.dumps(prove_export(model, path, config, data).as_dict()))
+    report = json.loads(
+        json.dumps(prove_export(model, path, config, data, num_images=20).as_dict())
+    )
     assert report["bytes"] == path.stat().st_size
     assert report["opset"] >= 18
     assert report["input"]["shape"][1:] == [3, 32, 32]
     assert report["parity"]["argmax_agreement"] == 1.0
     assert report["parity"]["batch_sizes"] == [1, 3, 8]
     assert report["parity"]["max_abs_diff"] < 1e-3
+    assert report["num_images"] == report["parity"]["num_images"] == 20
     assert set(report["latency_ms"]) == {"1", "8"}
     assert report["latency_ms"]["1"]["p50"] <= report["latency_ms"]["1"]["p95"]
+
+
+def test_the_images_of_the_proof_have_the_classes_shares() -> None:
+    labels = np.repeat([0, 1, 2, 3], [600, 300, 99, 1])
+    samples = np.stack([np.arange(1000), labels], axis=1)
+    part = spread_over_classes(samples, 100)
+    assert np.bincount(part[:, 1], minlength=4).tolist() in ([60, 30, 10, 0], [60, 30, 9, 1])
+    assert (np.diff(part[:, 0]) > 0).all()
+    assert np.ptp(part[:60, 0]) > 500  # not the first images of a class
+    assert np.array_equal(part, spread_over_classes(samples, 100))
+    assert np.array_equal(spread_over_classes(samples, 1000), samples)
+    many = np.stack([np.arange(1000), np.arange(1000)], axis=1)
+    assert len(np.unique(spread_over_classes(many, 64)[:, 1])) == 64
 
 
 def test_a_file_of_other_weights_is_not_passed(exported: Exported) -> None:

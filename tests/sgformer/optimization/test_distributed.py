@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from two_processes import (
-    check_gathering,
+    check_exchange,
     in_two_processes,
     refuse,
     run_out_of_memory,
@@ -33,8 +33,8 @@ def changed(config: TrainConfig, changes: dict) -> TrainConfig:
     return validate(TrainConfig, values, "test")
 
 
-def test_rows_of_all_processes_come_in_one_order() -> None:
-    in_two_processes(check_gathering)
+def test_processes_exchange_sums_and_numbers() -> None:
+    in_two_processes(check_exchange)
 
 
 @pytest.mark.parametrize(

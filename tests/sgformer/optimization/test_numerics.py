@@ -15,7 +15,7 @@ from sgformer.optimization.numerics import (
     exact_float32,
     is_convolutional,
 )
-from sgformer.training.evaluation import predict_logits
+from sgformer.training.evaluation import predicted_logits
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CONVOLUTIONAL = ("resnet18", "convnext_atto", "mobilenetv3_small_050", "tf_efficientnet_lite0",
@@ -79,8 +79,8 @@ def test_tf32_is_for_gpus_and_not_for_exact_evaluations() -> None:
 def test_a_model_predicts_in_the_precision_that_is_asked_for() -> None:
     model, images = torch.nn.Linear(64, 3), torch.randn(5, 64)
     batches = [(images, torch.arange(5))]
-    exact, _ = predict_logits(model, batches, Numerics(CPU))
-    rough, _ = predict_logits(model, batches, Numerics(CPU, "bf16"))
+    ((exact, _),) = predicted_logits(model, batches, Numerics(CPU))
+    ((rough, _),) = predicted_logits(model, batches, Numerics(CPU, "bf16"))
     assert exact.tolist() == model(images).tolist()
     assert 0 < abs(rough - exact).max() < 0.05
     assert rough.dtype == exact.dtype
@@ -90,7 +90,8 @@ def test_logits_that_overflow_in_half_precision_are_computed_again() -> None:
     model = torch.nn.Linear(4, 2, bias=False)
     with torch.no_grad():
         model.weight.fill_(3e4)
-    logits, _ = predict_logits(model, [(torch.ones(3, 4), torch.zeros(3))], Numerics(CPU, "fp16"))
+    batches = [(torch.ones(3, 4), torch.zeros(3))]
+    ((logits, _),) = predicted_logits(model, batches, Numerics(CPU, "fp16"))
     assert logits.tolist() == [[1.2e5, 1.2e5]] * 3
 
 

@@ -1,0 +1,148 @@
+"""Evaluates a checkpoint on val and test where trainings run, with loaders and progress."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hpo.delivery.deliver import load_model
+from hpo.engine.observer import SearchObserver
+from hpo.execution.cluster import TrialResources
+from hpo.execution.retrain import run_on_cluster
+from hpo.run import Run
+from sgformer.config import TrainConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from sgformer.data.image_cache import ImagesId
+    from sgformer.data.image_data import ImageData
+
+EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
+SECONDS_BETWEEN_NEWS: Final = 1.0
+SPLITS: Final = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How far an evaluation has come.
+
+    Attributes:
+        num_done: Number of images evaluated so far.
+        num_images: Number of images of all splits.
+        metrics: At the end, SplitMetrics by split; None for a split that does not exist.
+    """
+
+    num_done: int
+    num_images: int
+    metrics: dict[str, Any] | None = None
+
+
+def evaluate_and_charge(
+    run: Run,
+    trial: int,
+    checkpoint: Path,
+    observer: SearchObserver,
+    images: "ImagesId | None",
+    resources: TrialResources | None,
+) -> dict[str, Any]:
+    """The metrics of a trial's checkpoint by split, where it was trained; charges the budget.
+
+    A group's model is evaluated by one process, with the resources of one process of the group.
+    The seconds count towards the budget's hours, and no epoch does.
+
+    Args:
+        run: The trial's run.
+        trial: The trial's number.
+        checkpoint: The weights with their config.
+        observer: Is told of the images evaluated so far.
+        images: Identifies the images of the search; None: any images are accepted.
+        resources: CPUs and GPUs on the connected Ray cluster; None: this process evaluates.
+    """
+    begin, metrics = time.monotonic(), None
+    if resources is None:
+        told = evaluate_checkpoint(checkpoint, images)
+    else:
+        arguments = (checkpoint, images, resources.gpus)
+        told = run_on_cluster(evaluate_checkpoint, arguments, resources, "the evaluation")
+    for news in told:
+        observer.step(news.num_done, news.num_images)
+        metrics = news.metrics
+    assert metrics is not None, "the last news has the metrics"
+    seconds = time.monotonic() - begin
+    run.study.metadata.add_retraining(trial, 0, seconds, resources.gpus if resources else 1.0)
+    run.study.metadata.seconds_searched += seconds
+    return metrics
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, images: "ImagesId | None" = None, num_gpus: float = 0.0
+) -> Iterator[Evaluated]:
+    """Evaluates a checkpoint in this process; the last of what it yields has the metrics.
+
+    Args:
+        checkpoint: The weights with their config, which names the images and their size.
+        images: Identifies the images of the search; None: any images are accepted.
+        num_gpus: GPUs for this process; less than 1: its share of a GPU's memory.
+
+    Raises:
+        DataError: The images cannot be read, or are not those of the search.
+    """
+    from sgformer.data.image_data import load_image_data
+    from sgformer.training.device import limit_memory
+
+    limit_memory(num_gpus)
+    config, model, _ = load_model(checkpoint)
+    yield from evaluate_splits(config, model, load_image_data(config.data, expected=images))
+
+
+def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> Iterator[Evaluated]:
+    """Evaluates a model on val and test; the last of what it yields has the metrics.
+
+    They are computed in float32, whatever the precision of the training.
+    """
+    from sgformer.optimization.numerics import exact_float32
+    from sgformer.training.counts import Counts
+    from sgformer.training.device import choose_device
+    from sgformer.training.evaluation import split_metrics
+
+    # A model that was trained on a cluster's GPU may be delivered by a machine without a GPU.
+    anywhere = "cpu" if config.device == "cpu" else "auto"
+    device = choose_device(config.model_copy(update={"device": anywhere}))
+    model.to(device)
+    metrics: dict[str, Any] = dict.fromkeys(SPLITS)
+    due = [split for split in SPLITS if split in data.splits]
+    num_images = sum(len(data.samples(split)) for split in due)
+    num_done, told_at = 0, time.monotonic()
+    for split in due:
+        counts = Counts(len(data.classes), device, keeps_pairs=True)
+        with exact_float32():
+            for logits, labels in _predicted(config, model, data, split, device):
+                counts.add(logits, labels)
+                num_done += len(labels)
+                if time.monotonic() > told_at + SECONDS_BETWEEN_NEWS:
+                    told_at = time.monotonic()
+                    yield Evaluated(num_done, num_images)
+        metrics[split] = asdict(split_metrics(counts, data.classes))
+    yield Evaluated(num_images, num_images, metrics)
+
+
+def _predicted(
+    config: TrainConfig, model: Any, data: "ImageData", split: str, device: "torch.device"
+) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
+    """Logits and labels of a split's batches, which loading processes prepare."""
+    import torch
+
+    from sgformer.data.loader import default_num_workers
+    from sgformer.data.model_input import eval_batches
+    from sgformer.optimization.numerics import Numerics
+    from sgformer.training.evaluation import predicted_logits
+
+    num_workers = config.data.num_workers
+    if num_workers is None:
+        has_gpu = device.type == "cuda"
+        num_workers = default_num_workers(torch.get_num_threads(), has_gpu=has_gpu)
+    samples = data.samples(split)
+    batches = eval_batches(data, samples, config.data, EVAL_BATCH_SIZE, device, num_workers)
+    return predicted_logits(model, batches, Numerics(device))

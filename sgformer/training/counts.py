@@ -1,0 +1,145 @@
+"""Counts of a split's predictions, taken batch by batch; metrics are computed from them."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sgformer.optimization.distributed import total
+
+IntArray = npt.NDArray[np.int64]
+
+TOP: Final = 5
+# Logits that are counted at a time: their copies stay in a CPU's cache, or fill a GPU.
+NUM_AT_A_TIME: Final = {"cpu": 2**18, "cuda": 2**21}
+# Up to so many classes losses are computed in float64, which takes a CPU three times as long as
+# float32 does; beyond, a loss is off by less than 1e-6 of its value.
+MOST_CLASSES_IN_FLOAT64: Final = 256
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of a split as a whole.
+
+    Attributes:
+        top1: Share of images whose class has the highest logit, 0..1.
+        top5: Share of images whose class is among the min(5, classes) highest logits, 0..1.
+        macro_f1: Mean of the classes' F1 scores, 0..1; a ratio of zero to zero is 0.
+        loss: Mean cross-entropy without label smoothing, in nats; NaN if a logit is not finite.
+        num_images: Number of images.
+    """
+
+    top1: float
+    top5: float
+    macro_f1: float
+    loss: float
+    num_images: int
+
+
+class Counts:
+    """What the metrics of a split are computed from, without its logits or a confusion matrix.
+
+    Of two equal logits, that of the class with the lower index counts as the higher one. The
+    metrics equal scikit-learn's, whose import would cost each worker a second. torchmetrics would
+    build a matrix of classes x classes for the F1 score in each batch.
+
+    Args:
+        num_classes: Number of classes.
+        device: Where the counts are kept; the device of the logits.
+        keeps_pairs: Whether to keep each image's true and predicted class, for confusions.
+    """
+
+    def __init__(
+        self, num_classes: int, device: torch.device | None = None, *, keeps_pairs: bool = False
+    ) -> None:
+        self._device = device or torch.device("cpu")
+        # Images by class: predicted rightly, of the class, predicted as the class.
+        self._of_classes = torch.zeros(3, num_classes, dtype=torch.int64, device=self._device)
+        # Images among the first five, and the sum of losses.
+        self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
+        self._indices = torch.arange(num_classes, dtype=torch.float32, device=self._device)
+        self._dtype = torch.float64 if num_classes <= MOST_CLASSES_IN_FLOAT64 else torch.float32
+        self._scratch = torch.empty(2, 0, num_classes)
+        self._log_shares = torch.empty(0, num_classes)
+        self._pairs: list[torch.Tensor] | None = [] if keeps_pairs else None
+
+    @torch.inference_mode()
+    def add(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> None:
+        """Counts a batch of logits (B, classes) and true classes (B,); the device runs ahead."""
+        logits_BC = logits_BC.to(self._device)
+        labels_B = labels_B.to(self._device, torch.int64, non_blocking=True)
+        num_rows = max(1, NUM_AT_A_TIME[self._device.type] // logits_BC.shape[1])
+        parts = zip(logits_BC.split(num_rows), labels_B[:, None].split(num_rows), strict=True)
+        columns = zip(*(self._of_images(*part) for part in parts), strict=True)
+        predicted_B, num_before_B, losses_B = map(torch.cat, columns)
+        one_B = torch.ones_like(labels_B)
+        hits, support, predicted = self._of_classes
+        hits.index_add_(0, labels_B, (predicted_B == labels_B).long())
+        support.index_add_(0, labels_B, one_B)
+        predicted.index_add_(0, predicted_B, one_B)
+        in_top5, loss = (num_before_B < TOP).sum(), losses_B.sum(dtype=torch.float64)
+        self._sums += torch.stack([in_top5, loss])
+        if self._pairs is not None:
+            self._pairs.append(labels_B * len(self._indices) + predicted_B)
+
+    def _of_images(
+        self, logits_BC: torch.Tensor, labels_B1: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Each image's predicted class, number of classes before its own, and loss."""
+        shape = logits_BC.shape
+        if self._scratch.shape[1] < len(logits_BC):
+            self._scratch = torch.empty(2, *shape, device=self._device)
+            self._log_shares = torch.empty(shape, dtype=self._dtype, device=self._device)
+        # Comparisons as 0 and 1 in float32, which a CPU sums faster than truth values.
+        one_BC, other_BC = self._scratch[:, : len(logits_BC)]
+        own_B1 = logits_BC.gather(1, labels_B1)
+        num_higher_B = torch.gt(logits_BC, own_B1, out=one_BC).sum(1)
+        torch.eq(logits_BC, own_B1, out=one_BC)
+        torch.lt(self._indices, labels_B1.float(), out=other_BC)
+        num_before_B = num_higher_B + one_BC.mul_(other_BC).sum(1)
+        log_shares_BC = self._log_shares[: len(logits_BC)]
+        torch.log_softmax(logits_BC.to(self._dtype), 1, out=log_shares_BC)
+        losses_B = -log_shares_BC.gather(1, labels_B1).squeeze(1)
+        # A logit of -inf need not change the loss.
+        losses_B = losses_B.where(logits_BC.amin(1).isfinite(), torch.nan)
+        return _first_highest(logits_BC), num_before_B, losses_B
+
+    def add_other_processes(self) -> None:
+        """Adds the counts of the processes that evaluate other images of the split."""
+        self._of_classes, self._sums = total(self._of_classes), total(self._sums)
+
+    @property
+    def of_classes(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Images by class: predicted rightly, of the class, predicted as the class."""
+        hits, support, predicted = self._of_classes.cpu().numpy()
+        return hits, support, predicted
+
+    @property
+    def pairs(self) -> IntArray:
+        """For each image that this process has counted: true class x classes + predicted class."""
+        assert self._pairs is not None, "made without keeps_pairs"
+        return torch.cat(self._pairs).cpu().numpy()
+
+    def scores(self) -> Scores:
+        """The metrics of all images counted so far."""
+        hits, support, predicted = self.of_classes
+        in_top5, loss = self._sums.tolist()
+        num_images = int(support.sum())
+        f1 = 2 * hits / np.maximum(predicted + support, 1)
+        return Scores(
+            top1=int(hits.sum()) / num_images,
+            top5=in_top5 / num_images,
+            macro_f1=float(f1.mean()),
+            loss=loss / num_images if math.isfinite(loss) else math.nan,
+            num_images=num_images,
+        )
+
+
+def _first_highest(logits_BC: torch.Tensor) -> torch.Tensor:
+    """The index of each row's highest logit, of the first one among equal ones: (B,)."""
+    if logits_BC.device.type == "cpu":  # where PyTorch's argmax takes ten times as long
+        return torch.from_numpy(logits_BC.numpy().argmax(1))
+    return logits_BC.argmax(1)

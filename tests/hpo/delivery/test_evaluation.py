@@ -1,0 +1,71 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpo.delivery import evaluation
+from hpo.delivery.deliver import load_model
+from hpo.delivery.evaluation import evaluate_checkpoint, evaluate_splits
+from hpo.execution.retrain import retrain_epochs
+from hpo.execution.training import Training
+from sgformer.config import TrainConfig
+from sgformer.data.image_data import load_image_data
+
+
+@pytest.fixture(scope="module")
+def checkpoint(train_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a training of one epoch."""
+    folder = tmp_path_factory.mktemp("run") / "training"
+    config = train_config.with_epochs(1)
+    list(retrain_epochs(Training(config, folder)))
+    return folder / "best.safetensors"
+
+
+def test_the_metrics_are_those_of_the_epoch_whose_weights_they_are(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    (row,) = retrain_epochs(Training(train_config.with_epochs(1), tmp_path / "run" / "training"))
+    *_, last = evaluate_checkpoint(tmp_path / "run" / "training" / "best.safetensors")
+    assert last.metrics is not None
+    val = last.metrics["val"]
+    assert (val["top1"], val["macro_f1"]) == (row["val_top1"], row["val_macro_f1"])
+    assert val["loss"] == pytest.approx(row["val_loss"], rel=1e-5)
+    assert last.num_done == last.num_images == 50
+    assert last.metrics["test"]["num_images"] == 20
+
+
+def test_it_tells_how_far_it_has_come(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SECONDS_BETWEEN_NEWS", 0.0)
+    told = list(evaluate_checkpoint(checkpoint))
+    assert [news.num_done for news in told] == [30, 50, 50]
+    assert [news.metrics is None for news in told] == [True, True, False]
+
+
+def test_without_a_test_split_there_are_no_test_metrics(
+    checkpoint: Path, own_image_folder: Path
+) -> None:
+    shutil.rmtree(own_image_folder / "test")
+    config, model, _ = load_model(checkpoint)
+    data = config.data.model_copy(update={"data_dir": own_image_folder})
+    *_, last = evaluate_splits(config, model, load_image_data(data))
+    assert last.metrics is not None
+    assert last.metrics["test"] is None
+    assert last.metrics["val"]["num_images"] == 30
+
+
+def test_loading_processes_change_no_metric(checkpoint: Path) -> None:
+    config, model, _ = load_model(checkpoint)
+    data = load_image_data(config.data)
+    found = []
+    for num_workers in (0, 2):
+        section = config.data.model_copy(update={"num_workers": num_workers})
+        *_, last = evaluate_splits(config.model_copy(update={"data": section}), model, data)
+        found.append(last.metrics)
+    assert found[0] == found[1]
+
+
+def test_a_model_of_a_gpu_is_evaluated_where_there_is_none(checkpoint: Path) -> None:
+    config, model, _ = load_model(checkpoint)
+    config = config.model_copy(update={"device": "cuda"})
+    *_, last = evaluate_splits(config, model, load_image_data(config.data))
+    assert last.num_images == 50
