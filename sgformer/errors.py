@@ -1,5 +1,21 @@
 """Errors that a user can cause. Messages say what is wrong, the value, and what is allowed."""
 
+from collections.abc import Iterable
+from typing import Final
+
+MOST_NAMES: Final = 10  # how many names a message lists at most
+
+
+def listed(names: Iterable[str], most: int = MOST_NAMES) -> str:
+    """A list of names as text, such as "'cat', 'dog' and 7 more"; 'none' if it is empty.
+
+    Names are quoted, and line breaks in them escaped, so that the text has one line.
+    """
+    names = list(names)
+    shown = ", ".join(map(repr, names[:most]))
+    more = len(names) - most
+    return f"{shown} and {more} more" if more > 0 else shown or "none"
+
 
 class InputError(ValueError):
     """A setting, a file or a folder is wrong. The command line exits with status 2."""
