@@ -10,9 +10,8 @@ from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstRung
 from hpo.study.storage import storage_exists, with_absolute_path, without_password
 from hpo.study.study import SearchStudy
-from sgformer.errors import ConfigError
+from sgformer.errors import ConfigError, listed
 
-MOST_NAMES: Final = 5  # how many class names a message lists at most
 
 
 def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
@@ -145,14 +144,9 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         sorted(set(a.get("classes", ())) - set(b.get("classes", ())))
         for a, b in ((before, after), (after, before))
     )
-    changes += [f"{_some(gone)} is no class any more"] if gone else []
-    changes += [f"{_some(new)} is a new class"] if new else []
+    changes += [f"{listed(gone)} is no class any more"] if gone else []
+    changes += [f"{listed(new)} is a new class"] if new else []
     return "; ".join(changes) or "as many images, but not the same files"
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - MOST_NAMES
-    return ", ".join(map(repr, names[:MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse_differences(known: SearchConfig, config: SearchConfig, where: str) -> None:

@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgformer.data.image_folder import SPLITS, read_split
-from sgformer.errors import InputError
-
 if TYPE_CHECKING:
     from sgformer.export.onnx_classifier import OnnxClassifier
     from sgformer.training.evaluation import SplitMetrics
@@ -18,21 +15,31 @@ def load_classifier(model: Path) -> "OnnxClassifier":
     return OnnxClassifier(model)
 
 
-def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
+def evaluate_onnx(
+    model: Path, data_dir: Path, split: str
+) -> "tuple[SplitMetrics, tuple[str, ...]]":
     """Metrics of an exported model on a split, with the preprocessing stored in the model.
 
+    Returns:
+        The metrics, and what a user should know of the images, a sentence each.
+
     Raises:
-        InputError: The model or the image folder cannot be read, or there is no such split.
+        InputError: The model or the image folder cannot be read, there is no such split, or it is
+            not known which images the model was trained with.
     """
     from sgformer.data.image_data import decode_folder
     from sgformer.data.model_input import eval_batches
+    from sgformer.data.trained_images import check_split, read_split_of_training
     from sgformer.training.evaluation import compute_metrics
 
-    if split not in SPLITS:
-        raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
+    check_split(split)
     classifier = load_classifier(model)
     config = classifier.data.model_copy(update={"data_dir": data_dir})
-    data = decode_folder(read_split(config, split, classifier.classes), config)
+    folder, notes = read_split_of_training(
+        config, split, classifier.classes, classifier.trained_images
+    )
+    data = decode_folder(folder, config)
     batches = eval_batches(data, split, config, batch_size=32)
     logits = classifier.logits_of(images.numpy() for images, _ in batches)
-    return compute_metrics(logits, data.samples(split)[:, 1], classifier.classes)
+    metrics = compute_metrics(logits, data.samples(split)[:, 1], classifier.classes)
+    return metrics, (*data.notes, *notes)

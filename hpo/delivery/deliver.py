@@ -10,14 +10,14 @@ import yaml
 
 from hpo.run_folder import replace_text
 from sgformer.config import TrainConfig
-from sgformer.errors import DataError
+from sgformer.errors import DataError, listed
 
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
+    from sgformer.data.trained_images import TrainedImages
 
 EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
-MOST_NAMES: Final = 5  # how many class names a message lists at most
 
 
 def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) -> None:
@@ -33,8 +33,6 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
         ExportError: The ONNX model and the trained model give different outputs; the folder
             stays unchanged.
     """
-    from sgformer.data.image_data import load_image_data
-
     restore(folder)
     new, old = _beside(folder, "new"), _beside(folder, "old")
     for left_over in (new, old):
@@ -42,12 +40,13 @@ def deliver(folder: Path, checkpoint: Path, images: "ImagesId | None" = None) ->
     new.mkdir(parents=True)
     shutil.copyfile(checkpoint, new / "checkpoint.safetensors")
     config, model, classes = load_model(new / "checkpoint.safetensors")
-    data = load_image_data(config.data, expected=images)
+    known = _trained_images(new / "checkpoint.safetensors")
+    data = _images_for(config, known, images)
     values = config.model_dump(mode="json")
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", evaluate_splits(config, model, data))
-    _export(new, config, model, data, classes)
+    _export(new, config, model, data, classes, known)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
@@ -65,50 +64,81 @@ def _beside(folder: Path, suffix: str) -> Path:
     return folder.with_name(f".{folder.name}-{suffix}")
 
 
-def export(folder: Path, data_dir: Path | None) -> None:
+def export(folder: Path, data_dir: Path | None) -> tuple[str, ...]:
     """Writes model.onnx and export.json from the folder's checkpoint.safetensors.
 
     Args:
         folder: A run's best/, or a folder of front/.
         data_dir: The image folder; the export is checked on its val split.
 
+    Returns:
+        What a user should know of the images, a sentence each.
+
     Raises:
+        DataError: The images cannot be read, or val was split off train and train has changed.
         ExportError: The ONNX model and the trained model give different outputs; no file is
             replaced.
     """
+    from sgformer.data.trained_images import on_other_images
+
+    checkpoint = folder / "checkpoint.safetensors"
+    config, model, classes = load_model(checkpoint)
+    elsewhere = config.data.model_copy(update={"data_dir": data_dir})
+    config, known = config.model_copy(update={"data": elsewhere}), _trained_images(checkpoint)
+    data = _images_for(config, known)
+    _export(folder, config, model, data, classes, known)
+    if known is None or known.has_same("val", data.trained_images):
+        return data.notes
+    return (*data.notes, on_other_images("val"))
+
+
+def _trained_images(checkpoint: Path) -> "TrainedImages | None":
+    from sgformer.data.trained_images import TrainedImages
+    from sgformer.training.checkpoint import read_metadata
+
+    return TrainedImages.from_metadata(read_metadata(checkpoint))
+
+
+def _images_for(
+    config: TrainConfig, known: "TrainedImages | None", expected: "ImagesId | None" = None
+) -> "ImageData":
+    """The images to evaluate a model on, decoded as those of its training were."""
     from sgformer.data.image_data import load_image_data
 
-    config, model, classes = load_model(folder / "checkpoint.safetensors")
-    data = load_image_data(config.data.model_copy(update={"data_dir": data_dir}))
-    _export(folder, config, model, data, classes)
+    data = load_image_data(config.data, expected=expected)
+    white = data.images.rules.max_value
+    if known is None or known.max_value is None or white in (None, known.max_value):
+        return data
+    as_known = config.data.model_copy(update={"max_value": known.max_value})
+    return load_image_data(as_known, expected=expected)
 
 
 def _export(
-    folder: Path, config: TrainConfig, model: Any, data: "ImageData", classes: tuple[str, ...]
+    folder: Path,
+    config: TrainConfig,
+    model: Any,
+    data: "ImageData",
+    classes: tuple[str, ...],
+    known: "TrainedImages | None",
 ) -> None:
     from sgformer.export.onnx_export import export_onnx, prove_export
 
     if data.classes != classes:
         raise DataError(
             f"{data.folder.root} has other classes than the model: "
-            f"{_some(set(classes) - set(data.classes))} are missing, "
-            f"{_some(set(data.classes) - set(classes))} are new"
+            f"{listed(sorted(set(classes) - set(data.classes)))} are missing, "
+            f"{listed(sorted(set(data.classes) - set(classes)))} are new"
         )
+    if known is not None:
+        known.refuse_mixed_val(data.trained_images, data.folder.root)
     temporary = folder / ".model.onnx"
     try:
-        export_onnx(model, temporary, config, classes)
+        export_onnx(model, temporary, config, classes, known)
         report = prove_export(model, temporary, config, data)
         temporary.replace(folder / "model.onnx")
     finally:
         temporary.unlink(missing_ok=True)
     _write_json(folder / "export.json", {"model.onnx": report.as_dict()})
-
-
-def _some(names: set[str]) -> str:
-    """A list of names as text, such as "'cat', 'dog' and 7 more"; 'none' if it is empty."""
-    shown = ", ".join(map(repr, sorted(names)[:MOST_NAMES]))
-    more = len(names) - MOST_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
 def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:

@@ -4,14 +4,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from hpo.engine.observer import SearchObserver
 from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import load_image_data
 
-MOST_NAMES: Final = 10  # how many unreadable images a note names at most
 Result = TypeVar("Result")
 
 
@@ -69,11 +68,9 @@ class Decoding:
     def _decode(self) -> SearchedImages:
         self._observer.phase("decoding images")
         data = load_image_data(self._config, self._tell)
-        if data.unreadable and not self._is_over.is_set():
-            names = ", ".join(str(path) for path in data.unreadable[:MOST_NAMES])
-            self._observer.note(
-                f"{len(data.unreadable)} unreadable images are passed over: {names}"
-            )
+        for note in data.notes:
+            if not self._is_over.is_set():
+                self._observer.note(note)
         counts = {name: len(samples) for name, samples in data.splits.items()}
         facts = {"classes": list(data.classes), **counts, "content": data.images.id.content}
         ratio = counts["val"] / counts["train"] if data.folder.val_is_of_train else None

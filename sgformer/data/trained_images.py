@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 from sgformer.config import DataConfig
 from sgformer.images.folder_scan import SPLITS, ImageFiles
 from sgformer.data.image_folder import ImageFolder, read_split
 from sgformer.errors import DataError, InputError
-from sgformer.images.pixel_rules import WHITE_OF_16_BITS
 
 METADATA_KEY: Final = "trained_on"
 
@@ -37,9 +37,22 @@ class TrainedImages:
     def as_metadata(self) -> dict[str, Any]:
         return {METADATA_KEY: asdict(self)}
 
-    def applied_to(self, data: DataConfig) -> DataConfig:
-        """The config with which images are decoded for the model, whatever set they are of."""
-        return data.model_copy(update={"max_value": self.max_value or WHITE_OF_16_BITS})
+    def has_same(self, split: str, other: "TrainedImages") -> bool:
+        """Whether the images of a split, train or val, are the same in both."""
+        if self.val_of_train != other.val_of_train:
+            return False
+        source = "train" if self.val_of_train else split
+        return self.digests.get(source) == other.digests.get(source)
+
+    def refuse_mixed_val(self, found: "TrainedImages", root: Path) -> None:
+        """Raises DataError if val images that are found may have been trained on.
+
+        Args:
+            found: Describes images whose val split is to be evaluated.
+            root: Their folder.
+        """
+        if self.val_of_train and found.val_of_train and not self.has_same("val", found):
+            raise DataError(_on_changed_train(root))
 
 
 def digests(files: ImageFiles) -> dict[str, str]:
@@ -51,10 +64,16 @@ def digests(files: ImageFiles) -> dict[str, str]:
     return {split: found.hexdigest()[:32] for split, found in hashes.items()}
 
 
+def check_split(split: str) -> None:
+    """Raises InputError if there is no split of this name."""
+    if split not in SPLITS:
+        raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
+
+
 def read_split_of_training(
     config: DataConfig, split: str, classes: tuple[str, ...], known: TrainedImages | None
 ) -> tuple[ImageFolder, tuple[str, ...]]:
-    """A split as the model's training had it, and notes on where it is not the training's.
+    """A split as the model's training had it, and a note if it is another one.
 
     Args:
         config: The model's, with the image folder to read.
@@ -63,12 +82,9 @@ def read_split_of_training(
         known: What the model keeps of its images; None: it was exported by an earlier version.
 
     Raises:
-        InputError: There is no such split.
         DataError: The split cannot be read; or train and val are parts of a train folder that has
             changed since, so that it cannot be told which image belongs to which.
     """
-    if split not in SPLITS:
-        raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
     root = config.data_dir
     has_val = root is not None and (root / "val").is_dir()
     of_train = not has_val if known is None else known.val_of_train
@@ -76,31 +92,36 @@ def read_split_of_training(
         of_train = False
     folder = read_split(config, split, classes, of_train=of_train)
     if split == "test":
-        return folder, folder.notes
+        return folder, ()
     if known is None:
-        return folder, (*folder.notes, *_on_unknown(split, of_train))
+        return folder, (_on_unknown(split),) if of_train else ()
     assert folder.files is not None
     source = "train" if of_train else split
-    is_same = digests(folder.files)[source] == known.digests.get(source)
-    if is_same:
-        return folder, folder.notes
+    if digests(folder.files)[source] == known.digests.get(source):
+        return folder, ()
     if of_train:
-        raise DataError(
-            f"the images in {folder.root / 'train'} are not those of the model's training (names "
-            "or sizes differ), so it is not known which of them are val's, which the model has "
-            "not seen: val was split off train; put the images back, or put those to evaluate "
-            "into a folder of their own, val or test"
-        )
-    note = f"these are not the {split} images of the model's training (names or sizes differ)"
-    return folder, (*folder.notes, note)
+        raise DataError(_on_changed_train(folder.root))
+    return folder, (on_other_images(split),)
 
 
-def _on_unknown(split: str, of_train: bool) -> tuple[str, ...]:
-    """The note on a split of a model that does not tell its images."""
-    if not of_train:
-        return ()
+def on_other_images(split: str) -> str:
+    """The note on a split whose images are not those of the training."""
+    return f"these are not the {split} images of the model's training (names or sizes differ)"
+
+
+def _on_changed_train(root: Path) -> str:
+    """The message that train and val can no longer be told apart."""
     return (
-        f"the model was exported by an earlier version and does not tell its images: {split} is "
-        "split off train as it was then; if images have come or gone since, it has images of "
-        f"{'train' if split == 'val' else 'val'}",
+        f"val was split off train when the model was trained, and the images in {root / 'train'} "
+        "are not the same any more (names or sizes differ), so it is not known which of them the "
+        "model has not seen; put them back, or evaluate on a val or test folder of other images"
+    )
+
+
+def _on_unknown(split: str) -> str:
+    other = "train" if split == "val" else "val"
+    return (
+        "the model was exported by an earlier version, which did not keep what its images were: "
+        f"{split} is split off train anew; if images have come or gone since the training, some "
+        f"of these were its {other} images"
     )

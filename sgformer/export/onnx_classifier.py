@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +21,27 @@ from scipy.special import softmax
 from sgformer.catalog import Preprocessing
 from sgformer.config import DataConfig
 from sgformer.data.augmentation import eval_transform
-from sgformer.data.decoding import decode_image
 from sgformer.data.model_input import ModelInput
+from sgformer.data.trained_images import TrainedImages
 from sgformer.errors import DataError
+from sgformer.images.decoding import decode_content, read_content, resize
+from sgformer.images.pixel_rules import PixelRules
 
 METADATA_KEY: Final = "sgformer"
 INPUT, OUTPUT = "input", "output"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of an image.
+
+    Attributes:
+        classes: The probability of each class, the likeliest class first.
+        traits: What is odd in the image; see `decoding.Decoded`.
+    """
+
+    classes: dict[str, float]
+    traits: frozenset[str]
 
 
 class OnnxClassifier:
@@ -35,6 +51,9 @@ class OnnxClassifier:
         session: ONNX Runtime's session.
         classes: Class names, in the order of the logits.
         data: The preprocessing of the model's evaluation.
+        rules: How deep and transparent images become 8-bit RGB.
+        trained_images: What the model keeps of the images of its training; None: it was exported
+            by an earlier version.
 
     Raises:
         DataError: The file is missing, is not ONNX, or was not exported by this program.
@@ -60,6 +79,8 @@ class OnnxClassifier:
         self.classes = tuple(metadata["classes"])
         data = DataConfig.model_validate(metadata["data"])
         self.data = data.with_preprocessing(Preprocessing())  # of files of former versions
+        self.rules = PixelRules(data.background, data.max_value)
+        self.trained_images = TrainedImages.from_metadata(metadata)
         self._transform = eval_transform(self.data)
         self._input = ModelInput(self.data.preprocessing)
 
@@ -72,16 +93,19 @@ class OnnxClassifier:
         """The logits (N, classes) of all batches, in order."""
         return np.concatenate([self.logits(batch) for batch in batches])
 
-    def predict(self, path: Path) -> dict[str, float]:
-        """The probability of each class for an image file, the likeliest class first.
+    def predict(self, path: Path) -> Prediction:
+        """The probability of each class for an image file.
 
         Raises:
             DataError: The image cannot be read.
         """
-        image = decode_image(path, self.data.decoded_pixels) if path.is_file() else None
-        if image is None:
+        side = self.data.decoded_pixels
+        image = decode_content(read_content(path), side, self.rules)
+        if image.pixels is None:
             raise DataError(f"cannot read image: {path}")
-        batch = self._input.normalised(self._transform(image)[None]).numpy()
+        pixels = self._transform(resize(image.pixels, side))
+        batch = self._input.normalised(pixels[None]).numpy()
         probabilities = softmax(self.logits(batch)[0].astype(np.float64))
         order = np.argsort(-probabilities, kind="stable")
-        return {self.classes[i]: float(probabilities[i]) for i in order}
+        classes = {self.classes[i]: float(probabilities[i]) for i in order}
+        return Prediction(classes, frozenset(image.traits))

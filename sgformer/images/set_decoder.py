@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,50 @@ from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.value_range import measured_white
 
 
+class Oddities:
+    """Counts the traits of images, with the first image of each; threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, name: str, traits: Iterable[str]) -> None:
+        with self._lock:
+            for trait in traits:
+                self._counts[trait] += 1
+                # The smallest name, so that the note does not depend on the order of threads.
+                self._first[trait] = min(name, self._first.get(trait, name))
+
+    def notes(self, rules: PixelRules) -> tuple[str, ...]:
+        """A sentence for each trait, such as "3 images with transparency, ...: 'a.png', ..."."""
+        return tuple(
+            f"{_images(self._counts[trait])} {kind}: {self._first[trait]!r}"
+            f"{_more(self._counts[trait])}"
+            for trait, kind in in_words(rules).items()
+            if self._counts[trait]
+        )
+
+
+def in_words(rules: PixelRules) -> dict[str, str]:
+    """What each trait of an image says of it."""
+    background, white = ", ".join(map(str, rules.background)), rules.white_of("uint16")
+    return {
+        FIRST_FRAME: "with several frames or pages; the first is taken",
+        TRANSPARENT: f"with transparency, laid on the colour {background} "
+        "(train.data.background)",
+        DEEP: f"of more than 8 bits a channel; the value {white:g}, or the largest that a PGM or "
+        "PPM declares, becomes 255 (train.data.max_value)",
+        CLIPPED: f"with values above {white:g}, which become 255 (train.data.max_value)",
+        NEGATIVE: "with values below 0, which become 0",
+    }
+
+
 class SetDecoder:
     """Decodes a set's images, and collects their traits and contents; threads may share one.
 
     Where the config does not say which value becomes white in deep images, it follows from the
-    train images.
+    train images, if the set is one to train with: it has val images, too.
 
     Args:
         root: The image folder.
@@ -43,13 +82,11 @@ class SetDecoder:
         self, root: Path, splits: Mapping[str, Collection[str]], config: DataConfig
     ) -> None:
         white = config.max_value
-        if white is None:
+        if white is None and "val" in splits:
             white = measured_white([root / name for name in splits.get("train", ())])
         self.rules = PixelRules(config.background, white)
         self._root, self._splits, self._shorter_side = root, splits, config.decoded_pixels
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._first: dict[str, Path] = {}
+        self._oddities = Oddities()
         self._contents: dict[Path, int] = {}
 
     def __call__(self, path: Path) -> RgbImage | None:
@@ -64,34 +101,14 @@ class SetDecoder:
         return {
             "background": self.rules.background,
             "max_value": self.rules.max_value,
-            "notes": [*self._on_traits(), *self._on_equal_images()],
+            "notes": [*self._oddities.notes(self.rules), *self._on_equal_images()],
         }
 
     def _see(self, path: Path, content: bytes, decoded: Decoded) -> None:
-        digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
-        with self._lock:
-            if content:
-                self._contents[path] = digest
-            for trait in decoded.traits:
-                self._counts[trait] += 1
-                # The smallest path, so that the note does not depend on the order of threads.
-                self._first[trait] = min(path, self._first.get(trait, path))
-
-    def _on_traits(self) -> Iterator[str]:
-        background = ", ".join(map(str, self._rules.background))
-        white = self._rules.white_of("uint16")
-        kinds = {
-            FIRST_FRAME: "with several frames or pages; the first is taken",
-            TRANSPARENT: f"with transparency, laid on the colour {background} "
-            "(train.data.background)",
-            DEEP: f"of more than 8 bits a channel; the value {white:g}, or the largest that a PGM "
-            "or PPM declares, becomes 255 (train.data.max_value)",
-            CLIPPED: f"with values above {white:g}, which become 255 (train.data.max_value)",
-            NEGATIVE: "with values below 0, which become 0",
-        }
-        for trait, kind in kinds.items():
-            if count := self._counts[trait]:
-                yield f"{_images(count)} {kind}: {self._name(self._first[trait])}{_more(count)}"
+        self._oddities.add(path.relative_to(self._root).as_posix(), decoded.traits)
+        if content:  # the threads write different keys
+            digest = hashlib.blake2b(content, digest_size=8).digest()
+            self._contents[path] = int.from_bytes(digest, "big")
 
     def _on_equal_images(self) -> Iterator[str]:
         """Images of a split whose files have the content of one of an earlier split."""
@@ -112,9 +129,6 @@ class SetDecoder:
 
     def _content(self, name: str) -> int | None:
         return self._contents.get(self._root / name)
-
-    def _name(self, path: Path) -> str:
-        return repr(path.relative_to(self._root).as_posix())
 
 
 def rules_of(facts: Mapping[str, Any]) -> PixelRules:
