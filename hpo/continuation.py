@@ -1,7 +1,7 @@
 """Finds or creates a run's study, and refuses to resume a search that differs from its study."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from hpo.config.loading import differences, with_former_defaults
 from hpo.config.schema import SearchConfig
@@ -11,7 +11,6 @@ from hpo.schedulers.first_rung import FirstRung
 from hpo.study.storage import storage_exists, with_absolute_path, without_password
 from hpo.study.study import SearchStudy
 from sgformer.errors import ConfigError, listed
-
 
 
 def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
@@ -125,13 +124,18 @@ def create_study(
 
 def refuse_other_images(study: SearchStudy, images: Mapping[str, Any]) -> None:
     """Raises StudyError if the study has other images; their folder may have moved."""
+    changes = changes_of_images(study, images)
+    if changes is not None:
+        raise StudyError(
+            f"the study was made over other images: {changes} (--data-dir); choose another "
+            "--study-name"
+        )
+
+
+def changes_of_images(study: SearchStudy, images: Mapping[str, Any]) -> str | None:
+    """The differences between the study's images and these, in words; None: they are the same."""
     known = study.metadata.images
-    if known is None or known == images:
-        return
-    raise StudyError(
-        f"the study was made over other images: {_changes(known, images)} (--data-dir); choose "
-        "another --study-name"
-    )
+    return None if known is None or known == images else _changes(known, images)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

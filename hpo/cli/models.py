@@ -42,12 +42,15 @@ def retrain(
     storage: Storage = None,
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
+    from hpo.continuation import changes_of_images
     from hpo.delivery.retrain import retrain_and_deliver
     from hpo.execution.interruption import hear_signals_to_the_end, interruptible
+    from hpo.execution.searched_images import Decoding
     from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import delivery_rows
     from hpo.run_weights import keep_weights
+    from hpo.selection.finalists import retrain_config
 
     hear_signals_to_the_end()
     run = open_run(run_dir, storage)
@@ -59,7 +62,11 @@ def retrain(
         make_display(run.config) as display,
     ):
         keep_weights(run.config, run.folder, display.note)
-        retrain_and_deliver(run, chosen, display)
+        with Decoding(retrain_config(run.config, chosen.params).resolved().data, display) as now:
+            images = now.images()
+        if changes := changes_of_images(run.study, images.facts):
+            display.note(f"the images are not those of the study: {changes}")
+        retrain_and_deliver(run, chosen, display, images.id)
         write_report(run.folder, run.config, run.study)
     print_rows(delivery_rows(run.folder))
 

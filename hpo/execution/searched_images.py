@@ -1,16 +1,18 @@
 """Decodes the images of a search in the background while Ray starts."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from hpo.engine.observer import SearchObserver
 from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import load_image_data
 
+SECONDS_UNTOLD: Final = 1.0  # a listing of files that takes longer is a phase of its own
 Result = TypeVar("Result")
 
 
@@ -35,7 +37,8 @@ class Decoding:
 
     def __init__(self, config: DataConfig, observer: SearchObserver) -> None:
         self._config, self._observer = config, observer
-        self._is_over = threading.Event()
+        self._is_over, self._is_listing = threading.Event(), False
+        self._begin = time.monotonic()
         self._images = in_background(self._decode)
 
     def __enter__(self) -> Self:
@@ -67,7 +70,7 @@ class Decoding:
 
     def _decode(self) -> SearchedImages:
         self._observer.phase("decoding images")
-        data = load_image_data(self._config, self._tell)
+        data = load_image_data(self._config, self._tell, found=self._found)
         for note in data.notes:
             if not self._is_over.is_set():
                 self._observer.note(note)
@@ -76,8 +79,18 @@ class Decoding:
         ratio = counts["val"] / counts["train"] if data.folder.val_is_of_train else None
         return SearchedImages(data.images.id, facts, ratio)
 
+    def _found(self, _num_files: int) -> None:
+        """Says that listing the files takes a while, if it does."""
+        is_late = time.monotonic() - self._begin > SECONDS_UNTOLD
+        if is_late and not self._is_listing and not self._is_over.is_set():
+            self._is_listing = True
+            self._observer.phase("listing images")
+
     def _tell(self, done: int, total: int) -> None:
         if not self._is_over.is_set():
+            if self._is_listing:
+                self._is_listing = False
+                self._observer.phase("decoding images")
             self._observer.step(done, total)
 
 

@@ -18,10 +18,10 @@ from sgformer.data.image_cache import (
     open_cache,
     open_or_build_cache,
 )
-from sgformer.images.folder_scan import Found, not_told
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
 from sgformer.data.trained_images import TrainedImages
 from sgformer.errors import DataError, listed
+from sgformer.images.folder_scan import Found, not_told
 
 Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
 MAX_UNREADABLE_SHARE: Final = 0.01
@@ -61,8 +61,11 @@ class ImageData:
         return (
             *self.folder.notes,
             *self.images.notes,
-            *([f"{len(self.unreadable)} unreadable images are passed over: {unreadable}"]
-              if self.unreadable else []),
+            *(
+                [f"{len(self.unreadable)} unreadable images are passed over: {unreadable}"]
+                if self.unreadable
+                else []
+            ),
         )
 
     def samples(self, split: str) -> Samples:

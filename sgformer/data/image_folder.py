@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgformer.config import DataConfig
-from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told, scan
 from sgformer.errors import DataError, listed
+from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told, scan
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def read_split(
     files = scan(root, (source,))
     _check_classes(root, source, files, classes, "the model")
     images = _label(_names_of(files.names)[source], classes)
-    if source != split or of_train and split == "train":
+    if source != split or (of_train and split == "train"):
         train, val = _split_off(images, classes, config)
         images = val if split == "val" else train
     return ImageFolder(root, classes, {split: images}, files)

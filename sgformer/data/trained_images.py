@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from sgformer.config import DataConfig
-from sgformer.images.folder_scan import SPLITS, ImageFiles
 from sgformer.data.image_folder import ImageFolder, read_split
 from sgformer.errors import DataError, InputError
+from sgformer.images.folder_scan import SPLITS, ImageFiles
 
 METADATA_KEY: Final = "trained_on"
 

@@ -75,12 +75,17 @@ class OnnxClassifier:
                 f"{path} was not exported by this program: it has no {METADATA_KEY!r} metadata "
                 "with classes and preprocessing"
             )
-        metadata: dict[str, Any] = json.loads(text)
-        self.classes = tuple(metadata["classes"])
-        data = DataConfig.model_validate(metadata["data"])
+        try:
+            metadata: dict[str, Any] = json.loads(text)
+            self.classes = tuple(metadata["classes"])
+            data = DataConfig.model_validate(metadata["data"])
+            self.trained_images = TrainedImages.from_metadata(metadata)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} has metadata that this version cannot read: {str(error).splitlines()[0]}"
+            ) from None
         self.data = data.with_preprocessing(Preprocessing())  # of files of former versions
         self.rules = PixelRules(data.background, data.max_value)
-        self.trained_images = TrainedImages.from_metadata(metadata)
         self._transform = eval_transform(self.data)
         self._input = ModelInput(self.data.preprocessing)
 

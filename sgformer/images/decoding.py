@@ -128,7 +128,7 @@ def _decode(content: bytes, header: Header, shorter_side: int, rules: PixelRules
     if width * height > HUGE_PIXELS and min(width, height) // 8 >= shorter_side:
         image = cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8)
         return Decoded(None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    return Decoded(_rgb(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)))
+    return Decoded(_unless_empty(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)))
 
 
 def _decode_by_pil(content: bytes, rules: PixelRules) -> Decoded:
@@ -163,23 +163,23 @@ def _decode_deep(content: bytes, header: Header, rules: PixelRules) -> Decoded:
 def read_deep(content: bytes, header: Header) -> npt.NDArray[Any] | None:
     """An image of more than 8 bits with its own values: (H, W, 3), or 4 with opacity, in RGB."""
     data = np.frombuffer(content, dtype=np.uint8)
+    # IMREAD_UNCHANGED does not turn rotated photographs. OpenCV 5.0 gives nonsense for a TIFF of
+    # 16 bits if it is asked for RGB.
     image = None
     if not header.has_alpha:
-        # This flag turns rotated photographs, IMREAD_UNCHANGED does not.
-        image = _rgb(cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB))
-    if image is not None:
-        return image
-    found: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if found is None:
+        image = _unless_empty(cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR))
+    if image is None:
+        image = _unless_empty(cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
+    if image is None:
         return None
-    if found.ndim == 2:
-        return np.repeat(found[..., None], 3, axis=2)
-    order = {3: (2, 1, 0), 4: (2, 1, 0, 3)}.get(found.shape[2])
-    return None if order is None else np.ascontiguousarray(found[..., order])
+    if image.ndim == 2:
+        return np.repeat(image[..., None], 3, axis=2)
+    order = {3: (2, 1, 0), 4: (2, 1, 0, 3)}.get(image.shape[2])
+    return None if order is None else np.ascontiguousarray(image[..., order])
 
 
-def _rgb(image: Any) -> Any:
-    """OpenCV's result; None for an empty one, too."""
+def _unless_empty(image: Any) -> Any:
+    """OpenCV's image; None for an empty one, too."""
     return None if image is None or not image.size else image
 
 

@@ -54,8 +54,7 @@ def in_words(rules: PixelRules) -> dict[str, str]:
     background, white = ", ".join(map(str, rules.background)), rules.white_of("uint16")
     return {
         FIRST_FRAME: "with several frames or pages; the first is taken",
-        TRANSPARENT: f"with transparency, laid on the colour {background} "
-        "(train.data.background)",
+        TRANSPARENT: f"with transparency, laid on the colour {background} (train.data.background)",
         DEEP: f"of more than 8 bits a channel; the value {white:g}, or the largest that a PGM or "
         "PPM declares, becomes 255 (train.data.max_value)",
         CLIPPED: f"with values above {white:g}, which become 255 (train.data.max_value)",
@@ -107,7 +106,7 @@ class SetDecoder:
     def _see(self, path: Path, content: bytes, decoded: Decoded) -> None:
         self._oddities.add(path.relative_to(self._root).as_posix(), decoded.traits)
         if content:  # the threads write different keys
-            digest = hashlib.blake2b(content, digest_size=8).digest()
+            digest = hashlib.sha256(content).digest()[:8]
             self._contents[path] = int.from_bytes(digest, "big")
 
     def _on_equal_images(self) -> Iterator[str]:

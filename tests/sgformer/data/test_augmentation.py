@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import ks_2samp
+from sgformer.images.decoding import decode_image
 from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
@@ -19,7 +20,6 @@ from sgformer.data.augmentation import (
     eval_transform,
     train_transform,
 )
-from sgformer.data.decoding import decode_image
 from sgformer.data.erasing import draw_patch
 from sgformer.data.loader import Batch
 from sgformer.data.model_input import ModelInput
