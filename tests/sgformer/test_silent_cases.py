@@ -136,7 +136,9 @@ def write_scans(root: Path, suffix: str = ".png") -> Path:
 @pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm"])
 def test_dark_scans_of_16_bits_do_not_silently_become_black(tmp_path: Path, suffix: str) -> None:
     data = load(write_scans(tmp_path / "scans", suffix))
-    means = {name: image.mean() for name, image in zip(data.images.names, data.images, strict=True)}
+    means = {
+        name: image.mean() for name, image in zip(data.images.names, data.images, strict=True)
+    }
     assert min(m for name, m in means.items() if "light" in name) > 180
     assert max(m for name, m in means.items() if "dark" in name) < 60
     assert data.trained_images.max_value == 255
@@ -189,7 +191,9 @@ def test_images_in_two_splits_are_not_silently_evaluated(images: Path) -> None:
 def test_equal_images_of_a_val_that_is_split_off_train_are_found_too(train_only: Path) -> None:
     for name in ANIMALS:
         for i in range(1, 6):
-            shutil.copy(train_only / "train" / name / "0.png", train_only / "train" / name / f"{i}.png")
+            shutil.copy(
+                train_only / "train" / name / "0.png", train_only / "train" / name / f"{i}.png"
+            )
     assert "2 images of val, equal byte for byte" in load(train_only).notes[0]
 
 
@@ -219,7 +223,7 @@ def test_a_val_that_may_have_been_trained_on_is_refused_not_silently_drawn_anew(
 
 
 def test_a_val_folder_of_other_images_is_noted_not_silently_taken_for_the_trainings(
-    call: Call, images: Path, train_only: Path, tmp_path: Path
+    call: Call, images: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(images / "train", tmp_path / "other/val")
     model = exported_from(load(images), tmp_path / "model.onnx")

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import ks_2samp
-from sgformer.images.decoding import decode_image
 from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
@@ -23,6 +22,7 @@ from sgformer.data.augmentation import (
 from sgformer.data.erasing import draw_patch
 from sgformer.data.loader import Batch
 from sgformer.data.model_input import ModelInput
+from sgformer.images.decoding import decode_image
 from sgformer.seeding import seed_everything
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from sgformer.images.decoding import decode_image
 
 from sgformer.config import DataConfig
 from sgformer.data.image_data import decode_folder, load_image_data
 from sgformer.data.image_folder import read_split
 from sgformer.errors import DataError
+from sgformer.images.decoding import decode_image
 
 
 def config_for(folder: Path, cache_dir: Path, **values: object) -> DataConfig:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from permissions import open_to_others
 from PIL import Image
+
 from sgformer.images.decoding import (
     CLIPPED,
     DEEP,

@@ -38,9 +38,8 @@ def test_what_systems_leave_beside_images_is_hidden(tmp_path: Path, name: str) -
     found = scan(tmp_path, ("train",))
     assert found.names == ("train/a/1.png",)
     assert found.class_folders == {"train": ("a",)}
-    assert found.notes == (
-        f"hidden files and folders passed over: 2, such as {min(f'train/{name}', f'train/a/{name}')!r}",
-    )  # fmt: skip
+    first = min(f"train/{name}", f"train/a/{name}")
+    assert found.notes == (f"hidden files and folders passed over: 2, such as {first!r}",)
 
 
 def test_what_is_no_image_is_counted_by_kind(tmp_path: Path) -> None:
