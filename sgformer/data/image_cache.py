@@ -25,7 +25,7 @@ import numpy.typing as npt
 from sgformer.config import DataConfig
 from sgformer.data.image_folder import ImageFolder
 from sgformer.data.trained_images import digests
-from sgformer.disk import temporary_home
+from sgformer.disk import expanded
 from sgformer.errors import DataError
 from sgformer.images.decoding import RgbImage, decode_image
 from sgformer.images.folder_scan import size_and_time
@@ -164,15 +164,7 @@ def _cache_folder(config: DataConfig, images: ImagesId) -> Path:
     limit = "" if config.cache_bytes is None else f"-{config.cache_bytes}"
     limit += rules_name(config)
     name = f"{images.files}-{config.decoded_pixels}{limit}-v{CACHE_FORMAT}"
-    return _expanded(config.cache_dir) / name
-
-
-def _expanded(path: Path) -> Path:
-    """The path with ~ resolved: to `temporary_home` for a user without a home directory."""
-    try:
-        return path.expanduser()
-    except RuntimeError:  # no home, as for a container's user who has only a number
-        return temporary_home().joinpath(*path.parts[1:])
+    return expanded(config.cache_dir) / name
 
 
 def _read_names(cache: Path) -> tuple[str, ...]:

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgformer.config import DataConfig
+from sgformer.disk import expanded
 from sgformer.errors import DataError, listed
-from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told, scan
+from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told
+from sgformer.images.kept_list import list_files
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def read_image_folder(config: DataConfig, found: Found = not_told) -> ImageFolde
             f"{root} has no train folder; expected {root}/train/<class>/<images>, and val and "
             "test beside it if there are any"
         )
-    files = scan(root, SPLITS, found)
+    files = list_files(root, SPLITS, _place_of_lists(config), found)
     classes = tuple(_by_composed_name(root, "train", files).values())
     if len(classes) < 2:
         raise DataError(
@@ -154,7 +156,7 @@ def read_split(
     if not (root / source).is_dir():
         have = listed(name for name in SPLITS if (root / name).is_dir())
         raise DataError(f"no folder {source!r} in {root}; there are: {have}")
-    files = scan(root, (source,))
+    files = list_files(root, (source,), _place_of_lists(config))
     _check_classes(root, source, files, classes, "the model")
     images = _label(_names_of(files.names)[source], classes)
     if source != split or (of_train and split == "train"):
@@ -170,6 +172,10 @@ def _root(config: DataConfig) -> Path:
     if not root.is_dir():
         raise DataError(f"image folder not found: {root} (--data-dir, or train.data.data_dir)")
     return root
+
+
+def _place_of_lists(config: DataConfig) -> Path:
+    return expanded(config.cache_dir) / "lists"
 
 
 def _composed(class_name: str) -> str:
