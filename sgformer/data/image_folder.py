@@ -138,7 +138,7 @@ def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
 
 @_naming_what_cannot_be_read()
 def read_split(
-    config: DataConfig, split: str, classes: tuple[str, ...], *, of_train: bool
+    config: DataConfig, split: str, classes: tuple[str, ...], *, of_train: bool = False
 ) -> ImageFolder:
     """One split, with labels in the order of a model's `classes`; other splits may be missing.
 

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,10 +13,12 @@ from PIL import Image
 # OpenCV refuses larger images, and so does this package: PIL's own, lower limit is lifted.
 MOST_PIXELS: Final = 2**30
 Image.MAX_IMAGE_PIXELS = None
+# Of damaged files, which the callers report.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # What PIL raises on a damaged file; its readers of formats do not agree on one error.
 DAMAGED: Final = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError,
-    ArithmeticError, AssertionError, MemoryError, struct.error, zlib.error,
+    ArithmeticError, AssertionError, MemoryError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 _WITH_ALPHA: Final = ("RGBA", "RGBa", "LA", "La", "PA")
 _WITH_FRAMES: Final = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")

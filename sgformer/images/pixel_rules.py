@@ -42,7 +42,7 @@ def to_8_bits(values: npt.NDArray[Any], white: float) -> Pixels:
     if values.dtype == np.uint8:
         return np.asarray(values)
     if values.dtype != np.uint16:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             scaled = np.rint(np.nan_to_num(values.astype(np.float32)) * (255 / white))
         return np.clip(scaled, 0, 255).astype(np.uint8)
     steps = np.arange(2**16)

@@ -1,7 +1,7 @@
 """What would silently become something else is said, and right, for a whole set of images.
 
-The cases are of ../shared/CASES.md: hidden folders, formats, deep and transparent images, Unicode,
-splits that the model was not trained with, equal images across splits.
+Hidden folders, formats, deep and transparent images, Unicode, splits that the model was not
+trained with, equal images across splits.
 """
 
 import json
@@ -223,7 +223,8 @@ def test_a_val_that_may_have_been_trained_on_is_refused_not_silently_drawn_anew(
 def test_a_val_folder_of_other_images_is_noted_not_silently_taken_for_the_trainings(
     call: Call, images: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(images / "train", tmp_path / "other/val")
+    shutil.copytree(images / "val", tmp_path / "other/val")
+    noise("new").resize((40, 40)).save(tmp_path / "other/val/cat/0.png")
     model = exported_from(load(images), tmp_path / "model.onnx")
     command = ("evaluate", model, "--data-dir", tmp_path / "other", "--split", "val")
     expected = "these are not the val images of the model's training (names or sizes differ)"
