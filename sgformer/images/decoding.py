@@ -126,7 +126,7 @@ def _decode(content: bytes, header: Header, shorter_side: int, rules: PixelRules
     # before it reduces them.
     width, height = header.size
     if width * height > HUGE_PIXELS and min(width, height) // 8 >= shorter_side:
-        image = cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8)
+        image: Any = cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8)
         return Decoded(None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     return Decoded(_unless_empty(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)))
 

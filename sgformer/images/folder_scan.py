@@ -25,7 +25,7 @@ HIDDEN: Final = (
     "$recycle.bin", "@eadir", "__macosx", "desktop.ini", "lost+found", "system volume information",
     "thumbs.db",
 )  # fmt: skip
-SPLITS: Final = ("train", "val", "test")
+SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
 NUM_THREADS: Final = 16  # they wait for the answers of a network disk
 CHUNK: Final = 256  # files that a thread looks at in one go
 GONE, NO_FILE = -1, -2  # in place of the size of a broken link; of a pipe, device or folder
@@ -202,7 +202,7 @@ def _look_at(
     chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
     looked = pool.map(functools.partial(_look_at_some, root), chunks)
     found = np.array([one for chunk in looked for one in chunk], dtype=np.int64).reshape(-1, 2)
-    for i in np.flatnonzero(found[:, 0] == NO_FILE):
+    for i in np.flatnonzero(found[:, 0] == NO_FILE).tolist():
         passed.add(_SPECIAL, names[i])
     return found[:, 0], found[:, 1]
 

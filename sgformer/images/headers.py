@@ -6,9 +6,10 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE
 
 # OpenCV refuses larger images, and so does this package: PIL's own, lower limit is lifted.
 MOST_PIXELS: Final = 2**30
@@ -82,7 +83,8 @@ def _is_deep(image: Image.Image, content: bytes) -> bool:
     if content.startswith(_PNG):
         return not is_shallow_png(content)  # PIL's mode does not tell it of RGB
     if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (1,))) > 8  # type: ignore[attr-defined]  BitsPerSample
+        tags: Any = getattr(image, "tag_v2", {})
+        return bool(max(tags.get(BITSPERSAMPLE, (1,))) > 8)
     return image.mode.startswith(("I", "F"))
 
 

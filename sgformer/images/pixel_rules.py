@@ -44,18 +44,18 @@ def to_8_bits(values: npt.NDArray[Any], white: float) -> Pixels:
     if values.dtype != np.uint16:
         with np.errstate(invalid="ignore", over="ignore"):
             scaled = np.rint(np.nan_to_num(values.astype(np.float32)) * (255 / white))
-        return np.clip(scaled, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(scaled, 0, 255), dtype=np.uint8)
     steps = np.arange(2**16)
     # The upper byte is what OpenCV gives for 16 bits.
     table = steps >> 8 if white == WHITE_OF_16_BITS else np.rint(steps * (255 / white))
-    return np.clip(table, 0, 255).astype(np.uint8)[values]
+    return np.asarray(np.clip(table, 0, 255).astype(np.uint8)[values])
 
 
 def laid_on(colours: Pixels, alpha: Pixels, background: tuple[int, int, int]) -> Pixels:
     """The image (H, W, 3) on an opaque background, by its alpha (H, W)."""
     share = alpha[..., None].astype(np.uint32)
     mixed = colours * share + np.array(background, np.uint32) * (255 - share)
-    return ((mixed + 127) // 255).astype(np.uint8)
+    return np.asarray((mixed + 127) // 255, dtype=np.uint8)
 
 
 def white_of_largest(largest: float, *, is_floating: bool = False) -> float:
