@@ -125,11 +125,12 @@ def scan(root: Path, splits: Sequence[str], found: Found = not_told) -> ImageFil
     passed, times = _Passed(), {"": _time(root)}
     class_folders: dict[str, tuple[str, ...]] = {}
     for entry in os.scandir(root):
-        if entry.name in splits and entry.is_dir():
-            times[entry.name] = _time(root / entry.name)
-            class_folders[entry.name] = _class_folders(root, entry.name, passed)
-        elif entry.is_dir() and entry.name not in SPLITS and not is_hidden(entry.name):
+        if entry.name not in SPLITS and entry.is_dir() and not is_hidden(entry.name):
             passed.add(_FOLDER, entry.name)
+    for split in splits:
+        if (root / split).is_dir():
+            times[split] = _time(root / split)
+            class_folders[split] = _class_folders(root, split, passed)
     folders = [f"{split}/{name}" for split, names in class_folders.items() for name in names]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         names: list[str] = []

@@ -77,7 +77,7 @@ def spoil_images(folder: Path) -> None:
     ("spoil", "message"),
     [
         (spoil_class, "class without images: "),
-        (add_class, "has classes that train lacks: 7, seven"),
+        (add_class, "has classes that train lacks: '7', 'seven'"),
         (spoil_images, "3 of 110 images in "),
     ],
 )
