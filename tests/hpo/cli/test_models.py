@@ -16,6 +16,7 @@ from onnx_models import write_classifier
 from PIL import Image
 
 from hpo.cli import models
+from hpo.run import open_run
 from sgformer.errors import InputError
 
 CLASSES = ("café", "a,b", "two\nlines", "007", "no")
@@ -139,3 +140,18 @@ def test_an_interrupted_retraining_says_how_it_goes_on(
     code, _, err = call("retrain", run_dir, "--trial", "1")
     assert code == 1
     assert err.endswith(f"error: interrupted; `retrain {run_dir} --trial 1` goes on\n")
+
+
+def test_a_retraining_on_other_images_than_the_studys_says_so(
+    call: Call, search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = write_run(tmp_path / "own", search_file)
+    open_run(run_dir).study.metadata.images = {"classes": ["cat"], "train": 61, "val": 30}
+
+    def stop(*_: object) -> NoReturn:
+        raise InputError("seen")
+
+    monkeypatch.setattr("hpo.delivery.retrain.retrain_and_deliver", stop)
+    err = refused(call("retrain", run_dir, "--trial", "1"))
+    assert "note: the images are not those of the study: " in err
+    assert "train had 61 images and has 60" in err
