@@ -26,7 +26,7 @@ RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
 MAX_ASPECT_RATIO: Final = 8
 # Larger images are decoded one at a time, to bound memory.
 HUGE_PIXELS: Final = 50_000_000
-# OpenCV 5.0 gives AVIF in BGR where RGB was asked for.
+# Not every build of OpenCV reads them, and with opacity OpenCV 5.0 gives AVIF in BGR.
 FORMATS_OF_PIL: Final = ("AVIF", "GIF")
 DEFAULT_RULES: Final = PixelRules()
 FIRST_FRAME, TRANSPARENT, DEEP = "first frame", "transparent", "deep"
