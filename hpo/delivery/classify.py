@@ -28,8 +28,8 @@ def evaluate_onnx(
             not known which images the model was trained with.
     """
     from sgformer.data.image_data import decode_folder
+    from sgformer.data.image_folder import check_split, read_split_of_training
     from sgformer.data.model_input import eval_batches
-    from sgformer.data.trained_images import check_split, read_split_of_training
     from sgformer.training.evaluation import compute_metrics
 
     check_split(split)

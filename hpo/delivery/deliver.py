@@ -15,7 +15,7 @@ from sgformer.errors import DataError, listed
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
-    from sgformer.data.trained_images import TrainedImages
+    from sgformer.images.trained_images import TrainedImages
 
 EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
 
@@ -79,7 +79,7 @@ def export(folder: Path, data_dir: Path | None) -> tuple[str, ...]:
         ExportError: The ONNX model and the trained model give different outputs; no file is
             replaced.
     """
-    from sgformer.data.trained_images import on_other_images
+    from sgformer.images.trained_images import on_other_images
 
     checkpoint = folder / "checkpoint.safetensors"
     config, model, classes = load_model(checkpoint)
@@ -93,7 +93,7 @@ def export(folder: Path, data_dir: Path | None) -> tuple[str, ...]:
 
 
 def _trained_images(checkpoint: Path) -> "TrainedImages | None":
-    from sgformer.data.trained_images import TrainedImages
+    from sgformer.images.trained_images import TrainedImages
     from sgformer.training.checkpoint import read_metadata
 
     return TrainedImages.from_metadata(read_metadata(checkpoint))

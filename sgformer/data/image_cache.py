@@ -24,12 +24,12 @@ import numpy.typing as npt
 
 from sgformer.config import DataConfig
 from sgformer.data.image_folder import ImageFolder
-from sgformer.data.trained_images import digests
 from sgformer.disk import expanded
 from sgformer.errors import DataError
 from sgformer.images.decoding import RgbImage, decode_image
 from sgformer.images.folder_scan import size_and_time
 from sgformer.images.set_decoder import SetDecoder, rules_name, rules_of
+from sgformer.images.trained_images import digests
 
 Progress = Callable[[int, int], None]  # images decoded, images in all
 CACHE_FORMAT: Final = 3

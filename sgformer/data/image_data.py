@@ -19,9 +19,9 @@ from sgformer.data.image_cache import (
     open_or_build_cache,
 )
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
-from sgformer.data.trained_images import TrainedImages
 from sgformer.errors import DataError, listed
 from sgformer.images.folder_scan import Found, not_told
+from sgformer.images.trained_images import TrainedImages
 
 Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
 MAX_UNREADABLE_SHARE: Final = 0.01

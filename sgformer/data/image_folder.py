@@ -15,9 +15,15 @@ from pathlib import Path
 
 from sgformer.config import DataConfig
 from sgformer.disk import expanded
-from sgformer.errors import DataError, listed
+from sgformer.errors import DataError, InputError, listed
 from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told
 from sgformer.images.kept_list import list_files
+from sgformer.images.trained_images import (
+    TrainedImages,
+    digests,
+    on_changed_train,
+    on_other_images,
+)
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,55 @@ def read_split(
         train, val = _split_off(images, classes, config)
         images = val if split == "val" else train
     return ImageFolder(root, classes, {split: images}, files)
+
+
+def check_split(split: str) -> None:
+    """Raises InputError if there is no split of this name."""
+    if split not in SPLITS:
+        raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
+
+
+def read_split_of_training(
+    config: DataConfig, split: str, classes: tuple[str, ...], known: TrainedImages | None
+) -> tuple[ImageFolder, tuple[str, ...]]:
+    """A split as the model's training had it, and a note if it is another one.
+
+    Args:
+        config: The model's, with the image folder to read.
+        split: train, val or test.
+        classes: The model's classes.
+        known: What the model keeps of its images; None: it was exported by an earlier version.
+
+    Raises:
+        DataError: The split cannot be read; or train and val are parts of a train folder that has
+            changed since, so that it cannot be told which image belongs to which.
+    """
+    root = config.data_dir
+    has_val = root is not None and (root / "val").is_dir()
+    of_train = not has_val if known is None else known.val_of_train
+    if split == "val" and has_val:
+        of_train = False
+    folder = read_split(config, split, classes, of_train=of_train)
+    if split == "test":
+        return folder, ()
+    if known is None:
+        return folder, (_on_unknown(split),) if of_train else ()
+    assert folder.files is not None
+    source = "train" if of_train else split
+    if digests(folder.files)[source] == known.digests.get(source):
+        return folder, ()
+    if of_train:
+        raise DataError(on_changed_train(folder.root))
+    return folder, (on_other_images(split),)
+
+
+def _on_unknown(split: str) -> str:
+    other = "train" if split == "val" else "val"
+    return (
+        "the model was exported by an earlier version, which did not keep what its images were: "
+        f"{split} is split off train anew; if images have come or gone since the training, some "
+        f"of these were its {other} images"
+    )
 
 
 def _root(config: DataConfig) -> Path:

@@ -22,10 +22,10 @@ from sgformer.catalog import Preprocessing
 from sgformer.config import DataConfig
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.model_input import ModelInput
-from sgformer.data.trained_images import TrainedImages
 from sgformer.errors import DataError
 from sgformer.images.decoding import decode_content, read_content, resize
 from sgformer.images.pixel_rules import PixelRules
+from sgformer.images.trained_images import TrainedImages
 
 METADATA_KEY: Final = "sgformer"
 INPUT, OUTPUT = "input", "output"

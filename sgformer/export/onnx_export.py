@@ -20,9 +20,9 @@ from torch import nn
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
 from sgformer.data.model_input import eval_batches
-from sgformer.data.trained_images import TrainedImages
 from sgformer.errors import ExportError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
+from sgformer.images.trained_images import TrainedImages
 from sgformer.model import SGFormer
 from sgformer.training.evaluation import compute_metrics
 

@@ -18,7 +18,7 @@ from PIL import Image
 from hpo.delivery.classify import evaluate_onnx
 from sgformer.config import DataConfig
 from sgformer.data.image_data import ImageData, load_image_data
-from sgformer.data.trained_images import TrainedImages
+from sgformer.images.trained_images import TrainedImages
 
 ANIMALS = ("cat", "dog")
 

@@ -8,8 +8,8 @@ import pytest
 from permissions import open_to_others
 
 from sgformer.config import DataConfig
-from sgformer.data.image_folder import folder_of, read_image_folder, read_split
-from sgformer.errors import DataError
+from sgformer.data.image_folder import check_split, folder_of, read_image_folder, read_split
+from sgformer.errors import DataError, InputError
 
 
 def make(root: Path, files: list[str]) -> DataConfig:
@@ -203,3 +203,8 @@ def test_a_split_that_is_missing_is_named(tmp_path: Path) -> None:
     config = make(tmp_path, GOOD)
     with pytest.raises(DataError, match=r"no folder 'test' in .*; there are: 'train', 'val'"):
         read_split(config, "test", ("a", "b"), of_train=False)
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(InputError, match="--split: 'tests' is none of train, val, test"):
+        check_split("tests")

@@ -4,9 +4,9 @@ import pytest
 
 from sgformer.config import DataConfig
 from sgformer.data.image_folder import read_image_folder
-from sgformer.data.trained_images import TrainedImages, check_split, digests
-from sgformer.errors import DataError, InputError
+from sgformer.errors import DataError
 from sgformer.images.folder_scan import scan
+from sgformer.images.trained_images import TrainedImages, digests
 
 FILES = [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "ab" for i in range(3)]
 
@@ -57,8 +57,3 @@ def test_val_of_a_changed_train_folder_is_refused_and_a_folder_of_its_own_is_not
 def test_parts_of_train_are_never_the_same_as_folders(tmp_path: Path) -> None:
     known = described(make(tmp_path, *FILES))
     assert not known.has_same("train", TrainedImages(val_of_train=True, digests=known.digests))
-
-
-def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(InputError, match="--split: 'tests' is none of train, val, test"):
-        check_split("tests")
