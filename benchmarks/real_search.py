@@ -258,18 +258,18 @@ def retrain_and_test(
     config: "SearchConfig", params: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Retrains params as our search retrains a winner; returns the metrics of all splits."""
-    from hpo.delivery.deliver import evaluate_splits, load_model
+    from hpo.delivery.evaluation import evaluate_checkpoint
     from hpo.execution.retrain import retrain_epochs
     from hpo.execution.training import Training
     from hpo.selection.finalists import retrain_config
-    from sgformer.data.image_data import load_image_data
 
     note(folder, phase=RETRAINING, at=time.time())
     training = Training(retrain_config(config, params), folder / RETRAINING / "best")
     for _ in retrain_epochs(training):
         pass
-    train_config, model, _ = load_model(training.folder / "best.safetensors")
-    return evaluate_splits(train_config, model, load_image_data(train_config.data))
+    *_, last = evaluate_checkpoint(training.folder / "best.safetensors")
+    assert last.metrics is not None, "the last one has the metrics"
+    return last.metrics
 
 
 def note(folder: Path, **values: object) -> None:

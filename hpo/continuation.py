@@ -10,7 +10,7 @@ from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstRung
 from hpo.study.storage import storage_exists, with_absolute_path, without_password
 from hpo.study.study import SearchStudy
-from sgformer.errors import ConfigError, some_of
+from sgformer.errors import ConfigError, listed
 
 
 def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
@@ -124,13 +124,18 @@ def create_study(
 
 def refuse_other_images(study: SearchStudy, images: Mapping[str, Any]) -> None:
     """Raises StudyError if the study has other images; their folder may have moved."""
+    changes = changes_of_images(study, images)
+    if changes is not None:
+        raise StudyError(
+            f"the study was made over other images: {changes} (--data-dir); choose another "
+            "--study-name"
+        )
+
+
+def changes_of_images(study: SearchStudy, images: Mapping[str, Any]) -> str | None:
+    """The differences between the study's images and these, in words; None: they are the same."""
     known = study.metadata.images
-    if known is None or known == images:
-        return
-    raise StudyError(
-        f"the study was made over other images: {_changes(known, images)} (--data-dir); choose "
-        "another --study-name"
-    )
+    return None if known is None or known == images else _changes(known, images)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -143,8 +148,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         sorted(set(a.get("classes", ())) - set(b.get("classes", ())))
         for a, b in ((before, after), (after, before))
     )
-    changes += [f"{some_of(map(repr, gone))} is no class any more"] if gone else []
-    changes += [f"{some_of(map(repr, new))} is a new class"] if new else []
+    changes += [f"{listed(gone)} is no class any more"] if gone else []
+    changes += [f"{listed(new)} is a new class"] if new else []
     return "; ".join(changes) or "as many images, but not the same files"
 
 

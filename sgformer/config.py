@@ -26,6 +26,8 @@ _LATER: Final = {
     "model.pretrained": False,
     "model.checkpoint": None,
     "data.interpolation": "bicubic",
+    "data.background": [255, 255, 255],
+    "data.max_value": None,
     "optimizer.head_learning_rate_factor": 1.0,
     "freeze": "none",
     "unfreeze_epoch": None,
@@ -34,6 +36,7 @@ _LATER: Final = {
 Metric = Literal["val_top1", "val_top5", "val_macro_f1", "val_loss"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ModelConfig(FrozenConfig):
@@ -107,6 +110,11 @@ class DataConfig(FrozenConfig):
         std: Standard deviation of each colour channel (of values 0..1), for normalisation. None:
             as the model was pretrained.
         interpolation: How images are resized. None: as the model was pretrained.
+        background: Red, green and blue, 0..255, of the colour on which transparent images are
+            laid.
+        max_value: The value that becomes 255 in images of more than 8 bits a channel, such as
+            4095 for 12 bits. A PGM or PPM that declares another range keeps to that. None: the
+            largest value of the smallest bit depth that holds the values of the train images.
         cache_dir: Folder of the caches of decoded images.
         cache_bytes: Largest size of one image folder's cache; None for half of the disk's free
             space. Images beyond this size are decoded each time they are needed.
@@ -121,6 +129,8 @@ class DataConfig(FrozenConfig):
     mean: Rgb | None = None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     interpolation: Literal["bicubic", "bilinear"] | None = None
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
+    max_value: PositiveFloat | None = None
     cache_dir: Path = Path("~/.cache/sgformer-hpo")
     cache_bytes: int | None = Field(default=None, ge=0)
 

@@ -35,3 +35,11 @@ def temporary_home() -> Path:
     if home.stat().st_uid != os.getuid():
         raise DataError(f"there is no home, and {home} is another user's; set HOME")
     return home
+
+
+def expanded(path: Path) -> Path:
+    """The path with ~ resolved: to `temporary_home` for a user without a home directory."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no home, as for a container's user who has only a number
+        return temporary_home().joinpath(*path.parts[1:])

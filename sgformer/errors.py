@@ -3,7 +3,18 @@
 from collections.abc import Iterable
 from typing import Final
 
-MOST_NAMES: Final = 5  # how many names, such as those of classes, a message lists at most
+MOST_NAMES: Final = 10  # how many names a message lists at most
+
+
+def listed(names: Iterable[str], most: int = MOST_NAMES) -> str:
+    """A list of names as text, such as "'cat', 'dog' and 7 more"; 'none' if it is empty.
+
+    Names are quoted, and line breaks in them escaped, so that the text has one line.
+    """
+    names = list(names)
+    shown = ", ".join(map(repr, names[:most]))
+    more = len(names) - most
+    return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
 class InputError(ValueError):
@@ -39,10 +50,3 @@ class OutOfMemoryError(RuntimeError):
 
 class DiskFullError(RuntimeError):
     """A disk is full. The search can be resumed after space is freed."""
-
-
-def some_of(names: Iterable[str]) -> str:
-    """Names in words, such as 'cat, dog and 9998 more'; 'none' without a name."""
-    names = list(names)
-    more = len(names) - MOST_NAMES
-    return (", ".join(names[:MOST_NAMES]) or "none") + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from hpo.cli.options import AsJson, RunDir, Storage, make_display, open_run
-from hpo.cli.output import print_json, print_rows
+from hpo.cli.output import print_json, print_note, print_rows
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
     from hpo.run import Run
     from hpo.study.trial import TrialSummary
+    from sgformer.export.onnx_classifier import Prediction
+    from sgformer.images.pixel_rules import PixelRules
+    from sgformer.images.set_decoder import Oddities
+
+    Predicted = tuple[Path, Prediction]
 
 NUM_LIKELIEST: Final = 3
 
@@ -37,12 +42,15 @@ def retrain(
     storage: Storage = None,
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
+    from hpo.continuation import changes_of_images
     from hpo.delivery.retrain import retrain_and_deliver
     from hpo.execution.interruption import hear_signals_to_the_end, interruptible
+    from hpo.execution.searched_images import Decoding
     from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import delivery_rows
     from hpo.run_weights import keep_weights
+    from hpo.selection.finalists import retrain_config
 
     hear_signals_to_the_end()
     run = open_run(run_dir, storage)
@@ -54,7 +62,11 @@ def retrain(
         make_display(run.config) as display,
     ):
         keep_weights(run.config, run.folder, display.note)
-        retrain_and_deliver(run, chosen, display)
+        with Decoding(retrain_config(run.config, chosen.params).resolved().data, display) as now:
+            images = now.images()
+        if changes := changes_of_images(run.study, images.facts):
+            display.note(f"the images are not those of the study: {changes}")
+        retrain_and_deliver(run, chosen, display, images.id)
         write_report(run.folder, run.config, run.study)
     print_rows(delivery_rows(run.folder))
 
@@ -73,7 +85,9 @@ def export(run_dir: RunDir) -> None:
             raise InputError(
                 f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
             )
-        export_best(run.best, config.train.data.data_dir, config.retrain.proof_images)
+        data_dir, num_images = config.train.data.data_dir, config.retrain.proof_images
+        for note in export_best(run.best, data_dir, num_images):
+            print_note(note)
     print_rows(delivery_rows(run))
 
 
@@ -88,10 +102,12 @@ def evaluate(
     from hpo.execution.surroundings import usable_surroundings
 
     with usable_surroundings():
-        metrics = evaluate_onnx(model, data_dir, split)
+        metrics, notes = evaluate_onnx(model, data_dir, split)
     if as_json:
-        print_json(asdict(metrics))
+        print_json({**asdict(metrics), "notes": notes})
         return
+    for note in notes:
+        print_note(note)
     print_rows(
         {
             "split": f"{split} ({metrics.num_images} images)",
@@ -113,48 +129,57 @@ def predict(
 ) -> None:
     """The likeliest classes of images, by an exported model."""
     from hpo.delivery.classify import load_classifier
+    from sgformer.images.set_decoder import Oddities
 
-    classifier = load_classifier(model)
+    classifier, odd = load_classifier(model), Oddities()
     found = ((image, classifier.predict(image)) for image in images)
     if as_json:
-        print_json([_prediction(image, classes) for image, classes in found])
-    else:
-        _PRINTERS[output_format](found)
+        print_json([_as_json(one, classifier.rules) for one in found])
+        return
+    if output_format == PredictionFormat.JSONL:
+        for one in found:
+            print_json(_as_json(one, classifier.rules), indent=None)
+        return
+    _PRINTERS[output_format](_noting(found, odd))
+    for note in odd.notes(classifier.rules):
+        print_note(note)
 
 
-def _print_text(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
-    for image, classes in found:
-        likeliest = list(classes.items())[:NUM_LIKELIEST]
+def _noting(found: "Iterator[Predicted]", odd: "Oddities") -> "Iterator[Predicted]":
+    for image, prediction in found:
+        odd.add(str(image), prediction.traits)
+        yield image, prediction
+
+
+def _print_text(found: "Iterator[Predicted]") -> None:
+    for image, prediction in found:
+        likeliest = list(prediction.classes.items())[:NUM_LIKELIEST]
         text = ", ".join(f"{_on_one_line(name)} {share:.3f}" for name, share in likeliest)
         sys.stdout.write(f"{_on_one_line(str(image))}: {text}\n")
 
 
-def _print_csv(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
+def _print_csv(found: "Iterator[Predicted]") -> None:
     """Prints the header image,rank,class,probability, and a line per image and likely class."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("image", "rank", "class", "probability"))
-    for image, classes in found:
-        for rank, (name, share) in enumerate(list(classes.items())[:NUM_LIKELIEST], 1):
+    for image, prediction in found:
+        for rank, (name, share) in enumerate(list(prediction.classes.items())[:NUM_LIKELIEST], 1):
             writer.writerow((image, rank, name, share))
 
 
-def _print_jsonl(found: Iterator[tuple[Path, Mapping[str, float]]]) -> None:
-    for image, classes in found:
-        print_json(_prediction(image, classes), indent=None)
+_PRINTERS: Final = {PredictionFormat.TEXT: _print_text, PredictionFormat.CSV: _print_csv}
 
 
-_PRINTERS: Final = {
-    PredictionFormat.TEXT: _print_text,
-    PredictionFormat.CSV: _print_csv,
-    PredictionFormat.JSONL: _print_jsonl,
-}
+def _as_json(predicted: "Predicted", rules: "PixelRules") -> dict[str, object]:
+    from sgformer.images.set_decoder import in_words
 
-
-def _prediction(image: Path, classes: Mapping[str, float]) -> dict[str, object]:
-    likeliest: Sequence[tuple[str, float]] = list(classes.items())[:NUM_LIKELIEST]
+    image, prediction = predicted
+    likeliest = list(prediction.classes.items())[:NUM_LIKELIEST]
+    notes = [kind for trait, kind in in_words(rules).items() if trait in prediction.traits]
     return {
         "image": str(image),
         "classes": [{"class": name, "probability": share} for name, share in likeliest],
+        "notes": notes,
     }
 
 

@@ -3,7 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rich.console import Console
@@ -58,6 +59,19 @@ def _finite(values: Any) -> Any:
 def print_note(text: str) -> None:
     """Prints a note on standard error."""
     stderr_console().print(f"note: {text}", markup=False, soft_wrap=True)
+
+
+def progress_of_listing() -> Callable[[int], None]:
+    """Prints how many files a scan has found, once a second from its second second on."""
+    next_time = time.monotonic() + 1
+
+    def tell(num_files: int) -> None:
+        nonlocal next_time
+        if time.monotonic() >= next_time:
+            next_time = time.monotonic() + 1
+            print(f"listing images: {num_files:,} files so far", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def stderr_console() -> Console:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.cli.options import OutputDir, Storage, make_display, require_writable, storage_of
-from hpo.cli.output import print_note, print_rows
+from hpo.cli.output import print_note, print_rows, progress_of_listing
 
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
@@ -67,10 +67,12 @@ def search(
         check_storage_url(url)
     if ray_address:
         check_address(ray_address)
-    folder = read_image_folder(config.train.data)
+    folder = read_image_folder(config.train.data, progress_of_listing())
     if dry_run:
         _refuse_what_the_run_would(config, output_dir, storage, resume=resume)
         resources = resources_at(config.resources, ray_address)
+        for note in folder.notes:
+            print_note(note)
         _print_plan(config, folder, resources, ray_address, storage)
         return
     if not ray_address:

@@ -24,11 +24,14 @@ from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 from sgformer.validation import fields_at, nearest_known
 
-# Searching these settings would make trials incomparable, or would have no effect on the metric.
+# Searching these settings would make trials incomparable, or would have no effect on the metric;
+# or they say how images are decoded, which is done once for all trials.
 UNSEARCHABLE: Final = (
     "data.data_dir",
     "data.val_fraction",
     "data.val_seed",
+    "data.background",
+    "data.max_value",
     "data.cache_dir",
     "data.cache_bytes",
     "data.num_workers",

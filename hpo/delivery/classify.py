@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgformer.data.image_folder import SPLITS, read_split
-from sgformer.errors import InputError
-
 if TYPE_CHECKING:
     from sgformer.export.onnx_classifier import OnnxClassifier
     from sgformer.training.evaluation import SplitMetrics
@@ -18,27 +15,36 @@ def load_classifier(model: Path) -> "OnnxClassifier":
     return OnnxClassifier(model)
 
 
-def evaluate_onnx(model: Path, data_dir: Path, split: str) -> "SplitMetrics":
+def evaluate_onnx(
+    model: Path, data_dir: Path, split: str
+) -> "tuple[SplitMetrics, tuple[str, ...]]":
     """Metrics of an exported model on a split, with the preprocessing stored in the model.
 
+    Returns:
+        The metrics, and what a user should know of the images, a sentence each.
+
     Raises:
-        InputError: The model or the image folder cannot be read, or there is no such split.
+        InputError: The model or the image folder cannot be read, there is no such split, or it is
+            not known which images the model was trained with.
     """
     import torch
 
     from sgformer.data.image_data import decode_folder
+    from sgformer.data.image_folder import check_split, read_split_of_training
     from sgformer.data.model_input import eval_batches
     from sgformer.training.counts import Counts
     from sgformer.training.evaluation import split_metrics
 
-    if split not in SPLITS:
-        raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
+    check_split(split)
     classifier = load_classifier(model)
     config = classifier.data.model_copy(update={"data_dir": data_dir})
-    data = decode_folder(read_split(config, split, classifier.classes), config)
+    folder, notes = read_split_of_training(
+        config, split, classifier.classes, classifier.trained_images
+    )
+    data = decode_folder(folder, config)
     samples, num_workers = data.samples(split), config.num_workers or 0
     batches = eval_batches(data, samples, config, batch_size=32, num_workers=num_workers)
     counts = Counts(len(classifier.classes), keeps_pairs=True)
     for images, labels in batches:
         counts.add(torch.from_numpy(classifier.logits(images.numpy())), labels)
-    return split_metrics(counts, classifier.classes)
+    return split_metrics(counts, classifier.classes), (*data.notes, *notes)

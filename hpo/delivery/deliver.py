@@ -11,11 +11,12 @@ import yaml
 from hpo.config.sections import RetrainConfig
 from hpo.run_folder import finish_replacing, newcomer_of, replace_folder, replace_text
 from sgformer.config import TrainConfig
-from sgformer.errors import DataError, some_of
+from sgformer.errors import DataError, listed
 
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
+    from sgformer.images.trained_images import TrainedImages
 
 
 def deliver(
@@ -39,24 +40,23 @@ def deliver(
         ExportError: The ONNX model and the trained model give different outputs; the folder
             stays unchanged.
     """
-    from sgformer.data.image_data import load_image_data
-
     finish_replacing(folder)
     new = newcomer_of(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     shutil.copyfile(checkpoint, new / "checkpoint.safetensors")
     config, model, classes = load_model(new / "checkpoint.safetensors")
-    data = load_image_data(config.data, expected=images)
+    known = trained_images_of(checkpoint)
+    data = images_for(config, known, images)
     values = config.model_dump(mode="json")
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", metrics)
-    _export(new, config, model, data, classes, num_images)
+    _export(new, config, model, data, classes, known, num_images)
     replace_folder(folder, new)
 
 
-def export(folder: Path, data_dir: Path | None, num_images: int) -> None:
+def export(folder: Path, data_dir: Path | None, num_images: int) -> tuple[str, ...]:
     """Writes model.onnx and export.json from the folder's checkpoint.safetensors.
 
     Args:
@@ -64,15 +64,47 @@ def export(folder: Path, data_dir: Path | None, num_images: int) -> None:
         data_dir: The image folder; the export is checked on its val split.
         num_images: The number of val images on which the export is checked, at most.
 
+    Returns:
+        What a user should know of the images, a sentence each.
+
     Raises:
+        DataError: The images cannot be read, or val was split off train and train has changed.
         ExportError: The ONNX model and the trained model give different outputs; no file is
             replaced.
     """
+    from sgformer.images.trained_images import on_other_images
+
+    checkpoint = folder / "checkpoint.safetensors"
+    config, model, classes = load_model(checkpoint)
+    elsewhere = config.data.model_copy(update={"data_dir": data_dir})
+    config, known = config.model_copy(update={"data": elsewhere}), trained_images_of(checkpoint)
+    data = images_for(config, known)
+    _export(folder, config, model, data, classes, known, num_images)
+    if known is None or known.has_same("val", data.trained_images):
+        return data.notes
+    return (*data.notes, on_other_images("val"))
+
+
+def trained_images_of(checkpoint: Path) -> "TrainedImages | None":
+    """What a checkpoint keeps of the images of its training; None: it is of an earlier version."""
+    from sgformer.images.trained_images import TrainedImages
+    from sgformer.training.checkpoint import read_metadata
+
+    return TrainedImages.from_metadata(read_metadata(checkpoint))
+
+
+def images_for(
+    config: TrainConfig, known: "TrainedImages | None", expected: "ImagesId | None" = None
+) -> "ImageData":
+    """The images to evaluate a model on, decoded as those of its training were."""
     from sgformer.data.image_data import load_image_data
 
-    config, model, classes = load_model(folder / "checkpoint.safetensors")
-    data = load_image_data(config.data.model_copy(update={"data_dir": data_dir}))
-    _export(folder, config, model, data, classes, num_images)
+    data = load_image_data(config.data, expected=expected)
+    white = data.images.rules.max_value
+    if known is None or known.max_value is None or white in (None, known.max_value):
+        return data
+    as_known = config.data.model_copy(update={"max_value": known.max_value})
+    return load_image_data(as_known, expected=expected)
 
 
 def _export(
@@ -81,6 +113,7 @@ def _export(
     model: Any,
     data: "ImageData",
     classes: tuple[str, ...],
+    known: "TrainedImages | None",
     num_images: int,
 ) -> None:
     from sgformer.export.onnx_export import export_onnx, prove_export
@@ -88,12 +121,14 @@ def _export(
     if data.classes != classes:
         raise DataError(
             f"{data.folder.root} has other classes than the model: "
-            f"{some_of(map(repr, sorted(set(classes) - set(data.classes))))} are missing, "
-            f"{some_of(map(repr, sorted(set(data.classes) - set(classes))))} are new"
+            f"{listed(sorted(set(classes) - set(data.classes)))} are missing, "
+            f"{listed(sorted(set(data.classes) - set(classes)))} are new"
         )
+    if known is not None:
+        known.refuse_mixed_val(data.trained_images, data.folder.root)
     temporary = folder / ".model.onnx"
     try:
-        export_onnx(model, temporary, config, classes)
+        export_onnx(model, temporary, config, classes, known)
         report = prove_export(model, temporary, config, data, num_images)
         temporary.replace(folder / "model.onnx")
     finally:

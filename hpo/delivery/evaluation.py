@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hpo.delivery.deliver import load_model
+from hpo.delivery.deliver import images_for, load_model, trained_images_of
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import run_on_cluster
@@ -89,12 +89,12 @@ def evaluate_checkpoint(
     Raises:
         DataError: The images cannot be read, or are not those of the search.
     """
-    from sgformer.data.image_data import load_image_data
     from sgformer.training.device import limit_memory
 
     limit_memory(num_gpus)
     config, model, _ = load_model(checkpoint)
-    yield from evaluate_splits(config, model, load_image_data(config.data, expected=images))
+    data = images_for(config, trained_images_of(checkpoint), images)
+    yield from evaluate_splits(config, model, data)
 
 
 def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> Iterator[Evaluated]:

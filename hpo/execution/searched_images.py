@@ -1,6 +1,7 @@
 """Decodes the images of a search in the background while Ray starts."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import load_image_data
 
-MOST_NAMES: Final = 10  # how many unreadable images a note names at most
+SECONDS_UNTOLD: Final = 1.0  # a listing of files that takes longer is a phase of its own
 Result = TypeVar("Result")
 
 
@@ -36,7 +37,8 @@ class Decoding:
 
     def __init__(self, config: DataConfig, observer: SearchObserver) -> None:
         self._config, self._observer = config, observer
-        self._is_over = threading.Event()
+        self._is_over, self._is_listing = threading.Event(), False
+        self._begin = time.monotonic()
         self._images = in_background(self._decode)
 
     def __enter__(self) -> Self:
@@ -68,19 +70,27 @@ class Decoding:
 
     def _decode(self) -> SearchedImages:
         self._observer.phase("decoding images")
-        data = load_image_data(self._config, self._tell)
-        if data.unreadable and not self._is_over.is_set():
-            names = ", ".join(str(path) for path in data.unreadable[:MOST_NAMES])
-            self._observer.note(
-                f"{len(data.unreadable)} unreadable images are passed over: {names}"
-            )
+        data = load_image_data(self._config, self._tell, found=self._found)
+        for note in data.notes:
+            if not self._is_over.is_set():
+                self._observer.note(note)
         counts = {name: len(samples) for name, samples in data.splits.items()}
         facts = {"classes": list(data.classes), **counts, "content": data.images.id.content}
         ratio = counts["val"] / counts["train"] if data.folder.val_is_of_train else None
         return SearchedImages(data.images.id, facts, ratio)
 
+    def _found(self, _num_files: int) -> None:
+        """Says that listing the files takes a while, if it does."""
+        is_late = time.monotonic() - self._begin > SECONDS_UNTOLD
+        if is_late and not self._is_listing and not self._is_over.is_set():
+            self._is_listing = True
+            self._observer.phase("listing images")
+
     def _tell(self, done: int, total: int) -> None:
         if not self._is_over.is_set():
+            if self._is_listing:
+                self._is_listing = False
+                self._observer.phase("decoding images")
             self._observer.step(done, total)
 
 

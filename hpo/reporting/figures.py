@@ -206,7 +206,7 @@ def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
         matrix: (C, C) numbers of images; rows are true classes, columns are predicted classes.
         classes: The C class names.
     """
-    names = [str(name) for name in classes]
+    names = [html.escape(str(name)) for name in classes]  # plotly takes tags for markup
     has_room = len(names) <= MAX_CLASSES_WITH_TEXT
     heatmap = go.Heatmap(
         z=matrix,

@@ -15,7 +15,7 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torchvision.transforms import Compose, InterpolationMode
 
 from sgformer.config import AugmentationConfig, DataConfig, TrainConfig
-from sgformer.data.decoding import RgbImage
+from sgformer.images.decoding import RgbImage
 
 Transform = Callable[[RgbImage], torch.Tensor]
 # guide: the defaults of the project's brief. mild: for tiny images (digits, 32 pixels), whose

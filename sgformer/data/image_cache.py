@@ -24,13 +24,16 @@ import numpy.typing as npt
 
 from sgformer.config import DataConfig
 from sgformer.cpus import usable_cpus
-from sgformer.data.decoding import RgbImage, decode_image
 from sgformer.data.image_folder import ImageFolder
-from sgformer.disk import temporary_home
+from sgformer.disk import expanded
 from sgformer.errors import DataError
+from sgformer.images.decoding import RgbImage, decode_image
+from sgformer.images.folder_scan import size_and_time
+from sgformer.images.set_decoder import SetDecoder, rules_name, rules_of
+from sgformer.images.trained_images import digests
 
 Progress = Callable[[int, int], None]  # images decoded, images in all
-CACHE_FORMAT: Final = 2
+CACHE_FORMAT: Final = 3
 # In place of an offset: the image could not be decoded; the cache file had no room for it.
 UNREADABLE: Final = -1
 NOT_STORED: Final = -2
@@ -58,6 +61,9 @@ class DecodedImages:
         shorter_side: Pixels of each image's shorter side.
         id: Hashes that identify the images.
         names: The images' paths below the root, sorted.
+        rules: How deep and transparent images were decoded.
+        digests: A hash of names and sizes for each split's folder.
+        notes: What is odd in the images, a sentence each.
     """
 
     def __init__(self, cache: Path, root: Path, shorter_side: int) -> None:
@@ -67,6 +73,8 @@ class DecodedImages:
         facts = json.loads((cache / "facts.json").read_text(encoding="utf-8"))
         self.id = ImagesId(facts["files"], facts["content"])
         self.names = _read_names(cache)
+        self.rules, self.notes = rules_of(facts), tuple(facts["notes"])
+        self.digests: dict[str, str] = facts["digests"]
         with np.load(cache / "index.npz", allow_pickle=False) as index:
             self._offsets, self._shapes = index["offsets"], index["shapes"]
         pixels = cache / "pixels.bin"
@@ -82,7 +90,7 @@ class DecodedImages:
             height, width = (int(side) for side in self._shapes[i])
             pixels = self._pixels[offset : offset + height * width * 3]
             return np.asarray(pixels.reshape(height, width, 3))
-        image = decode_image(self.path(i), self.shorter_side)
+        image = decode_image(self.path(i), self.shorter_side, self.rules)
         if image is None:
             raise DataError(f"image could be read before and cannot now: {self.path(i)}")
         return image
@@ -103,16 +111,20 @@ def no_progress(done: int, total: int) -> None:
 def identify(folder: ImageFolder) -> ImagesId:
     """The hashes that identify a folder's images."""
     files, content = hashlib.sha256(os.fsencode(folder.root.resolve())), hashlib.sha256()
-    for name in folder.names:
+    for name, size, changed in _sizes_and_times(folder):
         encoded = os.fsencode(name)
-        try:
-            status = (folder.root / name).stat()
-            size, changed = status.st_size, status.st_mtime_ns
-        except OSError:  # a broken link, which decoding will find unreadable
-            size, changed = -1, -1
         files.update(b"\0%s\0%d\0%d" % (encoded, size, changed))
         content.update(b"\0%s\0%d" % (encoded, size))
     return ImagesId(files.hexdigest()[:32], content.hexdigest()[:32])
+
+
+def _sizes_and_times(folder: ImageFolder) -> Iterator[tuple[str, int, int]]:
+    """Each image's name, size and time, sorted by name; from the scan, if there was one."""
+    if folder.files is None:
+        yield from ((name, *size_and_time(folder.root / name)) for name in folder.names)
+    else:
+        wanted = set(folder.names)
+        yield from (file for file in folder.files if file[0] in wanted)
 
 
 def open_cache(config: DataConfig, images: ImagesId) -> DecodedImages:
@@ -151,16 +163,9 @@ def open_or_build_cache(
 def _cache_folder(config: DataConfig, images: ImagesId) -> Path:
     """The folder of the cache of these files at the config's resolution and size limit."""
     limit = "" if config.cache_bytes is None else f"-{config.cache_bytes}"
+    limit += rules_name(config)
     name = f"{images.files}-{config.decoded_pixels}{limit}-v{CACHE_FORMAT}"
-    return _expanded(config.cache_dir) / name
-
-
-def _expanded(path: Path) -> Path:
-    """The path with ~ resolved: to `temporary_home` for a user without a home directory."""
-    try:
-        return path.expanduser()
-    except RuntimeError:  # no home, as for a container's user who has only a number
-        return temporary_home().joinpath(*path.parts[1:])
+    return expanded(config.cache_dir) / name
 
 
 def _read_names(cache: Path) -> tuple[str, ...]:
@@ -179,18 +184,23 @@ def _build_cache(
     limit = config.cache_bytes
     if limit is None:
         limit = shutil.disk_usage(temporary).free // 2
+    decode = SetDecoder(
+        folder.root, {split: part.names for split, part in folder.splits.items()}, config
+    )
     facts = {
         "files": images.files,
         "content": images.content,
         "root": str(folder.root.resolve()),
         "splits": list(folder.splits),
         "decoded_pixels": config.decoded_pixels,
+        "digests": {} if folder.files is None else digests(folder.files),
     }
     try:
         paths = [folder.root / name for name in names]
-        offsets, shapes = _write_pixels(temporary / "pixels.bin", paths, config, limit, progress)
+        offsets, shapes = _write_pixels(temporary / "pixels.bin", paths, decode, limit, progress)
         np.savez(temporary / "index.npz", offsets=offsets, shapes=shapes)
         (temporary / "names").write_bytes(b"\0".join(os.fsencode(name) for name in names))
+        facts |= decode.facts()
         (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         temporary.rename(cache)
     except BaseException:
@@ -200,7 +210,7 @@ def _build_cache(
 
 
 def _write_pixels(
-    file: Path, paths: Sequence[Path], config: DataConfig, limit: int, progress: Progress
+    file: Path, paths: Sequence[Path], decode: SetDecoder, limit: int, progress: Progress
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Decodes the images and writes their pixels to the file, up to `limit` bytes.
 
@@ -210,7 +220,7 @@ def _write_pixels(
     offsets = np.full(len(paths), UNREADABLE, dtype=np.int64)
     shapes = np.zeros((len(paths), 2), dtype=np.int32)
     with file.open("wb") as output:
-        for i, image in enumerate(_decode_all(paths, config.decoded_pixels)):
+        for i, image in enumerate(_decode_all(paths, decode)):
             if image is not None:
                 shapes[i] = image.shape[:2]
                 stored = output.tell() + image.nbytes <= limit
@@ -248,7 +258,7 @@ def _is_outdated(other: Path, facts: dict[str, Any]) -> bool:
     return re.fullmatch(r"[0-9a-f]{32}(-[\d-]+-v\d+)?(\.building)?", other.name) is not None
 
 
-def _decode_all(paths: Sequence[Path], shorter_side: int) -> Iterator[RgbImage | None]:
+def _decode_all(paths: Sequence[Path], decode: SetDecoder) -> Iterator[RgbImage | None]:
     """Decodes the images in order, on all cores, at most 16 images a core ahead of the caller."""
     import torch
 
@@ -260,7 +270,7 @@ def _decode_all(paths: Sequence[Path], shorter_side: int) -> Iterator[RgbImage |
     try:
         with ThreadPoolExecutor(num_threads) as pool:
             for path in paths:
-                waiting.append(pool.submit(decode_image, path, shorter_side))
+                waiting.append(pool.submit(decode, path))
                 if len(waiting) == 16 * num_threads:
                     yield waiting.popleft().result()
             while waiting:

@@ -19,7 +19,9 @@ from sgformer.data.image_cache import (
     open_or_build_cache,
 )
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
-from sgformer.errors import DataError, some_of
+from sgformer.errors import DataError, listed
+from sgformer.images.folder_scan import Found, not_told
+from sgformer.images.trained_images import TrainedImages
 
 Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
 MAX_UNREADABLE_SHARE: Final = 0.01
@@ -45,6 +47,27 @@ class ImageData:
     def classes(self) -> tuple[str, ...]:
         return self.folder.classes
 
+    @property
+    def trained_images(self) -> TrainedImages:
+        """What a model that is trained with these images keeps of them."""
+        return TrainedImages(
+            self.folder.val_is_of_train, self.images.digests, self.images.rules.max_value
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the images, a sentence each."""
+        unreadable = listed(map(str, self.unreadable))
+        return (
+            *self.folder.notes,
+            *self.images.notes,
+            *(
+                [f"{len(self.unreadable)} unreadable images are passed over: {unreadable}"]
+                if self.unreadable
+                else []
+            ),
+        )
+
     def samples(self, split: str) -> Samples:
         """(N, 2) positions in `images` and labels of a split's readable images.
 
@@ -56,7 +79,10 @@ class ImageData:
 
 
 def load_image_data(
-    config: DataConfig, progress: Progress = no_progress, expected: ImagesId | None = None
+    config: DataConfig,
+    progress: Progress = no_progress,
+    expected: ImagesId | None = None,
+    found: Found = not_told,
 ) -> ImageData:
     """The decoded images of the config's folder, from the cache if they were decoded before.
 
@@ -70,7 +96,7 @@ def load_image_data(
         with contextlib.suppress(OSError):  # there is no cache here, or it is being removed
             images = open_cache(config, expected)
             return _assemble(folder_of(config, images.names), images)
-    return decode_folder(read_image_folder(config), config, progress, expected)
+    return decode_folder(read_image_folder(config, found), config, progress, expected)
 
 
 def decode_folder(
@@ -103,7 +129,7 @@ def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
         splits[split] = _readable_samples(labelled, positions, images.readable)
         missing = set(range(len(folder.classes))) - set(splits[split][:, 1].tolist())
         if missing:
-            names = some_of(folder.classes[label] for label in sorted(missing))
+            names = listed(folder.classes[label] for label in sorted(missing))
             raise DataError(f"no image of these classes in {split} can be read: {names}")
     return ImageData(folder, images, splits, unreadable)
 

@@ -1,24 +1,29 @@
 """The image folder: DIR/{train,val,test}/<class>/<image>.
 
-This module reads names of folders and files, never an image. Class names are compared in Unicode's
-composed form (NFC), so that a copy from a Mac, whose disk decomposes "é", has the same classes.
-Results and messages spell a class as its folder in train.
+This module reads names of folders and files, never an image. Classes are in the order of their
+names' characters ("10" before "9"). Class names are compared in Unicode's composed form (NFC), so
+that a copy from a Mac, whose disk decomposes "é", has the same classes. Results and messages spell
+a class as its folder in train.
 """
 
 import contextlib
-import os
 import random
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 from sgformer.config import DataConfig
-from sgformer.errors import DataError, some_of
-
-SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
-SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from sgformer.disk import expanded
+from sgformer.errors import DataError, InputError, listed
+from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told
+from sgformer.images.kept_list import list_files
+from sgformer.images.trained_images import (
+    TrainedImages,
+    digests,
+    on_changed_train,
+    on_other_images,
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,13 @@ class ImageFolder:
         root: The folder.
         classes: Class names, sorted; or in the order of a model's logits.
         splits: The images by split: train, val and any test; only one if `read_split` read it.
+        files: The images' files; None if they were not looked at.
     """
 
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, LabelledImages]
+    files: ImageFiles | None = field(default=None, compare=False)
 
     def split(self, name: str) -> LabelledImages:
         """The images of a split.
@@ -66,6 +73,11 @@ class ImageFolder:
     def val_is_of_train(self) -> bool:
         """Whether val was split off the train folder because there is no val folder."""
         return any(name.startswith("train/") for name in self.splits["val"].names)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over, and other things that a user should know, a sentence each."""
+        return () if self.files is None else self.files.notes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,8 +97,12 @@ def _naming_what_cannot_be_read() -> Iterator[None]:
 
 
 @_naming_what_cannot_be_read()
-def read_image_folder(config: DataConfig) -> ImageFolder:
+def read_image_folder(config: DataConfig, found: Found = not_told) -> ImageFolder:
     """The folder's images by split; without a val folder, a stratified share of train becomes val.
+
+    Args:
+        config: Names the folder, and says how val is split off train.
+        found: Is told how many files have been found so far.
 
     Raises:
         DataError: The folder is missing or cannot be read, has an empty class, or its splits
@@ -98,17 +114,15 @@ def read_image_folder(config: DataConfig) -> ImageFolder:
             f"{root} has no train folder; expected {root}/train/<class>/<images>, and val and "
             "test beside it if there are any"
         )
-    classes = tuple(_class_folders(root / "train").values())
+    files = list_files(root, SPLITS, _place_of_lists(config), found)
+    classes = tuple(_by_composed_name(root, "train", files).values())
     if len(classes) < 2:
         raise DataError(
             f"{root / 'train'} has {len(classes)} class folders; at least 2 are needed"
         )
-    names: list[str] = []
-    for split in SPLITS:
-        if (root / split).is_dir():
-            folders = _checked_folders(root / split, classes)
-            names += [name for folder in folders for name in _list_images(root, split, folder)]
-    return folder_of(config, names)
+    for split in files.class_folders:
+        _check_classes(root, split, files, classes)
+    return replace(folder_of(config, files.names), files=files)
 
 
 def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
@@ -117,15 +131,9 @@ def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
     Raises:
         DataError: A class is too small to split val off train.
     """
-    names_of: dict[str, dict[str, list[str]]] = {}
-    spelling: dict[str, dict[str, str]] = {}
-    for name in names:
-        split, class_name, _ = name.split("/", 2)
-        composed = _composed(class_name)
-        names_of.setdefault(split, {}).setdefault(composed, []).append(name)
-        spelling.setdefault(split, {})[composed] = class_name
+    names_of = _names_of(names)
     first = next(split for split in SPLITS if split in names_of)
-    classes = tuple(sorted(spelling[first].values()))
+    classes = tuple(sorted(_folder_of_class(own[0]) for own in names_of[first].values()))
     splits = {split: _label(names_of[split], classes) for split in SPLITS if split in names_of}
     if "val" not in splits and "train" in splits:
         train, val = _split_off(splits["train"], classes, config)
@@ -135,24 +143,81 @@ def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
 
 
 @_naming_what_cannot_be_read()
-def read_split(config: DataConfig, split: str, classes: tuple[str, ...]) -> ImageFolder:
+def read_split(
+    config: DataConfig, split: str, classes: tuple[str, ...], *, of_train: bool = False
+) -> ImageFolder:
     """One split, with labels in the order of a model's `classes`; other splits may be missing.
 
+    Args:
+        config: Names the folder, and says how val is split off train.
+        split: Its name.
+        classes: The model's classes.
+        of_train: Whether train and val are the parts of the train folder, or folders.
+
     Raises:
-        DataError: See `read_image_folder`; or the split's classes are not the model's.
+        DataError: The folder has no such split, or its classes are not the model's.
+    """
+    root = _root(config)
+    source = "train" if of_train and split != "test" else split
+    if not (root / source).is_dir():
+        have = listed(name for name in SPLITS if (root / name).is_dir())
+        raise DataError(f"no folder {source!r} in {root}; there are: {have}")
+    files = list_files(root, (source,), _place_of_lists(config))
+    _check_classes(root, source, files, classes, "the model")
+    images = _label(_names_of(files.names)[source], classes)
+    if source != split or (of_train and split == "train"):
+        train, val = _split_off(images, classes, config)
+        images = val if split == "val" else train
+    return ImageFolder(root, classes, {split: images}, files)
+
+
+def check_split(split: str) -> None:
+    """Raises InputError if there is no split of this name."""
+    if split not in SPLITS:
+        raise InputError(f"--split: {split!r} is none of {', '.join(SPLITS)}")
+
+
+def read_split_of_training(
+    config: DataConfig, split: str, classes: tuple[str, ...], known: TrainedImages | None
+) -> tuple[ImageFolder, tuple[str, ...]]:
+    """A split as the model's training had it, and a note if it is another one.
+
+    Args:
+        config: The model's, with the image folder to read.
+        split: train, val or test.
+        classes: The model's classes.
+        known: What the model keeps of its images; None: it was exported by an earlier version.
+
+    Raises:
+        DataError: The split cannot be read; or train and val are parts of a train folder that has
+            changed since, so that it cannot be told which image belongs to which.
     """
     root = config.data_dir
-    if root is not None and (root / split).is_dir():
-        folders = _checked_folders(root / split, classes, "the model")
-        names = {_composed(folder): list(_list_images(root, split, folder)) for folder in folders}
-        return ImageFolder(root, classes, {split: _label(names, classes)})
-    folder = read_image_folder(config)
-    _checked_folders(folder.root / "train", classes, "the model")
-    images = folder.split(split)
-    names_of: dict[str, list[str]] = {_composed(c): [] for c in classes}
-    for name, label in zip(images.names, images.labels, strict=True):
-        names_of[_composed(folder.classes[label])].append(name)
-    return ImageFolder(folder.root, classes, {split: _label(names_of, classes)})
+    has_val = root is not None and (root / "val").is_dir()
+    of_train = not has_val if known is None else known.val_of_train
+    if split == "val" and has_val:
+        of_train = False
+    folder = read_split(config, split, classes, of_train=of_train)
+    if split == "test":
+        return folder, ()
+    if known is None:
+        return folder, (_on_unknown(split),) if of_train else ()
+    assert folder.files is not None
+    source = "train" if of_train else split
+    if digests(folder.files)[source] == known.digests.get(source):
+        return folder, ()
+    if of_train:
+        raise DataError(on_changed_train(folder.root))
+    return folder, (on_other_images(split),)
+
+
+def _on_unknown(split: str) -> str:
+    other = "train" if split == "val" else "val"
+    return (
+        "the model was exported by an earlier version, which did not keep what its images were: "
+        f"{split} is split off train anew; if images have come or gone since the training, some "
+        f"of these were its {other} images"
+    )
 
 
 def _root(config: DataConfig) -> Path:
@@ -164,24 +229,41 @@ def _root(config: DataConfig) -> Path:
     return root
 
 
+def _place_of_lists(config: DataConfig) -> Path:
+    return expanded(config.cache_dir) / "lists"
+
+
 def _composed(class_name: str) -> str:
     """The class name in NFC, the form in which class names are compared."""
     return unicodedata.normalize("NFC", class_name)
 
 
-def _class_folders(folder: Path) -> dict[str, str]:
+def _names_of(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """Images 'split/class/...' by split and by composed class name."""
+    names_of: dict[str, dict[str, list[str]]] = {}
+    for name in names:
+        split, class_name, _ = name.split("/", 2)
+        names_of.setdefault(split, {}).setdefault(_composed(class_name), []).append(name)
+    return names_of
+
+
+def _folder_of_class(name: str) -> str:
+    return name.split("/", 2)[1]
+
+
+def _by_composed_name(root: Path, split: str, files: ImageFiles) -> dict[str, str]:
     """Sorted names of a split's class folders; the keys are the names in composed form."""
     folders: dict[str, str] = {}
-    for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+    for name in files.class_folders[split]:
         if not _is_text(name):
             raise DataError(
-                f"name of a class folder is not UTF-8: {str(folder / name)!r}; rename it"
+                f"name of a class folder is not UTF-8: {str(root / split / name)!r}; rename it"
             )
         other = folders.setdefault(_composed(name), name)
         if other != name:
             raise DataError(
-                f"{folder} has two folders of one class, in two Unicode forms: {other!a} and "
-                f"{name!a}; put their images into one"
+                f"{root / split} has two folders of one class, in two Unicode forms: {other!a} "
+                f"and {name!a}; put their images into one"
             )
     return folders
 
@@ -194,45 +276,26 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _checked_folders(
-    folder: Path, classes: tuple[str, ...], whose: str = "train"
-) -> tuple[str, ...]:
-    """The folder name of each class in a split, which must have these classes and no others."""
-    found = _class_folders(folder)
+def _check_classes(
+    root: Path, split: str, files: ImageFiles, classes: tuple[str, ...], whose: str = "train"
+) -> None:
+    """Raises DataError unless a split has these classes and no others, each with images."""
+    folder, found = root / split, _by_composed_name(root, split, files)
     wanted = {_composed(name): name for name in classes}
     extra = sorted(found[name] for name in found.keys() - wanted.keys())
     missing = sorted(wanted[name] for name in wanted.keys() - found.keys())
     if extra:
-        raise DataError(f"{folder} has classes that {whose} lacks: {some_of(extra)}")
+        raise DataError(f"{folder} has classes that {whose} lacks: {listed(extra)}")
     if missing:
-        raise DataError(f"{folder} lacks classes that {whose} has: {some_of(missing)}")
-    return tuple(found[name] for name in wanted)
-
-
-def _list_images(root: Path, split: str, class_folder: str) -> Iterator[str]:
-    """Sorted names of a class's images, subfolders included."""
-    top = root / split / class_folder
-    found: list[str] = []
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for folder, _, files in os.walk(top, onerror=refuse):
-        below = Path(folder).relative_to(root).as_posix()
-        # Pipes are left out, because reading from a pipe would never end. Broken links are kept
-        # and count as unreadable images.
-        found += [
-            f"{below}/{file}"
-            for file in files
-            if file.lower().endswith(SUFFIXES) and _may_be_an_image(Path(folder, file))
-        ]
-    if not found:
-        raise DataError(f"class without images: {top} ({', '.join(SUFFIXES)} are read)")
-    yield from sorted(found)
-
-
-def _may_be_an_image(path: Path) -> bool:
-    return path.is_file() or not path.exists()
+        raise DataError(f"{folder} lacks classes that {whose} has: {listed(missing)}")
+    full = {name.split("/", 2)[1] for name in files.names if name.startswith(f"{split}/")}
+    empty = sorted(set(found.values()) - full)
+    if empty:
+        more = f", and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise DataError(
+            f"class without images: {str(folder / empty[0])!r}{more} "
+            f"({', '.join(SUFFIXES)} are read)"
+        )
 
 
 def _label(names: dict[str, list[str]], classes: Sequence[str]) -> LabelledImages:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +23,27 @@ from sgformer.catalog import Preprocessing
 from sgformer.config import DataConfig
 from sgformer.cpus import usable_cpus
 from sgformer.data.augmentation import eval_transform
-from sgformer.data.decoding import decode_image
 from sgformer.data.model_input import ModelInput
 from sgformer.errors import DataError
+from sgformer.images.decoding import decode_content, read_content, resize
+from sgformer.images.pixel_rules import PixelRules
+from sgformer.images.trained_images import TrainedImages
 
 METADATA_KEY: Final = "sgformer"
 INPUT, OUTPUT = "input", "output"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of an image.
+
+    Attributes:
+        classes: The probability of each class, the likeliest class first.
+        traits: What is odd in the image; see `decoding.Decoded`.
+    """
+
+    classes: dict[str, float]
+    traits: frozenset[str]
 
 
 class OnnxClassifier:
@@ -37,6 +53,9 @@ class OnnxClassifier:
         session: ONNX Runtime's session.
         classes: Class names, in the order of the logits.
         data: The preprocessing of the model's evaluation.
+        rules: How deep and transparent images become 8-bit RGB.
+        trained_images: What the model keeps of the images of its training; None: it was exported
+            by an earlier version.
 
     Raises:
         DataError: The file is missing, is not ONNX, or was not exported by this program.
@@ -58,10 +77,17 @@ class OnnxClassifier:
                 f"{path} was not exported by this program: it has no {METADATA_KEY!r} metadata "
                 "with classes and preprocessing"
             )
-        metadata: dict[str, Any] = json.loads(text)
-        self.classes = tuple(metadata["classes"])
-        data = DataConfig.model_validate(metadata["data"])
+        try:
+            metadata: dict[str, Any] = json.loads(text)
+            self.classes = tuple(metadata["classes"])
+            data = DataConfig.model_validate(metadata["data"])
+            self.trained_images = TrainedImages.from_metadata(metadata)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} has metadata that this version cannot read: {str(error).splitlines()[0]}"
+            ) from None
         self.data = data.with_preprocessing(Preprocessing())  # of files of former versions
+        self.rules = PixelRules(data.background, data.max_value)
         self._transform = eval_transform(self.data)
         self._input = ModelInput(self.data.preprocessing)
 
@@ -74,19 +100,22 @@ class OnnxClassifier:
         """The logits (N, classes) of all batches, in order."""
         return np.concatenate([self.logits(batch) for batch in batches])
 
-    def predict(self, path: Path) -> dict[str, float]:
-        """The probability of each class for an image file, the likeliest class first.
+    def predict(self, path: Path) -> Prediction:
+        """The probability of each class for an image file.
 
         Raises:
             DataError: The image cannot be read.
         """
-        image = decode_image(path, self.data.decoded_pixels) if path.is_file() else None
-        if image is None:
+        side = self.data.decoded_pixels
+        image = decode_content(read_content(path), side, self.rules)
+        if image.pixels is None:
             raise DataError(f"cannot read image: {path}")
-        batch = self._input.normalised(self._transform(image)[None]).numpy()
+        pixels = self._transform(resize(image.pixels, side))
+        batch = self._input.normalised(pixels[None]).numpy()
         probabilities = softmax(self.logits(batch)[0].astype(np.float64))
         order = np.argsort(-probabilities, kind="stable")
-        return {self.classes[i]: float(probabilities[i]) for i in order}
+        classes = {self.classes[i]: float(probabilities[i]) for i in order}
+        return Prediction(classes, frozenset(image.traits))
 
 
 def _options() -> onnxruntime.SessionOptions:

@@ -22,6 +22,7 @@ from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.model_input import eval_batches
 from sgformer.errors import ExportError
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
+from sgformer.images.trained_images import TrainedImages
 from sgformer.model import SGFormer
 from sgformer.training.counts import Counts
 
@@ -107,9 +108,20 @@ class ExportReport:
 
 
 def export_onnx(
-    model: nn.Module, path: Path, config: TrainConfig, classes: tuple[str, ...]
+    model: nn.Module,
+    path: Path,
+    config: TrainConfig,
+    classes: tuple[str, ...],
+    images: TrainedImages | None = None,
 ) -> None:
     """Writes the model to a file, with a dynamic batch axis, classes and preprocessing.
+
+    Args:
+        model: The model.
+        path: The file.
+        config: The training's settings.
+        classes: Class names, in the order of the logits.
+        images: What the file keeps of the images of the training.
 
     Raises:
         ExportError: PyTorch cannot export the model, or fixed the batch size, which it does not
@@ -123,10 +135,11 @@ def export_onnx(
         axis = value.type.tensor_type.shape.dim[0]
         if not axis.dim_param:
             raise ExportError(f"the exported model's {value.name} has a fixed batch axis: {axis}")
-    metadata = {
-        "classes": classes,
-        "data": config.data.model_dump(mode="json", exclude={"data_dir", "cache_dir"}),
-    }
+    data = config.data.model_dump(mode="json", exclude={"data_dir", "cache_dir"})
+    metadata: dict[str, Any] = {"classes": classes, "data": data}
+    if images is not None:
+        metadata |= images.as_metadata()
+        data["max_value"] = data["max_value"] or images.max_value
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
     onnx.save(proto, path)
 

@@ -11,10 +11,11 @@ from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from sgformer.config import ModelConfig
-from sgformer.errors import CheckpointError, some_of
+from sgformer.errors import CheckpointError
 from sgformer.model.weight_files import StoredWeights, Weights
 from sgformer.model.weight_sources import load_weights
 
+MOST_NAMES: Final = 5  # how many names of tensors a message lists at most
 # Functions of timm's modules that give a file's tensors a model's names and sizes.
 FILTERS: Final = ("checkpoint_filter_fn", "_filter_fn")
 # A batch counter of BatchNorm, which files of old versions lack and which changes no output.
@@ -51,8 +52,8 @@ class LoadReport:
             if self.in_order
             else ""
         )
-        text += f"; new: {some_of(self.new)}" if self.new else ""
-        return text + (f"; unused: {some_of(self.unexpected)}" if self.unexpected else "")
+        text += f"; new: {_some(self.new)}" if self.new else ""
+        return text + (f"; unused: {_some(self.unexpected)}" if self.unexpected else "")
 
 
 def start_from(
@@ -228,14 +229,19 @@ def _refusal(
         else f"{n} {_shape(expected[n])} is not there"
         for n in wrong[:3]
     )
-    unknown = [name for name in tensors if name not in expected]
+    unknown = _some([n for n in tensors if n not in expected])
     size = "" if num_right < num_backbone / 2 else ", or another image size"
     return (
         f"{weights.source} does not fit {name}, these are weights of another model{size}: "
         f"{num_right} of the {num_backbone} tensors before the head fit; {mismatches}"
-        + (f"; the model has no {some_of(unknown)}" if unknown else "")
+        + (f"; the model has no {unknown}" if unknown else "")
     )
 
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -187,11 +187,12 @@ class Trainer:
         return counts.scores()
 
     def description(self) -> dict[str, Any]:
-        """Config, classes and epoch: together with the weights they rebuild the model."""
+        """Config, classes, epoch and images: with the weights they rebuild the model."""
         return {
             "config": self.config.model_dump(mode="json"),
             "classes": list(self.data.classes),
             "epoch": self.num_epochs_done,
+            **self.data.trained_images.as_metadata(),
         }
 
     @property

@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import onnx
 import pytest
 from commands import Call, refused, write_run
-from onnx import TensorProto, helper
+from onnx_models import write_classifier
 from PIL import Image
 from studies import create_study
 
 from hpo.cli import models
 from hpo.config.loading import load_search_config
+from hpo.run import open_run
 from hpo.run_folder import RunFolder
 from hpo.study.trial import TrialStatus
-from sgformer.config import DataConfig
 from sgformer.errors import InputError
-from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT, OnnxClassifier
+from sgformer.export.onnx_classifier import OnnxClassifier
 
 CLASSES = ("café", "a,b", "two\nlines", "007", "no")
 REPOSITORY = Path(__file__).parents[3]
@@ -32,28 +31,7 @@ REPOSITORY = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of 32-pixel images by their mean, with class names that are hard to print."""
-    rng = np.random.default_rng(0)
-    weights = helper.make_tensor(
-        "weights", TensorProto.FLOAT, (3, 5), rng.standard_normal(15).tolist()
-    )
-    axes = helper.make_tensor("axes", TensorProto.INT64, (2,), [2, 3])
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", [INPUT, "axes"], ["mean"], keepdims=0),
-            helper.make_node("MatMul", ["mean", "weights"], [OUTPUT]),
-        ],
-        "classifier",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ("batch", 3, 32, 32))],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("batch", 5))],
-        [weights, axes],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    data = DataConfig(image_size=32, crop_pct=1.0).model_dump(mode="json")
-    metadata = json.dumps({"classes": CLASSES, "data": data})
-    helper.set_model_props(made, {METADATA_KEY: metadata})
-    path = tmp_path_factory.mktemp("model") / "model.onnx"
-    onnx.save(made, path)
-    return path
+    return write_classifier(tmp_path_factory.mktemp("model") / "model.onnx", CLASSES)
 
 
 @pytest.fixture
@@ -98,6 +76,27 @@ def test_json_reads_back_with_every_name_as_it_is(model: Path, images: list[byte
     assert names <= set(CLASSES)
     lines = predict(model, images, "--format", "jsonl").splitlines()
     assert list(map(json.loads, lines)) == found
+
+
+def test_odd_images_are_noted_once_a_kind_or_in_the_json(
+    call: Call, model: Path, tmp_path: Path
+) -> None:
+    seen_through, deep = tmp_path / "a.png", tmp_path / "b.png"
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(seen_through)
+    Image.fromarray(np.full((40, 40), 3000, np.uint16)).save(deep)
+    code, out, err = call("predict", model, seen_through, seen_through, deep)
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert err.splitlines() == [
+        "note: 2 images with transparency, laid on the colour 255, 255, 255 "
+        f"(train.data.background): {str(seen_through)!r}, and 1 more",
+        "note: 1 image of more than 8 bits a channel; the value 65535, or the largest that a PGM "
+        f"or PPM declares, becomes 255 (train.data.max_value): {str(deep)!r}",
+    ]
+    code, out, err = call("predict", model, seen_through, deep, "--json")
+    first, second = json.loads(out)
+    assert "transparency" in first["notes"][0]
+    assert "8 bits" in second["notes"][0]
+    assert err == ""
 
 
 def test_a_long_temporary_folder_is_replaced_for_loader_processes(
@@ -168,3 +167,18 @@ def test_an_interrupted_retraining_says_how_it_goes_on(
     code, _, err = call("retrain", run_dir, "--trial", "1")
     assert code == 1
     assert err.endswith(f"error: interrupted; `retrain {run_dir} --trial 1` goes on\n")
+
+
+def test_a_retraining_on_other_images_than_the_studys_says_so(
+    call: Call, search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = write_run(tmp_path / "own", search_file)
+    open_run(run_dir).study.metadata.images = {"classes": ["cat"], "train": 61, "val": 30}
+
+    def stop(*_: object) -> NoReturn:
+        raise InputError("seen")
+
+    monkeypatch.setattr("hpo.delivery.retrain.retrain_and_deliver", stop)
+    err = refused(call("retrain", run_dir, "--trial", "1"))
+    assert "note: the images are not those of the study: " in err
+    assert "train had 61 images and has 60" in err

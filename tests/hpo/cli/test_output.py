@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hpo.cli import output
 from hpo.cli.output import print_json, print_rows
 
 
@@ -47,3 +48,17 @@ def test_a_pipe_gets_a_line_a_row(capsys: pytest.CaptureFixture) -> None:
     path = "/runs/" + "x" * 200
     print_rows({"ONNX model": path})
     assert capsys.readouterr().out == f"{'ONNX model':16}  {path}\n"
+
+
+def test_a_long_listing_says_how_far_it_is_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter((0.0, 0.5, 1.1, 1.1, 1.5, 2.2, 2.2))
+    monkeypatch.setattr(output.time, "monotonic", lambda: next(times))
+    tell = output.progress_of_listing()
+    for num_files in (100, 12_000, 20_000, 30_000):
+        tell(num_files)
+    assert capsys.readouterr().err.splitlines() == [
+        "listing images: 12,000 files so far",
+        "listing images: 30,000 files so far",
+    ]

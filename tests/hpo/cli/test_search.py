@@ -78,7 +78,7 @@ def spoil_images(folder: Path) -> None:
     ("spoil", "message"),
     [
         (spoil_class, "class without images: "),
-        (add_class, "has classes that train lacks: 7, seven"),
+        (add_class, "has classes that train lacks: '7', 'seven'"),
         (spoil_images, "3 of 110 images in "),
     ],
 )
@@ -225,3 +225,13 @@ def test_a_search_after_another_says_what_it_begins_with_before_it_starts(
         error = refused(call(*arguments, *more, "--set", "study.warm_start=[gone]"))
         assert "not a run folder: gone has no search.yaml" in error
     assert not (tmp_path / "runs" / config.study.name / "study.db").exists()
+
+
+def test_a_dry_run_notes_what_is_passed_over_among_the_images(
+    call: Call, search_file: Path, own_image_folder: Path, tmp_path: Path
+) -> None:
+    (own_image_folder / "train" / "3" / "@eaDir").mkdir()
+    command = ("search", search_file, "--data-dir", own_image_folder, "--output-dir", tmp_path)
+    code, _, err = call(*command, "--dry-run")
+    assert code == 0
+    assert "note: hidden files and folders passed over: 1, such as 'train/3/@eaDir'\n" in err

@@ -19,10 +19,10 @@ from sgformer.data.augmentation import (
     eval_transform,
     train_transform,
 )
-from sgformer.data.decoding import decode_image
 from sgformer.data.erasing import draw_patch
 from sgformer.data.loader import Batch
 from sgformer.data.model_input import ModelInput
+from sgformer.images.decoding import decode_image
 from sgformer.seeding import seed_everything
 
 

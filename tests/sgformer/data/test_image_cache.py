@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sgformer.config import DataConfig
-from sgformer.data.decoding import decode_image
 from sgformer.data.image_data import decode_folder, load_image_data
 from sgformer.data.image_folder import read_split
 from sgformer.errors import DataError
+from sgformer.images.decoding import decode_image
 
 
 def config_for(folder: Path, cache_dir: Path, **values: object) -> DataConfig:

@@ -8,8 +8,8 @@ import pytest
 from permissions import open_to_others
 
 from sgformer.config import DataConfig
-from sgformer.data.image_folder import folder_of, read_image_folder, read_split
-from sgformer.errors import DataError
+from sgformer.data.image_folder import check_split, folder_of, read_image_folder, read_split
+from sgformer.errors import DataError, InputError
 
 
 def make(root: Path, files: list[str]) -> DataConfig:
@@ -49,11 +49,11 @@ def test_val_is_split_off_train_stratified_and_by_seed(tmp_path: Path) -> None:
         (["val/a/1.png"], "has no train folder"),
         (["train/a/1.png"], r"has 1 class folders; at least 2"),
         ([*GOOD, "train/c"], r"class without images: .*train/c"),
-        ([*GOOD, "val/c/1.png"], r"val has classes that train lacks: c"),
-        ([*GOOD, "train/c/1.png"], r"val lacks classes that train has: c$"),
+        ([*GOOD, "val/c,\n/1.png"], r"val has classes that train lacks: 'c,\\n'"),
+        ([*GOOD, "train/c/1.png"], r"val lacks classes that train has: 'c'"),
         (
             [*GOOD, *(f"train/c{i}/1.png" for i in range(2000))],
-            r"val lacks classes that train has: c0, c1, c10, c100, c1000 and 1995 more$",
+            r"val lacks classes that train has: 'c0', 'c1', 'c10', .* and 1990 more$",
         ),
         ([*GOOD, "train/c/1.png", "val/c"], r"class without images: .*val/c"),
         (["train/a/1.png", "train/b/1.png"], r"class 'a' has one image in train; 2 are needed"),
@@ -79,11 +79,11 @@ def test_a_missing_split_is_named_with_those_there_are(tmp_path: Path) -> None:
 
 def test_one_split_alone_is_enough_for_a_model_that_knows_its_classes(tmp_path: Path) -> None:
     config = make(tmp_path, ["test/a/1.png", "test/b/1.png"])
-    assert len(read_split(config, "test", ("a", "b")).split("test")) == 2
-    with pytest.raises(DataError, match="test lacks classes that the model has: c"):
-        read_split(config, "test", ("a", "b", "c"))
-    with pytest.raises(DataError, match="test has classes that the model lacks: b"):
-        read_split(config, "test", ("a",))
+    assert len(read_split(config, "test", ("a", "b"), of_train=False).split("test")) == 2
+    with pytest.raises(DataError, match="test lacks classes that the model has: 'c'"):
+        read_split(config, "test", ("a", "b", "c"), of_train=False)
+    with pytest.raises(DataError, match="test has classes that the model lacks: 'b'"):
+        read_split(config, "test", ("a",), of_train=False)
 
 
 @pytest.mark.parametrize("name", ["two words", "ünï", "new\nline", "-dash", "'quote\"", "a.b"])
@@ -152,7 +152,7 @@ def test_a_model_knows_its_classes_in_both_unicode_forms(tmp_path: Path) -> None
     )
     classes = ("cafz", COMPOSED)  # sorted otherwise than those on the disk
     for split in ("val", "train"):
-        read = read_split(config, split, classes)
+        read = read_split(config, split, classes, of_train=False)
         assert read.classes == classes
         of_class = dict(zip(read.split(split).names, read.split(split).labels, strict=True))
         assert of_class == {f"{split}/cafz/1.png": 0, f"{split}/{DECOMPOSED}/1.png": 1}
@@ -160,7 +160,7 @@ def test_a_model_knows_its_classes_in_both_unicode_forms(tmp_path: Path) -> None
 
 def test_a_val_split_off_a_train_in_another_form_has_the_models_labels(tmp_path: Path) -> None:
     files = [f"train/{c}/{i}.png" for c in (DECOMPOSED, "cafz") for i in range(5)]
-    read = read_split(make(tmp_path, files), "val", ("cafz", COMPOSED))
+    read = read_split(make(tmp_path, files), "val", ("cafz", COMPOSED), of_train=True)
     names = [name.split("/")[1] for name in read.split("val").names]
     expected = [{"cafz": 0, DECOMPOSED: 1}[name] for name in names]
     assert list(read.split("val").labels) == expected == sorted(expected)
@@ -195,3 +195,20 @@ def test_folders_that_may_not_be_read_are_named(tmp_path: Path, mode: int) -> No
     (tmp_path / "train" / "a").chmod(0o755)
     assert "DataError: cannot read the image folder: Permission denied" in result.stderr
     assert "train/a" in result.stderr.splitlines()[-1]
+
+
+def test_classes_are_in_the_order_of_characters_whatever_their_names(tmp_path: Path) -> None:
+    names = ["10", "9", "01", "no", "null", "1e3", "a,b", 'a"b', "new\nline", "Z", "\u00fc", "="]
+    config = make(tmp_path, [f"train/{name}/{i}.png" for name in names for i in range(2)])
+    assert read_image_folder(config).classes == tuple(sorted(names))
+
+
+def test_a_split_that_is_missing_is_named(tmp_path: Path) -> None:
+    config = make(tmp_path, GOOD)
+    with pytest.raises(DataError, match=r"no folder 'test' in .*; there are: 'train', 'val'"):
+        read_split(config, "test", ("a", "b"), of_train=False)
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(InputError, match="--split: 'tests' is none of train, val, test"):
+        check_split("tests")

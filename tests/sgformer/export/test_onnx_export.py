@@ -12,7 +12,7 @@ import torch
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.errors import DataError, ExportError
-from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.onnx_classifier import METADATA_KEY, OnnxClassifier
 from sgformer.export.onnx_export import (
     check_parity,
     export_onnx,
@@ -165,7 +165,7 @@ def test_images_are_classified_most_likely_first(exported: Exported) -> None:
     _, config, path = exported
     assert config.data.data_dir is not None
     image = config.data.data_dir / "train" / "4" / "0.png"
-    probabilities = OnnxClassifier(path).predict(image)
+    probabilities = OnnxClassifier(path).predict(image).classes
     assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)
     assert sum(probabilities.values()) == pytest.approx(1.0)
     assert set(probabilities) == set(CLASSES)
@@ -185,6 +185,11 @@ def test_what_is_no_exported_model_is_refused(exported: Exported, tmp_path: Path
     onnx.save(proto, tmp_path / "foreign.onnx")
     with pytest.raises(DataError, match=r"foreign\.onnx was not exported by this program"):
         OnnxClassifier(tmp_path / "foreign.onnx")
+    for metadata in ("no JSON", '{"classes": 3}', '{"classes": [], "data": {"later": 1}}'):
+        onnx.helper.set_model_props(proto, {METADATA_KEY: metadata})
+        onnx.save(proto, tmp_path / "damaged.onnx")
+        with pytest.raises(DataError, match=r"damaged\.onnx has metadata that this version"):
+            OnnxClassifier(tmp_path / "damaged.onnx")
 
 
 def test_an_image_that_cannot_be_read_is_named(exported: Exported, tmp_path: Path) -> None:

@@ -1,0 +1,152 @@
+"""Decodes the images of a set by one set of rules, and tells what is odd in them, once a kind."""
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sgformer.config import DataConfig
+from sgformer.images.decoding import (
+    CLIPPED,
+    DEEP,
+    FIRST_FRAME,
+    NEGATIVE,
+    TRANSPARENT,
+    Decoded,
+    RgbImage,
+    decode_content,
+    read_content,
+    resize,
+)
+from sgformer.images.pixel_rules import PixelRules
+from sgformer.images.value_range import measured_white
+
+
+class Oddities:
+    """Counts the traits of images, with the first image of each; threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, name: str, traits: Iterable[str]) -> None:
+        with self._lock:
+            for trait in traits:
+                self._counts[trait] += 1
+                # The smallest name, so that the note does not depend on the order of threads.
+                self._first[trait] = min(name, self._first.get(trait, name))
+
+    def notes(self, rules: PixelRules) -> tuple[str, ...]:
+        """A sentence for each trait, such as "3 images with transparency, ...: 'a.png', ..."."""
+        return tuple(
+            f"{_images(self._counts[trait])} {kind}: {self._first[trait]!r}"
+            f"{_more(self._counts[trait])}"
+            for trait, kind in in_words(rules).items()
+            if self._counts[trait]
+        )
+
+
+def in_words(rules: PixelRules) -> dict[str, str]:
+    """What each trait of an image says of it."""
+    background, white = ", ".join(map(str, rules.background)), rules.white_of("uint16")
+    return {
+        FIRST_FRAME: "with several frames or pages; the first is taken",
+        TRANSPARENT: f"with transparency, laid on the colour {background} (train.data.background)",
+        DEEP: f"of more than 8 bits a channel; the value {white:g}, or the largest that a PGM or "
+        "PPM declares, becomes 255 (train.data.max_value)",
+        CLIPPED: f"with values above {white:g}, which become 255 (train.data.max_value)",
+        NEGATIVE: "with values below 0, which become 0",
+    }
+
+
+class SetDecoder:
+    """Decodes a set's images, and collects their traits and contents; threads may share one.
+
+    Where the config does not say which value becomes white in deep images, it follows from the
+    train images, if the set is one to train with: it has val images, too.
+
+    Args:
+        root: The image folder.
+        splits: The images of each split, by name below the root.
+        config: The resolved settings of the images.
+
+    Attributes:
+        rules: How deep and transparent images become 8-bit RGB.
+    """
+
+    def __init__(
+        self, root: Path, splits: Mapping[str, Collection[str]], config: DataConfig
+    ) -> None:
+        white = config.max_value
+        if white is None and "val" in splits:
+            white = measured_white([root / name for name in splits.get("train", ())])
+        self.rules = PixelRules(config.background, white)
+        self._root, self._splits, self._shorter_side = root, splits, config.decoded_pixels
+        self._oddities = Oddities()
+        self._contents: dict[Path, int] = {}
+
+    def __call__(self, path: Path) -> RgbImage | None:
+        """The image in a file, as `decode_image` gives it."""
+        content = read_content(path)
+        decoded = decode_content(content, self._shorter_side, self.rules)
+        self._see(path, content, decoded)
+        return None if decoded.pixels is None else resize(decoded.pixels, self._shorter_side)
+
+    def facts(self) -> dict[str, Any]:
+        """The rules and the notes, for JSON; see `rules_of`."""
+        return {
+            "background": self.rules.background,
+            "max_value": self.rules.max_value,
+            "notes": [*self._oddities.notes(self.rules), *self._on_equal_images()],
+        }
+
+    def _see(self, path: Path, content: bytes, decoded: Decoded) -> None:
+        self._oddities.add(path.relative_to(self._root).as_posix(), decoded.traits)
+        if content:  # the threads write different keys
+            digest = hashlib.sha256(content).digest()[:8]
+            self._contents[path] = int.from_bytes(digest, "big")
+
+    def _on_equal_images(self) -> Iterator[str]:
+        """Images of a split whose files have the content of one of an earlier split."""
+        names = list(self._splits)
+        for i, split in enumerate(names):
+            for earlier in names[:i]:
+                known = {self._content(name): name for name in self._splits[earlier]}
+                known.pop(None, None)
+                equal = [name for name in self._splits[split] if self._content(name) in known]
+                if equal:
+                    first = min(equal)
+                    twin = known[self._content(first)]
+                    yield (
+                        f"{_images(len(equal))} of {split}, equal byte for byte to images of "
+                        f"{earlier}; metrics of {split} are too good: {first!r} is "
+                        f"{twin!r}{_more(len(equal))}"
+                    )
+
+    def _content(self, name: str) -> int | None:
+        return self._contents.get(self._root / name)
+
+
+def rules_of(facts: Mapping[str, Any]) -> PixelRules:
+    """The rules in what `SetDecoder.facts` gave."""
+    red, green, blue = facts["background"]
+    return PixelRules((red, green, blue), facts["max_value"])
+
+
+def rules_name(config: DataConfig) -> str:
+    """A part for the name of a cache, where the settings of the rules are not the default's."""
+    rules = PixelRules(config.background, config.max_value)
+    if rules == PixelRules():
+        return ""
+    return f"-{int(hashlib.sha256(repr(rules).encode()).hexdigest()[:12], 16)}"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _more(count: int) -> str:
+    return f", and {count - 1} more" if count > 1 else ""
