@@ -29,6 +29,7 @@ CHANGEABLE: Final = (
     "train.data.num_workers",
     "train.data.cache_dir",
     "train.data.cache_bytes",
+    "train.data.cache_format",
     "train.optimizer.micro_batch_size",
     "train.grad_checkpointing",
 )

@@ -3,12 +3,16 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from sgformer.config import DataConfig
+from sgformer.data.cache_building import (
+    MAX_UNREADABLE_SHARE,
+    open_or_build_cache,
+    refuse_unreadable,
+)
 from sgformer.data.image_cache import (
     DecodedImages,
     ImagesId,
@@ -16,13 +20,11 @@ from sgformer.data.image_cache import (
     identify,
     no_progress,
     open_cache,
-    open_or_build_cache,
 )
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
 from sgformer.errors import DataError
 
 Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
-MAX_UNREADABLE_SHARE: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,19 @@ class ImageData:
     images: DecodedImages
     splits: dict[str, Samples]
     unreadable: tuple[Path, ...]
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know of the cache: that it lacks images, and why."""
+        lacks, images = self.images.num_not_stored, self.images
+        if not lacks:
+            return None
+        return (
+            f"{lacks} of {len(images.names)} decoded images are not kept in {images.cache.parent}, "
+            f"because {images.full}: they are decoded again each time they are needed; make room "
+            "there, or set train.data.cache_dir (or SGFORMER_CACHE), train.data.cache_bytes or "
+            "train.data.cache_format"
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -113,11 +128,7 @@ def _checked_unreadable(folder: ImageFolder, images: DecodedImages) -> tuple[Pat
     num_images = len(images.names)
     unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~images.readable))
     if unreadable and len(unreadable) >= MAX_UNREADABLE_SHARE * num_images:
-        first = "\n".join(f"  {path}" for path in unreadable[:10])
-        raise DataError(
-            f"{len(unreadable)} of {num_images} images in {folder.root} cannot be read (fewer "
-            f"than 1 % are passed over); the first:\n{first}"
-        )
+        refuse_unreadable(folder.root, unreadable, str(num_images))
     return unreadable
 
 
