@@ -142,6 +142,14 @@ class DataConfig(FrozenConfig):
             )
         return self
 
+    def for_decoding(self) -> Self:
+        """A copy without the settings that only use decoded images: equal ones share them."""
+        update: dict[str, object] = dict.fromkeys(
+            ("crop_pct", "mean", "std", "interpolation", "num_workers")
+        )
+        update |= {"decode_size": self.decoded_pixels, "image_size": self.decoded_pixels}
+        return self.model_copy(update=update)
+
     def with_preprocessing(self, own: Preprocessing) -> Self:
         """A copy in which a model's own preprocessing stands for what is not set."""
         missing = {name: v for name, v in asdict(own).items() if getattr(self, name) is None}

@@ -45,11 +45,13 @@ class WorkerSettings:
         num_threads: The number of threads that torch uses.
         data: The images to open at the start; None: a group of processes trains instead.
         images: Identifies the images of the search.
+        run_dir: The run's folder, where the driver hears of a worker that decodes images.
     """
 
     num_threads: int
     data: DataConfig | None = None
     images: ImagesId | None = None
+    run_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class TrialWorker(tune.Trainable):
     def _warm_up(self, settings: WorkerSettings) -> None:
         if settings.data is None:
             return
-        warm_up(settings.data, settings.images)
+        warm_up(settings.data, settings.images, settings.run_dir)
         import torch
 
         torch.set_num_threads(settings.num_threads)

@@ -1,7 +1,6 @@
 """Builds a cache of decoded images. Resizing images needs torch, which is imported for it."""
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cv2
 import filelock
@@ -28,14 +27,12 @@ from sgformer.data.cache_place import (
     make_place,
     remove_unless_used,
 )
+from sgformer.data.cache_writing import Index, PixelFile, StoredImage
 from sgformer.data.decoding import decode_image
 from sgformer.data.image_cache import (
     INDEX,
     NAMES,
-    NOT_STORED,
     PIXELS,
-    UNREADABLE,
-    Bytes,
     DecodedImages,
     ImagesId,
     Progress,
@@ -43,28 +40,18 @@ from sgformer.data.image_cache import (
     to_jpeg,
 )
 from sgformer.data.image_folder import ImageFolder
-from sgformer.disk import is_full
 from sgformer.errors import DataError
 
 # A split of more bytes, counted as square images, is stored as JPEGs (data.cache_format: auto).
 RAW_BYTES: Final = 8 * 2**30
 LONGEST_JPEG: Final = 65_500  # pixels a side, of libjpeg
 ORDER: Final = ("val", "train", "test")  # of storing: what is read most comes first
-SYNC_BYTES: Final = 2**28  # written between two waits for the disk, which may be over its quota
 SPARE: Final = 2**16  # bytes kept for the headers of small files
 MORE: Final = 1.25  # a cache that lacks images is built anew if it can grow by this factor
 MAX_UNREADABLE_SHARE: Final = 0.01
 PROBED: Final = 1000  # images that are tried before the others
 # Of PROBED images. If 1 % of all are unreadable, one probe in 20,000 has as many by chance.
 MOST_IN_PROBE: Final = 25
-
-
-class Stored(NamedTuple):
-    """A decoded image as the cache keeps it: raw pixels or a JPEG."""
-
-    data: Bytes
-    shape: tuple[int, int]
-    is_encoded: bool
 
 
 def open_or_build_cache(
@@ -146,8 +133,8 @@ def _fill(
     names = folder.names
     _probe(folder, names, config)
     joined = b"\0".join(os.fsencode(name) for name in names)
-    index = _Index(len(names))
-    file = _PixelFile(cache / PIXELS, room, len(joined) + index.num_bytes + SPARE)
+    index = Index(len(names))
+    file = PixelFile(cache / PIXELS, room, len(joined) + index.num_bytes + SPARE)
     position = {name: i for i, name in enumerate(names)}
     order = _in_order(folder, config)
     paths = [folder.root / name for name, _ in order]
@@ -169,98 +156,6 @@ def _fill(
     index.write(cache / INDEX)
     (cache / NAMES).write_bytes(joined)
     return {"full": file.full, "room": file.room}
-
-
-class _Index:
-    """Where each image lies in the file of pixels, and how it is stored."""
-
-    def __init__(self, num_images: int) -> None:
-        self.offsets = np.full(num_images, UNREADABLE, dtype=np.int64)
-        self.lengths = np.zeros(num_images, dtype=np.int32)
-        self.shapes = np.zeros((num_images, 2), dtype=np.int32)
-        self.encoded = np.zeros(num_images, dtype=np.bool_)
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(array.nbytes for array in vars(self).values())
-
-    def note(self, i: int, offset: int, image: Stored) -> None:
-        self.offsets[i], self.lengths[i] = offset, len(image.data)
-        self.shapes[i], self.encoded[i] = image.shape, image.is_encoded
-
-    def forget_beyond(self, size: int) -> None:
-        """Notes that images beyond the end of the file of pixels are not stored."""
-        self.offsets[self.offsets + self.lengths > size] = NOT_STORED
-
-    def write(self, path: Path) -> None:
-        np.savez(path, **vars(self))
-
-
-class _PixelFile:
-    """Stores images one behind another, until the cache's room or the disk's ends.
-
-    Args:
-        path: The file.
-        room: What the cache may take.
-        reserve: Bytes that the cache's other files need.
-
-    Attributes:
-        size: Bytes of the file that hold images.
-        full: Why images were left out; None: none was.
-        room: The bytes that the cache could have; None: unknown, or none was left out.
-    """
-
-    def __init__(self, path: Path, room: Room, reserve: int) -> None:
-        self._file, self._room, self._reserve = FileIO(path, "w"), room, reserve
-        self.size = self._synced = 0
-        self.full: str | None = None
-        self.room: int | None = None
-
-    def add(self, data: Bytes) -> int:
-        """Stores an image; returns its offset, or NOT_STORED."""
-        if self.full is not None:
-            return NOT_STORED
-        offset, end = self.size, self.size + len(data)
-        if not self._room.has(end + self._reserve):
-            self.full, self.room = "data.cache_bytes leaves no room", self._room.given
-            return NOT_STORED
-        with self._noticing_full():
-            left = memoryview(data)
-            while left:
-                left = left[self._file.write(left) :]
-            self.size = end
-            if end - self._synced >= SYNC_BYTES:
-                self._sync()
-        return offset if self.full is None else NOT_STORED
-
-    def finish(self) -> None:
-        """Waits until the disk has everything."""
-        if self.full is None:
-            with self._noticing_full():
-                self._sync()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _sync(self) -> None:
-        os.fsync(self._file)
-        self._synced = self.size
-
-    @contextlib.contextmanager
-    def _noticing_full(self) -> Iterator[None]:
-        """Keeps what is certainly on the disk when that is full, less room for other files."""
-        try:
-            yield
-        except OSError as error:
-            if not is_full(error):
-                raise
-            with contextlib.suppress(OSError):
-                self._sync()
-            self.size = max(0, self._synced - self._reserve)
-            self._file.truncate(self.size)
-            is_quota = error.errno == errno.EDQUOT
-            self.full = "the user's quota of its disk is reached" if is_quota else "its disk is full"
-            self.room = None if is_quota else self.size
 
 
 def _probe(folder: ImageFolder, names: Sequence[str], config: DataConfig) -> None:
@@ -329,7 +224,7 @@ def _is_outdated(other: Path, facts: dict[str, Any]) -> bool:
 
 def _decode_all(
     paths: Sequence[Path], encoded: Sequence[bool], config: DataConfig
-) -> Iterator[Stored | None]:
+) -> Iterator[StoredImage | None]:
     """Decodes the images in order, on all cores, at most 16 images a core ahead of the caller."""
     import torch
 
@@ -337,7 +232,7 @@ def _decode_all(
     num_threads = len(os.sched_getaffinity(0))
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    waiting: deque[Future[Stored | None]] = deque()
+    waiting: deque[Future[StoredImage | None]] = deque()
     side = config.decoded_pixels
     try:
         with ThreadPoolExecutor(num_threads) as pool:
@@ -351,11 +246,11 @@ def _decode_all(
         torch.set_num_threads(num_torch_threads)
 
 
-def _decode(path: Path, shorter_side: int, *, is_encoded: bool) -> Stored | None:
+def _decode(path: Path, shorter_side: int, *, is_encoded: bool) -> StoredImage | None:
     image = decode_image(path, shorter_side)
     if image is None:
         return None
     height, width, _ = image.shape
     if is_encoded and max(height, width) <= LONGEST_JPEG:
-        return Stored(to_jpeg(image), (height, width), is_encoded=True)
-    return Stored(np.ascontiguousarray(image).reshape(-1), (height, width), is_encoded=False)
+        return StoredImage(to_jpeg(image), (height, width), is_encoded=True)
+    return StoredImage(np.ascontiguousarray(image).reshape(-1), (height, width), is_encoded=False)

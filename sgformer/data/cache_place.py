@@ -157,6 +157,9 @@ class Room:
         self._on_disk = free + own + sum(sizes.values())
         self._limit = self._on_disk // 2 if limit is None else limit
 
+    def __str__(self) -> str:
+        return f"all caches there may take {self._limit / 2**30:.3g} GiB"
+
     @property
     def given(self) -> int:
         """The bytes that the new cache has without the removal of another one."""
