@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 
 from sgformer.errors import DataError, DiskFullError
 
-
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # no space left; the user's quota is reached
 MOUNTS: Final = Path("/proc/self/mounts")
 # Source: the names in /proc/filesystems, and of FUSE's common network file systems.

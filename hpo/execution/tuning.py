@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.config.schema import SearchConfig
@@ -66,7 +67,7 @@ def run_trials(
     if decisions.num_missing:
         num_slots = min(resources.num_slots, decisions.num_missing)
         resources = replace(resources, num_slots=num_slots)
-        settings = _worker_settings(config, images, resources)
+        settings = _worker_settings(config, images, resources, run.path.absolute())
         is_stopped = _fit(config, resources, scheduler, settings, trainable)
     decisions.settle()
     error = _reason(config, run, scheduler, is_stopped=is_stopped)
@@ -172,12 +173,12 @@ def _progress(study: SearchStudy) -> tuple[int, int]:
 
 
 def _worker_settings(
-    config: SearchConfig, images: ImagesId, resources: TrialResources
+    config: SearchConfig, images: ImagesId, resources: TrialResources, run_dir: Path
 ) -> "WorkerSettings":
     from hpo.execution.worker import WorkerSettings
 
     data = None if resources.group is not None else config.train.resolved().data
-    return WorkerSettings(resources.cpus, data, images)
+    return WorkerSettings(resources.cpus, data, images, run_dir)
 
 
 def _task_maker(

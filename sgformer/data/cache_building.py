@@ -46,7 +46,7 @@ from sgformer.errors import DataError
 RAW_BYTES: Final = 8 * 2**30
 LONGEST_JPEG: Final = 65_500  # pixels a side, of libjpeg
 ORDER: Final = ("val", "train", "test")  # of storing: what is read most comes first
-SPARE: Final = 2**16  # bytes kept for the headers of small files
+SPARE: Final = 2**14  # bytes kept for the headers of small files
 MORE: Final = 1.25  # a cache that lacks images is built anew if it can grow by this factor
 MAX_UNREADABLE_SHARE: Final = 0.01
 PROBED: Final = 1000  # images that are tried before the others
@@ -194,8 +194,7 @@ def _in_order(folder: ImageFolder, config: DataConfig) -> list[tuple[str, bool]]
         if split == "train":
             random.Random(0).shuffle(names)
         is_encoded = config.cache_format == "jpeg" or (
-            config.cache_format == "auto"
-            and len(names) * config.decoded_pixels**2 * 3 > RAW_BYTES
+            config.cache_format == "auto" and len(names) * config.decoded_pixels**2 * 3 > RAW_BYTES
         )
         order += [(name, is_encoded) for name in names]
     return order

@@ -39,7 +39,7 @@ def cache_place(chosen: Path | None) -> Path:
         return expanded(chosen or Path(str(named)))
     own = f"sgformer-hpo-{os.getuid()}"
     scratch = [os.environ[name] for name in SCRATCH_VARIABLES if os.environ.get(name)]
-    parents = (*scratch, *SCRATCH_FOLDERS, tempfile.gettempdir(), "/var/tmp")  # noqa: S108
+    parents = (*scratch, *SCRATCH_FOLDERS, tempfile.gettempdir(), "/var/tmp")
     places = [*(Path(parent, own) for parent in parents), expanded(HOME_FOLDER)]
     usable = [place for place in places if _is_usable(place)]
     return next(filter(_is_on_a_local_disk, usable), (usable or places)[0])

@@ -113,5 +113,5 @@ class PixelFile:
             self.size = max(0, self._synced - self._reserve)
             self._file.truncate(self.size)
             is_quota = error.errno == errno.EDQUOT
-            self.full = "the user's quota of its disk is reached" if is_quota else "its disk is full"
+            self.full = "the user's quota is reached" if is_quota else "its disk is full"
             self.room = None if is_quota else self.size

@@ -60,7 +60,11 @@ def eval_batches(
     plan = EvalPlan(data.samples(split), batch_size)
     dataset = ImageDataset(data.images, eval_transform(config))
     loader, model_input = (
-        BatchLoader(dataset, config.num_workers or 0),
+        BatchLoader(
+            dataset,
+            config.num_workers or 0,
+            batch_bytes=batch_size * 3 * config.image_size**2,
+        ),
         ModelInput(config.preprocessing),
     )
     return ((model_input(batch), batch.labels) for batch in loader.batches(plan))
