@@ -46,12 +46,12 @@ class ImageData:
     @property
     def note(self) -> str | None:
         """What the user should know of the cache: that it lacks images, and why."""
-        lacks, images = self.images.num_not_stored, self.images
-        if not lacks:
+        images = self.images
+        if not images.num_not_stored:
             return None
         return (
-            f"{lacks} of {len(images.names)} decoded images are not kept in {images.cache.parent}, "
-            f"because {images.full}: they are decoded again each time they are needed; make room "
+            f"{images.num_not_stored} of {len(images.names)} decoded images are not kept in "
+            f"{images.cache.parent}, because {images.full}: they are decoded again each time they are needed; make room "
             "there, or set train.data.cache_dir (or SGFORMER_CACHE), train.data.cache_bytes or "
             "train.data.cache_format"
         )
