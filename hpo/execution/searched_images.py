@@ -53,18 +53,17 @@ class News:
     cannot report before it trains.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, seconds_between: float = SECONDS_BETWEEN_NEWS) -> None:
         node = socket.gethostname()
+        self._seconds_between = seconds_between
         self._path = news_folder(run_dir) / f"{node}-{os.getpid()}.json"
         self._said: dict[str, Any] = {"node": node, "decoded": None, "notes": []}
         self._written_at = time.monotonic()
 
     def decoded(self, done: int, total: int) -> None:
-        """Tells, at most once a second, how many images are decoded; the end is told at once."""
+        """Tells, at most once a second, how many images are decoded, and when all are."""
         now = time.monotonic()
-        if now - self._written_at < SECONDS_BETWEEN_NEWS and (
-            done < total or self._said["decoded"] is None
-        ):
+        if done < total and now - self._written_at < self._seconds_between:
             return
         self._written_at = now
         self._said["decoded"] = [done, total]

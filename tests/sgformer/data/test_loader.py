@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -154,6 +158,50 @@ def test_an_image_that_is_gone_is_named_in_one_line(
     plan = EvalPlan(data.samples("val"), 8)
     with pytest.raises(DataError, match=r"^image could be read before .*/val/0/6\.png$"):
         list(loader.batches(plan))
+
+
+# Run where /dev/shm has 2 MiB, of which a batch takes 0.75 MiB.
+IN_LITTLE_MEMORY = """
+import sys
+import numpy as np
+import torch
+from sgformer.config import TrainConfig
+from sgformer.data import loader as module
+from sgformer.data.augmentation import eval_transform
+from sgformer.data.image_data import load_image_data
+
+config = TrainConfig.model_validate_json(sys.argv[1]).data
+data = load_image_data(config)
+dataset = module.ImageDataset(data.images, eval_transform(config))
+if sys.argv[2] == "unforeseen":
+    module.free_shared_memory = lambda: None
+loader = module.BatchLoader(dataset, 2, batch_bytes=16 * 3 * 128**2)
+samples = np.repeat(data.samples("val"), 4, axis=0)
+batches = list(loader.batches(module.EvalPlan(samples, 16)))
+alone = list(module.BatchLoader(dataset).batches(module.EvalPlan(samples, 16)))
+assert len(batches) == len(alone) == 8
+assert all(torch.equal(a, b) for x, y in zip(batches, alone) for a, b in zip(x, y))
+print(loader.note)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+@pytest.mark.parametrize("foresight", ["foreseen", "unforeseen"])
+def test_little_shared_memory_is_fitted_to_or_noticed_when_it_runs_out(
+    train_config: TrainConfig, tmp_path: Path, foresight: str
+) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare")
+    data = train_config.data.model_copy(update={"image_size": 128, "cache_dir": tmp_path})
+    config = train_config.model_copy(update={"data": data})
+    mount = 'mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", mount, "-", sys.executable, "-c", IN_LITTLE_MEMORY]
+    done = subprocess.run(
+        [*command, config.model_dump_json(), foresight], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("/dev/shm has")
+    assert "--shm-size" in done.stdout
 
 
 @pytest.mark.parametrize(
