@@ -46,7 +46,8 @@ def noticing_full_disk(folder: Path) -> Iterator[None]:
 def _full_place(error: BaseException, folder: Path) -> Path:
     """The path that the error names, else the first place without space, else the folder."""
     if isinstance(name := getattr(error, "filename", None), (str, bytes)):
-        return Path(os.fsdecode(name))
+        path = Path(os.fsdecode(name))
+        return folder if path.is_relative_to(folder) else path
     for place in (folder, Path(tempfile.gettempdir()), *map(Path, OTHER_PLACES)):
         with contextlib.suppress(OSError):
             if shutil.disk_usage(place).free < ALMOST_NOTHING:

@@ -75,7 +75,10 @@ def test_whoever_waits_for_an_early_error_hears_whether_decoding_has_ended(
 def test_an_early_error_is_raised(train_config: TrainConfig, run_dir: Path) -> None:
     data = train_config.data.model_copy(update={"data_dir": run_dir / "none"})
     config = train_config.model_copy(update={"data": data})
-    with start(config, run_dir) as decoding, pytest.raises(DataError, match="image folder not found"):
+    with (
+        start(config, run_dir) as decoding,
+        pytest.raises(DataError, match="image folder not found"),
+    ):
         decoding.has_ended_within(60)
 
 

@@ -179,9 +179,7 @@ def test_a_cache_in_use_is_never_removed_for_another(image_folder: Path, tmp_pat
     limit = 110 * RAW + 100_000
     used = load_image_data(config_for(image_folder, tmp_path, cache_bytes=limit))
     os.utime(used.images.cache, (0, 0))
-    other = load_image_data(
-        config_for(image_folder, tmp_path, cache_bytes=limit, decode_size=40)
-    )
+    other = load_image_data(config_for(image_folder, tmp_path, cache_bytes=limit, decode_size=40))
     assert used.images.cache.is_dir()
     assert other.images.num_not_stored > 0
     sizes = (file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())

@@ -120,7 +120,7 @@ def in_read_only(place: Path, script: str, argument: str) -> str:
     import subprocess
     import sys
 
-    mount = f"mount --bind {place} {place} && mount -o remount,bind,ro {place} && exec \"$@\""
+    mount = f'mount --bind {place} {place} && mount -o remount,bind,ro {place} && exec "$@"'
     command = ["unshare", "-m", "sh", "-c", mount, "-", sys.executable, "-c", script, argument]
     if shutil.which("unshare") is None:
         pytest.skip("there is no unshare")

@@ -197,7 +197,10 @@ def test_little_shared_memory_is_fitted_to_or_noticed_when_it_runs_out(
     mount = 'mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "$@"'
     command = ["unshare", "-m", "sh", "-c", mount, "-", sys.executable, "-c", IN_LITTLE_MEMORY]
     done = subprocess.run(
-        [*command, config.model_dump_json(), foresight], capture_output=True, text=True, check=False
+        [*command, config.model_dump_json(), foresight],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("/dev/shm has")

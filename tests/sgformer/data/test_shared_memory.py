@@ -1,7 +1,12 @@
 import pytest
 
-from sgformer.data.shared_memory import Loading, fitted, free_shared_memory, lacks_shared_memory
-from sgformer.data.shared_memory import with_fewer
+from sgformer.data.shared_memory import (
+    Loading,
+    fitted,
+    free_shared_memory,
+    lacks_shared_memory,
+    with_fewer,
+)
 
 MIB = 2**20
 
