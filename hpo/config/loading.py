@@ -140,9 +140,10 @@ def with_common_decode_size(config: SearchConfig) -> SearchConfig:
 def _with_decode_size_of(old: SearchConfig, new: SearchConfig) -> SearchConfig:
     size, own = old.train.data.decode_size, new.train.data.decode_size
     needed = common_decode_size(_with_decode_size(new, None).train, new.space)
-    if own not in (None, needed) or (size is not None and size < (needed or 0)):
-        return new
-    return _with_decode_size(new, size)
+    if own not in (None, needed):
+        return new  # the user has chosen it
+    is_enough = size is None or size >= (needed or 0)
+    return _with_decode_size(new, size if is_enough else needed)
 
 
 def _with_decode_size(config: SearchConfig, size: int | None) -> SearchConfig:

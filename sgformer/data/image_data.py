@@ -51,9 +51,9 @@ class ImageData:
             return None
         return (
             f"{images.num_not_stored} of {len(images.names)} decoded images are not kept in "
-            f"{images.cache.parent}, because {images.full}: they are decoded again each time they are needed; make room "
-            "there, or set train.data.cache_dir (or SGFORMER_CACHE), train.data.cache_bytes or "
-            "train.data.cache_format"
+            f"{images.cache.parent}, because {images.full}: they are decoded again each time "
+            "they are needed; make room there, or set train.data.cache_dir (or SGFORMER_CACHE), "
+            "train.data.cache_bytes or train.data.cache_format"
         )
 
     @property
