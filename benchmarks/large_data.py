@@ -1,4 +1,4 @@
-"""What large sets of images cost: one table a kind of cost, ours against timm where it has the like.
+"""What large sets of images cost: a table a kind of cost, against timm where it has the like.
 
     python benchmarks/large_data.py --table cache|encoding [--images 200000] [--classes 1000]
         [--side 256] [--work-dir DIR] [options of the table]
