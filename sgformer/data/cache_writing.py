@@ -79,7 +79,7 @@ class PixelFile:
             self.full, self.room = str(self._room), self._room.given
             return NOT_STORED
         with self._noticing_full():
-            left = memoryview(data)
+            left = data.data
             while left:
                 left = left[self._file.write(left) :]
             self.size = end

@@ -1,4 +1,5 @@
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,29 +9,34 @@ from sgformer.disk import file_system, is_on_a_network, noticing_full_disk
 from sgformer.errors import DiskFullError
 
 
-def test_the_disk_that_is_full_is_named_and_not_the_runs(tmp_path: Path) -> None:
-    other = tmp_path / "scratch" / "pixels.bin"
-    with pytest.raises(DiskFullError, match=rf"no space left on the disk of {other}"):  # noqa: SIM117
-        with noticing_full_disk(tmp_path):
-            raise OSError(errno.ENOSPC, "No space left on device", str(other))
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["scratch/pixels.bin", "run/trials/0/last.safetensors"])
+def test_the_disk_that_is_full_is_named_and_not_always_the_runs(
+    name: str, run: Path, tmp_path: Path
+) -> None:
+    expected = run if name.startswith("run") else tmp_path / name
+    with pytest.raises(DiskFullError, match=rf"of {expected}$"), noticing_full_disk(run):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / name))
 
 
 def test_without_a_name_the_place_without_space_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = tmp_path / "shm"
-    full.mkdir()
-    usage = disk.shutil.disk_usage(tmp_path)
-
-    def pretend(place: Path) -> object:
-        return usage._replace(free=0) if Path(place) == full else usage
-
+    full, usage = tmp_path / "shm", shutil.disk_usage(tmp_path)
     monkeypatch.setattr(disk, "OTHER_PLACES", (str(full),))
-    monkeypatch.setattr(disk.shutil, "disk_usage", pretend)
-    with pytest.raises(DiskFullError, match=rf"of {full}$"), noticing_full_disk(tmp_path):
+    with pytest.raises(DiskFullError, match=rf"of {run}$"), noticing_full_disk(run):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda place: usage._replace(free=0) if place == full else usage
+    )
+    with pytest.raises(DiskFullError, match=rf"of {full}$"), noticing_full_disk(run):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(DiskFullError, match=rf"of {tmp_path}$"), noticing_full_disk(tmp_path):
-        raise OSError(errno.EDQUOT, "Disk quota exceeded", None)
 
 
 def test_another_error_is_passed_on(tmp_path: Path) -> None:

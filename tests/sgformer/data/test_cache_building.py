@@ -159,7 +159,7 @@ def test_with_more_room_a_cache_that_lacks_images_is_built_anew(
 def test_all_caches_together_keep_to_the_limit_and_the_least_recently_used_goes(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    limit = 2 * 110 * RAW + 100_000
+    limit = 2 * 110 * RAW + 130_000
 
     def load(pixels: int) -> ImageData:
         config = config_for(image_folder, tmp_path, decode_size=pixels, cache_bytes=limit)

@@ -82,6 +82,7 @@ def test_another_users_cache_built_before_is_read_where_nothing_can_be_written(
     data = load_image_data(config_for(image_folder, place))
     (lock,) = place.glob("*.lock")
     lock.unlink()
+    copy = Path(shutil.copytree(image_folder, tmp_path / "copy", copy_function=shutil.copyfile))
 
     def refuse(*_arguments: object, **_more: object) -> None:
         raise OSError(30, "Read-only file system")
@@ -92,7 +93,6 @@ def test_another_users_cache_built_before_is_read_where_nothing_can_be_written(
     again = load_image_data(config_for(image_folder, place))
     assert np.array_equal(again.images[3], data.images[3])
     # On another node the images may lie elsewhere, with other times.
-    copy = Path(shutil.copytree(image_folder, tmp_path / "copy", copy_function=shutil.copyfile))
     elsewhere = load_image_data(config_for(copy, place), expected=data.images.id)
     assert elsewhere.images.cache == data.images.cache
     (copy / "train" / "0" / "0.png").unlink()
