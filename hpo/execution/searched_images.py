@@ -146,7 +146,7 @@ class Decoding:
         self._is_over = threading.Event()
         self._news = NewsReader(run_dir, observer)
         self._images = in_background(self._decode)
-        in_background(self._read_news)
+        self._is_reading = False
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +162,11 @@ class Decoding:
         Raises:
             DataError: The folder cannot be read, or too many of its images cannot.
         """
-        return self._images.result()
+        images = self._images.result()
+        if not self._is_reading:  # workers start after this
+            self._is_reading = True
+            in_background(self._read_news)
+        return images
 
     def has_ended_within(self, seconds: float) -> bool:
         """Waits at most `seconds` for the decoding; returns whether it has ended.
