@@ -122,7 +122,7 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     limit_memory(training.num_gpus)  # of a warm worker, whose last training had another share
     config = training.config.resolved()
     run_dir = training.folder.parent.parent
-    data = open_images(config.data, training.images, run_dir)
+    data = open_images(config.data.for_decoding(), training.images, run_dir)
     trainer = Trainer(config, data, training.weights, training.micro_batch_size)
     refused = resume_progress(trainer, training.folder)
     if not trainer.history:
@@ -155,25 +155,21 @@ def warm_up(data: DataConfig, images: ImagesId | None, run_dir: Path | None) -> 
     import sgformer.training.trainer  # noqa: F401  imports torch and timm
 
     with contextlib.suppress(Exception):  # the first training will raise the error
-        open_images(data, images, run_dir)
+        open_images(data.for_decoding(), images, run_dir)
 
 
+@functools.lru_cache(maxsize=4)
 def open_images(config: DataConfig, images: ImagesId | None, run_dir: Path | None) -> ImageData:
     """The decoded images, kept open for later trainings of this process.
 
     Args:
-        config: Where the images are, and how they are decoded.
+        config: Where the images are, and how they are decoded: `DataConfig.for_decoding`.
         images: Identifies the images of the search; None: any images are accepted.
         run_dir: The run's folder, where the driver hears of a decoding; None: it is not told.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
     """
-    return _opened(config.for_decoding(), images, run_dir)
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(config: DataConfig, images: ImagesId | None, run_dir: Path | None) -> ImageData:
     if run_dir is None:
         return load_image_data(config, expected=images)
     news = news_of(run_dir)
