@@ -16,9 +16,12 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 CROPS = 200
+SAMPLING = cv2.IMWRITE_JPEG_SAMPLING_FACTOR
+WHOLE_COLOURS = [SAMPLING, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 KINDS = {
-    "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY, (80, 85, 90, 95)),
-    "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY, (80, 90, 95)),
+    "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY, (80, 85, 90, 95), []),
+    "jpeg 4:4:4": (".jpg", cv2.IMWRITE_JPEG_QUALITY, (85, 90), WHOLE_COLOURS),
+    "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY, (80, 90), []),
 }
 
 
@@ -35,9 +38,9 @@ def measure(arguments: argparse.Namespace) -> None:
         raw = sum(image.nbytes for image in images)
         expected = None if classify is None else classify(images)
         print(f"{len(images)} images, shorter side {size} px, {raw / len(images):.0f} bytes raw")
-        for name, (ending, flag, qualities) in KINDS.items():
+        for name, (ending, flag, qualities, others) in KINDS.items():
             for quality in qualities:
-                options = [flag, quality]
+                options = [flag, quality, *others]
                 _measure(f"{name} {quality}", images, ending, options, expected, classify)
 
 
@@ -94,7 +97,9 @@ def _classifier(weights: Path) -> Callable[[list[Any]], Any]:
     import torch
 
     model = timm.create_model("tf_efficientnet_lite0").eval()
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    # The file has other names, in the same order.
+    loaded = torch.load(weights, weights_only=True).values()
+    model.load_state_dict(dict(zip(model.state_dict(), loaded, strict=True)))
 
     @torch.inference_mode()
     def classify(images: list[Any]) -> Any:
