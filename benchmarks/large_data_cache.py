@@ -110,7 +110,11 @@ def timms(
 def side(
     kind: str, root: str, size: str, workers: str, augmentation: str, first: str, *others: str
 ) -> dict[str, Any]:
+    import timm.data  # noqa: F401  before the clock starts
     import torch
+
+    import sgformer.data.augmentation
+    import sgformer.data.loader  # noqa: F401
 
     torch.set_num_threads(1)
     repeats, *cache = others
