@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from hpo.config.loading import with_common_decode_size
 from hpo.config.schema import SearchConfig
 from hpo.continuation import check_continuation, find_study, with_storage
 from hpo.engine.observer import SearchObserver
@@ -55,6 +56,8 @@ def run_search(
     observer = observer or _Silent()  # type: ignore[abstract]  # SearchObserver's methods do nothing
     with under_way(now) as held:
         config = check_continuation(now.config, now.run, storage, resume=resume)
+        if now.begins:
+            config = with_common_decode_size(config)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
         search.find_study(resume=resume)
         if not search.is_over:

@@ -156,7 +156,7 @@ class SearchSteps:
     def begin_decoding(self) -> None:
         """Starts threads that decode the images and import slow modules."""
         data = self.config.train.resolved().data
-        self.decoding = self._held.enter_context(Decoding(data, self.observer))
+        self.decoding = self._held.enter_context(Decoding(data, self.observer, self.folder.path))
         if self.config.scheduler.name in PAUSING:
             # Its import of SciPy takes most of a second.
             in_background(lambda: import_module("hpo.schedulers.freeze_thaw"))

@@ -28,6 +28,7 @@ _LATER: Final = {
     "data.interpolation": "bicubic",
     "data.background": [255, 255, 255],
     "data.max_value": None,
+    "data.decode_size": None,
     "optimizer.head_learning_rate_factor": 1.0,
     "freeze": "none",
     "unfreeze_epoch": None,
@@ -98,8 +99,11 @@ class DataConfig(FrozenConfig):
     Attributes:
         data_dir: The image folder.
         image_size: Side of the model's square input in pixels; for SG-Former a multiple of 32.
-        crop_pct: timm's crop_pct: images are decoded with a shorter side of image_size / crop_pct
-            pixels, and evaluation crops the centre. None: as the model was pretrained.
+        crop_pct: timm's crop_pct: evaluation resizes an image to a shorter side of image_size /
+            crop_pct pixels, and crops the centre. None: as the model was pretrained.
+        decode_size: Shorter side in pixels to which images are decoded, at least image_size.
+            Random crops are taken from the decoded image, so more pixels make small crops
+            sharper. None: image_size / crop_pct; in a search, the largest that a trial needs.
         val_fraction: Share of each class's train images that becomes val, if there is no val
             folder.
         val_seed: Seed that chooses which train images become val.
@@ -115,14 +119,18 @@ class DataConfig(FrozenConfig):
         max_value: The value that becomes 255 in images of more than 8 bits a channel, such as
             4095 for 12 bits. A PGM or PPM that declares another range keeps to that. None: the
             largest value of the smallest bit depth that holds the values of the train images.
-        cache_dir: Folder of the caches of decoded images.
-        cache_bytes: Largest size of one image folder's cache; None for half of the disk's free
-            space. Images beyond this size are decoded each time they are needed.
+        cache_dir: Folder of the caches of decoded images; None: see `cache_place`.
+        cache_bytes: Largest size of all caches in that folder together; None for half of the
+            disk space that is free or that they take. Images beyond this size are decoded each
+            time they are needed.
+        cache_format: How decoded images are stored: `raw` pixels, or as `jpeg`, a tenth of the
+            size; `auto` takes raw pixels for a split whose pixels fill at most 8 GiB.
     """
 
     data_dir: Path | None = None
     image_size: int = Field(default=224, ge=1, le=4096, description="pixels")
     crop_pct: float | None = Field(default=None, ge=0.1, le=1)
+    decode_size: int | None = Field(default=None, ge=1, le=8192, description="pixels")
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     val_seed: int = Field(default=0, ge=0)
     num_workers: int | None = Field(default=None, ge=0, le=256)
@@ -131,8 +139,26 @@ class DataConfig(FrozenConfig):
     interpolation: Literal["bicubic", "bilinear"] | None = None
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     max_value: PositiveFloat | None = None
-    cache_dir: Path = Path("~/.cache/sgformer-hpo")
+    cache_dir: Path | None = None
     cache_bytes: int | None = Field(default=None, ge=0)
+    cache_format: Literal["auto", "raw", "jpeg"] = "auto"
+
+    @model_validator(mode="after")
+    def _is_decoded_large_enough(self) -> Self:
+        if self.decode_size is not None and self.decode_size < self.image_size:
+            raise SettingError(
+                "decode_size",
+                f"must be at least image_size={self.image_size}, got {self.decode_size}",
+            )
+        return self
+
+    def for_decoding(self) -> Self:
+        """A copy without the settings that only use decoded images: equal ones share them."""
+        update: dict[str, object] = dict.fromkeys(
+            ("crop_pct", "mean", "std", "interpolation", "num_workers")
+        )
+        update |= {"decode_size": self.decoded_pixels, "image_size": self.decoded_pixels}
+        return self.model_copy(update=update)
 
     def with_preprocessing(self, own: Preprocessing) -> Self:
         """A copy in which a model's own preprocessing stands for what is not set."""
@@ -149,6 +175,8 @@ class DataConfig(FrozenConfig):
     @property
     def decoded_pixels(self) -> int:
         """Pixels of a decoded image's shorter side, of a resolved config."""
+        if self.decode_size is not None:
+            return self.decode_size
         assert self.crop_pct is not None, "the config is not resolved"
         return int(self.image_size / self.crop_pct)
 
@@ -315,15 +343,15 @@ class TrainConfig(FrozenConfig):
     def fingerprint(self, weights: str | None = None) -> str:
         """A hash of the settings that determine the result.
 
-        Folders, device, loading processes, cache size, and what only saves memory (the size of
-        micro-batches, gradient checkpointing) are left out.
+        Folders, device, loading processes, the cache's size and format, and what only saves
+        memory (the size of micro-batches, gradient checkpointing) are left out.
 
         Args:
             weights: The SHA-256 of the weights that the training starts from; None: unknown, or
                 newly initialised.
         """
         values = self.resolved().model_dump(mode="json", exclude={"device", "grad_checkpointing"})
-        for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
+        for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes", "cache_format"):
             del values["data"][name]
         del values["optimizer"]["micro_batch_size"]
         if weights is not None:

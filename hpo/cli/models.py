@@ -62,8 +62,9 @@ def retrain(
         make_display(run.config) as display,
     ):
         keep_weights(run.config, run.folder, display.note)
-        with Decoding(retrain_config(run.config, chosen.params).resolved().data, display) as now:
-            images = now.images()
+        data = retrain_config(run.config, chosen.params).resolved().data
+        with Decoding(data, display, run.folder.path) as decoding:
+            images = decoding.images()
         if changes := changes_of_images(run.study, images.facts):
             display.note(f"the images are not those of the study: {changes}")
         retrain_and_deliver(run, chosen, display, images.id)

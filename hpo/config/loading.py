@@ -9,6 +9,7 @@ import yaml
 from hpo.config.absolute_paths import with_absolute_paths
 from hpo.config.combinations import grid_points
 from hpo.config.freeze_checks import check_freezing, notes_on_freezing
+from hpo.config.model_checks import common_decode_size
 from hpo.config.schema import DEFAULT_MIN_EPOCHS, SchedulerConfig, SearchConfig, StudyConfig
 from hpo.config.search_space import apply_params, value_at
 from hpo.config.space_checks import check_guess, check_space
@@ -29,6 +30,7 @@ CHANGEABLE: Final = (
     "train.data.num_workers",
     "train.data.cache_dir",
     "train.data.cache_bytes",
+    "train.data.cache_format",
     "train.optimizer.micro_batch_size",
     "train.grad_checkpointing",
 )
@@ -113,7 +115,11 @@ def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
 
 
 def with_former_defaults(old: SearchConfig, new: SearchConfig) -> SearchConfig:
-    """The new config, in which settings at their default keep the old run's former default."""
+    """The new config, in which settings at their default keep the old run's former default.
+
+    A size to which images are decoded that was not chosen stays the old run's, too.
+    """
+    new = _with_decode_size_of(old, new)
     former = {
         path: value
         for path, value in FORMER_DEFAULTS.items()
@@ -123,6 +129,27 @@ def with_former_defaults(old: SearchConfig, new: SearchConfig) -> SearchConfig:
     if not former:
         return new
     return new.model_copy(update={"train": apply_params(new.train, former, "a former run")})
+
+
+def with_common_decode_size(config: SearchConfig) -> SearchConfig:
+    """The config of a new search, in which one set of decoded images serves all trials."""
+    size = common_decode_size(config.train, config.space)
+    return config if size is None else _with_decode_size(config, size)
+
+
+def _with_decode_size_of(old: SearchConfig, new: SearchConfig) -> SearchConfig:
+    size, own = old.train.data.decode_size, new.train.data.decode_size
+    needed = common_decode_size(_with_decode_size(new, None).train, new.space)
+    if own not in (None, needed):
+        return new  # the user has chosen it
+    is_enough = size is None or size >= (needed or 0)
+    return _with_decode_size(new, size if is_enough else needed)
+
+
+def _with_decode_size(config: SearchConfig, size: int | None) -> SearchConfig:
+    data = config.train.data.model_copy(update={"decode_size": size})
+    train = config.train.model_copy(update={"data": data})
+    return config.model_copy(update={"train": train})
 
 
 class _Loader(yaml.SafeLoader):

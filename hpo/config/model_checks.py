@@ -17,6 +17,7 @@ from sgformer.config import ModelConfig, TrainConfig
 from sgformer.errors import ConfigError
 
 NAME, SIZE = ARCHITECTURE
+CROP = "data.crop_pct"
 BATCH = "optimizer.batch_size"
 
 
@@ -38,6 +39,20 @@ def check_models(base: TrainConfig, space: Space, source: str) -> None:
             _check_fixed_rate(rate, base, space, source)
     _check_batches(base, space, source)
     _check_grad_checkpointing(base, space, source)
+
+
+def common_decode_size(base: TrainConfig, space: Space) -> int | None:
+    """The size to which images are decoded for all trials: the largest that a trial needs.
+
+    None: all trials need the same, or the config sets a size.
+    """
+    if base.data.decode_size is not None:
+        return None
+    needed = {
+        apply_params(base, params, "the space").resolved().data.decoded_pixels
+        for params in combinations(base, space, (*ARCHITECTURE, CROP))
+    }
+    return max(needed) if len(needed) > 1 else None
 
 
 def _check_names(base: TrainConfig, space: Space, source: str) -> None:

@@ -34,6 +34,8 @@ UNSEARCHABLE: Final = (
     "data.max_value",
     "data.cache_dir",
     "data.cache_bytes",
+    "data.cache_format",
+    "data.decode_size",  # one decoded set serves all trials of a node
     "data.num_workers",
     "optimizer.micro_batch_size",
     "early_stopping.metric",

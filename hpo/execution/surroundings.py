@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hpo.errors import ClusterError
+from sgformer.data.cache_place import CACHE_VARIABLE, cache_place
 from sgformer.disk import temporary_home
 
 # Source: sockaddr_un of Linux, unix(7): 108 bytes with the final zero.
@@ -41,7 +42,8 @@ def short_temporary_folder() -> Iterator[None]:
 
     Ray leaves 39 bytes for the temporary folder's path, and job folders of batch systems are
     often longer. Beyond 75 bytes a DataLoader with worker processes hangs, too. The replacement
-    folder is removed at the end of the block.
+    folder is removed at the end of the block. Decoded images, whose path may be long, go where
+    they would have gone.
 
     Raises:
         ClusterError: TMPDIR is too long, and no shorter folder is writable.
@@ -52,11 +54,15 @@ def short_temporary_folder() -> Iterator[None]:
         return
     folder = _make_short(os.environ[too_long[0]], too_long[0])
     former = {name: os.environ[name] for name in too_long}
+    is_cache_placed = CACHE_VARIABLE in os.environ
+    os.environ.setdefault(CACHE_VARIABLE, str(cache_place(None)))
     try:
         _set(dict.fromkeys(too_long, folder))
         yield
     finally:
         _set(former)
+        if not is_cache_placed:
+            del os.environ[CACHE_VARIABLE]
         _remove(folder)
 
 
@@ -65,7 +71,7 @@ def some_home() -> Iterator[None]:
     """Sets HOME to a temporary folder for the block, and for child processes, if there is no home.
 
     A container that runs under a numeric user id has no home, or an unwritable one such as /.
-    Ray stores a token in the home folder, and decoded images are cached there.
+    Ray stores a token in the home folder, and weights are looked for there.
 
     Raises:
         DataError: The temporary home folder belongs to another user.

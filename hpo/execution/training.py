@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hpo.execution.attempts import Attempts
+from hpo.execution.searched_images import news_of
 from hpo.run_folder import RunFolder, becomes_true
 from hpo.run_weights import check_reachable
 from sgformer import __version__
@@ -128,7 +129,8 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     limit_threads()
     limit_memory(training.num_gpus)  # of a warm worker, whose last training had another share
     config = training.config.resolved()
-    data = open_images(config.data, training.images)
+    run_dir = training.folder.parent.parent
+    data = open_images(config.data.for_decoding(), training.images, run_dir)
     trainer = Trainer(config, data, training.weights, training.micro_batch_size)
     refused = _resume(trainer, training)
     if not trainer.history:
@@ -149,6 +151,7 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
         if rank() == 0:
             attempts.note(trainer.num_epochs_done + 1)
         next(epochs)
+        news_of(run_dir).note(trainer.loading_note)
         if rank() == 0:
             save_progress(trainer, training.folder)
         yield progress()
@@ -196,22 +199,32 @@ def saved_epochs(folder: Path) -> int:
     return len(list(csv.DictReader(text.splitlines())))
 
 
-def warm_up(data: DataConfig, images: ImagesId | None) -> None:
+def warm_up(data: DataConfig, images: ImagesId | None, run_dir: Path | None) -> None:
     """Imports torch and the trainer and opens the images: seconds, once for each process."""
     import sgformer.training.trainer  # noqa: F401  imports torch and timm
 
     with contextlib.suppress(Exception):  # the first training will raise the error
-        open_images(data, images)
+        open_images(data.for_decoding(), images, run_dir)
 
 
 @functools.lru_cache(maxsize=4)
-def open_images(config: DataConfig, images: ImagesId | None) -> ImageData:
-    """The images as memory-mapped files, kept open for later trainings of this process.
+def open_images(config: DataConfig, images: ImagesId | None, run_dir: Path | None) -> ImageData:
+    """The decoded images, kept open for later trainings of this process.
+
+    Args:
+        config: Where the images are, and how they are decoded: `DataConfig.for_decoding`.
+        images: Identifies the images of the search; None: any images are accepted.
+        run_dir: The run's folder, where the driver hears of a decoding; None: it is not told.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
     """
-    return load_image_data(config, expected=images)
+    if run_dir is None:
+        return load_image_data(config, expected=images)
+    news = news_of(run_dir)
+    data = load_image_data(config, news.decoded, images)
+    news.note(data.cache_note)
+    return data
 
 
 def _facts(

@@ -46,7 +46,8 @@ class WorkerSettings:
         num_threads: The number of threads that torch uses.
         data: The images to open at the start; None: a group of processes trains instead.
         images: Identifies the images of the search.
-        run_dir: The run's folder, which the worker must see; None: it is not asked for.
+        run_dir: The run's folder, which the worker must see, and where the driver hears of a
+            worker that decodes images; None: it is not asked for.
         mark: The mark of the run's folder as the driver sees it.
     """
 
@@ -144,7 +145,7 @@ class TrialWorker(tune.Trainable):
     def _warm_up(self, settings: WorkerSettings) -> None:
         if settings.data is None:
             return
-        warm_up(settings.data, settings.images)
+        warm_up(settings.data, settings.images, settings.run_dir)
         import torch
 
         torch.set_num_threads(settings.num_threads)

@@ -32,6 +32,11 @@ class Continuation:
     run: RunFolder
     predecessor: RunFolder | None = None
 
+    @property
+    def begins(self) -> bool:
+        """Whether the search has no trials of an earlier run, or of a predecessor."""
+        return self.predecessor is None and not self.run.search_file.exists()
+
 
 def continuation(config: SearchConfig, run: RunFolder) -> Continuation:
     """The run itself, or, if the space has changed, its successor: NAME-2, NAME-3, ...

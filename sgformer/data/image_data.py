@@ -3,12 +3,16 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from sgformer.config import DataConfig
+from sgformer.data.cache_building import (
+    MAX_UNREADABLE_SHARE,
+    open_or_build_cache,
+    refuse_unreadable,
+)
 from sgformer.data.image_cache import (
     DecodedImages,
     ImagesId,
@@ -16,7 +20,6 @@ from sgformer.data.image_cache import (
     identify,
     no_progress,
     open_cache,
-    open_or_build_cache,
 )
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
 from sgformer.errors import DataError, listed
@@ -24,7 +27,6 @@ from sgformer.images.folder_scan import Found, not_told
 from sgformer.images.trained_images import TrainedImages
 
 Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
-MAX_UNREADABLE_SHARE: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class ImageData:
     unreadable: tuple[Path, ...]
 
     @property
+    def cache_note(self) -> str | None:
+        """What the user should know of the cache: that it lacks images, and why."""
+        images = self.images
+        if not images.num_not_stored:
+            return None
+        return (
+            f"{images.num_not_stored} of {len(images.names)} decoded images are not kept in "
+            f"{images.cache.parent}, because {images.full}: they are decoded again each time "
+            "they are needed; make room there, or set train.data.cache_dir (or SGFORMER_CACHE), "
+            "train.data.cache_bytes or train.data.cache_format"
+        )
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.folder.classes
 
@@ -57,16 +72,13 @@ class ImageData:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of the images, a sentence each."""
-        unreadable = listed(map(str, self.unreadable))
-        return (
-            *self.folder.notes,
-            *self.images.notes,
-            *(
-                [f"{len(self.unreadable)} unreadable images are passed over: {unreadable}"]
-                if self.unreadable
-                else []
-            ),
-        )
+        notes = [*self.folder.notes, *self.images.notes]
+        if self.unreadable:
+            names = listed(map(str, self.unreadable))
+            notes.append(f"{len(self.unreadable)} unreadable images are passed over: {names}")
+        if self.cache_note is not None:
+            notes.append(self.cache_note)
+        return tuple(notes)
 
     def samples(self, split: str) -> Samples:
         """(N, 2) positions in `images` and labels of a split's readable images.
@@ -139,11 +151,7 @@ def _checked_unreadable(folder: ImageFolder, images: DecodedImages) -> tuple[Pat
     num_images = len(images.names)
     unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~images.readable))
     if unreadable and len(unreadable) >= MAX_UNREADABLE_SHARE * num_images:
-        first = "\n".join(f"  {path}" for path in unreadable[:10])
-        raise DataError(
-            f"{len(unreadable)} of {num_images} images in {folder.root} cannot be read (fewer "
-            f"than 1 % are passed over); the first:\n{first}"
-        )
+        refuse_unreadable(folder.root, unreadable, str(num_images))
     return unreadable
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgformer.config import DataConfig
-from sgformer.disk import expanded
+from sgformer.data.cache_place import cache_place
 from sgformer.errors import DataError, InputError, listed
 from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told
 from sgformer.images.kept_list import list_files
@@ -230,7 +230,7 @@ def _root(config: DataConfig) -> Path:
 
 
 def _place_of_lists(config: DataConfig) -> Path:
-    return expanded(config.cache_dir) / "lists"
+    return cache_place(config.cache_dir) / "lists"
 
 
 def _composed(class_name: str) -> str:

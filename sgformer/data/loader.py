@@ -1,5 +1,6 @@
 """Batches of decoded images: plans choose the images of a batch, processes load them."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -14,6 +15,13 @@ from sgformer.data.augmentation import Transform
 from sgformer.data.erasing import NO_PATCH, draw_patch
 from sgformer.data.image_cache import DecodedImages
 from sgformer.data.image_data import Samples
+from sgformer.data.shared_memory import (
+    Loading,
+    fitted,
+    free_shared_memory,
+    lacks_shared_memory,
+    with_fewer,
+)
 from sgformer.errors import InputError
 from sgformer.seeding import seed_of, seed_transforms
 
@@ -207,43 +215,89 @@ class _CurrentPlan(Sampler[list[Draw]]):
 class BatchLoader:
     """Loads the batches of plans, in loading processes that live as long as the loader.
 
-    Without loading processes, augmentation seeds the global generators of torch, NumPy and Python.
+    The processes, and the batches that they load ahead, are fitted to shared memory. Without
+    loading processes, augmentation seeds the global generators of torch, NumPy and Python.
+
+    Args:
+        dataset: The images.
+        num_workers: The number of loading processes.
+        pin_memory: Whether batches go to page-locked memory, from which a GPU copies faster.
+        batch_bytes: The size of the largest batch.
     """
 
     def __init__(
-        self, dataset: ImageDataset, num_workers: int = 0, *, pin_memory: bool = False
+        self,
+        dataset: ImageDataset,
+        num_workers: int = 0,
+        *,
+        pin_memory: bool = False,
+        batch_bytes: int = 0,
     ) -> None:
         self._current = _CurrentPlan()
-        options: dict[str, Any] = {}
-        if num_workers:
-            # Forked processes share the mapped images; Python 3.14's default would copy them.
-            options = {
-                "persistent_workers": True,
-                "prefetch_factor": 4,
-                "multiprocessing_context": "fork",
-            }
-        self._loader = DataLoader(
-            dataset,
-            batch_sampler=self._current,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # else the DataLoader draws from the global generator
-            **options,
-        )
+        self._dataset, self._pin_memory, self._batch_bytes = dataset, pin_memory, batch_bytes
+        self._start(fitted(num_workers, batch_bytes, free_shared_memory()))
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know of the loading; None: nothing."""
+        return self._loading.note
 
     def batches(self, plan: Plan) -> Iterator[Batch]:
         """The batches of a plan. The loader can load only one plan at a time.
 
+        If shared memory runs out, fewer processes go on with the batches that are left.
+
         Raises:
             InputError: An image cannot be read.
         """
-        self._current.plan = plan
-        try:
-            yield from (Batch(*parts) for parts in self._loader)
-        except InputError as error:
-            # For an error in a loading process the message is the whole traceback.
-            last_line = str(error).strip().splitlines()[-1]
-            raise type(error)(last_line.removeprefix(_full_name(error))) from None
+        num_done, is_whole = 0, False
+        while not is_whole:
+            self._current.plan = plan if num_done == 0 else _Rest(plan, num_done)
+            try:
+                for parts in self._loader:
+                    num_done += 1
+                    yield Batch(*parts)
+                is_whole = True
+            except InputError as error:
+                # For an error in a loading process the message is the whole traceback.
+                last_line = str(error).strip().splitlines()[-1]
+                raise type(error)(last_line.removeprefix(_full_name(error))) from None
+            except RuntimeError as error:
+                if not lacks_shared_memory(error) or self._loading.num_workers == 0:
+                    raise
+                self._start(with_fewer(self._loading, self._batch_bytes, free_shared_memory()))
+
+    def _start(self, loading: Loading) -> None:
+        options: dict[str, Any] = {}
+        if loading.num_workers:
+            # Forked processes share the open images; Python 3.14's default would copy them.
+            options = {
+                "persistent_workers": True,
+                "prefetch_factor": loading.prefetch,
+                "multiprocessing_context": "fork",
+            }
+        self._loading = loading
+        self._loader = DataLoader(
+            self._dataset,
+            batch_sampler=self._current,
+            num_workers=loading.num_workers,
+            pin_memory=self._pin_memory,
+            generator=torch.Generator(),  # else the DataLoader draws from the global generator
+            **options,
+        )
+
+
+class _Rest:
+    """The batches of a plan but the first ones."""
+
+    def __init__(self, plan: Plan, num_done: int) -> None:
+        self._plan, self._num_done = plan, num_done
+
+    def __len__(self) -> int:
+        return len(self._plan) - self._num_done
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return itertools.islice(iter(self._plan), self._num_done, None)
 
 
 def _full_name(error: Exception) -> str:

@@ -69,7 +69,8 @@ def eval_batches(
     """
     dataset = ImageDataset(data.images, eval_transform(config))
     on_gpu = device is not None and device.type == "cuda"
-    loader = BatchLoader(dataset, num_workers, pin_memory=on_gpu)
+    num_bytes = batch_size * 3 * config.image_size**2
+    loader = BatchLoader(dataset, num_workers, pin_memory=on_gpu, batch_bytes=num_bytes)
     model_input = ModelInput(config.preprocessing, device)
     batches = loader.batches(EvalPlan(samples, batch_size))
     return ((model_input(batch), batch.labels) for batch in batches)

@@ -143,6 +143,11 @@ class Trainer:
         return self._step.is_compiled
 
     @property
+    def loading_note(self) -> str | None:
+        """What the user should know of how images are loaded; None: nothing."""
+        return self._loader.note
+
+    @property
     def statistics_images(self) -> StatisticsImages | None:
         """Of how many images BatchNorm takes its statistics; None without BatchNorm."""
         if not self._has_batch_norm:
@@ -242,7 +247,8 @@ class Trainer:
             train_transform(self.config.data, self.config.augmentation),
             erasing_prob(self.config.augmentation),
         )
-        return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
+        batch_bytes = max(self._shares) * 3 * self.config.data.image_size**2
+        return BatchLoader(dataset, num_workers, pin_memory=has_gpu, batch_bytes=batch_bytes)
 
     def _run_epoch(self, epoch: int) -> EpochMetrics:
         """Runs an epoch; if memory runs out, restarts the epoch with half the micro-batch."""

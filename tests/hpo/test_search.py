@@ -7,7 +7,12 @@ import pytest
 import yaml
 from studies import create_study
 
-from hpo.config.loading import dump_search_config, load_search_config
+from hpo.config.loading import (
+    dump_search_config,
+    load_search_config,
+    with_common_decode_size,
+    with_former_defaults,
+)
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
 from hpo.continuation import check_continuation, config_of_study, find_study
@@ -295,3 +300,51 @@ def test_a_run_without_a_winner_says_so_though_a_trial_of_it_was_retrained(
     study.metadata.delivered_trial = 1  # by `retrain --trial 1`
     with pytest.raises(RunError, match="no trial of study 'tiny' ran to its end"):
         run_search(config, run.path.parent, resume=True)
+
+
+SIZES = "space.data.image_size={type: categorical, choices: [32, 64]}"
+
+
+def decode_size(config: SearchConfig) -> int | None:
+    return config.train.data.decode_size
+
+
+def test_one_set_of_decoded_images_serves_all_image_sizes(search_file: Path) -> None:
+    sizes = with_common_decode_size(changed(search_file, SIZES))
+    assert decode_size(sizes) == 64
+    crops = "space.data.crop_pct={type: float, low: 0.5, high: 1.0}"
+    assert decode_size(with_common_decode_size(changed(search_file, SIZES, crops))) == 128
+    assert decode_size(with_common_decode_size(changed(search_file))) is None
+    chosen = changed(search_file, SIZES, "train.data.decode_size=80")
+    assert decode_size(with_common_decode_size(chosen)) == 80
+
+
+def test_a_resumed_search_decodes_as_it_did_before(search_file: Path) -> None:
+    config = changed(search_file, SIZES)
+    begun = with_common_decode_size(config)
+    assert decode_size(with_former_defaults(begun, config)) == 64
+    assert decode_size(with_former_defaults(begun, changed(search_file))) == 64
+    # A search that an earlier version began decoded images for each size.
+    assert decode_size(with_former_defaults(config, begun)) is None
+    larger = changed(search_file, SIZES.replace("64", "96"))
+    assert decode_size(with_former_defaults(begun, larger)) == 96  # which is then refused
+    chosen = changed(search_file, SIZES, "train.data.decode_size=80")
+    assert decode_size(with_former_defaults(begun, chosen)) == 80
+
+
+def test_an_earlier_versions_run_with_several_sizes_is_continued(
+    search_file: Path, run: RunFolder
+) -> None:
+    config = changed(search_file, SIZES)
+    create_run_study(config, run, None, IMAGES)
+    run.save_config(config)
+    assert not continuation(config, run).begins
+    resumed = check_continuation(config, run, None, resume=True)
+    assert decode_size(resumed) is None
+    study = find_study(with_common_decode_size(config), run, None, resume=True)
+    assert study is not None
+    assert decode_size(config_of_study(study, with_common_decode_size(config))) is None
+
+
+def test_a_search_begins_without_a_run(search_file: Path, run: RunFolder) -> None:
+    assert continuation(changed(search_file, SIZES), run).begins

@@ -33,6 +33,11 @@ def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
         ({"optimizer": {"learning_rate": "nan"}}, r"learning_rate: .*finite.*, got 'nan'"),
         ({"data": {"std": [1, 0, 1]}}, r"data\.std\.1: input should be greater than 0, got 0"),
         ({"data": {"crop_pct": 0.01}}, r"crop_pct: .*greater than or equal to 0\.1, got 0\.01"),
+        (
+            {"data": {"image_size": 64, "decode_size": 63}},
+            r"data\.decode_size: must be at least image_size=64, got 63",
+        ),
+        ({"data": {"cache_format": "png"}}, r"cache_format: .*'auto', 'raw' or 'jpeg', got 'png'"),
         ({"seed": 2**63}, r"seed: input should be less than"),
         ({"device": "tpu"}, r"device: input should be 'auto', 'cpu' or 'cuda', got 'tpu'"),
     ],
@@ -42,6 +47,21 @@ def test_what_is_wrong_is_named_with_its_value_and_what_is_allowed(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(TrainConfig, values, "here.yaml")
+
+
+def test_images_are_decoded_to_the_size_that_is_set_or_to_what_evaluation_needs() -> None:
+    def decoded(**data: object) -> int:
+        return TrainConfig.model_validate({"data": data}).resolved().data.decoded_pixels
+
+    assert decoded(image_size=224) == 256
+    assert decoded(image_size=224, crop_pct=1.0) == 224
+    assert decoded(image_size=224, decode_size=320) == 320
+
+
+def test_the_size_to_which_images_are_decoded_belongs_to_the_training() -> None:
+    own = TrainConfig.model_validate({"data": {"decode_size": 320}})
+    raw = TrainConfig.model_validate({"data": {"cache_format": "raw"}})
+    assert own.fingerprint() != TrainConfig().fingerprint() == raw.fingerprint()
 
 
 def test_every_mistake_gets_a_line() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hpo.errors import ClusterError
 from hpo.execution import surroundings
 from hpo.execution.surroundings import MOST_BYTES, short_temporary_folder, some_home
+from sgformer.data.cache_place import cache_place
 
 
 @pytest.fixture
@@ -31,6 +32,17 @@ def test_a_long_temporary_folder_is_replaced_and_the_short_one_is_removed(
     assert not short.exists()
     assert os.environ[name] == str(long)
     assert name != "TMPDIR" or tempfile.gettempdir() == str(long)
+
+
+def test_decoded_images_outlive_the_short_folder(
+    long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SGFORMER_CACHE", raising=False)
+    monkeypatch.setenv("TMPDIR", str(long))
+    before = cache_place(None)
+    with short_temporary_folder():
+        assert cache_place(None) == before
+    assert "SGFORMER_CACHE" not in os.environ
 
 
 def test_a_short_temporary_folder_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from sgformer.data.loader import (
     BatchLoader,
     Draw,
     EvalPlan,
+    Example,
     ImageDataset,
     TrainPlan,
     default_num_workers,
@@ -154,6 +159,73 @@ def test_an_image_that_is_gone_is_named_in_one_line(
     plan = EvalPlan(data.samples("val"), 8)
     with pytest.raises(DataError, match=r"^image could be read before .*/val/0/6\.png$"):
         list(loader.batches(plan))
+
+
+# Run where /dev/shm has 2 MiB, of which a batch takes 0.75 MiB.
+IN_LITTLE_MEMORY = """
+import sys
+import numpy as np
+import torch
+from sgformer.config import TrainConfig
+from sgformer.data import loader as module
+from sgformer.data.augmentation import eval_transform
+from sgformer.data.image_data import load_image_data
+
+torch.set_num_threads(1)
+config = TrainConfig.model_validate_json(sys.argv[1]).data
+data = load_image_data(config)
+dataset = module.ImageDataset(data.images, eval_transform(config))
+plan = module.EvalPlan(np.repeat(data.samples("val"), 4, axis=0), 16)
+alone = list(module.BatchLoader(dataset).batches(plan))
+for free in (module.free_shared_memory, lambda: None):  # it is foreseen; it runs out
+    module.free_shared_memory = free
+    loader = module.BatchLoader(dataset, 2, batch_bytes=16 * 3 * 128**2)
+    batches = list(loader.batches(plan))
+    assert len(batches) == len(alone) == 8
+    assert all(torch.equal(a, b) for x, y in zip(batches, alone) for a, b in zip(x, y))
+    print(loader.note)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+def test_little_shared_memory_is_fitted_to_or_noticed_when_it_runs_out(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare")
+    data = train_config.data.model_copy(update={"image_size": 128, "cache_dir": tmp_path})
+    config = train_config.model_copy(update={"data": data})
+    mount = 'mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", mount, "-", sys.executable, "-c", IN_LITTLE_MEMORY]
+    done = subprocess.run(
+        [*command, config.model_dump_json()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.strip().splitlines()
+    assert len(notes) == 2
+    assert all(note.startswith("/dev/shm has") and "--shm-size" in note for note in notes)
+
+
+class WithoutSharedMemory(ImageDataset):
+    """Images that a loading process finds no shared memory for, from the third batch on."""
+
+    def __getitem__(self, draw: Draw) -> Example:
+        if torch.utils.data.get_worker_info() is not None and draw.position >= 16:
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>")
+        return super().__getitem__(draw)
+
+
+def test_the_batches_that_are_left_when_shared_memory_runs_out_are_loaded_otherwise(
+    train_config: TrainConfig,
+) -> None:
+    data = load_image_data(train_config.data)
+    evaluation = eval_transform(train_config.data)
+    plan = EvalPlan(np.stack([np.arange(40), np.arange(40)], axis=1), 8)
+    loader = BatchLoader(WithoutSharedMemory(data.images, evaluation), 1)
+    alone = BatchLoader(ImageDataset(data.images, evaluation))
+    for batch, other in zip(loader.batches(plan), alone.batches(plan), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+    assert "the training process itself loads the images" in (loader.note or "")
 
 
 @pytest.mark.parametrize(
