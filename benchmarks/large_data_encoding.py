@@ -74,7 +74,7 @@ def _measure(
 
 def _images(photographs: Path | None, size: int) -> Iterator[Any]:
     """Crops of photographs, brought to a shorter side as the cache does, BGR."""
-    from sgformer.data.decoding import decode_image
+    from sgformer.images.decoding import decode_image
 
     if photographs is None:
         pictures = [picture[..., ::-1] for picture in load_sample_images().images]

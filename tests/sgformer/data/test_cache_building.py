@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from sgformer.data.decoding import decode_image
 
 from sgformer.config import DataConfig
 from sgformer.data.image_data import ImageData, decode_folder, load_image_data
 from sgformer.data.image_folder import read_split
 from sgformer.errors import DataError
+from sgformer.images.decoding import decode_image
 
 RAW = 32 * 32 * 3  # bytes of an image of the digits
 
