@@ -112,7 +112,10 @@ def test_metrics_and_export_are_as_the_contract_says(finished: FinishedSearch) -
     assert metrics["test"]["num_images"] == 20
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 20
     report = json.loads((best / "export.json").read_text())["model.onnx"]
-    assert set(report) == {"bytes", "opset", "input", "parity", "top1", "latency_ms"}
+    assert set(report) == {
+        "bytes", "opset", "input", "parity", "top1", "num_images", "latency_ms",
+    }  # fmt: skip
+    assert report["num_images"] == 30
     assert report["parity"]["argmax_agreement"] == 1.0
     assert abs(report["top1"] - metrics["val"]["top1"]) < 1.5 / 30
     assert json.loads((best / "classes.json").read_text()) == [str(d) for d in range(10)]

@@ -223,7 +223,9 @@ def test_a_search_that_goes_on_sets_aside_what_new_finalists_may_take(
 ) -> None:
     overrides = ["retrain={seeds: 3, top_k: 1}", "budget.total_epochs=100"]
     config, _ = load_search_config(search_file, overrides)
-    budget = Spender(config, fresh=[{"num_epochs": 4, "seconds": 4.0}] * num_trained).budget
+    evaluation = {"num_epochs": 0, "seconds": 1.0}  # which is no training
+    fresh = [*[{"num_epochs": 4, "seconds": 4.0}] * num_trained, evaluation]
+    budget = Spender(config, fresh=fresh).budget
     assert budget.left(budget.limits[0]) == 100 - 4 * num_trained - set_aside
 
 
