@@ -29,6 +29,7 @@ _LATER: Final = {
     "optimizer.head_learning_rate_factor": 1.0,
     "freeze": "none",
     "unfreeze_epoch": None,
+    "epoch_images": None,
 }
 
 Metric = Literal["val_top1", "val_top5", "val_macro_f1", "val_loss"]
@@ -246,6 +247,9 @@ class TrainConfig(FrozenConfig):
         unfreeze_epoch: The first epoch in which frozen weights are trained too; None: they stay
             frozen to the end.
         max_epochs: Length of the training, in epochs.
+        epoch_images: Training images of an epoch, in whole batches; None: all of them. Whatever
+            counts epochs counts these. The order of images is that of passes over all of them,
+            which an epoch may cut anywhere.
         seed: Determines all randomness of the training.
         precision: Number type of the training's forward and backward pass; `auto` takes bf16 on a
             GPU that computes it in hardware, else float32. Weights, the final evaluation and the
@@ -269,6 +273,7 @@ class TrainConfig(FrozenConfig):
     freeze: str = Field(default="none", pattern=r"^(none|backbone|stages_[1-9][0-9]?)$")
     unfreeze_epoch: int | None = Field(default=None, ge=2)
     max_epochs: int = Field(default=100, ge=1)
+    epoch_images: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**62)
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
@@ -289,6 +294,17 @@ class TrainConfig(FrozenConfig):
                 check_image_size(self.model.name, self.data.image_size)
             except ConfigError as error:
                 raise SettingError("data.image_size", str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_have_a_step(self) -> Self:
+        batch_size = self.optimizer.batch_size
+        if self.epoch_images is not None and self.epoch_images < batch_size:
+            raise SettingError(
+                "epoch_images",
+                f"an epoch has whole batches: at least optimizer.batch_size={batch_size}, got "
+                f"{self.epoch_images}",
+            )
         return self
 
     def resolved(self) -> Self:

@@ -35,6 +35,7 @@ UNSEARCHABLE: Final = (
     "optimizer.micro_batch_size",
     "early_stopping.metric",
     "max_epochs",
+    "epoch_images",  # an epoch of one trial would be no epoch of another
     "channels_last",
     "grad_checkpointing",
     "compile",

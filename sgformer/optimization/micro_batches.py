@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
-from sgformer.errors import ConfigError
+from sgformer.errors import ConfigError, OutOfMemoryError
 from sgformer.optimization.distributed import num_processes
 
 
@@ -55,6 +55,31 @@ def _of_all(shares: Sequence[int], largest: int, *, for_batch_norm: bool) -> lis
         micro_batch_sizes(shares, rank, largest, for_batch_norm=for_batch_norm)
         for rank in range(len(shares))
     ]
+
+
+def halved(size: int, shares: Sequence[int], config: TrainConfig, memory: str) -> int:
+    """Half a micro-batch, for a training that has run out of memory.
+
+    Args:
+        size: The micro-batch that did not fit.
+        shares: Images of a batch in each process.
+        config: The config of the training.
+        memory: The device whose memory ran out, for the message.
+
+    Raises:
+        OutOfMemoryError: There is no smaller micro-batch.
+    """
+    fewest = fewest_at_a_time(shares, for_batch_norm=model_facts(config.model.name).has_batch_norm)
+    if size > fewest:
+        return (size + 1) // 2
+    images = "one image at a time fits"
+    if fewest > 1:
+        images = f"{fewest} images at a time, the fewest with BatchNorm, fit"
+    raise OutOfMemoryError(
+        f"not even {images} into the memory of {memory}: {config.model.name} at "
+        f"{config.data.image_size} pixels "
+        "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
+    )
 
 
 def check_batches(config: TrainConfig, data: ImageData) -> None:

@@ -154,7 +154,9 @@ class OptimizerStep:
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in parts["optimizer"].items():
             index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = value
+            # AdamW takes tensors of its own device as they are, and changes them in place.
+            own = value.clone() if value.device == self.device else value
+            state.setdefault(int(index), {})[key] = own
         # What an abandoned step has left is freed first: memory may just have run out.
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()

@@ -1,8 +1,8 @@
 """The training loop, for trials and retrainings."""
 
 import math
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from sgformer.data.loader import (
     BatchLoader,
     EvalPlan,
     ImageDataset,
-    TrainPlan,
     default_num_workers,
     share_sizes,
 )
@@ -35,12 +34,12 @@ from sgformer.optimization.batch_norm import (
 from sgformer.optimization.distributed import interleave, num_processes, rank
 from sgformer.optimization.micro_batches import (
     check_batches,
-    fewest_at_a_time,
     fewest_for_statistics,
+    halved,
 )
 from sgformer.optimization.numerics import checkpoint_gradients
 from sgformer.optimization.optimizer_step import OptimizerStep, State
-from sgformer.seeding import seed_everything, seed_of
+from sgformer.seeding import seed_everything
 from sgformer.training.device import (
     choose_device,
     is_out_of_memory,
@@ -49,9 +48,9 @@ from sgformer.training.device import (
     reset_peak_memory,
 )
 from sgformer.training.early_stopping import EarlyStopping
-from sgformer.training.epoch_metrics import EpochMetrics
+from sgformer.training.epoch_metrics import EpochMetrics, Stopwatch, result_of
 from sgformer.training.evaluation import SplitMetrics, compute_metrics, predict_logits
-from sgformer.training.train_pass import TrainPass, train_pass
+from sgformer.training.train_pass import EpochSteps, PassState, TrainPass
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
 
@@ -121,6 +120,11 @@ class Trainer:
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
         self._num_epochs_run = 0
+        self._steps = EpochSteps(config, self._samples)
+        self._pass: TrainPass | None = None  # the steps of the epoch under way
+        # From where the epoch under way is restarted: its steps before a resume, and the state.
+        self._begun = PassState()
+        self._before: State | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -161,7 +165,14 @@ class Trainer:
         return str(torch.cuda.get_device_name(self.device))
 
     def epochs(self) -> Iterator[EpochMetrics]:
-        """Trains, and yields each epoch's metrics, until the training ends.
+        """Trains, and yields each epoch's metrics, until the training ends; see `parts`."""
+        return (metrics for metrics in self.parts() if metrics is not None)
+
+    def parts(self) -> Iterator[EpochMetrics | None]:
+        """Trains in small parts, a step or a batch of val, until the training ends.
+
+        Yields an epoch's metrics at its end, and None after the parts within it. After each part
+        `state_dict` tells the whole state, and the training may be left.
 
         The training ends after `max_epochs`, by early stopping, or when a loss is not finite.
 
@@ -171,11 +182,11 @@ class Trainer:
                 micro-batch.
         """
         while self.end_reason is None:
-            yield self._run_epoch(self.num_epochs_done + 1)
+            yield from self._run_epoch(self.num_epochs_done + 1)
 
     def evaluate(self, split: str) -> SplitMetrics:
         """Metrics of `model` on a split, computed in the training's precision."""
-        return compute_metrics(*self._predict(split), self.data.classes)
+        return compute_metrics(*result_of(self._predict(split)), self.data.classes)
 
     def description(self) -> dict[str, Any]:
         """Config, classes and epoch: together with the weights they rebuild the model."""
@@ -192,7 +203,11 @@ class Trainer:
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The whole state of the training: tensors, and metadata of JSON's types."""
-        tensors, scaler = self._step.state_dict()
+        return self._described(*self._step.state_dict())
+
+    def _described(
+        self, tensors: dict[str, torch.Tensor], scaler: dict[str, Any]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         metadata = {
             "fingerprint": self.fingerprint,
             "weights_loaded": self.weights_loaded,
@@ -203,6 +218,8 @@ class Trainer:
             "scaler": scaler,
             "images": self.images_trained_on(),
         }
+        if self._pass is not None:
+            metadata["within_epoch"] = asdict(self._pass.state)
         return tensors, metadata
 
     def images_trained_on(self) -> dict[str, Any]:
@@ -219,6 +236,8 @@ class Trainer:
         self.early_stopping.load_state_dict(metadata["early_stopping"])
         self.end_reason = metadata["end_reason"]
         self.micro_batch_size = min(self.micro_batch_size, metadata["micro_batch_size"])
+        self._begun = PassState.from_values(metadata.get("within_epoch", {}))
+        self._pass = self._before = None
 
     @cached_property
     def _loader(self) -> BatchLoader:
@@ -234,36 +253,25 @@ class Trainer:
         )
         return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
 
-    def _run_epoch(self, epoch: int) -> EpochMetrics:
+    def _run_epoch(self, epoch: int) -> Iterator[EpochMetrics | None]:
         """Runs an epoch; if memory runs out, restarts the epoch with half the micro-batch."""
-        if epoch == 1:
+        if epoch == 1 and not self._begun.losses:
             self._start_from_weights()
-        before = self._step.snapshot()
-        metrics = self._try_epoch(epoch)
+        self._before = self._before or self._step.snapshot()
+        metrics = yield from self._try_epoch(epoch)
         while metrics is None:
             release_memory()
-            self._check_can_be_smaller()
-            self.micro_batch_size = (self.micro_batch_size + 1) // 2
-            metrics = self._try_epoch(epoch, before)
+            self.micro_batch_size = self._halved()
+            metrics = yield from self._try_epoch(epoch, self._before)
+        self._begun, self._pass, self._before = PassState(), None, None
         self._num_epochs_run += 1
         self.history.append(metrics)
         self.early_stopping.update(epoch, metrics.value(self.config.metric))
         self.end_reason = self._end_reason(epoch, diverged=math.isnan(metrics.val_loss))
-        return metrics
+        yield metrics
 
-    def _check_can_be_smaller(self) -> None:
-        """Raises OutOfMemoryError if no smaller micro-batch is left to try."""
-        fewest = fewest_at_a_time(self._shares, for_batch_norm=self._has_batch_norm)
-        if self.micro_batch_size > fewest:
-            return
-        images = "one image at a time fits"
-        if fewest > 1:
-            images = f"{fewest} images at a time, the fewest with BatchNorm, fit"
-        raise OutOfMemoryError(
-            f"not even {images} into the memory of {self.device}: {self.config.model.name} at "
-            f"{self.config.data.image_size} pixels "
-            "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
-        )
+    def _halved(self) -> int:
+        return halved(self.micro_batch_size, self._shares, self.config, str(self.device))
 
     def _start_from_weights(self) -> None:
         """Loads the weights to start from; the EMA takes the model's weights at its first step."""
@@ -271,17 +279,19 @@ class Trainer:
         report = start_from(model, self.config.model, self._weights, self.data.classes)
         self.weights_loaded = None if report is None else str(report)
 
-    def _try_epoch(self, epoch: int, before: State | None = None) -> EpochMetrics | None:
+    def _try_epoch(
+        self, epoch: int, before: State | None = None
+    ) -> Generator[None, None, EpochMetrics | None]:
         """Runs an epoch, from the state before if it is given; returns None if memory ran out."""
         try:
             if before is not None:
                 self._step.load_state_dict(*before)
-            return self._train_and_validate(epoch)
+            return (yield from self._train_and_validate(epoch))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if num_processes() > 1:  # the other processes wait: all must be restarted
-                self._check_can_be_smaller()
+                self._halved()  # raises an error of its own where nothing smaller is left
                 refusal = OutOfMemoryError(
                     f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
                     f"{self.device}"
@@ -291,28 +301,36 @@ class Trainer:
         # Outside the handler, where the error, which keeps the step's tensors alive, is gone.
         return None
 
-    def _train_and_validate(self, epoch: int) -> EpochMetrics:
-        start = time.perf_counter()
+    def _train_and_validate(self, epoch: int) -> Generator[None, None, EpochMetrics]:
         reset_peak_memory(self.device)
-        train = self._train_epoch(epoch)
-        logits, labels = self._predict("val")
-        diverged = not (math.isfinite(train.loss) and np.isfinite(logits).all())
-        val = None if diverged else compute_metrics(logits, labels, self.data.classes)
+        train = TrainPass(self._step, self._input, self._steps.of(epoch), epoch, self._begun)
+        self._pass = train
+        yield from train.run(self._loader.batches(train.steps_left), self.micro_batch_size)
+        loss, stopwatch = train.loss, Stopwatch()
+        val = yield from stopwatch.timed(self._validate())
+        val = val if math.isfinite(loss) else None
         return EpochMetrics(
             epoch=epoch,
-            train_loss=train.loss,
+            train_loss=loss,
             val_loss=val.loss if val else math.nan,
             val_top1=val.top1 if val else math.nan,
             val_top5=val.top5 if val else math.nan,
             val_macro_f1=val.macro_f1 if val else math.nan,
             learning_rate=train.learning_rate,
-            seconds=time.perf_counter() - start,
+            seconds=train.seconds + stopwatch.seconds,
             images_per_second=train.images_per_second,
             data_seconds=train.data_seconds,
             micro_batch_size=self.micro_batch_size,
             peak_memory_bytes=peak_memory_bytes(self.device),
             gpu_utilization=train.gpu_utilization,
         )
+
+    def _validate(self) -> Generator[None, None, SplitMetrics | None]:
+        """Returns the metrics on val; None if a logit is not finite."""
+        logits, labels = yield from self._predict("val")
+        if not np.isfinite(logits).all():
+            return None
+        return compute_metrics(logits, labels, self.data.classes)
 
     def _end_reason(self, epoch: int, *, diverged: bool) -> EndReason | None:
         if diverged:
@@ -321,22 +339,18 @@ class Trainer:
             return "completed"
         return "early_stopped" if self.early_stopping.should_stop else None
 
-    def _train_epoch(self, epoch: int) -> TrainPass:
-        plan = TrainPlan(
-            self._samples,
-            self.config.optimizer.batch_size,
-            seed_of(self.config.seed, epoch),
-            balanced=self.config.class_balance == "sampling",
-            rank=rank(),
-            num_processes=num_processes(),
-        )
-        batches = self._loader.batches(plan)
-        return train_pass(self._step, batches, self._input, plan, epoch, self.micro_batch_size)
+    def _predict(self, split: str) -> Generator[None, None, tuple[Any, Any]]:
+        """Returns logits (N, classes) and labels (N,) of the whole split, from all processes.
 
-    def _predict(self, split: str) -> tuple[Any, Any]:
-        """Logits (N, classes) and labels (N,) of the whole split in order, from all processes."""
+        Yields after each batch, unless several processes train, whose batches differ in number.
+        """
         samples = self.data.samples(split)
         plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
-        batches = ((self._input(batch), batch.labels) for batch in self._loader.batches(plan))
-        logits, labels = predict_logits(self.model, batches, self.numerics)
+        parts = []
+        for batch in self._loader.batches(plan):
+            pair = (self._input(batch), batch.labels)
+            parts.append(predict_logits(self.model, [pair], self.numerics))
+            if num_processes() == 1:
+                yield
+        logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return interleave(logits, labels, len(samples), self.device)

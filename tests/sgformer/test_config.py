@@ -33,6 +33,10 @@ def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
         ({"optimizer": {"learning_rate": "nan"}}, r"learning_rate: .*finite.*, got 'nan'"),
         ({"data": {"std": [1, 0, 1]}}, r"data\.std\.1: input should be greater than 0, got 0"),
         ({"data": {"crop_pct": 0.01}}, r"crop_pct: .*greater than or equal to 0\.1, got 0\.01"),
+        (
+            {"epoch_images": 10},
+            r"epoch_images: an epoch has whole batches: at least optimizer\.batch_size=64, got 10",
+        ),
         ({"seed": 2**63}, r"seed: input should be less than"),
         ({"device": "tpu"}, r"device: input should be 'auto', 'cpu' or 'cuda', got 'tpu'"),
     ],
