@@ -30,6 +30,7 @@ _LATER: Final = {
     "freeze": "none",
     "unfreeze_epoch": None,
     "epoch_images": None,
+    "eval_images": None,
 }
 
 Metric = Literal["val_top1", "val_top5", "val_macro_f1", "val_loss"]
@@ -250,6 +251,8 @@ class TrainConfig(FrozenConfig):
         epoch_images: Training images of an epoch, in whole batches; None: all of them. Whatever
             counts epochs counts these. The order of images is that of passes over all of them,
             which an epoch may cut anywhere.
+        eval_images: Val images that an epoch's metrics are of: always the same ones, as many of
+            each class as its share. None: all. Finalists and delivered models take all.
         seed: Determines all randomness of the training.
         precision: Number type of the training's forward and backward pass; `auto` takes bf16 on a
             GPU that computes it in hardware, else float32. Weights, the final evaluation and the
@@ -274,6 +277,7 @@ class TrainConfig(FrozenConfig):
     unfreeze_epoch: int | None = Field(default=None, ge=2)
     max_epochs: int = Field(default=100, ge=1)
     epoch_images: int | None = Field(default=None, ge=1)
+    eval_images: int | None = Field(default=None, ge=2)
     seed: int = Field(default=0, ge=0, lt=2**62)
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"

@@ -36,6 +36,7 @@ UNSEARCHABLE: Final = (
     "early_stopping.metric",
     "max_epochs",
     "epoch_images",  # an epoch of one trial would be no epoch of another
+    "eval_images",
     "channels_last",
     "grad_checkpointing",
     "compile",

@@ -92,7 +92,8 @@ def check_batches(config: TrainConfig, data: ImageData) -> None:
     """
     size = num_processes()
     smallest_batch = min(config.optimizer.batch_size, len(data.samples("train")))
-    smallest = min(smallest_batch, len(data.samples("val")))
+    num_val = len(data.samples("val"))
+    smallest = min(smallest_batch, num_val, config.eval_images or num_val)
     if smallest < 2 * size and size > 1:
         raise ConfigError(
             f"{size} processes cannot share a batch, or a split, of {smallest} images; at least "

@@ -13,7 +13,7 @@ from torch import nn
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
-from sgformer.data.image_data import ImageData
+from sgformer.data.image_data import ImageData, Samples, stratified_part
 from sgformer.data.loader import (
     BatchLoader,
     EvalPlan,
@@ -99,6 +99,9 @@ class Trainer:
         self.device = choose_device(config)
         self._samples = data.samples("train")
         self._has_batch_norm = model_facts(config.model.name).has_batch_norm
+        self._val_samples = stratified_part(
+            data.samples("val"), config.eval_images, config.data.val_seed
+        )
         check_batches(config, data)
         seed_everything(config.seed)
         model = synchronised(create_model(config, len(data.classes)).to(self.device))
@@ -186,7 +189,8 @@ class Trainer:
 
     def evaluate(self, split: str) -> SplitMetrics:
         """Metrics of `model` on a split, computed in the training's precision."""
-        return compute_metrics(*result_of(self._predict(split)), self.data.classes)
+        predicted = self._predict(self.data.samples(split))
+        return compute_metrics(*result_of(predicted), self.data.classes)
 
     def description(self) -> dict[str, Any]:
         """Config, classes and epoch: together with the weights they rebuild the model."""
@@ -326,8 +330,8 @@ class Trainer:
         )
 
     def _validate(self) -> Generator[None, None, SplitMetrics | None]:
-        """Returns the metrics on val; None if a logit is not finite."""
-        logits, labels = yield from self._predict("val")
+        """Returns the metrics on val, or on `eval_images` of it; None if a logit is not finite."""
+        logits, labels = yield from self._predict(self._val_samples)
         if not np.isfinite(logits).all():
             return None
         return compute_metrics(logits, labels, self.data.classes)
@@ -339,12 +343,11 @@ class Trainer:
             return "completed"
         return "early_stopped" if self.early_stopping.should_stop else None
 
-    def _predict(self, split: str) -> Generator[None, None, tuple[Any, Any]]:
-        """Returns logits (N, classes) and labels (N,) of the whole split, from all processes.
+    def _predict(self, samples: Samples) -> Generator[None, None, tuple[Any, Any]]:
+        """Returns logits (N, classes) and labels (N,) of the samples, from all processes.
 
         Yields after each batch, unless several processes train, whose batches differ in number.
         """
-        samples = self.data.samples(split)
         plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
         parts = []
         for batch in self._loader.batches(plan):
