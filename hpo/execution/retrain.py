@@ -2,16 +2,20 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from queue import Empty, Queue
-from typing import Any
+from typing import Any, Final
 
 from hpo.errors import BrokenTrainingError, RunError
 from hpo.execution.cluster import TrialResources
 from hpo.execution.group_training import run_group_training
-from hpo.execution.training import Training, run_training
+from hpo.execution.interruption import noting_interruption
+from hpo.execution.training import Training, leave, run_training
 from sgformer.errors import DiskFullError, InputError
 
+SECONDS_BETWEEN_LOOKS: Final = 1.0
+SECONDS_TO_SAVE: Final = 10.0  # after a signal, as long as Ray Tune gives a worker
 # A training sends rows of EpochMetrics, then None at its end, or the error that ended it.
 Said = dict[str, Any] | BrokenTrainingError | None
 # The index of a training with its message, or with an error that ends all trainings.
@@ -19,17 +23,29 @@ Told = tuple[int, Said | Exception]
 
 
 def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
-    """Trains in this process, from the checkpoint in the folder, if any; yields epoch rows."""
+    """Trains in this process, from the checkpoint in the folder, if any; yields epoch rows.
+
+    Raises:
+        KeyboardInterrupt: A signal arrived, or Ray cancels the task that runs this; the training
+            is saved within its epoch.
+    """
     training.folder.mkdir(parents=True, exist_ok=True)
-    for progress in run_training(training):
-        for row in progress.epochs:  # noqa: UP028  Ray calls send(), which a tuple's iterator lacks
-            yield row
+    epochs = run_training(training)
+    with noting_interruption() as is_interrupted:
+        for progress in epochs:
+            for row in () if progress is None else progress.epochs:  # noqa: UP028  Ray calls send()
+                yield row
+            if is_interrupted():
+                leave(epochs)
+                raise KeyboardInterrupt
 
 
 def retrain_epochs_on_cluster(
-    training: Training, resources: TrialResources
+    training: Training, resources: TrialResources, is_over: threading.Event | None = None
 ) -> Iterator[dict[str, Any]]:
     """Trains on the connected Ray, with the resources of a trial; yields the row of each epoch.
+
+    If `is_over` is set, or a signal arrives, the training is saved within its epoch, and ends.
 
     Raises:
         BrokenTrainingError: The training raised an exception.
@@ -38,18 +54,20 @@ def retrain_epochs_on_cluster(
         DiskFullError: The disk has no room for a checkpoint.
     """
     training.folder.mkdir(parents=True, exist_ok=True)
+    is_over = is_over or threading.Event()
     if resources.group is not None:
-        for progress in run_group_training(training, resources.group):
-            yield from progress.epochs
+        with contextlib.closing(run_group_training(training, resources.group)) as epochs:
+            for progress in epochs:
+                if is_over.is_set():
+                    return
+                if progress is not None:
+                    yield from progress.epochs
         return
     import ray
 
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(retrain_epochs)
-    references: Any = task.remote(training)  # Ray's generator of object references, one per row
     try:
-        for reference in references:
-            row: dict[str, Any] = ray.get(reference)
-            yield row
+        yield from _rows(task.remote(training), is_over)
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, (InputError, DiskFullError)):
@@ -59,6 +77,24 @@ def retrain_epochs_on_cluster(
         if isinstance(error, ray.exceptions.RayTaskError):
             raise BrokenTrainingError(what) from error
         raise RunError(f"{what}; --resume retries") from error
+
+
+def _rows(references: Any, is_over: threading.Event) -> Iterator[dict[str, Any]]:
+    """The rows that a task yields, by Ray's generator of their references."""
+    import ray
+
+    has_ended = False
+    try:
+        while not is_over.is_set():
+            if ray.wait([references], timeout=SECONDS_BETWEEN_LOOKS)[0]:
+                row: dict[str, Any] = ray.get(next(references))
+                yield row
+    except StopIteration:
+        has_ended = True
+    finally:
+        if not has_ended and ray.is_initialized():
+            ray.cancel(references)
+            ray.wait([references.completed()], timeout=SECONDS_TO_SAVE)
 
 
 def retrain_all_on_cluster(
@@ -86,12 +122,17 @@ def retrain_all_on_cluster(
                 i = waiting.get_nowait()
                 _tell_all(i, _with_retries(trainings[i], resources, max_retries, is_over), told)
 
-    for _ in range(min(resources.num_slots, len(trainings))):
-        threading.Thread(target=work, daemon=True).start()
+    num_threads = min(resources.num_slots, len(trainings))
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(num_threads)]
+    for thread in threads:
+        thread.start()
     try:
         yield from _as_told(told, len(trainings))
     finally:
         is_over.set()
+        end = time.monotonic() + SECONDS_TO_SAVE
+        for thread in threads:  # each lets its training save itself
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _as_told(told: "Queue[Told]", num_left: int) -> Iterator[tuple[int, Said]]:
@@ -117,7 +158,7 @@ def _with_retries(
 ) -> Iterator[dict[str, Any]]:
     for num_left in range(max_retries, -1, -1):
         try:
-            yield from retrain_epochs_on_cluster(training, resources)
+            yield from retrain_epochs_on_cluster(training, resources, is_over)
         except RunError:
             # After the end Ray is shut down, and another try would start a new Ray.
             if not num_left or is_over.is_set():

@@ -6,7 +6,8 @@ Importing this module is cheap; torch is imported by the first training of a pro
 import contextlib
 import functools
 import socket
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,11 +20,17 @@ from sgformer.catalog import model_facts
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.errors import DiskFullError
 
 if TYPE_CHECKING:
     from sgformer.model.weight_files import StoredWeights
     from sgformer.training.trainer import Trainer
 
+# A training gives its caller a word so often within an epoch: when Ray ends a search, it gives a
+# worker ten seconds, in which the step under way must end and the training be saved.
+SECONDS_OF_A_PART: Final = 2.0
+# As often, in steps, a group does: all its processes must do so after the same step.
+STEPS_OF_A_PART: Final = 20
 # The settings on which the memory of a training depends most.
 MEMORY_SETTINGS: Final = ("precision", "grad_checkpointing", "freeze", "ema_decay")
 
@@ -87,11 +94,25 @@ class Progress:
     facts: dict[str, Any]
 
 
-def run_training(training: Training) -> Generator[Progress]:
-    """Trains one epoch in each step; the epoch's checkpoint is saved before the epoch is reported.
+class Leave(Exception):  # noqa: N818  it is an order, not an error
+    """Thrown into a training to save it where it stands, within its epoch, and to end it."""
 
-    A resumed training first reports the epochs trained earlier, in a step without training. If
-    processes of torch.distributed train together, each calls this function, and rank 0 saves.
+
+def leave(training: Generator[Any]) -> None:
+    """Saves a training where it stands, and ends it."""
+    # Leave comes back from one that has not begun, or has ended. On a full disk the last epoch's
+    # checkpoint is what is left.
+    with contextlib.suppress(StopIteration, Leave, DiskFullError):
+        training.throw(Leave())
+    training.close()
+
+
+def run_training(training: Training) -> Generator[Progress | None]:
+    """Trains, and yields after each epoch, whose checkpoint is saved before it is reported.
+
+    Every few seconds within an epoch it yields None; then `leave` may end it. A resumed training
+    first reports the epochs trained earlier, in a step without training. If processes of
+    torch.distributed train together, each calls this function, and rank 0 saves.
 
     Raises:
         RunError: The run folder does not exist here, or another process trains in the folder.
@@ -112,9 +133,8 @@ def run_training(training: Training) -> Generator[Progress]:
         yield from _epochs(training, attempts)
 
 
-def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
-    from sgformer.optimization.distributed import rank
-    from sgformer.training.checkpoint import resume_progress, save_progress
+def _epochs(training: Training, attempts: Attempts) -> Generator[Progress | None]:
+    from sgformer.training.checkpoint import resume_progress
     from sgformer.training.device import limit_memory
     from sgformer.training.trainer import Trainer
 
@@ -128,23 +148,59 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     num_told = 0
 
     def progress() -> Progress:
+        nonlocal num_told
         rows = tuple(metrics.as_row() for metrics in trainer.history[num_told:])
+        num_told = trainer.num_epochs_done
         facts = _facts(trainer, training, attempts.count(), refused)
         return Progress(rows, trainer.end_reason, facts)
 
     if trainer.history:
         # Earlier epochs are reported first, since the scheduler may stop the trial at this epoch.
         yield progress()
-        num_told = trainer.num_epochs_done
-    epochs = trainer.epochs()
-    while trainer.end_reason is None:
-        if rank() == 0:
-            attempts.note(trainer.num_epochs_done + 1)
-        next(epochs)
-        if rank() == 0:
-            save_progress(trainer, training.folder)
-        yield progress()
-        num_told = trainer.num_epochs_done
+    yield from _train(trainer, training.folder, attempts, progress)
+
+
+def _train(
+    trainer: "Trainer", folder: Path, attempts: Attempts, progress: Callable[[], Progress]
+) -> Generator[Progress | None]:
+    """Trains to the end; saves each epoch, and the one under way when it is left within it."""
+    from sgformer.optimization.distributed import rank
+    from sgformer.training.checkpoint import save_progress, save_within_epoch
+
+    parts, clock, has_begun = trainer.parts(), _PartClock(), False
+    try:
+        while trainer.end_reason is None:
+            if rank() == 0 and not has_begun:
+                attempts.begin(trainer.num_epochs_done + 1, trainer.num_steps_done)
+            has_begun = next(parts) is None
+            if not has_begun:
+                if rank() == 0:
+                    save_progress(trainer, folder)
+                yield progress()
+            elif clock.is_due():
+                yield None
+    except Leave:
+        if trainer.num_steps_done:
+            save_within_epoch(trainer, folder)
+
+
+class _PartClock:
+    """Tells when a training gives its caller a word within an epoch."""
+
+    def __init__(self) -> None:
+        self._since, self._num = time.monotonic(), 0
+
+    def is_due(self) -> bool:
+        """Is asked after each part; in a group every process gets the same answer."""
+        from sgformer.optimization.distributed import num_processes
+
+        self._num += 1
+        if num_processes() > 1:
+            return self._num % STEPS_OF_A_PART == 0
+        if time.monotonic() < self._since + SECONDS_OF_A_PART:
+            return False
+        self._since = time.monotonic()
+        return True
 
 
 def warm_up(data: DataConfig, images: ImagesId | None) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: safetensors files with a JSON header. Loading a checkpoint executes no code."""
 
+import contextlib
 import csv
 import io
 import json
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION: Final = 3
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+WITHIN = "within_epoch.safetensors"  # where a training was left within the epoch after LAST's
 EPOCHS = "epochs.csv"
 
 
@@ -85,12 +87,22 @@ def save_progress(trainer: "Trainer", folder: Path) -> None:
         save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
     save_checkpoint(folder / LAST, *trainer.state_dict(), keep_as=folder / PREVIOUS)
     write_epochs(folder / EPOCHS, trainer.history)
+    (folder / WITHIN).unlink(missing_ok=True)
     if trainer.end_reason is not None:  # an ended training is not resumed
         (folder / PREVIOUS).unlink(missing_ok=True)
 
 
+def save_within_epoch(trainer: "Trainer", folder: Path) -> None:
+    """Saves a training that is left within an epoch; every process of the training calls this."""
+    tensors, metadata = trainer.state_dict()
+    if rank() == 0:
+        save_checkpoint(folder / WITHIN, tensors, metadata)
+
+
 def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
     """Loads the folder's last usable checkpoint into the trainer, if the folder has any.
+
+    A training that was left within an epoch goes on there.
 
     Returns:
         For each newer checkpoint that could not be used, a line that says why.
@@ -100,9 +112,7 @@ def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
             another program, configuration or images.
     """
     refused = []
-    for path in (folder / LAST, folder / PREVIOUS):
-        if not path.exists():
-            continue
+    for path in _candidates(folder):
         try:
             _load_into(trainer, path)
         except CheckpointError as error:
@@ -116,6 +126,26 @@ def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
         lines = "; ".join(refused)
         raise CheckpointError(f"{lines}; remove {folder} to train from the start")
     return ()
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """The folder's checkpoints to resume from, the furthest first."""
+    names = [WITHIN, LAST, PREVIOUS]
+    within, last = _num_epochs(folder / WITHIN), _num_epochs(folder / LAST)
+    if None not in (within, last) and within < last:  # a crash came before its removal
+        names.remove(WITHIN)
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def _num_epochs(path: Path) -> int | None:
+    """The epochs that a checkpoint has trained to their end; None if it cannot be read."""
+    with (
+        contextlib.suppress(OSError, SafetensorError, LookupError, ValueError),
+        safe_open(path, "pt") as file,
+    ):
+        header = json.loads((file.metadata() or {}).get("sgformer", "{}"))
+        return len(header["history"])
+    return None
 
 
 def _load_into(trainer: "Trainer", path: Path) -> None:

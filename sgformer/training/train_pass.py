@@ -198,6 +198,10 @@ class TrainPass:
         )
 
     @property
+    def num_steps_done(self) -> int:
+        return len(self._losses)
+
+    @property
     def seconds(self) -> float:
         return self._seconds
 

@@ -139,6 +139,11 @@ class Trainer:
         return len(self.history)
 
     @property
+    def num_steps_done(self) -> int:
+        """Steps of the epoch under way; 0 between two epochs."""
+        return len(self._begun.losses) if self._pass is None else self._pass.num_steps_done
+
+    @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
