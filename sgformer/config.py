@@ -1,10 +1,8 @@
 """TrainConfig: all settings of one training. For SG-Former this module needs no torch."""
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
@@ -18,20 +16,8 @@ from sgformer.catalog import (
     model_facts,
 )
 from sgformer.errors import ConfigError
+from sgformer.fingerprint import fingerprint_of
 from sgformer.validation import FrozenConfig, SettingError
-
-# Settings that came after the first release, with the value that stands for the former behaviour:
-# it is left out of a fingerprint, so that former trainings keep theirs.
-_LATER: Final = {
-    "model.pretrained": False,
-    "model.checkpoint": None,
-    "data.interpolation": "bicubic",
-    "optimizer.head_learning_rate_factor": 1.0,
-    "freeze": "none",
-    "unfreeze_epoch": None,
-    "epoch_images": None,
-    "eval_images": None,
-}
 
 Metric = Literal["val_top1", "val_top5", "val_macro_f1", "val_loss"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -331,18 +317,7 @@ class TrainConfig(FrozenConfig):
             weights: The SHA-256 of the weights that the training starts from; None: unknown, or
                 newly initialised.
         """
-        values = self.resolved().model_dump(mode="json", exclude={"device", "grad_checkpointing"})
-        for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes"):
-            del values["data"][name]
-        del values["optimizer"]["micro_batch_size"]
-        if weights is not None:
-            values["model"]["weights"] = weights
-        for path, former in _LATER.items():
-            *sections, name = path.split(".")
-            section = values[sections[0]] if sections else values
-            if section[name] == former:
-                del section[name]
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint_of(self.resolved().model_dump(mode="json"), weights)
 
     def with_epochs(self, max_epochs: int) -> Self:
         """A copy with another training length, and a warm-up of at most half that length."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # A training gives its caller a word so often within an epoch: when Ray ends a search, it gives a
 # worker ten seconds, in which the step under way must end and the training be saved.
 SECONDS_OF_A_PART: Final = 2.0
+# A checkpoint that is written in this time is told before the next epoch begins.
+SECONDS_TO_WAIT: Final = 0.1
 # As often, in steps, a group does: all its processes must do so after the same step.
 STEPS_OF_A_PART: Final = 20
 # The settings on which the memory of a training depends most.
@@ -92,6 +94,10 @@ class Progress:
     epochs: tuple[dict[str, Any], ...]
     end_reason: str | None
     facts: dict[str, Any]
+
+    @property
+    def last_epoch(self) -> int:
+        return int(self.epochs[-1]["epoch"])
 
 
 class Leave(Exception):  # noqa: N818  it is an order, not an error
@@ -164,24 +170,82 @@ def _train(
     trainer: "Trainer", folder: Path, attempts: Attempts, progress: Callable[[], Progress]
 ) -> Generator[Progress | None]:
     """Trains to the end; saves each epoch, and the one under way when it is left within it."""
-    from sgformer.optimization.distributed import rank
-    from sgformer.training.checkpoint import save_progress, save_within_epoch
+    from sgformer.training.checkpoint import save_within_epoch
 
-    parts, clock, has_begun = trainer.parts(), _PartClock(), False
+    saver, clock = _Saver(trainer, folder, attempts), _PartClock()
     try:
-        while trainer.end_reason is None:
-            if rank() == 0 and not has_begun:
-                attempts.begin(trainer.num_epochs_done + 1, trainer.num_steps_done)
-            has_begun = next(parts) is None
-            if not has_begun:
-                if rank() == 0:
-                    save_progress(trainer, folder)
-                yield progress()
+        saver.begin_epoch(trainer.num_epochs_done + 1)
+        for metrics in trainer.parts():
+            if metrics is not None:
+                yield from saver.told()  # where an epoch is shorter than its checkpoint's write
+                saver.save(progress())
+            if saver.is_saved:
+                yield from saver.told()
             elif clock.is_due():
                 yield None
     except Leave:
+        saver.finish()
         if trainer.num_steps_done:
             save_within_epoch(trainer, folder)
+    finally:
+        saver.close()
+
+
+class _Saver:
+    """Saves a training's epochs while the next one is trained, which begins on trust.
+
+    An epoch is told once its checkpoint is durable. Until then the next one does not count.
+    """
+
+    def __init__(self, trainer: "Trainer", folder: Path, attempts: Attempts) -> None:
+        from sgformer.optimization.distributed import num_processes, rank
+        from sgformer.training.checkpoint import CheckpointWriter
+
+        self._trainer, self._attempts = trainer, attempts
+        self._writer = CheckpointWriter(folder) if rank() == 0 else None
+        # The processes of a group go on together: the others wait for the first one's write.
+        self._patience = SECONDS_TO_WAIT if num_processes() == 1 else None
+        self._num_saved = trainer.num_epochs_done
+        self._due: Progress | None = None  # of the last epoch, which is yet to be told
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Notes the attempt at an epoch, which begins, or which has begun on trust."""
+        if self._writer is not None:
+            self._attempts.begin(epoch, self._trainer.num_steps_resumed)
+
+    def save(self, progress: Progress) -> None:
+        """Begins to save an epoch; waits for a small checkpoint, and for the last epoch's."""
+        self._due, self._num_saved = progress, self._trainer.num_epochs_done
+        if self._writer is not None:
+            self._writer.begin(self._trainer)
+            self._writer.wait(None if progress.end_reason is not None else self._patience)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether an epoch that is yet to be told is durable."""
+        return self._due is not None and (self._writer is None or self._writer.is_done)
+
+    def told(self) -> Generator[Progress]:
+        """Yields the progress of the last epoch, unless it is told, once it is durable."""
+        due, self._due = self._due, None
+        if due is None:
+            return
+        if self._writer is not None:
+            self._writer.wait()
+        yield due
+        if due.end_reason is None:
+            self.begin_epoch(due.last_epoch + 1)
+
+    def finish(self) -> None:
+        """Saves what is not saved of the epochs that have ended."""
+        if self._writer is not None:
+            if self._trainer.num_epochs_done > self._num_saved:
+                self._writer.begin(self._trainer)
+            self._writer.wait()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 class _PartClock:
@@ -224,6 +288,7 @@ def open_images(config: DataConfig, images: ImagesId | None) -> ImageData:
 def _facts(
     trainer: "Trainer", training: Training, num_attempts: int, refused: tuple[str, ...]
 ) -> dict[str, Any]:
+    from sgformer.training.device import gpu_name
     from sgformer.training.diagnosis import diagnose
 
     config, last = trainer.config, trainer.history[-1]
@@ -242,7 +307,7 @@ def _facts(
         "num_parameters": trainer.num_parameters,
         "hostname": socket.gethostname(),
         "device": str(trainer.device),
-        "gpu": trainer.gpu_name,
+        "gpu": gpu_name(trainer.device),
         "precision": trainer.numerics.precision,
         "channels_last": trainer.numerics.channels_last,
         "seed": config.seed,

@@ -11,7 +11,13 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sgformer.data.augmentation import Transform
+from sgformer.config import TrainConfig
+from sgformer.data.augmentation import (
+    Transform,
+    erasing_prob,
+    eval_transform,
+    train_transform,
+)
 from sgformer.data.erasing import NO_PATCH, draw_patch
 from sgformer.data.image_cache import DecodedImages
 from sgformer.data.image_data import Samples
@@ -301,6 +307,23 @@ class BatchLoader:
             # For an error in a loading process the message is the whole traceback.
             last_line = str(error).strip().splitlines()[-1]
             raise type(error)(last_line.removeprefix(_full_name(error))) from None
+
+
+def training_loader(
+    images: DecodedImages, config: TrainConfig, device: torch.device
+) -> BatchLoader:
+    """The loader of a training, which augments images as the config says."""
+    has_gpu = device.type == "cuda"
+    num_workers = config.data.num_workers
+    if num_workers is None:
+        num_workers = default_num_workers(torch.get_num_threads(), has_gpu=has_gpu)
+    dataset = ImageDataset(
+        images,
+        eval_transform(config.data),
+        train_transform(config.data, config.augmentation),
+        erasing_prob(config.augmentation),
+    )
+    return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
 
 
 def _full_name(error: Exception) -> str:

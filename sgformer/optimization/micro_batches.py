@@ -57,14 +57,14 @@ def _of_all(shares: Sequence[int], largest: int, *, for_batch_norm: bool) -> lis
     ]
 
 
-def halved(size: int, shares: Sequence[int], config: TrainConfig, memory: str) -> int:
+def halved(size: int, shares: Sequence[int], config: TrainConfig, device: object) -> int:
     """Half a micro-batch, for a training that has run out of memory.
 
     Args:
         size: The micro-batch that did not fit.
         shares: Images of a batch in each process.
         config: The config of the training.
-        memory: The device whose memory ran out, for the message.
+        device: The device whose memory ran out, for the message.
 
     Raises:
         OutOfMemoryError: There is no smaller micro-batch.
@@ -76,7 +76,7 @@ def halved(size: int, shares: Sequence[int], config: TrainConfig, memory: str) -
     if fewest > 1:
         images = f"{fewest} images at a time, the fewest with BatchNorm, fit"
     raise OutOfMemoryError(
-        f"not even {images} into the memory of {memory}: {config.model.name} at "
+        f"not even {images} into the memory of {device}: {config.model.name} at "
         f"{config.data.image_size} pixels "
         "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
     )

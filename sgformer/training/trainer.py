@@ -12,15 +12,8 @@ from torch import nn
 
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
-from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
 from sgformer.data.image_data import ImageData, Samples, stratified_part
-from sgformer.data.loader import (
-    BatchLoader,
-    EvalPlan,
-    ImageDataset,
-    default_num_workers,
-    share_sizes,
-)
+from sgformer.data.loader import BatchLoader, EvalPlan, share_sizes, training_loader
 from sgformer.data.model_input import ModelInput
 from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
@@ -135,13 +128,23 @@ class Trainer:
         return self._step.model if self._step.ema is None else self._step.ema.module
 
     @property
+    def prefix_of_model(self) -> str:
+        """What the names of `model`'s tensors begin with in `state_dict`."""
+        return "model." if self._step.ema is None else "ema."
+
+    @property
     def num_epochs_done(self) -> int:
         return len(self.history)
 
     @property
     def num_steps_done(self) -> int:
         """Steps of the epoch under way; 0 between two epochs."""
-        return len(self._begun.losses) if self._pass is None else self._pass.num_steps_done
+        return self._pass.num_steps_done if self._pass else self.num_steps_resumed
+
+    @property
+    def num_steps_resumed(self) -> int:
+        """Steps of the epoch under way that an earlier process has done."""
+        return len(self._begun.losses)
 
     @property
     def num_parameters(self) -> int:
@@ -164,13 +167,6 @@ class Trainer:
             for size in (self.micro_batch_size, self._asked_micro_batch_size)
         )
         return StatisticsImages(now, asked)
-
-    @property
-    def gpu_name(self) -> str | None:
-        """The GPU's product name, such as 'NVIDIA H100'; None on a CPU."""
-        if self.device.type != "cuda":
-            return None
-        return str(torch.cuda.get_device_name(self.device))
 
     def epochs(self) -> Iterator[EpochMetrics]:
         """Trains, and yields each epoch's metrics, until the training ends; see `parts`."""
@@ -214,6 +210,15 @@ class Trainer:
         """The whole state of the training: tensors, and metadata of JSON's types."""
         return self._described(*self._step.state_dict())
 
+    def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """`state_dict` after an epoch, in CPU memory that later steps do not change.
+
+        There is one such copy: the next epoch is restarted from it if memory runs out.
+        """
+        assert self._pass is None, "an epoch is under way"
+        self._before = self._before or self._step.snapshot()
+        return self._described(*self._before)
+
     def _described(
         self, tensors: dict[str, torch.Tensor], scaler: dict[str, Any]
     ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -250,17 +255,7 @@ class Trainer:
 
     @cached_property
     def _loader(self) -> BatchLoader:
-        has_gpu = self.device.type == "cuda"
-        num_workers = self.config.data.num_workers
-        if num_workers is None:
-            num_workers = default_num_workers(torch.get_num_threads(), has_gpu=has_gpu)
-        dataset = ImageDataset(
-            self.data.images,
-            eval_transform(self.config.data),
-            train_transform(self.config.data, self.config.augmentation),
-            erasing_prob(self.config.augmentation),
-        )
-        return BatchLoader(dataset, num_workers, pin_memory=has_gpu)
+        return training_loader(self.data.images, self.config, self.device)
 
     def _run_epoch(self, epoch: int) -> Iterator[EpochMetrics | None]:
         """Runs an epoch; if memory runs out, restarts the epoch with half the micro-batch."""
@@ -270,7 +265,9 @@ class Trainer:
         metrics = yield from self._try_epoch(epoch)
         while metrics is None:
             release_memory()
-            self.micro_batch_size = self._halved()
+            self.micro_batch_size = halved(
+                self.micro_batch_size, self._shares, self.config, self.device
+            )
             metrics = yield from self._try_epoch(epoch, self._before)
         self._begun, self._pass, self._before = PassState(), None, None
         self._num_epochs_run += 1
@@ -278,9 +275,6 @@ class Trainer:
         self.early_stopping.update(epoch, metrics.value(self.config.metric))
         self.end_reason = self._end_reason(epoch, diverged=math.isnan(metrics.val_loss))
         yield metrics
-
-    def _halved(self) -> int:
-        return halved(self.micro_batch_size, self._shares, self.config, str(self.device))
 
     def _start_from_weights(self) -> None:
         """Loads the weights to start from; the EMA takes the model's weights at its first step."""
@@ -300,7 +294,9 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             if num_processes() > 1:  # the other processes wait: all must be restarted
-                self._halved()  # raises an error of its own where nothing smaller is left
+                halved(
+                    self.micro_batch_size, self._shares, self.config, self.device
+                )  # raises where nothing is left
                 refusal = OutOfMemoryError(
                     f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
                     f"{self.device}"
