@@ -30,8 +30,10 @@ def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
             is saved within its epoch.
     """
     training.folder.mkdir(parents=True, exist_ok=True)
-    epochs = run_training(training)
-    with noting_interruption() as is_interrupted:
+    with (
+        contextlib.closing(run_training(training)) as epochs,
+        noting_interruption() as is_interrupted,
+    ):
         for progress in epochs:
             for row in () if progress is None else progress.epochs:  # noqa: UP028  Ray calls send()
                 yield row

@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from hpo.execution.training import Training
 from hpo.execution.worker import (
     REPORT,
     SETTINGS,
+    UNDER_WAY,
     WORN_OUT,
     TrialTask,
     TrialWorker,
@@ -42,6 +44,14 @@ def make_task(train_config: TrainConfig, tmp_path: Path) -> MakeTask:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _own_handler() -> Iterator[None]:
+    """Puts the handler of SIGTERM back that a worker sets until its process ends."""
+    former = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, former)
+
+
 def worker(task: TrialTask) -> TrialWorker:
     """A worker in this process to which the task is assigned."""
     started = TrialWorker({SETTINGS: WorkerSettings(1, task.training.config.data)})
@@ -51,7 +61,10 @@ def worker(task: TrialTask) -> TrialWorker:
 
 
 def step(trainable: TrialWorker) -> TrialReport:
-    report: TrialReport = trainable.step()[REPORT]
+    """The next report; on a slow machine an epoch may take several of a worker's steps."""
+    while (result := trainable.step()).get(UNDER_WAY):
+        pass
+    report: TrialReport = result[REPORT]
     return report
 
 
