@@ -163,7 +163,8 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress | None
     if trainer.history:
         # Earlier epochs are reported first, since the scheduler may stop the trial at this epoch.
         yield progress()
-    yield from _train(trainer, training.folder, attempts, progress)
+    if trainer.end_reason is None:
+        yield from _train(trainer, training.folder, attempts, progress)
 
 
 def _train(

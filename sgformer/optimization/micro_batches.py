@@ -82,6 +82,16 @@ def halved(size: int, shares: Sequence[int], config: TrainConfig, device: object
     )
 
 
+def to_be_restarted(
+    size: int, shares: Sequence[int], config: TrainConfig, device: object
+) -> OutOfMemoryError:
+    """The error of a process without memory, whose group is restarted with less; see `halved`."""
+    halved(size, shares, config, device)
+    error = OutOfMemoryError(f"a micro-batch of {size} does not fit into the memory of {device}")
+    error.micro_batch_size = size
+    return error
+
+
 def check_batches(config: TrainConfig, data: ImageData) -> None:
     """Checks that each process gets images enough of a batch and of a split.
 

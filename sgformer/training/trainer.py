@@ -15,7 +15,6 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, Samples, stratified_part
 from sgformer.data.loader import BatchLoader, EvalPlan, share_sizes, training_loader
 from sgformer.data.model_input import ModelInput
-from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from
@@ -29,6 +28,7 @@ from sgformer.optimization.micro_batches import (
     check_batches,
     fewest_for_statistics,
     halved,
+    to_be_restarted,
 )
 from sgformer.optimization.numerics import checkpoint_gradients
 from sgformer.optimization.optimizer_step import OptimizerStep, State
@@ -110,6 +110,7 @@ class Trainer:
         )
         batch_size = min(config.optimizer.batch_size, len(self._samples))
         self._shares = share_sizes(batch_size, num_processes())
+        self._memory = (self._shares, config, self.device)  # on what a micro-batch depends
         share = max(self._shares)
         self._asked_micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
         self.micro_batch_size = min(micro_batch_size or share, self._asked_micro_batch_size)
@@ -190,8 +191,8 @@ class Trainer:
 
     def evaluate(self, split: str) -> SplitMetrics:
         """Metrics of `model` on a split, computed in the training's precision."""
-        predicted = self._predict(self.data.samples(split))
-        return compute_metrics(*result_of(predicted), self.data.classes)
+        logits, labels = result_of(self._predict(self.data.samples(split)))
+        return compute_metrics(logits, labels, self.data.classes)
 
     def description(self) -> dict[str, Any]:
         """Config, classes and epoch: together with the weights they rebuild the model."""
@@ -258,16 +259,14 @@ class Trainer:
         return training_loader(self.data.images, self.config, self.device)
 
     def _run_epoch(self, epoch: int) -> Iterator[EpochMetrics | None]:
-        """Runs an epoch; if memory runs out, restarts the epoch with half the micro-batch."""
+        """Runs an epoch, anew with half the micro-batch if memory runs out."""
         if epoch == 1 and not self._begun.losses:
             self._start_from_weights()
         self._before = self._before or self._step.snapshot()
         metrics = yield from self._try_epoch(epoch)
         while metrics is None:
             release_memory()
-            self.micro_batch_size = halved(
-                self.micro_batch_size, self._shares, self.config, self.device
-            )
+            self.micro_batch_size = halved(self.micro_batch_size, *self._memory)
             metrics = yield from self._try_epoch(epoch, self._before)
         self._begun, self._pass, self._before = PassState(), None, None
         self._num_epochs_run += 1
@@ -294,26 +293,17 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             if num_processes() > 1:  # the other processes wait: all must be restarted
-                halved(
-                    self.micro_batch_size, self._shares, self.config, self.device
-                )  # raises where nothing is left
-                refusal = OutOfMemoryError(
-                    f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
-                    f"{self.device}"
-                )
-                refusal.micro_batch_size = self.micro_batch_size
-                raise refusal from None
+                raise to_be_restarted(self.micro_batch_size, *self._memory) from None
         # Outside the handler, where the error, which keeps the step's tensors alive, is gone.
         return None
 
     def _train_and_validate(self, epoch: int) -> Generator[None, None, EpochMetrics]:
         reset_peak_memory(self.device)
-        train = TrainPass(self._step, self._input, self._steps.of(epoch), epoch, self._begun)
-        self._pass = train
+        steps = self._steps.of(epoch)
+        self._pass = train = TrainPass(self._step, self._input, steps, epoch, self._begun)
         yield from train.run(self._loader.batches(train.steps_left), self.micro_batch_size)
         loss, stopwatch = train.loss, Stopwatch()
-        val = yield from stopwatch.timed(self._validate())
-        val = val if math.isfinite(loss) else None
+        val = (yield from stopwatch.timed(self._validate())) if math.isfinite(loss) else None
         return EpochMetrics(
             epoch=epoch,
             train_loss=loss,
