@@ -1,0 +1,167 @@
+"""What checkpoints and virtual epochs cost of a slot's time.
+
+    python benchmarks/checkpoint_share.py [--folder .] [--epoch-seconds 60]
+
+First, for sg_former_b0 and _b5 with AdamW's state (real sizes; a GPU's copies to the CPU are not
+measured): the seconds for which the checkpoint of a best epoch stops the training, and their share
+of an epoch. `before` is what this program did up to 0.9: a copy for running out of memory, then
+both files written in the training's thread, with two syncs each. `now` is one copy, and the time
+that the training's thread cannot run while another thread writes: its missed beats of a
+millisecond. The files lie in --folder, so that a network disk can be measured.
+
+Then, for sg_former_nano at 64 pixels, trainings of the same images in whole epochs and in virtual
+ones of an eighth, in turn: CPU seconds of the process and seconds on the clock outside validation,
+whose cost is bounded by `eval_images`.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from input_pipeline import write_photographs
+
+from sgformer.config import TrainConfig
+from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.training.checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    CheckpointWriter,
+    save_checkpoint,
+    save_progress,
+)
+from sgformer.training.trainer import Trainer
+from sgformer.validation import validate
+
+BEAT, MOST = 0.001, 0.005  # a beat that comes later than MOST seconds was missed
+PIECES = 8
+
+
+def config_for(root: Path, model: str, num_images: int, **others: Any) -> TrainConfig:
+    values = {
+        "model": {"name": model},
+        "data": {
+            "data_dir": root / "images", "image_size": 64, "cache_dir": root / "cache",
+            "num_workers": others.pop("num_workers", 0),
+        },
+        "augmentation": {"policy": "mild"},
+        "optimizer": {"batch_size": others.pop("batch_size", 4), "warmup_epochs": 0},
+        "early_stopping": {"patience": None},
+        "eval_images": num_images,
+        "device": "cpu",
+    }  # fmt: skip
+    return validate(TrainConfig, values | others, "benchmark").resolved()
+
+
+def missed_seconds(writer: CheckpointWriter) -> float:
+    """Seconds for which this thread could not run while the writer's thread wrote."""
+    missed, last = 0.0, time.perf_counter()
+    while not writer.is_done:
+        time.sleep(BEAT)
+        now = time.perf_counter()
+        missed += now - last - BEAT if now - last > MOST else 0.0
+        last = now
+    return missed
+
+
+def measure_checkpoint(
+    model: str, root: Path, data: ImageData, folder: Path, epoch_seconds: float
+) -> None:
+    trainer = Trainer(config_for(root, model, 2, epoch_images=4), data)
+    next(trainer.epochs())
+    before, now, writes = [], [], []
+    for _ in range(3):
+        start = time.perf_counter()
+        copies = trainer._step.snapshot()
+        save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
+        save_checkpoint(folder / LAST, *trainer.state_dict(), keep_as=folder / PREVIOUS)
+        before.append(time.perf_counter() - start)
+        del copies
+        writer = CheckpointWriter(folder)
+        trainer._before = None
+        start = time.perf_counter()
+        writer.begin(trainer)
+        stopped = time.perf_counter() - start
+        missed = missed_seconds(writer)
+        writes.append(time.perf_counter() - start - stopped)
+        now.append(stopped + missed)
+        writer.close()
+    size = sum((folder / name).stat().st_size for name in (BEST, LAST))
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    old, new = statistics.median(before), statistics.median(now)
+    print(
+        f"{model}: {size / 1e6:.0f} MB; before {old:.2f} s ({100 * old / epoch_seconds:.2f} % of "
+        f"{epoch_seconds:g} s), now {new:.2f} s ({100 * new / epoch_seconds:.2f} %) beside "
+        f"{statistics.median(writes):.2f} s of the writing thread"
+    )
+
+
+def cost(root: Path, data: ImageData, pieces: int, **options: int) -> tuple[float, float]:
+    """CPU seconds and seconds of a training on two passes, without validation."""
+    num_train = len(data.samples("train"))
+    images = num_train // pieces if pieces > 1 else None
+    config = config_for(
+        root, "sg_former_nano", 2, batch_size=50, epoch_images=images, max_epochs=2 * pieces,
+        **options,
+    )  # fmt: skip
+    trainer = Trainer(config, data)
+    validate_once = trainer._validate
+    spent = [0.0, 0.0]
+
+    def timed() -> Any:
+        cpu, clock = time.process_time(), time.perf_counter()
+        result = yield from validate_once()
+        spent[0] += time.process_time() - cpu
+        spent[1] += time.perf_counter() - clock
+        return result
+
+    trainer._validate = timed  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        cpu, clock = time.process_time(), time.perf_counter()
+        for _ in trainer.epochs():
+            save_progress(trainer, Path(folder))
+        whole = time.process_time() - cpu, time.perf_counter() - clock
+    return whole[0] - spent[0], whole[1] - spent[1]
+
+
+def measure_virtual_epochs(root: Path, data: ImageData, rounds: int) -> None:
+    for num_workers in (0, 1):
+        shares = []
+        for _ in range(rounds):
+            whole = cost(root, data, 1, num_workers=num_workers)
+            cut = cost(root, data, PIECES, num_workers=num_workers)
+            shares.append([100 * (b / a - 1) for a, b in zip(whole, cut, strict=True)])
+        cpu, clock = (statistics.median(values) for values in zip(*shares, strict=True))
+        print(
+            f"{PIECES} virtual epochs a pass, {num_workers} loading processes: {cpu:+.2f} % CPU, "
+            f"{clock:+.2f} % on the clock (median of {rounds}; {whole[1]:.1f} s a training)"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path())
+    parser.add_argument("--epoch-seconds", type=float, default=60.0)
+    parser.add_argument("--num-images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
+    ):
+        root = Path(scratch)
+        write_photographs(root / "images", arguments.num_images, num_val=40)
+        data = load_image_data(config_for(root, "sg_former_nano", 2).data)
+        for model in ("sg_former_b0", "sg_former_b5"):
+            measure_checkpoint(model, root, data, Path(folder), arguments.epoch_seconds)
+        measure_virtual_epochs(root, data, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
