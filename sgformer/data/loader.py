@@ -142,11 +142,11 @@ class Place(NamedTuple):
 
     Attributes:
         pass_number: The pass over the training images, from 1.
-        index: The step within the pass, from 0.
+        step: The step within the pass, from 0.
     """
 
     pass_number: int
-    index: int
+    step: int
 
 
 class TrainSteps:
@@ -175,7 +175,7 @@ class TrainSteps:
     def __iter__(self) -> Iterator[list[Draw]]:
         for number, places in itertools.groupby(self.places, lambda place: place.pass_number):
             plan = self._plan_of(number)
-            yield from (plan.batch(place.index) for place in places)
+            yield from (plan.batch(place.step) for place in places)
 
     def after(self, num_steps: int) -> Self:
         """These steps without the first ones."""

@@ -228,7 +228,7 @@ def _candidates(folder: Path) -> list[Path]:
     """The folder's checkpoints to resume from, the furthest first."""
     names = [WITHIN, LAST, PREVIOUS]
     within, last = _num_epochs(folder / WITHIN), _num_epochs(folder / LAST)
-    if None not in (within, last) and within < last:  # a crash came before its removal
+    if within is not None and last is not None and within < last:  # a crash left it behind
         names.remove(WITHIN)
     return [folder / name for name in names if (folder / name).exists()]
 

@@ -45,7 +45,10 @@ class PassState:
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:
         """The state that `dataclasses.asdict` turned into plain values."""
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+        plain: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in values.items()
+        }
+        return cls(**plain)
 
 
 class _Losses:
@@ -175,7 +178,7 @@ class TrainPass:
             loss = self._step.run(
                 self._input(batch),
                 batch.labels,
-                seed=seed_of(pass_seed, "step", place.index),
+                seed=seed_of(pass_seed, "step", place.step),
                 number=number + 1,
                 learning_rate=self.learning_rate,
                 batch_size=self._batch_size,

@@ -97,7 +97,8 @@ def test_a_warm_worker_trains_as_a_cold_process_does(make_task: MakeTask) -> Non
         "from hpo.execution.training import run_training\n"
         "torch.set_num_threads(1)\n"
         "training = pickle.loads(sys.stdin.buffer.read())\n"
-        "rows = [row for progress in run_training(training) for row in progress.epochs]\n"
+        "reports = [progress for progress in run_training(training) if progress is not None]\n"
+        "rows = [row for report in reports for row in report.epochs]\n"
         "print([(row['train_loss'], row['val_loss']) for row in rows])\n"
     )
     cold = subprocess.run(
