@@ -64,6 +64,7 @@ class _Losses:
         known = before if rank() == 0 else [0.0] * len(before)
         self._losses = list(torch.tensor(known, dtype=torch.float32, device=device))
         self._skipped: list[bool] = []  # of the first losses, as far as they were checked
+        self._num_in_a_row, self._has_diverged = 0, False
 
     def __len__(self) -> int:
         return len(self._losses)
@@ -76,9 +77,11 @@ class _Losses:
         new = self._losses[len(self._skipped) :]
         if new:
             not_finite = total((~torch.isfinite(torch.stack(new))).float())
-            self._skipped += (not_finite > 0).tolist()
-        flags = "".join("x" if skipped else "." for skipped in self._skipped)
-        return "x" * self._most_not_finite in flags
+            for skipped in (not_finite > 0).tolist():
+                self._skipped.append(skipped)
+                self._num_in_a_row = self._num_in_a_row + 1 if skipped else 0
+                self._has_diverged |= self._num_in_a_row >= self._most_not_finite
+        return self._has_diverged
 
     def mean(self, batch_size: int) -> float:
         """The mean over the images of all processes, without skipped steps."""

@@ -120,8 +120,9 @@ def test_a_process_killed_in_an_epoch_ends_the_group(
 def test_a_group_that_is_ended_within_an_epoch_goes_on_there(
     train_config: TrainConfig, tmp_path: Path
 ) -> None:
-    optimizer = train_config.optimizer.model_copy(update={"batch_size": 2})
-    config = train_config.model_copy(update={"optimizer": optimizer, "max_epochs": 1})
+    optimizer = train_config.optimizer.model_copy(update={"batch_size": 4})
+    update = {"optimizer": optimizer, "max_epochs": 1, "epoch_images": 120}
+    config = train_config.model_copy(update=update)
     expected = list(filter(None, run_training(training(config, tmp_path, "alone"))))
     group = training(config, tmp_path, "group")
     epochs = run_group_training(group, PAIR)
