@@ -27,13 +27,15 @@ def test_a_worker_and_a_search_that_are_told_to_end_save_the_epoch_under_way(
         log=tmp_path / "log", program=TRAIN_ONLY,
     )  # fmt: skip
 
-    def entries() -> list[str]:
+    def rows() -> list[dict[str, str]]:
         path = folder / "attempts.csv"
-        return [row["epoch"] for row in csv.DictReader(path.open())] if path.exists() else []
+        return list(csv.DictReader(path.open())) if path.exists() else []
+
+    def entries() -> list[str]:
+        return [row["epoch"] for row in rows()]
 
     search.wait_for(lambda: entries() == ["1"])
-    (worker,) = (pid for pid, line in search.descendants().items() if "TrialWorker" in line)
-    os.kill(worker, signal.SIGTERM)
+    os.kill(int(rows()[0]["pid"]), signal.SIGTERM)
     search.wait_for(lambda: len(entries()) == 2)  # a new worker goes on with the trial
     first, then = entries()
     assert (first, then.partition(".")[0]) == ("1", "1")
