@@ -4,10 +4,11 @@
 
 First, for sg_former_b0 and _b5 with AdamW's state (real sizes; a GPU's copies to the CPU are not
 measured): the seconds for which the checkpoint of a best epoch stops the training, and their share
-of an epoch. `before` is what this program did up to 0.9: a copy for running out of memory, then
-both files written in the training's thread, with two syncs each. `now` is one copy, and the time
-that the training's thread cannot run while another thread writes: its missed beats of a
-millisecond. The files lie in --folder, so that a network disk can be measured.
+of an epoch. `before` is what this program did earlier: a copy for running out of memory, then both
+files written in the training's thread, with two syncs each. `now` is one copy. For how long the
+writing thread keeps the training's from running (Python's lock) shows in missed beats of a
+millisecond, beside those of as long a time without writing. The files lie in --folder, so that a
+network disk can be measured.
 
 Then, for sg_former_nano at 64 pixels, trainings of the same images in whole epochs and in virtual
 ones of an eighth, in turn: CPU seconds of the process and seconds on the clock outside validation,
@@ -18,6 +19,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,10 @@ def config_for(root: Path, model: str, num_images: int, **others: Any) -> TrainC
     return validate(TrainConfig, values | others, "benchmark").resolved()
 
 
-def missed_seconds(writer: CheckpointWriter) -> float:
-    """Seconds for which this thread could not run while the writer's thread wrote."""
+def missed_seconds(is_over: Callable[[], bool]) -> float:
+    """Seconds for which this thread could not run until something was over."""
     missed, last = 0.0, time.perf_counter()
-    while not writer.is_done:
+    while not is_over():
         time.sleep(BEAT)
         now = time.perf_counter()
         missed += now - last - BEAT if now - last > MOST else 0.0
@@ -73,8 +75,8 @@ def measure_checkpoint(
 ) -> None:
     trainer = Trainer(config_for(root, model, 2, epoch_images=4), data)
     next(trainer.epochs())
-    before, now, writes = [], [], []
-    for _ in range(3):
+    before, now, rows = [], [], []
+    for _ in range(4):
         start = time.perf_counter()
         copies = trainer._step.snapshot()
         save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
@@ -82,22 +84,27 @@ def measure_checkpoint(
         before.append(time.perf_counter() - start)
         del copies
         writer = CheckpointWriter(folder)
-        trainer._before = None
-        start = time.perf_counter()
+        trainer._spare, trainer._before = (trainer._before or ({},))[0], None
+        start, cpu = time.perf_counter(), time.thread_time()
         writer.begin(trainer)
-        stopped = time.perf_counter() - start
-        missed = missed_seconds(writer)
-        writes.append(time.perf_counter() - start - stopped)
-        now.append(stopped + missed)
+        stopped, cpu = time.perf_counter() - start, time.thread_time() - cpu
+        missed = missed_seconds(lambda writer=writer: writer.is_done)
+        write = time.perf_counter() - start - stopped
         writer.close()
+        end = time.perf_counter() + write
+        idle = missed_seconds(lambda end=end: time.perf_counter() > end)
+        rows.append((cpu, write, missed, idle))
+        now.append(stopped)
     size = sum((folder / name).stat().st_size for name in (BEST, LAST))
     for path in folder.glob("*.safetensors"):
         path.unlink()
     old, new = statistics.median(before), statistics.median(now)
+    cpu, write, missed, idle = (statistics.median(values) for values in zip(*rows, strict=True))
     print(
         f"{model}: {size / 1e6:.0f} MB; before {old:.2f} s ({100 * old / epoch_seconds:.2f} % of "
-        f"{epoch_seconds:g} s), now {new:.2f} s ({100 * new / epoch_seconds:.2f} %) beside "
-        f"{statistics.median(writes):.2f} s of the writing thread"
+        f"{epoch_seconds:g} s), now {new:.2f} s ({100 * new / epoch_seconds:.2f} %), of it "
+        f"{cpu:.2f} s of a CPU; then {write:.2f} s of the writing thread, in which "
+        f"{missed:.2f} s of beats were missed, and without it {idle:.2f} s"
     )
 
 
@@ -106,7 +113,7 @@ def cost(root: Path, data: ImageData, pieces: int, **options: int) -> tuple[floa
     num_train = len(data.samples("train"))
     images = num_train // pieces if pieces > 1 else None
     config = config_for(
-        root, "sg_former_nano", 2, batch_size=50, epoch_images=images, max_epochs=2 * pieces,
+        root, "sg_former_nano", 2, batch_size=25, epoch_images=images, max_epochs=2 * pieces,
         **options,
     )  # fmt: skip
     trainer = Trainer(config, data)

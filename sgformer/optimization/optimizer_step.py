@@ -1,6 +1,7 @@
 """One optimizer step on one batch: mixing, autocast, micro-batches, several processes, EMA."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -139,10 +140,16 @@ class OptimizerStep:
         """Whether torch has compiled a forward pass since this object was made."""
         return num_graphs() > self._num_graphs_before
 
-    def snapshot(self) -> State:
-        """A copy of `state_dict` in CPU memory, which later steps do not change."""
+    def snapshot(self, spare: Mapping[str, torch.Tensor] | None = None) -> State:
+        """A copy of `state_dict` in CPU memory, which later steps do not change.
+
+        Args:
+            spare: Tensors of a former copy, whose memory is used again: a gigabyte of new memory
+                takes longer than its copy.
+        """
         tensors, scaler = self.state_dict()
-        copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+        spare = spare or {}
+        copies = {name: _copied(tensor, spare.get(name)) for name, tensor in tensors.items()}
         return copies, dict(scaler)
 
     def load_state_dict(self, tensors: dict[str, torch.Tensor], scaler: dict[str, Any]) -> None:
@@ -229,3 +236,10 @@ class OptimizerStep:
         if wait and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return contextlib.nullcontext()
+
+
+def _copied(tensor: torch.Tensor, spare: torch.Tensor | None) -> torch.Tensor:
+    """A copy of the tensor in CPU memory, that of `spare` if it has the same shape and type."""
+    if spare is None or (spare.shape, spare.dtype) != (tensor.shape, tensor.dtype):
+        return tensor.detach().to("cpu", copy=True)
+    return spare.copy_(tensor.detach())

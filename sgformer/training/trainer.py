@@ -122,6 +122,7 @@ class Trainer:
         # From where the epoch under way is restarted: its steps before a resume, and the state.
         self._begun = PassState()
         self._before: State | None = None
+        self._spare: dict[str, torch.Tensor] = {}  # a former copy, whose memory is used again
 
     @property
     def model(self) -> nn.Module:
@@ -212,12 +213,12 @@ class Trainer:
         return self._described(*self._step.state_dict())
 
     def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """`state_dict` after an epoch, in CPU memory that later steps do not change.
+        """`state_dict` after an epoch, in CPU memory that changes with the next snapshot only.
 
         There is one such copy: the next epoch is restarted from it if memory runs out.
         """
         assert self._pass is None, "an epoch is under way"
-        self._before = self._before or self._step.snapshot()
+        self._before = self._before or self._step.snapshot(self._spare)
         return self._described(*self._before)
 
     def _described(
@@ -262,12 +263,13 @@ class Trainer:
         """Runs an epoch, anew with half the micro-batch if memory runs out."""
         if epoch == 1 and not self._begun.losses:
             self._start_from_weights()
-        self._before = self._before or self._step.snapshot()
+        self._before = self._before or self._step.snapshot(self._spare)
         metrics = yield from self._try_epoch(epoch)
         while metrics is None:
             release_memory()
             self.micro_batch_size = halved(self.micro_batch_size, *self._memory)
             metrics = yield from self._try_epoch(epoch, self._before)
+        self._spare = self._before[0]
         self._begun, self._pass, self._before = PassState(), None, None
         self._num_epochs_run += 1
         self.history.append(metrics)
@@ -335,10 +337,7 @@ class Trainer:
         return "early_stopped" if self.early_stopping.should_stop else None
 
     def _predict(self, samples: Samples) -> Generator[None, None, tuple[Any, Any]]:
-        """Returns logits (N, classes) and labels (N,) of the samples, from all processes.
-
-        Yields after each batch, unless several processes train, whose batches differ in number.
-        """
+        """Returns logits (N, classes) and labels (N,); yields after each batch of one process."""
         plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
         parts = []
         for batch in self._loader.batches(plan):
