@@ -6,16 +6,17 @@ First, for sg_former_b0 and _b5 with AdamW's state (real sizes; a GPU's copies t
 measured): the seconds for which the checkpoint of a best epoch stops the training, and their share
 of an epoch. `before` is what this program did earlier: a copy for running out of memory, then both
 files written in the training's thread, with two syncs each. `now` is one copy. For how long the
-writing thread keeps the training's from running (Python's lock) shows in missed beats of a
-millisecond, beside those of as long a time without writing. The files lie in --folder, so that a
-network disk can be measured.
+writing thread keeps the training's from running shows in missed beats of a millisecond, beside
+those while another process writes the same, which shares cores and disk but no lock of Python. The
+files lie in --folder, so that a network disk can be measured.
 
 Then, for sg_former_nano at 64 pixels, trainings of the same images in whole epochs and in virtual
-ones of an eighth, in turn: CPU seconds of the process and seconds on the clock outside validation,
-whose cost is bounded by `eval_images`.
+ones of an eighth, in turn: what each further epoch takes, in CPU seconds of the process and on the
+clock, outside validation, whose cost is bounded by `eval_images`.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -33,6 +34,7 @@ from sgformer.training.checkpoint import (
     LAST,
     PREVIOUS,
     CheckpointWriter,
+    Saving,
     save_checkpoint,
     save_progress,
 )
@@ -91,20 +93,22 @@ def measure_checkpoint(
         missed = missed_seconds(lambda writer=writer: writer.is_done)
         write = time.perf_counter() - start - stopped
         writer.close()
-        end = time.perf_counter() + write
-        idle = missed_seconds(lambda end=end: time.perf_counter() > end)
-        rows.append((cpu, write, missed, idle))
+        saving = Saving.of(trainer)
+        process = multiprocessing.get_context("fork").Process(target=saving.write, args=(folder,))
+        process.start()
+        apart = missed_seconds(lambda process=process: not process.is_alive())
+        rows.append((cpu, write, missed, apart))
         now.append(stopped)
     size = sum((folder / name).stat().st_size for name in (BEST, LAST))
     for path in folder.glob("*.safetensors"):
         path.unlink()
     old, new = statistics.median(before), statistics.median(now)
-    cpu, write, missed, idle = (statistics.median(values) for values in zip(*rows, strict=True))
+    cpu, write, missed, apart = (statistics.median(values) for values in zip(*rows, strict=True))
     print(
         f"{model}: {size / 1e6:.0f} MB; before {old:.2f} s ({100 * old / epoch_seconds:.2f} % of "
         f"{epoch_seconds:g} s), now {new:.2f} s ({100 * new / epoch_seconds:.2f} %), of it "
         f"{cpu:.2f} s of a CPU; then {write:.2f} s of the writing thread, in which "
-        f"{missed:.2f} s of beats were missed, and without it {idle:.2f} s"
+        f"{missed:.2f} s of beats were missed, and {apart:.2f} s while a process wrote"
     )
 
 
@@ -136,17 +140,19 @@ def cost(root: Path, data: ImageData, pieces: int, **options: int) -> tuple[floa
     return whole[0] - spent[0], whole[1] - spent[1]
 
 
-def measure_virtual_epochs(root: Path, data: ImageData, rounds: int) -> None:
+def measure_virtual_epochs(root: Path, data: ImageData, rounds: int, epoch_seconds: float) -> None:
     for num_workers in (0, 1):
         shares = []
         for _ in range(rounds):
             whole = cost(root, data, 1, num_workers=num_workers)
             cut = cost(root, data, PIECES, num_workers=num_workers)
-            shares.append([100 * (b / a - 1) for a, b in zip(whole, cut, strict=True)])
+            num_further = 2 * PIECES - 2  # of two passes
+            shares.append([(b - a) / num_further for a, b in zip(whole, cut, strict=True)])
         cpu, clock = (statistics.median(values) for values in zip(*shares, strict=True))
         print(
-            f"{PIECES} virtual epochs a pass, {num_workers} loading processes: {cpu:+.2f} % CPU, "
-            f"{clock:+.2f} % on the clock (median of {rounds}; {whole[1]:.1f} s a training)"
+            f"a further epoch, {num_workers} loading processes: {cpu:+.3f} s of a CPU, "
+            f"{clock:+.3f} s on the clock ({100 * clock / epoch_seconds:+.2f} % of "
+            f"{epoch_seconds:g} s; median of {rounds})"
         )
 
 
@@ -167,7 +173,7 @@ def main() -> None:
         data = load_image_data(config_for(root, "sg_former_nano", 2).data)
         for model in ("sg_former_b0", "sg_former_b5"):
             measure_checkpoint(model, root, data, Path(folder), arguments.epoch_seconds)
-        measure_virtual_epochs(root, data, arguments.rounds)
+        measure_virtual_epochs(root, data, arguments.rounds, arguments.epoch_seconds)
 
 
 if __name__ == "__main__":
