@@ -8,7 +8,8 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
-from sgformer.data.loader import Draw
+from sgformer.data.loader import Draw, TrainPlan
+from sgformer.seeding import seed_of
 from sgformer.training.checkpoint import resume_progress, save_progress
 from sgformer.training.train_pass import EpochSteps
 from sgformer.training.trainer import Trainer
@@ -52,7 +53,10 @@ def test_virtual_epochs_draw_the_same_images_in_the_same_order(
 ) -> None:
     config = change(train_config, class_balance=balance)
     whole = draws(config, data, 4)
-    assert len(whole) == 12
+    samples, balanced = data.samples("train"), balance == "sampling"
+    seeds = [seed_of(config.seed, number) for number in (1, 2, 3, 4)]
+    passes = [list(TrainPlan(samples, 20, seed, balanced=balanced)) for seed in seeds]
+    assert whole == list(itertools.chain.from_iterable(passes))
     for num_images, num_epochs in ((20, 12), (40, 6), (80, 3), (240, 1)):
         cut = change(config, epoch_images=num_images)
         assert draws(cut, data, num_epochs) == whole
