@@ -133,14 +133,14 @@ def test_sigterm_saves_the_training_and_ends_the_worker(make_task: Task) -> None
 def test_a_stop_on_a_full_disk_leaves_the_last_epoch(
     make_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainable = worker(make_task(0))
-    trainable.step()
-
     def full(*_arguments: object) -> None:
         raise DiskFullError("no space left")
 
     monkeypatch.setattr("sgformer.training.checkpoint.save_within_epoch", full)
+    trainable = worker(make_task(0))
+    trainable.step()
     trainable.stop()
+    assert not (make_task(0).training.folder / WITHIN).exists()
     assert len(run(worker(make_task(0)))) == 3
 
 
@@ -257,6 +257,18 @@ def test_an_epoch_that_ends_before_the_write_of_the_one_before_waits(
     reports = run(trainable)
     assert [[row["epoch"] for row in report.epochs] for report in reports] == [[2], [3]]
     assert entries(make_task(0)) == ["1", "2", "3"]
+
+
+def test_a_stop_saves_an_epoch_that_ended_while_the_one_before_was_written(
+    make_task: Task, slow_disk: SlowDisk
+) -> None:
+    trainable = worker(make_task(0))
+    parts_until(trainable, 11)
+    threading.Timer(0.3, slow_disk.may_go_on.set).start()
+    assert [row["epoch"] for row in trainable.step()[REPORT].epochs] == [1]
+    trainable.stop()
+    first = worker(make_task(0)).step()[REPORT]
+    assert [row["epoch"] for row in first.epochs] == [1, 2]
 
 
 def test_a_stop_before_the_write_has_ended_saves_both(

@@ -60,11 +60,15 @@ def worker(task: TrialTask) -> TrialWorker:
     return started
 
 
-def step(trainable: TrialWorker) -> TrialReport:
-    """The next report; on a slow machine an epoch may take several of a worker's steps."""
+def result_of_epoch(trainable: TrialWorker) -> dict[str, Any]:
+    """What an epoch tells Ray; on a slow machine it may take several of the worker's steps."""
     while (result := trainable.step()).get(UNDER_WAY):
         pass
-    report: TrialReport = result[REPORT]
+    return result
+
+
+def step(trainable: TrialWorker) -> TrialReport:
+    report: TrialReport = result_of_epoch(trainable)[REPORT]
     return report
 
 
@@ -326,7 +330,7 @@ def test_a_warm_worker_whose_memory_grows_is_worn_out(
     for number in range(3):
         trainable.assign(make_task(number, max_epochs=1))
         kept.append(torch.ones(number * 2**23))  # memory that a trial leaks
-        worn_out.append(trainable.step()[WORN_OUT])
+        worn_out.append(result_of_epoch(trainable)[WORN_OUT])
     assert worn_out == [False, False, True]
     trainable.retire()
     with pytest.raises(WornOutError):
@@ -337,10 +341,10 @@ def test_a_warm_worker_is_worn_out_by_a_failure_and_not_by_an_end(
     make_task: MakeTask, break_training: Callable[..., None]
 ) -> None:
     trainable = worker(make_task(0, max_epochs=1))
-    assert not trainable.step()[WORN_OUT]
+    assert not result_of_epoch(trainable)[WORN_OUT]
     break_training(2, after=0)
     trainable.assign(make_task(1, max_epochs=1))
-    assert trainable.step()[WORN_OUT]
+    assert result_of_epoch(trainable)[WORN_OUT]
 
 
 def test_a_worker_is_warm_before_its_first_trial(train_config: TrainConfig) -> None:

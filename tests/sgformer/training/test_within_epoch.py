@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
@@ -125,6 +127,21 @@ def test_another_process_with_loaders_goes_on_bit_for_bit(
     arguments = [with_loaders, str(tmp_path), str(torch.get_num_threads())]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
     assert_same(resumed(config, data, tmp_path), whole)
+
+
+def test_weights_to_start_from_are_not_loaded_again_within_the_first_epoch(
+    train_config: TrainConfig, data: ImageData, tmp_path: Path
+) -> None:
+    model = timm.create_model("sg_former_pico", num_classes=7)
+    save_file(dict(model.state_dict()), tmp_path / "weights.safetensors")
+    config = change(train_config, model={"checkpoint": tmp_path / "weights.safetensors"})
+    whole = Trainer(config, data)
+    list(whole.epochs())
+    left_after(config, data, 2, tmp_path / "0")
+    trainer = resumed(config, data, tmp_path / "0")
+    list(trainer.epochs())
+    assert_same(trainer, whole)
+    assert trainer.weights_loaded == whole.weights_loaded
 
 
 def test_the_epochs_end_removes_what_was_saved_within_it(
