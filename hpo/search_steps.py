@@ -36,6 +36,7 @@ from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, num_counted
 from hpo.transfer.carry_over import Continuation, carry_over
 from hpo.transfer.warm_start import first_rung_of_earlier, warm_start_params
+from sgformer.data.image_data import check_part
 from sgformer.disk import noticing_full_disk
 
 SECONDS_BEFORE_RAY: Final = 0.5  # within this time a bad image folder is noticed
@@ -172,8 +173,12 @@ class SearchSteps:
             yield
 
     def take_images(self) -> None:
-        """Waits for the images; raises StudyError if the study has other images."""
+        """Waits for the images; raises StudyError if the study has other images.
+
+        Raises ConfigError if `eval_images` is too few for them.
+        """
         self.images = self.decoding.images()
+        check_part(self.config.train.eval_images, len(self.images.facts["classes"]))
         if self._study is not None:
             refuse_other_images(self._study, self.images.facts)
 

@@ -1,10 +1,8 @@
 """TrainConfig: all settings of one training. For SG-Former this module needs no torch."""
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
@@ -18,21 +16,8 @@ from sgformer.catalog import (
     model_facts,
 )
 from sgformer.errors import ConfigError
+from sgformer.fingerprint import fingerprint_of
 from sgformer.validation import FrozenConfig, SettingError
-
-# Settings that came after the first release, with the value that stands for the former behaviour:
-# it is left out of a fingerprint, so that former trainings keep theirs.
-_LATER: Final = {
-    "model.pretrained": False,
-    "model.checkpoint": None,
-    "data.interpolation": "bicubic",
-    "data.background": [255, 255, 255],
-    "data.max_value": None,
-    "data.decode_size": None,
-    "optimizer.head_learning_rate_factor": 1.0,
-    "freeze": "none",
-    "unfreeze_epoch": None,
-}
 
 Metric = Literal["val_top1", "val_top5", "val_macro_f1", "val_loss"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -285,6 +270,11 @@ class TrainConfig(FrozenConfig):
         unfreeze_epoch: The first epoch in which frozen weights are trained too; None: they stay
             frozen to the end.
         max_epochs: Length of the training, in epochs.
+        epoch_images: Training images of an epoch, in whole batches; None: all of them. Whatever
+            counts epochs counts these. The order of images is that of passes over all of them,
+            which an epoch may cut anywhere.
+        eval_images: Val images that an epoch's metrics are of: always the same ones, as many of
+            each class as its share. None: all. Finalists and delivered models take all.
         seed: Determines all randomness of the training.
         precision: Number type of the training's forward and backward pass; `auto` takes bf16 on a
             GPU that computes it in hardware, else float32. Weights, the final evaluation and the
@@ -308,6 +298,8 @@ class TrainConfig(FrozenConfig):
     freeze: str = Field(default="none", pattern=r"^(none|backbone|stages_[1-9][0-9]?)$")
     unfreeze_epoch: int | None = Field(default=None, ge=2)
     max_epochs: int = Field(default=100, ge=1)
+    epoch_images: int | None = Field(default=None, ge=1)
+    eval_images: int | None = Field(default=None, ge=2)
     seed: int = Field(default=0, ge=0, lt=2**62)
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
@@ -330,6 +322,17 @@ class TrainConfig(FrozenConfig):
                 raise SettingError("data.image_size", str(error)) from None
         return self
 
+    @model_validator(mode="after")
+    def _epochs_have_a_step(self) -> Self:
+        batch_size = self.optimizer.batch_size
+        if self.epoch_images is not None and self.epoch_images < batch_size:
+            raise SettingError(
+                "epoch_images",
+                f"an epoch has whole batches: at least optimizer.batch_size={batch_size}, got "
+                f"{self.epoch_images}",
+            )
+        return self
+
     def resolved(self) -> Self:
         """A copy in which the model's own values stand for the preprocessing that is not set."""
         facts = model_facts(self.model.name)
@@ -350,18 +353,7 @@ class TrainConfig(FrozenConfig):
             weights: The SHA-256 of the weights that the training starts from; None: unknown, or
                 newly initialised.
         """
-        values = self.resolved().model_dump(mode="json", exclude={"device", "grad_checkpointing"})
-        for name in ("data_dir", "num_workers", "cache_dir", "cache_bytes", "cache_format"):
-            del values["data"][name]
-        del values["optimizer"]["micro_batch_size"]
-        if weights is not None:
-            values["model"]["weights"] = weights
-        for path, former in _LATER.items():
-            *sections, name = path.split(".")
-            section = values[sections[0]] if sections else values
-            if section[name] == former:
-                del section[name]
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint_of(self.resolved().model_dump(mode="json"), weights)
 
     def with_epochs(self, max_epochs: int) -> Self:
         """A copy with another training length, and a warm-up of at most half that length."""

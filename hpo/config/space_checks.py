@@ -40,6 +40,8 @@ UNSEARCHABLE: Final = (
     "optimizer.micro_batch_size",
     "early_stopping.metric",
     "max_epochs",
+    "epoch_images",  # an epoch of one trial would be no epoch of another
+    "eval_images",
     "channels_last",
     "grad_checkpointing",
     "compile",

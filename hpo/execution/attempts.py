@@ -20,7 +20,11 @@ COLUMNS: Final = ("started_at", "hostname", "pid", "epoch")
 
 
 class Attempts:
-    """The epochs begun in a folder, with time and process; a crash leaves a repeated epoch."""
+    """The epochs begun in a folder, with time and process; a crash leaves a repeated epoch.
+
+    An epoch that goes on where an orderly end had left it has a row of its own, such as `3.12`
+    for epoch 3 after 12 steps, which does not count.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "attempts.csv"
@@ -49,7 +53,17 @@ class Attempts:
         finally:
             lock.release()
 
-    def note(self, epoch: int) -> None:
+    def begin(self, epoch: int, num_steps: int = 0) -> None:
+        """Notes that an epoch begins, or that it goes on after `num_steps` steps.
+
+        One that goes on counts again if it has gone on from there before: what came then is lost.
+        """
+        known = self._entries()
+        goes_on = f"{epoch}.{num_steps}"
+        counts = num_steps == 0 or str(epoch) not in known or goes_on in known
+        self.note(str(epoch) if counts else goes_on)
+
+    def note(self, epoch: int | str) -> None:
         """Appends a row for an epoch that is about to begin."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = f"{now},{socket.gethostname()},{os.getpid()},{epoch}\n"
@@ -60,11 +74,15 @@ class Attempts:
 
     def epochs(self) -> tuple[int, ...]:
         """Numbers of the epochs begun, in order, without lines that a full disk truncated."""
-        rows = csv.reader(self._text().splitlines())
-        return tuple(int(row[3]) for row in rows if len(row) == len(COLUMNS) and row[3].isdigit())
+        return tuple(int(entry) for entry in self._entries() if entry.isdigit())
 
     def count(self) -> int:
         return len(self.epochs())
+
+    def _entries(self) -> list[str]:
+        """The last column of each whole row."""
+        rows = csv.reader(self._text().splitlines())
+        return [row[-1] for row in rows if len(row) == len(COLUMNS)]
 
     def _text(self) -> str:
         return self.path.read_text(encoding="utf-8") if self.path.exists() else ""

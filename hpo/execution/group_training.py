@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hpo.errors import ProcessDiedError
 from hpo.execution.cluster import GroupResources
-from hpo.execution.training import Progress, Training, run_training
+from hpo.execution.training import Progress, Training, leave, run_training
 from sgformer.errors import OutOfMemoryError
 
 SECONDS_BETWEEN_CHECKS: Final = 1.0
@@ -18,10 +18,13 @@ SECONDS_TO_STOP: Final = 60.0
 GO_ON, STOP = 1, 0
 
 
-def run_group_training(training: Training, resources: GroupResources) -> Generator[Progress]:
+def run_group_training(
+    training: Training, resources: GroupResources
+) -> Generator[Progress | None]:
     """Runs `run_training` in a group of processes on the connected Ray cluster.
 
-    A group that runs out of memory is restarted with half the micro-batch.
+    A group that runs out of memory is restarted with half the micro-batch. One that is ended
+    within an epoch saves the training there.
 
     Raises:
         ProcessDiedError: A process of the group died, or the group could not be started.
@@ -30,11 +33,15 @@ def run_group_training(training: Training, resources: GroupResources) -> Generat
     while True:
         group = _Group(training, resources)
         try:
-            while isinstance(said := group.next_epoch(), Progress):
-                training = training.after(said.epochs[-1])
+            group.go_on()
+            while not isinstance(said := group.news(), int):
                 yield said
+                if said is None:
+                    continue
+                training = training.after(said.epochs[-1])
                 if said.end_reason is not None:
                     return
+                group.go_on()
         finally:
             group.stop()
         training = dataclasses.replace(training, micro_batch_size=(said + 1) // 2)
@@ -52,30 +59,34 @@ class _Group:
         self._thread = threading.Thread(target=self._fit, args=(training, resources), daemon=True)
         self._thread.start()
 
-    def next_epoch(self) -> Progress | int:
-        """Trains an epoch; returns its progress, or the micro-batch size that exceeded memory."""
+    def go_on(self) -> None:
+        """Orders the training of an epoch."""
         from ray.exceptions import RayActorError
-        from ray.util.queue import Empty
 
         with contextlib.suppress(RayActorError):  # reading the news then fails, too
             self._orders.put(GO_ON)
-        while True:
-            is_alive = self._thread.is_alive()  # checked before the last news is read
-            try:
-                said = self._news.get(timeout=SECONDS_BETWEEN_CHECKS)
-            except RayActorError as error:
-                raise ProcessDiedError(f"the group's queue is gone: {error}") from None
-            except Empty:
-                if is_alive:
-                    continue
-                reason = str(self._error or "it ended before its training did").strip()
-                raise ProcessDiedError(
-                    f"a process of the group is gone: {reason.splitlines()[-1]}"
-                ) from None
-            if isinstance(said, Exception):
-                raise said
-            news: Progress | int = said
-            return news
+
+    def news(self) -> Progress | int | None:
+        """The epoch's progress, or the micro-batch size that exceeded memory; None: not yet."""
+        from ray.exceptions import RayActorError
+        from ray.util.queue import Empty
+
+        is_alive = self._thread.is_alive()  # checked before the last news is read
+        try:
+            said = self._news.get(timeout=SECONDS_BETWEEN_CHECKS)
+        except RayActorError as error:
+            raise ProcessDiedError(f"the group's queue is gone: {error}") from None
+        except Empty:
+            if is_alive:
+                return None
+            reason = str(self._error or "it ended before its training did").strip()
+            raise ProcessDiedError(
+                f"a process of the group is gone: {reason.splitlines()[-1]}"
+            ) from None
+        if isinstance(said, Exception):
+            raise said
+        news: Progress | int = said
+        return news
 
     def stop(self) -> None:
         from ray.exceptions import RayActorError
@@ -111,7 +122,7 @@ class _Group:
             )
             try:
                 trainer.fit()
-            except (Exception, SystemExit) as error:  # noqa: BLE001  next_epoch reports it
+            except (Exception, SystemExit) as error:  # noqa: BLE001  `news` reports it
                 self._error = error
 
 
@@ -119,22 +130,49 @@ def _train_in_group(config: dict[str, Any]) -> None:
     """Runs in each process of a group: trains an epoch for each order until the order to stop."""
     import torch
 
-    from sgformer.optimization.distributed import broadcast, is_of_another_process, rank
+    from sgformer.optimization.distributed import broadcast, rank
 
     torch.set_num_threads(config["num_threads"])
     epochs = run_training(config["training"])
     while broadcast(config["orders"].get() if rank() == 0 else STOP) == GO_ON:
-        try:
-            progress = next(epochs)
-        except OutOfMemoryError as error:
-            config["news"].put(error.micro_batch_size or error)
-            raise
-        except Exception as error:
-            if not is_of_another_process(error):
-                error.add_note(traceback.format_exc())
-                config["news"].put(error)
-            raise
+        progress = _next(epochs, config)
+        while progress is None:
+            if broadcast(_order_within_epoch(config["orders"])) == STOP:
+                leave(epochs)
+                return
+            progress = _next(epochs, config)
         if rank() == 0:
             config["news"].put(progress)
         if progress.end_reason is not None:
             return
+
+
+def _next(epochs: Generator[Progress | None], config: dict[str, Any]) -> Progress | None:
+    """The next word of the training; its error goes to the worker, too."""
+    from sgformer.optimization.distributed import is_of_another_process
+
+    try:
+        return next(epochs)
+    except OutOfMemoryError as error:
+        config["news"].put(error.micro_batch_size or error)
+        raise
+    except Exception as error:
+        if not is_of_another_process(error):
+            error.add_note(traceback.format_exc())
+            config["news"].put(error)
+        raise
+
+
+def _order_within_epoch(orders: Any) -> int:
+    """The order that has come while an epoch is trained: to stop, or none."""
+    from ray.util.queue import Empty
+
+    from sgformer.optimization.distributed import rank
+
+    if rank() > 0:
+        return GO_ON
+    try:
+        order: int = orders.get_nowait()
+    except Empty:
+        return GO_ON
+    return order

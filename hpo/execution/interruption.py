@@ -83,6 +83,24 @@ def noting_interruption() -> Iterator[Callable[[], bool]]:
             interruption.is_noted_only = False
 
 
+def noting_sigterm() -> Callable[[], bool]:
+    """From now on a first SIGTERM raises nothing; returns a function that tells whether it came.
+
+    A second one ends the process. Outside the main thread, where Python handles no signals, the
+    function never says so.
+    """
+    is_requested = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if is_requested.is_set():
+            raise SystemExit(1)
+        is_requested.set()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, note)
+    return is_requested.is_set
+
+
 @contextlib.contextmanager
 def keeping_the_handler() -> Iterator[None]:
     """Restores the search's SIGTERM handler after a block that replaces it, as Ray does."""

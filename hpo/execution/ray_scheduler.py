@@ -11,7 +11,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from hpo.engine.engine import Engine
 from hpo.errors import RunError
-from hpo.execution.worker import REPORT, WORN_OUT, TrialTask
+from hpo.execution.worker import REPORT, UNDER_WAY, WORN_OUT, TrialTask
 from hpo.study.trial import Proposal, TrialError, TrialReport
 
 MOST_FAILED_STARTS: Final = 5
@@ -58,6 +58,8 @@ class StudyScheduler(FIFOScheduler):
         _forget_results(tune_controller, trial)
         try:
             self._started.add(trial.trial_id)
+            if result.get(UNDER_WAY):
+                return TrialScheduler.CONTINUE
             return self._next(trial, result[REPORT], worn_out=result[WORN_OUT])
         except Exception as error:  # noqa: BLE001
             self._keep(error)

@@ -2,17 +2,21 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, Queue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from hpo.errors import BrokenTrainingError, RunError
 from hpo.execution.cluster import TrialResources
 from hpo.execution.group_training import run_group_training
-from hpo.execution.training import Training, run_training
+from hpo.execution.interruption import noting_interruption
+from hpo.execution.training import Training, leave, run_training
 from sgformer.errors import DiskFullError, InputError
 
 Yielded = TypeVar("Yielded")
+SECONDS_BETWEEN_LOOKS: Final = 1.0
+SECONDS_TO_SAVE: Final = 10.0  # after a signal, as long as Ray Tune gives a worker
 # A training sends rows of EpochMetrics, then None at its end, or the error that ended it.
 Said = dict[str, Any] | BrokenTrainingError | None
 # The index of a training with its message, or with an error that ends all trainings.
@@ -20,17 +24,31 @@ Told = tuple[int, Said | Exception]
 
 
 def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
-    """Trains in this process, from the checkpoint in the folder, if any; yields epoch rows."""
+    """Trains in this process, from the checkpoint in the folder, if any; yields epoch rows.
+
+    Raises:
+        KeyboardInterrupt: A signal arrived, or Ray cancels the task that runs this; the training
+            is saved within its epoch.
+    """
     training.folder.mkdir(parents=True, exist_ok=True)
-    for progress in run_training(training):
-        for row in progress.epochs:  # noqa: UP028  Ray calls send(), which a tuple's iterator lacks
-            yield row
+    with (
+        contextlib.closing(run_training(training)) as epochs,
+        noting_interruption() as is_interrupted,
+    ):
+        for progress in epochs:
+            for row in () if progress is None else progress.epochs:  # noqa: UP028  Ray calls send()
+                yield row
+            if is_interrupted():
+                leave(epochs)
+                raise KeyboardInterrupt
 
 
 def retrain_epochs_on_cluster(
-    training: Training, resources: TrialResources
+    training: Training, resources: TrialResources, is_over: threading.Event | None = None
 ) -> Iterator[dict[str, Any]]:
     """Trains on the connected Ray, with the resources of a trial; yields the row of each epoch.
+
+    If `is_over` is set, or a signal arrives, the training is saved within its epoch, and ends.
 
     Raises:
         BrokenTrainingError: The training raised an exception.
@@ -39,11 +57,16 @@ def retrain_epochs_on_cluster(
         DiskFullError: The disk has no room for a checkpoint.
     """
     training.folder.mkdir(parents=True, exist_ok=True)
+    is_over = is_over or threading.Event()
     if resources.group is not None:
-        for progress in run_group_training(training, resources.group):
-            yield from progress.epochs
+        with contextlib.closing(run_group_training(training, resources.group)) as epochs:
+            for progress in epochs:
+                if is_over.is_set():
+                    return
+                if progress is not None:
+                    yield from progress.epochs
         return
-    yield from run_on_cluster(retrain_epochs, (training,), resources, "the retraining")
+    yield from run_on_cluster(retrain_epochs, (training,), resources, "the retraining", is_over)
 
 
 def run_on_cluster(
@@ -51,6 +74,7 @@ def run_on_cluster(
     arguments: tuple[Any, ...],
     resources: TrialResources,
     what: str,
+    is_over: threading.Event | None = None,
 ) -> Iterator[Yielded]:
     """Runs a generator function on the connected Ray, with the resources of one process.
 
@@ -59,6 +83,7 @@ def run_on_cluster(
         arguments: Its arguments.
         resources: Tells the CPUs and GPUs of the process.
         what: What the function does, in messages, such as 'the retraining'.
+        is_over: Ends the function once it is set.
 
     Raises:
         BrokenTrainingError: The function raised an exception.
@@ -69,11 +94,8 @@ def run_on_cluster(
     import ray
 
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(work)
-    references: Any = task.remote(*arguments)  # Ray's generator of object references
     try:
-        for reference in references:
-            yielded: Yielded = ray.get(reference)
-            yield yielded
+        yield from _yielded(task.remote(*arguments), is_over or threading.Event())
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, (InputError, DiskFullError)):
@@ -83,6 +105,23 @@ def run_on_cluster(
         if isinstance(error, ray.exceptions.RayTaskError):
             raise BrokenTrainingError(text) from error
         raise RunError(f"{text}; --resume retries") from error
+
+
+def _yielded(references: Any, is_over: threading.Event) -> Iterator[Any]:
+    """What a task yields, by Ray's generator of the references; the task is ended with this."""
+    import ray
+
+    has_ended = False
+    try:
+        while not is_over.is_set():
+            if ray.wait([references], timeout=SECONDS_BETWEEN_LOOKS)[0]:
+                yield ray.get(next(references))
+    except StopIteration:
+        has_ended = True
+    finally:
+        if not has_ended and ray.is_initialized():
+            ray.cancel(references)
+            ray.wait([references.completed()], timeout=SECONDS_TO_SAVE)
 
 
 def retrain_all_on_cluster(
@@ -110,12 +149,17 @@ def retrain_all_on_cluster(
                 i = waiting.get_nowait()
                 _tell_all(i, _with_retries(trainings[i], resources, max_retries, is_over), told)
 
-    for _ in range(min(resources.num_slots, len(trainings))):
-        threading.Thread(target=work, daemon=True).start()
+    num_threads = min(resources.num_slots, len(trainings))
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(num_threads)]
+    for thread in threads:
+        thread.start()
     try:
         yield from _as_told(told, len(trainings))
     finally:
         is_over.set()
+        end = time.monotonic() + SECONDS_TO_SAVE
+        for thread in threads:  # each lets its training save itself
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _as_told(told: "Queue[Told]", num_left: int) -> Iterator[tuple[int, Said]]:
@@ -141,7 +185,7 @@ def _with_retries(
 ) -> Iterator[dict[str, Any]]:
     for num_left in range(max_retries, -1, -1):
         try:
-            for row in retrain_epochs_on_cluster(training, resources):
+            for row in retrain_epochs_on_cluster(training, resources, is_over):
                 training = training.after(row)
                 yield row
         except RunError:

@@ -7,7 +7,8 @@ import contextlib
 import csv
 import functools
 import socket
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -21,12 +22,19 @@ from sgformer.catalog import model_facts
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import ImageData, load_image_data
-from sgformer.errors import CheckpointError
+from sgformer.errors import CheckpointError, DiskFullError
 
 if TYPE_CHECKING:
     from sgformer.model.weight_files import StoredWeights
     from sgformer.training.trainer import Trainer
 
+# A training gives its caller a word so often within an epoch: when Ray ends a search, it gives a
+# worker ten seconds, in which the step under way must end and the training be saved.
+SECONDS_OF_A_PART: Final = 2.0
+# A checkpoint that is written in this time is told before the next epoch begins.
+SECONDS_TO_WAIT: Final = 0.1
+# As often, in steps, a group does: all its processes must do so after the same step.
+STEPS_OF_A_PART: Final = 20
 # The settings on which the memory of a training depends most.
 MEMORY_SETTINGS: Final = ("precision", "grad_checkpointing", "freeze", "ema_decay")
 
@@ -97,12 +105,30 @@ class Progress:
     end_reason: str | None
     facts: dict[str, Any]
 
+    @property
+    def last_epoch(self) -> int:
+        return int(self.epochs[-1]["epoch"])
 
-def run_training(training: Training) -> Generator[Progress]:
-    """Trains one epoch in each step; the epoch's checkpoint is saved before the epoch is reported.
 
-    A resumed training first reports the epochs trained earlier, in a step without training. If
-    processes of torch.distributed train together, each calls this function, and rank 0 saves.
+class Leave(Exception):  # noqa: N818  it is an order, not an error
+    """Thrown into a training to save it where it stands, within its epoch, and to end it."""
+
+
+def leave(training: Generator[Any]) -> None:
+    """Saves a training where it stands, and ends it."""
+    # Leave comes back from one that has not begun, or has ended. On a full disk the last epoch's
+    # checkpoint is what is left.
+    with contextlib.suppress(StopIteration, Leave, DiskFullError):
+        training.throw(Leave())
+    training.close()
+
+
+def run_training(training: Training) -> Generator[Progress | None]:
+    """Trains, and yields after each epoch, whose checkpoint is saved before it is reported.
+
+    Every few seconds within an epoch it yields None; then `leave` may end it. A resumed training
+    first reports the epochs trained earlier, in a step without training. If processes of
+    torch.distributed train together, each calls this function, and rank 0 saves.
 
     Raises:
         ClusterError: This machine does not see the run's folder.
@@ -120,9 +146,7 @@ def run_training(training: Training) -> Generator[Progress]:
         yield from _epochs(training, attempts)
 
 
-def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
-    from sgformer.optimization.distributed import rank
-    from sgformer.training.checkpoint import save_progress
+def _epochs(training: Training, attempts: Attempts) -> Generator[Progress | None]:
     from sgformer.training.device import limit_memory, limit_threads
     from sgformer.training.trainer import Trainer
 
@@ -138,24 +162,119 @@ def _epochs(training: Training, attempts: Attempts) -> Generator[Progress]:
     num_told = 0
 
     def progress() -> Progress:
+        nonlocal num_told
         rows = tuple(metrics.as_row() for metrics in trainer.history[num_told:])
+        num_told = trainer.num_epochs_done
+        news_of(run_dir).note(trainer.loading_note)
         facts = _facts(trainer, training, attempts.count(), refused)
         return Progress(rows, trainer.end_reason, facts)
 
     if trainer.history:
         # Earlier epochs are reported first, since the scheduler may stop the trial at this epoch.
         yield progress()
-        num_told = trainer.num_epochs_done
-    epochs = trainer.epochs()
-    while trainer.end_reason is None:
-        if rank() == 0:
-            attempts.note(trainer.num_epochs_done + 1)
-        next(epochs)
-        news_of(run_dir).note(trainer.loading_note)
-        if rank() == 0:
-            save_progress(trainer, training.folder)
-        yield progress()
-        num_told = trainer.num_epochs_done
+    if trainer.end_reason is None:
+        yield from _train(trainer, training.folder, attempts, progress)
+
+
+def _train(
+    trainer: "Trainer", folder: Path, attempts: Attempts, progress: Callable[[], Progress]
+) -> Generator[Progress | None]:
+    """Trains to the end; saves each epoch, and the one under way when it is left within it."""
+    from sgformer.training.checkpoint import save_within_epoch
+
+    saver, clock = _Saver(trainer, folder, attempts), _PartClock()
+    try:
+        saver.begin_epoch(trainer.num_epochs_done + 1)
+        for metrics in trainer.parts():
+            if metrics is not None:
+                yield from saver.told()  # where an epoch is shorter than its checkpoint's write
+                saver.save(progress())
+            if saver.is_saved:
+                yield from saver.told()
+            elif clock.is_due():
+                yield None
+    except Leave:
+        saver.finish()
+        if trainer.num_steps_done:
+            save_within_epoch(trainer, folder)
+    finally:
+        saver.close()
+
+
+class _Saver:
+    """Saves a training's epochs while the next one is trained, which begins on trust.
+
+    An epoch is told once its checkpoint is durable. Until then the next one does not count.
+    """
+
+    def __init__(self, trainer: "Trainer", folder: Path, attempts: Attempts) -> None:
+        from sgformer.optimization.distributed import num_processes, rank
+        from sgformer.training.checkpoint import CheckpointWriter
+
+        self._trainer, self._attempts = trainer, attempts
+        self._writer = CheckpointWriter(folder) if rank() == 0 else None
+        # The processes of a group go on together: the others wait for the first one's write.
+        self._patience = SECONDS_TO_WAIT if num_processes() == 1 else None
+        self._num_saved = trainer.num_epochs_done
+        self._due: Progress | None = None  # of the last epoch, which is yet to be told
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Notes the attempt at an epoch, which begins, or which has begun on trust."""
+        if self._writer is not None:
+            self._attempts.begin(epoch, self._trainer.num_steps_resumed)
+
+    def save(self, progress: Progress) -> None:
+        """Begins to save an epoch; waits for a small checkpoint, and for the last epoch's."""
+        self._due, self._num_saved = progress, self._trainer.num_epochs_done
+        if self._writer is not None:
+            self._writer.begin(self._trainer)
+            self._writer.wait(None if progress.end_reason is not None else self._patience)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether an epoch that is yet to be told is durable."""
+        return self._due is not None and (self._writer is None or self._writer.is_done)
+
+    def told(self) -> Generator[Progress]:
+        """Yields the progress of the last epoch, unless it is told, once it is durable."""
+        due, self._due = self._due, None
+        if due is None:
+            return
+        if self._writer is not None:
+            self._writer.wait()
+        yield due
+        if due.end_reason is None:
+            self.begin_epoch(due.last_epoch + 1)
+
+    def finish(self) -> None:
+        """Saves what is not saved of the epochs that have ended."""
+        if self._writer is not None:
+            if self._trainer.num_epochs_done > self._num_saved:
+                self._writer.begin(self._trainer)
+            self._writer.wait()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _PartClock:
+    """Tells when a training gives its caller a word within an epoch."""
+
+    def __init__(self) -> None:
+        self._since, self._num = time.monotonic(), 0
+
+    def is_due(self) -> bool:
+        """Is asked after each part; in a group every process gets the same answer."""
+        from sgformer.optimization.distributed import num_processes
+
+        self._num += 1
+        if num_processes() > 1:
+            return self._num % STEPS_OF_A_PART == 0
+        if time.monotonic() < self._since + SECONDS_OF_A_PART:
+            return False
+        self._since = time.monotonic()
+        return True
 
 
 def _resume(trainer: "Trainer", training: Training) -> tuple[str, ...]:
@@ -230,6 +349,7 @@ def open_images(config: DataConfig, images: ImagesId | None, run_dir: Path | Non
 def _facts(
     trainer: "Trainer", training: Training, num_attempts: int, refused: tuple[str, ...]
 ) -> dict[str, Any]:
+    from sgformer.training.device import gpu_name
     from sgformer.training.diagnosis import diagnose
 
     config, last = trainer.config, trainer.history[-1]
@@ -248,7 +368,7 @@ def _facts(
         "num_parameters": trainer.num_parameters,
         "hostname": socket.gethostname(),
         "device": str(trainer.device),
-        "gpu": trainer.gpu_name,
+        "gpu": gpu_name(trainer.device),
         "precision": trainer.numerics.precision,
         "channels_last": trainer.numerics.channels_last,
         "seed": config.seed,

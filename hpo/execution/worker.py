@@ -19,7 +19,15 @@ from hpo.errors import ProcessDiedError, WornOutError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
-from hpo.execution.training import KnownMicroBatches, Progress, Training, run_training, warm_up
+from hpo.execution.interruption import noting_sigterm
+from hpo.execution.training import (
+    KnownMicroBatches,
+    Progress,
+    Training,
+    leave,
+    run_training,
+    warm_up,
+)
 from hpo.run_folder import RunFolder
 from hpo.study.trial import TrialError, TrialReport
 from sgformer.config import DataConfig
@@ -27,6 +35,7 @@ from sgformer.data.image_cache import ImagesId
 from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
 REPORT, WORN_OUT, SETTINGS = "report", "worn_out", "settings"
+UNDER_WAY: Final = "under_way"  # of a step: whether it has ended within an epoch
 SECONDS_IDLE: Final = 0.2
 # A worker leaks memory, and is replaced, if it holds this much more than after its first trial.
 MOST_GROWTH: Final = 1.5
@@ -74,16 +83,19 @@ class TrialTask:
 
 
 class TrialWorker(tune.Trainable):
-    """Runs trials one after another in the same process, one epoch in each step.
+    """Runs trials one after another in the same process, one epoch in each step, or a part of it.
 
     For Ray a worker is a single trial that lasts as long as the search. The scheduler calls
     `assign` to set the next trial of the study. A trial resumes from the last checkpoint in its
     folder, if there is one. A training that raises an exception is tried once more; a second
     exception becomes part of the report. Only the death of a process is left to Ray.
+
+    Ray stops a worker between two steps, and kills it after ten seconds. So a step lasts about two
+    seconds at most, and `stop` saves the training within its epoch. SIGTERM does the same.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._epochs: Generator[Progress] | None = None
+        self._epochs: Generator[Progress | None] | None = None
         self._task: TrialTask | None = None
         self._retried: TrialError | None = None
         self._idle, self._retired = False, False
@@ -93,6 +105,7 @@ class TrialWorker(tune.Trainable):
         settings: WorkerSettings = config[SETTINGS]
         if settings.run_dir is not None:
             RunFolder(settings.run_dir).check_mark(settings.mark)
+        self._is_told_to_end = noting_sigterm()
         self._warm_up(settings)
 
     def assign(self, task: TrialTask | None) -> None:
@@ -107,32 +120,21 @@ class TrialWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Trains an epoch; returns its TrialReport, and whether the worker should be replaced.
 
-        The report is None while the worker idles.
+        The report is None while the worker idles, and within an epoch, which the result says.
 
         Raises:
             WornOutError: `retire` was called.
+            SystemExit: The process got SIGTERM; the training is saved, and goes on elsewhere.
         """
-        if self._retired:
-            raise WornOutError("a worn-out worker is replaced")
+        self._check_whether_to_end()
         if self._task is None:
             if self._idle:
                 time.sleep(SECONDS_IDLE)
             self._idle = True
             return {REPORT: None, WORN_OUT: False}
-        number = self._task.number
-        try:
-            progress = self._next_epoch(self._task)
-        except Exception as error:
-            self._end()
-            if _is_of_the_process(error):
-                raise  # Ray starts a new process
-            reason = "paused" if isinstance(error, DiskFullError) else "failed"
-            # The budget counts the failed epoch, too.
-            num_begun = Attempts(self._task.training.folder).count()
-            facts = {"hostname": socket.gethostname(), "num_epochs_trained": num_begun}
-            report = TrialReport(number, (), reason, facts, _as_text(error))
-        else:
-            report = TrialReport(number, progress.epochs, progress.end_reason, progress.facts)
+        report = self._next_report(self._task)
+        if report is None:
+            return {REPORT: None, WORN_OUT: False, UNDER_WAY: True}
         if report.end_reason is not None:
             self._end()
             self._task = None
@@ -140,7 +142,34 @@ class TrialWorker(tune.Trainable):
         return {REPORT: report, WORN_OUT: self._worn_out}
 
     def cleanup(self) -> None:
+        """Ray calls this in `stop`, at the search's end."""
+        if self._epochs is not None:
+            leave(self._epochs)
         self._end()
+
+    def _check_whether_to_end(self) -> None:
+        if self._is_told_to_end():
+            self.cleanup()
+            raise SystemExit("the worker's process got SIGTERM")
+        if self._retired:
+            raise WornOutError("a worn-out worker is replaced")
+
+    def _next_report(self, task: TrialTask) -> TrialReport | None:
+        """The report of the next epoch, or of what has gone wrong in it; None within the epoch."""
+        try:
+            progress = self._next_epoch(task)
+        except Exception as error:
+            self._end()
+            if _is_of_the_process(error):
+                raise  # Ray starts a new process
+            reason = "paused" if isinstance(error, DiskFullError) else "failed"
+            # The budget counts the failed epoch, too.
+            num_begun = Attempts(task.training.folder).count()
+            facts = {"hostname": socket.gethostname(), "num_epochs_trained": num_begun}
+            return TrialReport(task.number, (), reason, facts, _as_text(error))
+        if progress is None:
+            return None
+        return TrialReport(task.number, progress.epochs, progress.end_reason, progress.facts)
 
     def _warm_up(self, settings: WorkerSettings) -> None:
         if settings.data is None:
@@ -172,21 +201,26 @@ class TrialWorker(tune.Trainable):
         first = self._bytes_after_first
         return held > max(MOST_GROWTH * first, first + MOST_GROWTH_BYTES)
 
-    def _next_epoch(self, task: TrialTask) -> Progress:
-        """Trains the next epoch; resumes from the last checkpoint after the first exception."""
+    def _next_epoch(self, task: TrialTask) -> Progress | None:
+        """Trains the next epoch or a part of it, of which None comes back.
+
+        After the first exception it resumes from the last checkpoint.
+        """
         if self._epochs is None:
             training = self._micro_batches.apply_to(task.training)
             self._epochs = _start(replace(task, training=training))
-        progress = None
+        has_failed, progress = False, None
         try:
             progress = next(self._epochs)
         except Exception as error:
             if self._retried is not None or not _is_worth_a_retry(error):
                 raise
-            self._retried = _as_text(error)
-        if progress is None:  # by now the exception, and the training it held, is freed
+            self._retried, has_failed = _as_text(error), True
+        if has_failed:  # by now the exception, and the training it held, is freed
             self._end()
             return self._next_epoch(task)
+        if progress is None:
+            return None
         # After an exception the training goes on from no earlier epoch than this one.
         self._task = replace(task, training=task.training.after(progress.epochs[-1]))
         self._micro_batches.note(task.training.config, progress.facts["micro_batch_size"])
@@ -196,7 +230,7 @@ class TrialWorker(tune.Trainable):
         return replace(progress, facts=facts)
 
 
-def _start(task: TrialTask) -> Generator[Progress]:
+def _start(task: TrialTask) -> Generator[Progress | None]:
     if task.group is not None:
         return run_group_training(task.training, task.group)
     return run_training(task.training)

@@ -82,14 +82,16 @@ def retrain_config(config: SearchConfig, params: Params, i: int = 0) -> TrainCon
     """A trial's configuration at full length, on the i-th fresh seed, i = 0, 1, ...
 
     Where val is split off train, each fresh seed draws another val split, so that finalists are
-    not measured on the images that they were selected by.
+    not measured on the images that they were selected by. Every epoch is measured on all of val,
+    also where trials were on `eval_images` of it.
     """
     train = apply_params(config.train, params, "the winner's params")
     if config.retrain.max_epochs not in (None, train.max_epochs):
         train = train.with_epochs(config.retrain.max_epochs)
     data = train.data.model_copy(update={"val_seed": train.data.val_seed + 1 + i})
     device = "cpu" if config.resources.gpus_per_trial == 0 else train.device
-    return train.model_copy(update={"seed": train.seed + 1 + i, "data": data, "device": device})
+    update = {"seed": train.seed + 1 + i, "data": data, "device": device, "eval_images": None}
+    return train.model_copy(update=update)
 
 
 def trainings_of(

@@ -17,6 +17,7 @@ from sgformer.config import TrainConfig
 SECONDARY: Final = ("seed", "precision", "channels_last", "compile")
 UNSEARCHED: Final = (
     "data.val_fraction", "data.val_seed", "early_stopping.metric", "max_epochs",
+    "epoch_images", "eval_images",
 )  # fmt: skip
 
 

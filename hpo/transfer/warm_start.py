@@ -61,19 +61,21 @@ def warm_start_params(config: SearchConfig, storage: str | None = None) -> tuple
 def first_rung_of_earlier(config: SearchConfig, storage: str | None = None) -> FirstRung | None:
     """The first rung that the learning curves of the studies in `study.warm_start` suggest.
 
-    Only studies with the same metric and the same max_epochs count. None: they suggest no
+    Only studies with the same metric, max_epochs and epoch_images count. None: they suggest no
     change of the default first rung, or the search file sets the first rung.
 
     Raises:
         StudyError: A study does not exist, or cannot be read.
     """
     name, max_epochs = config.scheduler.name, config.train.max_epochs
+    own = (max_epochs, config.train.epoch_images, config.study.metric)
     if config.scheduler.min_epochs is not None or name == "none":
         return None
     studies = []
     for source in config.study.warm_start:
         study, earlier = _open(source, storage)
-        if (earlier.train.max_epochs, earlier.study.metric) == (max_epochs, config.study.metric):
+        train = earlier.train
+        if (train.max_epochs, train.epoch_images, earlier.study.metric) == own:
             studies.append([trial.curve_to(max_epochs) for trial in study.trials()])
     default = None if name == "freeze_thaw" else DEFAULT_MIN_EPOCHS
     chosen = choose_first_rung(studies, max_epochs, default)

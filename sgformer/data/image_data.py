@@ -22,7 +22,7 @@ from sgformer.data.image_cache import (
     open_cache,
 )
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
-from sgformer.errors import DataError, listed
+from sgformer.errors import ConfigError, DataError, listed
 from sgformer.images.folder_scan import Found, not_told
 from sgformer.images.trained_images import TrainedImages
 
@@ -88,6 +88,42 @@ class ImageData:
         """
         self.folder.split(split)
         return self.splits[split]
+
+
+def stratified_part(samples: Samples, num_images: int | None, seed: int) -> Samples:
+    """A fixed part of a split: of each class the same share, and at least one image.
+
+    Args:
+        samples: (N, 2) positions and labels of the split's images.
+        num_images: How many images the part has; None, or N and more: all of them.
+        seed: Chooses the images.
+
+    Raises:
+        ConfigError: The part would have fewer images than there are classes.
+    """
+    if num_images is None or num_images >= len(samples):
+        return samples
+    counts = np.bincount(samples[:, 1])
+    check_part(num_images, int(np.count_nonzero(counts)))
+    order = np.random.default_rng(seed).permutation(len(samples))
+    labels = samples[order, 1]
+    # Position of each image within its class, in the shuffled order: 0, 1, ...
+    by_class = np.argsort(labels, kind="stable")
+    within = np.empty(len(samples), dtype=np.int64)
+    within[by_class] = np.arange(len(samples)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # The first images of all classes come first, then the rest, evenly over each class.
+    turn = np.where(within == 0, -1.0, (within + 0.5) / counts[labels])
+    chosen = order[np.argsort(turn, kind="stable")[:num_images]]
+    return samples[np.sort(chosen)]
+
+
+def check_part(num_images: int | None, num_classes: int) -> None:
+    """Raises ConfigError if `eval_images` has no room for an image of each class."""
+    if num_images is not None and num_images < num_classes:
+        raise ConfigError(
+            f"train.eval_images: must be at least {num_classes}, an image of each class, got "
+            f"{num_images}"
+        )
 
 
 def load_image_data(

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -11,7 +11,13 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sgformer.data.augmentation import Transform
+from sgformer.config import TrainConfig
+from sgformer.data.augmentation import (
+    Transform,
+    erasing_prob,
+    eval_transform,
+    train_transform,
+)
 from sgformer.data.erasing import NO_PATCH, draw_patch
 from sgformer.data.image_cache import DecodedImages
 from sgformer.data.image_data import Samples
@@ -84,9 +90,9 @@ class EvalPlan:
 
 
 class TrainPlan:
-    """One epoch's shuffled batches.
+    """The shuffled batches of one pass over the training images.
 
-    Each image has a seed of its own, so an epoch is the same for any number of loading processes.
+    Each image has a seed of its own, so a pass is the same for any number of loading processes.
     A last partial batch is left out, unless it is the only batch. If several processes train
     together, each gets pairs (i, B - 1 - i) of every batch of B images, because timm's mixup
     blends an image with the one at its mirror position.
@@ -94,7 +100,7 @@ class TrainPlan:
     Args:
         samples: (N, 2) positions among the decoded images, and labels.
         batch_size: Images of an optimizer step in all processes together.
-        seed: The seed of this epoch.
+        seed: The seed of this pass.
         balanced: Draw every class equally often, with replacement.
         rank: The number of this process, from 0.
         num_processes: How many processes train together.
@@ -126,13 +132,69 @@ class TrainPlan:
         return len(self._order) // self.batch_size
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            places = start + self._share
-            rows = self._samples[self._order[places]].tolist()
-            yield [
-                Draw(position, label, seed_of(self._seed, int(place)))
-                for place, (position, label) in zip(places, rows, strict=True)
-            ]
+        return map(self.batch, range(len(self)))
+
+    def batch(self, index: int) -> list[Draw]:
+        """This process's images of a batch, which is counted from 0."""
+        places = index * self.batch_size + self._share
+        rows = self._samples[self._order[places]].tolist()
+        return [
+            Draw(position, label, seed_of(self._seed, int(place)))
+            for place, (position, label) in zip(places, rows, strict=True)
+        ]
+
+
+class Place(NamedTuple):
+    """Where a training step stands.
+
+    Attributes:
+        pass_number: The pass over the training images, from 1.
+        step: The step within the pass, from 0.
+    """
+
+    pass_number: int
+    step: int
+
+
+class TrainSteps:
+    """The batches of some steps in a row of a training, which may lie in several passes.
+
+    Args:
+        plan_of: Returns the plan of a pass by its number, from 1.
+        steps: The steps, counted from 0 over the whole training.
+        steps_per_pass: The number of batches of a pass.
+        batch_size: Images of a batch, in all processes together.
+    """
+
+    def __init__(
+        self,
+        plan_of: Callable[[int], TrainPlan],
+        steps: range,
+        steps_per_pass: int,
+        batch_size: int,
+    ) -> None:
+        self._plan_of, self.steps, self._steps_per_pass = plan_of, steps, steps_per_pass
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for number, places in itertools.groupby(self.places, lambda place: place.pass_number):
+            plan = self._plan_of(number)
+            yield from (plan.batch(place.step) for place in places)
+
+    def after(self, num_steps: int) -> Self:
+        """These steps without the first ones."""
+        steps = self.steps[num_steps:]
+        return type(self)(self._plan_of, steps, self._steps_per_pass, self.batch_size)
+
+    @property
+    def places(self) -> Iterator[Place]:
+        """Pass and index of each step."""
+        for step in self.steps:
+            number, index = divmod(step, self._steps_per_pass)
+            yield Place(number + 1, index)
 
 
 def _share(batch_size: int, rank: int, num_processes: int) -> npt.NDArray[np.int64]:
@@ -155,8 +217,8 @@ class TimedBatches:
         seconds: Seconds spent waiting so far.
     """
 
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches, self.seconds = batches, 0.0
+    def __init__(self, batches: Iterator[Batch], seconds: float = 0.0) -> None:
+        self._batches, self.seconds = batches, seconds
 
     def __iter__(self) -> Self:
         return self
@@ -298,6 +360,30 @@ class _Rest:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         return itertools.islice(iter(self._plan), self._num_done, None)
+
+
+def training_loader(
+    images: DecodedImages, config: TrainConfig, device: torch.device, batch_bytes: int
+) -> BatchLoader:
+    """The loader of a training, which augments images as the config says.
+
+    Args:
+        images: The images.
+        config: The training's configuration.
+        device: The training's device.
+        batch_bytes: Bytes of the largest batch of images that the process loads.
+    """
+    has_gpu = device.type == "cuda"
+    num_workers = config.data.num_workers
+    if num_workers is None:
+        num_workers = default_num_workers(torch.get_num_threads(), has_gpu=has_gpu)
+    dataset = ImageDataset(
+        images,
+        eval_transform(config.data),
+        train_transform(config.data, config.augmentation),
+        erasing_prob(config.augmentation),
+    )
+    return BatchLoader(dataset, num_workers, pin_memory=has_gpu, batch_bytes=batch_bytes)
 
 
 def _full_name(error: Exception) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
-from sgformer.errors import ConfigError
+from sgformer.errors import ConfigError, OutOfMemoryError
 from sgformer.optimization.distributed import num_processes
 
 
@@ -57,6 +57,41 @@ def _of_all(shares: Sequence[int], largest: int, *, for_batch_norm: bool) -> lis
     ]
 
 
+def halved(size: int, shares: Sequence[int], config: TrainConfig, device: object) -> int:
+    """Half a micro-batch, for a training that has run out of memory.
+
+    Args:
+        size: The micro-batch that did not fit.
+        shares: Images of a batch in each process.
+        config: The config of the training.
+        device: The device whose memory ran out, for the message.
+
+    Raises:
+        OutOfMemoryError: There is no smaller micro-batch.
+    """
+    fewest = fewest_at_a_time(shares, for_batch_norm=model_facts(config.model.name).has_batch_norm)
+    if size > fewest:
+        return (size + 1) // 2
+    images = "one image at a time fits"
+    if fewest > 1:
+        images = f"{fewest} images at a time, the fewest with BatchNorm, fit"
+    raise OutOfMemoryError(
+        f"not even {images} into the memory of {device}: {config.model.name} at "
+        f"{config.data.image_size} pixels "
+        "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
+    )
+
+
+def to_be_restarted(
+    size: int, shares: Sequence[int], config: TrainConfig, device: object
+) -> OutOfMemoryError:
+    """The error of a process without memory, whose group is restarted with less; see `halved`."""
+    halved(size, shares, config, device)
+    error = OutOfMemoryError(f"a micro-batch of {size} does not fit into the memory of {device}")
+    error.micro_batch_size = size
+    return error
+
+
 def check_batches(config: TrainConfig, data: ImageData) -> None:
     """Checks that each process gets images enough of a batch and of a split.
 
@@ -67,7 +102,8 @@ def check_batches(config: TrainConfig, data: ImageData) -> None:
     """
     size = num_processes()
     smallest_batch = min(config.optimizer.batch_size, len(data.samples("train")))
-    smallest = min(smallest_batch, len(data.samples("val")))
+    num_val = len(data.samples("val"))
+    smallest = min(smallest_batch, num_val, config.eval_images or num_val)
     if smallest < 2 * size and size > 1:
         raise ConfigError(
             f"{size} processes cannot share a batch, or a split, of {smallest} images; at least "

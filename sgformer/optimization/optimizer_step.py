@@ -1,6 +1,7 @@
 """One optimizer step on one batch: mixing, autocast, micro-batches, several processes, EMA."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -141,10 +142,16 @@ class OptimizerStep:
         """Whether torch has compiled a forward pass since this object was made."""
         return num_graphs() > self._num_graphs_before
 
-    def snapshot(self) -> State:
-        """A copy of `state_dict` in CPU memory, which later steps do not change."""
+    def snapshot(self, spare: Mapping[str, torch.Tensor] | None = None) -> State:
+        """A copy of `state_dict` in CPU memory, which later steps do not change.
+
+        Args:
+            spare: Tensors of a former copy, whose memory is used again: a gigabyte of new memory
+                takes longer than its copy.
+        """
         tensors, scaler = self.state_dict()
-        copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+        spare = spare or {}
+        copies = {name: _copied(tensor, spare.get(name)) for name, tensor in tensors.items()}
         return copies, dict(scaler)
 
     def load_state_dict(self, tensors: dict[str, torch.Tensor], scaler: dict[str, Any]) -> None:
@@ -156,7 +163,9 @@ class OptimizerStep:
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in parts["optimizer"].items():
             index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = value
+            # AdamW takes tensors of its own device as they are, and changes them in place.
+            own = value.clone() if value.device == self.device else value
+            state.setdefault(int(index), {})[key] = own
         # What an abandoned step has left is freed first: memory may just have run out.
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
@@ -245,3 +254,10 @@ def class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArra
     counted = np.maximum(counts, counts.max() / MOST_CLASS_WEIGHT)
     weights: npt.NDArray[np.float64] = len(labels) / ((counts / counted).sum() * counted)
     return weights
+
+
+def _copied(tensor: torch.Tensor, spare: torch.Tensor | None) -> torch.Tensor:
+    """A copy of the tensor in CPU memory, that of `spare` if it has the same shape and type."""
+    if spare is None or (spare.shape, spare.dtype) != (tensor.shape, tensor.dtype):
+        return tensor.detach().to("cpu", copy=True)
+    return spare.copy_(tensor.detach())

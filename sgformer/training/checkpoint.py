@@ -1,12 +1,15 @@
 """Checkpoints: safetensors files with a JSON header. Loading a checkpoint executes no code."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION: Final = 3
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+WITHIN = "within_epoch.safetensors"  # where a training was left within the epoch after LAST's
 EPOCHS = "epochs.csv"
 
 
@@ -44,6 +48,17 @@ def save_checkpoint(
     Raises:
         DiskFullError: The disk has no room for the checkpoint.
     """
+    _replace(path, tensors, metadata, keep_as)
+    _sync(path.parent)
+
+
+def _replace(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, Any],
+    keep_as: Path | None = None,
+) -> None:
+    """`save_checkpoint`, but for the sync of the folder, which makes the file's name durable."""
     header = {"format_version": FORMAT_VERSION, **metadata}
     temporary = path.with_name(f"{path.name}.tmp")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -55,7 +70,6 @@ def save_checkpoint(
             if keep_as is not None and path.exists():
                 path.replace(keep_as)
             temporary.replace(path)
-            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -93,18 +107,112 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, torch.Tensor], d
     return tensors, header
 
 
+@dataclass(frozen=True)
+class Saving:
+    """What is saved after an epoch; nothing of it changes while the training goes on.
+
+    Attributes:
+        state: Tensors and metadata of the whole training.
+        best: Weights and description of the model; None: this epoch is not the best.
+        history: Metrics of all epochs.
+        has_ended: Whether the training has ended.
+    """
+
+    state: tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]
+    best: tuple[Mapping[str, torch.Tensor], Mapping[str, Any]] | None
+    history: tuple[EpochMetrics, ...]
+    has_ended: bool
+
+    @classmethod
+    def of(cls, trainer: "Trainer") -> Self:
+        """What is to be saved of a training now, after an epoch."""
+        tensors, metadata = trainer.snapshot()
+        best = None
+        if trainer.early_stopping.best_epoch == trainer.num_epochs_done:
+            prefix = trainer.prefix_of_model
+            parts = (
+                (name.removeprefix(prefix), name) for name in tensors if name.startswith(prefix)
+            )
+            best = {own: tensors[name] for own, name in parts}, trainer.description()
+        has_ended = trainer.end_reason is not None
+        return cls((tensors, metadata), best, tuple(trainer.history), has_ended)
+
+    def write(self, folder: Path) -> None:
+        """Writes best model, state and curve; then all of it is durable.
+
+        Raises:
+            DiskFullError: The disk has no room.
+        """
+        if self.best is not None:
+            _replace(folder / BEST, *self.best)
+        _replace(folder / LAST, *self.state, keep_as=folder / PREVIOUS)
+        _sync(folder)
+        write_epochs(folder / EPOCHS, self.history)
+        (folder / WITHIN).unlink(missing_ok=True)
+        if self.has_ended:  # an ended training is not resumed
+            (folder / PREVIOUS).unlink(missing_ok=True)
+
+
 def save_progress(trainer: "Trainer", folder: Path) -> None:
     """Saves the training after an epoch: best model (if this epoch is best), state and curve."""
-    if trainer.early_stopping.best_epoch == trainer.num_epochs_done:
-        save_checkpoint(folder / BEST, trainer.model.state_dict(), trainer.description())
-    save_checkpoint(folder / LAST, *trainer.state_dict(), keep_as=folder / PREVIOUS)
-    write_epochs(folder / EPOCHS, trainer.history)
-    if trainer.end_reason is not None:  # an ended training is not resumed
-        (folder / PREVIOUS).unlink(missing_ok=True)
+    Saving.of(trainer).write(folder)
+
+
+class CheckpointWriter:
+    """Saves a training after its epochs, by a thread, while the training goes on; one at a time.
+
+    Args:
+        folder: The folder of the training.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._write: Future[None] | None = None
+
+    def begin(self, trainer: "Trainer") -> None:
+        """Begins to save the training as it is after an epoch; first the former one is saved."""
+        self.wait()
+        self._write = self._thread.submit(Saving.of(trainer).write, self._folder)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is being written."""
+        return self._write is None or self._write.done()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Waits until all is durable, at most `seconds`; returns whether it is.
+
+        Raises:
+            DiskFullError: The disk had no room.
+        """
+        if self._write is None:
+            return True
+        try:
+            self._write.result(seconds)
+        except TimeoutError:
+            if not self._write.done():
+                return False
+            raise
+        self._write = None
+        return True
+
+    def close(self) -> None:
+        """Waits for what is being written; an error of it is not told."""
+        self._thread.shutdown()
+
+
+def save_within_epoch(trainer: "Trainer", folder: Path) -> None:
+    """Saves a training that is left within an epoch; every process of the training calls this."""
+    tensors, metadata = trainer.state_dict()
+    if rank() == 0:
+        save_checkpoint(folder / WITHIN, tensors, metadata)
 
 
 def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
     """Loads the folder's last usable checkpoint into the trainer, if the folder has any.
+
+    A training that was left within an epoch goes on there.
 
     Returns:
         For each newer checkpoint that could not be used, a line that says why.
@@ -114,9 +222,7 @@ def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
             another program, configuration or images.
     """
     refused = []
-    for path in (folder / LAST, folder / PREVIOUS):
-        if not path.exists():
-            continue
+    for path in _candidates(folder):
         try:
             _load_into(trainer, path)
         except CheckpointError as error:
@@ -130,6 +236,26 @@ def resume_progress(trainer: "Trainer", folder: Path) -> tuple[str, ...]:
         lines = "; ".join(refused)
         raise CheckpointError(f"{lines}; remove {folder} to train from the start")
     return ()
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """The folder's checkpoints to resume from, the furthest first."""
+    names = [WITHIN, LAST, PREVIOUS]
+    within, last = _num_epochs(folder / WITHIN), _num_epochs(folder / LAST)
+    if within is not None and last is not None and within < last:  # a crash left it behind
+        names.remove(WITHIN)
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def _num_epochs(path: Path) -> int | None:
+    """The epochs that a checkpoint has trained to their end; None if it cannot be read."""
+    with (
+        contextlib.suppress(OSError, SafetensorError, LookupError, ValueError),
+        safe_open(path, "pt") as file,
+    ):
+        header = json.loads((file.metadata() or {}).get("sgformer", "{}"))
+        return len(header["history"])
+    return None
 
 
 def _load_into(trainer: "Trainer", path: Path) -> None:

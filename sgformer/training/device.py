@@ -53,6 +53,11 @@ def choose_device(config: TrainConfig) -> torch.device:
     return torch.device("cpu")
 
 
+def gpu_name(device: torch.device) -> str | None:
+    """The GPU's product name, such as 'NVIDIA H100'; None on a CPU."""
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that an allocation failed, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

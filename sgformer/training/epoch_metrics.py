@@ -1,7 +1,11 @@
 """Metrics, times and memory of one epoch of a training."""
 
+import time
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,37 @@ class EpochMetrics:
     def as_row(self) -> dict[str, Any]:
         """The values by name, of JSON's types."""
         return asdict(self)
+
+
+class Stopwatch:
+    """Measures the seconds in which a generator runs, not those in which it waits to go on.
+
+    Attributes:
+        seconds: The seconds so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, parts: Generator[None, None, Result]) -> Generator[None, None, Result]:
+        """Runs a generator's parts, and returns what it returns."""
+        while True:
+            start = time.perf_counter()
+            try:
+                next(parts)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            finally:
+                self.seconds += time.perf_counter() - start
+            yield
+
+
+def result_of(parts: Generator[None, None, Result]) -> Result:
+    """Runs a generator to its end; returns what it returns."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

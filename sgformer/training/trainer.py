@@ -1,8 +1,8 @@
 """The training loop, for trials and retrainings."""
 
 import math
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,18 +11,9 @@ from torch import nn
 
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
-from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
-from sgformer.data.image_data import ImageData
-from sgformer.data.loader import (
-    BatchLoader,
-    EvalPlan,
-    ImageDataset,
-    TrainPlan,
-    default_num_workers,
-    share_sizes,
-)
+from sgformer.data.image_data import ImageData, Samples, stratified_part
+from sgformer.data.loader import BatchLoader, EvalPlan, share_sizes, training_loader
 from sgformer.data.model_input import ModelInput
-from sgformer.errors import OutOfMemoryError
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from
@@ -34,12 +25,13 @@ from sgformer.optimization.batch_norm import (
 from sgformer.optimization.distributed import num_processes, rank
 from sgformer.optimization.micro_batches import (
     check_batches,
-    fewest_at_a_time,
     fewest_for_statistics,
+    halved,
+    to_be_restarted,
 )
 from sgformer.optimization.numerics import checkpoint_gradients
 from sgformer.optimization.optimizer_step import OptimizerStep, State
-from sgformer.seeding import seed_everything, seed_of
+from sgformer.seeding import seed_everything
 from sgformer.training.counts import Counts, Scores
 from sgformer.training.device import (
     choose_device,
@@ -49,9 +41,9 @@ from sgformer.training.device import (
     reset_peak_memory,
 )
 from sgformer.training.early_stopping import EarlyStopping
-from sgformer.training.epoch_metrics import EpochMetrics
+from sgformer.training.epoch_metrics import EpochMetrics, Stopwatch, result_of
 from sgformer.training.evaluation import predicted_logits
-from sgformer.training.train_pass import TrainPass, train_pass
+from sgformer.training.train_pass import EpochSteps, PassState, TrainPass
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
 
@@ -100,6 +92,9 @@ class Trainer:
         self.device = choose_device(config)
         self._samples = data.samples("train")
         self._has_batch_norm = model_facts(config.model.name).has_batch_norm
+        self._val_samples = stratified_part(
+            data.samples("val"), config.eval_images, config.data.val_seed
+        )
         check_batches(config, data)
         seed_everything(config.seed)
         model = synchronised(create_model(config, len(data.classes)).to(self.device))
@@ -115,12 +110,19 @@ class Trainer:
         )
         batch_size = min(config.optimizer.batch_size, len(self._samples))
         self._shares = share_sizes(batch_size, num_processes())
+        self._memory = (self._shares, config, self.device)  # on what a micro-batch depends
         share = max(self._shares)
         self._asked_micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
         self.micro_batch_size = min(micro_batch_size or share, self._asked_micro_batch_size)
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
         self._num_epochs_run = 0
+        self._steps = EpochSteps(config, self._samples)
+        self._pass: TrainPass | None = None  # the steps of the epoch under way
+        # From where the epoch under way is restarted: its steps before a resume, and the state.
+        self._begun = PassState()
+        self._before: State | None = None
+        self._spare: dict[str, torch.Tensor] = {}  # a former copy, whose memory is used again
 
     @property
     def model(self) -> nn.Module:
@@ -128,8 +130,23 @@ class Trainer:
         return self._step.model if self._step.ema is None else self._step.ema.module
 
     @property
+    def prefix_of_model(self) -> str:
+        """What the names of `model`'s tensors begin with in `state_dict`."""
+        return "model." if self._step.ema is None else "ema."
+
+    @property
     def num_epochs_done(self) -> int:
         return len(self.history)
+
+    @property
+    def num_steps_done(self) -> int:
+        """Steps of the epoch under way; 0 between two epochs."""
+        return self._pass.num_steps_done if self._pass else self.num_steps_resumed
+
+    @property
+    def num_steps_resumed(self) -> int:
+        """Steps of the epoch under way that an earlier process has done."""
+        return len(self._begun.losses)
 
     @property
     def num_parameters(self) -> int:
@@ -158,15 +175,15 @@ class Trainer:
         )
         return StatisticsImages(now, asked)
 
-    @property
-    def gpu_name(self) -> str | None:
-        """The GPU's product name, such as 'NVIDIA H100'; None on a CPU."""
-        if self.device.type != "cuda":
-            return None
-        return str(torch.cuda.get_device_name(self.device))
-
     def epochs(self) -> Iterator[EpochMetrics]:
-        """Trains, and yields each epoch's metrics, until the training ends.
+        """Trains, and yields each epoch's metrics, until the training ends; see `parts`."""
+        return (metrics for metrics in self.parts() if metrics is not None)
+
+    def parts(self) -> Iterator[EpochMetrics | None]:
+        """Trains in small parts, a step or a batch of val, until the training ends.
+
+        Yields an epoch's metrics at its end, and None after the parts within it. After each part
+        `state_dict` tells the whole state, and the training may be left.
 
         The training ends after `max_epochs`, by early stopping, or when a loss is not finite.
 
@@ -176,20 +193,14 @@ class Trainer:
                 micro-batch.
         """
         while self.end_reason is None:
-            yield self._run_epoch(self.num_epochs_done + 1)
+            yield from self._run_epoch(self.num_epochs_done + 1)
 
     def evaluate(self, split: str) -> Scores:
         """Metrics of `model` on a whole split, computed in the training's precision.
 
         Each process evaluates a share of the images, and gets the metrics of all.
         """
-        plan = EvalPlan(self.data.samples(split), self.micro_batch_size, rank(), num_processes())
-        batches = ((self._input(batch), batch.labels) for batch in self._loader.batches(plan))
-        counts = Counts(len(self.data.classes), self.device)
-        for logits, labels in predicted_logits(self.model, batches, self.numerics):
-            counts.add(logits, labels)
-        counts.add_other_processes()
-        return counts.scores()
+        return result_of(self._scores(self.data.samples(split)))
 
     def description(self) -> dict[str, Any]:
         """Config, classes, epoch and images: with the weights they rebuild the model."""
@@ -207,7 +218,20 @@ class Trainer:
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The whole state of the training: tensors, and metadata of JSON's types."""
-        tensors, scaler = self._step.state_dict()
+        return self._described(*self._step.state_dict())
+
+    def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """`state_dict` after an epoch, in CPU memory that changes with the next snapshot only.
+
+        There is one such copy: the next epoch is restarted from it if memory runs out.
+        """
+        assert self._pass is None, "an epoch is under way"
+        self._before = self._before or self._step.snapshot(self._spare)
+        return self._described(*self._before)
+
+    def _described(
+        self, tensors: dict[str, torch.Tensor], scaler: dict[str, Any]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         metadata = {
             "fingerprint": self.fingerprint,
             "weights_loaded": self.weights_loaded,
@@ -218,6 +242,8 @@ class Trainer:
             "scaler": scaler,
             "images": self.images_trained_on(),
         }
+        if self._pass is not None:
+            metadata["within_epoch"] = asdict(self._pass.state)
         return tensors, metadata
 
     def images_trained_on(self) -> dict[str, Any]:
@@ -234,52 +260,31 @@ class Trainer:
         self.early_stopping.load_state_dict(metadata["early_stopping"])
         self.end_reason = metadata["end_reason"]
         self.micro_batch_size = min(self.micro_batch_size, metadata["micro_batch_size"])
+        self._begun = PassState.from_values(metadata.get("within_epoch", {}))
+        self._pass = self._before = None
 
     @cached_property
     def _loader(self) -> BatchLoader:
-        has_gpu = self.device.type == "cuda"
-        num_workers = self.config.data.num_workers
-        if num_workers is None:
-            num_workers = default_num_workers(torch.get_num_threads(), has_gpu=has_gpu)
-        dataset = ImageDataset(
-            self.data.images,
-            eval_transform(self.config.data),
-            train_transform(self.config.data, self.config.augmentation),
-            erasing_prob(self.config.augmentation),
-        )
         batch_bytes = max(self._shares) * 3 * self.config.data.image_size**2
-        return BatchLoader(dataset, num_workers, pin_memory=has_gpu, batch_bytes=batch_bytes)
+        return training_loader(self.data.images, self.config, self.device, batch_bytes)
 
-    def _run_epoch(self, epoch: int) -> EpochMetrics:
-        """Runs an epoch; if memory runs out, restarts the epoch with half the micro-batch."""
-        if epoch == 1:
+    def _run_epoch(self, epoch: int) -> Iterator[EpochMetrics | None]:
+        """Runs an epoch, anew with half the micro-batch if memory runs out."""
+        if epoch == 1 and not self._begun.losses:
             self._start_from_weights()
-        before = self._step.snapshot()
-        metrics = self._try_epoch(epoch)
+        self._before = self._before or self._step.snapshot(self._spare)
+        metrics = yield from self._try_epoch(epoch)
         while metrics is None:
             release_memory()
-            self._check_can_be_smaller()
-            self.micro_batch_size = (self.micro_batch_size + 1) // 2
-            metrics = self._try_epoch(epoch, before)
+            self.micro_batch_size = halved(self.micro_batch_size, *self._memory)
+            metrics = yield from self._try_epoch(epoch, self._before)
+        self._spare = self._before[0]
+        self._begun, self._pass, self._before = PassState(), None, None
         self._num_epochs_run += 1
         self.history.append(metrics)
         self.early_stopping.update(epoch, metrics.value(self.config.metric))
         self.end_reason = self._end_reason(epoch, diverged=math.isnan(metrics.val_loss))
-        return metrics
-
-    def _check_can_be_smaller(self) -> None:
-        """Raises OutOfMemoryError if no smaller micro-batch is left to try."""
-        fewest = fewest_at_a_time(self._shares, for_batch_norm=self._has_batch_norm)
-        if self.micro_batch_size > fewest:
-            return
-        images = "one image at a time fits"
-        if fewest > 1:
-            images = f"{fewest} images at a time, the fewest with BatchNorm, fit"
-        raise OutOfMemoryError(
-            f"not even {images} into the memory of {self.device}: {self.config.model.name} at "
-            f"{self.config.data.image_size} pixels "
-            "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
-        )
+        yield metrics
 
     def _start_from_weights(self) -> None:
         """Loads the weights to start from; the EMA takes the model's weights at its first step."""
@@ -287,41 +292,41 @@ class Trainer:
         report = start_from(model, self.config.model, self._weights, self.data.classes)
         self.weights_loaded = None if report is None else str(report)
 
-    def _try_epoch(self, epoch: int, before: State | None = None) -> EpochMetrics | None:
+    def _try_epoch(
+        self, epoch: int, before: State | None = None
+    ) -> Generator[None, None, EpochMetrics | None]:
         """Runs an epoch, from the state before if it is given; returns None if memory ran out."""
         try:
             if before is not None:
                 self._step.load_state_dict(*before)
-            return self._train_and_validate(epoch)
+            return (yield from self._train_and_validate(epoch))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if num_processes() > 1:  # the other processes wait: all must be restarted
-                self._check_can_be_smaller()
-                refusal = OutOfMemoryError(
-                    f"a micro-batch of {self.micro_batch_size} does not fit into the memory of "
-                    f"{self.device}"
-                )
-                refusal.micro_batch_size = self.micro_batch_size
-                raise refusal from None
+                raise to_be_restarted(self.micro_batch_size, *self._memory) from None
         # Outside the handler, where the error, which keeps the step's tensors alive, is gone.
         return None
 
-    def _train_and_validate(self, epoch: int) -> EpochMetrics:
-        start = time.perf_counter()
+    def _train_and_validate(self, epoch: int) -> Generator[None, None, EpochMetrics]:
         reset_peak_memory(self.device)
-        train = self._train_epoch(epoch)
-        val = self.evaluate("val")
-        diverged = not (math.isfinite(train.loss) and math.isfinite(val.loss))
+        steps = self._steps.of(epoch)
+        self._pass = train = TrainPass(self._step, self._input, steps, epoch, self._begun)
+        yield from train.run(self._loader.batches(train.steps_left), self.micro_batch_size)
+        loss, stopwatch, val = train.loss, Stopwatch(), None
+        if math.isfinite(loss):
+            val = yield from stopwatch.timed(self._scores(self._val_samples))
+        if val is not None and not math.isfinite(val.loss):
+            val = None
         return EpochMetrics(
             epoch=epoch,
-            train_loss=train.loss,
-            val_loss=math.nan if diverged else val.loss,
-            val_top1=math.nan if diverged else val.top1,
-            val_top5=math.nan if diverged else val.top5,
-            val_macro_f1=math.nan if diverged else val.macro_f1,
+            train_loss=loss,
+            val_loss=val.loss if val else math.nan,
+            val_top1=val.top1 if val else math.nan,
+            val_top5=val.top5 if val else math.nan,
+            val_macro_f1=val.macro_f1 if val else math.nan,
             learning_rate=train.learning_rate,
-            seconds=time.perf_counter() - start,
+            seconds=train.seconds + stopwatch.seconds,
             images_per_second=train.images_per_second,
             data_seconds=train.data_seconds,
             micro_batch_size=self.micro_batch_size,
@@ -336,14 +341,14 @@ class Trainer:
             return "completed"
         return "early_stopped" if self.early_stopping.should_stop else None
 
-    def _train_epoch(self, epoch: int) -> TrainPass:
-        plan = TrainPlan(
-            self._samples,
-            self.config.optimizer.batch_size,
-            seed_of(self.config.seed, epoch),
-            balanced=self.config.class_balance == "sampling",
-            rank=rank(),
-            num_processes=num_processes(),
-        )
-        batches = self._loader.batches(plan)
-        return train_pass(self._step, batches, self._input, plan, epoch, self.micro_batch_size)
+    def _scores(self, samples: Samples) -> Generator[None, None, Scores]:
+        """Returns the metrics on the samples; yields after each batch of one process."""
+        plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
+        batches = ((self._input(batch), batch.labels) for batch in self._loader.batches(plan))
+        counts = Counts(len(self.data.classes), self.device)
+        for logits, labels in predicted_logits(self.model, batches, self.numerics):
+            counts.add(logits, labels)
+            if num_processes() == 1:
+                yield
+        counts.add_other_processes()
+        return counts.scores()

@@ -199,13 +199,13 @@ def test_weights_are_a_part_of_a_trainings_identity(
     stored = weights_of(run, train.model)
     assert stored is not None
     epochs = run_training(Training(train, folder, weights=stored))
-    facts = next(epochs).facts
+    facts = next(filter(None, epochs)).facts
     epochs.close()
     assert facts["weights"] == (f"189 of 191 tensors of {source}; new: head.weight, head.bias")
     assert facts["config_fingerprint"] == train.resolved().fingerprint(stored.digest)
     source.unlink()
     stored.path.rename(run.path / "moved")  # a training that has begun needs no weights any more
-    resumed = next(run_training(Training(train, folder, weights=stored)))
+    resumed = next(filter(None, run_training(Training(train, folder, weights=stored))))
     assert resumed.facts["weights"] == facts["weights"]
     with pytest.raises(CheckpointError, match="or to other weights"):
         next(run_training(Training(train, folder)))

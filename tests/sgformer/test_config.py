@@ -38,6 +38,10 @@ def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
             r"data\.decode_size: must be at least image_size=64, got 63",
         ),
         ({"data": {"cache_format": "png"}}, r"cache_format: .*'auto', 'raw' or 'jpeg', got 'png'"),
+        (
+            {"epoch_images": 10},
+            r"epoch_images: an epoch has whole batches: at least optimizer\.batch_size=64, got 10",
+        ),
         ({"seed": 2**63}, r"seed: input should be less than"),
         ({"device": "tpu"}, r"device: input should be 'auto', 'cpu' or 'cuda', got 'tpu'"),
     ],

@@ -106,7 +106,7 @@ def resume_apart(config: TrainConfig, folders: tuple[Path, Path]) -> None:
     run_folder.SECONDS_UNTIL_SEEN = 0.0
     epochs = run_training(Training(config, folders[rank()]))
     if rank() == 0:
-        assert len(next(epochs).epochs) == 2  # those before the resume
+        assert len(next(filter(None, epochs)).epochs) == 2  # those before the resume
         return
     with pytest.raises(CheckpointError, match=f"{folders[1]} .* is of epoch 1 and not of 2"):
         next(epochs)

@@ -18,6 +18,8 @@ from sgformer.errors import ConfigError
         ({"data__val_seed": {"type": "int", "low": 0, "high": 3}}, r"cannot be searched; set tra"),
         ({"seed": {"type": "int", "low": 0, "high": 3}}, r"seed: cannot be searched; set train"),
         ({"max_epochs": {"type": "int", "low": 1, "high": 9}}, r"max_epochs: cannot be searched"),
+        ({"epoch_images": {"type": "int", "low": 64, "high": 99}}, r"epoch_images: cannot be sea"),
+        ({"eval_images": {"type": "int", "low": 64, "high": 99}}, r"eval_images: cannot be searc"),
         ({"data__image_size": {"type": "int", "low": 32, "high": 256}}, r"allow 33: .*multiple"),
         ({"optimizer__batch_size": FRACTIONS}, r"does not allow .*\.\d+: .*fraction"),
         ({"optimizer__warmup_epochs": {"type": "int", "low": 0, "high": 51}}, "at most 50, half"),
@@ -124,3 +126,11 @@ def test_a_guess_that_cannot_be_tried_is_refused(guess: dict, message: str) -> N
 )
 def test_a_guess_that_lies_in_the_space_is_taken(guess: dict) -> None:
     check_guess(guess, GUESSED, "study.enqueue", "here")
+
+
+def test_every_batch_size_of_the_space_fits_into_a_virtual_epoch() -> None:
+    sizes = {"type": "categorical", "choices": [32, 64, 256]}
+    base = apply_params(BASE, {"epoch_images": 128}, "here")
+    words = r"space\.optimizer\.batch_size: does not allow 256: .*epoch_images: .*=256, got 128"
+    with pytest.raises(ConfigError, match=words):
+        check_space(base, space(optimizer__batch_size=sizes), "here")

@@ -17,9 +17,10 @@ from two_processes import in_two_processes, resume_apart
 from hpo.errors import ProcessDiedError
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
-from hpo.execution.training import Training, run_training
+from hpo.execution.training import Training, leave, run_training
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError, OutOfMemoryError
+from sgformer.training.checkpoint import load_checkpoint
 
 PAIR = GroupResources(num_processes=2, cpus=1, gpus=0)
 
@@ -60,7 +61,7 @@ def test_a_group_without_memory_starts_again_with_half_the_micro_batch_while_it_
     with local_ray(
         worker_process_setup_hook=scarce_memory.set_up, env_vars={"PYTHONPATH": support}
     ):
-        (progress,) = run_group_training(training(config, tmp_path, "group"), PAIR)
+        (progress,) = filter(None, run_group_training(training(config, tmp_path, "group"), PAIR))
         resnet = config.model_copy(
             update={
                 "model": config.model.model_copy(update={"name": "test_resnet"}),
@@ -76,12 +77,12 @@ def test_a_group_without_memory_starts_again_with_half_the_micro_batch_while_it_
 
 @pytest.mark.usefixtures("started_ray")
 def test_a_group_tells_what_one_process_would(train_config: TrainConfig, tmp_path: Path) -> None:
-    alone = list(run_training(training(train_config, tmp_path, "alone")))
+    alone = list(filter(None, run_training(training(train_config, tmp_path, "alone"))))
     interrupted = training(train_config, tmp_path, "group")
     epochs = run_group_training(interrupted, PAIR)
-    first = next(epochs)
+    first = next(filter(None, epochs))
     epochs.close()  # as a scheduler's stop does
-    resumed = list(run_group_training(interrupted, PAIR))
+    resumed = list(filter(None, run_group_training(interrupted, PAIR)))
     assert [[row["epoch"] for row in said.epochs] for said in resumed] == [[1], [2], [3]]
     assert resumed[0].epochs == first.epochs
     assert resumed[-1].end_reason == "completed"
@@ -95,9 +96,9 @@ def test_processes_that_see_different_checkpoints_do_not_train_together(
 ) -> None:
     early, late = (training(train_config, tmp_path, name) for name in ("early", "late"))
     epochs = run_training(late)
-    next(epochs)
+    next(filter(None, epochs))
     shutil.copytree(late.folder, early.folder, dirs_exist_ok=True)
-    next(epochs)
+    next(filter(None, epochs))
     epochs.close()
     in_two_processes(resume_apart, train_config, (late.folder, early.folder))
 
@@ -107,7 +108,7 @@ def test_what_a_process_raises_is_raised(train_config: TrainConfig, tmp_path: Pa
     spoiled = training(train_config, tmp_path, "group")
     (spoiled.folder / "last.safetensors").write_text("none")
     with pytest.raises(CheckpointError, match=r"last\.safetensors") as caught:
-        next(run_group_training(spoiled, PAIR))
+        list(run_group_training(spoiled, PAIR))
     assert "in resume_progress" in caught.value.__notes__[0]  # the error's origin
 
 
@@ -118,7 +119,7 @@ def test_a_process_killed_in_an_epoch_ends_the_group(
     optimizer = train_config.optimizer.model_copy(update={"batch_size": 4})
     config = train_config.model_copy(update={"optimizer": optimizer, "max_epochs": 99})
     epochs = run_group_training(training(config, tmp_path, "group"), PAIR)
-    next(epochs)
+    next(filter(None, epochs))
     listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
     workers = [
         int(line.split()[0]) for line in listing.stdout.splitlines() if "RayTrainWorker" in line
@@ -127,3 +128,25 @@ def test_a_process_killed_in_an_epoch_ends_the_group(
     threading.Timer(0.7, os.kill, (workers[0], signal.SIGKILL)).start()
     with pytest.raises(ProcessDiedError, match="a process of the group is gone"):
         list(epochs)
+
+
+@pytest.mark.usefixtures("started_ray")
+def test_a_group_that_is_ended_within_an_epoch_goes_on_there(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    optimizer = train_config.optimizer.model_copy(update={"batch_size": 4})
+    update = {"optimizer": optimizer, "max_epochs": 1, "epoch_images": 120}
+    config = train_config.model_copy(update=update)
+    expected = list(filter(None, run_training(training(config, tmp_path, "alone"))))
+    group = training(config, tmp_path, "group")
+    epochs = run_group_training(group, PAIR)
+    while not (group.folder / "attempts.csv").exists():  # the processes start
+        assert next(epochs) is None
+    leave(epochs)  # they look for it after 20 of 30 steps
+    _, metadata = load_checkpoint(group.folder / "within_epoch.safetensors")
+    assert len(metadata["within_epoch"]["losses"]) == 20
+    (said,) = filter(None, run_group_training(group, PAIR))
+    assert [row["train_loss"] for row in said.epochs] == pytest.approx(
+        [row["train_loss"] for row in expected[0].epochs], rel=1e-4
+    )
+    assert said.facts["num_epochs_trained"] == 1

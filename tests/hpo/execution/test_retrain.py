@@ -1,4 +1,5 @@
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs, run_on
 from hpo.execution.training import Training
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError
+from sgformer.training.checkpoint import load_checkpoint
 from sgformer.validation import validate
 
 TWO_SLOTS = TrialResources(cpus=1, gpus=0, num_slots=2)
@@ -127,3 +129,19 @@ def test_a_checkpoint_is_evaluated_on_the_cluster_as_here(
     (folder / "best.safetensors").write_text("damaged")
     with pytest.raises(CheckpointError, match=r"best\.safetensors"):
         list(run_on_cluster(evaluate_checkpoint, arguments, TWO_SLOTS, "the evaluation"))
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_comparison_that_is_ended_saves_trainings_within_their_epochs(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    short, long = (tmp_path / "run" / "retraining" / name for name in "ab")
+    endless = train_config.model_copy(update={"epoch_images": 10**7})
+    trainings = [Training(train_config, short), Training(endless, long)]
+    told = retrain_all_on_cluster(trainings, TWO_SLOTS, max_retries=0)
+    assert next(told)[0] == 0
+    while not Attempts(long).count():
+        time.sleep(0.1)
+    told.close()  # type: ignore[attr-defined]  as an interruption does
+    _, metadata = load_checkpoint(long / "within_epoch.safetensors")
+    assert metadata["within_epoch"]["losses"]

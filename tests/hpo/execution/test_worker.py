@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from hpo.execution.training import Training
 from hpo.execution.worker import (
     REPORT,
     SETTINGS,
+    UNDER_WAY,
     WORN_OUT,
     TrialTask,
     TrialWorker,
@@ -43,6 +45,14 @@ def make_task(train_config: TrainConfig, tmp_path: Path) -> MakeTask:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _own_handler() -> Iterator[None]:
+    """Puts the handler of SIGTERM back that a worker sets until its process ends."""
+    former = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, former)
+
+
 def worker(task: TrialTask) -> TrialWorker:
     """A worker in this process to which the task is assigned."""
     started = TrialWorker({SETTINGS: WorkerSettings(1, task.training.config.data)})
@@ -51,8 +61,15 @@ def worker(task: TrialTask) -> TrialWorker:
     return started
 
 
+def result_of_epoch(trainable: TrialWorker) -> dict[str, Any]:
+    """What an epoch tells Ray; on a slow machine it may take several of the worker's steps."""
+    while (result := trainable.step()).get(UNDER_WAY):
+        pass
+    return result
+
+
 def step(trainable: TrialWorker) -> TrialReport:
-    report: TrialReport = trainable.step()[REPORT]
+    report: TrialReport = result_of_epoch(trainable)[REPORT]
     return report
 
 
@@ -85,7 +102,8 @@ def test_a_warm_worker_trains_as_a_cold_process_does(make_task: MakeTask) -> Non
         "from hpo.execution.training import run_training\n"
         "torch.set_num_threads(1)\n"
         "training = pickle.loads(sys.stdin.buffer.read())\n"
-        "rows = [row for progress in run_training(training) for row in progress.epochs]\n"
+        "reports = [progress for progress in run_training(training) if progress is not None]\n"
+        "rows = [row for report in reports for row in report.epochs]\n"
         "print([(row['train_loss'], row['val_loss']) for row in rows])\n"
     )
     cold = subprocess.run(
@@ -338,7 +356,7 @@ def test_a_warm_worker_whose_memory_grows_is_worn_out(
     for number in range(3):
         trainable.assign(make_task(number, max_epochs=1))
         kept.append(torch.ones(number * 2**23))  # memory that a trial leaks
-        worn_out.append(trainable.step()[WORN_OUT])
+        worn_out.append(result_of_epoch(trainable)[WORN_OUT])
     assert worn_out == [False, False, True]
     trainable.retire()
     with pytest.raises(WornOutError):
@@ -349,10 +367,10 @@ def test_a_warm_worker_is_worn_out_by_a_failure_and_not_by_an_end(
     make_task: MakeTask, break_training: Callable[..., None]
 ) -> None:
     trainable = worker(make_task(0, max_epochs=1))
-    assert not trainable.step()[WORN_OUT]
+    assert not result_of_epoch(trainable)[WORN_OUT]
     break_training(2, after=0)
     trainable.assign(make_task(1, max_epochs=1))
-    assert trainable.step()[WORN_OUT]
+    assert result_of_epoch(trainable)[WORN_OUT]
 
 
 def test_a_worker_is_warm_before_its_first_trial(train_config: TrainConfig) -> None:

@@ -43,6 +43,12 @@ def test_a_finalist_trains_at_full_length_on_seeds_and_images_of_its_own(
     assert retrain_config(config, PARAMS) == retrain_config(config, PARAMS, 0)
 
 
+def test_a_finalist_is_measured_on_all_of_val(search_file: Path) -> None:
+    config, _ = load_search_config(search_file, ["train.eval_images=20"])
+    assert config.train.eval_images == 20
+    assert retrain_config(config, PARAMS).eval_images is None
+
+
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (None, "auto")])
 def test_trials_without_a_gpu_are_retrained_without_one(
     search_file: Path, gpus: int | None, device: str

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from sgformer.config import DataConfig
-from sgformer.data.image_data import load_image_data
-from sgformer.errors import DataError
+from sgformer.data.image_data import load_image_data, stratified_part
+from sgformer.errors import ConfigError, DataError
 
 
 def cut(path: Path) -> None:
@@ -72,3 +72,25 @@ def test_more_unreadable_images_stop_it_naming_the_first_ten(
     with pytest.raises(DataError, match=r"12 of 110 images in .* cannot be read") as caught:
         load_image_data(config_for(own_image_folder, tmp_path))
     assert str(caught.value).count(".png") == 10
+
+
+def test_a_part_of_a_split_has_the_same_share_of_each_class() -> None:
+    labels = np.repeat([0, 1, 2], [100, 60, 2])
+    samples = np.stack([np.arange(162) + 7, labels], axis=1)
+    for num_images, counts in ((81, [50, 30, 1]), (17, [10, 6, 1]), (3, [1, 1, 1])):
+        part = stratified_part(samples, num_images, seed=4)
+        assert np.abs(np.bincount(part[:, 1]) - counts).max() <= 1
+        assert len(part) == num_images
+        assert sorted(map(tuple, part)) == [tuple(row) for row in part]  # in the split's order
+        assert {tuple(row) for row in part} <= {tuple(row) for row in samples}
+        assert np.array_equal(part, stratified_part(samples, num_images, seed=4))
+    others = stratified_part(samples, 81, seed=5)
+    assert not np.array_equal(others, stratified_part(samples, 81, seed=4))
+    for everything in (None, 162, 500):
+        assert stratified_part(samples, everything, seed=4) is samples
+
+
+def test_a_part_without_room_for_every_class_is_refused() -> None:
+    samples = np.stack([np.arange(30), np.arange(30) % 10], axis=1)
+    with pytest.raises(ConfigError, match=r"train\.eval_images: must be at least 10, .* got 9"):
+        stratified_part(samples, 9, seed=0)

@@ -93,6 +93,26 @@ def test_the_best_epochs_weights_are_kept(train_config: TrainConfig, tmp_path: P
     assert all(torch.equal(tensors[name], best[name]) for name in best)
 
 
+def test_an_epochs_copy_stays_while_the_next_is_trained_and_its_memory_is_used_again(
+    train_config: TrainConfig,
+) -> None:
+    trainer = trainer_for(train_config.model_copy(update={"ema_decay": 0.9}))
+    parts = trainer.parts()
+    while next(parts) is None:
+        pass
+    copies, _ = trainer.snapshot()
+    values = {name: tensor.clone() for name, tensor in copies.items()}
+    assert next(parts) is None
+    assert all(torch.equal(copies[name], values[name]) for name in values)
+    while next(parts) is None:
+        pass
+    again, _ = trainer.snapshot()
+    assert all(again[name].data_ptr() == copies[name].data_ptr() for name in values)
+    tensors, _ = trainer.state_dict()
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+    assert not torch.equal(again["model.head.weight"], values["model.head.weight"])
+
+
 def test_the_curve_is_a_csv(train_config: TrainConfig, tmp_path: Path) -> None:
     trainer = trainer_for(train_config)
     for _ in trainer.epochs():

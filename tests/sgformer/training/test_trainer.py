@@ -466,3 +466,18 @@ def test_the_description_rebuilds_what_was_trained(
     description = Trainer(train_config, data).description()
     assert TrainConfig.model_validate(description["config"]) == train_config.resolved()
     assert description["classes"] == [str(d) for d in range(10)]
+
+
+def test_epochs_are_measured_on_a_part_of_val_and_an_evaluation_on_all(
+    train_config: TrainConfig, data: ImageData
+) -> None:
+    whole, part = (
+        Trainer(change(train_config, eval_images=n, max_epochs=2), data)  # type: ignore[arg-type]
+        for n in (None, 13)
+    )
+    list(whole.epochs()), list(part.epochs())
+    assert all(round(13 * m.val_top1, 6).is_integer() for m in part.history)
+    assert [m.train_loss for m in part.history] == [m.train_loss for m in whole.history]
+    assert [m.val_loss for m in part.history] != [m.val_loss for m in whole.history]
+    assert part.evaluate("val") == whole.evaluate("val")
+    assert part.evaluate("val").num_images == 30
