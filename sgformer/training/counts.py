@@ -97,9 +97,8 @@ class Counts:
         own_B1 = logits_BC.gather(1, labels_B1)
         num_before_B = torch.gt(logits_BC, own_B1, out=one_BC).sum(1)
         num_equal_B = torch.eq(logits_BC, own_B1, out=one_BC).sum(1)
-        if (
-            self._device.type != "cpu" or num_equal_B.max() > 1
-        ):  # a GPU would have to be waited for
+        # Whether classes tie is not asked of a GPU, for whose answer the CPU would have to wait.
+        if self._device.type != "cpu" or (num_equal_B > 1).any():
             torch.lt(self._indices, labels_B1.float(), out=other_BC)
             num_before_B += one_BC.mul_(other_BC).sum(1)
         torch.log_softmax(logits_BC.to(self._dtype), 1, out=one_BC)
