@@ -63,7 +63,6 @@ class Counts:
         self._indices = torch.arange(num_classes, dtype=torch.float32, device=self._device)
         self._dtype = torch.float64 if num_classes <= MOST_CLASSES_IN_FLOAT64 else torch.float32
         self._scratch = torch.empty(2, 0, num_classes)
-        self._log_shares = torch.empty(0, num_classes)
         self._pairs: list[torch.Tensor] | None = [] if keeps_pairs else None
 
     @torch.inference_mode()
@@ -89,20 +88,21 @@ class Counts:
         self, logits_BC: torch.Tensor, labels_B1: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Each image's predicted class, number of classes before its own, and loss."""
-        shape = logits_BC.shape
         if self._scratch.shape[1] < len(logits_BC):
-            self._scratch = torch.empty(2, *shape, device=self._device)
-            self._log_shares = torch.empty(shape, dtype=self._dtype, device=self._device)
-        # Comparisons as 0 and 1 in float32, which a CPU sums faster than truth values.
+            self._scratch = torch.empty(
+                2, *logits_BC.shape, dtype=self._dtype, device=self._device
+            )
+        # Comparisons as 0 and 1 in float, which a CPU sums faster than truth values.
         one_BC, other_BC = self._scratch[:, : len(logits_BC)]
         own_B1 = logits_BC.gather(1, labels_B1)
-        num_higher_B = torch.gt(logits_BC, own_B1, out=one_BC).sum(1)
-        torch.eq(logits_BC, own_B1, out=one_BC)
-        torch.lt(self._indices, labels_B1.float(), out=other_BC)
-        num_before_B = num_higher_B + one_BC.mul_(other_BC).sum(1)
-        log_shares_BC = self._log_shares[: len(logits_BC)]
-        torch.log_softmax(logits_BC.to(self._dtype), 1, out=log_shares_BC)
-        losses_B = -log_shares_BC.gather(1, labels_B1).squeeze(1)
+        num_before_B = torch.gt(logits_BC, own_B1, out=one_BC).sum(1)
+        num_equal_B = torch.eq(logits_BC, own_B1, out=one_BC).sum(1)
+        # Whether classes tie is not asked of a GPU, for whose answer the CPU would have to wait.
+        if self._device.type != "cpu" or (num_equal_B > 1).any():
+            torch.lt(self._indices, labels_B1.float(), out=other_BC)
+            num_before_B += one_BC.mul_(other_BC).sum(1)
+        torch.log_softmax(logits_BC.to(self._dtype), 1, out=one_BC)
+        losses_B = -one_BC.gather(1, labels_B1).squeeze(1)
         # A logit of -inf need not change the loss.
         losses_B = losses_B.where(logits_BC.amin(1).isfinite(), torch.nan)
         return _first_highest(logits_BC), num_before_B, losses_B

@@ -52,6 +52,14 @@ def test_scores_are_scikit_learns_whatever_the_batches(seed: int) -> None:
         assert scores.top5 == 1.0
 
 
+def test_losses_of_many_classes_are_scikit_learns_but_for_rounding() -> None:
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(0, 5, (80, 900)).astype(np.float32), rng.integers(0, 900, 80)
+    shares = softmax(logits.astype(np.float64), axis=1)
+    expected = log_loss(labels, shares, labels=np.arange(900))
+    assert scores_of(logits, labels).loss == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_of_equal_logits_that_of_the_first_class_is_the_higher_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
