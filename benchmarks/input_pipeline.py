@@ -30,8 +30,9 @@ from sgformer.data.augmentation import (
     train_transform,
 )
 from sgformer.data.image_data import load_image_data
-from sgformer.data.loader import BatchLoader, ImageDataset, TrainPlan
+from sgformer.data.loader import BatchLoader, ImageDataset
 from sgformer.data.model_input import ModelInput
+from sgformer.data.plans import TrainPlan
 
 BATCH_SIZE = 64
 NUM_EPOCHS = 5

@@ -58,8 +58,9 @@ def ours(
     from sgformer.config import AugmentationConfig, DataConfig
     from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
     from sgformer.data.image_data import load_image_data
-    from sgformer.data.loader import BatchLoader, ImageDataset, TrainPlan
+    from sgformer.data.loader import BatchLoader, ImageDataset
     from sgformer.data.model_input import ModelInput
+    from sgformer.data.plans import TrainPlan
 
     start = time.perf_counter()
     config = DataConfig(

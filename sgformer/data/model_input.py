@@ -9,7 +9,8 @@ from sgformer.config import DataConfig
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.erasing import erase
 from sgformer.data.image_data import ImageData, Samples
-from sgformer.data.loader import Batch, BatchLoader, EvalPlan, ImageDataset
+from sgformer.data.loader import Batch, BatchLoader, ImageDataset
+from sgformer.data.plans import EvalPlan
 
 
 class ModelInput:

@@ -16,7 +16,7 @@ from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import BatchMixer
 from sgformer.data.image_data import Samples
-from sgformer.data.loader import share_sizes
+from sgformer.data.plans import share_sizes
 from sgformer.optimization.batch_norm import (
     average_statistics,
     statistics_finite,

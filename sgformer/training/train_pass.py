@@ -11,8 +11,9 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import Samples
-from sgformer.data.loader import Batch, TimedBatches, TrainPlan, TrainSteps
+from sgformer.data.loader import Batch, TimedBatches
 from sgformer.data.model_input import ModelInput
+from sgformer.data.plans import TrainPlan, TrainSteps
 from sgformer.optimization.distributed import num_processes, rank, total
 from sgformer.optimization.optimizer import learning_rate_at
 from sgformer.optimization.optimizer_step import OptimizerStep

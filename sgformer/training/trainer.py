@@ -12,8 +12,9 @@ from torch import nn
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, Samples, stratified_part
-from sgformer.data.loader import BatchLoader, EvalPlan, share_sizes, training_loader
+from sgformer.data.loader import BatchLoader, training_loader
 from sgformer.data.model_input import ModelInput
+from sgformer.data.plans import EvalPlan, share_sizes
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from

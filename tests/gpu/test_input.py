@@ -6,8 +6,9 @@ import torch
 from sgformer.config import AugmentationConfig, TrainConfig
 from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
 from sgformer.data.image_data import ImageData
-from sgformer.data.loader import BatchLoader, ImageDataset, TrainPlan
+from sgformer.data.loader import BatchLoader, ImageDataset
 from sgformer.data.model_input import ModelInput
+from sgformer.data.plans import TrainPlan
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda")

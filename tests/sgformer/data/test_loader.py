@@ -12,16 +12,8 @@ import torch
 from sgformer.config import AugmentationConfig, TrainConfig
 from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
 from sgformer.data.image_data import load_image_data
-from sgformer.data.loader import (
-    BatchLoader,
-    Draw,
-    EvalPlan,
-    Example,
-    ImageDataset,
-    TrainPlan,
-    default_num_workers,
-    share_sizes,
-)
+from sgformer.data.loader import BatchLoader, Example, ImageDataset, default_num_workers
+from sgformer.data.plans import Draw, EvalPlan, TrainPlan, share_sizes
 from sgformer.errors import DataError
 
 SAMPLES = np.stack([np.arange(20), np.repeat([0, 1, 1, 1], 5)], axis=1)  # classes of 5 and 15

@@ -8,7 +8,7 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
-from sgformer.data.loader import Draw, TrainPlan
+from sgformer.data.plans import Draw, TrainPlan
 from sgformer.seeding import seed_of
 from sgformer.training.checkpoint import resume_progress, save_progress
 from sgformer.training.train_pass import EpochSteps
