@@ -60,7 +60,7 @@ def test_a_retraining_that_lost_its_process_is_known_by_its_epochs(
 ) -> None:
     known: list[int] = []
 
-    def train(training: Training, _: TrialResources) -> Iterator[dict[str, int]]:
+    def train(training: Training, *_: object) -> Iterator[dict[str, int]]:
         known.append(training.num_epochs)
         yield {"epoch": training.num_epochs + 1}
         if len(known) < 3:
