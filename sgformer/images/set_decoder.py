@@ -62,11 +62,27 @@ def in_words(rules: PixelRules) -> dict[str, str]:
     }
 
 
-class SetDecoder:
-    """Decodes a set's images, and collects their traits and contents; threads may share one.
+def rules_of_set(
+    root: Path, splits: Mapping[str, Collection[str]], config: DataConfig
+) -> PixelRules:
+    """How a set's deep and transparent images become 8-bit RGB.
 
     Where the config does not say which value becomes white in deep images, it follows from the
     train images, if the set is one to train with: it has val images, too.
+    """
+    white = config.max_value
+    if white is None and "val" in splits:
+        white = measured_white([f"{root}/{name}" for name in splits.get("train", ())])
+    return PixelRules(config.background, white)
+
+
+def digest_of(content: bytes) -> int:
+    """A number of 64 bits that files share if they are equal byte for byte."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+
+
+class SetDecoder:
+    """Decodes a set's images, and collects their traits and contents; threads may share one.
 
     Args:
         root: The image folder.
@@ -80,10 +96,7 @@ class SetDecoder:
     def __init__(
         self, root: Path, splits: Mapping[str, Collection[str]], config: DataConfig
     ) -> None:
-        white = config.max_value
-        if white is None and "val" in splits:
-            white = measured_white([root / name for name in splits.get("train", ())])
-        self.rules = PixelRules(config.background, white)
+        self.rules = rules_of_set(root, splits, config)
         self._root, self._splits, self._shorter_side = root, splits, config.decoded_pixels
         self._oddities = Oddities()
         self._contents: dict[Path, int] = {}
@@ -106,8 +119,7 @@ class SetDecoder:
     def _see(self, path: Path, content: bytes, decoded: Decoded) -> None:
         self._oddities.add(path.relative_to(self._root).as_posix(), decoded.traits)
         if content:  # the threads write different keys
-            digest = hashlib.sha256(content).digest()[:8]
-            self._contents[path] = int.from_bytes(digest, "big")
+            self._contents[path] = digest_of(content)
 
     def _on_equal_images(self) -> Iterator[str]:
         """Images of a split whose files have the content of one of an earlier split."""
