@@ -113,7 +113,7 @@ def _class_rows(sizes: "ClassSizes | None") -> dict[str, str]:
 
 def _side_rows(sides: "dict[str, SidesFound | None]") -> dict[str, str]:
     return {
-        name: f"{side.smallest:,} to {side.largest:,} pixels, median {side.median:,g}"
+        name: f"smallest {side.smallest:,}, median {side.median:,.0f}, largest {side.largest:,}"
         for name, side in sides.items()
         if side is not None
     }
@@ -121,7 +121,7 @@ def _side_rows(sides: "dict[str, SidesFound | None]") -> dict[str, str]:
 
 def _trait_rows(found: "DataCheck") -> dict[str, str]:
     """A row for each trait; those that say that values do not fit only if there are any."""
-    from sgformer.images.decoding import CLIPPED, NEGATIVE
+    from sgformer.images.decoding import CLIPPED, DEEP, NEGATIVE
 
     rows = {}
     for name, trait in _traits().items():
@@ -129,6 +129,8 @@ def _trait_rows(found: "DataCheck") -> dict[str, str]:
         if count or trait not in (CLIPPED, NEGATIVE):
             first = f", such as {found.first_of_trait[trait]!r}" if count else ""
             rows[name] = f"{count:,}{_share(count, found.num_readable)}{first}"
+    if found.traits.get(DEEP) and found.rules.max_value:
+        rows["over 8 bits"] += f"; the value {found.rules.max_value:g} becomes 255"
     return rows
 
 
@@ -145,7 +147,7 @@ def _equal_rows(equal: "EqualFound") -> dict[str, str]:
 
 def _equal(equal: "EqualImages") -> str:
     first, twin = equal.first
-    return f"{_images(equal.num_images)}, such as {first!r}, which is {twin!r}"
+    return f"{_images(equal.images)}, such as {first!r}, which is {twin!r}"
 
 
 def _images(count: int) -> str:

@@ -83,15 +83,17 @@ def progress_of_checking() -> Iterator[Callable[[int, int], None]]:
 
     A terminal gets a bar that vanishes at the end, a log a line every ten seconds.
     """
-    next_time, bar = time.monotonic() + 1, _bar()
+    next_time, bar = None, _bar()
     task = bar.add_task("checking images")
     seconds = 0.1 if bar.console.is_terminal else SECONDS_BETWEEN_LINES
 
     def tell(done: int, total: int) -> None:
         nonlocal next_time
-        if time.monotonic() < next_time:
+        now = time.monotonic()
+        next_time = next_time or now + 1
+        if now < next_time:
             return
-        next_time = time.monotonic() + seconds
+        next_time = now + seconds
         if bar.console.is_terminal:
             bar.start()  # again and again does nothing
             bar.update(task, completed=done, total=total)

@@ -15,11 +15,11 @@ class EqualImages:
     """A number of images that are equal, byte for byte, to others.
 
     Attributes:
-        num_images: How many.
+        images: How many.
         first: The first of them, and one that it is equal to.
     """
 
-    num_images: int
+    images: int
     first: tuple[str, str]
 
 
