@@ -95,8 +95,8 @@ def progress_of_checking() -> Iterator[Callable[[int, int], None]]:
             return
         next_time = now + seconds
         if bar.console.is_terminal:
-            bar.start()  # again and again does nothing
             bar.update(task, completed=done, total=total)
+            bar.start()  # does nothing if it has been started
         else:
             print(f"checking images: {done:,} of {total:,}", file=sys.stderr, flush=True)
 

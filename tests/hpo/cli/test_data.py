@@ -17,7 +17,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (20, 30, 4), dtype=np.uint8)
 
 @pytest.fixture
 def odd_folder(own_image_folder: Path) -> Path:
-    """The digits with an image that leaks, a transparent one, a damaged one and a hidden folder."""
+    """The digits with equal images, a transparent one, a damaged one and a hidden folder."""
     folder = own_image_folder
     shutil.copy(folder / "train/3/0.png", folder / "test/3/copy.png")
     shutil.copy(folder / "train/5/0.png", folder / "train/7/x\n.png")
@@ -46,7 +46,7 @@ def test_what_was_found_is_printed_a_row_each(call: Call, odd_folder: Path) -> N
         "formats": "PNG 113",
         "over 8 bits": "0",
         "transparent": "1 (0.9 %), such as 'train/1/clear.png'",
-        "grey": "112 (99.1 %), such as 'test/0/0.png'",
+        "grey": "112 (99.1 %), such as 'test/0/10.png'",
         "several frames": "0",
         "unreadable": "1 (0.9 %): 'train/1/bad.png'",
         "equal images": "byte for byte:",
