@@ -1,7 +1,7 @@
 """The check of an image folder: what is in it, and whether a search would accept it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -107,7 +107,7 @@ class DataCheck:
     num_unreadable: int
     unreadable: tuple[str, ...]
     equal: EqualFound
-    passed_over: tuple[str, ...] = field(default=())
+    passed_over: tuple[str, ...]
 
     @property
     def num_images(self) -> int:
@@ -167,9 +167,9 @@ class _Summary:
     """Sums up what was found of each image.
 
     Attributes:
+        _class_folders: The folder of each class, in train if it is there, by composed name.
+        _classes: The class of each image, a position in `_class_folders`.
         _positions: The images of each split, ascending.
-        _classes: The class of each image, a position in `_class_names`; a class is the same one
-            in all splits.
     """
 
     def __init__(
@@ -177,9 +177,12 @@ class _Summary:
     ) -> None:
         self._root, self._files, self._seen = config.data_dir, files, seen
         self._val_is_of_train = folder is not None and folder.val_is_of_train
-        own = files.class_folders.values()
-        self._class_names = tuple(sorted({composed(name) for names in own for name in names}))
-        index = {name: i for i, name in enumerate(self._class_names)}
+        folders: dict[str, str] = {}
+        for names in files.class_folders.values():
+            for name in names:
+                folders.setdefault(composed(name), name)
+        self._class_folders = folders
+        index = {name: i for i, name in enumerate(folders)}
         self._classes = np.fromiter(
             (index[composed(name.split("/", 2)[1])] for name in files.names), np.int32, len(files)
         )
@@ -232,11 +235,13 @@ class _Summary:
         if split is None or not self._classes_of(split):
             return None
         counts = np.bincount(
-            self._classes[self._positions[split]], minlength=len(self._class_names)
+            self._classes[self._positions[split]], minlength=len(self._class_folders)
         )
         present = self._classes_of(split)
         sizes = [
-            (int(counts[i]), name) for i, name in enumerate(self._class_names) if name in present
+            (count, self._class_folders[name])
+            for count, name in zip(counts.tolist(), self._class_folders, strict=True)
+            if name in present
         ]
         (smallest, rare), (largest, frequent) = min(sizes), max(sizes)
         middle = float(median(size for size, _ in sizes))

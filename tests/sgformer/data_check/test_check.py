@@ -134,12 +134,16 @@ def test_unreadable_copies_leak_nothing(own_image_folder: Path) -> None:
 
 def test_a_class_in_two_unicode_forms_is_one(own_image_folder: Path) -> None:
     folder = own_image_folder
-    for split, name in (("train", "caf\u00e9"), ("val", "cafe\u0301"), ("test", "caf\u00e9")):
+    for split, name in (("train", "cafe\u0301"), ("val", "caf\u00e9"), ("test", "caf\u00e9")):
         (folder / split / "3").rename(folder / split / name)
-    shutil.copy(folder / "train/caf\u00e9/0.png", folder / "val/cafe\u0301/copy.png")
+    (folder / "train/cafe\u0301/1.png").unlink()
+    shutil.copy(folder / "train/cafe\u0301/0.png", folder / "val/caf\u00e9/copy.png")
     found = check(folder)
     assert found.refused is None
     assert found.equal.in_several_classes is None
+    assert found.splits["test"].classes == 10
+    assert found.class_sizes is not None
+    assert found.class_sizes.smallest_class == "cafe\u0301"  # as its folder in train
 
 
 def test_nothing_is_written(
