@@ -37,7 +37,7 @@ def cache_place(chosen: Path | None) -> Path:
     named = os.environ.get(CACHE_VARIABLE)
     if chosen is not None or named:
         return expanded(chosen or Path(str(named)))
-    own = f"sgformer-hpo-{os.getuid()}"
+    own = f"sgformer-cache-{os.getuid()}"
     scratch = [os.environ[name] for name in SCRATCH_VARIABLES if os.environ.get(name)]
     parents = (*scratch, *SCRATCH_FOLDERS, tempfile.gettempdir(), "/var/tmp")
     places = [*(Path(parent, own) for parent in parents), expanded(HOME_FOLDER)]

@@ -81,7 +81,7 @@ def test_a_family_trains_resumes_bit_for_bit_and_exports(
 
     file = tmp_path / "model.onnx"
     export_onnx(whole.model, file, config, data.classes)
-    images = next(eval_batches(data, "val", config.data, 30))[0].numpy()
+    images = next(eval_batches(data, data.samples("val"), config.data, 30))[0].numpy()
     parity = check_parity(whole.model, OnnxClassifier(file), images)
     assert parity.argmax_agreement == 1.0
 

@@ -8,7 +8,7 @@ from sgformer import disk
 from sgformer.data import cache_place as module
 from sgformer.data.cache_place import cache_place, hold, make_place, remove_unless_used
 
-NAME = f"sgformer-hpo-{os.getuid()}"
+NAME = f"sgformer-cache-{os.getuid()}"
 
 
 @pytest.fixture(autouse=True)

@@ -43,9 +43,9 @@ def test_patches_are_erased_after_the_normalisation() -> None:
 
 def test_a_splits_batches_come_in_order(train_config: TrainConfig) -> None:
     data = load_image_data(train_config.data)
-    batches = list(eval_batches(data, "val", train_config.data, 7))
+    batches = list(eval_batches(data, data.samples("val"), train_config.data, 7))
     assert torch.cat([labels for _, labels in batches]).tolist() == [
         digit for digit in range(10) for _ in range(3)
     ]
     with pytest.raises(DataError, match="no split 'extra'"):
-        eval_batches(data, "extra", train_config.data, 7)
+        data.samples("extra")
