@@ -2,11 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 ROOT: Final = Path("/")
+AHEAD: Final = 16  # items a thread
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def usable_cpus(root: Path = ROOT) -> int:
@@ -21,6 +26,19 @@ def usable_cpus(root: Path = ROOT) -> int:
     """
     quota = min(_quotas(root), default=math.inf)
     return int(max(1, min(len(os.sched_getaffinity(0)), quota)))
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The function's results in order, from a thread a CPU, at most AHEAD ahead of the caller."""
+    num_threads = usable_cpus()
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == AHEAD * num_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from hpo.cli.data import data
 from hpo.cli.models import evaluate, export, predict, retrain
 from hpo.cli.output import escape_what_the_output_cannot_hold, fail
 from hpo.cli.results import dashboard, report, status
@@ -27,6 +28,7 @@ for command in (
     demo, search, status, simulate, report, dashboard, retrain, export, evaluate, predict,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

@@ -1,17 +1,20 @@
 """Prints rows, JSON, notes and errors for the commands."""
 
+import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 WIDTH_OF_LOGS: Final = 160
 MIN_NAME_WIDTH: Final = 16
+SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 def escape_what_the_output_cannot_hold() -> None:
@@ -72,6 +75,42 @@ def progress_of_listing() -> Callable[[int], None]:
             print(f"listing images: {num_files:,} files so far", file=sys.stderr, flush=True)
 
     return tell
+
+
+@contextlib.contextmanager
+def progress_of_checking() -> Iterator[Callable[[int, int], None]]:
+    """Shows how many images are checked, of how many, if that takes longer than a second.
+
+    A terminal gets a bar that vanishes at the end, a log a line every ten seconds.
+    """
+    next_time, bar = None, _bar()
+    task = bar.add_task("checking images")
+    seconds = 0.1 if bar.console.is_terminal else SECONDS_BETWEEN_LINES
+
+    def tell(done: int, total: int) -> None:
+        nonlocal next_time
+        now = time.monotonic()
+        next_time = next_time or now + 1
+        if now < next_time:
+            return
+        next_time = now + seconds
+        if bar.console.is_terminal:
+            bar.update(task, completed=done, total=total)
+            bar.start()  # does nothing if it has been started
+        else:
+            print(f"checking images: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+    try:
+        yield tell
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn())
+    console = stderr_console()
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
 def stderr_console() -> Console:

@@ -6,9 +6,8 @@ import json
 import os
 import random
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,7 @@ import filelock
 import numpy as np
 
 from sgformer.config import DataConfig
-from sgformer.cpus import usable_cpus
+from sgformer.cpus import in_threads
 from sgformer.data.cache_place import (
     CACHE_FORMAT,
     FACTS,
@@ -233,27 +232,20 @@ def _is_outdated(other: Path, facts: dict[str, Any]) -> bool:
 def _decode_all(
     paths: Sequence[Path], encoded: Sequence[bool], decode: SetDecoder
 ) -> Iterator[StoredImage | None]:
-    """Decodes the images in order, on all cores, at most 16 images a core ahead of the caller."""
+    """Decodes the images in order, on all cores, a few images a core ahead of the caller."""
     import torch
 
     num_torch_threads = torch.get_num_threads()
-    num_threads = usable_cpus()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    waiting: deque[Future[StoredImage | None]] = deque()
     try:
-        with ThreadPoolExecutor(num_threads) as pool:
-            for path, is_encoded in zip(paths, encoded, strict=True):
-                waiting.append(pool.submit(_stored, decode, path, is_encoded=is_encoded))
-                if len(waiting) == 16 * num_threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        yield from in_threads(partial(_stored, decode), zip(paths, encoded, strict=True))
     finally:
         torch.set_num_threads(num_torch_threads)
 
 
-def _stored(decode: SetDecoder, path: Path, *, is_encoded: bool) -> StoredImage | None:
+def _stored(decode: SetDecoder, one: tuple[Path, bool]) -> StoredImage | None:
+    path, is_encoded = one
     image = decode(path)
     if image is None:
         return None

@@ -1,6 +1,7 @@
 """The splits of an image folder as decoded images with labels, which trainings read."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,29 +170,40 @@ def decode_folder(
 
 
 def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
-    """Joins labels and decoded images; refuses too many unreadable images, or an empty class."""
-    unreadable = _checked_unreadable(folder, images)
-    positions = {name: i for i, name in enumerate(images.names)}
-    splits = {}
-    for split, labelled in folder.splits.items():
-        splits[split] = _readable_samples(labelled, positions, images.readable)
-        missing = set(range(len(folder.classes))) - set(splits[split][:, 1].tolist())
-        if missing:
-            names = listed(folder.classes[label] for label in sorted(missing))
-            raise DataError(f"no image of these classes in {split} can be read: {names}")
+    """Joins labels and decoded images."""
+    splits = readable_samples(folder, images.names, images.readable)
+    unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~images.readable))
     return ImageData(folder, images, splits, unreadable)
 
 
-def _checked_unreadable(folder: ImageFolder, images: DecodedImages) -> tuple[Path, ...]:
-    """Paths of the undecodable images; DataError if they are too many to leave out."""
-    num_images = len(images.names)
-    unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~images.readable))
-    if unreadable and len(unreadable) >= MAX_UNREADABLE_SHARE * num_images:
-        refuse_unreadable(folder.root, unreadable, str(num_images))
-    return unreadable
+def readable_samples(
+    folder: ImageFolder, names: Sequence[str], readable: npt.NDArray[np.bool_]
+) -> dict[str, Samples]:
+    """The readable images of each split.
+
+    Args:
+        folder: The image folder.
+        names: The names of all its images, in the order of the positions.
+        readable: Which of them can be read.
+
+    Raises:
+        DataError: Too many images cannot be read, or none of a class in a split.
+    """
+    bad = np.flatnonzero(~readable).tolist()
+    if bad and len(bad) >= MAX_UNREADABLE_SHARE * len(names):
+        refuse_unreadable(folder.root, [folder.root / names[i] for i in bad], str(len(names)))
+    positions = {name: i for i, name in enumerate(names)}
+    splits = {}
+    for split, labelled in folder.splits.items():
+        splits[split] = _samples_of(labelled, positions, readable)
+        missing = set(range(len(folder.classes))) - set(splits[split][:, 1].tolist())
+        if missing:
+            classes = listed(folder.classes[label] for label in sorted(missing))
+            raise DataError(f"no image of these classes in {split} can be read: {classes}")
+    return splits
 
 
-def _readable_samples(
+def _samples_of(
     labelled: LabelledImages, positions: dict[str, int], readable: npt.NDArray[np.bool_]
 ) -> Samples:
     where = np.array([positions[name] for name in labelled.names], dtype=np.int64)

@@ -16,7 +16,7 @@ from pathlib import Path
 from sgformer.config import DataConfig
 from sgformer.data.cache_place import cache_place
 from sgformer.errors import DataError, InputError, listed
-from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told
+from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told, scan
 from sgformer.images.kept_list import list_files
 from sgformer.images.trained_images import (
     TrainedImages,
@@ -109,12 +109,27 @@ def read_image_folder(config: DataConfig, found: Found = not_told) -> ImageFolde
             have different classes.
     """
     root = _root(config)
-    if not (root / "train").is_dir():
+    return checked_folder(config, list_files(root, SPLITS, _place_of_lists(config), found))
+
+
+@_naming_what_cannot_be_read()
+def scan_image_folder(config: DataConfig, found: Found = not_told) -> ImageFiles:
+    """The folder's image files, listed anew and not checked; nothing is written."""
+    return scan(_root(config), SPLITS, found)
+
+
+def checked_folder(config: DataConfig, files: ImageFiles) -> ImageFolder:
+    """The image folder that consists of these files.
+
+    Raises:
+        DataError: There is no train folder, a class is empty, or the splits' classes differ.
+    """
+    root = _root(config)
+    if "train" not in files.class_folders:
         raise DataError(
             f"{root} has no train folder; expected {root}/train/<class>/<images>, and val and "
             "test beside it if there are any"
         )
-    files = list_files(root, SPLITS, _place_of_lists(config), found)
     classes = tuple(_by_composed_name(root, "train", files).values())
     if len(classes) < 2:
         raise DataError(
@@ -233,7 +248,7 @@ def _place_of_lists(config: DataConfig) -> Path:
     return cache_place(config.cache_dir) / "lists"
 
 
-def _composed(class_name: str) -> str:
+def composed(class_name: str) -> str:
     """The class name in NFC, the form in which class names are compared."""
     return unicodedata.normalize("NFC", class_name)
 
@@ -243,7 +258,7 @@ def _names_of(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
     names_of: dict[str, dict[str, list[str]]] = {}
     for name in names:
         split, class_name, _ = name.split("/", 2)
-        names_of.setdefault(split, {}).setdefault(_composed(class_name), []).append(name)
+        names_of.setdefault(split, {}).setdefault(composed(class_name), []).append(name)
     return names_of
 
 
@@ -259,7 +274,7 @@ def _by_composed_name(root: Path, split: str, files: ImageFiles) -> dict[str, st
             raise DataError(
                 f"name of a class folder is not UTF-8: {str(root / split / name)!r}; rename it"
             )
-        other = folders.setdefault(_composed(name), name)
+        other = folders.setdefault(composed(name), name)
         if other != name:
             raise DataError(
                 f"{root / split} has two folders of one class, in two Unicode forms: {other!a} "
@@ -281,7 +296,7 @@ def _check_classes(
 ) -> None:
     """Raises DataError unless a split has these classes and no others, each with images."""
     folder, found = root / split, _by_composed_name(root, split, files)
-    wanted = {_composed(name): name for name in classes}
+    wanted = {composed(name): name for name in classes}
     extra = sorted(found[name] for name in found.keys() - wanted.keys())
     missing = sorted(wanted[name] for name in wanted.keys() - found.keys())
     if extra:
@@ -300,7 +315,7 @@ def _check_classes(
 
 def _label(names: dict[str, list[str]], classes: Sequence[str]) -> LabelledImages:
     """A split's images in the order of `classes`; `names` has them by composed class name."""
-    pairs = [(name, label) for label, c in enumerate(classes) for name in names[_composed(c)]]
+    pairs = [(name, label) for label, c in enumerate(classes) for name in names[composed(c)]]
     return LabelledImages(tuple(name for name, _ in pairs), tuple(label for _, label in pairs))
 
 

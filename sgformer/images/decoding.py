@@ -45,10 +45,12 @@ class Decoded:
         traits: What was done to it that a user should know: FIRST_FRAME (it has others),
             TRANSPARENT (laid on the background), DEEP (scaled from more than 8 bits), CLIPPED
             (some values are above the scale), NEGATIVE (some values are below 0).
+        header: What the file's header tells; an empty one if the file was not opened.
     """
 
     pixels: RgbImage | None
     traits: set[str] = field(default_factory=set)
+    header: Header = field(default_factory=Header)
 
 
 def decode_image(
@@ -88,6 +90,7 @@ def decode_content(content: bytes, shorter_side: int, rules: PixelRules) -> Deco
             image = _decode(content, header, shorter_side, rules)
     except (cv2.error, *DAMAGED):
         return Decoded(None)
+    image.header = header
     if image.pixels is not None and header.has_frames:
         image.traits.add(FIRST_FRAME)
     return image

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sgformer.config import DataConfig
 from sgformer.images.decoding import (
     CLIPPED,
@@ -20,6 +22,7 @@ from sgformer.images.decoding import (
     read_content,
     resize,
 )
+from sgformer.images.equal_images import equal_across
 from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.value_range import measured_white
 
@@ -62,11 +65,27 @@ def in_words(rules: PixelRules) -> dict[str, str]:
     }
 
 
-class SetDecoder:
-    """Decodes a set's images, and collects their traits and contents; threads may share one.
+def rules_of_set(
+    root: Path, splits: Mapping[str, Collection[str]], config: DataConfig
+) -> PixelRules:
+    """How a set's deep and transparent images become 8-bit RGB.
 
     Where the config does not say which value becomes white in deep images, it follows from the
     train images, if the set is one to train with: it has val images, too.
+    """
+    white = config.max_value
+    if white is None and "val" in splits:
+        white = measured_white([f"{root}/{name}" for name in splits.get("train", ())])
+    return PixelRules(config.background, white)
+
+
+def digest_of(content: bytes) -> int:
+    """A number of 64 bits that files share if they are equal byte for byte."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+
+
+class SetDecoder:
+    """Decodes a set's images, and collects their traits and contents; threads may share one.
 
     Args:
         root: The image folder.
@@ -80,13 +99,10 @@ class SetDecoder:
     def __init__(
         self, root: Path, splits: Mapping[str, Collection[str]], config: DataConfig
     ) -> None:
-        white = config.max_value
-        if white is None and "val" in splits:
-            white = measured_white([root / name for name in splits.get("train", ())])
-        self.rules = PixelRules(config.background, white)
+        self.rules = rules_of_set(root, splits, config)
         self._root, self._splits, self._shorter_side = root, splits, config.decoded_pixels
         self._oddities = Oddities()
-        self._contents: dict[Path, int] = {}
+        self._contents: dict[str, int] = {}
 
     def __call__(self, path: Path) -> RgbImage | None:
         """The image in a file, as `decode_image` gives it."""
@@ -104,30 +120,27 @@ class SetDecoder:
         }
 
     def _see(self, path: Path, content: bytes, decoded: Decoded) -> None:
-        self._oddities.add(path.relative_to(self._root).as_posix(), decoded.traits)
-        if content:  # the threads write different keys
-            digest = hashlib.sha256(content).digest()[:8]
-            self._contents[path] = int.from_bytes(digest, "big")
+        name = path.relative_to(self._root).as_posix()
+        self._oddities.add(name, decoded.traits)
+        if decoded.pixels is not None:  # the threads write different keys
+            self._contents[name] = digest_of(content)
 
     def _on_equal_images(self) -> Iterator[str]:
         """Images of a split whose files have the content of one of an earlier split."""
-        names = list(self._splits)
-        for i, split in enumerate(names):
-            for earlier in names[:i]:
-                known = {self._content(name): name for name in self._splits[earlier]}
-                known.pop(None, None)
-                equal = [name for name in self._splits[split] if self._content(name) in known]
-                if equal:
-                    first = min(equal)
-                    twin = known[self._content(first)]
-                    yield (
-                        f"{_images(len(equal))} of {split}, equal byte for byte to images of "
-                        f"{earlier}; metrics of {split} are too good: {first!r} is "
-                        f"{twin!r}{_more(len(equal))}"
-                    )
-
-    def _content(self, name: str) -> int | None:
-        return self._contents.get(self._root / name)
+        names = sorted(self._contents)
+        contents = np.array([self._contents[name] for name in names], np.uint64)
+        position = {name: i for i, name in enumerate(names)}
+        positions_of = {
+            split: np.array(sorted(position[name] for name in own if name in position), np.int64)
+            for split, own in self._splits.items()
+        }
+        for one in equal_across(names, contents, positions_of):
+            first, twin = one.first
+            yield (
+                f"{_images(one.images)} of {one.split}, equal byte for byte to images of "
+                f"{one.earlier}; metrics of {one.split} are too good: {first!r} is "
+                f"{twin!r}{_more(one.images)}"
+            )
 
 
 def rules_of(facts: Mapping[str, Any]) -> PixelRules:

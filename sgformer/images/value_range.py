@@ -18,20 +18,24 @@ MOST_MEASURED: Final = 1000
 _HEAD: Final = 32  # bytes that tell a PNG's bit depth
 
 
-def measured_white(paths: Sequence[Path]) -> float | None:
+def measured_white(paths: Sequence[Path | str]) -> float | None:
     """The value that becomes 255 in a set's deep images; None: it has none that needs one.
 
     At most MOST_MEASURED images are looked at, evenly spread over the paths, which makes the
     result the same on every node. A PGM or PPM that declares a range of its own does not count.
     """
-    able = [path for path in paths if path.suffix.lower() in SUFFIXES]
-    sample = able[:: max(1, -(-len(able) // MOST_MEASURED))]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = [one for one in pool.map(_largest_value, sample) if one is not None]
+        found = [one for one in pool.map(_largest_value, _measured(paths)) if one is not None]
     if not found:
         return None
     largest, is_floating = max(found)
     return white_of_largest(largest, is_floating=is_floating)
+
+
+def _measured(paths: Sequence[Path | str]) -> list[Path]:
+    """Those of the paths that are looked at; strings take far less memory than a million Paths."""
+    able = [path for path in paths if os.fspath(path).lower().endswith(SUFFIXES)]
+    return [Path(path) for path in able[:: max(1, -(-len(able) // MOST_MEASURED))]]
 
 
 def _largest_value(path: Path) -> tuple[float, bool] | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sgformer.cpus import usable_cpus
+from sgformer.cpus import AHEAD, in_threads, usable_cpus
 
 JOB = "system.slice/job.scope"
 
@@ -72,3 +72,22 @@ def test_the_affinity_limits_the_cpus_that_count(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5})
     files = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "300000 100000"}
     assert usable_cpus(write(tmp_path, files)) == 1
+
+
+def test_results_of_threads_come_in_order_and_few_are_worked_out_ahead() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        return item * item
+
+    results = in_threads(work, range(10_000))
+    assert [next(results) for _ in range(100)] == [i * i for i in range(100)]
+    assert len(begun) <= 100 + AHEAD * usable_cpus()
+    results.close()
+    assert list(in_threads(work, range(5))) == [0, 1, 4, 9, 16]
+
+
+def test_an_error_of_a_thread_reaches_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda item: 1 / item, (2, 1, 0)))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hpo.cli import output
-from hpo.cli.output import print_json, print_rows
+from hpo.cli.output import print_json, print_rows, progress_of_checking
 
 
 def refuse(constant: str) -> None:
@@ -62,3 +62,34 @@ def test_a_long_listing_says_how_far_it_is_once_a_second(
         "listing images: 12,000 files so far",
         "listing images: 30,000 files so far",
     ]
+
+
+def test_a_long_check_says_in_a_log_how_far_it_is_after_a_second_then_every_ten(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter((5.0, 5.9, 6.1, 9.0, 16.0, 16.2))
+    with progress_of_checking() as tell:
+        monkeypatch.setattr(output.time, "monotonic", lambda: next(times))
+        for done in range(1000, 7000, 1000):
+            tell(done, 7000)
+        monkeypatch.undo()
+    assert capsys.readouterr().err.splitlines() == [
+        "checking images: 3,000 of 7,000",
+        "checking images: 6,000 of 7,000",
+    ]
+
+
+@pytest.mark.usefixtures("narrow_terminal")
+def test_a_terminal_gets_a_bar_that_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_of_checking() as tell:
+        tell(1, 10)
+        assert capsys.readouterr().err == ""  # a short check shows none
+        real = output.time.monotonic
+        monkeypatch.setattr(output.time, "monotonic", lambda: real() + 2)
+        tell(5, 10)
+        monkeypatch.undo()
+    text = capsys.readouterr().err
+    assert "checking images" in text
+    assert "50%" in text

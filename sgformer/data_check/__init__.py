@@ -1,0 +1,1 @@
+"""What an image folder holds, for `data check`; nothing is written."""
