@@ -17,7 +17,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.run_folder import discard
 from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId
-from sgformer.data.image_data import load_image_data
+from sgformer.data.image_data import ImageData, load_image_data
 
 SECONDS_UNTOLD: Final = 1.0  # a listing of files that takes longer is a phase of its own
 SECONDS_BETWEEN_NEWS: Final = 1.0
@@ -87,6 +87,26 @@ class News:
 def news_of(run_dir: Path) -> News:
     """This process's News of a run."""
     return News(run_dir)
+
+
+@functools.lru_cache(maxsize=4)
+def open_images(config: DataConfig, images: ImagesId | None, run_dir: Path | None) -> ImageData:
+    """The decoded images, kept open for later trainings of this process.
+
+    Args:
+        config: Where the images are, and how they are decoded: `DataConfig.for_decoding`.
+        images: Identifies the images of the search; None: any images are accepted.
+        run_dir: The run's folder, where the driver hears of a decoding; None: it is not told.
+
+    Raises:
+        DataError: The images cannot be read, or are not those of the search.
+    """
+    if run_dir is None:
+        return load_image_data(config, expected=images)
+    news = news_of(run_dir)
+    data = load_image_data(config, news.decoded, images)
+    news.note(data.cache_note)
+    return data
 
 
 class NewsReader:

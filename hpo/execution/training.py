@@ -5,7 +5,6 @@ Importing this module is cheap; torch is imported by the first training of a pro
 
 import contextlib
 import csv
-import functools
 import socket
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hpo.execution.attempts import Attempts
-from hpo.execution.searched_images import news_of
+from hpo.execution.searched_images import news_of, open_images
 from hpo.run_folder import RunFolder, becomes_true
 from hpo.run_weights import check_reachable
 from sgformer import __version__
-from sgformer.catalog import model_facts
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import ImagesId
-from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.errors import CheckpointError, DiskFullError
 
 if TYPE_CHECKING:
@@ -35,8 +32,6 @@ SECONDS_OF_A_PART: Final = 2.0
 SECONDS_TO_WAIT: Final = 0.1
 # As often, in steps, a group does: all its processes must do so after the same step.
 STEPS_OF_A_PART: Final = 20
-# The settings on which the memory of a training depends most.
-MEMORY_SETTINGS: Final = ("precision", "grad_checkpointing", "freeze", "ema_decay")
 
 
 @dataclass(frozen=True)
@@ -66,29 +61,6 @@ class Training:
     def after(self, row: Mapping[str, Any]) -> Self:
         """The training as the driver knows it once it was told the row of an epoch."""
         return replace(self, num_epochs=max(self.num_epochs, int(row["epoch"])))
-
-
-class KnownMicroBatches:
-    """The last micro-batch of each architecture whose training ran out of memory.
-
-    Each worker process keeps its own: whether a micro-batch fits depends on the GPU, and on what
-    else runs there. A model with BatchNorm, whose result depends on the micro-batches, has none:
-    the result would depend on what the worker has trained before.
-    """
-
-    def __init__(self) -> None:
-        self._sizes: dict[tuple[Any, ...], int] = {}
-
-    def apply_to(self, training: Training) -> Training:
-        """The training, which begins with the micro-batch known for its architecture, if any."""
-        known = self._sizes.get(_architecture(training.config))
-        return training if known is None else replace(training, micro_batch_size=known)
-
-    def note(self, config: TrainConfig, size: int) -> None:
-        """Notes the micro-batch of a training that may have run out of memory."""
-        asked = config.optimizer.micro_batch_size or config.optimizer.batch_size
-        if size < asked and not model_facts(config.model.name).has_batch_norm:
-            self._sizes[_architecture(config)] = size
 
 
 @dataclass(frozen=True)
@@ -326,26 +298,6 @@ def warm_up(data: DataConfig, images: ImagesId | None, run_dir: Path | None) -> 
         open_images(data.for_decoding(), images, run_dir)
 
 
-@functools.lru_cache(maxsize=4)
-def open_images(config: DataConfig, images: ImagesId | None, run_dir: Path | None) -> ImageData:
-    """The decoded images, kept open for later trainings of this process.
-
-    Args:
-        config: Where the images are, and how they are decoded: `DataConfig.for_decoding`.
-        images: Identifies the images of the search; None: any images are accepted.
-        run_dir: The run's folder, where the driver hears of a decoding; None: it is not told.
-
-    Raises:
-        DataError: The images cannot be read, or are not those of the search.
-    """
-    if run_dir is None:
-        return load_image_data(config, expected=images)
-    news = news_of(run_dir)
-    data = load_image_data(config, news.decoded, images)
-    news.note(data.cache_note)
-    return data
-
-
 def _facts(
     trainer: "Trainer", training: Training, num_attempts: int, refused: tuple[str, ...]
 ) -> dict[str, Any]:
@@ -388,8 +340,3 @@ def _facts(
     if trainer.weights_loaded is not None:
         facts["weights"] = trainer.weights_loaded
     return facts | ({"refused_checkpoints": list(refused)} if refused else {})
-
-
-def _architecture(config: TrainConfig) -> tuple[Any, ...]:
-    others = (getattr(config, name) for name in MEMORY_SETTINGS)
-    return (config.model.name, config.data.image_size, config.optimizer.batch_size, *others)

@@ -21,7 +21,6 @@ from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
 from hpo.execution.interruption import noting_sigterm
 from hpo.execution.training import (
-    KnownMicroBatches,
     Progress,
     Training,
     leave,
@@ -30,13 +29,16 @@ from hpo.execution.training import (
 )
 from hpo.run_folder import RunFolder
 from hpo.study.trial import TrialError, TrialReport
-from sgformer.config import DataConfig
+from sgformer.catalog import model_facts
+from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
 REPORT, WORN_OUT, SETTINGS = "report", "worn_out", "settings"
 UNDER_WAY: Final = "under_way"  # of a step: whether it has ended within an epoch
 SECONDS_IDLE: Final = 0.2
+# The settings on which the memory of a training depends most.
+MEMORY_SETTINGS: Final = ("precision", "grad_checkpointing", "freeze", "ema_decay")
 # A worker leaks memory, and is replaced, if it holds this much more than after its first trial.
 MOST_GROWTH: Final = 1.5
 MOST_GROWTH_BYTES: Final = 2**28
@@ -80,6 +82,29 @@ class TrialTask:
     number: int
     training: Training
     group: GroupResources | None = None
+
+
+class KnownMicroBatches:
+    """The last micro-batch of each architecture whose training ran out of memory.
+
+    Each worker process keeps its own: whether a micro-batch fits depends on the GPU, and on what
+    else runs there. A model with BatchNorm, whose result depends on the micro-batches, has none:
+    the result would depend on what the worker has trained before.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple[Any, ...], int] = {}
+
+    def apply_to(self, training: Training) -> Training:
+        """The training, which begins with the micro-batch known for its architecture, if any."""
+        known = self._sizes.get(_architecture(training.config))
+        return training if known is None else replace(training, micro_batch_size=known)
+
+    def note(self, config: TrainConfig, size: int) -> None:
+        """Notes the micro-batch of a training that may have run out of memory."""
+        asked = config.optimizer.micro_batch_size or config.optimizer.batch_size
+        if size < asked and not model_facts(config.model.name).has_batch_norm:
+            self._sizes[_architecture(config)] = size
 
 
 class TrialWorker(tune.Trainable):
@@ -258,3 +283,8 @@ def _is_of_the_process(error: Exception) -> bool:
     if isinstance(error, ProcessDiedError):
         return True
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
+
+
+def _architecture(config: TrainConfig) -> tuple[Any, ...]:
+    others = (getattr(config, name) for name in MEMORY_SETTINGS)
+    return (config.model.name, config.data.image_size, config.optimizer.batch_size, *others)

@@ -10,8 +10,7 @@ import pytest
 
 from hpo.engine.observer import SearchObserver
 from hpo.execution import searched_images
-from hpo.execution.searched_images import Decoding, News, NewsReader
-from hpo.execution.training import open_images
+from hpo.execution.searched_images import Decoding, News, NewsReader, open_images
 from sgformer.config import TrainConfig
 from sgformer.errors import DataError
 

@@ -382,7 +382,7 @@ def test_a_worker_is_warm_before_its_first_trial(train_config: TrainConfig) -> N
         "data = DataConfig.model_validate_json(sys.argv[1])\n"
         "TrialWorker({SETTINGS: WorkerSettings(1, data)})\n"
         "assert {'torch', 'timm', 'sgformer.training.trainer'} <= sys.modules.keys()\n"
-        "from hpo.execution.training import open_images\n"
+        "from hpo.execution.searched_images import open_images\n"
         "assert open_images.cache_info().currsize == 1\n"
     )
     data = train_config.data.model_dump_json()
