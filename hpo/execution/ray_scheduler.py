@@ -51,6 +51,10 @@ class StudyScheduler(FIFOScheduler):
         self._num_failed_starts: dict[str, int] = {}
         self.failure: Exception | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without `note`, which may lead to the terminal: Ray pickles the scheduler."""
+        return {**vars(self), "_note": _no_note}
+
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._num_failed_starts.setdefault(trial.trial_id, 0)
 

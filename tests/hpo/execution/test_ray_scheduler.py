@@ -1,6 +1,8 @@
 """Tests of the Ray adapter, whose methods the tests call as Ray does."""
 
 import pickle
+import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -267,3 +269,10 @@ def test_a_stopped_trials_worker_lets_go_of_it_though_nothing_can_start(
 
 def test_rays_pickles_hold_neither_study_nor_observer(decisions: Engine) -> None:
     assert vars(pickle.loads(pickle.dumps(decisions))) == {}
+
+
+def test_ray_can_pickle_a_scheduler_whose_notes_go_to_a_terminal(decisions: Engine) -> None:
+    terminal = threading.RLock()  # as a live display has
+    notes = partial(print, terminal)
+    scheduler = StudyScheduler(decisions, str, notes)  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(scheduler)).failure is None
