@@ -145,6 +145,11 @@ class DataConfig(FrozenConfig):
         update |= {"decode_size": self.decoded_pixels, "image_size": self.decoded_pixels}
         return self.model_copy(update=update)
 
+    def at_places_of(self, other: Self) -> Self:
+        """A copy with the folders, the cache and the loading processes of other settings."""
+        names = ("data_dir", "cache_dir", "cache_bytes", "cache_format", "num_workers")
+        return self.model_copy(update={name: getattr(other, name) for name in names})
+
     def with_preprocessing(self, own: Preprocessing) -> Self:
         """A copy in which a model's own preprocessing stands for what is not set."""
         missing = {name: v for name, v in asdict(own).items() if getattr(self, name) is None}

@@ -65,9 +65,9 @@ def retrain(
         data = retrain_config(run.config, chosen.params).resolved().data
         with Decoding(data, display, run.folder.path) as decoding:
             images = decoding.images()
-        if changes := changes_of_images(run.study, images.facts):
-            display.note(f"the images are not those of the study: {changes}")
-        retrain_and_deliver(run, chosen, display, images.id)
+            if changes := changes_of_images(run.study, images.facts):
+                display.note(f"the images are not those of the study: {changes}")
+            retrain_and_deliver(run, chosen, display, images.id)
         write_report(run.folder, run.config, run.study)
     print_rows(delivery_rows(run.folder))
 

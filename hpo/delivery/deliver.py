@@ -10,7 +10,7 @@ import yaml
 
 from hpo.config.sections import RetrainConfig
 from hpo.run_folder import finish_replacing, newcomer_of, replace_folder, replace_text
-from sgformer.config import TrainConfig
+from sgformer.config import DataConfig, TrainConfig
 from sgformer.errors import DataError, listed
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def deliver(
     metrics: Mapping[str, Any],
     images: "ImagesId | None" = None,
     num_images: int = RetrainConfig().proof_images,
+    places: DataConfig | None = None,
 ) -> None:
     """Exports an evaluated checkpoint, checks the export, then replaces the whole folder.
 
@@ -34,6 +35,7 @@ def deliver(
         metrics: The checkpoint's SplitMetrics on val and test, by split.
         images: Identifies the images of the search; None: any images are accepted.
         num_images: The number of val images on which the export is checked, at most.
+        places: Where the images and their cache are now; None: where the training had them.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -45,7 +47,7 @@ def deliver(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     shutil.copyfile(checkpoint, new / "checkpoint.safetensors")
-    config, model, classes = load_model(new / "checkpoint.safetensors")
+    config, model, classes = load_model(new / "checkpoint.safetensors", places)
     known = trained_images_of(checkpoint)
     data = images_for(config, known, images)
     values = config.model_dump(mode="json")
@@ -136,13 +138,22 @@ def _export(
     _write_json(folder / "export.json", {"model.onnx": report.as_dict()})
 
 
-def load_model(checkpoint: Path) -> tuple[TrainConfig, Any, tuple[str, ...]]:
-    """The config, the model (on the CPU, in eval mode) and the class names of a checkpoint."""
+def load_model(
+    checkpoint: Path, places: DataConfig | None = None
+) -> tuple[TrainConfig, Any, tuple[str, ...]]:
+    """The config, the model (on the CPU, in eval mode) and the class names of a checkpoint.
+
+    Args:
+        checkpoint: The checkpoint.
+        places: Where the images and their cache are now; None: where the training had them.
+    """
     from sgformer.model.build import create_model
     from sgformer.training.checkpoint import load_checkpoint
 
     tensors, metadata = load_checkpoint(checkpoint)
     config = TrainConfig.model_validate(metadata["config"]).resolved()
+    if places is not None:
+        config = config.model_copy(update={"data": config.data.at_places_of(places)})
     classes = tuple(metadata["classes"])
     model = create_model(config, len(classes))
     model.load_state_dict(tensors)

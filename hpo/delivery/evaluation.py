@@ -11,7 +11,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import run_on_cluster
 from hpo.run import Run
-from sgformer.config import TrainConfig
+from sgformer.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
     import torch
@@ -61,10 +61,11 @@ def evaluate_and_charge(
         resources: CPUs and GPUs on the connected Ray cluster; None: this process evaluates.
     """
     begin, metrics = time.monotonic(), None
+    places = run.config.train.data
     if resources is None:
-        told = evaluate_checkpoint(checkpoint, images)
+        told = evaluate_checkpoint(checkpoint, images, places=places)
     else:
-        arguments = (checkpoint, images, resources.gpus)
+        arguments = (checkpoint, images, resources.gpus, places)
         told = run_on_cluster(evaluate_checkpoint, arguments, resources, "the evaluation")
     for news in told:
         observer.step(news.num_done, news.num_images)
@@ -77,7 +78,10 @@ def evaluate_and_charge(
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, images: "ImagesId | None" = None, num_gpus: float = 0.0
+    checkpoint: Path,
+    images: "ImagesId | None" = None,
+    num_gpus: float = 0.0,
+    places: DataConfig | None = None,
 ) -> Iterator[Evaluated]:
     """Evaluates a checkpoint in this process; the last of what it yields has the metrics.
 
@@ -85,6 +89,7 @@ def evaluate_checkpoint(
         checkpoint: The weights with their config, which names the images and their size.
         images: Identifies the images of the search; None: any images are accepted.
         num_gpus: GPUs for this process; less than 1: its share of a GPU's memory.
+        places: Where the images and their cache are now; None: where the training had them.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -92,7 +97,7 @@ def evaluate_checkpoint(
     from sgformer.training.device import limit_memory
 
     limit_memory(num_gpus)
-    config, model, _ = load_model(checkpoint)
+    config, model, _ = load_model(checkpoint, places)
     data = images_for(config, trained_images_of(checkpoint), images)
     yield from evaluate_splits(config, model, data)
 

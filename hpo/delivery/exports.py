@@ -10,7 +10,7 @@ from hpo.engine.architectures import has_to_be_timed
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
-from hpo.run_folder import RunFolder
+from hpo.run_folder import RunFolder, becomes_true
 from sgformer.config import TrainConfig
 
 
@@ -50,7 +50,8 @@ def export_architectures(
         return {}
     observer.phase("exporting architectures")
     run.architectures.mkdir(exist_ok=True)
-    paths = {n: run.architectures / f"{n.replace('/', '_')}.onnx" for n in due}
+    folder = run.architectures.absolute()  # a worker has another current folder
+    paths = {n: folder / f"{n.replace('/', '_')}.onnx" for n in due}
     waiting = {
         paths[name]: apply_params(config.train, params, "space")
         for name, params in due.items()
@@ -58,6 +59,8 @@ def export_architectures(
     }
     observer.step(len(due) - len(waiting), len(due))
     _export_all(waiting, num_classes, resources, observer, len(due))
+    for path in paths.values():  # a network file system may show the files late
+        becomes_true(path.exists)
     return paths
 
 

@@ -68,7 +68,8 @@ def retrain_and_deliver(
     metrics = evaluate_and_charge(run, trial.number, checkpoint, observer, images, resources)
     observer.phase("exporting to ONNX and checking it")
     num_images = run.config.retrain.proof_images
-    deliver(folder or run.folder.best, checkpoint, metrics, images, num_images)
+    best = folder or run.folder.best
+    deliver(best, checkpoint, metrics, images, num_images, run.config.train.data)
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
     discard(run.folder.retraining)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import FileIO
@@ -66,17 +67,17 @@ def open_or_build_cache(
     Raises:
         DataError: The cache cannot be written, or too many images cannot be read.
     """
-    cache = cache_folder(config, images)
-    opened = _opened(cache, folder, config)
-    if opened is not None:
-        return opened
     try:
+        cache = cache_folder(config, images, is_whole="val" in folder.splits)
+        opened = _opened(cache, folder, config)
+        if opened is not None:
+            return opened
         make_place(cache.parent, config.cache_dir)
         with filelock.FileLock(cache.with_suffix(".lock")):
             opened = _opened(cache, folder, config)
             if opened is not None:
                 return opened
-            if cache.is_dir() and not remove_unless_used(cache):
+            if cache.is_dir() and not remove_unless_used(cache, is_built=True):
                 return DecodedImages(cache, folder.root, config.decoded_pixels)
             return _built(cache, folder, images, config, progress)
     except OSError as error:
@@ -92,7 +93,7 @@ def _opened(cache: Path, folder: ImageFolder, config: DataConfig) -> DecodedImag
         if images.room is None or not os.access(cache.parent, os.W_OK):
             return images
         most = Room(cache.parent, cache, config.cache_bytes).most
-        return None if most > MORE * images.room else images
+        return None if most > MORE * images.room + SPARE else images
     except OSError:
         return None
 
@@ -162,6 +163,9 @@ def _fill(
     index.forget_beyond(file.size)
     index.write(cache / INDEX)
     (cache / NAMES).write_bytes(joined)
+    for name in (INDEX, NAMES):
+        with (cache / name).open("rb") as written:
+            os.fsync(written)
     return {"full": file.full, "room": file.room, **decode.facts()}
 
 
@@ -197,12 +201,15 @@ def _in_order(folder: ImageFolder, config: DataConfig) -> list[tuple[str, bool]]
     Val, which each epoch reads, comes first. The train images that fit are a random part.
     """
     order: list[tuple[str, bool]] = []
+    # By folder, not by split: how train is divided changes no pixels.
+    num_images = Counter(name.split("/", 1)[0] for name in folder.names)
     for split in (split for split in ORDER if split in folder.splits):
         names = list(folder.splits[split].names)
         if split == "train":
             random.Random(0).shuffle(names)
+        num_bytes = num_images[names[0].split("/", 1)[0]] * config.decoded_pixels**2 * 3
         is_encoded = config.cache_format == "jpeg" or (
-            config.cache_format == "auto" and len(names) * config.decoded_pixels**2 * 3 > RAW_BYTES
+            config.cache_format == "auto" and num_bytes > RAW_BYTES
         )
         order += [(name, is_encoded) for name in names]
     return order

@@ -24,7 +24,7 @@ SCRATCH_FOLDERS: Final = ("/localscratch", "/local_scratch", "/scratch")
 HOME_FOLDER: Final = Path("~/.cache/sgformer-hpo")
 FACTS: Final = "facts.json"  # the file that a reader locks
 SECONDS_KEPT: Final = 24 * 3600
-CACHE_NAME: Final = re.compile(r"[0-9a-f]{32}(-[a-z\d-]+-v\d+)?(\.building)?")
+CACHE_NAME: Final = re.compile(r"[0-9a-f]{32}(-[a-z\d-]+-v\d+)?(\.building)?(\.removed-\d+)?")
 
 
 def cache_place(chosen: Path | None) -> Path:
@@ -40,7 +40,8 @@ def cache_place(chosen: Path | None) -> Path:
     own = f"sgformer-cache-{os.getuid()}"
     scratch = [os.environ[name] for name in SCRATCH_VARIABLES if os.environ.get(name)]
     parents = (*scratch, *SCRATCH_FOLDERS, tempfile.gettempdir(), "/var/tmp")
-    places = [*(Path(parent, own) for parent in parents), expanded(HOME_FOLDER)]
+    existing = [Path(parent) for parent in parents if os.path.isdir(parent)]  # noqa: PTH112
+    places = [*(parent / own for parent in existing), expanded(HOME_FOLDER)]
     usable = [place for place in places if _is_usable(place)]
     return next(filter(_is_on_a_local_disk, usable), (usable or places)[0])
 
@@ -88,13 +89,18 @@ def hold(cache: Path) -> FileIO:
     return file
 
 
-def remove_unless_used(cache: Path) -> bool:
-    """Removes a cache that no process holds; returns whether it is gone."""
+def remove_unless_used(cache: Path, *, is_built: bool = False) -> bool:
+    """Removes a cache that no process holds; returns whether it is gone.
+
+    Args:
+        cache: The folder of the cache.
+        is_built: Whether nobody is building it, even if its facts are missing.
+    """
     with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
         if (cache / FACTS).exists():
             file = opened.enter_context((cache / FACTS).open("r+b"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: somebody reads the cache
-        elif not is_old(cache):  # an older version of this program may be building it
+        elif not (is_built or is_old(cache)):  # an older version may be building it
             return False
         gone = cache.with_name(f"{cache.name}.removed-{os.getpid()}")
         cache.rename(gone)
@@ -106,7 +112,7 @@ def remove_unless_used(cache: Path) -> bool:
 def caches(place: Path) -> Iterator[Path]:
     """The caches in a folder, of all versions and half built ones, least recently used first."""
     found = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         for other in place.iterdir():
             with contextlib.suppress(OSError):
                 if CACHE_NAME.fullmatch(other.name) and other.is_dir():

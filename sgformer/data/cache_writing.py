@@ -76,7 +76,7 @@ class PixelFile:
             return NOT_STORED
         offset, end = self.size, self.size + len(data)
         if not self._room.has(end + self._reserve):
-            self.full, self.room = str(self._room), self._room.given
+            self.full, self.room = str(self._room), max(0, self._room.given)
             return NOT_STORED
         with self._noticing_full():
             left = data.data

@@ -3,10 +3,12 @@
 Opening and reading a cache needs no torch. `cache_building` builds caches.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import weakref
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +76,10 @@ class DecodedImages:
     def __init__(self, cache: Path, root: Path, shorter_side: int) -> None:
         self.cache, self.root, self.shorter_side = cache, root, shorter_side
         self._held = hold(cache)
+        with _refusing_damage(cache):
+            self._open(cache)
+
+    def _open(self, cache: Path) -> None:
         facts = json.loads((cache / FACTS).read_text(encoding="utf-8"))
         self.id = ImagesId(facts["files"], facts["content"])
         self.full: str | None = facts["full"]
@@ -84,6 +90,8 @@ class DecodedImages:
         with np.load(cache / INDEX, allow_pickle=False) as index:
             self._offsets, self._lengths = index["offsets"], index["lengths"]
             self._shapes, self._encoded = index["shapes"], index["encoded"]
+        if len(self._offsets) != len(self.names):
+            raise ValueError(f"{len(self._offsets)} images and {len(self.names)} names")
         self._pixels = os.open(cache / PIXELS, os.O_RDONLY)
         weakref.finalize(self, os.close, self._pixels)
         # Images are read in random order: what follows one on the disk would fill memory.
@@ -129,6 +137,15 @@ class DecodedImages:
         return stored
 
 
+@contextlib.contextmanager
+def _refusing_damage(cache: Path) -> Iterator[None]:
+    """Raises OSError if a file of the cache is damaged, as by a crash of the machine."""
+    try:
+        yield
+    except (ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
+        raise OSError(f"the cache {cache} is damaged: {error}") from None
+
+
 def to_jpeg(image: RgbImage) -> Bytes:
     """The image as a JPEG, of a tenth of its size."""
     ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), JPEG)
@@ -164,14 +181,20 @@ def _sizes_and_times(folder: ImageFolder) -> Iterator[tuple[str, int, int]]:
         yield from (file for file in folder.files if file[0] in wanted)
 
 
-def cache_folder(config: DataConfig, images: ImagesId) -> Path:
+def cache_folder(config: DataConfig, images: ImagesId, *, is_whole: bool = True) -> Path:
     """The folder of the cache of these files, as the config has them decoded, on this node.
 
     Where nothing can be written, a cache that was built elsewhere of images with the same names
     and sizes stands for it.
+
+    Args:
+        config: How the images are decoded.
+        images: Identifies the files.
+        is_whole: Whether the images are a set to train with, and not a split alone, by which the
+            range of deep images is not measured.
     """
     how = "" if config.cache_format == "auto" else f"-{config.cache_format}"
-    how += rules_name(config)
+    how += rules_name(config) + ("" if is_whole else "-part")
     ending = f"-{config.decoded_pixels}{how}-v{CACHE_FORMAT}"
     place = cache_place(config.cache_dir)
     cache = place / f"{images.files}{ending}"

@@ -14,6 +14,7 @@ from sgformer.data.cache_building import (
     open_or_build_cache,
     refuse_unreadable,
 )
+from sgformer.data.cache_place import cache_place, make_place
 from sgformer.data.image_cache import (
     DecodedImages,
     ImagesId,
@@ -145,6 +146,8 @@ def load_image_data(
         with contextlib.suppress(OSError):  # there is no cache here, or it is being removed
             images = open_cache(config, expected)
             return _assemble(folder_of(config, images.names), images)
+    with contextlib.suppress(OSError):  # where the list of files is kept, too
+        make_place(cache_place(config.cache_dir), config.cache_dir)
     return decode_folder(read_image_folder(config, found), config, progress, expected)
 
 

@@ -3,6 +3,7 @@
 What is no image, or hidden, is passed over and counted. This module checks nothing.
 """
 
+import errno
 import functools
 import os
 import stat
@@ -28,6 +29,7 @@ HIDDEN: Final = (
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
 NUM_THREADS: Final = 16  # they wait for the answers of a network disk
 CHUNK: Final = 256  # files that a thread looks at in one go
+NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 GONE, NO_FILE = -1, -2  # in place of the size of a broken link; of a pipe, device or folder
 
 Found = Callable[[int], None]  # is told how many files have been found so far
@@ -216,14 +218,14 @@ def size_and_time(path: Path | str) -> tuple[int, int]:
     """A file's bytes and time of last change; GONE for a broken link, NO_FILE for no file.
 
     Raises:
-        PermissionError: The file's folder does not let it be looked at.
+        OSError: The file cannot be looked at, for want of permission or by an error of the disk.
     """
     try:
         status = os.stat(path)  # noqa: PTH116  a Path takes twice the time
-    except PermissionError:
-        raise
-    except OSError:  # counts as an unreadable image
-        return GONE, GONE
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
+        return GONE, GONE  # counts as an unreadable image
     if not stat.S_ISREG(status.st_mode):  # reading from a pipe would never end
         return NO_FILE, NO_FILE
     return status.st_size, status.st_mtime_ns

@@ -85,7 +85,7 @@ def _stands(root: Path, kept: ImageFiles) -> bool:
 
 
 def _write(file: Path, files: ImageFiles) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(exist_ok=True)  # in the folder of caches, which others make
     facts = {
         "format": FORMAT,
         "class_folders": files.class_folders,

@@ -49,8 +49,15 @@ class TrainedImages:
             found: Describes images whose val split is to be evaluated.
             root: Their folder.
         """
-        if self.val_of_train and found.val_of_train and not self.has_same("val", found):
+        if not found.val_of_train:
+            return
+        if self.val_of_train and not self.has_same("val", found):
             raise DataError(on_changed_train(root))
+        if not self.val_of_train and self.digests.get("train") == found.digests.get("train"):
+            raise DataError(
+                f"the model was trained on all images in {root / 'train'}, and {root / 'val'} is "
+                "not there; put it back"
+            )
 
 
 def digests(files: ImageFiles) -> dict[str, str]:
