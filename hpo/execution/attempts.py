@@ -53,14 +53,16 @@ class Attempts:
         finally:
             lock.release()
 
-    def begin(self, epoch: int, num_steps: int = 0) -> None:
+    def begin(self, epoch: int, num_steps: int = 0, *, only_val: bool = False) -> None:
         """Notes that an epoch begins, or that it goes on after `num_steps` steps.
 
-        One that goes on counts again if it has gone on from there before: what came then is lost.
+        One that goes on counts again if it has gone on from there before: what came then is lost,
+        unless `only_val` says that all of its steps are done.
         """
         known = self._entries()
         goes_on = f"{epoch}.{num_steps}"
-        counts = num_steps == 0 or str(epoch) not in known or goes_on in known
+        is_lost = goes_on in known and not only_val
+        counts = num_steps == 0 or str(epoch) not in known or is_lost
         self.note(str(epoch) if counts else goes_on)
 
     def note(self, epoch: int | str) -> None:

@@ -108,6 +108,7 @@ class StudyScheduler(FIFOScheduler):
             lost = TrialError("WorkerLost", "the worker did not take the trial")
             self.decisions.on_lost(number, lost)
         if self.decisions.finished:
+            worker.assign.remote(None)  # the trial's files may be gone: it saves nothing more
             return TrialScheduler.STOP
         if worn_out:
             worker.retire.remote()

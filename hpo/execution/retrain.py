@@ -183,14 +183,18 @@ def _tell_all(i: int, rows: Iterator[dict[str, Any]], told: "Queue[Told]") -> No
 def _with_retries(
     training: Training, resources: TrialResources, max_retries: int, is_over: threading.Event
 ) -> Iterator[dict[str, Any]]:
-    for num_left in range(max_retries, -1, -1):
+    num_left = max_retries
+    while True:
         try:
             for row in retrain_epochs_on_cluster(training, resources, is_over):
+                if int(row["epoch"]) > training.num_epochs:  # no tries are counted before it
+                    num_left = max_retries
                 training = training.after(row)
                 yield row
         except RunError:
             # After the end Ray is shut down, and another try would start a new Ray.
             if not num_left or is_over.is_set():
                 raise
+            num_left -= 1
         else:
             return

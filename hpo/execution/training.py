@@ -169,6 +169,9 @@ def _train(
         saver.finish()
         if trainer.num_steps_done:
             save_within_epoch(trainer, folder)
+    except Exception:
+        yield from saver.told()  # it is durable, and the epoch that broke was begun
+        raise
     finally:
         saver.close()
 
@@ -193,7 +196,8 @@ class _Saver:
     def begin_epoch(self, epoch: int) -> None:
         """Notes the attempt at an epoch, which begins, or which has begun on trust."""
         if self._writer is not None:
-            self._attempts.begin(epoch, self._trainer.num_steps_resumed)
+            steps, only_val = self._trainer.num_steps_resumed, self._trainer.has_only_val_left
+            self._attempts.begin(epoch, steps, only_val=only_val)
 
     def save(self, progress: Progress) -> None:
         """Begins to save an epoch; waits for a small checkpoint, and for the last epoch's."""
@@ -266,16 +270,22 @@ def _resume(trainer: "Trainer", training: Training) -> tuple[str, ...]:
         refused = resume_progress(trainer, training.folder)
         return trainer.num_epochs_done >= expected or bool(refused)
 
+    def place() -> tuple[int, int]:
+        return trainer.num_epochs_done, trainer.num_steps_resumed
+
+    steps = ""
     if becomes_true(load):
-        expected = broadcast(trainer.num_epochs_done)  # where all processes of a group go on
-        if trainer.num_epochs_done < expected:
-            becomes_true(load)
-        if trainer.num_epochs_done == expected:
+        expected, step = map(broadcast, place())  # where all processes of a group go on
+        if place() < (expected, step):
+            becomes_true(lambda: load() and place() >= (expected, step))
+        if place() == (expected, step):
             return refused
+        steps = f", {step} steps on (here {trainer.num_steps_resumed})"
     raise CheckpointError(
         f"the checkpoint in {training.folder} on {socket.gethostname()} is of epoch "
-        f"{trainer.num_epochs_done} and not of {expected}; the training does not start over, as "
-        "its curve would be of two trainings: all nodes must share the run folder (--output-dir); "
+        f"{trainer.num_epochs_done} and not of {expected}{steps}; the training does not start "
+        "over, as its curve would be of two trainings: all nodes must share the run folder "
+        "(--output-dir); "
         "if the file is lost, a finalist starts over once its folder is removed, and a trial as a "
         "new one (study.enqueue)"
     )

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ def save_checkpoint(
         DiskFullError: The disk has no room for the checkpoint.
     """
     _replace(path, tensors, metadata, keep_as)
-    _sync(path.parent)
+    with noticing_full_disk(path.parent):
+        _sync(path.parent)
 
 
 def _replace(
@@ -146,7 +148,8 @@ class Saving:
         if self.best is not None:
             _replace(folder / BEST, *self.best)
         _replace(folder / LAST, *self.state, keep_as=folder / PREVIOUS)
-        _sync(folder)
+        with noticing_full_disk(folder):
+            _sync(folder)
         write_epochs(folder / EPOCHS, self.history)
         (folder / WITHIN).unlink(missing_ok=True)
         if self.has_ended:  # an ended training is not resumed
@@ -188,13 +191,10 @@ class CheckpointWriter:
         """
         if self._write is None:
             return True
-        try:
-            self._write.result(seconds)
-        except TimeoutError:
-            if not self._write.done():
-                return False
-            raise
-        self._write = None
+        if not futures.wait([self._write], seconds).done:
+            return False
+        write, self._write = self._write, None
+        write.result()
         return True
 
     def close(self) -> None:

@@ -150,6 +150,11 @@ class Trainer:
         return len(self._begun.losses)
 
     @property
+    def has_only_val_left(self) -> bool:
+        """Whether an earlier process has done all steps of the epoch under way."""
+        return self.num_steps_resumed == len(self._steps.of(self.num_epochs_done + 1))
+
+    @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 

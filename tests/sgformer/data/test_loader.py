@@ -162,12 +162,13 @@ from sgformer.config import TrainConfig
 from sgformer.data import loader as module
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.image_data import load_image_data
+from sgformer.data.plans import EvalPlan
 
 torch.set_num_threads(1)
 config = TrainConfig.model_validate_json(sys.argv[1]).data
 data = load_image_data(config)
 dataset = module.ImageDataset(data.images, eval_transform(config))
-plan = module.EvalPlan(np.repeat(data.samples("val"), 4, axis=0), 16)
+plan = EvalPlan(np.repeat(data.samples("val"), 4, axis=0), 16)
 alone = list(module.BatchLoader(dataset).batches(plan))
 for free in (module.free_shared_memory, lambda: None):  # it is foreseen; it runs out
     module.free_shared_memory = free
