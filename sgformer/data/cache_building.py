@@ -68,7 +68,7 @@ def open_or_build_cache(
         DataError: The cache cannot be written, or too many images cannot be read.
     """
     try:
-        cache = cache_folder(config, images, is_whole="val" in folder.splits)
+        cache = cache_folder(config, images, is_whole={"train", "val"} <= folder.splits.keys())
         opened = _opened(cache, folder, config)
         if opened is not None:
             return opened

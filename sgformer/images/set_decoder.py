@@ -71,10 +71,10 @@ def rules_of_set(
     """How a set's deep and transparent images become 8-bit RGB.
 
     Where the config does not say which value becomes white in deep images, it follows from the
-    train images, if the set is one to train with: it has val images, too.
+    train images, if the set is one to train with: it has train and val images.
     """
     white = config.max_value
-    if white is None and "val" in splits:
+    if white is None and {"train", "val"} <= splits.keys():
         # Of val, too, where it is split off train: how train is divided changes no pixels.
         names = sorted(name for part in splits.values() for name in part)
         white = measured_white([f"{root}/{name}" for name in names if name.startswith("train/")])

@@ -77,3 +77,14 @@ def test_one_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     finally:
         other.kill()
         other.wait()
+
+
+def test_who_leaves_in_validation_repeats_no_epoch(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path)
+    attempts.begin(3)
+    for _ in range(3):
+        attempts.begin(3, 50, only_val=True)
+    assert attempts.count() == 1
+    attempts.begin(3, 12)
+    attempts.begin(3, 12)
+    assert attempts.count() == 2

@@ -271,3 +271,54 @@ def test_too_many_unreadable_images_are_told_after_the_first_thousand(
     assert not seen  # before the others are decoded
     assert str(caught.value).count(".png") == 10
     assert not list((tmp_path / "cache").glob("*/pixels.bin"))
+
+
+def test_a_cache_without_any_room_is_not_built_again_at_each_opening(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    used = load_image_data(config_for(image_folder, tmp_path, decode_size=40))
+    seen: list[int] = []
+    config = config_for(image_folder, tmp_path, cache_bytes=1000)  # less than is in use
+    for _ in range(2):
+        data = load_image_data(config, lambda done, _total: seen.append(done))
+        assert data.images.num_not_stored == 110
+    assert len(seen) == 110
+    assert used.images.num_not_stored == 0
+
+
+@pytest.mark.parametrize("name", ["index.npz", "names", "facts.json"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_cache_that_a_crash_has_damaged_is_built_anew(
+    image_folder: Path, tmp_path: Path, name: str, is_there: bool
+) -> None:
+    cache = load_image_data(config_for(image_folder, tmp_path)).images.cache
+    (cache / name).unlink()
+    if is_there:
+        (cache / name).touch()
+    data = load_image_data(config_for(image_folder, tmp_path))
+    assert np.array_equal(data.images[3], decode_image(data.images.path(3), 32))
+
+
+def write_deep(folder: Path) -> Path:
+    """A train folder of images of 12 bits in files of 16."""
+    for i in range(20):
+        path = folder / "train" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((32, 32), 200 * i, np.uint16))
+    return folder
+
+
+def test_how_train_is_divided_changes_no_pixels(tmp_path: Path) -> None:
+    folder = write_deep(tmp_path / "images")
+    whites = set()
+    for seed in range(4):
+        config = config_for(folder, tmp_path / str(seed), val_seed=seed)
+        whites.add(load_image_data(config).images.rules.max_value)
+    assert whites == {4095}
+
+
+def test_a_split_alone_leaves_no_cache_to_a_search(tmp_path: Path) -> None:
+    config = config_for(write_deep(tmp_path / "images"), tmp_path / "cache")
+    alone = decode_folder(read_split(config, "train", ("a", "b"), of_train=False), config)
+    assert alone.images.rules.max_value is None
+    assert load_image_data(config).images.rules.max_value == 4095

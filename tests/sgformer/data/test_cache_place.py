@@ -95,3 +95,11 @@ def test_without_locks_a_cache_is_opened_and_never_removed(
     cache = cache_in(tmp_path)
     hold(cache).close()
     assert not remove_unless_used(cache)
+
+
+def test_a_scratch_that_does_not_exist_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mounted(monkeypatch, tmp_path)
+    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "ended-job"))
+    assert cache_place(None) == tmp_path / "tmp" / NAME

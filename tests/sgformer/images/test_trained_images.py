@@ -57,3 +57,16 @@ def test_val_of_a_changed_train_folder_is_refused_and_a_folder_of_its_own_is_not
 def test_parts_of_train_are_never_the_same_as_folders(tmp_path: Path) -> None:
     known = described(make(tmp_path, *FILES))
     assert not known.has_same("train", TrainedImages(val_of_train=True, digests=known.digests))
+
+
+def test_train_that_was_trained_on_whole_is_not_divided(tmp_path: Path) -> None:
+    before = described(make(tmp_path / "before", *FILES))
+    after = described(make(tmp_path / "after", *(f for f in FILES if f.startswith("train"))))
+    other = described(
+        make(tmp_path / "other", *(f"train/{c}/{i}.jpg" for c in "ab" for i in "12"))
+    )
+    before.refuse_mixed_val(other, tmp_path / "other")
+    with pytest.raises(
+        DataError, match=r"trained on all images in .*train, and .*val is not there"
+    ):
+        before.refuse_mixed_val(after, tmp_path / "after")
