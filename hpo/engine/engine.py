@@ -150,6 +150,10 @@ class Engine:
     def on_end(self, report: TrialReport) -> None:
         """Takes a trial's last report: it ended by itself, or `on_report` stopped or paused it."""
         record = self._ledger.live[report.number]
+        if report.end_reason == EndReason.LEFT:  # it goes on there in the next free slot
+            record.has_slot = False
+            self._ledger.interrupt(record)
+            return
         self._record(record, report)
         if report.end_reason == EndReason.PAUSED and report.error is not None:
             self.paused = self.paused or report.error.message

@@ -28,7 +28,7 @@ from hpo.execution.training import (
     warm_up,
 )
 from hpo.run_folder import RunFolder
-from hpo.study.trial import TrialError, TrialReport
+from hpo.study.trial import EndReason, TrialError, TrialReport
 from sgformer.catalog import model_facts
 from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.image_cache import ImagesId
@@ -149,8 +149,11 @@ class TrialWorker(tune.Trainable):
 
         Raises:
             WornOutError: `retire` was called.
-            SystemExit: The process got SIGTERM; the training is saved, and goes on elsewhere.
+            SystemExit: The process got SIGTERM. If it had a trial, the step before has saved and
+                returned that, so that it goes on elsewhere.
         """
+        if self._task is not None and self._is_told_to_end():
+            return self._left(self._task)
         self._check_whether_to_end()
         if self._task is None:
             if self._idle:
@@ -172,9 +175,14 @@ class TrialWorker(tune.Trainable):
             leave(self._epochs)
         self._end()
 
+    def _left(self, task: TrialTask) -> dict[str, Any]:
+        """Saves the trial within its epoch, and gives it back."""
+        self.cleanup()
+        self._task = None
+        return {REPORT: TrialReport(task.number, (), EndReason.LEFT), WORN_OUT: True}
+
     def _check_whether_to_end(self) -> None:
         if self._is_told_to_end():
-            self.cleanup()
             raise SystemExit("the worker's process got SIGTERM")
         if self._retired:
             raise WornOutError("a worn-out worker is replaced")

@@ -40,7 +40,7 @@ class EndReason(StrEnum):
 
     COMPLETED: the trial ran its length. EARLY_STOPPED: its own early stopping ended it. DIVERGED:
     its loss or logits became NaN or infinite. FAILED: its training broke. PAUSED: it cannot go on
-    now but may later (a full disk).
+    now but may later (a full disk). LEFT: its process was told to end, and has saved it.
     """
 
     COMPLETED = "completed"
@@ -48,6 +48,7 @@ class EndReason(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
     PAUSED = "paused"
+    LEFT = "left"
 
 
 @dataclass(frozen=True)

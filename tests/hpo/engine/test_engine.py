@@ -176,6 +176,19 @@ def test_a_trial_that_gets_on_between_losses_of_its_worker_never_fails_of_them(
     assert study.trials()[0].state == "RUNNING"
 
 
+def test_a_trial_that_is_left_in_order_goes_on_at_no_cost(
+    engine: Engine, study: SearchStudy
+) -> None:
+    number = start(engine)
+    engine.on_report(report(number, {1: 0.5}))
+    for _ in range(5):  # more than max_retries, as on preemptible machines
+        engine.on_end(TrialReport(number, (), "left"))
+        assert start(engine) == number
+    assert study.trials()[0].state == "RUNNING"
+    engine.on_end(report(number, {1: 0.5, 2: 0.6}, "completed"))
+    assert study.trials()[0].curve == {1: 0.5, 2: 0.6}
+
+
 def test_what_a_lost_worker_trained_is_of_the_budget(engine: Engine, study: SearchStudy) -> None:
     lost = TrialError("WorkerLost", "killed")
     number = start(engine)

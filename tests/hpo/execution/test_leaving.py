@@ -18,6 +18,7 @@ from hpo.execution.worker import (
     REPORT,
     SETTINGS,
     UNDER_WAY,
+    WORN_OUT,
     TrialTask,
     TrialWorker,
     WorkerSettings,
@@ -122,6 +123,9 @@ def test_sigterm_saves_the_training_and_ends_the_worker(make_task: Task) -> None
     trainable = worker(make_task(0))
     trainable.step()
     os.kill(os.getpid(), signal.SIGTERM)
+    left = trainable.step()
+    assert (left[REPORT].number, left[REPORT].end_reason) == (0, "left")
+    assert left[WORN_OUT]  # it gets no other trial
     with pytest.raises(SystemExit):
         trainable.step()
     _, metadata = load_checkpoint(make_task(0).training.folder / WITHIN)
