@@ -193,8 +193,8 @@ class CheckpointWriter:
             return True
         if not futures.wait([self._write], seconds).done:
             return False
-        write, self._write = self._write, None
-        write.result()
+        self._write.result()  # raises again, each time, what has failed: it is never durable
+        self._write = None
         return True
 
     def close(self) -> None:
