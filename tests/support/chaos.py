@@ -229,14 +229,15 @@ class Victim:
         """Number of epochs begun in all attempts, the retraining's included."""
         return sum(map(len, self._begun("*/*/attempts.csv")))
 
-    def _begun(self, pattern: str) -> list[list[int]]:
+    def _begun(self, pattern: str) -> list[list[str]]:
+        """Epochs begun, and places within epochs, such as 3.12, at which they were gone on with."""
         found = []
         for path in self.run_dir.glob(pattern):
             try:
                 rows = list(csv.DictReader(path.read_text().splitlines()))
             except FileNotFoundError:  # the delivery has moved the retraining's folder
                 continue
-            found.append([int(row["epoch"]) for row in rows if row["epoch"]])
+            found.append([row["epoch"] for row in rows if row["epoch"]])
         return found
 
     def compared(self) -> Counts:
@@ -255,7 +256,10 @@ class Victim:
                 sorted(expected.intermediate_values.items())
             )
             counts.zombies += actual.state.name == "RUNNING"
-        again = sum(len(e) - len(set(e)) for e in self._begun("trials/*/attempts.csv"))
+        begun = [
+            [e for e in entries if e.isdigit()] for entries in self._begun("trials/*/attempts.csv")
+        ]
+        again = sum(len(epochs) - len(set(epochs)) for epochs in begun)
         allowed = sum(fault in INTERRUPTING for fault in self.faults)
         counts.epochs_trained_again_beyond_one_a_kill = max(0, again - allowed)
         kept = list((self.run_dir / "trials").glob("*/best.safetensors"))
