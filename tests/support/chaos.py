@@ -230,7 +230,7 @@ class Victim:
         return sum(map(len, self._begun("*/*/attempts.csv")))
 
     def _begun(self, pattern: str) -> list[list[str]]:
-        """Epochs begun, and places within epochs, such as 3.12, at which they were gone on with."""
+        """Epochs begun, and places within epochs, such as 3.12, from which they went on."""
         found = []
         for path in self.run_dir.glob(pattern):
             try:
