@@ -86,8 +86,7 @@ def export(run_dir: RunDir) -> None:
             raise InputError(
                 f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
             )
-        data_dir, num_images = config.train.data.data_dir, config.retrain.proof_images
-        for note in export_best(run.best, data_dir, num_images):
+        for note in export_best(run.best, config.train.data, config.retrain.proof_images):
             print_note(note)
     print_rows(delivery_rows(run))
 

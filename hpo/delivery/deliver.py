@@ -58,12 +58,12 @@ def deliver(
     replace_folder(folder, new)
 
 
-def export(folder: Path, data_dir: Path | None, num_images: int) -> tuple[str, ...]:
+def export(folder: Path, places: DataConfig, num_images: int) -> tuple[str, ...]:
     """Writes model.onnx and export.json from the folder's checkpoint.safetensors.
 
     Args:
         folder: A run's best/, or a folder of front/.
-        data_dir: The image folder; the export is checked on its val split.
+        places: Where the images and their cache are; the export is checked on their val split.
         num_images: The number of val images on which the export is checked, at most.
 
     Returns:
@@ -77,9 +77,8 @@ def export(folder: Path, data_dir: Path | None, num_images: int) -> tuple[str, .
     from sgformer.images.trained_images import on_other_images
 
     checkpoint = folder / "checkpoint.safetensors"
-    config, model, classes = load_model(checkpoint)
-    elsewhere = config.data.model_copy(update={"data_dir": data_dir})
-    config, known = config.model_copy(update={"data": elsewhere}), trained_images_of(checkpoint)
+    config, model, classes = load_model(checkpoint, places)
+    known = trained_images_of(checkpoint)
     data = images_for(config, known)
     _export(folder, config, model, data, classes, known, num_images)
     if known is None or known.has_same("val", data.trained_images):

@@ -137,17 +137,11 @@ def _predicted(
     config: TrainConfig, model: Any, data: "ImageData", split: str, device: "torch.device"
 ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
     """Logits and labels of a split's batches, which loading processes prepare."""
-    import torch
-
-    from sgformer.data.loader import default_num_workers
+    from sgformer.data.loader import num_workers_for
     from sgformer.data.model_input import eval_batches
     from sgformer.optimization.numerics import Numerics
     from sgformer.training.evaluation import predicted_logits
 
-    num_workers = config.data.num_workers
-    if num_workers is None:
-        has_gpu = device.type == "cuda"
-        num_workers = default_num_workers(torch.get_num_threads(), has_gpu=has_gpu)
-    samples = data.samples(split)
+    samples, num_workers = data.samples(split), num_workers_for(config.data, device)
     batches = eval_batches(data, samples, config.data, EVAL_BATCH_SIZE, device, num_workers)
     return predicted_logits(model, batches, Numerics(device))

@@ -180,6 +180,10 @@ class Engine:
             self._failures.add(record, error)
             self._finish(record, TrialStatus.FAIL, f"{error.type}: {error.message}")
 
+    def note(self, text: str) -> None:
+        """Tells the user a text."""
+        self._observer.note(text)
+
     def settle(self) -> None:
         """Ends the search once no trial runs or may run: gives up the paused trials."""
         is_refused = isinstance(self._choice, Wait)

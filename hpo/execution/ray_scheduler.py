@@ -18,10 +18,6 @@ MOST_FAILED_STARTS: Final = 5
 logger = logging.getLogger(__name__)
 
 
-def _no_note(text: str) -> None:
-    """Stands for a `note` that nobody reads."""
-
-
 class StudyScheduler(FIFOScheduler):
     """Passes each epoch to the Engine, asks which trial runs next, and assigns it to a worker.
 
@@ -34,26 +30,16 @@ class StudyScheduler(FIFOScheduler):
     Args:
         decisions: The Engine, which writes epochs to the study and decides which trial runs next.
         make_task: Turns a proposed trial into the task that a worker runs.
-        note: Is told why a worker could not start.
     """
 
-    def __init__(
-        self,
-        decisions: Engine,
-        make_task: Callable[[Proposal], TrialTask],
-        note: Callable[[str], None] = _no_note,
-    ) -> None:
+    def __init__(self, decisions: Engine, make_task: Callable[[Proposal], TrialTask]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.decisions, self._make_task, self._note = decisions, make_task, note
+        self.decisions, self._make_task = decisions, make_task
         self._noted: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._started: set[str] = set()
         self._num_failed_starts: dict[str, int] = {}
         self.failure: Exception | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The state without `note`, which may lead to the terminal: Ray pickles the scheduler."""
-        return {**vars(self), "_note": _no_note}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._num_failed_starts.setdefault(trial.trial_id, 0)
@@ -87,7 +73,7 @@ class StudyScheduler(FIFOScheduler):
         """Gives up a slot whose worker failed to start too often; with the last, the search."""
         if error.message not in self._noted:
             self._noted.add(error.message)
-            self._note(f"a worker could not start, and is tried again: {error.message}")
+            self.decisions.note(f"a worker could not start, and is tried again: {error.message}")
         self._num_failed_starts[trial.trial_id] += 1
         if self._num_failed_starts[trial.trial_id] >= MOST_FAILED_STARTS:
             trial.max_failures = 0

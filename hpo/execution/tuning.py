@@ -111,7 +111,7 @@ def _scheduler(
         max_bytes=config.budget.disk_bytes,
     )
     decisions = Engine(config, study, resources.num_slots, observer, checkpoints)
-    return StudyScheduler(decisions, _task_maker(config, run, images, resources), observer.note)
+    return StudyScheduler(decisions, _task_maker(config, run, images, resources))
 
 
 def _fit(

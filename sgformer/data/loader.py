@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sgformer.config import TrainConfig
+from sgformer.config import DataConfig, TrainConfig
 from sgformer.data.augmentation import (
     Transform,
     erasing_prob,
@@ -210,17 +210,25 @@ def training_loader(
         device: The training's device.
         batch_bytes: Bytes of the largest batch of images that the process loads.
     """
-    has_gpu = device.type == "cuda"
-    num_workers = config.data.num_workers
-    if num_workers is None:
-        num_workers = default_num_workers(torch.get_num_threads(), has_gpu=has_gpu)
     dataset = ImageDataset(
         images,
         eval_transform(config.data),
         train_transform(config.data, config.augmentation),
         erasing_prob(config.augmentation),
     )
-    return BatchLoader(dataset, num_workers, pin_memory=has_gpu, batch_bytes=batch_bytes)
+    return BatchLoader(
+        dataset,
+        num_workers_for(config.data, device),
+        pin_memory=device.type == "cuda",
+        batch_bytes=batch_bytes,
+    )
+
+
+def num_workers_for(config: DataConfig, device: torch.device) -> int:
+    """The number of loading processes for work on a device: the config's, or a default."""
+    if config.num_workers is not None:
+        return config.num_workers
+    return default_num_workers(torch.get_num_threads(), has_gpu=device.type == "cuda")
 
 
 def _full_name(error: Exception) -> str:

@@ -81,8 +81,8 @@ class DataCheck:
             if it would not.
         val_is_of_train: Whether val is split off the train folder.
         class_sizes: Of train; without a train folder, of the first split.
-        shorter_side: Of the readable images; None if there are none.
-        longer_side: Likewise.
+        shorter_side: Pixels of the readable images' shorter sides; None if none is readable.
+        longer_side: Pixels of their longer sides; None if none is readable.
         formats: The number of readable images of each format, the most frequent first.
         traits: The number of readable images of each trait (see `Survey`).
         first_of_trait: The first image of each trait.

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 
+from sgformer.cpus import in_threads
 from sgformer.images.decoding import read_content, read_deep
 from sgformer.images.headers import DAMAGED, is_shallow_png, read_header
 from sgformer.images.pixel_rules import WHITE_OF_16_BITS, white_of_largest
@@ -24,8 +24,7 @@ def measured_white(paths: Sequence[Path | str]) -> float | None:
     At most MOST_MEASURED images are looked at, evenly spread over the paths, which makes the
     result the same on every node. A PGM or PPM that declares a range of its own does not count.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = [one for one in pool.map(_largest_value, _measured(paths)) if one is not None]
+    found = [one for one in in_threads(_largest_value, _measured(paths)) if one is not None]
     if not found:
         return None
     largest, is_floating = max(found)
@@ -33,7 +32,7 @@ def measured_white(paths: Sequence[Path | str]) -> float | None:
 
 
 def _measured(paths: Sequence[Path | str]) -> list[Path]:
-    """Those of the paths that are looked at; strings take far less memory than a million Paths."""
+    """The paths that are looked at. Of a million, strings take far less memory than Paths."""
     able = [path for path in paths if os.fspath(path).lower().endswith(SUFFIXES)]
     return [Path(path) for path in able[:: max(1, -(-len(able) // MOST_MEASURED))]]
 

@@ -10,7 +10,7 @@ from hpo.delivery.deliver import deliver, export, load_model
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
 from hpo.run_folder import ModelFiles, RunFolder
-from sgformer.config import TrainConfig
+from sgformer.config import DataConfig, TrainConfig
 from sgformer.errors import DataError, ExportError
 from sgformer.export import onnx_export
 
@@ -73,5 +73,5 @@ def test_a_folder_of_other_classes_is_refused(
     with pytest.raises(
         DataError, match=r"has other classes than the model: '0' are missing, 'zero' are new"
     ):
-        export(best, own_image_folder, num_images=20)
+        export(best, DataConfig(data_dir=own_image_folder), num_images=20)
     assert not (best / "model.onnx").exists()

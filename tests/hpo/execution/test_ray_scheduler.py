@@ -2,7 +2,6 @@
 
 import pickle
 import threading
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -209,15 +208,41 @@ def test_workers_that_cannot_start_end_the_search(
     assert str(scheduler.failure) == "workers cannot start: ImportError: no torch"
 
 
-def test_why_a_worker_could_not_start_is_told_once(decisions: Engine, tmp_path: Path) -> None:
-    notes: list[str] = []
-    scheduler = StudyScheduler(decisions, lambda proposal: proposal, notes.append)  # type: ignore[arg-type]
+class InATerminal(SearchObserver):
+    """A SearchObserver that keeps notes, and a lock as a live display does."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lock = threading.RLock()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def terminal() -> InATerminal:
+    return InATerminal()  # type: ignore[abstract]
+
+
+@pytest.fixture
+def in_a_terminal(
+    config: SearchConfig, study: SearchStudy, tmp_path: Path, terminal: InATerminal
+) -> StudyScheduler:
+    checkpoints = TrialCheckpoints(tmp_path, 3, maximise=True)
+    return StudyScheduler(Engine(config, study, 2, terminal, checkpoints), str)  # type: ignore[arg-type]
+
+
+def test_why_a_worker_could_not_start_is_told_once(
+    in_a_terminal: StudyScheduler, terminal: InATerminal, tmp_path: Path
+) -> None:
     error = tmp_path / "error.txt"
     error.write_text("Failure # 1 (occurred at x)\nray::T.__init__()\nClusterError: not there")
     for worker in (slot("a", error), slot("b", error)):
-        scheduler.on_trial_add(None, worker)
-        scheduler.on_trial_error(None, worker)
-    assert notes == ["a worker could not start, and is tried again: ClusterError: not there"]
+        in_a_terminal.on_trial_add(None, worker)
+        in_a_terminal.on_trial_error(None, worker)
+    assert terminal.notes == [
+        "a worker could not start, and is tried again: ClusterError: not there"
+    ]
 
 
 def test_a_worker_that_dies_after_its_start_has_not_failed_to_start(
@@ -271,8 +296,7 @@ def test_rays_pickles_hold_neither_study_nor_observer(decisions: Engine) -> None
     assert vars(pickle.loads(pickle.dumps(decisions))) == {}
 
 
-def test_ray_can_pickle_a_scheduler_whose_notes_go_to_a_terminal(decisions: Engine) -> None:
-    terminal = threading.RLock()  # as a live display has
-    notes = partial(print, terminal)
-    scheduler = StudyScheduler(decisions, str, notes)  # type: ignore[arg-type]
-    assert pickle.loads(pickle.dumps(scheduler)).failure is None
+def test_ray_can_pickle_a_scheduler_whose_notes_go_to_a_terminal(
+    in_a_terminal: StudyScheduler,
+) -> None:
+    assert pickle.loads(pickle.dumps(in_a_terminal)).failure is None

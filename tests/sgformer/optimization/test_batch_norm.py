@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from configs import changed
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from two_processes import check_equal_states, in_two_processes
@@ -20,7 +21,6 @@ from sgformer.optimization.batch_norm import (
 from sgformer.optimization.numerics import checkpoint_gradients
 from sgformer.optimization.optimizer_step import OptimizerStep
 from sgformer.training.trainer import Trainer
-from sgformer.validation import validate
 
 
 @pytest.fixture
@@ -32,13 +32,6 @@ def resnet_config(train_config: TrainConfig) -> TrainConfig:
 @pytest.fixture
 def data(train_config: TrainConfig) -> ImageData:
     return load_image_data(train_config.data)
-
-
-def changed(config: TrainConfig, **sections: object) -> TrainConfig:
-    values = config.model_dump()
-    for name, section in sections.items():
-        values[name] = values[name] | section if isinstance(section, dict) else section
-    return validate(TrainConfig, values, "here")
 
 
 def new_step(config: TrainConfig) -> OptimizerStep:

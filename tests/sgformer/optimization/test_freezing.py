@@ -1,9 +1,9 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
+from configs import changed
 from safetensors.torch import save_file
 from two_processes import in_two_processes, train
 
@@ -12,7 +12,6 @@ from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.errors import ConfigError
 from sgformer.training.checkpoint import resume_progress, save_progress
 from sgformer.training.trainer import Trainer
-from sgformer.validation import validate
 
 
 @pytest.fixture
@@ -23,14 +22,7 @@ def data(train_config: TrainConfig) -> ImageData:
 @pytest.fixture
 def with_batch_norm(train_config: TrainConfig) -> TrainConfig:
     """A training of the smallest timm model that has BatchNorm and stages."""
-    return change(train_config, model={"name": "mobilenetv3_small_050"})
-
-
-def change(config: TrainConfig, **sections: Any) -> TrainConfig:
-    values = config.model_dump()
-    for name, section in sections.items():
-        values[name] = values[name] | section if isinstance(section, dict) else section
-    return validate(TrainConfig, values, "test")
+    return changed(train_config, model={"name": "mobilenetv3_small_050"})
 
 
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -51,7 +43,7 @@ def num_states(trainer: Trainer) -> int:
 def test_with_a_frozen_backbone_only_the_head_is_trained(
     with_batch_norm: TrainConfig, data: ImageData
 ) -> None:
-    trainer = Trainer(change(with_batch_norm, freeze="backbone", max_epochs=1), data)
+    trainer = Trainer(changed(with_batch_norm, freeze="backbone", max_epochs=1), data)
     before = state_of(trainer)
     list(trainer.epochs())
     assert moved(before, state_of(trainer)) == {"classifier.weight", "classifier.bias"}
@@ -63,20 +55,20 @@ def test_with_a_frozen_backbone_only_the_head_is_trained(
 def test_frozen_stages_keep_weights_and_statistics_and_the_others_move(
     with_batch_norm: TrainConfig, data: ImageData
 ) -> None:
-    trainer = Trainer(change(with_batch_norm, freeze="stages_2", max_epochs=1), data)
+    trainer = Trainer(changed(with_batch_norm, freeze="stages_2", max_epochs=1), data)
     before = state_of(trainer)
     list(trainer.epochs())
-    changed = moved(before, state_of(trainer))
+    has_moved = moved(before, state_of(trainer))
     parts = ("conv_stem", "bn1.", "blocks.0.", "blocks.1.")
-    assert not [name for name in changed if name.startswith(parts)]
-    assert {"blocks.2.0.conv_pw.weight", "blocks.2.0.bn1.running_mean"} <= changed
+    assert not [name for name in has_moved if name.startswith(parts)]
+    assert {"blocks.2.0.conv_pw.weight", "blocks.2.0.bn1.running_mean"} <= has_moved
 
 
 def test_frozen_stages_compute_what_they_do_in_evaluation(
     train_config: TrainConfig, data: ImageData
 ) -> None:
     rates = {"proj_drop_rate": 0.5, "attn_drop_rate": 0.5, "drop_path_rate": 0.5}
-    trainer = Trainer(change(train_config, model=rates, freeze="stages_3", max_epochs=1), data)
+    trainer = Trainer(changed(train_config, model=rates, freeze="stages_3", max_epochs=1), data)
     in_training: set[str] = set()
 
     def note(model: torch.nn.Module, _images: object) -> None:
@@ -90,7 +82,7 @@ def test_frozen_stages_compute_what_they_do_in_evaluation(
 
 
 def test_frozen_weights_join_at_their_epoch(with_batch_norm: TrainConfig, data: ImageData) -> None:
-    trainer = Trainer(change(with_batch_norm, freeze="backbone", unfreeze_epoch=3), data)
+    trainer = Trainer(changed(with_batch_norm, freeze="backbone", unfreeze_epoch=3), data)
     epochs = trainer.epochs()
     start = state_of(trainer)
     next(epochs), next(epochs)
@@ -106,7 +98,7 @@ def test_frozen_weights_join_at_their_epoch(with_batch_norm: TrainConfig, data: 
 def test_a_resumed_fine_tuning_goes_on_bit_for_bit(
     with_batch_norm: TrainConfig, data: ImageData, tmp_path: Path, stop_after: int
 ) -> None:
-    config = change(
+    config = changed(
         with_batch_norm,
         freeze="stages_3",
         unfreeze_epoch=3,
@@ -131,7 +123,7 @@ def test_a_resumed_fine_tuning_goes_on_bit_for_bit(
 def test_the_average_of_frozen_weights_is_these_weights(
     with_batch_norm: TrainConfig, data: ImageData
 ) -> None:
-    config = change(with_batch_norm, freeze="stages_2", ema_decay=0.9, max_epochs=2)
+    config = changed(with_batch_norm, freeze="stages_2", ema_decay=0.9, max_epochs=2)
     trainer = Trainer(config, data)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     list(trainer.epochs())
@@ -147,7 +139,7 @@ def test_frozen_weights_are_those_that_were_loaded(
     torch.manual_seed(7)
     loaded = timm.create_model("mobilenetv3_small_050", num_classes=3).state_dict()
     save_file(loaded, tmp_path / "weights.safetensors")
-    config = change(
+    config = changed(
         with_batch_norm,
         model={"checkpoint": tmp_path / "weights.safetensors"},
         freeze="backbone",
@@ -165,11 +157,11 @@ def test_frozen_weights_are_those_that_were_loaded(
 def test_memory_that_runs_out_as_weights_join_leaves_no_trace(
     with_batch_norm: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = change(with_batch_norm, freeze="backbone", unfreeze_epoch=2, max_epochs=2)
-    config = change(config, model={"name": "sg_former_pico"})
-    expected = Trainer(change(config, optimizer={"micro_batch_size": 10}), data)
+    config = changed(with_batch_norm, freeze="backbone", unfreeze_epoch=2, max_epochs=2)
+    config = changed(config, model={"name": "sg_former_pico"})
+    expected = Trainer(changed(config, optimizer={"micro_batch_size": 10}), data)
     list(expected.epochs())
-    scarce = Trainer(change(config, optimizer={"micro_batch_size": 10}), data)
+    scarce = Trainer(changed(config, optimizer={"micro_batch_size": 10}), data)
     epochs = scarce.epochs()
     next(epochs)
     step, failures = torch.optim.AdamW.step, [MemoryError()]
@@ -201,7 +193,7 @@ def test_adamw_of_every_kind_skips_frozen_weights(fused: bool) -> None:
 def test_two_processes_train_and_unfreeze_as_one(
     train_config: TrainConfig, tmp_path: Path
 ) -> None:
-    config = change(
+    config = changed(
         train_config,
         freeze="stages_3",
         unfreeze_epoch=2,
@@ -225,7 +217,7 @@ def test_the_forward_pass_is_compiled_anew_for_weights_that_join(
 
     monkeypatch.setattr(torch, "compile", compile_none)
     trainer = Trainer(
-        change(train_config, freeze="backbone", unfreeze_epoch=3, compile=True), data
+        changed(train_config, freeze="backbone", unfreeze_epoch=3, compile=True), data
     )
     list(trainer.epochs())
     every = {name for name, _ in trainer.model.named_parameters()}
@@ -236,4 +228,4 @@ def test_more_stages_than_the_model_has_are_refused(
     train_config: TrainConfig, data: ImageData
 ) -> None:
     with pytest.raises(ConfigError, match=r"train\.freeze: sg_former_pico has 4 stages"):
-        Trainer(change(train_config, freeze="stages_5"), data)
+        Trainer(changed(train_config, freeze="stages_5"), data)

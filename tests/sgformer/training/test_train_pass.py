@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from configs import changed
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
@@ -13,7 +14,6 @@ from sgformer.seeding import seed_of
 from sgformer.training.checkpoint import resume_progress, save_progress
 from sgformer.training.train_pass import EpochSteps
 from sgformer.training.trainer import Trainer
-from sgformer.validation import validate
 
 PASSES = 2  # of 60 images, so of three steps
 
@@ -23,17 +23,10 @@ def data(train_config: TrainConfig) -> ImageData:
     return load_image_data(train_config.data)
 
 
-def change(config: TrainConfig, **sections: object) -> TrainConfig:
-    values = config.model_dump()
-    for name, section in sections.items():
-        values[name] = values[name] | section if isinstance(section, dict) else section
-    return validate(TrainConfig, values, "test")
-
-
 def in_epochs_of(config: TrainConfig, num_images: int | None) -> TrainConfig:
     """The same training of `PASSES` passes, cut into epochs of so many images."""
     factor = 60 / (num_images or 60)
-    return change(
+    return changed(
         config,
         epoch_images=num_images,
         max_epochs=round(PASSES * factor),
@@ -51,14 +44,14 @@ def draws(config: TrainConfig, data: ImageData, num_epochs: int) -> list[list[Dr
 def test_virtual_epochs_draw_the_same_images_in_the_same_order(
     train_config: TrainConfig, data: ImageData, balance: str
 ) -> None:
-    config = change(train_config, class_balance=balance)
+    config = changed(train_config, class_balance=balance)
     whole = draws(config, data, 4)
     samples, balanced = data.samples("train"), balance == "sampling"
     seeds = [seed_of(config.seed, number) for number in (1, 2, 3, 4)]
     passes = [list(TrainPlan(samples, 20, seed, balanced=balanced)) for seed in seeds]
     assert whole == list(itertools.chain.from_iterable(passes))
     for num_images, num_epochs in ((20, 12), (40, 6), (80, 3), (240, 1)):
-        cut = change(config, epoch_images=num_images)
+        cut = changed(config, epoch_images=num_images)
         assert draws(cut, data, num_epochs) == whole
 
 
@@ -66,7 +59,7 @@ def test_an_epoch_has_the_nearest_number_of_whole_batches(
     train_config: TrainConfig, data: ImageData
 ) -> None:
     for num_images, num_steps in ((20, 1), (29, 1), (30, 2), (50, 3)):
-        cut = change(train_config, epoch_images=num_images)
+        cut = changed(train_config, epoch_images=num_images)
         assert len(EpochSteps(cut, data.samples("train")).of(2)) == num_steps
 
 
@@ -82,7 +75,7 @@ EVERYTHING = {
 def test_a_training_in_virtual_epochs_is_the_same_training(
     train_config: TrainConfig, data: ImageData, num_images: int
 ) -> None:
-    config = change(train_config, **EVERYTHING)
+    config = changed(train_config, **EVERYTHING)
     whole, cut = (Trainer(in_epochs_of(config, n), data) for n in (None, num_images))
     losses = [metrics.val_loss for metrics in whole.epochs()]
     assert [metrics.val_loss for metrics in cut.epochs()][-1] == losses[-1]
@@ -95,7 +88,7 @@ def test_a_training_in_virtual_epochs_is_the_same_training(
 def test_warm_up_patience_and_unfreezing_count_virtual_epochs(
     train_config: TrainConfig, data: ImageData
 ) -> None:
-    config = change(
+    config = changed(
         train_config,
         epoch_images=20,
         max_epochs=9,
@@ -115,7 +108,7 @@ def test_warm_up_patience_and_unfreezing_count_virtual_epochs(
 def test_a_training_resumes_between_virtual_epochs_bit_for_bit(
     train_config: TrainConfig, data: ImageData, tmp_path: Path
 ) -> None:
-    config = in_epochs_of(change(train_config, **EVERYTHING), 40)
+    config = in_epochs_of(changed(train_config, **EVERYTHING), 40)
     whole = Trainer(config, data)
     list(whole.epochs())
     for _ in range(3):  # a new trainer for each epoch; the second begins within a pass
@@ -163,7 +156,7 @@ def test_settings_of_former_trainings_keep_their_fingerprint(train_config: Train
     values = train_config.model_dump()
     del values["epoch_images"], values["eval_images"]
     assert TrainConfig.model_validate(values).fingerprint() == train_config.fingerprint()
-    different = [change(train_config, epoch_images=n).fingerprint() for n in (None, 20, 40)]
+    different = [changed(train_config, epoch_images=n).fingerprint() for n in (None, 20, 40)]
     assert len(set(different)) == 3
     assert different[0] == train_config.fingerprint()
 
@@ -171,6 +164,6 @@ def test_settings_of_former_trainings_keep_their_fingerprint(train_config: Train
 def test_pieces_of_a_pass_lie_where_the_pass_does(
     train_config: TrainConfig, data: ImageData
 ) -> None:
-    steps = EpochSteps(change(train_config, epoch_images=40), data.samples("train"))
+    steps = EpochSteps(changed(train_config, epoch_images=40), data.samples("train"))
     places = [tuple(place) for epoch in (1, 2, 3) for place in steps.of(epoch).places]
     assert places == list(itertools.product((1, 2), (0, 1, 2)))

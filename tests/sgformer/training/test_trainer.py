@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from configs import changed
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
@@ -15,19 +16,11 @@ from sgformer.model.sg_former import SGFormer
 from sgformer.training.checkpoint import resume_progress, save_progress
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.trainer import Trainer
-from sgformer.validation import validate
 
 
 @pytest.fixture
 def data(train_config: TrainConfig) -> ImageData:
     return load_image_data(train_config.data)
-
-
-def change(config: TrainConfig, **sections: dict) -> TrainConfig:
-    values = config.model_dump()
-    for name, section in sections.items():
-        values[name] = values[name] | section if isinstance(values[name], dict) else section
-    return validate(TrainConfig, values, "test")
 
 
 def without_time(history: list[EpochMetrics]) -> list[tuple[float, ...]]:
@@ -47,7 +40,9 @@ def test_it_trains_an_epoch_a_step_to_its_length(
 
 
 def test_it_learns_digits(train_config: TrainConfig, data: ImageData) -> None:
-    trainer = Trainer(change(train_config, max_epochs=12, early_stopping={"patience": None}), data)
+    trainer = Trainer(
+        changed(train_config, max_epochs=12, early_stopping={"patience": None}), data
+    )
     losses = [metrics.train_loss for metrics in trainer.epochs()]
     assert losses[-1] < losses[0] - 0.5
     assert trainer.evaluate("val").top1 > 0.5
@@ -67,7 +62,7 @@ def test_the_same_seed_gives_the_same_curve_and_another_one_another(
 ) -> None:
     curves = []
     for seed in (0, 0, 1):
-        trainer = Trainer(change(train_config, seed=seed, max_epochs=1), data)  # type: ignore[arg-type]
+        trainer = Trainer(changed(train_config, seed=seed, max_epochs=1), data)  # type: ignore[arg-type]
         list(trainer.epochs())
         curves.append(without_time(trainer.history))
     assert curves[0] == curves[1] != curves[2]
@@ -99,7 +94,7 @@ def test_a_training_resumed_in_a_new_process_goes_on_bit_for_bit(
     changes: dict,
     stop_after: int,
 ) -> None:
-    config = change(train_config, **changes)
+    config = changed(train_config, **changes)
     whole = Trainer(config, data)
     list(whole.epochs())
     first = Trainer(config, data)
@@ -120,7 +115,7 @@ def test_a_training_resumed_in_a_new_process_goes_on_bit_for_bit(
         "resume_progress(trainer, Path(sys.argv[2]))\n"
         "for _ in trainer.epochs(): save_progress(trainer, Path(sys.argv[2]))\n"
     )
-    resumed_config = change(config, data={"num_workers": 2})
+    resumed_config = changed(config, data={"num_workers": 2})
     arguments = [resumed_config.model_dump_json(), str(tmp_path), str(torch.get_num_threads())]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
     second = Trainer(config, data)
@@ -148,13 +143,13 @@ def close(weights: torch.Tensor, others: torch.Tensor) -> bool:
 
 
 def test_micro_batches_add_up_to_the_batch(train_config: TrainConfig, data: ImageData) -> None:
-    whole = change(
+    whole = changed(
         train_config,
         optimizer={"max_grad_norm": 1.0},
         augmentation={"mixup": 0.5},
         class_balance="loss",  # type: ignore[arg-type]
     )
-    parts = change(whole, optimizer={"micro_batch_size": 7})  # 7 + 7 + 6
+    parts = changed(whole, optimizer={"micro_batch_size": 7})  # 7 + 7 + 6
     first, second = Trainer(whole, data), Trainer(parts, data)
     weights, others = trained_weights(first), trained_weights(second)
     assert close(weights, others)
@@ -197,8 +192,8 @@ def memory() -> Iterator[ScarceMemory]:
 def test_out_of_memory_halves_the_micro_batch_and_restarts_the_epoch(
     train_config: TrainConfig, data: ImageData, memory: ScarceMemory
 ) -> None:
-    config = change(train_config, max_epochs=2, ema_decay=0.9)  # type: ignore[arg-type]
-    whole = Trainer(change(config, optimizer={"micro_batch_size": 5}), data)
+    config = changed(train_config, max_epochs=2, ema_decay=0.9)  # type: ignore[arg-type]
+    whole = Trainer(changed(config, optimizer={"micro_batch_size": 5}), data)
     expected = trained_weights(whole, 2)
     scarce = Trainer(config, data)
     memory.max_images, memory.num_spared = 5, 2  # in the epoch's middle
@@ -218,8 +213,8 @@ def test_memory_that_runs_out_in_a_recovery_halves_once_more(
     memory: ScarceMemory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = change(train_config, max_epochs=2, ema_decay=0.9)  # type: ignore[arg-type]
-    whole = Trainer(change(config, optimizer={"micro_batch_size": 5}), data)
+    config = changed(train_config, max_epochs=2, ema_decay=0.9)  # type: ignore[arg-type]
+    whole = Trainer(changed(config, optimizer={"micro_batch_size": 5}), data)
     expected = trained_weights(whole, 2)
     load, failures = torch.optim.AdamW.load_state_dict, [MemoryError()]
 
@@ -260,7 +255,7 @@ def test_memory_that_runs_out_in_the_update_leaves_no_trace(
     max_grad_norm: float | None,
 ) -> None:
     optimizer = {"max_grad_norm": max_grad_norm, "micro_batch_size": 10}
-    config = change(train_config, precision="fp16", optimizer=optimizer)  # type: ignore[arg-type]
+    config = changed(train_config, precision="fp16", optimizer=optimizer)  # type: ignore[arg-type]
     expected = trained_weights(Trainer(config, data))
     step, failures = torch.optim.AdamW.step, [MemoryError()]
 
@@ -270,14 +265,14 @@ def test_memory_that_runs_out_in_the_update_leaves_no_trace(
         return step(self, *args)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", scarce)
-    config = change(config, optimizer={"micro_batch_size": 20})
+    config = changed(config, optimizer={"micro_batch_size": 20})
     assert torch.equal(trained_weights(Trainer(config, data)), expected)
 
 
 def test_a_checkpoint_keeps_the_scalers_scale_and_the_patience(
     train_config: TrainConfig, data: ImageData
 ) -> None:
-    config = change(
+    config = changed(
         train_config,
         precision="fp16",  # type: ignore[arg-type]
         max_epochs=9,  # type: ignore[arg-type]
@@ -310,14 +305,14 @@ def test_other_errors_are_not_taken_for_want_of_memory(
 
 
 def test_channels_last_trains_the_same(train_config: TrainConfig, data: ImageData) -> None:
-    trainer = Trainer(change(train_config, channels_last=True), data)  # type: ignore[arg-type]
+    trainer = Trainer(changed(train_config, channels_last=True), data)  # type: ignore[arg-type]
     weights = trained_weights(trainer)
     assert close(weights, trained_weights(Trainer(train_config, data)))
 
 
 def test_an_odd_batch_can_be_mixed(train_config: TrainConfig, data: ImageData) -> None:
     for batch_size in (1, 19):
-        config = change(
+        config = changed(
             train_config, optimizer={"batch_size": batch_size}, augmentation={"mixup": 1.0}
         )
         assert math.isfinite(next(Trainer(config, data).epochs()).train_loss)
@@ -325,15 +320,15 @@ def test_an_odd_batch_can_be_mixed(train_config: TrainConfig, data: ImageData) -
 
 @pytest.mark.slow
 def test_a_compiled_model_trains_the_same(train_config: TrainConfig, data: ImageData) -> None:
-    compiled = Trainer(change(train_config, compile=True, max_epochs=1), data)  # type: ignore[arg-type]
-    plain = Trainer(change(train_config, max_epochs=1), data)  # type: ignore[arg-type]
+    compiled = Trainer(changed(train_config, compile=True, max_epochs=1), data)  # type: ignore[arg-type]
+    plain = Trainer(changed(train_config, max_epochs=1), data)  # type: ignore[arg-type]
     (first,), (second,) = compiled.epochs(), plain.epochs()
     assert first.train_loss == pytest.approx(second.train_loss, rel=1e-3)
     assert first.val_loss == pytest.approx(second.val_loss, rel=1e-2)
 
 
 def test_it_stops_early(train_config: TrainConfig, data: ImageData) -> None:
-    config = change(train_config, max_epochs=9, early_stopping={"patience": 1, "min_delta": 1.0})  # type: ignore[arg-type]
+    config = changed(train_config, max_epochs=9, early_stopping={"patience": 1, "min_delta": 1.0})  # type: ignore[arg-type]
     trainer = Trainer(config, data)
     assert len(list(trainer.epochs())) == 2
     assert trainer.end_reason == "early_stopped"
@@ -342,7 +337,7 @@ def test_it_stops_early(train_config: TrainConfig, data: ImageData) -> None:
 def test_a_loss_that_is_not_finite_ends_it_as_diverged(
     train_config: TrainConfig, data: ImageData
 ) -> None:
-    config = change(train_config, optimizer={"learning_rate": 1e30, "warmup_epochs": 0})
+    config = changed(train_config, optimizer={"learning_rate": 1e30, "warmup_epochs": 0})
     trainer = Trainer(config, data)
     *_, last = trainer.epochs()
     assert trainer.end_reason == "diverged"
@@ -375,7 +370,7 @@ def overflow() -> Iterator[Overflow]:
 def test_a_loss_that_overflows_under_fp16_skips_its_step_only(
     train_config: TrainConfig, data: ImageData, overflow: Overflow
 ) -> None:
-    config = change(
+    config = changed(
         train_config,
         precision="fp16",  # type: ignore[arg-type]
         optimizer={"max_grad_norm": 1.0, "learning_rate": 1e-9, "min_learning_rate": 0},
@@ -410,7 +405,7 @@ def test_twenty_losses_in_a_row_that_overflow_are_a_divergence(
     precision: str,
     end_reason: str | None,
 ) -> None:
-    config = change(train_config, precision=precision, optimizer={"batch_size": 2})  # type: ignore[arg-type]
+    config = changed(train_config, precision=precision, optimizer={"batch_size": 2})  # type: ignore[arg-type]
     overflow.forwards = forwards
     trainer = Trainer(config, data)
     metrics = next(trainer.epochs())
@@ -423,7 +418,7 @@ def test_validation_has_the_trainings_precision(
 ) -> None:
     losses = {}
     for precision in ("float32", "bf16"):
-        trainer = Trainer(change(train_config, precision=precision), data)  # type: ignore[arg-type]
+        trainer = Trainer(changed(train_config, precision=precision), data)  # type: ignore[arg-type]
         losses[precision] = trainer.evaluate("val").loss  # of the same weights
         assert trainer.numerics.precision == precision
     assert 0 < abs(losses["bf16"] - losses["float32"]) < 0.01
@@ -432,9 +427,9 @@ def test_validation_has_the_trainings_precision(
 def test_gradient_checkpointing_trains_the_same(
     train_config: TrainConfig, data: ImageData
 ) -> None:
-    config = change(train_config, model={"drop_rate": 0.2, "drop_path_rate": 0.2})
+    config = changed(train_config, model={"drop_rate": 0.2, "drop_path_rate": 0.2})
     plain, thrifty = (
-        Trainer(change(config, grad_checkpointing=on), data)  # type: ignore[arg-type]
+        Trainer(changed(config, grad_checkpointing=on), data)  # type: ignore[arg-type]
         for on in (False, True)
     )
     forwards = []
@@ -453,7 +448,7 @@ def test_every_way_of_dropping_reaches_the_model(
     train_config: TrainConfig, data: ImageData
 ) -> None:
     rates = {"drop_rate": 0.1, "proj_drop_rate": 0.2, "attn_drop_rate": 0.3, "drop_path_rate": 0.4}
-    model = Trainer(change(train_config, model=rates), data).model
+    model = Trainer(changed(train_config, model=rates), data).model
     dropouts = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
     assert dropouts == {0.1, 0.2, 0.3}
     assert model.stages[3].blocks[0].drop_path.drop_prob == pytest.approx(0.4)
@@ -472,7 +467,7 @@ def test_epochs_are_measured_on_a_part_of_val_and_an_evaluation_on_all(
     train_config: TrainConfig, data: ImageData
 ) -> None:
     whole, part = (
-        Trainer(change(train_config, eval_images=n, max_epochs=2), data)  # type: ignore[arg-type]
+        Trainer(changed(train_config, eval_images=n, max_epochs=2), data)  # type: ignore[arg-type]
         for n in (None, 13)
     )
     list(whole.epochs()), list(part.epochs())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from configs import changed
 from safetensors.torch import save_file
 
 from sgformer.config import TrainConfig
@@ -18,7 +19,6 @@ from sgformer.training.checkpoint import (
 )
 from sgformer.training.epoch_metrics import EpochMetrics
 from sgformer.training.trainer import Trainer
-from sgformer.validation import validate
 
 WITHIN = "within_epoch.safetensors"
 EVERYTHING = {
@@ -32,13 +32,6 @@ EVERYTHING = {
 @pytest.fixture
 def data(train_config: TrainConfig) -> ImageData:
     return load_image_data(train_config.data)
-
-
-def change(config: TrainConfig, **sections: object) -> TrainConfig:
-    values = config.model_dump()
-    for name, section in sections.items():
-        values[name] = values[name] | section if isinstance(section, dict) else section
-    return validate(TrainConfig, values, "test")
 
 
 def without_time(history: list[EpochMetrics]) -> list[tuple[float, ...]]:
@@ -91,7 +84,7 @@ def test_a_training_left_within_an_epoch_goes_on_bit_for_bit(
     num_parts: int,
     num_steps: int,
 ) -> None:
-    config = change(train_config, **changes)
+    config = changed(train_config, **changes)
     whole = Trainer(config, data)
     list(whole.epochs())
     left_after(config, data, num_parts, tmp_path)
@@ -105,7 +98,7 @@ def test_a_training_left_within_an_epoch_goes_on_bit_for_bit(
 def test_another_process_with_loaders_goes_on_bit_for_bit(
     train_config: TrainConfig, data: ImageData, tmp_path: Path
 ) -> None:
-    config = change(train_config, **EVERYTHING)
+    config = changed(train_config, **EVERYTHING)
     whole = Trainer(config, data)
     list(whole.epochs())
     left_after(config, data, 2, tmp_path)
@@ -123,7 +116,7 @@ def test_another_process_with_loaders_goes_on_bit_for_bit(
         "assert trainer.num_steps_done == 2\n"
         "for _ in trainer.epochs(): save_progress(trainer, Path(sys.argv[2]))\n"
     )
-    with_loaders = change(config, data={"num_workers": 2}).model_dump_json()
+    with_loaders = changed(config, data={"num_workers": 2}).model_dump_json()
     arguments = [with_loaders, str(tmp_path), str(torch.get_num_threads())]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
     assert_same(resumed(config, data, tmp_path), whole)
@@ -134,7 +127,7 @@ def test_weights_to_start_from_are_not_loaded_again_within_the_first_epoch(
 ) -> None:
     model = timm.create_model("sg_former_pico", num_classes=7)
     save_file(dict(model.state_dict()), tmp_path / "weights.safetensors")
-    config = change(train_config, model={"checkpoint": tmp_path / "weights.safetensors"})
+    config = changed(train_config, model={"checkpoint": tmp_path / "weights.safetensors"})
     whole = Trainer(config, data)
     list(whole.epochs())
     left_after(config, data, 2, tmp_path / "0")
