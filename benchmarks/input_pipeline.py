@@ -22,7 +22,7 @@ from sklearn.datasets import load_sample_images
 from timm.data import create_dataset, create_loader
 
 from sgformer.catalog import Preprocessing
-from sgformer.config import AugmentationConfig, DataConfig
+from sgformer.config import AugmentationConfig
 from sgformer.data.augmentation import (
     POLICIES,
     erasing_prob,
@@ -33,6 +33,7 @@ from sgformer.data.image_data import load_image_data
 from sgformer.data.loader import BatchLoader, ImageDataset
 from sgformer.data.model_input import ModelInput
 from sgformer.data.plans import TrainPlan
+from sgformer.data_config import DataConfig
 
 BATCH_SIZE = 64
 NUM_EPOCHS = 5

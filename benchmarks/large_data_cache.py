@@ -55,12 +55,13 @@ def ours(
 ) -> tuple[float, Callable[[int], Iterable[object]], list[Path]]:
     """Seconds of opening, a function that gives the batches of an epoch, and what is read."""
     from sgformer.catalog import Preprocessing
-    from sgformer.config import AugmentationConfig, DataConfig
+    from sgformer.config import AugmentationConfig
     from sgformer.data.augmentation import erasing_prob, eval_transform, train_transform
     from sgformer.data.image_data import load_image_data
     from sgformer.data.loader import BatchLoader, ImageDataset
     from sgformer.data.model_input import ModelInput
     from sgformer.data.plans import TrainPlan
+    from sgformer.data_config import DataConfig
 
     start = time.perf_counter()
     config = DataConfig(

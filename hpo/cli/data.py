@@ -34,8 +34,8 @@ def check(
 
     Every image is decoded, as a search does. Exit code 2, with the reason, if it is not accepted.
     """
-    from sgformer.config import DataConfig
     from sgformer.data_check.check import check_folder
+    from sgformer.data_config import DataConfig
 
     if not folder.is_dir():
         raise DataError(f"image folder not found: {folder}")

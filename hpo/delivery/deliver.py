@@ -10,7 +10,8 @@ import yaml
 
 from hpo.config.sections import RetrainConfig
 from hpo.run_folder import finish_replacing, newcomer_of, replace_folder, replace_text
-from sgformer.config import DataConfig, TrainConfig
+from sgformer.config import TrainConfig
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, listed
 
 if TYPE_CHECKING:

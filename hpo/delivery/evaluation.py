@@ -11,7 +11,8 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
 from hpo.execution.retrain import run_on_cluster
 from hpo.run import Run
-from sgformer.config import DataConfig, TrainConfig
+from sgformer.config import TrainConfig
+from sgformer.data_config import DataConfig
 
 if TYPE_CHECKING:
     import torch

@@ -71,9 +71,8 @@ class Engine:
         self._clock = NotedClock(budget, study)
         length, is_exhausted = config.train.max_epochs, lambda: self.is_exhausted
         self._admission = Admission(budget, ledger, scheduler, length, num_trials, is_exhausted)
-        self._planner = Planner(
-            config, study, ledger, scheduler, budget, self._admission, observer
-        )
+        admission = self._admission
+        self._planner = Planner(config, study, ledger, scheduler, budget, admission, observer)
         self._choice: Choice | None = None  # None: the planner was not asked since the last event
         self._is_over = False
         self.paused: str | None = None
@@ -232,16 +231,14 @@ class Engine:
             return None
         self._choice = None
         if isinstance(choice, Resume):
-            return self._resume(self._ledger.live[choice.number])
+            record = self._ledger.live[choice.number]
+            record.is_paused = False
+            self._scheduler.resumed(choice.number)
+            self._checkpoints.trial_resumed(choice.number)
+            return record
         proposal = self._study.ask(choice.params)
         self._scheduler.started(proposal.number, proposal.params)
         return self._ledger.start(proposal.number, proposal.params, proposal.refused)
-
-    def _resume(self, record: TrialRecord) -> TrialRecord:
-        record.is_paused = False
-        self._scheduler.resumed(record.number)
-        self._checkpoints.trial_resumed(record.number)
-        return record
 
     def _rules_out(self, record: TrialRecord) -> bool:
         """Whether a trial must not be trained; if so, this ends the trial."""

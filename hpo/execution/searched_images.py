@@ -15,9 +15,9 @@ from typing import Any, Final, Self, TypeVar
 
 from hpo.engine.observer import SearchObserver
 from hpo.run_folder import discard
-from sgformer.config import DataConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.data_config import DataConfig
 
 SECONDS_UNTOLD: Final = 1.0  # a listing of files that takes longer is a phase of its own
 SECONDS_BETWEEN_NEWS: Final = 1.0

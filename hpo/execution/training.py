@@ -17,8 +17,9 @@ from hpo.execution.searched_images import news_of, open_images
 from hpo.run_folder import RunFolder, becomes_true
 from hpo.run_weights import check_reachable
 from sgformer import __version__
-from sgformer.config import DataConfig, TrainConfig
+from sgformer.config import TrainConfig
 from sgformer.data.image_cache import ImagesId
+from sgformer.data_config import DataConfig
 from sgformer.errors import CheckpointError, DiskFullError
 
 if TYPE_CHECKING:
@@ -285,9 +286,8 @@ def _resume(trainer: "Trainer", training: Training) -> tuple[str, ...]:
         f"the checkpoint in {training.folder} on {socket.gethostname()} is of epoch "
         f"{trainer.num_epochs_done} and not of {expected}{steps}; the training does not start "
         "over, as its curve would be of two trainings: all nodes must share the run folder "
-        "(--output-dir); "
-        "if the file is lost, a finalist starts over once its folder is removed, and a trial as a "
-        "new one (study.enqueue)"
+        "(--output-dir); if the file is lost, a finalist starts over once its folder is removed, "
+        "and a trial as a new one (study.enqueue)"
     )
 
 
@@ -314,11 +314,11 @@ def _facts(
     from sgformer.training.device import gpu_name
     from sgformer.training.diagnosis import diagnose
 
-    config, last = trainer.config, trainer.history[-1]
+    config, last, num_classes = trainer.config, trainer.history[-1], len(trainer.data.classes)
     findings = diagnose(
         trainer.history,
         config,
-        len(trainer.data.classes),
+        num_classes,
         trainer.end_reason,
         has_gpu=trainer.device.type == "cuda",
         statistics=trainer.statistics_images,
@@ -340,13 +340,11 @@ def _facts(
         "num_epochs_trained": num_attempts,
         "peak_memory_bytes": max(metrics.peak_memory_bytes for metrics in trainer.history),
         "images_per_second": last.images_per_second,
-        "micro_batch_size": trainer.micro_batch_size,
+        "micro_batch_size": trainer.micro_batches.size,
         "best_epoch": trainer.early_stopping.best_epoch,
         "checkpoint": str(training.folder / "best.safetensors"),
         "diagnosis": [asdict(finding) for finding in findings],
     }
-    if trainer.is_compiled is not None:
-        facts["compiled"] = trainer.is_compiled
-    if trainer.weights_loaded is not None:
-        facts["weights"] = trainer.weights_loaded
-    return facts | ({"refused_checkpoints": list(refused)} if refused else {})
+    optional: dict[str, Any] = {"compiled": trainer.is_compiled, "weights": trainer.weights_loaded}
+    optional["refused_checkpoints"] = list(refused) or None
+    return facts | {name: value for name, value in optional.items() if value is not None}

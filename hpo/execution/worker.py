@@ -30,8 +30,9 @@ from hpo.execution.training import (
 from hpo.run_folder import RunFolder
 from hpo.study.trial import EndReason, TrialError, TrialReport
 from sgformer.catalog import model_facts
-from sgformer.config import DataConfig, TrainConfig
+from sgformer.config import TrainConfig
 from sgformer.data.image_cache import ImagesId
+from sgformer.data_config import DataConfig
 from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
 REPORT, WORN_OUT, SETTINGS = "report", "worn_out", "settings"

@@ -14,7 +14,8 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.transforms_factory import transforms_imagenet_train
 from torchvision.transforms import Compose, InterpolationMode
 
-from sgformer.config import AugmentationConfig, DataConfig, TrainConfig
+from sgformer.config import AugmentationConfig, TrainConfig
+from sgformer.data_config import DataConfig
 from sgformer.images.decoding import RgbImage
 
 Transform = Callable[[RgbImage], torch.Tensor]

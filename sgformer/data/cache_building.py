@@ -17,7 +17,6 @@ import cv2
 import filelock
 import numpy as np
 
-from sgformer.config import DataConfig
 from sgformer.cpus import in_threads
 from sgformer.data.cache_place import (
     CACHE_FORMAT,
@@ -40,6 +39,7 @@ from sgformer.data.image_cache import (
     to_jpeg,
 )
 from sgformer.data.image_folder import ImageFolder
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.set_decoder import SetDecoder
 from sgformer.images.trained_images import digests

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sgformer.config import DataConfig
 from sgformer.data.cache_place import CACHE_FORMAT, FACTS, cache_place, caches, hold
 from sgformer.data.image_folder import ImageFolder
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.decoding import RgbImage, decode_image
 from sgformer.images.folder_scan import size_and_time

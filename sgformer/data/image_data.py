@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sgformer.config import DataConfig
 from sgformer.data.cache_building import (
     MAX_UNREADABLE_SHARE,
     open_or_build_cache,
@@ -24,6 +23,7 @@ from sgformer.data.image_cache import (
     open_cache,
 )
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
+from sgformer.data_config import DataConfig
 from sgformer.errors import ConfigError, DataError, listed
 from sgformer.images.folder_scan import Found, not_told
 from sgformer.images.trained_images import TrainedImages

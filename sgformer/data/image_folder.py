@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sgformer.config import DataConfig
 from sgformer.data.cache_place import cache_place
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, InputError, listed
 from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told, scan
 from sgformer.images.kept_list import list_files

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sgformer.config import DataConfig, TrainConfig
+from sgformer.config import TrainConfig
 from sgformer.data.augmentation import (
     Transform,
     erasing_prob,
@@ -25,6 +25,7 @@ from sgformer.data.shared_memory import (
     lacks_shared_memory,
     with_fewer,
 )
+from sgformer.data_config import DataConfig
 from sgformer.errors import InputError
 from sgformer.seeding import seed_transforms
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import torch
 
 from sgformer.catalog import Preprocessing
-from sgformer.config import DataConfig
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.erasing import erase
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.loader import Batch, BatchLoader, ImageDataset
 from sgformer.data.plans import EvalPlan
+from sgformer.data_config import DataConfig
 
 
 class ModelInput:

@@ -7,10 +7,10 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from sgformer.config import DataConfig
 from sgformer.data.image_data import readable_samples
 from sgformer.data.image_folder import ImageFolder, checked_folder, composed, scan_image_folder
 from sgformer.data_check.survey import Progress, Survey, survey
+from sgformer.data_config import DataConfig
 from sgformer.errors import MOST_NAMES, DataError
 from sgformer.images.equal_images import (
     EqualAcross,

@@ -20,10 +20,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from scipy.special import softmax
 
 from sgformer.catalog import Preprocessing
-from sgformer.config import DataConfig
 from sgformer.cpus import usable_cpus
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.model_input import ModelInput
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.decoding import decode_content, read_content, resize
 from sgformer.images.pixel_rules import PixelRules

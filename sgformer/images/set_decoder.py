@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sgformer.config import DataConfig
+from sgformer.data_config import DataConfig
 from sgformer.images.decoding import (
     CLIPPED,
     DEEP,

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 
+import torch
+from torch import nn
+
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
+from sgformer.data.plans import share_sizes
 from sgformer.errors import ConfigError, OutOfMemoryError
+from sgformer.optimization.batch_norm import StatisticsImages, is_synchronised
 from sgformer.optimization.distributed import num_processes
 
 
@@ -57,39 +62,66 @@ def _of_all(shares: Sequence[int], largest: int, *, for_batch_norm: bool) -> lis
     ]
 
 
-def halved(size: int, shares: Sequence[int], config: TrainConfig, device: object) -> int:
-    """Half a micro-batch, for a training that has run out of memory.
+class MicroBatches:
+    """The size of a training's micro-batches, which is halved when memory runs out.
 
     Args:
-        size: The micro-batch that did not fit.
-        shares: Images of a batch in each process.
         config: The config of the training.
-        device: The device whose memory ran out, for the message.
+        num_images: Training images.
+        device: The device of the training.
+        size: The size to begin with if the config's is larger; None: the config's.
 
-    Raises:
-        OutOfMemoryError: There is no smaller micro-batch.
+    Attributes:
+        size: Images that a process runs through the model at a time.
+        largest_share: Images of a batch in the process that has the most.
     """
-    fewest = fewest_at_a_time(shares, for_batch_norm=model_facts(config.model.name).has_batch_norm)
-    if size > fewest:
-        return (size + 1) // 2
-    images = "one image at a time fits"
-    if fewest > 1:
-        images = f"{fewest} images at a time, the fewest with BatchNorm, fit"
-    raise OutOfMemoryError(
-        f"not even {images} into the memory of {device}: {config.model.name} at "
-        f"{config.data.image_size} pixels "
-        "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
-    )
 
+    def __init__(
+        self, config: TrainConfig, num_images: int, device: torch.device, size: int | None = None
+    ) -> None:
+        self._model, self._device = config.model.name, device
+        self._image_size = config.data.image_size
+        self._has_batch_norm = model_facts(self._model).has_batch_norm
+        batch_size = min(config.optimizer.batch_size, num_images)
+        self._shares = share_sizes(batch_size, num_processes())
+        self.largest_share = share = max(self._shares)
+        self._asked = min(config.optimizer.micro_batch_size or share, share)
+        self.size = min(size or share, self._asked)
 
-def to_be_restarted(
-    size: int, shares: Sequence[int], config: TrainConfig, device: object
-) -> OutOfMemoryError:
-    """The error of a process without memory, whose group is restarted with less; see `halved`."""
-    halved(size, shares, config, device)
-    error = OutOfMemoryError(f"a micro-batch of {size} does not fit into the memory of {device}")
-    error.micro_batch_size = size
-    return error
+    def halve(self) -> None:
+        """Halves the size, for a training that has run out of memory.
+
+        Raises:
+            OutOfMemoryError: There is no smaller micro-batch; or several processes train, which
+                must all be restarted with a smaller one: the error has its size.
+        """
+        fewest = fewest_at_a_time(self._shares, for_batch_norm=self._has_batch_norm)
+        if self.size <= fewest:
+            images = "one image at a time fits"
+            if fewest > 1:
+                images = f"{fewest} images at a time, the fewest with BatchNorm, fit"
+            raise OutOfMemoryError(
+                f"not even {images} into the memory of {self._device}: {self._model} at "
+                f"{self._image_size} pixels "
+                "(train.model.name, train.data.image_size, resources.gpus_per_trial)"
+            )
+        if len(self._shares) > 1:  # the other processes wait: all must be restarted
+            error = OutOfMemoryError(
+                f"a micro-batch of {self.size} does not fit into the memory of {self._device}"
+            )
+            error.micro_batch_size = self.size
+            raise error
+        self.size = (self.size + 1) // 2
+
+    def statistics_images(self, model: nn.Module) -> StatisticsImages | None:
+        """Of how many images BatchNorm takes its statistics; None without BatchNorm."""
+        if not self._has_batch_norm:
+            return None
+        now, asked = (
+            fewest_for_statistics(self._shares, size, synchronised=is_synchronised(model))
+            for size in (self.size, self._asked)
+        )
+        return StatisticsImages(now, asked)
 
 
 def check_batches(config: TrainConfig, data: ImageData) -> None:

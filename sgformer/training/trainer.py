@@ -9,27 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, Samples, stratified_part
 from sgformer.data.loader import BatchLoader, training_loader
 from sgformer.data.model_input import ModelInput
-from sgformer.data.plans import EvalPlan, share_sizes
+from sgformer.data.plans import EvalPlan
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from
-from sgformer.optimization.batch_norm import (
-    StatisticsImages,
-    is_synchronised,
-    synchronised,
-)
+from sgformer.optimization.batch_norm import StatisticsImages, synchronised
 from sgformer.optimization.distributed import num_processes, rank
-from sgformer.optimization.micro_batches import (
-    check_batches,
-    fewest_for_statistics,
-    halved,
-    to_be_restarted,
-)
+from sgformer.optimization.micro_batches import MicroBatches, check_batches
 from sgformer.optimization.numerics import checkpoint_gradients
 from sgformer.optimization.optimizer_step import OptimizerStep, State
 from sgformer.seeding import seed_everything
@@ -69,8 +59,7 @@ class Trainer:
         weights_loaded: The weights that the training began with, in words; None: new ones.
         numerics: The number type and memory layout of the training.
         early_stopping: The best epoch so far, and whether the training should stop.
-        micro_batch_size: Images that a process runs through the model at a time; halved when
-            memory runs out.
+        micro_batches: The size of micro-batches, which is halved when memory runs out.
         end_reason: Why the training ended; None while it goes on.
         history: Metrics of all epochs so far, epochs before a resume included.
 
@@ -92,7 +81,6 @@ class Trainer:
         self.config, self.data = config, data
         self.device = choose_device(config)
         self._samples = data.samples("train")
-        self._has_batch_norm = model_facts(config.model.name).has_batch_norm
         self._val_samples = stratified_part(
             data.samples("val"), config.eval_images, config.data.val_seed
         )
@@ -109,12 +97,9 @@ class Trainer:
         self.early_stopping = EarlyStopping(
             config.early_stopping.model_copy(update={"metric": config.metric})
         )
-        batch_size = min(config.optimizer.batch_size, len(self._samples))
-        self._shares = share_sizes(batch_size, num_processes())
-        self._memory = (self._shares, config, self.device)  # on what a micro-batch depends
-        share = max(self._shares)
-        self._asked_micro_batch_size = min(config.optimizer.micro_batch_size or share, share)
-        self.micro_batch_size = min(micro_batch_size or share, self._asked_micro_batch_size)
+        self.micro_batches = MicroBatches(
+            config, len(self._samples), self.device, micro_batch_size
+        )
         self.history: list[EpochMetrics] = []
         self.end_reason: EndReason | None = None
         self._num_epochs_run = 0
@@ -173,13 +158,7 @@ class Trainer:
     @property
     def statistics_images(self) -> StatisticsImages | None:
         """Of how many images BatchNorm takes its statistics; None without BatchNorm."""
-        if not self._has_batch_norm:
-            return None
-        now, asked = (
-            fewest_for_statistics(self._shares, size, synchronised=is_synchronised(self.model))
-            for size in (self.micro_batch_size, self._asked_micro_batch_size)
-        )
-        return StatisticsImages(now, asked)
+        return self.micro_batches.statistics_images(self.model)
 
     def epochs(self) -> Iterator[EpochMetrics]:
         """Trains, and yields each epoch's metrics, until the training ends; see `parts`."""
@@ -244,7 +223,7 @@ class Trainer:
             "history": [metrics.as_row() for metrics in self.history],
             "early_stopping": self.early_stopping.state_dict(),
             "end_reason": self.end_reason,
-            "micro_batch_size": self.micro_batch_size,
+            "micro_batch_size": self.micro_batches.size,
             "scaler": scaler,
             "images": self.images_trained_on(),
         }
@@ -265,13 +244,13 @@ class Trainer:
         self.history = [EpochMetrics(**row) for row in metadata["history"]]
         self.early_stopping.load_state_dict(metadata["early_stopping"])
         self.end_reason = metadata["end_reason"]
-        self.micro_batch_size = min(self.micro_batch_size, metadata["micro_batch_size"])
+        self.micro_batches.size = min(self.micro_batches.size, metadata["micro_batch_size"])
         self._begun = PassState.from_values(metadata.get("within_epoch", {}))
         self._pass = self._before = None
 
     @cached_property
     def _loader(self) -> BatchLoader:
-        batch_bytes = max(self._shares) * 3 * self.config.data.image_size**2
+        batch_bytes = self.micro_batches.largest_share * 3 * self.config.data.image_size**2
         return training_loader(self.data.images, self.config, self.device, batch_bytes)
 
     def _run_epoch(self, epoch: int) -> Iterator[EpochMetrics | None]:
@@ -282,7 +261,7 @@ class Trainer:
         metrics = yield from self._try_epoch(epoch)
         while metrics is None:
             release_memory()
-            self.micro_batch_size = halved(self.micro_batch_size, *self._memory)
+            self.micro_batches.halve()
             metrics = yield from self._try_epoch(epoch, self._before)
         self._spare = self._before[0]
         self._begun, self._pass, self._before = PassState(), None, None
@@ -309,8 +288,6 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if num_processes() > 1:  # the other processes wait: all must be restarted
-                raise to_be_restarted(self.micro_batch_size, *self._memory) from None
         # Outside the handler, where the error, which keeps the step's tensors alive, is gone.
         return None
 
@@ -318,7 +295,7 @@ class Trainer:
         reset_peak_memory(self.device)
         steps = self._steps.of(epoch)
         self._pass = train = TrainPass(self._step, self._input, steps, epoch, self._begun)
-        yield from train.run(self._loader.batches(train.steps_left), self.micro_batch_size)
+        yield from train.run(self._loader.batches(train.steps_left), self.micro_batches.size)
         loss, stopwatch, val = train.loss, Stopwatch(), None
         if math.isfinite(loss):
             val = yield from stopwatch.timed(self._scores(self._val_samples))
@@ -335,7 +312,7 @@ class Trainer:
             seconds=train.seconds + stopwatch.seconds,
             images_per_second=train.images_per_second,
             data_seconds=train.data_seconds,
-            micro_batch_size=self.micro_batch_size,
+            micro_batch_size=self.micro_batches.size,
             peak_memory_bytes=peak_memory_bytes(self.device),
             gpu_utilization=train.gpu_utilization,
         )
@@ -349,7 +326,7 @@ class Trainer:
 
     def _scores(self, samples: Samples) -> Generator[None, None, Scores]:
         """Returns the metrics on the samples; yields after each batch of one process."""
-        plan = EvalPlan(samples, self.micro_batch_size, rank(), num_processes())
+        plan = EvalPlan(samples, self.micro_batches.size, rank(), num_processes())
         batches = ((self._input(batch), batch.labels) for batch in self._loader.batches(plan))
         counts = Counts(len(self.data.classes), self.device)
         for logits, labels in predicted_logits(self.model, batches, self.numerics):

@@ -38,7 +38,7 @@ def train(config: TrainConfig) -> tuple[list[float], int]:
     """The training's losses, and its last micro-batch."""
     trainer = Trainer(config, load_image_data(config.data))
     losses = [m.train_loss for m in trainer.epochs()]
-    return losses, trainer.micro_batch_size
+    return losses, trainer.micro_batches.size
 
 
 def peak_reserved(config: TrainConfig) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from sgformer.config import DataConfig
+from sgformer.data_config import DataConfig
 from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT
 
 

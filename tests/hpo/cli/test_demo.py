@@ -5,8 +5,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from hpo.cli.demo import write_digits
-from sgformer.config import DataConfig
 from sgformer.data.image_folder import read_image_folder
+from sgformer.data_config import DataConfig
 
 
 def test_all_scans_are_written_once_in_stratified_splits(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hpo.delivery.deliver import deliver, export, load_model
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
 from hpo.run_folder import ModelFiles, RunFolder
-from sgformer.config import DataConfig, TrainConfig
+from sgformer.config import TrainConfig
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, ExportError
 from sgformer.export import onnx_export
 

@@ -16,8 +16,8 @@ from onnx_models import write_classifier
 from PIL import Image
 
 from hpo.delivery.classify import evaluate_onnx
-from sgformer.config import DataConfig
 from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.data_config import DataConfig
 from sgformer.images.trained_images import TrainedImages
 
 ANIMALS = ("cat", "dog")

@@ -28,8 +28,9 @@ from hpo.execution.worker import (
 )
 from hpo.run_folder import RunFolder
 from hpo.study.trial import TrialReport
-from sgformer.config import DataConfig, TrainConfig
+from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
+from sgformer.data_config import DataConfig
 from sgformer.model.sg_former import SGFormer
 from sgformer.training.device import held_bytes
 
@@ -377,7 +378,7 @@ def test_a_worker_is_warm_before_its_first_trial(train_config: TrainConfig) -> N
     script = (
         "import sys, pickle\n"
         "from hpo.execution.worker import SETTINGS, TrialWorker, WorkerSettings\n"
-        "from sgformer.config import DataConfig\n"
+        "from sgformer.data_config import DataConfig\n"
         "assert 'torch' not in sys.modules\n"
         "data = DataConfig.model_validate_json(sys.argv[1])\n"
         "TrialWorker({SETTINGS: WorkerSettings(1, data)})\n"

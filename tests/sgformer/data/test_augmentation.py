@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
 from sgformer.catalog import Preprocessing
-from sgformer.config import AugmentationConfig, DataConfig, TrainConfig
+from sgformer.config import AugmentationConfig, TrainConfig
 from sgformer.data.augmentation import (
     BatchMixer,
     CropAndResize,
@@ -22,6 +22,7 @@ from sgformer.data.augmentation import (
 from sgformer.data.erasing import draw_patch
 from sgformer.data.loader import Batch
 from sgformer.data.model_input import ModelInput
+from sgformer.data_config import DataConfig
 from sgformer.images.decoding import decode_image
 from sgformer.seeding import seed_everything
 

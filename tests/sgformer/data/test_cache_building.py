@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from sgformer.config import DataConfig
 from sgformer.data.image_data import ImageData, decode_folder, load_image_data
 from sgformer.data.image_folder import read_split
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.decoding import decode_image
 
@@ -87,7 +87,7 @@ def test_two_processes_that_need_the_same_images_decode_them_once(
     config = config_for(image_folder, tmp_path)
     script = (
         "import sys\n"
-        "from sgformer.config import DataConfig\n"
+        "from sgformer.data_config import DataConfig\n"
         "from sgformer.data.image_data import load_image_data\n"
         "seen = []\n"
         "config = DataConfig.model_validate_json(sys.argv[1])\n"

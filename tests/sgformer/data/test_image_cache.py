@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgformer.config import DataConfig
 from sgformer.data.image_cache import from_jpeg, open_cache, to_jpeg
 from sgformer.data.image_data import load_image_data
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.decoding import decode_image
 
@@ -108,7 +108,7 @@ def test_a_cache_on_a_read_only_disk_is_read(image_folder: Path, tmp_path: Path)
     data = load_image_data(config)
     script = (
         "import sys\n"
-        "from sgformer.config import DataConfig\n"
+        "from sgformer.data_config import DataConfig\n"
         "from sgformer.data.image_data import load_image_data\n"
         "config = DataConfig.model_validate_json(sys.argv[1])\n"
         "print(load_image_data(config).images[3].sum())\n"

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgformer.config import DataConfig
 from sgformer.data.image_data import load_image_data, stratified_part
+from sgformer.data_config import DataConfig
 from sgformer.errors import ConfigError, DataError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from permissions import open_to_others
 
-from sgformer.config import DataConfig
 from sgformer.data.image_folder import check_split, folder_of, read_image_folder, read_split
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, InputError
 
 
@@ -184,7 +184,7 @@ def test_folders_that_may_not_be_read_are_named(tmp_path: Path, mode: int) -> No
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from sgformer.config import DataConfig\n"
+        "from sgformer.data_config import DataConfig\n"
         "from sgformer.data.image_folder import read_image_folder\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "read_image_folder(DataConfig(data_dir=Path(sys.argv[1])))\n"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sgformer.config import DataConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.data_check.check import ClassSizes, DataCheck, SplitFound, check_folder
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.equal_images import EqualAcross, EqualImages
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sgformer.config import DataConfig
 from sgformer.data.image_folder import read_image_folder
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.folder_scan import scan
 from sgformer.images.trained_images import TrainedImages, digests

@@ -141,7 +141,7 @@ def test_out_of_memory_restarts_a_virtual_epoch_as_it_was(
     expected = Trainer(config, data)
     epochs = expected.epochs()
     next(epochs)
-    expected.micro_batch_size = 5
+    expected.micro_batches.size = 5
     list(epochs)
     trainer = Trainer(config, data)
     # In the second epoch, each time in its second step: of 20, and then of 10 images at a time.

@@ -204,7 +204,7 @@ def test_out_of_memory_halves_the_micro_batch_and_restarts_the_epoch(
     assert [m.train_loss for m in scarce.history] == [m.train_loss for m in whole.history]
     resumed = Trainer(config, data)
     resumed.load_state_dict(*scarce.state_dict())
-    assert resumed.micro_batch_size == 5
+    assert resumed.micro_batches.size == 5
 
 
 def test_memory_that_runs_out_in_a_recovery_halves_once_more(
@@ -301,7 +301,7 @@ def test_other_errors_are_not_taken_for_want_of_memory(
     trainer.model.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         next(trainer.epochs())
-    assert trainer.micro_batch_size == 20
+    assert trainer.micro_batches.size == 20
 
 
 def test_channels_last_trains_the_same(train_config: TrainConfig, data: ImageData) -> None:

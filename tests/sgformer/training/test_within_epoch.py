@@ -178,7 +178,7 @@ def test_out_of_memory_restarts_a_resumed_epoch_where_it_was_resumed(
 ) -> None:
     left_after(train_config, data, 1, tmp_path)
     expected = resumed(train_config, data, tmp_path)
-    expected.micro_batch_size = 10
+    expected.micro_batches.size = 10
     list(expected.epochs())
     trainer = resumed(train_config, data, tmp_path)
     forwards = []
