@@ -75,12 +75,13 @@ def _measure(
 def _images(photographs: Path | None, size: int) -> Iterator[Any]:
     """Crops of photographs, brought to a shorter side as the cache does, BGR."""
     from sgformer.images.decoding import decode_image
+    from sgformer.sources.source import read_content
 
     if photographs is None:
         pictures = [picture[..., ::-1] for picture in load_sample_images().images]
     else:
         files = sorted(photographs.rglob("*.jpg"))
-        found = (decode_image(file, 2 * size) for file in files)
+        found = (decode_image(read_content(file), 2 * size) for file in files)
         pictures = [picture[..., ::-1] for picture in found if picture is not None]
     rng = np.random.default_rng(0)
     for i in range(CROPS):

@@ -13,10 +13,11 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class DataConfig(FrozenConfig):
-    """The image folder and how it is read.
+    """The images and how they are read.
 
     Attributes:
-        data_dir: The image folder.
+        data_dir: The images: a folder of class folders, of tar shards or of parquet files; or a
+            manifest.
         image_size: Side of the model's square input in pixels; for SG-Former a multiple of 32.
         crop_pct: timm's crop_pct: evaluation resizes an image to a shorter side of image_size /
             crop_pct pixels, and crops the centre. None: as the model was pretrained.

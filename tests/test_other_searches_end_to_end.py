@@ -1,5 +1,6 @@
 """Tests of searches that are repeated, carried over, or run on a cluster, with a real Ray."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import TRAIN_ONLY, load_epochs, load_trials, run, study_attributes
+from data_sets import write_shards
 from optuna.trial import TrialState
 from searches import search_values, write_search
 
@@ -63,11 +65,12 @@ def test_a_changed_space_goes_on_in_a_new_study(search_file: Path, tmp_path: Pat
     assert len(load_trials(tmp_path / "tiny-2")) == 6
 
 
-def test_two_processes_train_a_trial_and_the_winner(
+def test_two_processes_train_a_trial_and_the_winner_on_tar_shards(
     image_folder: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
+    shards = write_shards(image_folder, tmp_path / "shards")
     resources = {"workers_per_trial": 2, "max_concurrent_trials": None}
-    file = write_search(tmp_path / "tiny.yaml", image_folder, cache_dir, resources=resources)
+    file = write_search(tmp_path / "tiny.yaml", shards, cache_dir, resources=resources)
     settings = ("study.num_trials=1", "study.enqueue=[]", "train.max_epochs=2")
     run("search", file, "--output-dir", tmp_path, *(w for s in settings for w in ("--set", s)))
     (trial,) = load_trials(tmp_path / "tiny")
@@ -75,7 +78,11 @@ def test_two_processes_train_a_trial_and_the_winner(
     assert list(trial.intermediate_values) == [1, 2]
     rows = load_epochs(tmp_path / "tiny", 0)
     assert [float(row["val_top1"]) for row in rows] == list(trial.intermediate_values.values())
-    assert (tmp_path / "tiny" / "best" / "export.json").exists()
+    best = tmp_path / "tiny" / "best"
+    assert (best / "export.json").exists()
+    told = run("evaluate", best / "model.onnx", "--data-dir", shards, "--split", "val", "--json")
+    expected = json.loads((best / "metrics.json").read_text())["val"]["top1"]
+    assert json.loads(told.stdout)["top1"] == expected
 
 
 def test_models_of_several_families_are_searched_and_any_of_them_is_delivered(

@@ -1,4 +1,4 @@
-"""The command data check: what an image folder holds, and whether a search would accept it."""
+"""The command data check: what a data set holds, and whether a search would accept it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -26,19 +26,21 @@ def _group() -> None:
 def check(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="Image folder: {train,val,test}/<class>/<images>."),
+        typer.Argument(
+            metavar="DIR",
+            help="A folder of {train,val,test}/<class>/<images>, of tar shards or parquet files; "
+            "or a .csv or .parquet manifest.",
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """What an image folder holds, and whether a search would accept it; writes nothing.
+    """What a data set holds, and whether a search would accept it; writes nothing.
 
     Every image is decoded, as a search does. Exit code 2, with the reason, if it is not accepted.
     """
     from sgformer.data_check.check import check_folder
     from sgformer.data_config import DataConfig
 
-    if not folder.is_dir():
-        raise DataError(f"image folder not found: {folder}")
     with progress_of_checking() as progress:
         found = check_folder(DataConfig(data_dir=folder), progress_of_listing(), progress)
     if as_json:

@@ -93,11 +93,11 @@ def export(run_dir: RunDir) -> None:
 
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
-    data_dir: Annotated[Path, typer.Option(help="Image folder.")],
+    data_dir: Annotated[Path, typer.Option(help="Images, as for search.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     as_json: AsJson = False,
 ) -> None:
-    """Metrics of an exported model on a split of an image folder."""
+    """Metrics of an exported model on a split of a data set."""
     from hpo.delivery.classify import evaluate_onnx
     from hpo.execution.surroundings import usable_surroundings
 

@@ -34,7 +34,10 @@ def demo(output_dir: OutputDir = Path("runs")) -> None:
 def search(
     search_file: Annotated[Path, typer.Argument(metavar="SEARCH.yaml")],
     data_dir: Annotated[
-        Path | None, typer.Option(help="Image folder: {train,val,test}/<class>/<images>.")
+        Path | None,
+        typer.Option(
+            help="Images: {train,val,test}/<class>/<images>, tar shards, parquet, a manifest."
+        ),
     ] = None,
     output_dir: OutputDir = Path("runs"),
     study_name: Annotated[

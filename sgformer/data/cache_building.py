@@ -43,6 +43,8 @@ from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.set_decoder import SetDecoder
 from sgformer.images.trained_images import digests
+from sgformer.sources.image_files import Places
+from sgformer.sources.source import ImageSource
 
 # A split of more bytes, counted as square images, is stored as JPEGs (data.cache_format: auto).
 RAW_BYTES: Final = 8 * 2**30
@@ -113,6 +115,9 @@ def _built(
         "decoded_pixels": config.decoded_pixels,
         "digests": {} if folder.files is None else digests(folder.files),
     }
+    places = _places(folder)
+    if places is not None:
+        facts["containers"] = places.containers
     try:
         with FileIO(temporary / FACTS, "w") as held:  # locked, it says that the cache is in use
             with contextlib.suppress(OSError):  # a file system without locks
@@ -138,21 +143,23 @@ def _fill(
         Why it lacks images, if it does, and how they were decoded.
     """
     names, splits = folder.names, {split: part.names for split, part in folder.splits.items()}
-    decode = SetDecoder(folder.root, splits, config)
+    source = folder.source
+    decode = SetDecoder(source, splits, config)
     _probe(folder, names, config)
     joined = b"\0".join(os.fsencode(name) for name in names)
-    index = Index(len(names))
+    index, places = Index(len(names)), _places(folder)
+    if places is not None:
+        index.where = places.where
     file = PixelFile(cache / PIXELS, room, len(joined) + index.num_bytes + SPARE)
     position = {name: i for i, name in enumerate(names)}
-    order = _in_order(folder, config)
-    paths = [folder.root / name for name, _ in order]
-    bad: list[Path] = []
+    order = _in_order(folder, source, config)
+    bad: list[str] = []
     with contextlib.closing(file):
-        decoded = _decode_all(paths, [is_encoded for _, is_encoded in order], decode)
+        decoded = _decode_all(order, decode)
         for done, ((name, is_encoded), stored) in enumerate(zip(order, decoded, strict=True), 1):
             i = position[name]
             if stored is None:
-                bad.append(folder.root / name)
+                bad.append(source.where(name))
                 index.encoded[i] = is_encoded
             else:
                 index.note(i, file.add(stored.data), stored)
@@ -178,15 +185,16 @@ def _probe(folder: ImageFolder, names: Sequence[str], config: DataConfig) -> Non
     if len(names) < 10 * PROBED:
         return
     chosen = random.Random(0).sample(names, PROBED)
-    paths = [folder.root / name for name in chosen]
-    decode = SetDecoder(folder.root, {}, config)
-    decoded = _decode_all(paths, [False] * PROBED, decode)
-    bad = [path for path, stored in zip(paths, decoded, strict=True) if stored is None]
+    source = folder.source
+    order = [(name, False) for name in source.in_reading_order(chosen)]
+    decoded = _decode_all(order, SetDecoder(source, {}, config))
+    bad = [name for (name, _), stored in zip(order, decoded, strict=True) if stored is None]
     if len(bad) >= MOST_IN_PROBE:
-        refuse_unreadable(folder.root, bad, f"{PROBED} randomly chosen")
+        where = list(map(source.where, bad))
+        refuse_unreadable(folder.root, where, f"{PROBED} randomly chosen")
 
 
-def refuse_unreadable(root: Path, bad: Sequence[Path], of_which: str) -> None:
+def refuse_unreadable(root: Path, bad: Sequence[str], of_which: str) -> None:
     """Raises DataError, which names the first ten of the images that cannot be read."""
     first = "\n".join(f"  {path}" for path in bad[:10])
     raise DataError(
@@ -195,7 +203,18 @@ def refuse_unreadable(root: Path, bad: Sequence[Path], of_which: str) -> None:
     )
 
 
-def _in_order(folder: ImageFolder, config: DataConfig) -> list[tuple[str, bool]]:
+def _places(folder: ImageFolder) -> Places | None:
+    """Where the images lie that are no files of their own, in the order of `folder.names`."""
+    files = folder.files
+    if files is None or files.places is None:
+        return None
+    position = {name: i for i, name in enumerate(files.names)}
+    return files.places.of(np.array([position[name] for name in folder.names], np.int64))
+
+
+def _in_order(
+    folder: ImageFolder, source: ImageSource, config: DataConfig
+) -> list[tuple[str, bool]]:
     """The images in the order of storing, and whether each is stored as a JPEG.
 
     Val, which each epoch reads, comes first. The train images that fit are a random part.
@@ -211,7 +230,7 @@ def _in_order(folder: ImageFolder, config: DataConfig) -> list[tuple[str, bool]]
         is_encoded = config.cache_format == "jpeg" or (
             config.cache_format == "auto" and num_bytes > RAW_BYTES
         )
-        order += [(name, is_encoded) for name in names]
+        order += [(name, is_encoded) for name in source.in_reading_order(names)]
     return order
 
 
@@ -237,23 +256,28 @@ def _is_outdated(other: Path, facts: dict[str, Any]) -> bool:
 
 
 def _decode_all(
-    paths: Sequence[Path], encoded: Sequence[bool], decode: SetDecoder
+    order: Sequence[tuple[str, bool]], decode: SetDecoder
 ) -> Iterator[StoredImage | None]:
-    """Decodes the images in order, on all cores, a few images a core ahead of the caller."""
+    """Decodes the images in order, on all cores, a few images a core ahead of the caller.
+
+    Args:
+        order: Each image's name, and whether it is stored as a JPEG.
+        decode: Decodes the image of a name.
+    """
     import torch
 
     num_torch_threads = torch.get_num_threads()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     try:
-        yield from in_threads(partial(_stored, decode), zip(paths, encoded, strict=True))
+        yield from in_threads(partial(_stored, decode), order)
     finally:
         torch.set_num_threads(num_torch_threads)
 
 
-def _stored(decode: SetDecoder, one: tuple[Path, bool]) -> StoredImage | None:
-    path, is_encoded = one
-    image = decode(path)
+def _stored(decode: SetDecoder, one: tuple[str, bool]) -> StoredImage | None:
+    name, is_encoded = one
+    image = decode(name)
     if image is None:
         return None
     height, width, _ = image.shape

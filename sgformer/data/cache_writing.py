@@ -33,6 +33,7 @@ class Index:
         self.lengths = np.zeros(num_images, dtype=np.int32)
         self.shapes = np.zeros((num_images, 2), dtype=np.int32)
         self.encoded = np.zeros(num_images, dtype=np.bool_)
+        self.where = np.zeros((0, 3), dtype=np.int64)  # in tar or parquet files; see Places
 
     @property
     def num_bytes(self) -> int:

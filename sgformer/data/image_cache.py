@@ -23,8 +23,10 @@ from sgformer.data.image_folder import ImageFolder
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.decoding import RgbImage, decode_image
-from sgformer.images.folder_scan import size_and_time
 from sgformer.images.set_decoder import rules_name, rules_of
+from sgformer.sources.folder_scan import size_and_time
+from sgformer.sources.image_files import Places
+from sgformer.sources.source import source_of
 
 Progress = Callable[[int, int], None]  # images decoded, images in all
 Bytes = npt.NDArray[np.uint8]  # (N,)
@@ -55,16 +57,16 @@ class ImagesId:
 
 
 class DecodedImages:
-    """The decoded images of a folder; an image's index is its position in `names`.
+    """The decoded images of a data set; an image's index is its position in `names`.
 
     The cache is opened read-only, and not mapped: reading works with any size of cache and
     memory, and a cache that another process removes stays readable.
 
     Attributes:
-        root: The image folder.
+        root: The folder, manifest or parquet file of the images.
         shorter_side: Pixels of each image's shorter side.
         id: Hashes that identify the images.
-        names: The images' paths below the root, sorted.
+        names: The images' names, sorted.
         cache: The folder of the cache.
         full: Why not all images are stored, in words; None: all are.
         room: Bytes of which more would have stored more images; None: no room helps.
@@ -90,6 +92,9 @@ class DecodedImages:
         with np.load(cache / INDEX, allow_pickle=False) as index:
             self._offsets, self._lengths = index["offsets"], index["lengths"]
             self._shapes, self._encoded = index["shapes"], index["encoded"]
+            containers = facts.get("containers")  # caches of earlier versions are of folders
+            places = None if containers is None else Places(tuple(containers), index["where"])
+        self._source = source_of(self.root, self.names, places)
         if len(self._offsets) != len(self.names):
             raise ValueError(f"{len(self._offsets)} images and {len(self.names)} names")
         self._pixels = os.open(cache / PIXELS, os.O_RDONLY)
@@ -104,14 +109,15 @@ class DecodedImages:
             stored = self._read(offset, int(self._lengths[i]))
             height, width = (int(side) for side in self._shapes[i])
             return from_jpeg(stored) if is_encoded else stored.reshape(height, width, 3)
-        image = decode_image(self.path(i), self.shorter_side, self.rules)
+        image = decode_image(self._source.read(self.names[i]), self.shorter_side, self.rules)
         if image is None:
-            raise DataError(f"image could be read before and cannot now: {self.path(i)}")
+            raise DataError(f"image could be read before and cannot now: {self.where(i)}")
         # A training does not depend on what the cache has room for.
         return from_jpeg(to_jpeg(image)) if is_encoded else image
 
-    def path(self, i: int) -> Path:
-        return self.root / self.names[i]
+    def where(self, i: int) -> str:
+        """The path of image i, or where it lies in a tar or parquet file."""
+        return self._source.where(self.names[i])
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
@@ -175,7 +181,8 @@ def identify(folder: ImageFolder) -> ImagesId:
 def _sizes_and_times(folder: ImageFolder) -> Iterator[tuple[str, int, int]]:
     """Each image's name, size and time, sorted by name; from the scan, if there was one."""
     if folder.files is None:
-        yield from ((name, *size_and_time(folder.root / name)) for name in folder.names)
+        source = folder.source
+        yield from ((name, *size_and_time(source.where(name))) for name in folder.names)
     else:
         wanted = set(folder.names)
         yield from (file for file in folder.files if file[0] in wanted)

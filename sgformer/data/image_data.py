@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,8 @@ from sgformer.data.image_cache import (
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
 from sgformer.data_config import DataConfig
 from sgformer.errors import ConfigError, DataError, listed
-from sgformer.images.folder_scan import Found, not_told
 from sgformer.images.trained_images import TrainedImages
+from sgformer.sources.image_files import Found, not_told
 
 Samples = npt.NDArray[np.int64]  # (N, 2): position among the decoded images, label
 
@@ -39,13 +38,13 @@ class ImageData:
         folder: The image folder, unreadable images included.
         images: The decoded images.
         splits: The readable images of each split: (N, 2) positions in `images` and labels.
-        unreadable: Paths of the images that could not be decoded.
+        unreadable: Paths of the images that could not be decoded, or where they lie.
     """
 
     folder: ImageFolder
     images: DecodedImages
     splits: dict[str, Samples]
-    unreadable: tuple[Path, ...]
+    unreadable: tuple[str, ...]
 
     @property
     def cache_note(self) -> str | None:
@@ -76,7 +75,7 @@ class ImageData:
         """What a user should know of the images, a sentence each."""
         notes = [*self.folder.notes, *self.images.notes]
         if self.unreadable:
-            names = listed(map(str, self.unreadable))
+            names = listed(self.unreadable)
             notes.append(f"{len(self.unreadable)} unreadable images are passed over: {names}")
         if self.cache_note is not None:
             notes.append(self.cache_note)
@@ -175,7 +174,7 @@ def decode_folder(
 def _assemble(folder: ImageFolder, images: DecodedImages) -> ImageData:
     """Joins labels and decoded images."""
     splits = readable_samples(folder, images.names, images.readable)
-    unreadable = tuple(images.path(int(i)) for i in np.flatnonzero(~images.readable))
+    unreadable = tuple(images.where(int(i)) for i in np.flatnonzero(~images.readable))
     return ImageData(folder, images, splits, unreadable)
 
 
@@ -194,7 +193,8 @@ def readable_samples(
     """
     bad = np.flatnonzero(~readable).tolist()
     if bad and len(bad) >= MAX_UNREADABLE_SHARE * len(names):
-        refuse_unreadable(folder.root, [folder.root / names[i] for i in bad], str(len(names)))
+        where = folder.source.where
+        refuse_unreadable(folder.root, [where(names[i]) for i in bad], str(len(names)))
     positions = {name: i for i, name in enumerate(names)}
     splits = {}
     for split, labelled in folder.splits.items():

@@ -1,9 +1,9 @@
-"""The image folder: DIR/{train,val,test}/<class>/<image>.
+"""A data set's classes and splits: of an image folder, tar shards, a manifest or parquet files.
 
-This module reads names of folders and files, never an image. Classes are in the order of their
+This module lists images and never reads one. Classes are in the order of their
 names' characters ("10" before "9"). Class names are compared in Unicode's composed form (NFC), so
 that a copy from a Mac, whose disk decomposes "é", has the same classes. Results and messages spell
-a class as its folder in train.
+a class as train does.
 """
 
 import contextlib
@@ -16,14 +16,16 @@ from pathlib import Path
 from sgformer.data.cache_place import cache_place
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, InputError, listed
-from sgformer.images.folder_scan import SPLITS, SUFFIXES, Found, ImageFiles, not_told, scan
-from sgformer.images.kept_list import list_files
 from sgformer.images.trained_images import (
     TrainedImages,
     digests,
     on_changed_train,
     on_other_images,
 )
+from sgformer.sources.image_files import SPLITS, SUFFIXES, Found, ImageFiles, not_told
+from sgformer.sources.kept_list import list_files
+from sgformer.sources.listing import scan_images, splits_in
+from sgformer.sources.source import ImageSource, source_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class LabelledImages:
     """The images of one split.
 
     Attributes:
-        names: Paths of the images below the root, such as 'train/cat/1.png'.
+        names: The images' names, such as 'train/cat/1.png'; see ImageFiles.
         labels: Class index of each image.
     """
 
@@ -44,13 +46,13 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """An image folder's classes and splits.
+    """A data set's classes and splits.
 
     Attributes:
-        root: The folder.
+        root: The folder, manifest or parquet file.
         classes: Class names, sorted; or in the order of a model's logits.
         splits: The images by split: train, val and any test; only one if `read_split` read it.
-        files: The images' files; None if they were not looked at.
+        files: The images as they were listed; None if they were not.
     """
 
     root: Path
@@ -71,13 +73,20 @@ class ImageFolder:
 
     @property
     def val_is_of_train(self) -> bool:
-        """Whether val was split off the train folder because there is no val folder."""
+        """Whether val was split off train because there is no val split."""
         return any(name.startswith("train/") for name in self.splits["val"].names)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was passed over, and other things that a user should know, a sentence each."""
         return () if self.files is None else self.files.notes
+
+    @property
+    def source(self) -> ImageSource:
+        """Reads the images."""
+        if self.files is None:
+            return source_of(self.root, self.names)
+        return source_of(self.root, self.files.names, self.files.places)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,25 +96,23 @@ class ImageFolder:
 
 @contextlib.contextmanager
 def _naming_what_cannot_be_read() -> Iterator[None]:
-    """Turns the OSError of an unreadable folder into a DataError with the path."""
+    """Turns the OSError of an unreadable folder or file into a DataError with the path."""
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"cannot read the image folder: {error.strerror}: {error.filename}"
-        ) from None
+        raise DataError(f"cannot read the images: {error.strerror}: {error.filename}") from None
 
 
 @_naming_what_cannot_be_read()
 def read_image_folder(config: DataConfig, found: Found = not_told) -> ImageFolder:
-    """The folder's images by split; without a val folder, a stratified share of train becomes val.
+    """The images by split; without a val split, a stratified share of train becomes val.
 
     Args:
-        config: Names the folder, and says how val is split off train.
-        found: Is told how many files have been found so far.
+        config: Names the data set, and says how val is split off train.
+        found: Is told how many images have been found so far.
 
     Raises:
-        DataError: The folder is missing or cannot be read, has an empty class, or its splits
+        DataError: The data set is missing or cannot be read, has an empty class, or its splits
             have different classes.
     """
     root = _root(config)
@@ -114,26 +121,23 @@ def read_image_folder(config: DataConfig, found: Found = not_told) -> ImageFolde
 
 @_naming_what_cannot_be_read()
 def scan_image_folder(config: DataConfig, found: Found = not_told) -> ImageFiles:
-    """The folder's image files, listed anew and not checked; nothing is written."""
-    return scan(_root(config), SPLITS, found)
+    """The images, listed anew and not checked; nothing is written."""
+    return scan_images(_root(config), SPLITS, found)
 
 
 def checked_folder(config: DataConfig, files: ImageFiles) -> ImageFolder:
-    """The image folder that consists of these files.
+    """The data set that consists of these images.
 
     Raises:
-        DataError: There is no train folder, a class is empty, or the splits' classes differ.
+        DataError: There is no train split, a class is empty, or the splits' classes differ.
     """
     root = _root(config)
     if "train" not in files.class_folders:
-        raise DataError(
-            f"{root} has no train folder; expected {root}/train/<class>/<images>, and val and "
-            "test beside it if there are any"
-        )
+        raise DataError(_on_no_train(root, files))
     classes = tuple(_by_composed_name(root, "train", files).values())
     if len(classes) < 2:
         raise DataError(
-            f"{root / 'train'} has {len(classes)} class folders; at least 2 are needed"
+            f"{_spelt(root, 'train')} has {len(classes)} classes; at least 2 are needed"
         )
     for split in files.class_folders:
         _check_classes(root, split, files, classes)
@@ -167,16 +171,16 @@ def read_split(
         config: Names the folder, and says how val is split off train.
         split: Its name.
         classes: The model's classes.
-        of_train: Whether train and val are the parts of the train folder, or folders.
+        of_train: Whether train and val are the parts of the train split, or splits.
 
     Raises:
-        DataError: The folder has no such split, or its classes are not the model's.
+        DataError: There is no such split, or its classes are not the model's.
     """
     root = _root(config)
     source = "train" if of_train and split != "test" else split
-    if not (root / source).is_dir():
-        have = listed(name for name in SPLITS if (root / name).is_dir())
-        raise DataError(f"no folder {source!r} in {root}; there are: {have}")
+    have = splits_in(root)
+    if source not in have:
+        raise DataError(f"no split {source!r} in {root}; there are: {', '.join(have)}")
     files = list_files(root, (source,), _place_of_lists(config))
     _check_classes(root, source, files, classes, "the model")
     images = _label(_names_of(files.names)[source], classes)
@@ -198,17 +202,16 @@ def read_split_of_training(
     """A split as the model's training had it, and a note if it is another one.
 
     Args:
-        config: The model's, with the image folder to read.
+        config: The model's, with the data set to read.
         split: train, val or test.
         classes: The model's classes.
         known: What the model keeps of its images; None: it was exported by an earlier version.
 
     Raises:
-        DataError: The split cannot be read; or train and val are parts of a train folder that has
+        DataError: The split cannot be read; or train and val are parts of a train split that has
             changed since, so that it cannot be told which image belongs to which.
     """
-    root = config.data_dir
-    has_val = root is not None and (root / "val").is_dir()
+    has_val = "val" in splits_in(_root(config))
     of_train = not has_val if known is None else known.val_of_train
     if split == "val" and has_val:
         of_train = False
@@ -239,9 +242,23 @@ def _root(config: DataConfig) -> Path:
     root = config.data_dir
     if root is None:
         raise DataError("no image folder given: pass --data-dir, or set train.data.data_dir")
-    if not root.is_dir():
+    if not root.exists():
         raise DataError(f"image folder not found: {root} (--data-dir, or train.data.data_dir)")
     return root
+
+
+def _spelt(root: Path, split: str) -> str:
+    """A split for messages: its folder if it has one."""
+    return str(root / split) if (root / split).is_dir() else f"split {split} of {root}"
+
+
+def _on_no_train(root: Path, files: ImageFiles) -> str:
+    if files.class_folders and not any((root / split).is_dir() for split in files.class_folders):
+        return f"{root} has no train images; its splits: {', '.join(files.class_folders)}"
+    return (
+        f"{root} has no train folder; expected {root}/train/<class>/<images>, and val and test "
+        "beside it if there are any; or shards (train-*.tar), or parquet files (train-*.parquet)"
+    )
 
 
 def _place_of_lists(config: DataConfig) -> Path:
@@ -277,8 +294,8 @@ def _by_composed_name(root: Path, split: str, files: ImageFiles) -> dict[str, st
         other = folders.setdefault(composed(name), name)
         if other != name:
             raise DataError(
-                f"{root / split} has two folders of one class, in two Unicode forms: {other!a} "
-                f"and {name!a}; put their images into one"
+                f"{_spelt(root, split)} has two folders of one class, in two Unicode forms: "
+                f"{other!a} and {name!a}; put their images into one"
             )
     return folders
 
@@ -295,7 +312,7 @@ def _check_classes(
     root: Path, split: str, files: ImageFiles, classes: tuple[str, ...], whose: str = "train"
 ) -> None:
     """Raises DataError unless a split has these classes and no others, each with images."""
-    folder, found = root / split, _by_composed_name(root, split, files)
+    folder, found = _spelt(root, split), _by_composed_name(root, split, files)
     wanted = {composed(name): name for name in classes}
     extra = sorted(found[name] for name in found.keys() - wanted.keys())
     missing = sorted(wanted[name] for name in wanted.keys() - found.keys())
@@ -308,7 +325,7 @@ def _check_classes(
     if empty:
         more = f", and {len(empty) - 1} more" if len(empty) > 1 else ""
         raise DataError(
-            f"class without images: {str(folder / empty[0])!r}{more} "
+            f"class without images: {str(root / split / empty[0])!r}{more} "
             f"({', '.join(SUFFIXES)} are read)"
         )
 

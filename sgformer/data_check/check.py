@@ -1,4 +1,4 @@
-"""The check of an image folder: what is in it, and whether a search would accept it."""
+"""The check of a data set: what is in it, and whether a search would accept it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ from sgformer.images.equal_images import (
     equal_in_several_classes,
     equal_within,
 )
-from sgformer.images.folder_scan import SPLITS, Found, ImageFiles
 from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.set_decoder import rules_of_set
+from sgformer.sources.image_files import SPLITS, Found, ImageFiles
+from sgformer.sources.source import source_of
 
 Classes = npt.NDArray[np.int32]
 
@@ -72,10 +73,10 @@ class EqualFound:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What an image folder holds.
+    """What a data set holds.
 
     Attributes:
-        folder: Its path.
+        folder: The path of its folder or file.
         refused: Why a search would not accept it; None: it would.
         splits: Images and classes by split, as a search would have them; as the folders have them
             if it would not.
@@ -123,24 +124,25 @@ class DataCheck:
 
 
 def check_folder(config: DataConfig, found: Found, progress: Progress) -> DataCheck:
-    """Lists and decodes every image of a folder, and writes nothing.
+    """Lists and decodes every image of a data set, and writes nothing.
 
     Args:
-        config: Names the folder, and says how val is split off train.
+        config: Names the data set, and says how val is split off train.
         found: Is told how many files have been found so far.
         progress: Is told how many images have been decoded, of how many.
 
     Raises:
-        DataError: The folder is missing, or a folder in it cannot be read.
+        DataError: The data set is missing, or a folder or file of it cannot be read.
     """
     files = scan_image_folder(config, found)
+    assert config.data_dir is not None  # else it could not have been listed
+    source = source_of(config.data_dir, files.names, files.places)
     folder, refused = _folder_or_reason(config, files)
     rules = PixelRules(config.background, config.max_value)
     if folder is not None:
         splits = {split: images.names for split, images in folder.splits.items()}
-        rules = rules_of_set(folder.root, splits, config)
-    assert config.data_dir is not None  # else it could not have been listed
-    seen = survey(config.data_dir, files.names, rules, progress)
+        rules = rules_of_set(source, splits, config)
+    seen = survey(source, files.names, rules, progress)
     if folder is not None:
         refused = _reason_by_readable(folder, files.names, seen)
     return _Summary(config, files, folder, seen).of(refused, rules)

@@ -3,11 +3,11 @@
 A million images take 30 MB beside their names, and one decoded image a thread.
 """
 
+import bisect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import cv2
@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sgformer.cpus import in_threads
-from sgformer.images.decoding import RgbImage, decode_content, read_content
+from sgformer.images.decoding import RgbImage, decode_content
 from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.set_decoder import digest_of
+from sgformer.sources.source import ImageSource
 
 GREY: Final = "grey"  # a trait, beside those of sgformer.images.decoding
 UNKNOWN: Final = "unknown"  # the format of what OpenCV reads and PIL does not know
@@ -56,28 +57,32 @@ class _Facts(NamedTuple):
     traits: frozenset[str]
 
 
-def survey(root: Path, names: Sequence[str], rules: PixelRules, progress: Progress) -> Survey:
-    """What the images of these names below the root are."""
+def survey(
+    source: ImageSource, names: Sequence[str], rules: PixelRules, progress: Progress
+) -> Survey:
+    """What the images of these names, which are sorted, are."""
     number = len(names)
     found = Survey(
         np.zeros(number, np.bool_), np.zeros((number, 2), np.int32), np.zeros(number, np.uint64)
     )
     cv2.setNumThreads(1)
-    all_facts = in_threads(partial(_look_at, root, rules), names)
-    for i, facts in enumerate(all_facts):
+    order = source.in_reading_order(names)
+    all_facts = in_threads(partial(_look_at, source, rules), order)
+    for done, (name, facts) in enumerate(zip(order, all_facts, strict=True), 1):
         if facts is not None:
+            i = bisect.bisect_left(names, name)
             found.readable[i], found.sides[i], found.contents[i] = True, facts.sides, facts.content
             found.formats[facts.format] += 1
             for trait in facts.traits:
                 found.traits[trait] += 1
-                found.first.setdefault(trait, names[i])
-        progress(i + 1, number)
+                found.first[trait] = min(name, found.first.get(trait, name))
+        progress(done, number)
     return found
 
 
-def _look_at(root: Path, rules: PixelRules, name: str) -> _Facts | None:
+def _look_at(source: ImageSource, rules: PixelRules, name: str) -> _Facts | None:
     """The facts of an image; None if a search could not read it either."""
-    content = read_content(root / name)
+    content = source.read(name)
     # At least 1 pixel a side is asked for: images above HUGE_PIXELS may come at an eighth.
     decoded = decode_content(content, 1, rules)
     if decoded.pixels is None:

@@ -25,9 +25,10 @@ from sgformer.data.augmentation import eval_transform
 from sgformer.data.model_input import ModelInput
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
-from sgformer.images.decoding import decode_content, read_content, resize
+from sgformer.images.decoding import decode_content, resize
 from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.trained_images import TrainedImages
+from sgformer.sources.source import read_content
 
 METADATA_KEY: Final = "sgformer"
 INPUT, OUTPUT = "input", "output"

@@ -4,7 +4,6 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,12 @@ from sgformer.images.decoding import (
     Decoded,
     RgbImage,
     decode_content,
-    read_content,
     resize,
 )
 from sgformer.images.equal_images import equal_across
 from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.value_range import measured_white
+from sgformer.sources.source import ImageSource
 
 
 class Oddities:
@@ -66,7 +65,7 @@ def in_words(rules: PixelRules) -> dict[str, str]:
 
 
 def rules_of_set(
-    root: Path, splits: Mapping[str, Collection[str]], config: DataConfig
+    source: ImageSource, splits: Mapping[str, Collection[str]], config: DataConfig
 ) -> PixelRules:
     """How a set's deep and transparent images become 8-bit RGB.
 
@@ -77,7 +76,7 @@ def rules_of_set(
     if white is None and {"train", "val"} <= splits.keys():
         # Of val, too, where it is split off train: how train is divided changes no pixels.
         names = sorted(name for part in splits.values() for name in part)
-        white = measured_white([f"{root}/{name}" for name in names if name.startswith("train/")])
+        white = measured_white(source, [name for name in names if name.startswith("train/")])
     return PixelRules(config.background, white)
 
 
@@ -90,8 +89,8 @@ class SetDecoder:
     """Decodes a set's images, and collects their traits and contents; threads may share one.
 
     Args:
-        root: The image folder.
-        splits: The images of each split, by name below the root.
+        source: Reads the images.
+        splits: The names of each split's images.
         config: The resolved settings of the images.
 
     Attributes:
@@ -99,18 +98,18 @@ class SetDecoder:
     """
 
     def __init__(
-        self, root: Path, splits: Mapping[str, Collection[str]], config: DataConfig
+        self, source: ImageSource, splits: Mapping[str, Collection[str]], config: DataConfig
     ) -> None:
-        self.rules = rules_of_set(root, splits, config)
-        self._root, self._splits, self._shorter_side = root, splits, config.decoded_pixels
+        self.rules = rules_of_set(source, splits, config)
+        self._source, self._splits, self._shorter_side = source, splits, config.decoded_pixels
         self._oddities = Oddities()
         self._contents: dict[str, int] = {}
 
-    def __call__(self, path: Path) -> RgbImage | None:
-        """The image in a file, as `decode_image` gives it."""
-        content = read_content(path)
+    def __call__(self, name: str) -> RgbImage | None:
+        """The image of a name, as `decode_image` gives it."""
+        content = self._source.read(name)
         decoded = decode_content(content, self._shorter_side, self.rules)
-        self._see(path, content, decoded)
+        self._see(name, content, decoded)
         return None if decoded.pixels is None else resize(decoded.pixels, self._shorter_side)
 
     def facts(self) -> dict[str, Any]:
@@ -121,8 +120,7 @@ class SetDecoder:
             "notes": [*self._oddities.notes(self.rules), *self._on_equal_images()],
         }
 
-    def _see(self, path: Path, content: bytes, decoded: Decoded) -> None:
-        name = path.relative_to(self._root).as_posix()
+    def _see(self, name: str, content: bytes, decoded: Decoded) -> None:
         self._oddities.add(name, decoded.traits)
         if decoded.pixels is not None:  # the threads write different keys
             self._contents[name] = digest_of(content)

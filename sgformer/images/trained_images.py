@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from sgformer.errors import DataError
-from sgformer.images.folder_scan import ImageFiles
+from sgformer.sources.image_files import ImageFiles
 
 METADATA_KEY: Final = "trained_on"
 

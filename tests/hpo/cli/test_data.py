@@ -130,7 +130,7 @@ def test_a_missing_folder_and_a_file_are_refused(call: Call, tmp_path: Path) -> 
         call("data", "check", tmp_path / "no")
     )
     (tmp_path / "file").touch()
-    assert "image folder not found" in refused(call("data", "check", tmp_path / "file"))
+    assert "neither a folder nor a .csv" in refused(call("data", "check", tmp_path / "file"))
 
 
 def test_a_name_that_is_no_text_is_escaped(odd_folder: Path) -> None:

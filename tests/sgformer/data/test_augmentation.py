@@ -25,6 +25,7 @@ from sgformer.data.model_input import ModelInput
 from sgformer.data_config import DataConfig
 from sgformer.images.decoding import decode_image
 from sgformer.seeding import seed_everything
+from sgformer.sources.source import read_content
 
 
 def prepared(**values: Any) -> DataConfig:
@@ -110,7 +111,7 @@ def test_evaluation_is_timms_on_the_undecoded_file(photographs: list[Path], pixe
     )
     ours = eval_transform(config)
     for path in photographs:
-        image = decode_image(path, config.decoded_pixels)
+        image = decode_image(read_content(path), config.decoded_pixels)
         assert image is not None
         difference = (ours(image) - theirs(Image.open(path).convert("RGB"))).abs()
         assert difference.mean() < 0.1  # of 255
@@ -163,7 +164,7 @@ MILD: dict = {"scale": (0.7, 1.0), "ratio": (0.9, 1.1), "hflip": 0, "color_jitte
 @pytest.fixture(scope="module")
 def lopsided(photographs: list[Path]) -> np.ndarray:
     """A square photograph, so that any crop fits; its halves differ, so that a flip shows."""
-    image = decode_image(photographs[0], 112)
+    image = decode_image(read_content(photographs[0]), 112)
     assert image is not None
     return image[:, :112]
 
@@ -209,7 +210,7 @@ def test_random_augmentation_of_any_magnitude_gives_images(
 
 
 def test_the_crop_is_timms(photographs: list[Path]) -> None:
-    image = decode_image(photographs[0], 256)
+    image = decode_image(read_content(photographs[0]), 256)
     assert image is not None
     crop = CropAndResize(64, interpolation="bicubic")
     for seed in range(5):

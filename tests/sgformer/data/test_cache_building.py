@@ -14,6 +14,7 @@ from sgformer.data.image_folder import read_split
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.decoding import decode_image
+from sgformer.sources.source import read_content
 
 RAW = 32 * 32 * 3  # bytes of an image of the digits
 
@@ -106,7 +107,7 @@ def test_beyond_the_cache_limit_images_are_decoded_when_needed_and_it_is_said(
     data = load_image_data(config_for(image_folder, tmp_path, cache_bytes=limit))
     assert stored(tmp_path) <= limit
     for i in (0, 109):
-        assert np.array_equal(data.images[i], decode_image(data.images.path(i), 32))
+        assert np.array_equal(data.images[i], decode_image(read_content(data.images.where(i)), 32))
     kept = stored(tmp_path) // RAW
     assert (kept > 0) == (limit > 0)
     note = data.cache_note or ""
@@ -193,7 +194,7 @@ def test_what_a_killed_process_left_half_built_is_built_anew(
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     folder.rename(folder.with_suffix(".building"))
     data = load_image_data(config)
-    assert np.array_equal(data.images[3], decode_image(data.images.path(3), 32))
+    assert np.array_equal(data.images[3], decode_image(read_content(data.images.where(3)), 32))
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
 
 
@@ -222,7 +223,7 @@ def test_a_full_disk_keeps_what_fits_and_the_rest_is_decoded_when_needed(
     data = load_image_data(config_for(image_folder, small_disk, cache_bytes=10**9))
     assert 20 < stored(small_disk) // RAW < 66
     for i in range(0, 110, 10):
-        assert np.array_equal(data.images[i], decode_image(data.images.path(i), 32))
+        assert np.array_equal(data.images[i], decode_image(read_content(data.images.where(i)), 32))
     assert "because its disk is full" in (data.cache_note or "")
     seen: list[int] = []  # the next search finds no more room, and decodes nothing again
     config = config_for(image_folder, small_disk, cache_bytes=10**9)
@@ -240,7 +241,7 @@ def test_a_quota_that_the_disk_tells_late_keeps_what_fits(
     monkeypatch.setattr(os, "fsync", refuse)  # as NFS does
     data = load_image_data(config_for(image_folder, tmp_path))
     assert "because the user's quota is reached" in (data.cache_note or "")
-    assert np.array_equal(data.images[3], decode_image(data.images.path(3), 32))
+    assert np.array_equal(data.images[3], decode_image(read_content(data.images.where(3)), 32))
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ def test_a_cache_that_a_crash_has_damaged_is_built_anew(
     if is_there:
         (cache / name).touch()
     data = load_image_data(config_for(image_folder, tmp_path))
-    assert np.array_equal(data.images[3], decode_image(data.images.path(3), 32))
+    assert np.array_equal(data.images[3], decode_image(read_content(data.images.where(3)), 32))
 
 
 def write_deep(folder: Path) -> Path:

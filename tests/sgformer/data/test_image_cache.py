@@ -11,6 +11,7 @@ from sgformer.data.image_data import load_image_data
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.decoding import decode_image
+from sgformer.sources.source import read_content
 
 
 def config_for(folder: Path, cache_dir: Path, **values: object) -> DataConfig:
@@ -21,11 +22,11 @@ def config_for(folder: Path, cache_dir: Path, **values: object) -> DataConfig:
 def test_cached_images_are_those_decoded(image_folder: Path, tmp_path: Path) -> None:
     data = load_image_data(config_for(image_folder, tmp_path))
     for i in (0, 57, 109):
-        assert np.array_equal(data.images[i], decode_image(data.images.path(i), 32))
+        assert np.array_equal(data.images[i], decode_image(read_content(data.images.where(i)), 32))
     sizes = {split: len(samples) for split, samples in data.splits.items()}
     assert sizes == {"train": 60, "val": 30, "test": 20}
     position, label = data.samples("test")[5]
-    assert data.images.path(position).parent.name == data.classes[label]
+    assert Path(data.images.where(position)).parent.name == data.classes[label]
     assert data.cache_note is None
 
 
@@ -38,7 +39,7 @@ def test_a_cache_far_larger_than_memory_is_opened_and_read(
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     os.truncate(pixels, 4 * memory)  # a hole, which takes no disk
     opened = open_cache(config, images)
-    assert np.array_equal(opened[3], decode_image(opened.path(3), 32))
+    assert np.array_equal(opened[3], decode_image(read_content(opened.where(3)), 32))
 
 
 def test_a_damaged_cache_is_named(image_folder: Path, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_another_users_cache_built_before_is_read_where_nothing_can_be_written(
     # On another node the images may lie elsewhere, with other times.
     elsewhere = load_image_data(config_for(copy, place))
     assert elsewhere.images.cache == data.images.cache
-    assert elsewhere.images.path(3).is_relative_to(copy)
+    assert Path(elsewhere.images.where(3)).is_relative_to(copy)
     (copy / "train" / "0" / "0.png").unlink()
     with pytest.raises(DataError, match=r"Read-only file system .*train\.data\.cache_dir"):
         load_image_data(config_for(copy, place))

@@ -47,7 +47,7 @@ def test_val_is_split_off_train_stratified_and_by_seed(tmp_path: Path) -> None:
     ("files", "message"),
     [
         (["val/a/1.png"], "has no train folder"),
-        (["train/a/1.png"], r"has 1 class folders; at least 2"),
+        (["train/a/1.png"], r"train has 1 classes; at least 2"),
         ([*GOOD, "train/c"], r"class without images: .*train/c"),
         ([*GOOD, "val/c,\n/1.png"], r"val has classes that train lacks: 'c,\\n'"),
         ([*GOOD, "train/c/1.png"], r"val lacks classes that train has: 'c'"),
@@ -193,7 +193,7 @@ def test_folders_that_may_not_be_read_are_named(tmp_path: Path, mode: int) -> No
     command = [sys.executable, "-c", script, str(config.data_dir)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     (tmp_path / "train" / "a").chmod(0o755)
-    assert "DataError: cannot read the image folder: Permission denied" in result.stderr
+    assert "DataError: cannot read the images: Permission denied" in result.stderr
     assert "train/a" in result.stderr.splitlines()[-1]
 
 
@@ -205,7 +205,7 @@ def test_classes_are_in_the_order_of_characters_whatever_their_names(tmp_path: P
 
 def test_a_split_that_is_missing_is_named(tmp_path: Path) -> None:
     config = make(tmp_path, GOOD)
-    with pytest.raises(DataError, match=r"no folder 'test' in .*; there are: 'train', 'val'"):
+    with pytest.raises(DataError, match=r"no split 'test' in .*; there are: train, val"):
         read_split(config, "test", ("a", "b"), of_train=False)
 
 

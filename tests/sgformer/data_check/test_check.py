@@ -151,8 +151,8 @@ def test_nothing_is_written(
 ) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setenv("SGFORMER_CACHE", str(cache))
-    monkeypatch.setattr("sgformer.images.kept_list.KEPT_FROM", 1)
-    monkeypatch.setattr("sgformer.images.kept_list.SECONDS_SETTLED", -9)  # else none is kept
+    monkeypatch.setattr("sgformer.sources.kept_list.KEPT_FROM", 1)
+    monkeypatch.setattr("sgformer.sources.kept_list.SECONDS_SETTLED", -9)  # else none is kept
     before = sorted(own_image_folder.rglob("*"))
     check(own_image_folder)
     assert sorted(own_image_folder.rglob("*")) == before

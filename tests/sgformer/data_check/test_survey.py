@@ -7,6 +7,7 @@ from PIL import Image
 from sgformer.data_check.survey import GREY, UNKNOWN, is_grey, survey
 from sgformer.images.decoding import CLIPPED, DEEP, FIRST_FRAME, TRANSPARENT
 from sgformer.images.pixel_rules import PixelRules
+from sgformer.sources.source import source_of
 
 COLOURS = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
 
@@ -31,7 +32,12 @@ def write(folder: Path) -> list[str]:
 def test_what_each_image_is_comes_from_its_content(tmp_path: Path) -> None:
     names = write(tmp_path)
     told: list[tuple[int, int]] = []
-    found = survey(tmp_path, names, PixelRules(max_value=1023), lambda *done: told.append(done))
+    found = survey(
+        source_of(tmp_path, names),
+        names,
+        PixelRules(max_value=1023),
+        lambda *done: told.append(done),
+    )
     assert [name for i, name in enumerate(names) if not found.readable[i]] == ["cut.png"]
     assert found.formats == {"PNG": 7, "BMP": 1, "GIF": 1, "JPEG": 1}
     assert found.traits == {
@@ -44,7 +50,7 @@ def test_what_each_image_is_comes_from_its_content(tmp_path: Path) -> None:
 
 def test_the_shorter_side_comes_first_and_copies_have_one_content(tmp_path: Path) -> None:
     names = write(tmp_path)
-    found = survey(tmp_path, names, PixelRules(), lambda *_: None)
+    found = survey(source_of(tmp_path, names), names, PixelRules(), lambda *_: None)
     where = {name: i for i, name in enumerate(names)}
     for name in ("a.png", "b.bmp"):
         assert found.sides[where[name]].tolist() == [20, 30]
@@ -57,7 +63,7 @@ def test_a_format_that_only_opencv_knows_counts_as_unknown(tmp_path: Path) -> No
     import cv2
 
     assert cv2.imwrite(str(tmp_path / "a.tiff"), np.full((6, 9), 0.5, np.float64))
-    found = survey(tmp_path, ["a.tiff"], PixelRules(), lambda *_: None)
+    found = survey(source_of(tmp_path, ["a.tiff"]), ["a.tiff"], PixelRules(), lambda *_: None)
     assert found.formats == {UNKNOWN: 1}
     assert found.sides.tolist() == [[6, 9]]
 

@@ -5,8 +5,8 @@ import pytest
 from sgformer.data.image_folder import read_image_folder
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
-from sgformer.images.folder_scan import scan
 from sgformer.images.trained_images import TrainedImages, digests
+from sgformer.sources.folder_scan import scan
 
 FILES = [f"{split}/{c}/{i}.png" for split in ("train", "val") for c in "ab" for i in range(3)]
 

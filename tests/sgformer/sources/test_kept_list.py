@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from sgformer.images import kept_list
-from sgformer.images.folder_scan import ImageFiles, scan
-from sgformer.images.kept_list import list_files
+from sgformer.sources import kept_list
+from sgformer.sources.folder_scan import scan
+from sgformer.sources.image_files import ImageFiles
+from sgformer.sources.kept_list import list_files
 
 SPLITS = ("train", "val")
 
@@ -20,7 +21,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return scan(root, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kept_list, "KEPT_FROM", 1)
-    monkeypatch.setattr(kept_list, "scan", counted)
+    monkeypatch.setattr(kept_list, "scan_images", counted)
     return scans
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from sgformer.images.folder_scan import is_hidden, scan
+from sgformer.sources.folder_scan import scan
+from sgformer.sources.image_files import is_hidden
 
 
 def make(root: Path, *files: str) -> Path:
@@ -56,7 +57,7 @@ def test_what_is_no_image_is_counted_by_kind(tmp_path: Path) -> None:
         "1 .txt), such as 'train/a/1.heic'",
         "links to folders below a class passed over: 1, such as 'train/a/far'",
         "files passed over that lie in no class folder: 1, such as 'train/list.csv'",
-        "pipes, devices and folders passed over that are named as images: 1, such as "
+        "pipes, devices, links and folders passed over that are named as images: 1, such as "
         "'train/a/pipe.png'",
         "folders passed over that are not named train, val or test: 1, such as 'validation'",
     )

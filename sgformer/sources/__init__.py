@@ -1,0 +1,1 @@
+"""Where images come from: class folders, tar shards, manifests and parquet files."""
