@@ -8,7 +8,6 @@ a class as train does.
 
 import contextlib
 import random
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from sgformer.images.trained_images import (
     on_changed_train,
     on_other_images,
 )
+from sgformer.sources.class_names import by_composed_name, composed, spelt
 from sgformer.sources.image_files import SPLITS, SUFFIXES, Found, ImageFiles, not_told
 from sgformer.sources.kept_list import list_files
 from sgformer.sources.listing import scan_images, splits_in
@@ -134,10 +134,10 @@ def checked_folder(config: DataConfig, files: ImageFiles) -> ImageFolder:
     root = _root(config)
     if "train" not in files.class_folders:
         raise DataError(_on_no_train(root, files))
-    classes = tuple(_by_composed_name(root, "train", files).values())
+    classes = tuple(by_composed_name(root, "train", files).values())
     if len(classes) < 2:
         raise DataError(
-            f"{_spelt(root, 'train')} has {len(classes)} classes; at least 2 are needed"
+            f"{spelt(root, 'train')} has {len(classes)} classes; at least 2 are needed"
         )
     for split in files.class_folders:
         _check_classes(root, split, files, classes)
@@ -247,11 +247,6 @@ def _root(config: DataConfig) -> Path:
     return root
 
 
-def _spelt(root: Path, split: str) -> str:
-    """A split for messages: its folder if it has one."""
-    return str(root / split) if (root / split).is_dir() else f"split {split} of {root}"
-
-
 def _on_no_train(root: Path, files: ImageFiles) -> str:
     if files.class_folders and not any((root / split).is_dir() for split in files.class_folders):
         return f"{root} has no train images; its splits: {', '.join(files.class_folders)}"
@@ -263,11 +258,6 @@ def _on_no_train(root: Path, files: ImageFiles) -> str:
 
 def _place_of_lists(config: DataConfig) -> Path:
     return cache_place(config.cache_dir) / "lists"
-
-
-def composed(class_name: str) -> str:
-    """The class name in NFC, the form in which class names are compared."""
-    return unicodedata.normalize("NFC", class_name)
 
 
 def _names_of(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
@@ -283,36 +273,11 @@ def _folder_of_class(name: str) -> str:
     return name.split("/", 2)[1]
 
 
-def _by_composed_name(root: Path, split: str, files: ImageFiles) -> dict[str, str]:
-    """Sorted names of a split's class folders; the keys are the names in composed form."""
-    folders: dict[str, str] = {}
-    for name in files.class_folders[split]:
-        if not _is_text(name):
-            raise DataError(
-                f"name of a class folder is not UTF-8: {str(root / split / name)!r}; rename it"
-            )
-        other = folders.setdefault(composed(name), name)
-        if other != name:
-            raise DataError(
-                f"{_spelt(root, split)} has two folders of one class, in two Unicode forms: "
-                f"{other!a} and {name!a}; put their images into one"
-            )
-    return folders
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _check_classes(
     root: Path, split: str, files: ImageFiles, classes: tuple[str, ...], whose: str = "train"
 ) -> None:
     """Raises DataError unless a split has these classes and no others, each with images."""
-    folder, found = _spelt(root, split), _by_composed_name(root, split, files)
+    folder, found = spelt(root, split), by_composed_name(root, split, files)
     wanted = {composed(name): name for name in classes}
     extra = sorted(found[name] for name in found.keys() - wanted.keys())
     missing = sorted(wanted[name] for name in wanted.keys() - found.keys())

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgformer.data.image_data import readable_samples
-from sgformer.data.image_folder import ImageFolder, checked_folder, composed, scan_image_folder
+from sgformer.data.image_folder import ImageFolder, checked_folder, scan_image_folder
 from sgformer.data_check.survey import Progress, Survey, survey
 from sgformer.data_config import DataConfig
 from sgformer.errors import MOST_NAMES, DataError
@@ -22,6 +22,7 @@ from sgformer.images.equal_images import (
 )
 from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.set_decoder import rules_of_set
+from sgformer.sources.class_names import composed
 from sgformer.sources.image_files import SPLITS, Found, ImageFiles
 from sgformer.sources.source import source_of
 
