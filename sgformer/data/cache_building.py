@@ -43,7 +43,6 @@ from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.set_decoder import SetDecoder
 from sgformer.images.trained_images import digests
-from sgformer.sources.image_files import Places
 from sgformer.sources.source import ImageSource
 
 # A split of more bytes, counted as square images, is stored as JPEGs (data.cache_format: auto).
@@ -80,7 +79,7 @@ def open_or_build_cache(
             if opened is not None:
                 return opened
             if cache.is_dir() and not remove_unless_used(cache, is_built=True):
-                return DecodedImages(cache, folder.root, config.decoded_pixels)
+                return DecodedImages(cache, folder.root, config.decoded_pixels, folder.places)
             return _built(cache, folder, images, config, progress)
     except OSError as error:
         raise DataError(
@@ -91,7 +90,7 @@ def open_or_build_cache(
 def _opened(cache: Path, folder: ImageFolder, config: DataConfig) -> DecodedImages | None:
     """The cache; None if there is none, or if it lacks images and can grow."""
     try:
-        images = DecodedImages(cache, folder.root, config.decoded_pixels)
+        images = DecodedImages(cache, folder.root, config.decoded_pixels, folder.places)
         if images.room is None or not os.access(cache.parent, os.W_OK):
             return images
         most = Room(cache.parent, cache, config.cache_bytes).most
@@ -115,9 +114,9 @@ def _built(
         "decoded_pixels": config.decoded_pixels,
         "digests": {} if folder.files is None else digests(folder.files),
     }
-    places = _places(folder)
-    if places is not None:
-        facts["containers"] = places.containers
+    if folder.places is not None and folder.files is not None:
+        times = folder.files.folder_times
+        facts["containers"] = {name: times[name] for name in folder.places.containers}
     try:
         with FileIO(temporary / FACTS, "w") as held:  # locked, it says that the cache is in use
             with contextlib.suppress(OSError):  # a file system without locks
@@ -128,7 +127,7 @@ def _built(
             os.fsync(held)
             temporary.rename(cache)
             _remove_outdated(cache, facts)
-            return DecodedImages(cache, folder.root, config.decoded_pixels)
+            return DecodedImages(cache, folder.root, config.decoded_pixels, folder.places)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -147,9 +146,9 @@ def _fill(
     decode = SetDecoder(source, splits, config)
     _probe(folder, names, config)
     joined = b"\0".join(os.fsencode(name) for name in names)
-    index, places = Index(len(names)), _places(folder)
-    if places is not None:
-        index.where = places.where
+    index = Index(len(names))
+    if folder.places is not None:
+        index.where = folder.places.where
     file = PixelFile(cache / PIXELS, room, len(joined) + index.num_bytes + SPARE)
     position = {name: i for i, name in enumerate(names)}
     order = _in_order(folder, source, config)
@@ -184,14 +183,14 @@ def _probe(folder: ImageFolder, names: Sequence[str], config: DataConfig) -> Non
     """
     if len(names) < 10 * PROBED:
         return
-    chosen = random.Random(0).sample(names, PROBED)
-    source = folder.source
-    order = [(name, False) for name in source.in_reading_order(chosen)]
+    source, number = folder.source, len(names) // PROBED * PROBED
+    chosen = source.spread(random.Random(0).sample(names, number), PROBED)
+    order = [(name, False) for name in chosen]
     decoded = _decode_all(order, SetDecoder(source, {}, config))
     bad = [name for (name, _), stored in zip(order, decoded, strict=True) if stored is None]
     if len(bad) >= MOST_IN_PROBE:
         where = list(map(source.where, bad))
-        refuse_unreadable(folder.root, where, f"{PROBED} randomly chosen")
+        refuse_unreadable(folder.root, where, f"{len(order)} randomly chosen")
 
 
 def refuse_unreadable(root: Path, bad: Sequence[str], of_which: str) -> None:
@@ -201,15 +200,6 @@ def refuse_unreadable(root: Path, bad: Sequence[str], of_which: str) -> None:
         f"{len(bad)} of {of_which} images in {root} cannot be read (fewer than 1 % are passed "
         f"over); the first:\n{first}"
     )
-
-
-def _places(folder: ImageFolder) -> Places | None:
-    """Where the images lie that are no files of their own, in the order of `folder.names`."""
-    files = folder.files
-    if files is None or files.places is None:
-        return None
-    position = {name: i for i, name in enumerate(files.names)}
-    return files.places.of(np.array([position[name] for name in folder.names], np.int64))
 
 
 def _in_order(

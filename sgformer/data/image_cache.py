@@ -75,13 +75,15 @@ class DecodedImages:
         notes: What is odd in the images, a sentence each.
     """
 
-    def __init__(self, cache: Path, root: Path, shorter_side: int) -> None:
+    def __init__(
+        self, cache: Path, root: Path, shorter_side: int, places: Places | None = None
+    ) -> None:
         self.cache, self.root, self.shorter_side = cache, root, shorter_side
         self._held = hold(cache)
         with _refusing_damage(cache):
-            self._open(cache)
+            self._open(cache, places)
 
-    def _open(self, cache: Path) -> None:
+    def _open(self, cache: Path, places: Places | None) -> None:
         facts = json.loads((cache / FACTS).read_text(encoding="utf-8"))
         self.id = ImagesId(facts["files"], facts["content"])
         self.full: str | None = facts["full"]
@@ -92,8 +94,10 @@ class DecodedImages:
         with np.load(cache / INDEX, allow_pickle=False) as index:
             self._offsets, self._lengths = index["offsets"], index["lengths"]
             self._shapes, self._encoded = index["shapes"], index["encoded"]
-            containers = facts.get("containers")  # caches of earlier versions are of folders
-            places = None if containers is None else Places(tuple(containers), index["where"])
+            # Caches of earlier versions are of folders.
+            self._times_of_containers: dict[str, int] = facts.get("containers") or {}
+            if self._times_of_containers and places is None:
+                places = Places(tuple(self._times_of_containers), index["where"])
         self._source = source_of(self.root, self.names, places)
         if len(self._offsets) != len(self.names):
             raise ValueError(f"{len(self._offsets)} images and {len(self.names)} names")
@@ -118,6 +122,14 @@ class DecodedImages:
     def where(self, i: int) -> str:
         """The path of image i, or where it lies in a tar or parquet file."""
         return self._source.where(self.names[i])
+
+    @property
+    def finds_the_others(self) -> bool:
+        """Whether the files are unchanged that hold images for which the cache had no room."""
+        times = self._times_of_containers
+        if not times or not self.num_not_stored:
+            return True
+        return all((self.root / name).stat().st_mtime_ns == time for name, time in times.items())
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
@@ -175,6 +187,8 @@ def identify(folder: ImageFolder) -> ImagesId:
         encoded = os.fsencode(name)
         files.update(b"\0%s\0%d\0%d" % (encoded, size, changed))
         content.update(b"\0%s\0%d" % (encoded, size))
+    if folder.places is not None:  # a cache of a copy is read by the places that it keeps
+        content.update(np.ascontiguousarray(folder.places.where).tobytes())
     return ImagesId(files.hexdigest()[:32], content.hexdigest()[:32])
 
 
@@ -215,10 +229,13 @@ def open_cache(config: DataConfig, images: ImagesId) -> DecodedImages:
     """Opens the cache of these images without reading the image folder.
 
     Raises:
-        OSError: This node has no cache of these images.
+        OSError: This node has no cache of these images, or not with all that it needs.
     """
     cache = cache_folder(config, images)
-    return DecodedImages(cache, config.data_dir or Path(), config.decoded_pixels)
+    opened = DecodedImages(cache, config.data_dir or Path(), config.decoded_pixels)
+    if not opened.finds_the_others:
+        raise OSError(f"shards or parquet files have changed since the cache was built: {cache}")
+    return opened
 
 
 def _content_of(cache: Path) -> str | None:

@@ -1,16 +1,19 @@
 """A data set's classes and splits: of an image folder, tar shards, a manifest or parquet files.
 
-This module lists images and never reads one. Classes are in the order of their
-names' characters ("10" before "9"). Class names are compared in Unicode's composed form (NFC), so
-that a copy from a Mac, whose disk decomposes "é", has the same classes. Results and messages spell
-a class as train does.
+This module lists images and never reads one. Classes are in the order of their names' characters
+("10" before "9"). Class names are compared in Unicode's composed form (NFC), so that a copy from a
+Mac, whose disk decomposes "é", has the same classes. Results and messages spell a class as train
+does.
 """
 
 import contextlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from sgformer.data.cache_place import cache_place
 from sgformer.data_config import DataConfig
@@ -22,7 +25,15 @@ from sgformer.images.trained_images import (
     on_other_images,
 )
 from sgformer.sources.class_names import by_composed_name, composed, spelt
-from sgformer.sources.image_files import SPLITS, SUFFIXES, Found, ImageFiles, not_told
+from sgformer.sources.folder_scan import has_class_folders
+from sgformer.sources.image_files import (
+    SPLITS,
+    SUFFIXES,
+    Found,
+    ImageFiles,
+    Places,
+    not_told,
+)
 from sgformer.sources.kept_list import list_files
 from sgformer.sources.listing import scan_images, splits_in
 from sgformer.sources.source import ImageSource, source_of
@@ -67,8 +78,7 @@ class ImageFolder:
             DataError: The folder has no such split.
         """
         if name not in self.splits:
-            have = ", ".join(self.splits)
-            raise DataError(f"no split {name!r} in {self.root}; there are: {have}")
+            raise DataError(f"no split {name!r} in {self.root}; there are: {listed(self.splits)}")
         return self.splits[name]
 
     @property
@@ -87,6 +97,14 @@ class ImageFolder:
         if self.files is None:
             return source_of(self.root, self.names)
         return source_of(self.root, self.files.names, self.files.places)
+
+    @cached_property
+    def places(self) -> Places | None:
+        """Where the images lie, in the order of `names`; None: each is a file of its own."""
+        if self.files is None or self.files.places is None:
+            return None
+        position = {name: i for i, name in enumerate(self.files.names)}
+        return self.files.places.of(np.array([position[name] for name in self.names], np.int64))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,7 +170,7 @@ def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
     """
     names_of = _names_of(names)
     first = next(split for split in SPLITS if split in names_of)
-    classes = tuple(sorted(_folder_of_class(own[0]) for own in names_of[first].values()))
+    classes = tuple(sorted(own[0].split("/", 2)[1] for own in names_of[first].values()))
     splits = {split: _label(names_of[split], classes) for split in SPLITS if split in names_of}
     if "val" not in splits and "train" in splits:
         train, val = _split_off(splits["train"], classes, config)
@@ -182,6 +200,8 @@ def read_split(
     if source not in have:
         raise DataError(f"no split {source!r} in {root}; there are: {', '.join(have)}")
     files = list_files(root, (source,), _place_of_lists(config))
+    if source not in files.class_folders:
+        raise DataError(f"split {source} of {root} has no image with a class")
     _check_classes(root, source, files, classes, "the model")
     images = _label(_names_of(files.names)[source], classes)
     if source != split or (of_train and split == "train"):
@@ -248,8 +268,9 @@ def _root(config: DataConfig) -> Path:
 
 
 def _on_no_train(root: Path, files: ImageFiles) -> str:
-    if files.class_folders and not any((root / split).is_dir() for split in files.class_folders):
-        return f"{root} has no train images; its splits: {', '.join(files.class_folders)}"
+    if root.is_file() or (files.class_folders and not has_class_folders(root)):
+        have = ", ".join(files.class_folders) or "none"
+        return "; ".join([f"{root} has no train image with a class; splits: {have}", *files.notes])
     return (
         f"{root} has no train folder; expected {root}/train/<class>/<images>, and val and test "
         "beside it if there are any; or shards (train-*.tar), or parquet files (train-*.parquet)"
@@ -267,10 +288,6 @@ def _names_of(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         split, class_name, _ = name.split("/", 2)
         names_of.setdefault(split, {}).setdefault(composed(class_name), []).append(name)
     return names_of
-
-
-def _folder_of_class(name: str) -> str:
-    return name.split("/", 2)[1]
 
 
 def _check_classes(

@@ -77,7 +77,7 @@ def on_other_images(split: str) -> str:
 def on_changed_train(root: Path) -> str:
     """The message that train and val can no longer be told apart."""
     return (
-        f"val was split off train when the model was trained, and the images in {root / 'train'} "
+        f"val was split off train when the model was trained, and the train images of {root} "
         "are not the same any more (names or sizes differ), so it is not known which of them the "
         "model has not seen; put them back, or evaluate on a val or test folder of other images"
     )

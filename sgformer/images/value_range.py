@@ -30,9 +30,8 @@ def measured_white(source: ImageSource, names: Sequence[str]) -> float | None:
         names: The names of train images, sorted.
     """
     able = [name for name in names if _may_be_deep(name)]
-    measured = able[:: max(1, -(-len(able) // MOST_MEASURED))]
-    largest_of = partial(_largest_value, source)
-    all_found = in_threads(largest_of, source.in_reading_order(measured))
+    measured = source.spread(able, MOST_MEASURED)
+    all_found = in_threads(partial(_largest_value, source), measured)
     found = [one for one in all_found if one is not None]
     if not found:
         return None

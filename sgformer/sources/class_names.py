@@ -28,8 +28,8 @@ def by_composed_name(root: Path, split: str, files: ImageFiles) -> dict[str, str
         other = folders.setdefault(composed(name), name)
         if other != name:
             raise DataError(
-                f"{spelt(root, split)} has two folders of one class, in two Unicode forms: "
-                f"{other!a} and {name!a}; put their images into one"
+                f"{spelt(root, split)} has two folders or labels of one class, in two Unicode "
+                f"forms: {other!a} and {name!a}; use one of them"
             )
     return folders
 

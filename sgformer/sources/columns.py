@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,9 @@ LABEL: Final = "label"
 SPLIT: Final = "split"
 PARQUET: Final = ".parquet"
 CSV: Final = ".csv"
+BLOCK_BYTES: Final = 2**26  # of a CSV file, read at a time; a row must fit into it
 Schema = Any  # pyarrow.Schema; pyarrow has no types
+Column = tuple[str, str]  # a column, and its field if it is a struct
 Row = tuple[Any, ...]
 
 
@@ -26,7 +29,11 @@ def naming_damage(file: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except OSError as error:
+        if error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(file)) from None
+        raise DataError(f"cannot read {file}: {error}") from None
+    except (pa.ArrowException, KeyError, ValueError) as error:  # of text, a UnicodeDecodeError
         raise DataError(f"cannot read {file}: {error}") from None
 
 
@@ -41,17 +48,23 @@ def schema_of(file: Path) -> Schema:
 
     with naming_damage(file):
         if file.suffix.lower() == CSV:
-            with pyarrow.csv.open_csv(file, parse_options=_csv_format()) as reader:
-                return reader.schema
-        return pyarrow.parquet.read_schema(file)
+            with _opened_csv(file) as reader:
+                schema = reader.schema
+        else:
+            schema = pyarrow.parquet.read_schema(file)
+        names = schema.names  # a header that is no UTF-8 shows here
+    twice = [name for name in (PATH, LABEL, SPLIT, IMAGE) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{file} has two columns {twice[0]!r}; rename one")
+    return schema
 
 
-def read_columns(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+def read_columns(file: Path, columns: Sequence[Column]) -> Iterator[Row]:
     """The values of some columns, row by row; of a CSV file as text.
 
     Args:
         file: A CSV or parquet file.
-        columns: Names of columns; of a field in a struct: 'image.path'.
+        columns: Names of columns, and of the field of a struct that is read.
 
     Raises:
         DataError: The file is damaged.
@@ -62,25 +75,35 @@ def read_columns(file: Path, columns: Sequence[str]) -> Iterator[Row]:
 
     with naming_damage(file):
         if file.suffix.lower() == CSV:
+            names = [name for name, _ in columns]
             options = pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in columns},
-                include_columns=list(columns),
+                column_types={name: pa.string() for name in names},
+                include_columns=names,
                 strings_can_be_null=False,
             )
-            batches = pyarrow.csv.open_csv(
-                file, parse_options=_csv_format(), convert_options=options
-            )
+            batches = _opened_csv(file, options)
         else:
-            batches = pyarrow.parquet.ParquetFile(file).iter_batches(columns=list(columns))
+            wanted = [f"{name}.{part}" if part else name for name, part in columns]
+            batches = pyarrow.parquet.ParquetFile(file).iter_batches(columns=wanted)
         for batch in batches:
-            found = (batch.column(name.split(".")[0]).to_pylist() for name in columns)
-            yield from zip(*found, strict=True)
+            yield from zip(*(_values(batch, *column) for column in columns), strict=True)
 
 
-def _csv_format() -> Any:
+def _values(batch: Any, name: str, part: str) -> list[Any]:
+    """The values of a column of a pyarrow.RecordBatch, or of a field of it."""
+    values = batch.column(name).to_pylist()
+    return [value and value.get(part) for value in values] if part else list(values)
+
+
+def _opened_csv(file: Path, options: Any = None) -> Any:
     import pyarrow.csv
 
-    return pyarrow.csv.ParseOptions(newlines_in_values=True)
+    return pyarrow.csv.open_csv(
+        file,
+        read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=options,
+    )
 
 
 def image_column(schema: Schema, file: Path | str) -> str:
@@ -89,7 +112,7 @@ def image_column(schema: Schema, file: Path | str) -> str:
     Raises:
         DataError: There is none, or there are several.
     """
-    able = [field.name for field in schema if _has_bytes(field.type)]
+    able = image_columns(schema)
     if IMAGE in able:
         return IMAGE
     if len(able) != 1:
@@ -100,14 +123,37 @@ def image_column(schema: Schema, file: Path | str) -> str:
     return str(able[0])
 
 
-def _has_bytes(kind: Any) -> bool:
-    """Whether values of this pyarrow.DataType hold the bytes of an image."""
+def image_columns(schema: Schema) -> list[str]:
+    """The columns that may hold images: bytes, or structs with a field `bytes`."""
+    return [
+        field.name for field in schema if _is_bytes(field.type) or _is_bytes(_part(field, "bytes"))
+    ]
+
+
+def has_paths(schema: Schema, column: str) -> bool:
+    """Whether a column of images has the name of each image's file, in a field `path`."""
     import pyarrow as pa
 
-    if pa.types.is_struct(kind):
-        index = kind.get_field_index("bytes")
-        return index >= 0 and _has_bytes(kind.field(index).type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    kind = _part(schema.field(column), "path")
+    return kind is not None and bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _part(field: Any, name: str) -> Any:
+    """The type of a field of a struct; None if there is none."""
+    import pyarrow as pa
+
+    index = field.type.get_field_index(name) if pa.types.is_struct(field.type) else -1
+    return field.type.field(index).type if index >= 0 else None
+
+
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    tests = (
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+        pa.types.is_fixed_size_binary,
+    )  # fmt: skip
+    return kind is not None and any(test(kind) for test in tests)
 
 
 def label_column(schema: Schema, file: Path) -> str:
@@ -120,7 +166,10 @@ def label_column(schema: Schema, file: Path) -> str:
     if LABEL in schema.names:
         return LABEL
     if len(marked) != 1:
-        raise DataError(f"{file} has no column {LABEL!r}; its columns: {', '.join(schema.names)}")
+        raise DataError(
+            f"{file} has no column {LABEL!r}; its columns: {', '.join(schema.names)}; rename that "
+            f"of the labels to {LABEL!r}"
+        )
     return str(marked[0])
 
 
@@ -133,24 +182,34 @@ def class_names(schema: Schema, column: str) -> tuple[str, ...]:
     try:
         feature = json.loads(about)["info"]["features"][column]
         return tuple(map(str, feature["names"])) if feature["_type"] == "ClassLabel" else ()
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ()
 
 
-def as_class(label: object, names: Sequence[str]) -> str:
+def as_class(label: object, names: Sequence[str], where: str) -> str:
     """The class of a label; empty if it has none.
 
     Args:
         label: Text, a number, or None. Hugging Face marks an image without a class by -1.
         names: The names of numbers; none: a number is its own name.
+        where: The row, for the message.
+
+    Raises:
+        DataError: The label is a list, a date or the like, or a number that has no name.
     """
     if isinstance(label, float) and label.is_integer():
         label = int(label)  # pandas makes floats of a column of integers with gaps
-    if label is None or label != label:
+    if label is None or label != label or (names and label == -1):
         return ""
-    if names and isinstance(label, int):
-        return names[label] if 0 <= label < len(names) else ""
-    return str(label)
+    if isinstance(label, bytes):
+        label = label.decode(errors="backslashreplace")
+    if not isinstance(label, str | int | float):
+        raise DataError(f"{where} has label {label!r}; a label is text or a number")
+    if not names or isinstance(label, str):
+        return str(label)
+    if not isinstance(label, int) or not 0 <= label < len(names):
+        raise DataError(f"{where} has label {label}; the file has names for 0 to {len(names) - 1}")
+    return names[label]
 
 
 def as_split(value: object, where: str) -> str:

@@ -1,11 +1,13 @@
-"""Lists the image files below DIR/<split>/<class>/, with one stat a file, in several threads.
+"""Finds files: images below DIR/<split>/<class>/, and tar or parquet files of each split.
 
-What is no image, or hidden, is passed over and counted. This module checks nothing.
+Each image file is looked at once, in several threads. What is no image, or hidden, is passed over
+and counted. This module checks nothing.
 """
 
 import errno
 import functools
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sgformer.sources.image_files import (
+    OF_BESIDE,
     OF_FOLDER,
     OF_HIDDEN,
     OF_LINK,
     OF_OUTSIDE,
     OF_SPECIAL,
+    SPLIT_OF,
     SPLITS,
     SUFFIXES,
     Found,
@@ -32,6 +36,9 @@ from sgformer.sources.image_files import (
 )
 
 NUM_THREADS: Final = 16  # they wait for the answers of a network disk
+PACKED: Final = (".tar", ".parquet")
+# Where the tar or parquet files of a data set may lie: in its folder, or in one of these below it.
+FOLDERS_OF_PACKED: Final = ("", "data", *SPLIT_OF)
 CHUNK: Final = 256  # files that a thread looks at in one go
 NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 GONE, NO_FILE = -1, -2  # in place of the size of a broken link; of a pipe, device or folder
@@ -57,7 +64,9 @@ def scan(root: Path, splits: Sequence[str], found: Found = not_told) -> ImageFil
     passed, times = Passed(), {"": _time(root)}
     class_folders: dict[str, tuple[str, ...]] = {}
     for entry in os.scandir(root):
-        if entry.name not in SPLITS and entry.is_dir() and not is_hidden(entry.name):
+        if entry.name.lower().endswith(PACKED):
+            passed.add(OF_BESIDE, entry.name)
+        elif entry.name not in SPLITS and entry.is_dir() and not is_hidden(entry.name):
             passed.add(OF_FOLDER, entry.name)
     for split in splits:
         if (root / split).is_dir():
@@ -84,6 +93,50 @@ def scan(root: Path, splits: Sequence[str], found: Found = not_told) -> ImageFil
         times,
         tuple(passed.notes()),
     )
+
+
+def has_class_folders(root: Path) -> bool:
+    """Whether there is a folder of a split with a folder in it that is not hidden."""
+    return any(
+        entry.is_dir() and not is_hidden(entry.name)
+        for split in SPLITS
+        if (root / split).is_dir()
+        for entry in os.scandir(root / split)
+    )
+
+
+def packed_files(root: Path, ending: str) -> dict[str, tuple[str, ...]]:
+    """The files of an ending by split, as paths below the root, sorted.
+
+    They are named after their split (`train-0000.tar`, `data/train-00000-of-00002.parquet`), or
+    lie in a folder of its name (`train/0000.tar`).
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    words = "|".join(SPLIT_OF)
+    named = re.compile(rf"(?:.+[-_.])?({words})(?:[-_.].*)?{re.escape(ending)}", re.IGNORECASE)
+    files: dict[str, list[str]] = {}
+    for folder in FOLDERS_OF_PACKED:
+        for name in _visible_files(root / folder):
+            match = named.fullmatch(name)
+            split = SPLIT_OF.get(folder) or (SPLIT_OF[match[1].lower()] if match else None)
+            if split is not None and name.lower().endswith(ending):
+                files.setdefault(split, []).append(f"{folder}/{name}" if folder else name)
+    return {split: tuple(own) for split, own in files.items()}
+
+
+def times_of_packed(root: Path) -> dict[str, int]:
+    """Times of the folders in which `packed_files` looks, by path below the root."""
+    return {name: _time(root / name) for name in FOLDERS_OF_PACKED if (root / name).is_dir()}
+
+
+def _visible_files(folder: Path) -> list[str]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(e.name for e in entries if not is_hidden(e.name) and e.is_file())
 
 
 def _class_folders(root: Path, split: str, passed: Passed) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ HIDDEN: Final = (
     "thumbs.db",
 )  # fmt: skip
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
-# What files and columns call a split; Hugging Face writes `validation`.
+# What files and columns call a split, and no other word; Hugging Face writes `validation`.
 SPLIT_OF: Final = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 
 Found = Callable[[int], None]  # is told how many files have been found so far
@@ -59,8 +59,9 @@ class ImageFiles:
         names: '<split>/<class>/<image>', sorted. For a folder these are paths below the root; for
             a manifest, <image> is the path that it gives; for a tar or parquet file it begins
             with the path of that file.
-        sizes: Bytes of each image, (N,), or of its parquet file; -1 for a file that is missing.
-        times: Time of the last change of each image's file in nanoseconds, (N,); -1 if missing.
+        sizes: Bytes of each image, (N,), or of its parquet file; -1 for a file that is missing, -2
+            for what a manifest names and is no file.
+        times: Time of the last change of each image's file in nanoseconds, (N,); -1 or -2 as well.
         class_folders: The classes of each split, sorted; also of empty class folders.
         folder_times: Time of the last change of each folder and file that was read to list the
             images, by path below the root.
@@ -92,6 +93,8 @@ class Passed:
     first: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, name: str, count: int = 1) -> None:
+        if not count:
+            return
         self.counts[kind] += count
         self.first[kind] = min(name, self.first.get(kind, name))
 
@@ -117,12 +120,14 @@ class Passed:
 
 OF_HIDDEN, OF_LINK, OF_OUTSIDE, OF_SPECIAL = "*hidden", "*link", "*outside", "*special"
 OF_FOLDER, OF_UNLABELLED, OF_REPEATED = "*folder", "*unlabelled", "*repeated"
+OF_BESIDE = "*beside"
 _KINDS: Final = {
     OF_HIDDEN: "hidden files and folders passed over",
     OF_LINK: "links to folders below a class passed over",
     OF_OUTSIDE: "files passed over that lie in no class folder",
     OF_SPECIAL: "pipes, devices, links and folders passed over that are named as images",
     OF_FOLDER: "folders passed over that are not named train, val or test",
+    OF_BESIDE: "tar and parquet files passed over beside the class folders",
     OF_UNLABELLED: "images passed over that have no class",
     OF_REPEATED: "images passed over that are listed twice",
 }

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from sgformer.errors import DataError
-from sgformer.sources.columns import CSV, PARQUET, PATH, schema_of
-from sgformer.sources.folder_scan import scan
+from sgformer.sources.columns import CSV, PARQUET, image_columns, schema_of
+from sgformer.sources.folder_scan import has_class_folders, scan
 from sgformer.sources.image_files import SPLITS, Found, ImageFiles, not_told
 from sgformer.sources.manifest import scan_manifest, splits_of_manifest
 from sgformer.sources.parquet_images import find_parquet, scan_parquet, splits_of_parquet
@@ -35,7 +35,7 @@ def kind_of(root: Path) -> Kind:
     """What a data set consists of.
 
     Raises:
-        DataError: It is a file of another kind, or consists of several kinds.
+        DataError: It is a file of another kind, or a folder of shards and of parquet files.
         OSError: It cannot be read.
     """
     suffix = root.suffix.lower()
@@ -45,21 +45,14 @@ def kind_of(root: Path) -> Kind:
                 f"neither a folder nor a {CSV} or {PARQUET} file: {root} (--data-dir, or "
                 "train.data.data_dir)"
             )
-        return Kind.MANIFEST if suffix == CSV or PATH in schema_of(root).names else Kind.PARQUET
-    kinds = []
-    parquet = find_parquet(root)
-    if find_shards(root):
-        kinds.append(Kind.SHARDS)
-    if parquet:
-        kinds.append(Kind.PARQUET)
-    if any((root / split).is_dir() for split in SPLITS if split not in _folders(parquet)):
-        kinds.append(Kind.FOLDER)
-    if len(kinds) > 1:
-        raise DataError(
-            f"{root} has {' and '.join(kinds)}; put them into folders of their own, or name one "
-            "of them"
-        )
-    return kinds[0] if kinds else Kind.FOLDER
+        has_images = suffix == PARQUET and image_columns(schema_of(root))
+        return Kind.PARQUET if has_images else Kind.MANIFEST
+    if has_class_folders(root):  # what else lies there may be what they were unpacked from
+        return Kind.FOLDER
+    shards, parquet = find_shards(root), find_parquet(root)
+    if shards and parquet:
+        raise DataError(f"{root} has tar shards and parquet files; name a folder of one kind")
+    return Kind.SHARDS if shards else Kind.PARQUET if parquet else Kind.FOLDER
 
 
 def scan_images(root: Path, splits: Sequence[str], found: Found = not_told) -> ImageFiles:
@@ -94,8 +87,3 @@ def splits_in(root: Path) -> tuple[str, ...]:
         case _:
             found = frozenset(split for split in SPLITS if (root / split).is_dir())
     return tuple(split for split in SPLITS if split in found)
-
-
-def _folders(parquet: dict[str, tuple[str, ...]]) -> frozenset[str]:
-    """The folders of a split that hold its parquet files."""
-    return frozenset(name.split("/")[0] for own in parquet.values() for name in own if "/" in name)

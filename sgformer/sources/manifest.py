@@ -17,8 +17,8 @@ from sgformer.sources.columns import (
     schema_of,
 )
 from sgformer.sources.folder_scan import NUM_THREADS, look_at
+from sgformer.sources.found_images import FoundImages, check_class
 from sgformer.sources.image_files import OF_UNLABELLED, Found, ImageFiles, Passed
-from sgformer.sources.rows import Rows, check_class
 from sgformer.sources.source import source_of
 
 TOLD_EVERY: Final = 10_000  # rows
@@ -34,22 +34,21 @@ def scan_manifest(file: Path, splits: Sequence[str], found: Found) -> ImageFiles
         DataError: The manifest cannot be read, lacks a column, or names an unknown split.
         OSError: The manifest or an image cannot be looked at.
     """
-    rows, passed, present = Rows(), Passed(), set[str]()
+    images, passed = FoundImages(), Passed()
     time = file.stat().st_mtime_ns
     for where, path, label, split in _rows_of(file):
-        present.add(split)
         if not label:
             passed.add(OF_UNLABELLED, path)
         elif split in splits:
-            rows.add(split, check_class(label, where), path)
-        if len(rows) % TOLD_EVERY == 0:
-            found(len(rows))
-    source = source_of(file, rows.names)
+            images.add(split, check_class(label, where), path)
+            if len(images) % TOLD_EVERY == 0:
+                found(len(images))
+    source = source_of(file, images.names)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        sizes, times = look_at([source.where(name) for name in rows.names], pool)
-    rows.look_at(sizes.tolist(), times.tolist())
-    found(len(rows))
-    return rows.as_files([split for split in splits if split in present], {"": time}, passed)
+        sizes, times = look_at([source.where(name) for name in images.names], pool)
+    images.look_at(sizes.tolist(), times.tolist())
+    found(len(images))
+    return images.as_files({"": time}, passed)
 
 
 def splits_of_manifest(file: Path) -> frozenset[str]:
@@ -67,10 +66,10 @@ def _rows_of(file: Path) -> Iterator[tuple[str, str, str, str]]:
             f"columns: {', '.join(schema.names)}"
         )
     has_split, names = SPLIT in schema.names, class_names(schema, LABEL)
-    columns = [PATH, LABEL, *([SPLIT] if has_split else [])]
+    columns = [(name, "") for name in (PATH, LABEL, SPLIT)[: 2 + has_split]]
     for number, (path, label, *split) in enumerate(read_columns(file, columns), 1):
         where = f"row {number} of {file}"
-        if not path:
-            raise DataError(f"{where} has no path")
+        if not path or not isinstance(path, str):
+            raise DataError(f"{where} has no path, but {path!r}")
         own_split = as_split(split[0], where) if has_split else "train"
-        yield where, str(path), as_class(label, names), own_split
+        yield where, path, as_class(label, names, where), own_split

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sgformer.errors import DataError
 from sgformer.sources.columns import image_column
 
-MOST_GROUPS: Final = 4  # row groups that are kept in memory; the Hub's have 100 to 1,000 images
+MOST_BYTES: Final = 2**28  # of row groups that are kept in memory; one of any size is
 
 
 class ParquetRows:
@@ -40,7 +40,7 @@ class ParquetRows:
         except _failures():
             return b""
         content = value.get("bytes") if isinstance(value, dict) else value
-        return bytes(content or b"")
+        return content if isinstance(content, bytes) else b""
 
     def _ends_of(self, path: str) -> npt.NDArray[np.int64]:
         import pyarrow.parquet as pq
@@ -59,20 +59,24 @@ class ParquetRows:
 
         key = path, group
         if key not in self._groups:
-            while len(self._groups) >= MOST_GROUPS:
-                self._groups.popitem(last=False)
             with pq.ParquetFile(path) as file:
                 # Without pyarrow's threads, which a process that is forked does not have.
                 table = file.read_row_group(
                     group, columns=[self._columns[path]], use_threads=False
                 )
             self._groups[key] = table.column(0)
+            while len(self._groups) > 1 and self._num_bytes > MOST_BYTES:
+                self._groups.popitem(last=False)
         self._groups.move_to_end(key)
         return self._groups[key]
+
+    @property
+    def _num_bytes(self) -> int:
+        return sum(group.nbytes for group in self._groups.values())
 
 
 def _failures() -> tuple[type[Exception], ...]:
     """What pyarrow raises for files that are missing or damaged."""
     import pyarrow as pa
 
-    return OSError, IndexError, pa.ArrowException, DataError
+    return OSError, LookupError, pa.ArrowException, DataError

@@ -1,20 +1,21 @@
-"""Lists the images in tar shards as WebDataset has them: {train,val,test}-*.tar in one folder.
+"""Lists the images in tar shards, as WebDataset has them.
 
-Each image's class is the text of the `.cls` file with its key, or else its folder in the tar. A
-key is a member's path up to the first dot of its name.
+An image's class is the text of the `.cls` file with its key, where a shard has such files, and its
+folder in the tar elsewhere. A key is a member's path up to the first dot of its name.
 Source: https://github.com/webdataset/webdataset, "The WebDataset Format".
 """
 
-import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from sgformer.errors import DataError
-from sgformer.sources.folder_scan import NUM_THREADS
+from sgformer.sources.folder_scan import NUM_THREADS, packed_files, times_of_packed
+from sgformer.sources.found_images import FoundImages, check_class
 from sgformer.sources.image_files import (
     OF_HIDDEN,
     OF_SPECIAL,
@@ -26,33 +27,28 @@ from sgformer.sources.image_files import (
     Passed,
     is_hidden,
 )
-from sgformer.sources.rows import Rows, check_class
 
-_SPLITS: Final = "|".join(SPLIT_OF)
-_SHARD: Final = re.compile(rf"(?:.+[-_.])?({_SPLITS})(?:[-_.].*)?\.tar")
-_COMPRESSED: Final = re.compile(rf"(?:.+[-_.])?({_SPLITS})(?:[-_.].*)?\.(?:tar\..+|tgz|tbz2?|txz)")
+TAR: Final = ".tar"
+COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4", ".tar.z")
 CLASS: Final = "cls"
 BESIDE: Final = ("json", "txt")  # what may lie beside an image and tells nothing here
+END: Final = bytes(tarfile.BLOCKSIZE)  # what follows the last member
 
 
 def find_shards(root: Path) -> dict[str, tuple[str, ...]]:
-    """The names of a folder's shards by split, sorted.
+    """A folder's shards by split; see `packed_files`.
 
     Raises:
         DataError: There are compressed shards, in which no image can be read by itself.
-        OSError: The folder cannot be read.
+        OSError: A folder cannot be read.
     """
-    shards: dict[str, list[str]] = {}
-    names = sorted(path.name for path in root.iterdir() if path.suffix and path.is_file())
-    for name in names:
-        if _COMPRESSED.fullmatch(name):
+    for ending in COMPRESSED:
+        for names in packed_files(root, ending).values():
             raise DataError(
-                f"a compressed shard cannot be read image by image: {root / name}; decompress it "
-                "to .tar (images are compressed already)"
+                f"a compressed shard cannot be read image by image: {root / names[0]}; "
+                "decompress it to .tar (images are compressed already)"
             )
-        if found := _SHARD.fullmatch(name):
-            shards.setdefault(SPLIT_OF[found[1]], []).append(name)
-    return {split: tuple(own) for split, own in shards.items()}
+    return packed_files(root, TAR)
 
 
 @dataclass
@@ -61,6 +57,7 @@ class _Image:
     key: str
     offset: int
     size: int
+    has_one_ending: bool
 
 
 @dataclass
@@ -82,28 +79,33 @@ def scan_shards(root: Path, splits: Sequence[str], found: Found) -> ImageFiles:
         OSError: The folder or a shard cannot be read.
     """
     shards = {split: own for split, own in find_shards(root).items() if split in splits}
-    rows, passed = Rows(sum(shards.values(), ())), Passed()
-    times = {"": root.stat().st_mtime_ns}
+    images, passed = FoundImages(sum(shards.values(), ())), Passed()
+    times = times_of_packed(root)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for split, names in shards.items():
-            for shard in pool.map(lambda name: _read_shard(root / name), names):
+            for shard in pool.map(partial(_read_shard, root), names):
                 times[shard.name] = shard.time
-                _add(rows, split, shard, passed)
+                _add(images, split, shard)
                 passed.merge(shard.passed)
-                found(len(rows))
-    return rows.as_files(tuple(shards), times, passed)
+                found(len(images))
+    return images.as_files(times, passed)
 
 
-def _add(rows: Rows, split: str, shard: _Shard, passed: Passed) -> None:
+def _add(images: FoundImages, split: str, shard: _Shard) -> None:
     for image in shard.images:
-        class_name = shard.classes.get(image.key) or _folder_in(image.member, split)
+        shown = f"{shard.name}/{image.member}"
+        if shard.classes and not image.has_one_ending:  # such as a mask beside the image
+            shard.passed.add("." + image.member.rsplit("/", 1)[-1].partition(".")[2], shown)
+            continue
+        folder = "" if shard.classes else _folder_in(image.member, split)
+        class_name = shard.classes.get(image.key, folder)
         if class_name:
-            rows.add_stored(
+            images.add_stored(
                 split, class_name, image.member,
                 container=shard.name, place=image.offset, size=image.size, time=shard.time,
             )  # fmt: skip
         else:
-            passed.add(OF_UNLABELLED, f"{shard.name}/{image.member}")
+            shard.passed.add(OF_UNLABELLED, shown)
 
 
 def _folder_in(member: str, split: str) -> str:
@@ -114,14 +116,22 @@ def _folder_in(member: str, split: str) -> str:
     return folders[0] if folders else ""
 
 
-def _read_shard(path: Path) -> _Shard:
-    shard = _Shard(path.name, path.stat().st_mtime_ns)
+def _read_shard(root: Path, name: str) -> _Shard:
+    path = root / name
+    shard = _Shard(name, path.stat().st_mtime_ns)
     try:
         with tarfile.open(path, "r:") as tar:
             for member in _members(tar):
                 _note(shard, path, tar, member)
-    except tarfile.TarError as error:
+            is_whole = _has_end(path, tar.offset)
+    # What tarfile raises for damaged headers, beside its own errors.
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"damaged shard: {path}: {error}") from None
+    if not is_whole:
+        raise DataError(
+            f"damaged or incomplete shard: {path}: after {len(shard.images)} images comes neither "
+            "another file nor the end mark of a tar"
+        )
     return shard
 
 
@@ -132,23 +142,40 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
+def _has_end(path: Path, offset: int) -> bool:
+    """Whether a tar ends at this offset. tarfile takes any damaged header for the end."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(len(END)) == END
+
+
 def _note(shard: _Shard, path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Notes a member: an image, an image's class, or what is passed over."""
-    name = member.name.removeprefix("./")
-    folder, _, base = name.rpartition("/")
+    parts = [part for part in member.name.split("/") if part not in ("", ".")]
+    if member.isdir() or not parts:
+        return
+    name, base = "/".join(parts), parts[-1]
     stem, _, ending = base.partition(".")
-    key = f"{folder}/{stem}"
-    if any(map(is_hidden, name.split("/"))):
-        shard.passed.add(OF_HIDDEN, f"{shard.name}/{name}", count=not member.isdir())
-    elif ending == CLASS and member.isreg():
-        content = tar.extractfile(member)
-        assert content is not None, "it is a regular file"
-        text = content.read().decode(errors="replace").strip()
-        shard.classes[key] = check_class(text, f"{path}: {name!r}")
+    key = "/".join([*parts[:-1], stem])
+    if any(map(is_hidden, parts)):
+        shard.passed.add(OF_HIDDEN, f"{shard.name}/{name}")
+    elif ending.lower() == CLASS and member.isreg():
+        shard.classes[key] = _class_in(tar, member, f"{path}: {name!r}")
     elif base.lower().endswith(SUFFIXES):
         if member.isreg() and not member.issparse():
-            shard.images.append(_Image(name, key, member.offset_data, member.size))
+            one = "." not in ending
+            shard.images.append(_Image(name, key, member.offset_data, member.size, one))
         else:
             shard.passed.add(OF_SPECIAL, f"{shard.name}/{name}")
-    elif not member.isdir() and ending not in BESIDE:
+    elif ending.lower() not in BESIDE:
         shard.passed.add(f".{ending}" if ending else "", f"{shard.name}/{name}")
+
+
+def _class_in(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> str:
+    content = tar.extractfile(member)
+    assert content is not None, "it is a regular file"
+    try:
+        text = content.read().decode()
+    except UnicodeDecodeError:
+        raise DataError(f"a class file must be UTF-8: {where}") from None
+    return check_class(text.strip(), where)

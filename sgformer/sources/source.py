@@ -6,11 +6,13 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from sgformer.sources.columns import PARQUET
 from sgformer.sources.image_files import Places
 from sgformer.sources.parquet_rows import ParquetRows
+
+GROUPS_OF_SPREAD: Final = 20  # row groups that stand for all of a set
 
 
 class ImageSource(Protocol):
@@ -30,6 +32,9 @@ class ImageSource(Protocol):
 
     def in_reading_order(self, names: Sequence[str]) -> list[str]:
         """The images so ordered that they are read fast; otherwise as they are."""
+
+    def spread(self, names: Sequence[str], most: int) -> list[str]:
+        """At most so many of the images, evenly spread, and such that are read fast."""
 
 
 def source_of(root: Path, names: Sequence[str], places: Places | None = None) -> ImageSource:
@@ -56,7 +61,17 @@ def read_content(path: Path | str, most: int | None = None) -> bytes:
     return b""
 
 
-class _OwnFiles:
+class _AnyOrder:
+    """Images of which each is read by itself, in any order."""
+
+    def in_reading_order(self, names: Sequence[str]) -> list[str]:
+        return list(names)
+
+    def spread(self, names: Sequence[str], most: int) -> list[str]:
+        return list(names[:: max(1, -(-len(names) // most))])
+
+
+class _OwnFiles(_AnyOrder):
     """Images that are files of their own, in a folder or in a manifest."""
 
     def __init__(self, root: Path) -> None:
@@ -71,9 +86,6 @@ class _OwnFiles:
         if self._base is None:
             return f"{self.root}/{name}"
         return os.path.join(self._base, name.split("/", 2)[2])  # noqa: PTH118  faster than Path
-
-    def in_reading_order(self, names: Sequence[str]) -> list[str]:
-        return list(names)
 
 
 class _Stored:
@@ -90,8 +102,13 @@ class _Stored:
         # The empty path is that of the root, a parquet file.
         return str(self.root / self._containers[container]), place, length
 
+    def _image(self, name: str) -> str:
+        """The image's name in its file."""
+        container = self._containers[int(self._where[bisect.bisect_left(self._names, name), 0])]
+        return name.split("/", 2)[2].removeprefix(f"{container}/")
 
-class _Members(_Stored):
+
+class _Members(_AnyOrder, _Stored):
     """Images in tar files, which can be read at any place."""
 
     def read(self, name: str, most: int | None = None) -> bytes:
@@ -110,10 +127,7 @@ class _Members(_Stored):
         return content if len(content) == length else b""
 
     def where(self, name: str) -> str:
-        return f"{self._place(name)[0]}: {name.split('/', 3)[3]!r}"
-
-    def in_reading_order(self, names: Sequence[str]) -> list[str]:
-        return list(names)
+        return f"{self._place(name)[0]}: {self._image(name)!r}"
 
 
 class _Rows(_Stored):
@@ -133,8 +147,19 @@ class _Rows(_Stored):
 
     def in_reading_order(self, names: Sequence[str]) -> list[str]:
         """One row group after another, in the order in which their first images come."""
+        return [name for group in self._by_group(names).values() for _, name in sorted(group)]
+
+    def spread(self, names: Sequence[str], most: int) -> list[str]:
+        """Images of a few row groups."""
+        groups = [group for _, group in sorted(self._by_group(names).items())]
+        some = groups[:: max(1, len(groups) // GROUPS_OF_SPREAD)]
+        found = [name for group in some for _, name in sorted(group)]
+        return found[:: max(1, -(-len(found) // most))]
+
+    def _by_group(self, names: Sequence[str]) -> dict[tuple[str, int], list[tuple[int, str]]]:
+        """Rows and names of the images by file and row group."""
         groups: dict[tuple[str, int], list[tuple[int, str]]] = {}
         for name in names:
             path, row, _ = self._place(name)
             groups.setdefault((path, self._rows.group_of(path, row)), []).append((row, name))
-        return [name for group in groups.values() for _, name in sorted(group)]
+        return groups

@@ -216,7 +216,7 @@ def test_a_val_that_may_have_been_trained_on_is_refused_not_silently_drawn_anew(
     model = exported_from(load(train_only), tmp_path / "model.onnx")
     noise("new").save(train_only / "train/cat/new.png")
     err = refused(call("evaluate", model, "--data-dir", train_only, "--split", split))
-    assert "val was split off train when the model was trained, and the images in" in err
+    assert "val was split off train when the model was trained, and the train images of" in err
     assert "put them back, or evaluate on a val or test folder of other images" in err
 
 

@@ -106,17 +106,35 @@ def test_a_set_that_has_changed_is_refused(data_set: Path, tmp_path: Path) -> No
         load_image_data(elsewhere, expected=data.images.id)
 
 
-def test_images_that_are_gone_are_told_by_their_place(data_set: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["shards with folders", "parquet files without paths"])
+@pytest.mark.parametrize("begins", ["as a trial", "anew"])
+def test_other_images_at_the_places_of_the_cache_are_noticed(
+    own_image_folder: Path, tmp_path: Path, kind: str, begins: str
+) -> None:
+    data_set = WRITERS[kind](own_image_folder, tmp_path)
     config = config_for(data_set, tmp_path / "cache", cache_bytes=0)
     data = load_image_data(config)
-    where = data.images.where(0)
+    (tmp_path / "cache").chmod(0o500)
+    for path in own_image_folder.glob("*/*/*.png"):  # of the same sizes, other images
+        path.write_bytes(path.read_bytes()[::-1])
+    shutil.rmtree(data_set)
+    WRITERS[kind](own_image_folder, tmp_path)
+    expected = data.images.id if begins == "as a trial" else None
+    with pytest.raises(DataError, match=r"have changed since the search began|cannot be read"):
+        load_image_data(config, expected=expected)
+
+
+def test_images_that_are_gone_are_told_by_their_place(data_set: Path, tmp_path: Path) -> None:
+    config = config_for(data_set, tmp_path / "cache", cache_bytes=0)
+    images = load_image_data(config, expected=load_image_data(config).images.id).images
+    where = images.where(0)
     if data_set.is_file():
         Path(where).unlink()
     else:
         path = Path(where.split(": ")[0])
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="could be read before and cannot now") as caught:
-        load_image_data(config, expected=data.images.id).images[0]
+        images[0]
     assert where in str(caught.value)
 
 

@@ -73,7 +73,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_missing_split_is_named_with_those_there_are(tmp_path: Path) -> None:
     folder = read_image_folder(make(tmp_path, GOOD))
-    with pytest.raises(DataError, match=r"no split 'test' in .*; there are: train, val"):
+    with pytest.raises(DataError, match=r"no split 'test' in .*; there are: 'train', 'val'"):
         folder.split("test")
 
 
@@ -170,8 +170,8 @@ def test_two_forms_of_one_class_name_in_a_split_are_refused(tmp_path: Path) -> N
     config = make(tmp_path, [*BOTH_FORMS, f"val/{COMPOSED}/1.png"])
     with pytest.raises(
         DataError,
-        match=r"val has two folders of one class, in two Unicode forms: 'cafe\\u0301' and "
-        r"'caf\\xe9'; put their images into one",
+        match=r"val has two folders or labels of one class, in two Unicode forms: "
+        r"'cafe\\u0301' and 'caf\\xe9'; use one of them",
     ):
         read_image_folder(config)
 

@@ -1,12 +1,15 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from data_sets import write_parquet, write_parquet_manifest, write_shards
 
 from sgformer.sources import kept_list
 from sgformer.sources.folder_scan import scan
 from sgformer.sources.image_files import ImageFiles
 from sgformer.sources.kept_list import list_files
+from sgformer.sources.listing import scan_images
 
 SPLITS = ("train", "val")
 
@@ -18,7 +21,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def counted(root: Path, *arguments: object) -> ImageFiles:
         scans.append(root)
-        return scan(root, *arguments)  # type: ignore[arg-type]
+        return scan_images(root, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kept_list, "KEPT_FROM", 1)
     monkeypatch.setattr(kept_list, "scan_images", counted)
@@ -75,6 +78,36 @@ def test_a_changed_folder_is_listed_anew(
     found = list_files(root, SPLITS, tmp_path / "lists")
     assert len(scans) == 2
     assert list(found) == list(scan(root, SPLITS))
+
+
+@pytest.mark.parametrize("kind", ["shards", "parquet", "manifest"])
+def test_lists_of_other_data_sets_are_kept(
+    image_folder: Path, tmp_path: Path, scans: list[Path], kind: str
+) -> None:
+    match kind:
+        case "shards":
+            data_set = write_shards(image_folder, tmp_path / "set")
+        case "parquet":
+            data_set = write_parquet(image_folder, tmp_path / "set")
+        case _:
+            data_set = write_parquet_manifest(image_folder, tmp_path)
+    for path in (data_set, *data_set.rglob("*")):
+        os.utime(path, (0, 0))
+    first = list_files(data_set, SPLITS, tmp_path / "lists")
+    again = list_files(data_set, SPLITS, tmp_path / "lists")
+    assert len(scans) == 1
+    assert list(first) == list(again)
+    if kind == "manifest":
+        os.utime(data_set, (1, 1))
+    else:
+        assert again.places is not None
+        assert first.places is not None
+        assert again.places.containers == first.places.containers
+        assert (again.places.where == first.places.where).all()
+        added = next(data_set.rglob("train-*"))
+        shutil.copy(added, added.with_name("a-" + added.name))
+    assert len(list_files(data_set, SPLITS, tmp_path / "lists")) >= len(first)
+    assert len(scans) == 2
 
 
 def test_a_folder_that_has_just_changed_is_not_kept(

@@ -67,6 +67,8 @@ def test_words_for_val(tmp_path: Path, word: str) -> None:
         (["a.png,cat,"], "path,label,split", "row 1 of .* has split ''"),
         ([",cat,val"], "path,label,split", "row 1 of .* has no path"),
         (["a.png,n/a,val"], "path,label,split", "cannot be named 'n/a': row 1 of"),
+        (["a\0.png,cat,val"], "path,label,split", "null character: 'a.x00.png'"),
+        (["a.png,cat,val,x"], "path,label,split,label", "has two columns 'label'"),
         (["a.png,cat"], "file,label", "no column 'path'.*; its columns: file, label"),
         (["a.png,cat"], "path,class", "no column 'label'.*; its columns: path, class"),
         (["a.png,cat,val,more"], "path,label,split", "cannot read .*images.csv: .*4"),
@@ -82,9 +84,16 @@ def test_bad_manifests_are_refused(
 
 def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     file = csv_of(tmp_path)
-    file.write_bytes(b"path,label,split\na.png,gr\xf6\xdfe,train\n")
-    with pytest.raises(DataError, match=r"cannot read .*images.csv"):
-        scan(file)
+    for content in (b"path,label,split\na.png,gr\xf6\xdfe,train\n", b"path,label,gr\xf6\xdfe\n"):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=r"cannot read .*images.csv"):
+            scan(file)
+
+
+def test_a_row_of_megabytes_is_read(tmp_path: Path) -> None:
+    long = "x" * 5_000_000
+    file = csv_of(tmp_path, f"a.png,cat,train,{long}", header="path,label,split,more")
+    assert len(scan(file)) == 1
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:

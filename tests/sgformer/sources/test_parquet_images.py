@@ -1,6 +1,8 @@
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -66,7 +68,7 @@ def test_one_file_may_tell_the_splits(tmp_path: Path) -> None:
     assert {source.read(name) for name in files.names} == {b"a", b"b"}
 
 
-@pytest.mark.parametrize("column", ["img", "image", "picture"])
+@pytest.mark.parametrize("column", ["img", "image", "my.image"])
 def test_the_only_column_of_images_is_taken(tmp_path: Path, column: str) -> None:
     for values in (images(b"a"), [b"a"]):
         columns = {column: values, "label": ["x"], "other": [1]}
@@ -82,6 +84,7 @@ def test_the_only_column_of_images_is_taken(tmp_path: Path, column: str) -> None
         ({"a": [b"x"], "b": [b"x"], "label": ["x"]}, "no column 'image'"),
         ({"image": [b"x"], "fine": ["x"]}, "no column 'label'; its columns: image, fine"),
         ({"image": [b"x"], "label": ["n/a"]}, "cannot be named 'n/a': row 0 of"),
+        ({"image": [b"x"], "label": [[1, 2]]}, r"row 0 of .* has label \[1, 2\]; a label is"),
     ],
 )
 def test_files_without_images_or_labels_are_refused(
@@ -90,6 +93,50 @@ def test_files_without_images_or_labels_are_refused(
     write(tmp_path / "train.parquet", **columns)
     with pytest.raises(DataError, match=message):
         scan(tmp_path)
+
+
+def test_a_number_without_a_name_is_refused(tmp_path: Path) -> None:
+    about = {"label": {"_type": "ClassLabel", "names": ["dog", "cat"]}}
+    write(tmp_path / "train.parquet", about, image=images(b"a"), label=[2])
+    with pytest.raises(DataError, match=r"row 0 of .* has label 2; the file has names for 0 to 1"):
+        scan(tmp_path)
+
+
+def test_labels_may_be_of_any_type_of_text_or_number(tmp_path: Path) -> None:
+    for i, label in enumerate(
+        [pa.array(["x"]).dictionary_encode(), pa.array(["x"], pa.large_string()),
+         pa.array([b"x"]), pa.array([7], pa.int8())]
+    ):  # fmt: skip
+        write(tmp_path / str(i) / "train.parquet", image=images(b"a"), label=label)
+        assert scan(tmp_path / str(i)).class_folders == {"train": ("x" if i < 3 else "7",)}
+
+
+def test_a_split_without_a_class_is_left_out(tmp_path: Path) -> None:
+    about = {"label": {"_type": "ClassLabel", "names": ["dog", "cat"]}}
+    write(tmp_path / "train.parquet", about, image=images(b"a", b"b"), label=[0, 1])
+    write(tmp_path / "test.parquet", about, image=images(b"a"), label=[-1])
+    files = scan(tmp_path)
+    assert list(files.class_folders) == ["train"]
+    assert "images passed over that have no class: 1" in files.notes[0]
+
+
+def test_any_damage_is_refused_or_unreadable(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.parquet", image=images(b"a", b"b"), label=["x", "y"])
+    whole, noise, told = path.read_bytes(), np.random.default_rng(0), list[str]()
+    for _ in range(300):
+        content = bytearray(whole)
+        for at in noise.integers(0, len(content), 3):
+            content[at] = noise.integers(256)
+        path.write_bytes(content)
+        try:
+            files = scan(tmp_path)
+        except DataError as error:
+            told.append(str(error))
+            continue
+        source = source_of(tmp_path, files.names, files.places)
+        assert all(isinstance(source.read(name), bytes) for name in files.names)
+    assert len(told) > 30
+    assert all(re.search(r"train\.parquet", text) for text in told)
 
 
 def test_what_is_damaged_is_refused_or_unreadable(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def check_class(name: str, where: str) -> str:
     return name
 
 
-class Rows:
-    """Images as they are found; `as_files` sorts them by name.
+class FoundImages:
+    """Images as they are found in shards, a manifest or parquet files; `as_files` sorts them.
 
     Args:
         containers: The files that hold images, by path below the root; none: each image is a file
@@ -54,7 +54,13 @@ class Rows:
         return self._names
 
     def add(self, split: str, class_name: str, image: str) -> None:
-        """Adds an image that is a file of its own."""
+        """Adds an image that is a file of its own.
+
+        Raises:
+            DataError: Its name has a null character.
+        """
+        if "\0" in image:
+            raise DataError(f"an image's name has a null character: {image!r}; rename it")
         self._names.append(f"{split}/{class_name}/{image}")
         self._classes.setdefault(split, set()).add(class_name)
 
@@ -73,14 +79,11 @@ class Rows:
         """Adds sizes and times of images that are files of their own, in the order of `names`."""
         self._sizes, self._times = array("q", sizes), array("q", times)
 
-    def as_files(
-        self, splits: Sequence[str], folder_times: Mapping[str, int], passed: Passed
-    ) -> ImageFiles:
-        """The images, each once.
+    def as_files(self, folder_times: Mapping[str, int], passed: Passed) -> ImageFiles:
+        """The images, each once; a split without any is left out.
 
         Args:
-            splits: The splits that there are.
-            folder_times: Times of the files that were read.
+            folder_times: Times of the folders and files that were read.
             passed: What was passed over; gets what is listed twice.
         """
         names = self._names
@@ -102,7 +105,7 @@ class Rows:
             tuple(names[i] for i in kept),
             sizes[chosen],
             times[chosen],
-            {s: tuple(sorted(self._classes.get(s, ()))) for s in SPLITS if s in splits},
+            {s: tuple(sorted(self._classes[s])) for s in SPLITS if s in self._classes},
             dict(folder_times),
             tuple(passed.notes()),
             places,
