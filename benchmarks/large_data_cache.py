@@ -1,6 +1,7 @@
 """The table `cache` of benchmarks/large_data.py."""
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
@@ -21,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formats", nargs="+", default=["raw", "jpeg"])
     parser.add_argument("--augmentation", choices=["crop", "guide"], default="crop")
     parser.add_argument("--repeats", type=int, default=2, help="later epochs of each kind")
+    parser.add_argument("--batches", type=int, help="of such an epoch, instead of all")
+    parser.add_argument("--memory", type=int, metavar="MIB", help="of a loader, files included")
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -30,17 +33,22 @@ def measure(arguments: argparse.Namespace) -> None:
         f"{arguments.images} JPEGs, {size_of(root) / 2**20:.0f} MiB; {arguments.image_size} px, "
         f"{arguments.num_workers} loading processes, augmentation: {arguments.augmentation}"
     )
+    _print("listing", in_a_process("large_data_cache", "listing", root, arguments.work_dir))
+    repeats = [arguments.repeats, arguments.batches or 0]
     for format_ in arguments.formats:
         cache = arguments.work_dir / f"cache-{format_}"
         shutil.rmtree(cache, ignore_errors=True)
-        first = in_a_process("large_data_cache", "ours", *shared, 1, 0, cache, format_)
+        first = in_a_process("large_data_cache", "ours", *shared, 0, 0, cache, format_)
         size = size_of(cache)
+        forget(cache)
         again = in_a_process(
-            "large_data_cache", "ours", *shared, 1, arguments.repeats, cache, format_
-        )
+            "large_data_cache", "ours", *shared, *repeats, cache, format_,
+            memory_mib=arguments.memory,
+        )  # fmt: skip
         again["cold first"] = first["first batch"]
         _print(f"ours, {format_}, cache of {size / 2**20:.0f} MiB", again)
-    timm = in_a_process("large_data_cache", "timm", *shared, 1, arguments.repeats)
+    forget(root)
+    timm = in_a_process("large_data_cache", "timm", *shared, *repeats, memory_mib=arguments.memory)
     _print("timm", timm)
 
 
@@ -109,8 +117,34 @@ def timms(
     return time.perf_counter() - start, lambda _number: loader, [root]
 
 
+def listing(root: Path, work: Path) -> dict[str, Any]:
+    """Seconds of listing the images, by us without and with the kept list, and by timm."""
+    from timm.data import create_dataset
+
+    from sgformer.data.image_folder import read_image_folder
+    from sgformer.data_config import DataConfig
+
+    cache = work / "cache-of-lists"
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir()
+    config = DataConfig(data_dir=root, cache_dir=cache)
+
+    def seconds(what: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        what()
+        return time.perf_counter() - start
+
+    names = ("first", "kept", "timm's, train only")
+    whats: list[Callable[[], object]] = [
+        lambda: read_image_folder(config),
+        lambda: read_image_folder(config),
+        lambda: create_dataset("", root, split="train"),
+    ]
+    return {name: seconds(what) for name, what in zip(names, whats, strict=True)}
+
+
 def side(
-    kind: str, root: str, size: str, workers: str, augmentation: str, first: str, *others: str
+    kind: str, root: str, size: str, workers: str, augmentation: str, *others: str
 ) -> dict[str, Any]:
     import timm.data  # noqa: F401  before the clock starts
     import torch
@@ -119,7 +153,7 @@ def side(
     import sgformer.data.loader  # noqa: F401
 
     torch.set_num_threads(1)
-    repeats, *cache = others
+    repeats, num_batches, *cache = others
     start = time.perf_counter()
     shared = (Path(root), int(size), int(workers), augmentation)
     seconds, epoch, read = (
@@ -130,25 +164,34 @@ def side(
     next(batches)
     result["first batch"] = time.perf_counter() - start
     if int(repeats):
-        for _ in batches:
-            pass
-        result["images/s in memory"] = _images_a_second(epoch, int(repeats), [])
-        result["images/s from the disk"] = _images_a_second(epoch, int(repeats), read)
+        most = int(num_batches) or None
+        if most is None:
+            for _ in batches:
+                pass
+        result["images/s in memory"] = _images_a_second(epoch, int(repeats), most, [])
+        result["images/s from the disk"] = _images_a_second(epoch, int(repeats), most, read)
     return result | {"peak MiB": {k: round(v) for k, v in peak_mib().items()}}
 
 
 def _images_a_second(
-    epoch: Callable[[int], Iterable[object]], repeats: int, evicted: list[Path]
+    epoch: Callable[[int], Iterable[object]],
+    repeats: int,
+    most: int | None,
+    evicted: list[Path],
 ) -> float:
-    """The best of some epochs, each after the files were dropped from memory."""
+    """The best of some epochs, of at most so many batches, after files left the memory."""
     best = 0.0
     for number in range(1, repeats + 1):
         for folder in evicted:
             forget(folder)
-        start, num_batches = time.perf_counter(), sum(1 for _ in epoch(number))
+        batches = iter(epoch(number))
+        next(batches)  # the loading processes have begun
+        start = time.perf_counter()
+        num_batches = sum(1 for _ in itertools.islice(batches, most))
         best = max(best, num_batches * BATCH / (time.perf_counter() - start))
     return best
 
 
 if __name__ == "__main__":
-    print(json.dumps(side(*sys.argv[1:])))
+    given = sys.argv[1:]
+    print(json.dumps(listing(*map(Path, given[1:])) if given[0] == "listing" else side(*given)))

@@ -1,5 +1,6 @@
 """The image folders of benchmarks/large_data.py, and what its tables measure processes with."""
 
+import contextlib
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ from sklearn.datasets import load_sample_images
 NUM_DIFFERENT: Final = 2000  # JPEGs; the others are copies, which take as much disk and memory
 VAL_SHARE: Final = 0.04  # as ImageNet's
 QUALITY: Final = 90
+CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def jpegs(number: int, side: int) -> Iterator[bytes]:
@@ -80,14 +82,40 @@ def peak_mib() -> dict[str, float]:
     return {name: resource.getrusage(who).ru_maxrss / 1024 for name, who in kinds.items()}
 
 
-def in_a_process(module: str, *arguments: object, variables: dict[str, str] | None = None) -> Any:
+@contextlib.contextmanager
+def held_to(memory_mib: int | None) -> Iterator[list[str]]:
+    """The beginning of a command that has so much memory, its files in memory included.
+
+    For root, in a control group of its own; None: an empty beginning.
+    """
+    if memory_mib is None:
+        yield []
+        return
+    is_v2 = (CGROUPS / "cgroup.controllers").exists() and not (CGROUPS / "memory").is_dir()
+    group = CGROUPS / ("" if is_v2 else "memory") / f"held-{os.getpid()}"
+    group.mkdir()
+    try:
+        limit = group / ("memory.max" if is_v2 else "memory.limit_in_bytes")
+        limit.write_text(str(memory_mib * 2**20))
+        yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
+    finally:
+        group.rmdir()
+
+
+def in_a_process(
+    module: str,
+    *arguments: object,
+    variables: dict[str, str] | None = None,
+    memory_mib: int | None = None,
+) -> Any:
     """Runs a module of this folder as a program; returns the JSON of its last line."""
     command: Sequence[str] = [sys.executable, str(Path(__file__).with_name(f"{module}.py"))]
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        env={**os.environ, **(variables or {})},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    with held_to(memory_mib) as beginning:
+        done = subprocess.run(
+            [*beginning, *command, *map(str, arguments)],
+            env={**os.environ, **(variables or {})},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
     return json.loads(done.stdout.strip().splitlines()[-1])
