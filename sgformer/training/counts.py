@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ IntArray = npt.NDArray[np.int64]
 
 TOP: Final = 5
 # Logits that are counted at a time: their copies stay in a CPU's cache, or fill a GPU.
-NUM_AT_A_TIME: Final = {"cpu": 2**18, "cuda": 2**21}
+NUM_AT_A_TIME: Final = {"cpu": 2**19, "cuda": 2**21}
+NUM_COUNTED_AT_ONCE: Final = 2**14  # images, of which 40 bytes each are kept until then
 # Up to so many classes losses are computed in float64, which takes a CPU three times as long as
 # float32 does; beyond, a loss is off by less than 1e-6 of its value.
 MOST_CLASSES_IN_FLOAT64: Final = 256
@@ -37,6 +38,24 @@ class Scores:
     macro_f1: float
     loss: float
     num_images: int
+
+
+class _OfImages(NamedTuple):
+    """What is kept of images until they are counted, (B,) each.
+
+    Attributes:
+        labels: True classes.
+        predicted: Predicted classes.
+        num_before: How many classes have a higher logit than the true one.
+        losses: Cross-entropies.
+        lowest: The lowest logit of each.
+    """
+
+    labels: torch.Tensor
+    predicted: torch.Tensor
+    num_before: torch.Tensor
+    losses: torch.Tensor
+    lowest: torch.Tensor
 
 
 class Counts:
@@ -64,16 +83,32 @@ class Counts:
         self._dtype = torch.float64 if num_classes <= MOST_CLASSES_IN_FLOAT64 else torch.float32
         self._scratch = torch.empty(2, 0, num_classes)
         self._pairs: list[torch.Tensor] | None = [] if keeps_pairs else None
+        self._waiting: list[_OfImages] = []  # images that are yet to be counted
+        self._num_waiting = 0
 
     @torch.inference_mode()
     def add(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> None:
         """Counts a batch of logits (B, classes) and true classes (B,); the device runs ahead."""
         logits_BC = logits_BC.to(self._device)
-        labels_B = labels_B.to(self._device, torch.int64, non_blocking=True)
+        # A copy: labels wait longer than a caller need keep them.
+        labels_B = labels_B.to(self._device, torch.int64, non_blocking=True, copy=True)
         num_rows = max(1, NUM_AT_A_TIME[self._device.type] // logits_BC.shape[1])
-        parts = zip(logits_BC.split(num_rows), labels_B[:, None].split(num_rows), strict=True)
-        columns = zip(*(self._of_images(*part) for part in parts), strict=True)
-        predicted_B, num_before_B, losses_B = map(torch.cat, columns)
+        for part in zip(logits_BC.split(num_rows), labels_B.split(num_rows), strict=True):
+            self._waiting.append(self._of_images(*part))
+        self._num_waiting += len(labels_B)
+        if self._num_waiting >= NUM_COUNTED_AT_ONCE:
+            self._count()
+
+    @torch.inference_mode()
+    def _count(self) -> None:
+        """Counts the images that wait for it: many at once, for each operation has its price."""
+        if not self._waiting:
+            return
+        columns = map(torch.cat, zip(*self._waiting, strict=True))
+        labels_B, predicted_B, num_before_B, losses_B, lowest_B = columns
+        self._waiting, self._num_waiting = [], 0
+        # A logit of -inf need not change the loss.
+        losses_B = losses_B.where(lowest_B.isfinite(), torch.nan)
         one_B = torch.ones_like(labels_B)
         hits, support, predicted = self._of_classes
         hits.index_add_(0, labels_B, (predicted_B == labels_B).long())
@@ -84,10 +119,9 @@ class Counts:
         if self._pairs is not None:
             self._pairs.append(labels_B * len(self._indices) + predicted_B)
 
-    def _of_images(
-        self, logits_BC: torch.Tensor, labels_B1: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Each image's predicted class, number of classes before its own, and loss."""
+    def _of_images(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> "_OfImages":
+        """What is kept of each image: label, prediction, rank and loss."""
+        labels_B1 = labels_B[:, None]
         if self._scratch.shape[1] < len(logits_BC):
             self._scratch = torch.empty(
                 2, *logits_BC.shape, dtype=self._dtype, device=self._device
@@ -103,17 +137,18 @@ class Counts:
             num_before_B += one_BC.mul_(other_BC).sum(1)
         torch.log_softmax(logits_BC.to(self._dtype), 1, out=one_BC)
         losses_B = -one_BC.gather(1, labels_B1).squeeze(1)
-        # A logit of -inf need not change the loss.
-        losses_B = losses_B.where(logits_BC.amin(1).isfinite(), torch.nan)
-        return _first_highest(logits_BC), num_before_B, losses_B
+        predicted_B, lowest_B = _first_highest(logits_BC), logits_BC.amin(1)
+        return _OfImages(labels_B, predicted_B, num_before_B, losses_B, lowest_B)
 
     def add_other_processes(self) -> None:
         """Adds the counts of the processes that evaluate other images of the split."""
+        self._count()
         self._of_classes, self._sums = total(self._of_classes), total(self._sums)
 
     @property
     def of_classes(self) -> tuple[IntArray, IntArray, IntArray]:
         """Images by class: predicted rightly, of the class, predicted as the class."""
+        self._count()
         hits, support, predicted = self._of_classes.cpu().numpy()
         return hits, support, predicted
 
@@ -121,6 +156,7 @@ class Counts:
     def pairs(self) -> IntArray:
         """For each image that this process has counted: true class x classes + predicted class."""
         assert self._pairs is not None, "made without keeps_pairs"
+        self._count()
         return torch.cat(self._pairs).cpu().numpy()
 
     def scores(self) -> Scores:
