@@ -121,17 +121,17 @@ def cost(root: Path, data: ImageData, pieces: int, **options: int) -> tuple[floa
         **options,
     )  # fmt: skip
     trainer = Trainer(config, data)
-    validate_once = trainer._validate
+    validate_once = trainer._scores
     spent = [0.0, 0.0]
 
-    def timed() -> Any:
+    def timed(samples: Any) -> Any:
         cpu, clock = time.process_time(), time.perf_counter()
-        result = yield from validate_once()
+        result = yield from validate_once(samples)
         spent[0] += time.process_time() - cpu
         spent[1] += time.perf_counter() - clock
         return result
 
-    trainer._validate = timed  # type: ignore[method-assign]
+    trainer._scores = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         cpu, clock = time.process_time(), time.perf_counter()
         for _ in trainer.epochs():
@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--epoch-seconds", type=float, default=60.0)
     parser.add_argument("--num-images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="*", default=["sg_former_b0", "sg_former_b5"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with (
@@ -171,7 +172,7 @@ def main() -> None:
         root = Path(scratch)
         write_photographs(root / "images", arguments.num_images, num_val=40)
         data = load_image_data(config_for(root, "sg_former_nano", 2).data)
-        for model in ("sg_former_b0", "sg_former_b5"):
+        for model in arguments.models:
             measure_checkpoint(model, root, data, Path(folder), arguments.epoch_seconds)
         measure_virtual_epochs(root, data, arguments.rounds, arguments.epoch_seconds)
 
