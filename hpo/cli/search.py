@@ -34,10 +34,7 @@ def demo(output_dir: OutputDir = Path("runs")) -> None:
 def search(
     search_file: Annotated[Path, typer.Argument(metavar="SEARCH.yaml")],
     data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Images: {train,val,test}/<class>/<images>, tar shards, parquet, a manifest."
-        ),
+        Path | None, typer.Option(help="Image folder, tar shards, parquet files or a manifest.")
     ] = None,
     output_dir: OutputDir = Path("runs"),
     study_name: Annotated[
