@@ -165,7 +165,7 @@ def measure(way: str, num_images: int, num_classes: int, args: argparse.Namespac
         memory, clock = PeakMemory(device), Clock()
         start, cpu_start = time.perf_counter(), time.process_time()
         values = compute(batches, clock)
-        # Those that take the split as a whole have no batches.
+        # scikit-learn and the former code take the split as a whole, so their clock never ran.
         seconds.append(clock.seconds or time.perf_counter() - start)
         cpu_seconds.append(clock.cpu_seconds or time.process_time() - cpu_start)
         most = max(most, memory.bytes())

@@ -112,15 +112,7 @@ def image_column(schema: Schema, file: Path | str) -> str:
     Raises:
         DataError: There is none, or there are several.
     """
-    able = image_columns(schema)
-    if IMAGE in able:
-        return IMAGE
-    if len(able) != 1:
-        raise DataError(
-            f"{file} has no column {IMAGE!r} with the bytes of images; its columns: "
-            f"{', '.join(schema.names)}"
-        )
-    return str(able[0])
+    return _chosen(IMAGE, image_columns(schema), schema, file)
 
 
 def image_columns(schema: Schema) -> list[str]:
@@ -162,15 +154,22 @@ def label_column(schema: Schema, file: Path) -> str:
     Raises:
         DataError: There is none, or there are several.
     """
-    marked = [name for name in schema.names if class_names(schema, name)]
     if LABEL in schema.names:
         return LABEL
-    if len(marked) != 1:
+    marked = [name for name in schema.names if class_names(schema, name)]
+    return _chosen(LABEL, marked, schema, file)
+
+
+def _chosen(name: str, able: Sequence[str], schema: Schema, file: Path | str) -> str:
+    """The column of this name, if it can be it, or the only one that can."""
+    if name in able:
+        return name
+    if len(able) != 1:
         raise DataError(
-            f"{file} has no column {LABEL!r}; its columns: {', '.join(schema.names)}; rename that "
-            f"of the labels to {LABEL!r}"
+            f"{file} has no column {name!r} that could be used; its columns: "
+            f"{', '.join(schema.names)}; name one {name!r}"
         )
-    return str(marked[0])
+    return able[0]
 
 
 def class_names(schema: Schema, column: str) -> tuple[str, ...]:

@@ -105,8 +105,8 @@ def has_class_folders(root: Path) -> bool:
     )
 
 
-def packed_files(root: Path, ending: str) -> dict[str, tuple[str, ...]]:
-    """The files of an ending by split, as paths below the root, sorted.
+def packed_files(root: Path, *endings: str) -> dict[str, tuple[str, ...]]:
+    """The files with one of these endings by split, as paths below the root, sorted.
 
     They are named after their split (`train-0000.tar`, `data/train-00000-of-00002.parquet`), or
     lie in a folder of its name (`train/0000.tar`).
@@ -114,14 +114,14 @@ def packed_files(root: Path, ending: str) -> dict[str, tuple[str, ...]]:
     Raises:
         OSError: A folder cannot be read.
     """
-    words = "|".join(SPLIT_OF)
-    named = re.compile(rf"(?:.+[-_.])?({words})(?:[-_.].*)?{re.escape(ending)}", re.IGNORECASE)
+    words, ends = "|".join(SPLIT_OF), "|".join(map(re.escape, endings))
+    named = re.compile(rf"(?:.+[-_.])?({words})(?:[-_.].*)?(?:{ends})", re.IGNORECASE)
     files: dict[str, list[str]] = {}
     for folder in FOLDERS_OF_PACKED:
         for name in _visible_files(root / folder):
             match = named.fullmatch(name)
             split = SPLIT_OF.get(folder) or (SPLIT_OF[match[1].lower()] if match else None)
-            if split is not None and name.lower().endswith(ending):
+            if split is not None and name.lower().endswith(endings):
                 files.setdefault(split, []).append(f"{folder}/{name}" if folder else name)
     return {split: tuple(own) for split, own in files.items()}
 

@@ -92,7 +92,7 @@ def _write(file: Path, files: ImageFiles) -> None:
         "class_folders": files.class_folders,
         "notes": files.notes,
     }
-    places = files.places or Places((), np.empty((0, 2), np.int64))
+    places = files.places or Places((), np.empty((0, 3), np.int64))
     temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as output:

@@ -42,13 +42,14 @@ def find_shards(root: Path) -> dict[str, tuple[str, ...]]:
         DataError: There are compressed shards, in which no image can be read by itself.
         OSError: A folder cannot be read.
     """
-    for ending in COMPRESSED:
-        for names in packed_files(root, ending).values():
+    found = packed_files(root, TAR, *COMPRESSED)
+    for name in sum(found.values(), ()):
+        if name.lower().endswith(COMPRESSED):
             raise DataError(
-                f"a compressed shard cannot be read image by image: {root / names[0]}; "
+                f"a compressed shard cannot be read image by image: {root / name}; "
                 "decompress it to .tar (images are compressed already)"
             )
-    return packed_files(root, TAR)
+    return found
 
 
 @dataclass
@@ -57,7 +58,11 @@ class _Image:
     key: str
     offset: int
     size: int
-    has_one_ending: bool
+
+    @property
+    def ending(self) -> str:
+        """What follows the key in the member's name, such as `.jpg` or `.seg.png`."""
+        return self.member[len(self.key) :]
 
 
 @dataclass
@@ -94,8 +99,8 @@ def scan_shards(root: Path, splits: Sequence[str], found: Found) -> ImageFiles:
 def _add(images: FoundImages, split: str, shard: _Shard) -> None:
     for image in shard.images:
         shown = f"{shard.name}/{image.member}"
-        if shard.classes and not image.has_one_ending:  # such as a mask beside the image
-            shard.passed.add("." + image.member.rsplit("/", 1)[-1].partition(".")[2], shown)
+        if shard.classes and image.ending.count(".") > 1:  # such as a mask beside the image
+            shard.passed.add(image.ending, shown)
             continue
         folder = "" if shard.classes else _folder_in(image.member, split)
         class_name = shard.classes.get(image.key, folder)
@@ -163,8 +168,7 @@ def _note(shard: _Shard, path: Path, tar: tarfile.TarFile, member: tarfile.TarIn
         shard.classes[key] = _class_in(tar, member, f"{path}: {name!r}")
     elif base.lower().endswith(SUFFIXES):
         if member.isreg() and not member.issparse():
-            one = "." not in ending
-            shard.images.append(_Image(name, key, member.offset_data, member.size, one))
+            shard.images.append(_Image(name, key, member.offset_data, member.size))
         else:
             shard.passed.add(OF_SPECIAL, f"{shard.name}/{name}")
     elif ending.lower() not in BESIDE:

@@ -119,7 +119,7 @@ class Counts:
         if self._pairs is not None:
             self._pairs.append(labels_B * len(self._indices) + predicted_B)
 
-    def _of_images(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> "_OfImages":
+    def _of_images(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> _OfImages:
         """What is kept of each image: label, prediction, rank and loss."""
         labels_B1 = labels_B[:, None]
         if self._scratch.shape[1] < len(logits_BC):

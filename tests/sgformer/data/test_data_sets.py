@@ -1,7 +1,9 @@
 """Every kind of data set gives the images, classes and splits of the folder it was made of."""
 
+import io
 import itertools
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,22 +108,35 @@ def test_a_set_that_has_changed_is_refused(data_set: Path, tmp_path: Path) -> No
         load_image_data(elsewhere, expected=data.images.id)
 
 
-@pytest.mark.parametrize("kind", ["shards with folders", "parquet files without paths"])
-@pytest.mark.parametrize("begins", ["as a trial", "anew"])
-def test_other_images_at_the_places_of_the_cache_are_noticed(
-    own_image_folder: Path, tmp_path: Path, kind: str, begins: str
+def reverse_members(shard: Path) -> None:
+    """Writes a tar's members again, the last one first."""
+    with tarfile.open(shard) as tar:
+        members = [(member, tar.extractfile(member)) for member in tar.getmembers()]
+        contents = [(member, file.read()) for member, file in members if file is not None]
+    with tarfile.open(shard, "w") as tar:
+        for member, content in reversed(contents):
+            tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("cache_bytes", [None, 0], ids=["all are kept", "none is kept"])
+def test_a_shard_whose_images_have_moved_is_not_read_at_their_old_places(
+    own_image_folder: Path, tmp_path: Path, cache_bytes: int | None
 ) -> None:
-    data_set = WRITERS[kind](own_image_folder, tmp_path)
-    config = config_for(data_set, tmp_path / "cache", cache_bytes=0)
+    data_set = write_shards(own_image_folder, tmp_path / "set", labels="folder")
+    config = config_for(data_set, tmp_path / "cache", cache_bytes=cache_bytes)
     data = load_image_data(config)
-    (tmp_path / "cache").chmod(0o500)
-    for path in own_image_folder.glob("*/*/*.png"):  # of the same sizes, other images
-        path.write_bytes(path.read_bytes()[::-1])
-    shutil.rmtree(data_set)
-    WRITERS[kind](own_image_folder, tmp_path)
-    expected = data.images.id if begins == "as a trial" else None
-    with pytest.raises(DataError, match=r"have changed since the search began|cannot be read"):
-        load_image_data(config, expected=expected)
+    expected = {split: content_of(data, split) for split in data.splits}
+    for shard in data_set.iterdir():
+        reverse_members(shard)
+    if cache_bytes == 0:
+        with pytest.raises(DataError, match="have changed since the search began"):
+            load_image_data(config, expected=data.images.id)
+    else:  # the cache has all images, and none is read from the shards
+        again = load_image_data(config, expected=data.images.id)
+        assert {split: content_of(again, split) for split in again.splits} == expected
+    anew = load_image_data(config)
+    assert anew.images.id.content != data.images.id.content
+    assert {split: content_of(anew, split) for split in anew.splits} == expected
 
 
 def test_images_that_are_gone_are_told_by_their_place(data_set: Path, tmp_path: Path) -> None:
