@@ -28,6 +28,7 @@ from sgformer.validation import validate
 SECONDS_UNTIL_SEEN: Final = 60.0
 SECONDS_BETWEEN_LOOKS: Final = 0.5
 MARK: Final = ".mark"
+SLOTS: Final = ".slots"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,10 @@ class RunFolder:
         return self.path / ".retraining"
 
     @property
+    def _lock_file(self) -> Path:
+        return self.path / ".lock"
+
+    @property
     def architectures(self) -> Path:
         """Untrained models as ONNX files, until their latency is measured."""
         return self.path / ".architectures"
@@ -165,6 +170,21 @@ class RunFolder:
     def save_config(self, config: SearchConfig) -> None:
         replace_text(self.search_file, dump_search_config(config))
 
+    def ask_for_slots(self, num: int | None) -> None:
+        """Asks the search that runs for a number of slots; None: no longer."""
+        path = self.path / SLOTS
+        if num is None:
+            path.unlink(missing_ok=True)
+        else:
+            replace_text(path, str(num))
+
+    def asked_slots(self) -> int | None:
+        """The number of slots that the search was asked for while it runs; None: it was not."""
+        try:
+            return int((self.path / SLOTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
     def mark(self) -> str:
         """A random text in the run's folder, written when it is first asked for.
 
@@ -202,13 +222,21 @@ class RunFolder:
         except OSError:
             return None
 
+    def is_locked(self) -> bool:
+        """Whether a process is working on the run."""
+        try:
+            with filelock.FileLock(self._lock_file, timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Locks the run for the block; raises StudyError if another process has the lock.
 
         If a crash ended the last delivery between two renames, its model is put into best/.
         """
-        lock, owner = filelock.FileLock(self.path / ".lock"), self.path / ".owner"
+        lock, owner = filelock.FileLock(self._lock_file), self.path / ".owner"
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -216,6 +244,7 @@ class RunFolder:
             raise StudyError(f"another process is working on {self.path}: {who}") from None
         try:
             replace_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
+            self.ask_for_slots(None)
             finish_replacing(self.best)
             yield
         finally:

@@ -18,7 +18,13 @@ from hpo.engine.architectures import (
     missing_architectures,
 )
 from hpo.engine.observer import SearchObserver
-from hpo.execution.cluster import TrialResources, cluster_nodes, connected, trial_resources
+from hpo.execution.cluster import (
+    TrialResources,
+    cluster_nodes,
+    connected,
+    resources_or_hope,
+    trial_resources,
+)
 from hpo.execution.comparison import compare_finalists
 from hpo.execution.interruption import interruptible
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
@@ -81,6 +87,7 @@ class SearchSteps:
         self._study: SearchStudy | None = None
         self._warm_start: Sequence[Params] = ()
         self._first_level: FirstRung | None = None
+        self._may_grow = False
 
     @property
     def study(self) -> SearchStudy:
@@ -169,7 +176,11 @@ class SearchSteps:
             self.observer.phase("starting Ray" if address is None else "connecting to Ray")
         with connected(address):
             self.take_images()
-            self.resources = trial_resources(self.config.resources, cluster_nodes())
+            asked, self._may_grow = self.config.resources, address is not None
+            if self._may_grow:
+                self.resources = resources_or_hope(asked, self.observer.note)
+            else:
+                self.resources = trial_resources(asked, cluster_nodes())
             yield
 
     def take_images(self) -> None:
@@ -246,7 +257,13 @@ class SearchSteps:
         """Trains trials until `num_trials` have ended or a limit is reached."""
         if self._has_trials_left:
             run_trials(
-                self.config, self.folder, self.study, self.images.id, self.resources, self.observer
+                self.config,
+                self.folder,
+                self.study,
+                self.images.id,
+                self.resources,
+                self.observer,
+                may_grow=self._may_grow,
             )
 
     def compare_finalists(self) -> None:

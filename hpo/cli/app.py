@@ -12,7 +12,7 @@ from hpo.cli.data import data
 from hpo.cli.models import evaluate, export, predict, retrain
 from hpo.cli.output import escape_what_the_output_cannot_hold, fail
 from hpo.cli.results import dashboard, report, status
-from hpo.cli.search import demo, search
+from hpo.cli.search import demo, resize, search
 from hpo.cli.simulate import simulate
 from hpo.errors import RunError, RunInterrupted
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    demo, search, status, simulate, report, dashboard, retrain, export, evaluate, predict,
+    demo, search, resize, status, simulate, report, dashboard, retrain, export, evaluate, predict,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data, name="data")

@@ -1,4 +1,4 @@
-"""The commands that search: demo, search."""
+"""The commands that search: demo, search, resize."""
 
 import sys
 from importlib.resources import files
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.options import OutputDir, Storage, make_display, require_writable, storage_of
+from hpo.cli.options import OutputDir, RunDir, Storage, make_display, require_writable, storage_of
 from hpo.cli.output import print_note, print_rows, progress_of_listing
 
 if TYPE_CHECKING:
@@ -79,6 +79,25 @@ def search(
         resources_at(config.resources, None)
     require_writable(output_dir)
     _run(config, output_dir, storage, ray_address, resume=resume)
+
+
+def resize(
+    run_dir: RunDir,
+    slots: Annotated[int, typer.Option(min=1, help="Trials at a time, as far as they fit.")],
+) -> None:
+    """Gives slots of a search that runs back to the cluster, or takes more."""
+    from hpo.errors import StudyError
+    from hpo.run_folder import RunFolder
+
+    run = RunFolder(run_dir)
+    run.load_config()
+    if not run.is_locked():
+        raise StudyError(
+            f"no search runs over {run_dir}; resources.max_concurrent_trials sets the number of "
+            "its slots when it goes on (--set, --resume)"
+        )
+    run.ask_for_slots(slots)
+    print_rows({"asked for": f"{slots} trials at a time, until the search ends"})
 
 
 def _run(

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sgformer.validation import FrozenConfig
 
+Placement = Literal["pack", "strict_pack", "spread"]
 Scheduler = Literal["freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none"]
 
 
@@ -42,13 +43,20 @@ class ResourcesConfig(FrozenConfig):
             gpus_per_trial; 1 without GPUs.
         gpus_per_trial: GPUs of each process, from 0 to 1; None: 1 if any node has a GPU, else 0.
         workers_per_trial: How many processes train one trial together, and so the winner.
+        placement: Where they run: strict_pack on one node, pack on as few nodes as possible,
+            spread on as many as possible. None: strict_pack if a node can hold them all, else
+            pack.
         max_concurrent_trials: The most trials that run at a time; None: as many as fit.
+        wait_hours: How long a search on a cluster waits while Ray can place none of its trainings,
+            before it ends and can be resumed.
     """
 
     cpus_per_trial: int | None = Field(default=None, ge=1)
     gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
     workers_per_trial: int = Field(default=1, ge=1)
+    placement: Placement | None = None
     max_concurrent_trials: int | None = Field(default=None, ge=1)
+    wait_hours: float = Field(default=12.0, ge=0, allow_inf_nan=False)
 
     @field_validator("gpus_per_trial")
     @classmethod

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
-from hpo.execution.retrain import retrain_epochs, retrain_epochs_on_cluster
+from hpo.execution.placement import PlacementWatch
+from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
 from hpo.execution.training import Training, saved_epochs
 from hpo.run import Run
 from hpo.run_folder import discard
@@ -88,7 +89,7 @@ def _train_and_charge(
     # The epochs of a finalist's training are charged already, if its folder still exists.
     num_charged = int(run.study.metadata.fresh_trainings.get(name, {}).get("num_epochs", 0))
     num_charged = min(num_charged, attempts.count())
-    rows = _train(training, observer, resources)
+    rows = _train(run, training, observer, resources)
     num_epochs = attempts.count() - num_charged
     if num_epochs and rows:
         seconds = num_epochs * statistics.fmean(float(row["seconds"]) for row in rows)
@@ -99,20 +100,32 @@ def _train_and_charge(
 
 
 def _train(
-    training: Training, observer: SearchObserver, resources: TrialResources | None
+    run: Run, training: Training, observer: SearchObserver, resources: TrialResources | None
 ) -> list[Mapping[str, Any]]:
     """Trains to the end and tells the observer of each epoch; returns the rows of all epochs."""
     if resources is None:
         epochs = retrain_epochs(training)
     else:
-        epochs = retrain_epochs_on_cluster(training, resources)
-    rows: list[Mapping[str, Any]] = []
+        epochs = _epochs_on_cluster(run, training, observer, resources)
+    rows: dict[int, Mapping[str, Any]] = {}  # a training that lost its node tells epochs again
     for row in epochs:
-        rows.append(row)
+        rows[row["epoch"]] = row
         observer.retrain_epoch(row, training.config.max_epochs)
         if math.isnan(row["val_loss"]):
             observer.note(f"the retraining diverged in epoch {row['epoch']}")
-    return rows
+    return list(rows.values())
+
+
+def _epochs_on_cluster(
+    run: Run, training: Training, observer: SearchObserver, resources: TrialResources
+) -> Iterator[dict[str, Any]]:
+    watch = PlacementWatch(run.config.resources, observer.note)
+    max_retries = run.config.study.max_retries
+    for _, said in retrain_all_on_cluster([training], resources, max_retries, watch):
+        if isinstance(said, dict):
+            yield said
+        elif said is not None:
+            raise said
 
 
 def _without_a_model(

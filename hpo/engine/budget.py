@@ -76,7 +76,7 @@ class Budget:
         seconds_before: float = 0.0,
     ) -> None:
         self._clock, self._begin, self._seconds_before = clock, clock(), seconds_before
-        self._ledger, self._num_slots = ledger, num_slots
+        self._ledger, self.num_slots = ledger, num_slots
         self._known_finalists: tuple[int, list[Taken]] = (-1, [])
         self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
         self._num_a_seed = config.retrain.top_k + 1 if config.compares_finalists else 1
@@ -147,7 +147,7 @@ class Budget:
             if limit.is_of_trials:
                 continue
             epochs = [self.an_epoch(limit, number) for number in numbers]
-            num_rounds = math.ceil(len(numbers) / self._num_slots)
+            num_rounds = math.ceil(len(numbers) / self.num_slots)
             needed = sum(epochs) if limit.adds_up else num_rounds * max(epochs, default=0.0)
             if needed * self._epochs_after > limit.total - self.taken(limit):
                 return False
@@ -185,7 +185,7 @@ class Budget:
         # Only the winner is retrained, and any of these may win: reserve for the most expensive.
         one = max(each, default=0.0) if self._num_after == 1 else _an_epoch(limit, finalists)
         one = one or self.an_epoch(limit)
-        at_a_time = 1 if limit.adds_up else min(self._num_slots, num_trainings)
+        at_a_time = 1 if limit.adds_up else min(self.num_slots, num_trainings)
         return self._epochs_after * one * math.ceil(num_trainings / at_a_time)
 
     def in_words(self) -> str:

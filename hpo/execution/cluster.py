@@ -4,10 +4,10 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from hpo.config.schema import ResourcesConfig
+from hpo.config.sections import Placement, ResourcesConfig
 from hpo.errors import ClusterError
 from hpo.execution.interruption import keeping_the_handler
 from sgformer.cpus import usable_cpus
@@ -20,19 +20,20 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS
 
 @dataclass(frozen=True)
 class Node:
-    """The numbers of CPUs and GPUs of one machine of the cluster."""
+    """The numbers of CPUs and GPUs of one machine of the cluster, or of those that are free."""
 
-    cpus: int
-    gpus: int
+    cpus: float
+    gpus: float
 
 
 @dataclass(frozen=True)
 class GroupResources:
-    """The number of processes that train a trial together, and the CPUs and GPUs of each."""
+    """The processes that train a trial together: number, CPUs and GPUs of each, placement."""
 
     num_processes: int
     cpus: int
     gpus: float
+    placement: Placement
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,20 @@ class TrialResources:
     gpus: float
     num_slots: int
     num_processes: int = 1
+    placement: Placement = "strict_pack"
 
     @property
     def group(self) -> GroupResources | None:
         """The processes that train a trial together; None: one process trains it alone."""
         if self.num_processes == 1:
             return None
-        return GroupResources(self.num_processes, self.cpus, self.gpus)
+        return GroupResources(self.num_processes, self.cpus, self.gpus, self.placement)
+
+    @property
+    def text(self) -> str:
+        """What a trial takes, in words."""
+        one = f"{self.cpus} CPU and {self.gpus:g} GPU"
+        return one if self.num_processes == 1 else f"{self.num_processes} processes of {one}"
 
     @property
     def num_gpus(self) -> float:
@@ -120,8 +128,18 @@ def cluster_nodes() -> tuple[Node, ...]:
     """The nodes of the connected cluster that are alive."""
     import ray
 
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return tuple(Node(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in resources)
+    return tuple(_node(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def nodes_and_free() -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+    """The nodes of the connected cluster that are alive, and what is free on each of them."""
+    from ray._private.state import available_resources_per_node
+
+    return cluster_nodes(), tuple(map(_node, available_resources_per_node().values()))
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(resources.get("CPU", 0), resources.get("GPU", 0))
 
 
 def local_nodes(config: ResourcesConfig) -> tuple[Node, ...]:
@@ -146,10 +164,28 @@ def resources_at(config: ResourcesConfig, address: str | None) -> TrialResources
         return trial_resources(config, cluster_nodes())
 
 
+def resources_or_hope(config: ResourcesConfig, note: Callable[[str], None]) -> TrialResources:
+    """The resources of a trial on a cluster that may grow: where none fits yet, one is to come.
+
+    Ray does not tell what kinds of nodes its autoscaler may add.
+
+    Raises:
+        ClusterError: No node can hold a trial, and `wait_hours` is 0.
+    """
+    try:
+        return trial_resources(config, cluster_nodes())
+    except ClusterError as error:
+        if not config.wait_hours:
+            raise
+        note(f"{error}; waiting for such a node (resources.wait_hours)")
+    cpus, gpus = config.cpus_per_trial or 1, config.gpus_per_trial or 0.0
+    return TrialResources(cpus, gpus, 1, config.workers_per_trial, config.placement or "pack")
+
+
 def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialResources:
     """The resources of a trial, and how many trials the nodes can run at a time.
 
-    A trial's processes may run on several nodes; a single process never spans two.
+    A trial's processes run on one node, unless none can hold them all, or the config says so.
 
     Raises:
         ClusterError: The nodes cannot hold a single trial.
@@ -161,8 +197,11 @@ def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialReso
     if cpus is None:
         shares = [int(node.cpus / node.gpus * gpus) for node in nodes if node.gpus]
         cpus = max(1, min(shares, default=1)) if gpus else 1
-    num_processes = sum(_num_processes_on(node, cpus, gpus) for node in nodes)
-    num_slots = num_processes // config.workers_per_trial
+    resources = TrialResources(cpus, gpus, 1, config.workers_per_trial)
+    fits_on_one = num_trials_on(nodes, resources) > 0
+    placement = config.placement or ("strict_pack" if fits_on_one else "pack")
+    resources = replace(resources, placement=placement)
+    num_slots = num_trials_on(nodes, resources)
     if num_slots == 0:
         most_cpus = max((node.cpus for node in nodes), default=0)
         most_gpus = max((node.gpus for node in nodes), default=0)
@@ -170,21 +209,25 @@ def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialReso
         asks = f"{config.workers_per_trial} processes of " if many else ""
         raise ClusterError(
             f"{'the nodes cannot' if many else 'no node can'} hold a trial: it asks for {asks}"
-            f"{cpus} CPU and {gpus:g} GPU, and the largest nodes have {most_cpus} CPU and "
-            f"{most_gpus} GPU (resources.cpus_per_trial, resources.gpus_per_trial; 0 trains on "
+            f"{cpus} CPU and {gpus:g} GPU, and the largest nodes have {most_cpus:g} CPU and "
+            f"{most_gpus:g} GPU (resources.cpus_per_trial, resources.gpus_per_trial; 0 trains on "
             f"CPUs{'; resources.workers_per_trial' if many else ''})"
         )
-    return TrialResources(
-        cpus,
-        gpus,
-        min(num_slots, config.max_concurrent_trials or num_slots),
-        config.workers_per_trial,
-    )
+    return replace(resources, num_slots=min(num_slots, config.max_concurrent_trials or num_slots))
+
+
+def num_trials_on(nodes: Sequence[Node], resources: TrialResources) -> int:
+    """How many trials fit on the nodes at the same time."""
+    nums = [_num_processes_on(node, resources.cpus, resources.gpus) for node in nodes]
+    if resources.placement == "strict_pack":
+        return sum(num // resources.num_processes for num in nums)
+    return sum(nums) // resources.num_processes
 
 
 def _num_processes_on(node: Node, cpus: int, gpus: float) -> int:
-    by_cpus = node.cpus // cpus
+    by_cpus = int(node.cpus // cpus)
     if not gpus:
         return by_cpus
-    # A process's share of a GPU lies within one GPU.
-    return min(by_cpus, node.gpus * int(1 / gpus) if gpus < 1 else int(node.gpus / gpus))
+    # A process's share of a GPU lies within one GPU. Of those that are free, one may be shared.
+    num_whole = int(node.gpus)
+    return min(by_cpus, num_whole * int(1 / gpus) + int((node.gpus - num_whole) / gpus))

@@ -13,6 +13,7 @@ from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
+from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster
 from hpo.execution.searched_images import SearchedImages
 from hpo.execution.training import Training, saved_epochs
@@ -92,7 +93,14 @@ def _train(
     ]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
     lengths = [train.max_epochs for _, train in due]
-    for i, said in retrain_all_on_cluster(trainings, resources, config.study.max_retries):
+    told = retrain_all_on_cluster(
+        trainings,
+        resources,
+        config.study.max_retries,
+        PlacementWatch(config.resources, observer.note),
+        config.resources.max_concurrent_trials,
+    )
+    for i, said in told:
         if isinstance(said, dict):
             curves[i][said["epoch"]] = said
         else:

@@ -5,7 +5,7 @@ import dataclasses
 import tempfile
 import threading
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from hpo.errors import ProcessDiedError
@@ -16,15 +16,21 @@ from sgformer.errors import OutOfMemoryError
 SECONDS_BETWEEN_CHECKS: Final = 1.0
 SECONDS_TO_STOP: Final = 60.0
 GO_ON, STOP = 1, 0
+STARTED: Final = "started"
 
 
 def run_group_training(
-    training: Training, resources: GroupResources
+    training: Training, resources: GroupResources, on_start: Callable[[], None] = lambda: None
 ) -> Generator[Progress | None]:
     """Runs `run_training` in a group of processes on the connected Ray cluster.
 
     A group that runs out of memory is restarted with half the micro-batch. One that is ended
     within an epoch saves the training there.
+
+    Args:
+        training: What is trained.
+        resources: The processes, and the CPUs and GPUs of each.
+        on_start: Is called once Ray has placed and started the processes.
 
     Raises:
         ProcessDiedError: A process of the group died, or the group could not be started.
@@ -35,6 +41,9 @@ def run_group_training(
         try:
             group.go_on()
             while not isinstance(said := group.news(), int):
+                if isinstance(said, str):
+                    on_start()
+                    continue
                 yield said
                 if said is None:
                     continue
@@ -66,8 +75,11 @@ class _Group:
         with contextlib.suppress(RayActorError):  # reading the news then fails, too
             self._orders.put(GO_ON)
 
-    def news(self) -> Progress | int | None:
-        """The epoch's progress, or the micro-batch size that exceeded memory; None: not yet."""
+    def news(self) -> Progress | int | str | None:
+        """The epoch's progress, or the micro-batch size that exceeded memory; None: not yet.
+
+        STARTED: the processes have started.
+        """
         from ray.exceptions import RayActorError
         from ray.util.queue import Empty
 
@@ -85,7 +97,7 @@ class _Group:
             ) from None
         if isinstance(said, Exception):
             raise said
-        news: Progress | int = said
+        news: Progress | int | str = said
         return news
 
     def stop(self) -> None:
@@ -115,6 +127,7 @@ class _Group:
                     num_workers=resources.num_processes,
                     use_gpu=resources.gpus > 0,
                     resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
+                    placement_strategy=resources.placement.upper(),
                 ),
                 run_config=train.RunConfig(
                     storage_path=scratch, failure_config=train.FailureConfig(max_failures=0)
@@ -133,6 +146,8 @@ def _train_in_group(config: dict[str, Any]) -> None:
     from sgformer.optimization.distributed import broadcast, rank
 
     torch.set_num_threads(config["num_threads"])
+    if rank() == 0:
+        config["news"].put(STARTED)
     epochs = run_training(config["training"])
     while broadcast(config["orders"].get() if rank() == 0 else STOP) == GO_ON:
         progress = _next(epochs, config)

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.stopper import Stopper
 
 from hpo.engine.engine import Engine
 from hpo.errors import RunError
-from hpo.execution.worker import REPORT, UNDER_WAY, WORN_OUT, TrialTask
+from hpo.execution.worker import REPORT, UNDER_WAY, WAITS, WORN_OUT, TrialTask
+from hpo.execution.worker_supply import WorkerSupply
 from hpo.study.trial import Proposal, TrialError, TrialReport
 
 MOST_FAILED_STARTS: Final = 5
@@ -30,11 +32,17 @@ class StudyScheduler(FIFOScheduler):
     Args:
         decisions: The Engine, which writes epochs to the study and decides which trial runs next.
         make_task: Turns a proposed trial into the task that a worker runs.
+        supply: Knows the workers, and how many there are to be.
     """
 
-    def __init__(self, decisions: Engine, make_task: Callable[[Proposal], TrialTask]) -> None:
+    def __init__(
+        self,
+        decisions: Engine,
+        make_task: Callable[[Proposal], TrialTask],
+        supply: WorkerSupply,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.decisions, self._make_task = decisions, make_task
+        self.decisions, self._make_task, self.supply = decisions, make_task, supply
         self._noted: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._started: set[str] = set()
@@ -43,13 +51,15 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._num_failed_starts.setdefault(trial.trial_id, 0)
+        self.supply.add(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         _forget_results(tune_controller, trial)
         try:
             self._started.add(trial.trial_id)
+            self.supply.note(trial, waits=result.get(WAITS, False))
             if result.get(UNDER_WAY):
-                return TrialScheduler.CONTINUE
+                return self._go_on(trial)
             return self._next(trial, result[REPORT], worn_out=result[WORN_OUT])
         except Exception as error:  # noqa: BLE001
             self._keep(error)
@@ -58,6 +68,7 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         try:
             error = _last_error(trial)
+            self.supply.note(trial, waits=False)
             number = self._numbers.pop(trial.trial_id, None)
             if number is not None:
                 self.decisions.on_lost(number, error)
@@ -86,7 +97,7 @@ class StudyScheduler(FIFOScheduler):
         number = self._numbers.get(trial.trial_id)
         if report is not None and report.number == number:
             if report.end_reason is None and self.decisions.on_report(report):
-                return TrialScheduler.CONTINUE
+                return self._go_on(trial)
             del self._numbers[trial.trial_id]
             self.decisions.on_end(report)
         elif number is not None:  # the worker never got the trial
@@ -96,21 +107,54 @@ class StudyScheduler(FIFOScheduler):
         if self.decisions.finished:
             worker.assign.remote(None)  # the trial's files may be gone: it saves nothing more
             return TrialScheduler.STOP
+        if self.supply.lets_go(trial):
+            self.supply.remove(trial)
+            self._num_failed_starts.pop(trial.trial_id, None)
+            return TrialScheduler.STOP
         if worn_out:
             worker.retire.remote()
             return TrialScheduler.CONTINUE
+        self._assign(trial, worker, has_ended=report is not None)
+        return TrialScheduler.CONTINUE
+
+    def _assign(self, trial: Trial, worker: Any, *, has_ended: bool) -> None:
+        """Gives a free worker the next trial, if there is one."""
+        self.decisions.num_slots = self.supply.num_slots
         proposal = self.decisions.next_trial()
         if proposal is not None:
             self._numbers[trial.trial_id] = proposal.number
         # Ray runs a worker's calls in order, so the task arrives before the next step.
-        if proposal is not None or report is not None:
+        if proposal is not None or has_ended:
             worker.assign.remote(None if proposal is None else self._make_task(proposal))
+
+    def _go_on(self, trial: Trial) -> str:
+        """Lets a trial train on, or, where its worker has to leave, save itself and come back."""
+        worker = trial.temporary_state.ray_actor
+        if worker is not None and self.supply.lets_go(trial):
+            worker.leave.remote()
         return TrialScheduler.CONTINUE
 
     def _keep(self, error: Exception) -> None:
         """Stores the first exception that a hook raised."""
         logger.debug("a hook of the search failed", exc_info=error)
         self.failure = self.failure or error
+
+
+class StopEarly(Stopper):
+    """Ends the whole search as soon as `is_over` says so."""
+
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self._is_over = is_over
+
+    def __getstate__(self) -> dict[str, Any]:
+        """An empty state, as the Engine's."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._is_over()
 
 
 def _forget_results(tune_controller: Any, trial: Trial) -> None:

@@ -1,9 +1,10 @@
 """Runs the full-length trainings on fresh seeds, with the trainer of the trials."""
 
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import Empty, Queue
 from typing import Any, Final, TypeVar
 
@@ -11,6 +12,7 @@ from hpo.errors import BrokenTrainingError, RunError
 from hpo.execution.cluster import TrialResources
 from hpo.execution.group_training import run_group_training
 from hpo.execution.interruption import noting_interruption
+from hpo.execution.placement import PlacementWatch
 from hpo.execution.training import Training, leave, run_training
 from sgformer.errors import DiskFullError, InputError
 
@@ -44,11 +46,15 @@ def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
 
 
 def retrain_epochs_on_cluster(
-    training: Training, resources: TrialResources, is_over: threading.Event | None = None
+    training: Training,
+    resources: TrialResources,
+    is_over: threading.Event | None = None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
     """Trains on the connected Ray, with the resources of a trial; yields the row of each epoch.
 
     If `is_over` is set, or a signal arrives, the training is saved within its epoch, and ends.
+    `on_start` is called when Ray has placed and started its process, or its group's.
 
     Raises:
         BrokenTrainingError: The training raised an exception.
@@ -59,14 +65,17 @@ def retrain_epochs_on_cluster(
     training.folder.mkdir(parents=True, exist_ok=True)
     is_over = is_over or threading.Event()
     if resources.group is not None:
-        with contextlib.closing(run_group_training(training, resources.group)) as epochs:
+        epochs = run_group_training(training, resources.group, on_start)
+        with contextlib.closing(epochs):
             for progress in epochs:
                 if is_over.is_set():
                     return
                 if progress is not None:
                     yield from progress.epochs
         return
-    yield from run_on_cluster(retrain_epochs, (training,), resources, "the retraining", is_over)
+    yield from run_on_cluster(
+        retrain_epochs, (training,), resources, "the retraining", is_over, on_start
+    )
 
 
 def run_on_cluster(
@@ -75,6 +84,7 @@ def run_on_cluster(
     resources: TrialResources,
     what: str,
     is_over: threading.Event | None = None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> Iterator[Yielded]:
     """Runs a generator function on the connected Ray, with the resources of one process.
 
@@ -84,6 +94,7 @@ def run_on_cluster(
         resources: Tells the CPUs and GPUs of the process.
         what: What the function does, in messages, such as 'the retraining'.
         is_over: Ends the function once it is set.
+        on_start: Is called when the function has started.
 
     Raises:
         BrokenTrainingError: The function raised an exception.
@@ -93,9 +104,14 @@ def run_on_cluster(
     """
     import ray
 
-    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(work)
+    remote: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)
+    task = remote(_saying_that_it_starts)
+    said = _yielded(task.remote(work, arguments), is_over or threading.Event())
     try:
-        yield from _yielded(task.remote(*arguments), is_over or threading.Event())
+        with contextlib.closing(said):
+            for _ in itertools.islice(said, 1):
+                on_start()
+            yield from said
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, (InputError, DiskFullError)):
@@ -107,7 +123,14 @@ def run_on_cluster(
         raise RunError(f"{text}; --resume retries") from error
 
 
-def _yielded(references: Any, is_over: threading.Event) -> Iterator[Any]:
+def _saying_that_it_starts(
+    work: Callable[..., Iterator[Yielded]], arguments: tuple[Any, ...]
+) -> Iterator[Yielded | None]:
+    yield None
+    yield from work(*arguments)
+
+
+def _yielded(references: Any, is_over: threading.Event) -> Generator[Any]:
     """What a task yields, by Ray's generator of the references; the task is ended with this."""
     import ray
 
@@ -125,9 +148,20 @@ def _yielded(references: Any, is_over: threading.Event) -> Iterator[Any]:
 
 
 def retrain_all_on_cluster(
-    trainings: Sequence[Training], resources: TrialResources, max_retries: int
+    trainings: Sequence[Training],
+    resources: TrialResources,
+    max_retries: int,
+    watch: PlacementWatch,
+    most: int | None = None,
 ) -> Iterator[tuple[int, Said]]:
-    """Runs several trainings on the connected Ray, as many at a time as there are slots.
+    """Runs several trainings on the connected Ray, as many at a time as Ray can place.
+
+    Args:
+        trainings: What is trained.
+        resources: CPUs, GPUs and processes of a training.
+        max_retries: How often a training whose processes died is tried again.
+        watch: Is told whether any training runs.
+        most: The most trainings at a time; None: as many as fit.
 
     Yields:
         The training's index with the row of its next epoch, with None at its end, or with the
@@ -135,26 +169,31 @@ def retrain_all_on_cluster(
         yields its epochs again.
 
     Raises:
-        RunError: The processes of a training, or Ray, died more than `max_retries` times.
+        RunError: The processes of a training, or Ray, died more than `max_retries` times; or Ray
+            could place no training for as long as `watch` allows.
     """
     waiting: Queue[int] = Queue()
     told: Queue[Told] = Queue()
     is_over = threading.Event()
+    started = [threading.Event() for _ in trainings]
     for i in range(len(trainings)):
         waiting.put(i)
+    # Ray lets those wait that do not fit, and starts them where room appears.
+    num_at_a_time = min(most or len(trainings), len(trainings))
 
     def work() -> None:
         with contextlib.suppress(Empty):
             while not is_over.is_set():
                 i = waiting.get_nowait()
-                _tell_all(i, _with_retries(trainings[i], resources, max_retries, is_over), told)
+                rows = _with_retries(trainings[i], resources, max_retries, is_over, started[i])
+                _tell_all(i, rows, told)
+                started[i].clear()
 
-    num_threads = min(resources.num_slots, len(trainings))
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(num_threads)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(num_at_a_time)]
     for thread in threads:
         thread.start()
     try:
-        yield from _as_told(told, len(trainings))
+        yield from _as_told(told, len(trainings), watch, started)
     finally:
         is_over.set()
         end = time.monotonic() + SECONDS_TO_SAVE
@@ -162,9 +201,17 @@ def retrain_all_on_cluster(
             thread.join(max(0.0, end - time.monotonic()))
 
 
-def _as_told(told: "Queue[Told]", num_left: int) -> Iterator[tuple[int, Said]]:
+def _as_told(
+    told: "Queue[Told]", num_left: int, watch: PlacementWatch, started: Sequence[threading.Event]
+) -> Iterator[tuple[int, Said]]:
     while num_left:
-        i, said = told.get()
+        out_of_time = watch.look(any(one.is_set() for one in started))
+        if out_of_time is not None:
+            raise out_of_time
+        try:
+            i, said = told.get(timeout=SECONDS_BETWEEN_LOOKS)
+        except Empty:
+            continue
         if isinstance(said, Exception) and not isinstance(said, BrokenTrainingError):
             raise said
         num_left -= not isinstance(said, dict)
@@ -181,17 +228,22 @@ def _tell_all(i: int, rows: Iterator[dict[str, Any]], told: "Queue[Told]") -> No
 
 
 def _with_retries(
-    training: Training, resources: TrialResources, max_retries: int, is_over: threading.Event
+    training: Training,
+    resources: TrialResources,
+    max_retries: int,
+    is_over: threading.Event,
+    started: threading.Event,
 ) -> Iterator[dict[str, Any]]:
     num_left = max_retries
     while True:
         try:
-            for row in retrain_epochs_on_cluster(training, resources, is_over):
+            for row in retrain_epochs_on_cluster(training, resources, is_over, started.set):
                 if int(row["epoch"]) > training.num_epochs:  # no tries are counted before it
                     num_left = max_retries
                 training = training.after(row)
                 yield row
         except RunError:
+            started.clear()
             # After the end Ray is shut down, and another try would start a new Ray.
             if not num_left or is_over.is_set():
                 raise

@@ -4,7 +4,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hpo.config.schema import SearchConfig
@@ -13,8 +12,10 @@ from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, RunInterrupted
-from hpo.execution.cluster import TrialResources
+from hpo.execution.cluster import TrialResources, nodes_and_free
 from hpo.execution.interruption import noting_interruption
+from hpo.execution.placement import PlacementWatch
+from hpo.execution.slots import Slots
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.run_weights import weights_of
@@ -38,6 +39,8 @@ def run_trials(
     resources: TrialResources,
     observer: SearchObserver,
     trainable: "type[Trainable] | None" = None,
+    *,
+    may_grow: bool = False,
 ) -> None:
     """Runs trials on the connected Ray until the study is complete or a limit is reached.
 
@@ -49,6 +52,7 @@ def run_trials(
         resources: CPUs, GPUs and processes of a trial, and how many trials run at a time.
         observer: Is told of every event.
         trainable: The class of the workers, for benchmarks; None: TrialWorker.
+        may_grow: Whether nodes may join the cluster, for which the search then waits.
 
     Raises:
         RunInterrupted: A signal arrived; a resumed search continues the running trials.
@@ -56,18 +60,17 @@ def run_trials(
         DiskFullError: The disk has no room for checkpoints or the study; the search can be
             resumed.
     """
-    _set_up_tune(resources)
+    _set_up_tune()
     observer.phase(
         f"starting {resources.num_slots} worker{'s' if resources.num_slots > 1 else ''}"
     )
-    scheduler = _scheduler(config, run, study, images, resources, observer)
+    scheduler = _scheduler(config, run, study, images, resources, observer, may_grow=may_grow)
     decisions, progress_before = scheduler.decisions, _progress(study)
     is_stopped = False
     if decisions.num_missing:
-        num_slots = min(resources.num_slots, decisions.num_missing)
-        resources = replace(resources, num_slots=num_slots)
         settings = _worker_settings(config, run, images, resources)
-        is_stopped = _fit(config, resources, scheduler, settings, trainable)
+        watch = PlacementWatch(config.resources, observer.note)
+        is_stopped = _fit(config, resources, scheduler, settings, trainable, watch)
     decisions.settle()
     error = _reason(config, run, scheduler, is_stopped=is_stopped)
     if error is not None:
@@ -81,12 +84,12 @@ def run_trials(
         )
 
 
-def _set_up_tune(resources: TrialResources) -> None:
+def _set_up_tune() -> None:
     """Sets the variables that Ray Tune reads when it is imported, or when a Tuner starts."""
     os.environ |= {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_MAX_PENDING_TRIALS_PG": str(resources.num_slots),
+        "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the WorkerSupply says how many
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
         "RAY_AIR_NEW_OUTPUT": "0",
     }
@@ -100,9 +103,12 @@ def _scheduler(
     images: ImagesId,
     resources: TrialResources,
     observer: SearchObserver,
+    *,
+    may_grow: bool,
 ) -> "StudyScheduler":
     """The TrialScheduler for Ray, with an Engine that decides as the config says."""
     from hpo.execution.ray_scheduler import StudyScheduler
+    from hpo.execution.worker_supply import WorkerSupply
 
     checkpoints = TrialCheckpoints(
         run.trials,
@@ -111,7 +117,9 @@ def _scheduler(
         max_bytes=config.budget.disk_bytes,
     )
     decisions = Engine(config, study, resources.num_slots, observer, checkpoints)
-    return StudyScheduler(decisions, _task_maker(config, run, images, resources))
+    slots = Slots(config.resources, resources, nodes_and_free, run.asked_slots, may_grow=may_grow)
+    supply = WorkerSupply(slots, lambda: decisions.num_missing)
+    return StudyScheduler(decisions, _task_maker(config, run, images, resources), supply)
 
 
 def _fit(
@@ -120,6 +128,7 @@ def _fit(
     scheduler: "StudyScheduler",
     settings: "WorkerSettings",
     trainable: "type[Trainable] | None",
+    watch: PlacementWatch,
 ) -> bool:
     """Runs the workers until the search ends; returns whether a signal ended it."""
     decisions = scheduler.decisions
@@ -129,6 +138,7 @@ def _fit(
     ):
 
         def is_over() -> bool:
+            scheduler.failure = scheduler.failure or watch.look(scheduler.supply.any_trains)
             over = decisions.broken or decisions.paused or not decisions.num_missing
             return bool(stop() or scheduler.failure or over)
 
@@ -218,19 +228,21 @@ def _tuner(
     scratch: str,
     trainable: "type[Trainable] | None",
 ) -> Any:
-    """A Tuner with one Ray trial for each slot.
+    """A Tuner whose Ray trials are the workers.
 
-    The Tuner has no searcher, loggers, checkpoints, snapshots or output; the study replaces them.
+    The Tuner has no loggers, checkpoints, snapshots or output; the study replaces them.
     """
     from ray import tune
 
+    from hpo.execution.ray_scheduler import StopEarly
     from hpo.execution.worker import SETTINGS, TrialWorker
 
     return tune.Tuner(
         tune.with_resources(trainable or TrialWorker, _resources_of_worker(resources)),
         param_space={SETTINGS: settings},
         tune_config=tune.TuneConfig(
-            num_samples=resources.num_slots,
+            num_samples=-1,
+            search_alg=scheduler.supply,
             scheduler=scheduler,
             reuse_actors=False,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -238,7 +250,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=config.study.name,
             storage_path=scratch,
-            stop=_stopper(is_over),
+            stop=StopEarly(is_over),
             # Trainings save their own checkpoints, in the run folder.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=-1),  # the Engine counts failures
@@ -252,18 +264,3 @@ def _resources_of_worker(resources: TrialResources) -> dict[str, float]:
     if resources.group is not None:
         return {"memory": 1.0}  # Ray refuses a trial without any resource
     return {"cpu": resources.cpus, "gpu": resources.gpus}
-
-
-def _stopper(is_over: Callable[[], bool]) -> Any:
-    from ray.tune import Stopper
-
-    class StopEarly(Stopper):
-        """Ends the whole search as soon as `is_over` says so."""
-
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return is_over()
-
-    return StopEarly()

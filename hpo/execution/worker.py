@@ -37,6 +37,7 @@ from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
 REPORT, WORN_OUT, SETTINGS = "report", "worn_out", "settings"
 UNDER_WAY: Final = "under_way"  # of a step: whether it has ended within an epoch
+WAITS: Final = "waits"  # of such a step: whether a group's processes have not been placed yet
 SECONDS_IDLE: Final = 0.2
 # The settings on which the memory of a training depends most.
 MEMORY_SETTINGS: Final = ("precision", "grad_checkpointing", "freeze", "ema_decay")
@@ -124,7 +125,7 @@ class TrialWorker(tune.Trainable):
         self._epochs: Generator[Progress | None] | None = None
         self._task: TrialTask | None = None
         self._retried: TrialError | None = None
-        self._idle, self._retired = False, False
+        self._idle = self._retired = self._leaves = self._waits = False
         self._bytes_after_first: int | None = None
         self._worn_out = False
         self._micro_batches = KnownMicroBatches()
@@ -138,6 +139,10 @@ class TrialWorker(tune.Trainable):
         """Sets the trial to run from the next step on; None: the worker idles."""
         self._task, self._retried, self._idle = task, None, False
         self._end()
+
+    def leave(self) -> None:
+        """Makes the next step save the trial within its epoch, and give it back."""
+        self._leaves = True
 
     def retire(self) -> None:
         """Makes the next step raise WornOutError, so that Ray starts a new process."""
@@ -153,7 +158,7 @@ class TrialWorker(tune.Trainable):
             SystemExit: The process got SIGTERM. If it had a trial, the step before has saved and
                 returned that, so that it goes on elsewhere.
         """
-        if self._task is not None and self._is_told_to_end():
+        if self._task is not None and (self._leaves or self._is_told_to_end()):
             return self._left(self._task)
         self._check_whether_to_end()
         if self._task is None:
@@ -163,7 +168,7 @@ class TrialWorker(tune.Trainable):
             return {REPORT: None, WORN_OUT: False}
         report = self._next_report(self._task)
         if report is None:
-            return {REPORT: None, WORN_OUT: False, UNDER_WAY: True}
+            return {REPORT: None, WORN_OUT: False, UNDER_WAY: True, WAITS: self._waits}
         if report.end_reason is not None:
             self._end()
             self._task = None
@@ -216,6 +221,15 @@ class TrialWorker(tune.Trainable):
         gc.collect()
         gc.freeze()
 
+    def _start(self, task: TrialTask) -> Generator[Progress | None]:
+        self._waits = task.group is not None
+        if task.group is not None:
+            return run_group_training(task.training, task.group, self._note_start)
+        return run_training(task.training)
+
+    def _note_start(self) -> None:
+        self._waits = False
+
     def _end(self) -> None:
         """Ends the present training, and frees its model or its group of processes."""
         epochs, self._epochs = self._epochs, None
@@ -242,7 +256,7 @@ class TrialWorker(tune.Trainable):
         """
         if self._epochs is None:
             training = self._micro_batches.apply_to(task.training)
-            self._epochs = _start(replace(task, training=training))
+            self._epochs = self._start(replace(task, training=training))
         has_failed, progress = False, None
         try:
             progress = next(self._epochs)
@@ -262,12 +276,6 @@ class TrialWorker(tune.Trainable):
             return progress
         facts = {**progress.facts, "retried_error": asdict(self._retried)}
         return replace(progress, facts=facts)
-
-
-def _start(task: TrialTask) -> Generator[Progress | None]:
-    if task.group is not None:
-        return run_group_training(task.training, task.group)
-    return run_training(task.training)
 
 
 def _as_text(error: Exception) -> TrialError:

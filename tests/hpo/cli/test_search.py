@@ -235,3 +235,17 @@ def test_a_dry_run_notes_what_is_passed_over_among_the_images(
     code, _, err = call(*command, "--dry-run")
     assert code == 0
     assert "note: hidden files and folders passed over: 1, such as 'train/3/@eaDir'\n" in err
+
+
+def test_resize_asks_the_search_that_runs(call: Call, search_file: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    run.save_config(load_search_config(search_file)[0])
+    command = ("resize", run.path, "--slots", "3")
+    assert "no search runs over" in refused(call(*command))
+    with run.locked():
+        code, output, _ = call(*command)
+        assert (code, "3 trials at a time" in output) == (0, True)
+        assert run.asked_slots() == 3
+    with run.locked():  # the next search begins with its own number
+        assert run.asked_slots() is None

@@ -11,7 +11,13 @@ import pytest
 from hpo.config.loading import load_search_config
 from hpo.config.schema import ResourcesConfig
 from hpo.errors import ClusterError
-from hpo.execution.cluster import Node, TrialResources, check_address, trial_resources
+from hpo.execution.cluster import (
+    Node,
+    TrialResources,
+    check_address,
+    resources_or_hope,
+    trial_resources,
+)
 
 HEAD, GPU_NODE = Node(64, 0), Node(8, 2)
 SHIPPED = sorted(Path(str(files("search_spaces"))).glob("*.yaml"))
@@ -50,6 +56,24 @@ def test_shipped_search_files_start_on_one_cpu_and_on_a_small_machine_with_a_gpu
         assert (resources.cpus, resources.gpus) == (node.cpus, node.gpus)
 
 
+@pytest.mark.parametrize(
+    ("placement", "nodes", "expected", "num_slots"),
+    [
+        (None, [Node(4, 0), Node(4, 0)], "strict_pack", 2),
+        (None, [Node(2, 0), Node(2, 0)], "pack", 1),
+        ("pack", [Node(4, 0), Node(2, 0)], "pack", 2),
+        ("strict_pack", [Node(4, 0), Node(2, 0)], "strict_pack", 1),
+        ("spread", [Node(4, 0), Node(2, 0)], "spread", 2),
+    ],
+)
+def test_a_group_runs_on_one_node_unless_none_holds_it_or_the_config_says_so(
+    placement: str | None, nodes: list[Node], expected: str, num_slots: int
+) -> None:
+    config = ResourcesConfig(workers_per_trial=3, placement=placement)
+    found = trial_resources(config, nodes)
+    assert (found.placement, found.num_slots) == (expected, num_slots)
+
+
 def test_a_group_takes_the_gpus_of_all_its_processes() -> None:
     assert TrialResources(4, 0.5, 4).num_gpus == 0.5
     assert TrialResources(4, 1.0, 2, num_processes=3).num_gpus == 3.0
@@ -71,6 +95,22 @@ def test_a_group_takes_the_gpus_of_all_its_processes() -> None:
 def test_what_no_node_can_hold_is_refused(config: dict, nodes: list[Node], message: str) -> None:
     with pytest.raises(ClusterError, match=message):
         trial_resources(ResourcesConfig.model_validate(config), nodes)
+
+
+def test_on_a_cluster_what_no_node_can_hold_yet_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hpo.execution.cluster.cluster_nodes", lambda: (Node(4, 0),))
+    notes: list[str] = []
+    config = ResourcesConfig(cpus_per_trial=8, gpus_per_trial=1)
+    assert resources_or_hope(config, notes.append) == TrialResources(8, 1.0, 1, placement="pack")
+    assert len(notes) == 1
+    assert "no node can hold a trial: it asks for 8 CPU and 1 GPU" in notes[0]
+    assert notes[0].endswith("waiting for such a node (resources.wait_hours)")
+    assert resources_or_hope(ResourcesConfig(), notes.append) == TrialResources(1, 0.0, 4)
+    impatient = ResourcesConfig(gpus_per_trial=1, wait_hours=0)
+    with pytest.raises(ClusterError, match="no node can hold a trial"):
+        resources_or_hope(impatient, notes.append)
 
 
 def free_port() -> int:
@@ -120,7 +160,7 @@ def ray_on_one_cpu() -> str:
         "import os\n"
         "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         "from hpo.execution.cluster import cluster_nodes, connected\n"
-        "with connected(None): print('CPUs:', sum(node.cpus for node in cluster_nodes()))\n"
+        "with connected(None): print(f'CPUs: {sum(node.cpus for node in cluster_nodes()):g}')\n"
         "import ray\n"
         "try: ray.put(1)\n"
         "except ray.exceptions.RaySystemError: print('refused')\n"

@@ -134,6 +134,16 @@ def test_sigterm_saves_the_training_and_ends_the_worker(make_task: Task) -> None
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_a_worker_that_has_to_leave_saves_its_trial_and_gives_it_back(make_task: Task) -> None:
+    trainable = worker(make_task(0))
+    trainable.step()
+    trainable.leave()
+    left = trainable.step()
+    assert (left[REPORT].number, left[REPORT].end_reason) == (0, "left")
+    _, metadata = load_checkpoint(make_task(0).training.folder / WITHIN)
+    assert len(metadata["within_epoch"]["losses"]) == 1
+
+
 def test_a_stop_on_a_full_disk_leaves_the_last_epoch(
     make_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:

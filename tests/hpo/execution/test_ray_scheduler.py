@@ -1,5 +1,6 @@
 """Tests of the Ray adapter, whose methods the tests call as Ray does."""
 
+import itertools
 import pickle
 import threading
 from pathlib import Path
@@ -7,19 +8,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from studies import create_study
 
 from hpo.config.loading import load_search_config
-from hpo.config.schema import SearchConfig
+from hpo.config.schema import ResourcesConfig, SearchConfig
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
+from hpo.execution.cluster import Node, TrialResources
 from hpo.execution.ray_scheduler import MOST_FAILED_STARTS, StudyScheduler
+from hpo.execution.slots import Slots
 from hpo.execution.worker import REPORT, WORN_OUT
+from hpo.execution.worker_supply import WorkerSupply
 from hpo.study.study import SearchStudy
-from hpo.study.trial import TrialReport
+from hpo.study.trial import EndReason, TrialReport
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
@@ -40,11 +45,27 @@ class Remote:
 
 def slot(name: str, error_file: Path | None = None) -> Any:
     """A stand-in for one of Ray's trials, with its actor."""
-    actor = SimpleNamespace(assign=Remote(), retire=Remote())
+    actor = SimpleNamespace(assign=Remote(), retire=Remote(), leave=Remote())
     state = SimpleNamespace(ray_actor=actor)
     return SimpleNamespace(
-        trial_id=name, temporary_state=state, error_file=str(error_file) if error_file else None
+        trial_id=name,
+        temporary_state=state,
+        error_file=str(error_file) if error_file else None,
+        status=Trial.RUNNING,
     )
+
+
+def supply(asked_for: list[int] | None = None) -> WorkerSupply:
+    """Workers on two CPUs, or as many of them as was asked for at last."""
+    slots = Slots(
+        ResourcesConfig(),
+        TrialResources(1, 0.0, 2),
+        lambda: ([Node(2, 0)], []),
+        lambda: asked_for[-1] if asked_for else None,
+        may_grow=False,
+        clock=itertools.count(step=100).__next__,
+    )
+    return WorkerSupply(slots, lambda: 99)
 
 
 def assigned(trial: Any) -> list[int]:
@@ -69,7 +90,7 @@ def decisions(config: SearchConfig, study: SearchStudy, tmp_path: Path) -> Engin
 
 @pytest.fixture
 def scheduler(decisions: Engine) -> StudyScheduler:
-    return StudyScheduler(decisions, lambda proposal: proposal)  # type: ignore[arg-type]
+    return StudyScheduler(decisions, lambda proposal: proposal, supply())  # type: ignore[arg-type]
 
 
 IDLE = {REPORT: None, WORN_OUT: False}
@@ -122,7 +143,7 @@ def test_a_trial_that_pauses_gives_its_worker_to_another_and_comes_back(
     study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
     places = TrialCheckpoints(tmp_path, 3, maximise=True)
     decisions = Engine(config, study, 1, Silent(), places)
-    scheduler = StudyScheduler(decisions, lambda proposal: proposal)  # type: ignore[arg-type]
+    scheduler = StudyScheduler(decisions, lambda proposal: proposal, supply())  # type: ignore[arg-type]
     worker = slot("a")
     answer = scheduler.on_trial_result(None, worker, IDLE)
     epochs: dict[int, int] = {}
@@ -229,7 +250,8 @@ def in_a_terminal(
     config: SearchConfig, study: SearchStudy, tmp_path: Path, terminal: InATerminal
 ) -> StudyScheduler:
     checkpoints = TrialCheckpoints(tmp_path, 3, maximise=True)
-    return StudyScheduler(Engine(config, study, 2, terminal, checkpoints), str)  # type: ignore[arg-type]
+    engine = Engine(config, study, 2, terminal, checkpoints)
+    return StudyScheduler(engine, str, supply())  # type: ignore[arg-type]
 
 
 def test_why_a_worker_could_not_start_is_told_once(
@@ -300,3 +322,33 @@ def test_ray_can_pickle_a_scheduler_whose_notes_go_to_a_terminal(
     in_a_terminal: StudyScheduler,
 ) -> None:
     assert pickle.loads(pickle.dumps(in_a_terminal)).failure is None
+
+
+def test_fewer_slots_let_a_worker_go_once_its_trial_is_saved(
+    decisions: Engine, study: SearchStudy
+) -> None:
+    asked = [2]
+    workers = supply(asked)
+    scheduler = StudyScheduler(decisions, lambda proposal: proposal, workers)  # type: ignore[arg-type]
+    first, second = slot("a"), slot("b")
+    for worker in (first, second):
+        assert workers.suggest(worker.trial_id) == {}
+        scheduler.on_trial_add(None, worker)
+        scheduler.on_trial_result(None, worker, IDLE)
+    assert workers.suggest("c") is None
+    asked.append(1)
+    assert workers.suggest("c") is None
+    leave = second.temporary_state.ray_actor.leave
+    assert scheduler.on_trial_result(None, second, result(1, 1, 0.9)) == CONTINUE
+    assert scheduler.on_trial_result(None, first, result(0, 1, 0.95)) == CONTINUE
+    assert (len(leave.calls), first.temporary_state.ray_actor.leave.calls) == (1, [])
+    left = {REPORT: TrialReport(1, (), EndReason.LEFT), WORN_OUT: True}
+    assert scheduler.on_trial_result(None, second, left) == STOP
+    assert [trial.state for trial in study.trials()] == ["RUNNING"] * 2
+    # The trial that gave its slot back is the next one to go on.
+    asked.append(2)
+    assert workers.suggest("c") == {}
+    third = slot("c")
+    scheduler.on_trial_add(None, third)
+    scheduler.on_trial_result(None, third, IDLE)
+    assert assigned(third) == [1]

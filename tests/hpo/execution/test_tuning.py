@@ -4,11 +4,10 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
-from ray import tune
+from nothing_worker import NUM_EPOCHS, trains_nothing
 from studies import create_study
 
 from hpo.config.loading import load_search_config
@@ -18,51 +17,12 @@ from hpo.errors import RunInterrupted
 from hpo.execution.cluster import TrialResources
 from hpo.execution.interruption import interruptible
 from hpo.execution.tuning import run_trials
-from hpo.execution.worker import (
-    REPORT,
-    SETTINGS,
-    WORN_OUT,
-    TrialTask,
-    WorkerSettings,
-    trial_folder,
-)
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
-from hpo.study.trial import TrialReport, TrialStatus
+from hpo.study.trial import TrialStatus
 from sgformer.data.image_cache import ImagesId
 
-NUM_TRIALS, NUM_EPOCHS = 4, 3
-
-
-def trains_nothing() -> type[tune.Trainable]:
-    """A worker's class in TrialWorker's place; Ray gets a local class by value."""
-
-    class TrainsNothing(tune.Trainable):
-        """Reports epochs without training."""
-
-        def setup(self, config: dict[str, Any]) -> None:
-            self.task: TrialTask | None = None
-            self.settings: WorkerSettings = config[SETTINGS]
-
-        def assign(self, task: TrialTask | None) -> None:
-            self.task, self.epoch = task, 0
-            if task is not None:
-                self.epoch = self.known = task.training.num_epochs
-                assert task.training.mark == self.settings.mark is not None
-                assert trial_folder(self.settings.run_dir, task.number) == task.training.folder
-
-        def step(self) -> dict[str, Any]:
-            if self.task is None:
-                return {REPORT: None, WORN_OUT: False}
-            self.epoch += 1
-            number, reason = self.task.number, "completed" if self.epoch == NUM_EPOCHS else None
-            if reason is not None:
-                self.task = None
-            row = {"epoch": self.epoch, "val_top1": 0.1 * self.epoch}
-            facts = {"known_epochs": self.known}
-            return {REPORT: TrialReport(number, (row,), reason, facts), WORN_OUT: False}
-
-    return TrainsNothing
+NUM_TRIALS = 4
 
 
 class SignalsAtTheEnd(SearchObserver):

@@ -1,0 +1,101 @@
+"""A search's slots on a real cluster whose nodes come and go."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from nothing_worker import trains_nothing
+from ray.cluster_utils import Cluster
+from studies import create_study
+
+from hpo.config.loading import load_search_config
+from hpo.engine.observer import SearchObserver
+from hpo.errors import RunError
+from hpo.execution.cluster import TrialResources
+from hpo.execution.tuning import run_trials
+from hpo.run_folder import RunFolder
+from hpo.study.trial import TrialStatus
+from sgformer.data.image_cache import ImagesId
+
+pytestmark = pytest.mark.cluster
+
+
+class Events(SearchObserver):
+    """Keeps notes and the most trials at a time; calls a function as a trial ends."""
+
+    def __init__(self, at_end_of: dict[int, Callable[[], Any]]) -> None:
+        self._at_end_of, self._running = at_end_of, set[int]()
+        self.notes: list[str] = []
+        self.at_a_time: list[int] = []  # as each trial starts
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def trial_started(self, number: int, params: Any, num_epochs: int) -> None:
+        self._running.add(number)
+        self.at_a_time.append(len(self._running))
+
+    def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
+        self._running.discard(number)
+        self._at_end_of.get(number, lambda: None)()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head without CPUs, with this process connected to it."""
+    cluster = Cluster(
+        initialize_head=True,
+        connect=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False},
+    )
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_slots_follow_nodes_and_resize(
+    cluster: Cluster, search_file: Path, tmp_path: Path
+) -> None:
+    overrides = ["study.num_trials=40", "train.max_epochs=3", "scheduler={name: none}"]
+    config = load_search_config(search_file, overrides)[0]
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    events = Events({
+        4: lambda: cluster.add_node(num_cpus=1),
+        24: lambda: run.ask_for_slots(1),
+    })  # fmt: skip
+    # The search begins before there is any node.
+    node = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus=1"]
+    late = subprocess.Popen([*node, f"--address={cluster.address}"], stdout=subprocess.DEVNULL)
+    resources = TrialResources(1, 0.0, 1)
+    worker = trains_nothing(seconds=0.3)
+    try:
+        run_trials(config, run, study, ImagesId("", ""), resources, events, worker, may_grow=True)
+    finally:
+        late.terminate()
+        late.wait()
+    assert [trial.state for trial in study.trials()] == [TrialStatus.COMPLETE] * 40
+    assert events.at_a_time[:5] == [1] * 5
+    assert max(events.at_a_time[:25]) == 2
+    assert events.at_a_time[-5:] == [1] * 5
+
+
+def test_what_cannot_be_placed_ends_as_a_pause(
+    cluster: Cluster, search_file: Path, tmp_path: Path
+) -> None:
+    overrides = ["study.num_trials=4", "resources.wait_hours=0.001", "scheduler={name: none}"]
+    config = load_search_config(search_file, overrides)[0]
+    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    with pytest.raises(RunError, match=r"no training could run for 0\.001 hours .* --resume"):
+        run_trials(
+            config, run, study, ImagesId("", ""), TrialResources(1, 0.0, 1), Events({}),
+            trains_nothing(), may_grow=True,
+        )  # fmt: skip
+    assert study.trials() == ()
