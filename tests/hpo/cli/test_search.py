@@ -160,6 +160,15 @@ def test_a_cluster_that_does_not_answer_ends_with_2(
     assert f"no Ray cluster answers at {address}" in refused(call(*command, *dry_run))
 
 
+def test_a_cluster_without_tokens_is_refused_unless_it_is_asked_for(
+    call: Call, search_file: Path, tmp_path: Path, open_address: str
+) -> None:
+    command = ("search", search_file, "--output-dir", tmp_path, "--ray-address", open_address)
+    assert "has no token authentication" in refused(call(*command))
+    missing = ("--insecure", "--data-dir", tmp_path / "nowhere")
+    assert "image folder not found" in refused(call(*command, *missing))  # looked for next
+
+
 def test_the_storages_password_is_not_printed(
     call: Call, search_file: Path, tmp_path: Path
 ) -> None:
