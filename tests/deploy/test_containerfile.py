@@ -1,6 +1,7 @@
-"""deploy/Containerfile: no builder can be used here, so its text is compared with .ci/run.
+"""deploy/Containerfile: its text is compared with .ci/run.
 
-The same packages are what the tests themselves run with.
+It cannot be built here: buildah installs, but no base image can be fetched. What it installs is
+what the tests run with.
 """
 
 import re
