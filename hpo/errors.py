@@ -8,7 +8,7 @@ class StudyError(InputError):
 
 
 class ClusterError(InputError):
-    """A Ray cluster cannot be reached, or lacks the CPUs or GPUs that a trial requests."""
+    """A Ray cluster cannot be reached or may not be used, or lacks CPUs or GPUs of a trial."""
 
 
 class RunError(RuntimeError):

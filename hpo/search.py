@@ -7,6 +7,7 @@ from hpo.config.loading import with_common_decode_size
 from hpo.config.schema import SearchConfig
 from hpo.continuation import check_continuation, find_study, with_storage
 from hpo.engine.observer import SearchObserver
+from hpo.execution.cluster_access import check_address
 from hpo.run import Run
 from hpo.run_folder import RunFolder
 from hpo.search_steps import SearchSteps, under_way
@@ -20,6 +21,7 @@ def run_search(
     *,
     storage: str | None = None,
     ray_address: str | None = None,
+    insecure: bool = False,
     resume: bool = False,
 ) -> Run:
     """Searches, compares the finalists, retrains the winner, exports it and checks the export.
@@ -34,6 +36,7 @@ def run_search(
         storage: URL of the Optuna storage; None: the config's, or else a SQLite file in the
             run's folder.
         ray_address: HOST:PORT of a running Ray cluster; None: a new Ray on this machine.
+        insecure: Uses a cluster without token authentication beyond this machine, too.
         resume: Continues the run if it exists. If the space has changed, a new study, NAME-2,
             is made, which takes over the old study's trials.
 
@@ -51,6 +54,8 @@ def run_search(
         print(run.winner, run.files.onnx)
         ```
     """
+    if ray_address is not None:
+        check_address(ray_address, insecure=insecure)
     now = _what_goes_on(config, output_dir, resume=resume)
     now.run.make()
     observer = observer or _Silent()  # type: ignore[abstract]  # SearchObserver's methods do nothing

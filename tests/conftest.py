@@ -2,14 +2,16 @@
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from command_line import PATIENCE_SECONDS, PROGRAM
+from command_line import PATIENCE_SECONDS, PROGRAM, descendants
 from digits import write_image_folder
+from listening import listening
 from searches import FinishedSearch, search_values, write_search
 
 from sgformer.config import TrainConfig
@@ -108,6 +110,16 @@ def finished(
     broken = folder / "trials" / "2" / "last.safetensors"
     broken.parent.mkdir(parents=True)
     broken.write_text("a checkpoint that is none")
+    addresses: set[str] = set()
+    threading.Thread(target=_note_listening, args=(process, addresses), daemon=True).start()
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
-    return FinishedSearch(root, file, folder, out, err)
+    return FinishedSearch(root, file, folder, out, err, frozenset(addresses))
+
+
+def _note_listening(process: subprocess.Popen, addresses: set[str]) -> None:
+    """Notes, twice a second, at which addresses the search and its processes listen."""
+    while process.returncode is None:
+        pids = [process.pid, *descendants(process.pid)]
+        addresses.update(map(str, listening(pids)))
+        time.sleep(0.5)

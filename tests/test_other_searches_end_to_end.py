@@ -158,7 +158,7 @@ def test_a_cluster_trains_trials_and_the_winner(
             *command, "--study-name", "other", "--ray-address", address, expect=2,
             RAY_AUTH_TOKEN="b" * 40,
         )  # fmt: skip
-        assert f"cannot use the Ray cluster at {address}" in refused.stderr
+        assert f"the Ray cluster at {address} refuses the token" in refused.stderr
     finally:
         os.killpg(head.pid, signal.SIGKILL)
         head.wait()

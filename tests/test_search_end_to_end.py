@@ -33,6 +33,10 @@ from hpo.study.trial import TrialStatus
 DEFAULT = {"optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
 
 
+def test_nothing_listens_beyond_loopback(finished: FinishedSearch) -> None:
+    assert finished.listened_at == {"127.0.0.1"}
+
+
 def test_every_trial_is_told_as_what_it_was(finished: FinishedSearch) -> None:
     trials = load_trials(finished.folder)
     assert [trial.number for trial in trials] == list(range(8))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.output import stderr_console
+from hpo.cli.output import print_note, stderr_console
 
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
@@ -16,10 +16,29 @@ if TYPE_CHECKING:
     from hpo.run_folder import RunFolder
 
 RunDir = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits.")]
+
+
+def _note_password(
+    context: typer.Context, param: typer.CallbackParam, url: str | None
+) -> str | None:
+    """Says that others can read a password on the command line; passes the option's value on."""
+    from hpo.config.storage_url import has_password
+
+    source = context.get_parameter_source(str(param.name))
+    is_typed = source is not None and source.name == "COMMANDLINE"
+    if is_typed and url is not None and has_password(url):
+        print_note(
+            "the storage URL's password is in the process list, and in a cluster's records; "
+            "pass the URL in HPO_STORAGE (--storage)"
+        )
+    return url
+
+
 Storage = Annotated[
     str | None,
     typer.Option(
         envvar="HPO_STORAGE",
+        callback=_note_password,
         help="Optuna storage URL, or journal:PATH. Default: study.db in the run folder.",
     ),
 ]

@@ -44,6 +44,9 @@ def search(
     ray_address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Use a cluster without token authentication.")
+    ] = False,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Replaces a setting; may be repeated."),
@@ -56,7 +59,8 @@ def search(
 ) -> None:
     """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
     from hpo.config.loading import load_search_config
-    from hpo.execution.cluster import check_address, resources_at
+    from hpo.execution.cluster import resources_at
+    from hpo.execution.cluster_access import check_address
     from hpo.study.storage import check_storage_url
     from sgformer.data.image_folder import read_image_folder
 
@@ -66,7 +70,7 @@ def search(
     for url in filter(None, (storage, config.study.storage)):
         check_storage_url(url)
     if ray_address:
-        check_address(ray_address)
+        check_address(ray_address, insecure=insecure)
     folder = read_image_folder(config.train.data, progress_of_listing())
     if dry_run:
         _refuse_what_the_run_would(config, output_dir, storage, resume=resume)
@@ -78,7 +82,7 @@ def search(
     if not ray_address:
         resources_at(config.resources, None)
     require_writable(output_dir)
-    _run(config, output_dir, storage, ray_address, resume=resume)
+    _run(config, output_dir, storage, ray_address, insecure=insecure, resume=resume)
 
 
 def resize(
@@ -106,6 +110,7 @@ def _run(
     storage: str | None,
     ray_address: str | None,
     *,
+    insecure: bool = False,
     resume: bool,
 ) -> None:
     from hpo.execution.interruption import hear_signals_to_the_end
@@ -116,8 +121,9 @@ def _run(
     storage = storage_of(RunFolder(output_dir / config.study.name), storage)
     with make_display(config) as display:
         run = run_search(
-            config, output_dir, display, storage=storage, ray_address=ray_address, resume=resume
-        )
+            config, output_dir, display,
+            storage=storage, ray_address=ray_address, insecure=insecure, resume=resume,
+        )  # fmt: skip
     print_rows(_result_rows(run))
 
 

@@ -3,19 +3,19 @@
 import contextlib
 import logging
 import os
-import socket
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from hpo.config.sections import Placement, ResourcesConfig
 from hpo.errors import ClusterError
 from hpo.execution.interruption import keeping_the_handler
+from hpo.execution.ray_settings import ray_settings
 from sgformer.cpus import usable_cpus
 
-PROBE_SECONDS = 4.0
-# A gRPC server, such as Ray's head, answers a client's preface with a settings frame (RFC 9113).
-HTTP2_SETTINGS = b"\x04"
-HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + bytes(5)
+# The versions in Ray's error text, of the cluster and of this process.
+VERSIONS: Final = re.compile(r"(?:Ray|Python): (\S+)")
 
 
 @dataclass(frozen=True)
@@ -65,29 +65,6 @@ class TrialResources:
         return self.gpus * self.num_processes
 
 
-def check_address(address: str) -> None:
-    """Raises ClusterError, within seconds, unless a gRPC server answers at HOST:PORT.
-
-    Ray itself would go on trying for minutes.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
-        raise ClusterError(
-            f"not a Ray address: {address!r}; expected HOST:PORT of a cluster's head, such as "
-            "10.0.0.1:6379 (--ray-address)"
-        )
-    try:
-        with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS) as connection:
-            connection.sendall(HTTP2_PREFACE)
-            answer = connection.recv(9)
-    except (OSError, OverflowError) as error:
-        raise ClusterError(
-            f"no Ray cluster answers at {address}: {error} (--ray-address)"
-        ) from None
-    if answer[3:4] != HTTP2_SETTINGS:
-        raise ClusterError(f"what answers at {address} is no Ray cluster (--ray-address)")
-
-
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Connects to the cluster at HOST:PORT, or starts a Ray on this machine, for the block.
@@ -102,26 +79,36 @@ def connected(address: str | None) -> Iterator[None]:
     # Without this, a thread that calls Ray after the end would connect to any other cluster on
     # this machine, or start one.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-    import ray
+    with ray_settings(address):
+        import ray
 
-    try:
-        with keeping_the_handler():
-            ray.init(
-                address=address or "local",
-                num_cpus=usable_cpus() if address is None else None,
-                include_dashboard=False if address is None else None,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
+        try:
+            with keeping_the_handler():
+                ray.init(
+                    address=address or "local",
+                    num_cpus=usable_cpus() if address is None else None,
+                    include_dashboard=False if address is None else None,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterError(
+                f"cannot use the Ray cluster at {address or 'this machine'}: {_reason(error)}"
+            ) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _reason(error: Exception) -> str:
+    match VERSIONS.findall(str(error)):
+        case [ray_there, python_there, ray_here, python_here]:
+            return (
+                f"it has Ray {ray_there} and Python {python_there}, and here are Ray {ray_here} "
+                f"and Python {python_here}; both must be the same (--ray-address)"
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ClusterError(
-            f"cannot use the Ray cluster at {address or 'this machine'}: {reason}"
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    return str(error).strip().splitlines()[0]
 
 
 def cluster_nodes() -> tuple[Node, ...]:

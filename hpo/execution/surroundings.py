@@ -71,7 +71,7 @@ def some_home() -> Iterator[None]:
     """Sets HOME to a temporary folder for the block, and for child processes, if there is no home.
 
     A container that runs under a numeric user id has no home, or an unwritable one such as /.
-    Ray stores a token in the home folder, and weights are looked for there.
+    Weights are looked for in the home folder, and a cluster's token is.
 
     Raises:
         DataError: The temporary home folder belongs to another user.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import Call
+from open_cluster import open_cluster
 from postgres import PostgresServer
 
 from hpo.cli import app as cli
@@ -26,6 +27,13 @@ def own_postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def open_address() -> Iterator[str]:
+    """HOST:PORT, beyond loopback, of what looks like a Ray cluster without tokens."""
+    with open_cluster() as address:
+        yield address
 
 
 @pytest.fixture(params=["sqlite", "journal", "postgresql"])

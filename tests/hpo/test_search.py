@@ -238,6 +238,14 @@ def test_wrong_input_leaves_no_study_behind(
     assert [path.name for path in run.path.iterdir()] == [".lock"]
 
 
+def test_a_cluster_without_tokens_is_refused_before_anything_is_written(
+    config: SearchConfig, tmp_path: Path, open_address: str
+) -> None:
+    with pytest.raises(ClusterError, match=f"at {open_address} has no token authentication"):
+        run_search(config, tmp_path / "runs", ray_address=open_address)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_cluster_that_cannot_hold_a_trial_leaves_no_study_behind(
     search_file: Path, run: RunFolder
 ) -> None:

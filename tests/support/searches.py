@@ -62,6 +62,7 @@ class FinishedSearch:
         folder: The run's folder; no test changes its content.
         out: Standard output of the program.
         err: Standard error of the program.
+        listened_at: IP addresses at which it or one of its processes listened.
     """
 
     root: Path
@@ -69,3 +70,4 @@ class FinishedSearch:
     folder: Path
     out: str
     err: str
+    listened_at: frozenset[str]

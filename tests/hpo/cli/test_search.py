@@ -160,13 +160,28 @@ def test_a_cluster_that_does_not_answer_ends_with_2(
     assert f"no Ray cluster answers at {address}" in refused(call(*command, *dry_run))
 
 
+def test_a_cluster_without_tokens_is_refused_unless_it_is_asked_for(
+    call: Call, search_file: Path, tmp_path: Path, open_address: str
+) -> None:
+    command = ("search", search_file, "--output-dir", tmp_path, "--ray-address", open_address)
+    assert "has no token authentication" in refused(call(*command))
+    missing = ("--insecure", "--data-dir", tmp_path / "nowhere")
+    assert "image folder not found" in refused(call(*command, *missing))  # looked for next
+
+
 def test_the_storages_password_is_not_printed(
-    call: Call, search_file: Path, tmp_path: Path
+    call: Call, search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = "postgresql+psycopg://me:secret@127.0.0.1:9/x"
-    message = refused(call("search", search_file, "--output-dir", tmp_path, "--storage", url))
-    assert "me@127.0.0.1:9" in message
-    assert "secret" not in message
+    command = ("search", search_file, "--output-dir", tmp_path)
+    typed = refused(call(*command, "--storage", url))
+    monkeypatch.setenv("HPO_STORAGE", url)
+    given = refused(call(*command))
+    assert "the storage URL's password is in the process list" in typed
+    assert "process list" not in given
+    for message in (typed, given):
+        assert "me@127.0.0.1:9" in message
+        assert "secret" not in message
 
 
 def test_a_dry_run_prints_the_plan_and_starts_nothing(

@@ -1,8 +1,10 @@
-import socket
+import os
+import re
+import shutil
 import subprocess
 import sys
-import threading
-import time
+import tempfile
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,14 +13,9 @@ import pytest
 from hpo.config.loading import load_search_config
 from hpo.config.schema import ResourcesConfig
 from hpo.errors import ClusterError
-from hpo.execution.cluster import (
-    Node,
-    TrialResources,
-    check_address,
-    resources_or_hope,
-    trial_resources,
-)
+from hpo.execution.cluster import Node, TrialResources, resources_or_hope, trial_resources
 
+ROOT = Path(__file__).parents[3]
 HEAD, GPU_NODE = Node(64, 0), Node(8, 2)
 SHIPPED = sorted(Path(str(files("search_spaces"))).glob("*.yaml"))
 
@@ -113,67 +110,73 @@ def test_on_a_cluster_what_no_node_can_hold_yet_is_waited_for(
         resources_or_hope(impatient, notes.append)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+# A driver that may use one CPU, starts two Rays of its own, one after the other, and looks at
+# them. Its environment asks for no token authentication.
+DRIVER = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+from command_line import descendants
+from hpo.execution.cluster import cluster_nodes, connected
+from hpo.execution.cluster_access import check_address
+from hpo.errors import ClusterError
+from listening import listening
 
+def token(): return os.environ["RAY_AUTH_TOKEN"]
 
-@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "host:port", ":1"])
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ClusterError, match=f"not a Ray address: '{address}'; expected HOST:PORT"):
-        check_address(address)
-
-
-def test_an_address_where_nobody_answers_is_named_at_once() -> None:
-    start = time.monotonic()
-    with pytest.raises(ClusterError, match=r"no Ray cluster answers at 127\.0\.0\.1:\d+"):
-        check_address(f"127.0.0.1:{free_port()}")
-    assert time.monotonic() - start < 10
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None])
-def test_an_address_where_something_else_answers_is_named_at_once(answer: bytes | None) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(100)
-                if answer is None:  # the server stays silent
-                    time.sleep(8)
-                else:
-                    connection.sendall(answer)
-
-        threading.Thread(target=serve, daemon=True).start()
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        start = time.monotonic()
-        with pytest.raises(ClusterError, match=f"{address}(:| is no Ray cluster)"):
-            check_address(address)
-        assert time.monotonic() - start < 10
+for name in ("first", "second"):
+    with connected(None):
+        import ray
+        print("CPUs:", sum(node.cpus for node in cluster_nodes()))
+        print("token:", ray.get(ray.remote(token).remote()))
+        addresses = listening([os.getpid(), *descendants(os.getpid())])
+        print("listening:", *sorted(map(str, addresses)))
+        head = ray.get_runtime_context().gcs_address
+        os.environ["RAY_AUTH_TOKEN"] = "wrong"
+        try: check_address(head)
+        except ClusterError as error: print("without its token:", error)
+    print("then:", os.environ["RAY_AUTH_MODE"], os.environ.get("RAY_AUTH_TOKEN"))
+try: ray.put(1)
+except ray.exceptions.RaySystemError: print("refused")
+print("connected:", ray.is_initialized())
+"""
 
 
 @pytest.fixture(scope="module")
-def ray_on_one_cpu() -> str:
-    """What a program prints that may use one CPU and starts and ends a Ray of its own."""
-    program = (
-        "import os\n"
-        "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "from hpo.execution.cluster import cluster_nodes, connected\n"
-        "with connected(None): print(f'CPUs: {sum(node.cpus for node in cluster_nodes()):g}')\n"
-        "import ray\n"
-        "try: ray.put(1)\n"
-        "except ray.exceptions.RaySystemError: print('refused')\n"
-        "print('connected:', ray.is_initialized())"
+def own_rays() -> Iterator[tuple[str, Path]]:
+    """What the driver prints, and its home and temporary folder."""
+    home = Path(tempfile.mkdtemp(prefix="hpo-", dir="/tmp"))  # short, for Ray's sockets
+    environment = os.environ | {
+        "HOME": str(home), "RAY_TMPDIR": str(home), "RAY_AUTH_MODE": "disabled",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER], capture_output=True, text=True, env=environment
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    yield done.stdout, home
+    shutil.rmtree(home)
 
 
-def test_a_ray_of_our_own_has_the_cpus_that_this_process_may_use(ray_on_one_cpu: str) -> None:
-    assert "CPUs: 1\n" in ray_on_one_cpu
+def test_a_ray_of_our_own_has_the_cpus_that_this_process_may_use(own_rays: tuple) -> None:
+    assert "CPUs: 1\n" in own_rays[0]
 
 
-def test_after_the_end_nobody_connects_to_another_ray_or_starts_one(ray_on_one_cpu: str) -> None:
-    assert "refused\nconnected: False" in ray_on_one_cpu
+def test_a_ray_of_our_own_listens_on_loopback_only(own_rays: tuple) -> None:
+    assert own_rays[0].count("listening: 127.0.0.1\n") == 2
+
+
+def test_a_ray_of_our_own_has_a_token_that_no_file_holds(own_rays: tuple) -> None:
+    output, folder = own_rays
+    tokens = re.findall(r"token: (\w{64})\n", output)
+    assert len(set(tokens)) == 2
+    assert output.count("refuses the token of RAY_AUTH_TOKEN") == 2
+    assert output.count("then: disabled None") == 2
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any("session_" in str(path) for path in files)
+    for path in files:
+        content = path.read_bytes()
+        assert not any(token.encode() in content for token in tokens), path
+
+
+def test_after_the_end_nobody_connects_to_another_ray_or_starts_one(own_rays: tuple) -> None:
+    assert "refused\nconnected: False" in own_rays[0]
