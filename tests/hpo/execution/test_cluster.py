@@ -126,7 +126,7 @@ def token(): return os.environ["RAY_AUTH_TOKEN"]
 for name in ("first", "second"):
     with connected(None):
         import ray
-        print("CPUs:", sum(node.cpus for node in cluster_nodes()))
+        print(f'CPUs: {sum(node.cpus for node in cluster_nodes()):g}')
         print("token:", ray.get(ray.remote(token).remote()))
         addresses = listening([os.getpid(), *descendants(os.getpid())])
         print("listening:", *sorted(map(str, addresses)))
