@@ -71,6 +71,11 @@ def submit(
     job = server.submit(submission)
     print_rows({"job": job, "run folder": str(submission.run_dir), **_commands(server, job)})
     sys.stdout.flush()
+    if not image_has_it:
+        print_note(
+            "each node installs the requirements before it takes part, which takes minutes; an "
+            "image that has them needs none (--image-has-it)"
+        )
     if not no_follow:
         _follow(server, job)
 
@@ -232,6 +237,8 @@ def _rows(job: "Job") -> "Rows":
     rows = {"job": job.id, "status": _state_text(job)}
     if job.run is not None:
         rows["run folder"] = job.run
+    if job.status == "pending":
+        rows["waiting"] = job.message
     if job.status == "failed":
         rows["error"] = job.last_error
     if job.status in ("failed", "stopped"):

@@ -144,7 +144,8 @@ class JobServer:
         A lost connection, as of a laptop that slept, is made anew.
 
         Raises:
-            ClusterError: There is no such job, or the head has not answered for 30 seconds.
+            ClusterError: There is no such job.
+            RunError: The head has not answered, or not known the job, for 30 seconds.
         """
         self.job(job)
         num_written, lost_at = 0, None
@@ -152,10 +153,10 @@ class JobServer:
             num_written = asyncio.run(self._tail(job, num_written, write))
             try:
                 found = self.job(job)
-            except ClusterError:
+            except ClusterError as error:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() > lost_at + SECONDS_OF_TRIES:
-                    raise
+                    raise RunError(str(error)) from None
             else:
                 lost_at = None
                 if found.is_over:
