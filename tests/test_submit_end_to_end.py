@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import PATIENCE_SECONDS, Background, load_trials, run
 from commands import refused
+from cutting_proxy import CuttingProxy
 from ray_head import TOKEN, RayHead
 from searches import write_search
 
@@ -75,8 +76,13 @@ def test_a_submitted_search_outlives_its_laptop_and_is_stopped_and_resumed(
     second.wait_for(lambda: len(list(csv.DictReader(attempts.open()))) == 2)
     second.kill_everything()
     resumed = first_word_of(second.log.read_text(), "job ")
-    followed = run("jobs", "logs", "--follow", resumed, **laptop).stdout
+    # Who follows it goes on after a lost connection, and reads every line once.
+    proxy = CuttingProxy(head.address, b"/logs/tail", num_bytes=1000)
+    through = laptop | {"RAY_API_SERVER_ADDRESS": proxy.address}
+    followed = run("jobs", "logs", "--follow", resumed, **through).stdout
+    assert proxy.num_cut == 1
     assert "ONNX model" in followed
+    assert followed == run("jobs", "logs", resumed, **laptop).stdout
     assert (shared / "sent" / "best" / "model.onnx").exists()
     (trial,) = load_trials(shared / "sent")
     assert list(trial.intermediate_values) == [1, 2]

@@ -59,6 +59,14 @@ class Job:
         return (errors or lines or ["Ray gives no reason"])[-1].removeprefix("error: ")
 
 
+@dataclass
+class _PassedOn:
+    """How much of a log has been passed on: characters, and whether that is all of it."""
+
+    num_characters: int = 0
+    is_all: bool = False
+
+
 class JobServer:
     """The Jobs API of a cluster's head. Its methods raise ClusterError if it stops answering."""
 
@@ -148,9 +156,9 @@ class JobServer:
             RunError: The head has not answered, or not known the job, for 30 seconds.
         """
         self.job(job)
-        num_written, lost_at = 0, None
+        passed_on, lost_at = _PassedOn(), None
         while True:
-            num_written = asyncio.run(self._tail(job, num_written, write))
+            asyncio.run(self._tail(job, passed_on, write))
             try:
                 found = self.job(job)
             except ClusterError as error:
@@ -159,28 +167,24 @@ class JobServer:
                     raise RunError(str(error)) from None
             else:
                 lost_at = None
-                if found.is_over:
+                if found.is_over and passed_on.is_all:
                     return found
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    async def _tail(self, job: str, num_written: int, write: Callable[[str], None]) -> int:
-        """Passes on a log without its first characters, until the connection or the log ends.
-
-        Returns:
-            How many characters have been passed on, the first ones included.
-        """
+    async def _tail(self, job: str, passed_on: "_PassedOn", write: Callable[[str], None]) -> None:
+        """Passes on what is left of a log, until the connection or the log ends."""
         import aiohttp
 
         num_read, now = 0, asyncio.get_running_loop().time
         with contextlib.suppress(aiohttp.ClientError, OSError, RuntimeError):
             async with asyncio.timeout(SECONDS_OF_SILENCE) as limit:
-                async for text in self._client.tail_job_logs(job):
+                async for text in self._client.tail_job_logs(job):  # from the log's beginning
                     limit.reschedule(now() + SECONDS_OF_SILENCE)
                     num_read += len(text)
-                    if num_read > num_written:
-                        write(text[-(num_read - num_written) :])
-                        num_written = num_read
-        return num_written
+                    if num_read > passed_on.num_characters:
+                        write(text[passed_on.num_characters - num_read :])
+                        passed_on.num_characters = num_read
+                passed_on.is_all = True
 
     def _check_version(self) -> None:
         import ray

@@ -43,7 +43,7 @@ def test_an_image_that_has_the_package_gets_the_search_file_only(
     sent.write(tmp_path / "sent")
     (only,) = (tmp_path / "sent").iterdir()
     assert yaml.safe_load(only.read_text()) == yaml.safe_load(search_file.read_text())
-    assert set(sent.runtime_env) == {"env_vars"}
+    assert sent.runtime_env == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}}
 
 
 def test_else_the_sources_are_sent_with_the_versions_of_what_they_need(
