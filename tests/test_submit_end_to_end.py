@@ -77,7 +77,7 @@ def test_a_submitted_search_outlives_its_laptop_and_is_stopped_and_resumed(
     second.kill_everything()
     resumed = first_word_of(second.log.read_text(), "job ")
     # Who follows it goes on after a lost connection, and reads every line once.
-    proxy = CuttingProxy(head.address, b"/logs/tail", num_bytes=1000)
+    proxy = CuttingProxy(head.address, b"/logs/tail", num_bytes=500)
     through = laptop | {"RAY_API_SERVER_ADDRESS": proxy.address}
     followed = run("jobs", "logs", "--follow", resumed, **through).stdout
     assert proxy.num_cut == 1

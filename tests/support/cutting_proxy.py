@@ -19,7 +19,7 @@ class CuttingProxy:
         Args:
             server: URL of the server.
             path: The first connection with this in its request is cut ...
-            num_bytes: ... when the server has sent so many bytes.
+            num_bytes: ... when the server sends more after so many bytes.
         """
         parts = urlsplit(server)
         self._server, self._path, self._num_bytes = (parts.hostname, parts.port), path, num_bytes
@@ -39,14 +39,14 @@ class CuttingProxy:
             server.sendall(request)
             is_doomed = self._path in request and not self.num_cut
             threading.Thread(target=_pass_on, args=(client, server), daemon=True).start()
-            num_left = self._num_bytes
+            num_passed_on = 0
             while data := server.recv(4096):
-                client.sendall(data)
-                num_left -= len(data)
-                if is_doomed and num_left <= 0:
+                if is_doomed and num_passed_on >= self._num_bytes:
                     self.num_cut += 1
                     client.shutdown(socket.SHUT_RDWR)
                     return
+                client.sendall(data)
+                num_passed_on += len(data)
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:
