@@ -9,6 +9,7 @@ import sys
 import typer
 
 from hpo.cli.data import data
+from hpo.cli.jobs import jobs, submit
 from hpo.cli.models import evaluate, export, predict, retrain
 from hpo.cli.output import escape_what_the_output_cannot_hold, fail
 from hpo.cli.results import dashboard, report, status
@@ -25,9 +26,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    demo, search, resize, status, simulate, report, dashboard, retrain, export, evaluate, predict,
+    demo, search, resize, submit, status, simulate, report, dashboard,
+    retrain, export, evaluate, predict,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(jobs, name="jobs")
 app.add_typer(data, name="data")
 
 

@@ -1,10 +1,12 @@
 """Makes a search file's paths of images and weights absolute."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from hpo.config.schema import SearchConfig, StudyConfig
 from hpo.config.search_space import CategoricalParameter, Parameter, Value
+from hpo.config.storage_url import file_of
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
@@ -24,6 +26,38 @@ def with_absolute_paths(config: SearchConfig, source: str) -> SearchConfig:
         "study": _of_guesses(config.study),
     }
     return config.model_copy(update=update)
+
+
+def relative_paths(config: SearchConfig) -> tuple[tuple[str, str], ...]:
+    """Settings with a relative path, and the path; one that begins with ~ does not count.
+
+    Args:
+        config: The search as its file has it, before `with_absolute_paths`.
+    """
+    return tuple(
+        (setting, path)
+        for setting, path in _paths(config)
+        if not path.startswith("~") and not Path(path).is_absolute()
+    )
+
+
+def _paths(config: SearchConfig) -> Iterator[tuple[str, str]]:
+    data = config.train.data
+    settings = {
+        "train.data.data_dir": data.data_dir,
+        "train.data.cache_dir": data.cache_dir,
+        f"train.{CHECKPOINT}": config.train.model.checkpoint,
+        "study.storage": config.study.storage and file_of(config.study.storage),
+    }
+    yield from ((setting, str(path)) for setting, path in settings.items() if path)
+    searched = config.space.get(CHECKPOINT)
+    if isinstance(searched, CategoricalParameter):
+        yield from ((f"space.{CHECKPOINT}", str(path)) for path in searched.choices if path)
+    for source in config.study.warm_start:
+        url, hash_sign, _ = source.rpartition("#")
+        path = file_of(url) if hash_sign else Path(source)
+        if path is not None:
+            yield "study.warm_start", str(path)
 
 
 def _of_train(train: TrainConfig) -> TrainConfig:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from hpo.config.absolute_paths import with_absolute_paths
+from hpo.config.absolute_paths import relative_paths, with_absolute_paths
 from hpo.config.combinations import grid_points
 from hpo.config.freeze_checks import check_freezing, notes_on_freezing
 from hpo.config.model_checks import common_decode_size
@@ -74,17 +74,8 @@ def load_search_config(
         print(config.study.num_trials, config.train.max_epochs, sorted(config.space))
         ```
     """
-    path = Path(path)
-    values = _read_yaml(path)
-    for override in overrides:
-        _set(values, override)
-    if data_dir is not None:
-        _set_value(values, ["train", "data", "data_dir"], str(data_dir))
-    if name is not None:
-        _set_value(values, ["study", "name"], name)
     source = str(path)
-    config = validate(SearchConfig, values, source)
-    config = with_absolute_paths(_with_name(config, path.stem), source)
+    config = with_absolute_paths(_read(Path(path), overrides, data_dir, name), source)
     config, notes = clip(config)
     check_space(config.train, config.space, source)
     shortest = min(config.train.max_epochs, config.fresh_epochs)
@@ -92,6 +83,21 @@ def load_search_config(
     for params in config.study.enqueue:
         check_guess(params, config.space, "study.enqueue", source)
     return config, (*notes, *notes_on_freezing(config.train, config.space))
+
+
+def check_paths_absolute(
+    path: Path | str, overrides: Iterable[str] = (), data_dir: Path | str | None = None
+) -> None:
+    """Raises ConfigError for a relative path of the search, whose files are on other machines.
+
+    The arguments are those of `load_search_config`.
+    """
+    relative = relative_paths(_read(Path(path), overrides, data_dir, None))
+    if relative:
+        found = ", ".join(f"{setting} is {value!r}" for setting, value in relative)
+        raise ConfigError(
+            f"paths on a cluster's nodes must be absolute, but {found} (--set, --data-dir, {path})"
+        )
 
 
 def dump_search_config(config: SearchConfig) -> str:
@@ -150,6 +156,20 @@ def _with_decode_size(config: SearchConfig, size: int | None) -> SearchConfig:
     data = config.train.data.model_copy(update={"decode_size": size})
     train = config.train.model_copy(update={"data": data})
     return config.model_copy(update={"train": train})
+
+
+def _read(
+    path: Path, overrides: Iterable[str], data_dir: Path | str | None, name: str | None
+) -> SearchConfig:
+    """The file's config with the overrides, and a name; its paths are as they are written."""
+    values = _read_yaml(path)
+    for override in overrides:
+        _set(values, override)
+    if data_dir is not None:
+        _set_value(values, ["train", "data", "data_dir"], str(data_dir))
+    if name is not None:
+        _set_value(values, ["study", "name"], name)
+    return _with_name(validate(SearchConfig, values, str(path)), path.stem)
 
 
 class _Loader(yaml.SafeLoader):
