@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson
+from hpo.cli.options import AsJson, Insecure
 from hpo.cli.output import print_json, print_note, print_rows
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def submit(
         bool,
         typer.Option("--image-has-it", help="The nodes have this package: send no sources."),
     ] = False,
+    insecure: Insecure = False,
     no_follow: Annotated[
         bool, typer.Option("--no-follow", help="Print the job's id, and not its log.")
     ] = False,
@@ -65,9 +66,9 @@ def submit(
     """
     submission = _checked_submission(
         search_file, output_dir, data_dir, study_name, storage, override or [],
-        resume=resume, image_has_it=image_has_it,
+        resume=resume, insecure=insecure, image_has_it=image_has_it,
     )  # fmt: skip
-    server = _server(ray_address)
+    server = _server(ray_address, insecure=insecure)
     job = server.submit(submission)
     print_rows({"job": job, "run folder": str(submission.run_dir), **_commands(server, job)})
     sys.stdout.flush()
@@ -81,9 +82,9 @@ def submit(
 
 
 @jobs.command("list")
-def list_(ray_address: Address, as_json: AsJson = False) -> None:
+def list_(ray_address: Address, as_json: AsJson = False, insecure: Insecure = False) -> None:
     """The searches on a cluster, the latest first."""
-    server = _server(ray_address)
+    server = _server(ray_address, insecure=insecure)
     found = server.searches()
     if as_json:
         print_json([_as_json(job) for job in found])
@@ -94,9 +95,11 @@ def list_(ray_address: Address, as_json: AsJson = False) -> None:
 
 
 @jobs.command()
-def status(job: JobId, ray_address: Address, as_json: AsJson = False) -> None:
+def status(
+    job: JobId, ray_address: Address, as_json: AsJson = False, insecure: Insecure = False
+) -> None:
     """What became of a job."""
-    server = _server(ray_address)
+    server = _server(ray_address, insecure=insecure)
     found = server.job(job)
     if as_json:
         print_json(_as_json(found))
@@ -109,9 +112,10 @@ def logs(
     job: JobId,
     ray_address: Address,
     follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+    insecure: Insecure = False,
 ) -> None:
     """Prints a job's log; with --follow, as `submit` does, with its exit codes."""
-    server = _server(ray_address)
+    server = _server(ray_address, insecure=insecure)
     if follow:
         _follow(server, job)
     else:
@@ -119,9 +123,9 @@ def logs(
 
 
 @jobs.command()
-def stop(job: JobId, ray_address: Address) -> None:
+def stop(job: JobId, ray_address: Address, insecure: Insecure = False) -> None:
     """Stops a job, once what is under way is saved; `submit --resume` goes on with it."""
-    server = _server(ray_address)
+    server = _server(ray_address, insecure=insecure)
     if server.job(job).is_over:
         print_note(f"job {job} had ended before")
     else:
@@ -138,6 +142,7 @@ def _checked_submission(
     overrides: list[str],
     *,
     resume: bool,
+    insecure: bool,
     image_has_it: bool,
 ) -> "Submission":
     """What is to be sent, of which all is checked that needs neither the images nor the cluster.
@@ -170,7 +175,7 @@ def _checked_submission(
     given = {"--data-dir": data_dir, "--storage": storage}
     options = [part for name, value in given.items() if value for part in (name, str(value))]
     options += [part for override in overrides for part in ("--set", override)]
-    options += ["--resume"] * resume
+    options += ["--resume"] * resume + ["--insecure"] * insecure
     pins = None if image_has_it else installed_pins()
     return Submission(search_file, config.study.name, output_dir, tuple(options), pins)
 
@@ -193,10 +198,10 @@ def _check_storage(url: str) -> None:
         raise StudyError(f"paths on a cluster's nodes must be absolute, got {url} (--storage)")
 
 
-def _server(address: str) -> "JobServer":
+def _server(address: str, *, insecure: bool = False) -> "JobServer":
     from hpo.execution.jobs import JobServer
 
-    return JobServer(address)
+    return JobServer(address, insecure=insecure)
 
 
 def _follow(server: "JobServer", job: str) -> None:

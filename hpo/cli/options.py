@@ -42,6 +42,9 @@ Storage = Annotated[
         help="Optuna storage URL, or journal:PATH. Default: study.db in the run folder.",
     ),
 ]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Use a cluster without token authentication.")
+]
 OutputDir = Annotated[Path, typer.Option(help="Where run folders are made.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 

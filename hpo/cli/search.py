@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.options import OutputDir, RunDir, Storage, make_display, require_writable, storage_of
+from hpo.cli.options import (
+    Insecure,
+    OutputDir,
+    RunDir,
+    Storage,
+    make_display,
+    require_writable,
+    storage_of,
+)
 from hpo.cli.output import print_note, print_rows, progress_of_listing
 
 if TYPE_CHECKING:
@@ -44,9 +52,7 @@ def search(
     ray_address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
     ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Use a cluster without token authentication.")
-    ] = False,
+    insecure: Insecure = False,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Replaces a setting; may be repeated."),

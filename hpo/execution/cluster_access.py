@@ -53,12 +53,16 @@ def check_address(address: str, *, insecure: bool = False) -> None:
     It must answer. If it asks for a token it must take ours, from a file that only its owner can
     read. If it asks for none, it must be at a loopback address, or `insecure` be set.
     """
-    peer = _peer(address)
+    peer = peer_at(address)
     if asks_for_token(address):
         _check_token(address)
     elif not insecure and not peer.is_loopback:
-        port = address.rpartition(":")[2]
-        raise ClusterError(WITHOUT_TOKENS.format(address=address, port=port))
+        raise no_tokens(address, address.rpartition(":")[2])
+
+
+def no_tokens(address: str, port: str = "6379") -> ClusterError:
+    """The error of a cluster beyond loopback without token authentication."""
+    return ClusterError(WITHOUT_TOKENS.format(address=address, port=port))
 
 
 def asks_for_token(address: str) -> bool:
@@ -96,8 +100,8 @@ def default_token_path() -> Path:
     return Path.home() / ".ray" / "auth_token"
 
 
-def _peer(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IP address at which somebody answers."""
+def peer_at(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IP address of who answers at HOST:PORT; raises ClusterError if nobody does."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:
         raise ClusterError(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from hpo.errors import ClusterError
-from hpo.execution.cluster import PROBE_SECONDS
+from hpo.execution.cluster_access import PROBE_SECONDS, no_tokens, peer_at
 
 ADDRESS_VARIABLE: Final = "RAY_API_SERVER_ADDRESS"
 MODE_VARIABLE: Final = "RAY_AUTH_MODE"
@@ -32,15 +32,17 @@ def checked_address(address: str) -> str:
     )
 
 
-def probe(address: str) -> None:
+def probe(address: str, *, insecure: bool = False) -> None:
     """Raises ClusterError, within seconds, unless a Ray dashboard answers; Ray would wait on.
 
     If it asks for a token, Ray is told to send the one of this machine. Ray must not have been
-    imported before, because it reads the variable then.
+    imported before, because it reads the variable then. One that asks for none must be at a
+    loopback address, or `insecure` be set.
     """
+    is_open = False
     try:
         with urlopen(f"{address}/api/version", timeout=PROBE_SECONDS) as answer:
-            is_ray = "ray_version" in json.loads(answer.read(MOST_BYTES))
+            is_open = is_ray = "ray_version" in json.loads(answer.read(MOST_BYTES))
     except HTTPError as error:
         is_ray = error.code == UNAUTHORIZED
         if is_ray:
@@ -57,3 +59,5 @@ def probe(address: str) -> None:
             f"what answers at {address} is no Ray dashboard, whose port is 8265 unless "
             "`ray start --dashboard-port` says otherwise (--ray-address)"
         )
+    if is_open and not insecure and not peer_at(urlsplit(address).netloc).is_loopback:
+        raise no_tokens(address)

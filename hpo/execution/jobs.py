@@ -70,11 +70,12 @@ class _PassedOn:
 class JobServer:
     """The Jobs API of a cluster's head. Its methods raise ClusterError if it stops answering."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, insecure: bool = False) -> None:
         """Connects, within seconds.
 
         Args:
             address: URL of the head's dashboard, such as http://10.0.0.1:8265.
+            insecure: Whether a head beyond this machine may be one that asks for no token.
 
         Raises:
             ClusterError: It is no such URL, no Ray dashboard answers there, or it refuses the
@@ -85,7 +86,7 @@ class JobServer:
                 "Ray's Jobs API is not installed here: pip install -c constraints.txt '.[cluster]'"
             )
         self.address = checked_address(address)
-        probe(self.address)
+        probe(self.address, insecure=insecure)
         os.environ[ADDRESS_VARIABLE] = self.address  # Ray prefers it to what it is passed
         from ray.job_submission import JobSubmissionClient
 

@@ -31,7 +31,7 @@ def test_what_is_installed_has_the_versions_that_were_tested(stage: str) -> None
     installs = re.findall(r"pip install .*", commands)
     assert len(installs) == 2
     assert all("--constraint" in command for command in installs)
-    assert "'.[postgresql]'" in installs[1]
+    assert "'.[cluster,postgresql]'" in installs[1]
     assert commands.index("COPY constraints.txt") < commands.index("COPY . ")
     assert "USER 1000" in commands
     assert ("NVIDIA_DRIVER_CAPABILITIES" in commands) == (stage == "cuda")

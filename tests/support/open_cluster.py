@@ -16,7 +16,7 @@ def open_cluster() -> Iterator[str]:
     port = server.add_insecure_port("[::]:0")
     server.start()
     try:
-        yield f"{_own_address()}:{port}"
+        yield f"{own_address()}:{port}"
     finally:
         server.stop(0).wait()
 
@@ -26,7 +26,7 @@ class _AnswersAll(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
 
 
-def _own_address() -> str:
+def own_address() -> str:
     """An address of this machine beyond loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from open_cluster import own_address
 
 from hpo.errors import ClusterError
 from hpo.execution.head import checked_address, probe
@@ -56,7 +57,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 def server(request: pytest.FixtureRequest) -> Iterator[str]:
     status, body = request.param
     handler = type("Handler", (Answers,), {"status": status, "body": body})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with http.server.ThreadingHTTPServer(("", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -70,6 +71,15 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_something_else_that_answers_is_named(server: str) -> None:
     with pytest.raises(ClusterError, match=f"what answers at {server} is no Ray dashboard"):
         probe(server)
+
+
+@pytest.mark.parametrize("server", [(200, b'{"ray_version": "2.60.0"}')], indirect=True)
+def test_a_head_beyond_this_machine_that_asks_for_no_token_is_refused(server: str) -> None:
+    probe(server)
+    address = server.replace("127.0.0.1", own_address())
+    with pytest.raises(ClusterError, match=r"has no token authentication(.|\n)*--insecure uses"):
+        probe(address)
+    probe(address, insecure=True)
 
 
 @pytest.mark.parametrize("answer", [b"\0\0\x18\x04\0\0\0\0\0", None])
