@@ -17,9 +17,10 @@ import yaml
 
 from hpo.config.loading import dump_search_config, load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.config.storage_url import sqlite_url
+from hpo.config.storage_url import JOURNAL_PREFIX, sqlite_url
 from hpo.errors import ClusterError, StudyError
 from sgformer.config import TrainConfig
+from sgformer.disk import is_on_a_network
 from sgformer.errors import InputError
 from sgformer.validation import validate
 
@@ -90,6 +91,11 @@ class RunFolder:
         return self.path / "search.yaml"
 
     @property
+    def journal(self) -> Path:
+        """The study's file where SQLite would lie on a network's file system."""
+        return self.path / "study.journal"
+
+    @property
     def trials(self) -> Path:
         """One folder per trial, by number, with its checkpoints and learning curve."""
         return self.path / "trials"
@@ -153,8 +159,20 @@ class RunFolder:
             raise InputError(f"cannot write to the run folder {self.path} (--output-dir)")
 
     def storage_url(self, config: SearchConfig, storage: str | None = None) -> str:
-        """The URL `storage`, else the config's, else the URL of study.db in this folder."""
-        return storage or config.study.storage or sqlite_url(self.path / "study.db")
+        """The URL `storage`, else the config's, else that of the study's file in this folder."""
+        return storage or config.study.storage or self._own_storage_url()
+
+    def _own_storage_url(self) -> str:
+        """The URL of study.db; of study.journal if that exists, or if the folder is on a network.
+
+        SQLite's write-ahead log works within one host. Whoever finds the folder on another node
+        opens the file that is there.
+        """
+        database = self.path / "study.db"
+        is_new_on_a_network = not database.exists() and is_on_a_network(self.path)
+        if self.journal.exists() or is_new_on_a_network:
+            return f"{JOURNAL_PREFIX}{self.journal}"
+        return sqlite_url(database)
 
     def load_config(self) -> SearchConfig:
         """The config in the run's search.yaml; raises StudyError if the file does not exist."""

@@ -31,8 +31,8 @@ def run_search(
         output_dir: Gets the run's folder, named `config.study.name`. Every node of a cluster
             must reach it under the same path.
         observer: Is told of every event; None: events are not reported.
-        storage: URL of the Optuna storage; None: the config's, or else a SQLite file in the
-            run's folder.
+        storage: URL of the Optuna storage; None: the config's, or else a file in the run's
+            folder.
         ray_address: HOST:PORT of a running Ray cluster; None: a new Ray on this machine.
         resume: Continues the run if it exists. If the space has changed, a new study, NAME-2,
             is made, which takes over the old study's trials.

@@ -32,6 +32,7 @@ from hpo.schedulers.first_rung import FirstRung, first_rung_text
 from hpo.selection.finalists import has_candidates, is_settled
 from hpo.selection.selection import best_so_far
 from hpo.study.lease import leased
+from hpo.study.storage import storage_note
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, num_counted
 from hpo.transfer.carry_over import Continuation, carry_over
@@ -141,8 +142,12 @@ class SearchSteps:
 
     def lease_study(self) -> None:
         """Takes the lease on the study, if it exists, and holds it until the search ends."""
-        if self._study is not None:
-            self._held.enter_context(leased(self._study, self.observer.note))
+        if self._study is None:
+            return
+        note = storage_note(self.folder.storage_url(self.config, self.storage))
+        if note is not None:
+            self.observer.note(note)
+        self._held.enter_context(leased(self._study, self.observer.note))
 
     def ask_earlier_studies(self) -> None:
         """For a new study, reads first configurations and first rung from `study.warm_start`."""

@@ -20,7 +20,7 @@ Storage = Annotated[
     str | None,
     typer.Option(
         envvar="HPO_STORAGE",
-        help="Optuna storage URL, or journal:PATH. Default: study.db in the run folder.",
+        help="Optuna storage URL, or journal:PATH. Default: a file in the run folder.",
     ),
 ]
 OutputDir = Annotated[Path, typer.Option(help="Where run folders are made.")]

@@ -49,8 +49,8 @@ class StudyConfig(FrozenConfig):
         warm_start: Earlier runs, as folders or URL#STUDY; their best configurations are tried
             after the guesses.
         max_retries: How often a trial is tried again after its process died.
-        storage: URL of the Optuna storage, without its password; None: study.db in the folder
-            of the run.
+        storage: URL of the Optuna storage, without its password; None: a file in the folder of
+            the run.
     """
 
     name: str = Field(default="", max_length=100)

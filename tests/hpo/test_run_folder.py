@@ -5,6 +5,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from mounts import pretend_mounted
+from studies import create_study
 
 from hpo.config.loading import load_search_config
 from hpo.errors import ClusterError, StudyError
@@ -36,6 +38,32 @@ def test_the_study_lies_in_the_folder_unless_told_otherwise(
     assert run.storage_url(config) == f"sqlite:///{tmp_path}/study.db"
     assert run.storage_url(stored) == "postgresql://u@h/d"
     assert run.storage_url(stored, "postgresql://u:p@h/d") == "postgresql://u:p@h/d"
+
+
+def test_on_a_network_a_new_study_is_a_journal_file_that_every_node_finds(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = load_search_config(search_file)
+    run = RunFolder(tmp_path / "shared" / "a")
+    run.make()
+    pretend_mounted(monkeypatch, tmp_path, shared="nfs4")
+    assert run.storage_url(config) == f"journal:{run.path}/study.journal"
+    assert run.storage_url(config, "sqlite:////other.db") == "sqlite:////other.db"
+    create_study(run.storage_url(config), config)
+    pretend_mounted(monkeypatch, tmp_path)  # the node that exports the folder
+    assert run.storage_url(config) == f"journal:{run.path}/study.journal"
+    assert RunFolder(tmp_path / "b").storage_url(config) == f"sqlite:///{tmp_path}/b/study.db"
+
+
+def test_a_study_that_is_sqlite_stays_it_on_a_network(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = load_search_config(search_file)
+    run = RunFolder(tmp_path / "shared")
+    run.make()
+    create_study(run.storage_url(config), config)
+    pretend_mounted(monkeypatch, tmp_path, shared="nfs4")
+    assert run.storage_url(config) == f"sqlite:///{run.path}/study.db"
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
