@@ -22,6 +22,7 @@ from hpo.errors import ClusterError, StudyError
 from sgformer.config import TrainConfig
 from sgformer.disk import is_on_a_network
 from sgformer.errors import InputError
+from sgformer.locks import lock_of, take
 from sgformer.validation import validate
 
 # A network file system may show an older state of a folder for as long as it caches its names.
@@ -221,14 +222,20 @@ class RunFolder:
             return None
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Locks the run for the block; raises StudyError if another process has the lock.
+    def locked(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Locks the run for the block.
 
         If a crash ended the last delivery between two renames, its model is put into best/.
+
+        Args:
+            tell: Is called with a message if another process is watched, to see if it lives.
+
+        Raises:
+            StudyError: Another process has the lock.
         """
-        lock, owner = filelock.FileLock(self.path / ".lock"), self.path / ".owner"
+        lock, owner = lock_of(self.path / ".lock"), self.path / ".owner"
         try:
-            lock.acquire(timeout=0)
+            take(lock, tell)
         except filelock.Timeout:
             who = owner.read_text(encoding="utf-8") if owner.exists() else "one that just began"
             raise StudyError(f"another process is working on {self.path}: {who}") from None

@@ -54,7 +54,7 @@ def run_search(
     now = _what_goes_on(config, output_dir, resume=resume)
     now.run.make()
     observer = observer or _Silent()  # type: ignore[abstract]  # SearchObserver's methods do nothing
-    with under_way(now) as held:
+    with under_way(now, observer) as held:
         config = check_continuation(now.config, now.run, storage, resume=resume)
         if now.begins:
             config = with_common_decode_size(config)

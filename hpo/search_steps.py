@@ -44,12 +44,12 @@ SECONDS_BEFORE_RAY: Final = 0.5  # within this time a bad image folder is notice
 
 
 @contextlib.contextmanager
-def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
+def under_way(now: Continuation, observer: SearchObserver) -> Iterator[contextlib.ExitStack]:
     """Locks the run, handles signals and a full disk; yields a stack for what the steps open."""
     with (
         interruptible(interrupted_text(now.config, now.run)),
         usable_surroundings(),
-        now.run.locked(),
+        now.run.locked(observer.note),
         noticing_full_disk(now.run.path),
         contextlib.ExitStack() as held,
     ):

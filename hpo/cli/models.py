@@ -58,8 +58,8 @@ def retrain(
     with (
         interruptible(f"interrupted; `retrain {run_dir} --trial {chosen.number}` goes on"),
         usable_surroundings(),
-        run.folder.locked(),
         make_display(run.config) as display,
+        run.folder.locked(display.note),
     ):
         keep_weights(run.config, run.folder, display.note)
         data = retrain_config(run.config, chosen.params).resolved().data
@@ -81,7 +81,7 @@ def export(run_dir: RunDir) -> None:
 
     run = RunFolder(run_dir)
     config = run.load_config()
-    with usable_surroundings(), run.locked():
+    with usable_surroundings(), run.locked(print_note):
         if not (run.best / "checkpoint.safetensors").exists():
             raise InputError(
                 f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"

@@ -81,7 +81,7 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     program = (
         "import sys; from pathlib import Path; from hpo.run_folder import RunFolder\n"
-        "with RunFolder(Path(sys.argv[1])).locked(): print('mine', flush=True); sys.stdin.read()"
+        "with RunFolder(Path(sys.argv[1])).locked(print): print('mine', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
@@ -92,12 +92,12 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == b"mine\n"
         message = rf"another process is working on .*: process {other.pid} on \S+$"
-        with pytest.raises(StudyError, match=message), run.locked():
+        with pytest.raises(StudyError, match=message), run.locked(print):
             pass
     finally:
         other.kill()
         other.wait()
-    with run.locked():  # a dead process holds nothing
+    with run.locked(print):  # a dead process holds nothing
         pass
 
 
@@ -202,7 +202,7 @@ def test_a_crash_between_the_renames_of_best_loses_no_model(
             replace_folder(run.best, new)
         except CrashError:
             assert num_renames < (2 if has_former else 1)
-    with run.locked():
+    with run.locked(print):
         is_former = has_former and num_renames == 0
         assert (run.best / "model.onnx").read_text() == ("former" if is_former else "new")
     replace_folder_again(run.best)
