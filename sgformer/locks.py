@@ -54,8 +54,8 @@ def take(lock: filelock.BaseFileLock, tell: Callable[[str], None]) -> None:
             raise
         seconds = SLACK * LEASE_SECONDS
         tell(
-            f"{lock.lock_file} is locked; waiting at most {seconds:.0f} seconds to see whether the "
-            "process that locked it still lives"
+            f"{lock.lock_file} is locked; waiting at most {seconds:.0f} seconds to see whether "
+            "the process that locked it still lives"
         )
         lock.acquire(timeout=seconds, poll_interval=min(1.0, LEASE_SECONDS / BEATS))
 

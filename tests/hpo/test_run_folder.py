@@ -81,7 +81,8 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     program = (
         "import sys; from pathlib import Path; from hpo.run_folder import RunFolder\n"
-        "with RunFolder(Path(sys.argv[1])).locked(print): print('mine', flush=True); sys.stdin.read()"
+        "with RunFolder(Path(sys.argv[1])).locked(print):\n"
+        "    print('mine', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
