@@ -194,16 +194,18 @@ class RunFolder:
             replace_text(path, uuid.uuid4().hex)
         return path.read_text(encoding="utf-8")
 
-    def check_mark(self, mark: str | None) -> None:
-        """Checks that this machine sees the run's folder, for which it waits a minute at most.
+    def check_mark(self, mark: str | None, seconds: float | None = None) -> None:
+        """Checks that this machine sees the run's folder.
 
         Args:
             mark: The driver's `mark()`; None: the folder need only exist.
+            seconds: How long it may take until the mark is seen; None: as long as a network file
+                system may show an old state.
 
         Raises:
             ClusterError: The folder is not there, or is another run's.
         """
-        is_there = mark is None or becomes_true(lambda: self._read_mark() == mark)
+        is_there = mark is None or becomes_true(lambda: self._read_mark() == mark, seconds)
         if is_there and self.path.is_dir():
             return
         what, node = f"the run folder {self.path}", socket.gethostname()
@@ -248,9 +250,12 @@ class RunFolder:
             lock.release()
 
 
-def becomes_true(is_true: Callable[[], bool]) -> bool:
-    """Asks until the answer is yes, for as long as a network file system may show an old state."""
-    end = time.monotonic() + SECONDS_UNTIL_SEEN
+def becomes_true(is_true: Callable[[], bool], seconds: float | None = None) -> bool:
+    """Asks until the answer is yes, for some seconds at most.
+
+    None: for as long as a network file system may show an old state.
+    """
+    end = time.monotonic() + (SECONDS_UNTIL_SEEN if seconds is None else seconds)
     while not is_true():
         if time.monotonic() > end:
             return False

@@ -21,6 +21,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources, cluster_nodes, connected, trial_resources
 from hpo.execution.comparison import compare_finalists
 from hpo.execution.interruption import interruptible
+from hpo.execution.node_check import check_nodes, what_nodes_share
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
 from hpo.execution.surroundings import usable_surroundings
 from hpo.execution.tuning import interrupted_text, run_trials
@@ -169,12 +170,16 @@ class SearchSteps:
 
     @contextlib.contextmanager
     def connected_ray(self, address: str | None) -> Iterator[None]:
-        """Connects to Ray, waits for the images, and checks that the nodes can hold a trial."""
+        """Connects to Ray, waits for the images, and checks that the nodes can train a trial."""
         if self.decoding.has_ended_within(SECONDS_BEFORE_RAY):  # else the decoding is shown
             self.observer.phase("starting Ray" if address is None else "connecting to Ray")
         with connected(address):
             self.take_images()
             self.resources = trial_resources(self.config.resources, cluster_nodes())
+            if address is not None:
+                data = self.config.train.resolved().data
+                shared = what_nodes_share(self.folder, data, self.images.id)
+                check_nodes(shared, self.resources, self.observer.note)
             yield
 
     def take_images(self) -> None:
