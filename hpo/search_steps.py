@@ -11,6 +11,7 @@ from hpo.config.search_space import Params, default_params
 from hpo.continuation import config_of_study, create_study, find_study, refuse_other_images
 from hpo.delivery.exports import export_architectures
 from hpo.delivery.front import deliver_winners
+from hpo.delivery.results_copy import copy_results
 from hpo.engine.architectures import (
     ArchitectureCosts,
     check_feasible,
@@ -275,3 +276,9 @@ class SearchSteps:
         self.folder.save_config(self.config)
         self.observer.phase("writing the report")
         write_report(self.folder, self.config, self.study)
+
+    def copy_results(self) -> None:
+        """Copies the results to `study.deliver_to`, if that is set."""
+        if self.config.study.deliver_to is not None:
+            self.observer.phase(f"copying the results to {self.config.study.deliver_to}")
+            copy_results(self.folder, self.config)

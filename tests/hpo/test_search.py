@@ -17,7 +17,7 @@ from hpo.config.loading import (
 )
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
-from hpo.continuation import check_continuation, config_of_study, find_study
+from hpo.continuation import check_continuation, config_of_study, find_study, with_output
 from hpo.continuation import create_study as create_run_study
 from hpo.errors import ClusterError, RunError, StudyError
 from hpo.reporting.display import Display
@@ -86,6 +86,19 @@ def test_a_resumed_run_keeps_its_storage(
     assert find_study(resumed, run, None, resume=True) is not None
     with pytest.raises(ConfigError, match=r"study\.storage: journal:.* -> sqlite:////other\.db"):
         check_continuation(config, run, "sqlite:////other.db", resume=True)
+
+
+def test_a_url_as_output_folder_is_kept_and_may_be_given_later(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    assert with_output(config, run.path.parent) == (config, run.path.parent)
+    delivering, folder = with_output(config, "s3://bucket/runs")
+    assert (delivering.study.deliver_to, folder) == ("s3://bucket/runs", Path("runs"))
+    run.save_config(config)
+    resumed = check_continuation(delivering, run, None, resume=True)
+    assert resumed.study.deliver_to == "s3://bucket/runs"
+    run.save_config(resumed)
+    assert check_continuation(config, run, None, resume=True) == resumed
 
 
 def test_a_storages_file_is_named_for_any_working_folder(
