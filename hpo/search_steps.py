@@ -280,5 +280,6 @@ class SearchSteps:
     def copy_results(self) -> None:
         """Copies the results to `study.deliver_to`, if that is set."""
         if self.config.study.deliver_to is not None:
+            self.folder.save_config(self.config)  # a finished run may have got the URL just now
             self.observer.phase(f"copying the results to {self.config.study.deliver_to}")
             copy_results(self.folder, self.config)
