@@ -1,16 +1,19 @@
 """Finds or creates a run's study, and refuses to resume a search that differs from its study."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hpo.config.loading import differences, with_former_defaults
-from hpo.config.schema import SearchConfig
+from hpo.config.results_url import WORKING_FOLDER, is_url
+from hpo.config.schema import SearchConfig, StudyConfig
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstRung
 from hpo.study.storage import storage_exists, with_absolute_path, without_password
 from hpo.study.study import SearchStudy
 from sgformer.errors import ConfigError, listed
+from sgformer.validation import validate
 
 
 def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
@@ -18,6 +21,19 @@ def with_storage(config: SearchConfig, storage: str | None) -> SearchConfig:
     url = None if storage is None else with_absolute_path(storage)
     study = config.study.model_copy(update={"storage": url})
     return config.model_copy(update={"study": study})
+
+
+def with_output(config: SearchConfig, output_dir: Path | str) -> tuple[SearchConfig, Path]:
+    """The config, and the folder that gets the run's folder.
+
+    If `output_dir` is a URL, that becomes the config's `study.deliver_to`, and the folder is runs.
+    """
+    if not is_url(str(output_dir)):
+        return config, Path(output_dir)
+    study = validate(
+        StudyConfig, config.study.model_dump() | {"deliver_to": str(output_dir)}, "--output-dir"
+    )
+    return config.model_copy(update={"study": study}), WORKING_FOLDER
 
 
 def check_continuation(
@@ -48,6 +64,9 @@ def check_continuation(
     known = folder.load_config()
     if config.study.storage is None:
         config = with_storage(config, known.study.storage)
+    if config.study.deliver_to is None:
+        study = config.study.model_copy(update={"deliver_to": known.study.deliver_to})
+        config = config.model_copy(update={"study": study})
     known = with_storage(known, known.study.storage)
     config = with_former_defaults(known, config)
     _refuse_differences(known, config, str(folder.search_file))

@@ -17,10 +17,12 @@ import yaml
 
 from hpo.config.loading import dump_search_config, load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.config.storage_url import sqlite_url
+from hpo.config.storage_url import JOURNAL_PREFIX, sqlite_url
 from hpo.errors import ClusterError, StudyError
 from sgformer.config import TrainConfig
+from sgformer.disk import is_on_a_network
 from sgformer.errors import InputError
+from sgformer.locks import lock_of, take
 from sgformer.validation import validate
 
 # A network file system may show an older state of a folder for as long as it caches its names.
@@ -91,6 +93,11 @@ class RunFolder:
         return self.path / "search.yaml"
 
     @property
+    def journal(self) -> Path:
+        """The study's file where SQLite would lie on a network's file system."""
+        return self.path / "study.journal"
+
+    @property
     def trials(self) -> Path:
         """One folder per trial, by number, with its checkpoints and learning curve."""
         return self.path / "trials"
@@ -158,8 +165,20 @@ class RunFolder:
             raise InputError(f"cannot write to the run folder {self.path} (--output-dir)")
 
     def storage_url(self, config: SearchConfig, storage: str | None = None) -> str:
-        """The URL `storage`, else the config's, else the URL of study.db in this folder."""
-        return storage or config.study.storage or sqlite_url(self.path / "study.db")
+        """The URL `storage`, else the config's, else that of the study's file in this folder."""
+        return storage or config.study.storage or self._own_storage_url()
+
+    def _own_storage_url(self) -> str:
+        """The URL of study.db; of study.journal if that exists, or if the folder is on a network.
+
+        SQLite's write-ahead log works within one host. Whoever finds the folder on another node
+        opens the file that is there.
+        """
+        database = self.path / "study.db"
+        is_new_on_a_network = not database.exists() and is_on_a_network(self.path)
+        if self.journal.exists() or is_new_on_a_network:
+            return f"{JOURNAL_PREFIX}{self.journal}"
+        return sqlite_url(database)
 
     def load_config(self) -> SearchConfig:
         """The config in the run's search.yaml; raises StudyError if the file does not exist."""
@@ -195,16 +214,18 @@ class RunFolder:
             replace_text(path, uuid.uuid4().hex)
         return path.read_text(encoding="utf-8")
 
-    def check_mark(self, mark: str | None) -> None:
-        """Checks that this machine sees the run's folder, for which it waits a minute at most.
+    def check_mark(self, mark: str | None, seconds: float | None = None) -> None:
+        """Checks that this machine sees the run's folder.
 
         Args:
             mark: The driver's `mark()`; None: the folder need only exist.
+            seconds: How long it may take until the mark is seen; None: as long as a network file
+                system may show an old state.
 
         Raises:
             ClusterError: The folder is not there, or is another run's.
         """
-        is_there = mark is None or becomes_true(lambda: self._read_mark() == mark)
+        is_there = mark is None or becomes_true(lambda: self._read_mark() == mark, seconds)
         if is_there and self.path.is_dir():
             return
         what, node = f"the run folder {self.path}", socket.gethostname()
@@ -222,23 +243,31 @@ class RunFolder:
         except OSError:
             return None
 
-    def is_locked(self) -> bool:
-        """Whether a process is working on the run."""
+    def is_locked(self, tell: Callable[[str], None]) -> bool:
+        """Whether a process is working on the run; `tell` is as in `locked`."""
+        lock = lock_of(self._lock_file)
         try:
-            with filelock.FileLock(self._lock_file, timeout=0):
-                return False
+            take(lock, tell)
         except filelock.Timeout:
             return True
+        lock.release()
+        return False
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Locks the run for the block; raises StudyError if another process has the lock.
+    def locked(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Locks the run for the block.
 
         If a crash ended the last delivery between two renames, its model is put into best/.
+
+        Args:
+            tell: Is called with a message if another process is watched, to see if it lives.
+
+        Raises:
+            StudyError: Another process has the lock.
         """
-        lock, owner = filelock.FileLock(self._lock_file), self.path / ".owner"
+        lock, owner = lock_of(self._lock_file), self.path / ".owner"
         try:
-            lock.acquire(timeout=0)
+            take(lock, tell)
         except filelock.Timeout:
             who = owner.read_text(encoding="utf-8") if owner.exists() else "one that just began"
             raise StudyError(f"another process is working on {self.path}: {who}") from None
@@ -252,9 +281,12 @@ class RunFolder:
             lock.release()
 
 
-def becomes_true(is_true: Callable[[], bool]) -> bool:
-    """Asks until the answer is yes, for as long as a network file system may show an old state."""
-    end = time.monotonic() + SECONDS_UNTIL_SEEN
+def becomes_true(is_true: Callable[[], bool], seconds: float | None = None) -> bool:
+    """Asks until the answer is yes, for some seconds at most.
+
+    None: for as long as a network file system may show an old state.
+    """
+    end = time.monotonic() + (SECONDS_UNTIL_SEEN if seconds is None else seconds)
     while not is_true():
         if time.monotonic() > end:
             return False

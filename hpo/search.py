@@ -5,7 +5,8 @@ from pathlib import Path
 
 from hpo.config.loading import with_common_decode_size
 from hpo.config.schema import SearchConfig
-from hpo.continuation import check_continuation, find_study, with_storage
+from hpo.continuation import check_continuation, find_study, with_output, with_storage
+from hpo.delivery.results_copy import check_results_url
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster_access import check_address
 from hpo.run import Run
@@ -31,10 +32,11 @@ def run_search(
     Args:
         config: The search, as `load_search_config` returns it.
         output_dir: Gets the run's folder, named `config.study.name`. Every node of a cluster
-            must reach it under the same path.
+            must reach it under the same path. A URL, such as s3://BUCKET/runs, gets a copy of the
+            results (`study.deliver_to`), and the run works in ./runs.
         observer: Is told of every event; None: events are not reported.
-        storage: URL of the Optuna storage; None: the config's, or else a SQLite file in the
-            run's folder.
+        storage: URL of the Optuna storage; None: the config's, or else a file in the run's
+            folder.
         ray_address: HOST:PORT of a running Ray cluster; None: a new Ray on this machine.
         insecure: Uses a cluster without token authentication beyond this machine, too.
         resume: Continues the run if it exists. If the space has changed, a new study, NAME-2,
@@ -59,34 +61,40 @@ def run_search(
     now = _what_goes_on(config, output_dir, resume=resume)
     now.run.make()
     observer = observer or _Silent()  # type: ignore[abstract]  # SearchObserver's methods do nothing
-    with under_way(now) as held:
+    with under_way(now, observer) as held:
         config = check_continuation(now.config, now.run, storage, resume=resume)
         if now.begins:
             config = with_common_decode_size(config)
+        check_results_url(now.run, config)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
         search.find_study(resume=resume)
         if not search.is_over:
             _take_all_steps(search, ray_address)
+        search.copy_results()
         return search.as_run()
 
 
 def check_start(
     config: SearchConfig, output_dir: Path | str, storage: str | None = None, *, resume: bool
 ) -> None:
-    """Checks, as `run_search` does, that the study can begin or go on; writes nothing.
+    """Checks, as `run_search` does, that the study can begin or go on.
+
+    Writes nothing but a small file to `study.deliver_to`, which it removes.
 
     Raises:
         InputError: It cannot: it exists and `resume` is not set, or has other settings.
     """
     now = _what_goes_on(config, output_dir, resume=resume)
     config = check_continuation(now.config, now.run, storage, resume=resume)
+    check_results_url(now.run, config)
     find_study(config, now.run, storage, resume=resume)
 
 
 def _what_goes_on(config: SearchConfig, output_dir: Path | str, *, resume: bool) -> Continuation:
     """The study that the search begins or continues with, and its run folder."""
+    config, output_dir = with_output(config, output_dir)
     config = with_storage(config, config.study.storage)  # absolute, for `continuation`
-    folder = RunFolder(Path(output_dir) / config.study.name)
+    folder = RunFolder(output_dir / config.study.name)
     return continuation(config, folder) if resume else Continuation(config, folder)
 
 

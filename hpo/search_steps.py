@@ -11,6 +11,7 @@ from hpo.config.search_space import Params, default_params
 from hpo.continuation import config_of_study, create_study, find_study, refuse_other_images
 from hpo.delivery.exports import export_architectures
 from hpo.delivery.front import deliver_winners
+from hpo.delivery.results_copy import copy_results
 from hpo.engine.architectures import (
     ArchitectureCosts,
     check_feasible,
@@ -27,6 +28,7 @@ from hpo.execution.cluster import (
 )
 from hpo.execution.comparison import compare_finalists
 from hpo.execution.interruption import interruptible
+from hpo.execution.node_check import check_nodes, what_nodes_share
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
 from hpo.execution.surroundings import usable_surroundings
 from hpo.execution.tuning import interrupted_text, run_trials
@@ -38,6 +40,7 @@ from hpo.schedulers.first_rung import FirstRung, first_rung_text
 from hpo.selection.finalists import has_candidates, is_settled
 from hpo.selection.selection import best_so_far
 from hpo.study.lease import leased
+from hpo.study.storage import storage_note
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, num_counted
 from hpo.transfer.carry_over import Continuation, carry_over
@@ -49,12 +52,12 @@ SECONDS_BEFORE_RAY: Final = 0.5  # within this time a bad image folder is notice
 
 
 @contextlib.contextmanager
-def under_way(now: Continuation) -> Iterator[contextlib.ExitStack]:
+def under_way(now: Continuation, observer: SearchObserver) -> Iterator[contextlib.ExitStack]:
     """Locks the run, handles signals and a full disk; yields a stack for what the steps open."""
     with (
         interruptible(interrupted_text(now.config, now.run)),
         usable_surroundings(),
-        now.run.locked(),
+        now.run.locked(observer.note),
         noticing_full_disk(now.run.path),
         contextlib.ExitStack() as held,
     ):
@@ -148,8 +151,12 @@ class SearchSteps:
 
     def lease_study(self) -> None:
         """Takes the lease on the study, if it exists, and holds it until the search ends."""
-        if self._study is not None:
-            self._held.enter_context(leased(self._study, self.observer.note))
+        if self._study is None:
+            return
+        note = storage_note(self.folder.storage_url(self.config, self.storage))
+        if note is not None:
+            self.observer.note(note)
+        self._held.enter_context(leased(self._study, self.observer.note))
 
     def ask_earlier_studies(self) -> None:
         """For a new study, reads first configurations and first rung from `study.warm_start`."""
@@ -171,17 +178,25 @@ class SearchSteps:
 
     @contextlib.contextmanager
     def connected_ray(self, address: str | None) -> Iterator[None]:
-        """Connects to Ray, waits for the images, and checks that the nodes can hold a trial."""
+        """Connects to Ray, waits for the images, and checks that the nodes can train a trial."""
         if self.decoding.has_ended_within(SECONDS_BEFORE_RAY):  # else the decoding is shown
             self.observer.phase("starting Ray" if address is None else "connecting to Ray")
         with connected(address):
             self.take_images()
-            asked, self._may_grow = self.config.resources, address is not None
-            if self._may_grow:
-                self.resources = resources_or_hope(asked, self.observer.note)
-            else:
-                self.resources = trial_resources(asked, cluster_nodes())
+            self._may_grow = address is not None
+            self.resources = self._find_resources()
             yield
+
+    def _find_resources(self) -> TrialResources:
+        """What a trial takes on the connected Ray; a cluster's nodes are asked what they see."""
+        asked = self.config.resources
+        if not self._may_grow:
+            return trial_resources(asked, cluster_nodes())
+        resources = resources_or_hope(asked, self.observer.note)
+        data = self.config.train.resolved().data
+        shared = what_nodes_share(self.folder, data, self.images.id)
+        check_nodes(shared, resources, self.observer.note)
+        return resources
 
     def take_images(self) -> None:
         """Waits for the images; raises StudyError if the study has other images.
@@ -282,3 +297,10 @@ class SearchSteps:
         self.folder.save_config(self.config)
         self.observer.phase("writing the report")
         write_report(self.folder, self.config, self.study)
+
+    def copy_results(self) -> None:
+        """Copies the results to `study.deliver_to`, if that is set."""
+        if self.config.study.deliver_to is not None:
+            self.folder.save_config(self.config)  # a finished run may have got the URL just now
+            self.observer.phase(f"copying the results to {self.config.study.deliver_to}")
+            copy_results(self.folder, self.config)

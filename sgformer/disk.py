@@ -16,9 +16,11 @@ from sgformer.errors import DataError, DiskFullError
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # no space left; the user's quota is reached
 MOUNTS: Final = Path("/proc/self/mounts")
-# Source: the names in /proc/filesystems, and of FUSE's common network file systems.
+# Source: the names that these file systems have in /proc/mounts. What FUSE serves may be on a
+# network under any name; fuse-overlayfs is the local root of a container.
 OF_A_NETWORK: Final = re.compile(
-    r"nfs\d?|cifs|smb.*|lustre|gpfs|beegfs.*|ceph|glusterfs|afs|9p|wekafs|panfs|pvfs2|orangefs|fuse\..*"
+    r"nfs\d?|cifs|smb.*|lustre|gpfs|beegfs.*|ceph|glusterfs|afs|9p|virtiofs|wekafs|panfs|pvfs2"
+    r"|orangefs|ocfs2|gfs2|autofs|fuse(?!\.fuse-overlayfs$)(\..*)?"
 )
 IN_MEMORY: Final = ("tmpfs", "ramfs")
 # Places beside the run folder that a search writes to.

@@ -185,6 +185,31 @@ def test_a_finished_run_is_not_run_again(finished: FinishedSearch) -> None:
     assert [file.stat().st_mtime_ns for file in files] == before  # test is not evaluated again
 
 
+def test_a_finished_run_is_copied_to_a_url_with_what_is_retrained(
+    finished: FinishedSearch, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "runs" / "digits"))
+    url, copy = (tmp_path / "delivered").as_uri(), tmp_path / "delivered" / "digits"
+    shown = run(
+        "search", finished.search_file, "--output-dir", folder.parent, "--resume",
+        "--set", f"study.deliver_to={url}",
+    )  # fmt: skip
+    assert re.search(rf"^copied to +{url}/digits$", shown.stdout, re.MULTILINE)
+    assert sorted(path.name for path in copy.iterdir()) == [
+        "best", "leaderboard.csv", "report.html", "search.yaml",
+    ]  # fmt: skip
+
+    def models() -> list[bytes]:
+        return [(place / "best" / "model.onnx").read_bytes() for place in (folder, copy)]
+
+    (first, first_copy) = models()
+    finalist = max(training["trial"] for training in fresh_trainings(folder).values())
+    run("retrain", folder, "--trial", finalist)
+    second, second_copy = models()
+    assert (first, second) == (first_copy, second_copy)
+    assert first != second
+
+
 def test_a_resume_that_would_make_trials_incomparable_is_refused(finished: FinishedSearch) -> None:
     refused = run(
         "search", finished.search_file, "--output-dir", finished.folder.parent, "--resume",

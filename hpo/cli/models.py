@@ -43,12 +43,13 @@ def retrain(
 ) -> None:
     """Trains a trial's configuration at full length and puts it into the run's best/."""
     from hpo.continuation import changes_of_images
+    from hpo.delivery.results_copy import check_results_url, copy_results
     from hpo.delivery.retrain import retrain_and_deliver
     from hpo.execution.interruption import hear_signals_to_the_end, interruptible
     from hpo.execution.searched_images import Decoding
     from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.report import write_report
-    from hpo.reporting.rows import delivery_rows
+    from hpo.reporting.rows import copied_rows, delivery_rows
     from hpo.run_weights import keep_weights
     from hpo.selection.finalists import retrain_config
 
@@ -58,9 +59,10 @@ def retrain(
     with (
         interruptible(f"interrupted; `retrain {run_dir} --trial {chosen.number}` goes on"),
         usable_surroundings(),
-        run.folder.locked(),
         make_display(run.config) as display,
+        run.folder.locked(display.note),
     ):
+        check_results_url(run.folder, run.config)
         keep_weights(run.config, run.folder, display.note)
         data = retrain_config(run.config, chosen.params).resolved().data
         with Decoding(data, display, run.folder.path) as decoding:
@@ -69,26 +71,29 @@ def retrain(
                 display.note(f"the images are not those of the study: {changes}")
             retrain_and_deliver(run, chosen, display, images.id)
         write_report(run.folder, run.config, run.study)
-    print_rows(delivery_rows(run.folder))
+        copy_results(run.folder, run.config)
+    print_rows(delivery_rows(run.folder) | copied_rows(run.config))
 
 
 def export(run_dir: RunDir) -> None:
     """Writes best/model.onnx and best/export.json anew from best/checkpoint.safetensors."""
     from hpo.delivery.deliver import export as export_best
+    from hpo.delivery.results_copy import copy_results
     from hpo.execution.surroundings import usable_surroundings
-    from hpo.reporting.rows import delivery_rows
+    from hpo.reporting.rows import copied_rows, delivery_rows
     from hpo.run_folder import RunFolder
 
     run = RunFolder(run_dir)
     config = run.load_config()
-    with usable_surroundings(), run.locked():
+    with usable_surroundings(), run.locked(print_note):
         if not (run.best / "checkpoint.safetensors").exists():
             raise InputError(
                 f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
             )
         for note in export_best(run.best, config.train.data, config.retrain.proof_images):
             print_note(note)
-    print_rows(delivery_rows(run))
+        copy_results(run, config)
+    print_rows(delivery_rows(run) | copied_rows(config))
 
 
 def evaluate(

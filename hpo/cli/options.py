@@ -1,6 +1,7 @@
 """Options that several commands share, with functions that open a run or a display."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.cli.output import print_note, stderr_console
+from sgformer.errors import InputError
 
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
@@ -39,13 +41,21 @@ Storage = Annotated[
     typer.Option(
         envvar="HPO_STORAGE",
         callback=_note_password,
-        help="Optuna storage URL, or journal:PATH. Default: study.db in the run folder.",
+        help="Optuna storage URL, or journal:PATH. Default: a file in the run folder.",
     ),
 ]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Use a cluster without token authentication.")
 ]
-OutputDir = Annotated[Path, typer.Option(help="Where run folders are made.")]
+
+
+def _folder(path: Path) -> Path:
+    if re.match(r"[A-Za-z][\w+.-]*:/", str(path)):
+        raise InputError(f"--output-dir: takes a folder here, and no URL, got {path}")
+    return path
+
+
+OutputDir = Annotated[Path, typer.Option(help="Where run folders are made.", callback=_folder)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

@@ -21,11 +21,15 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
 
 def report(run_dir: RunDir, storage: Storage = None) -> None:
     """Writes leaderboard.csv and report.html of a run as it stands."""
+    from hpo.delivery.results_copy import copy_results
     from hpo.reporting.report import write_report
+    from hpo.reporting.rows import copied_rows
 
     run = open_run(run_dir, storage)
     write_report(run.folder, run.config, run.study)
-    print_rows({"report": str(run.folder.report), "leaderboard": str(run.folder.leaderboard)})
+    copy_results(run.folder, run.config)
+    rows = {"report": str(run.folder.report), "leaderboard": str(run.folder.leaderboard)}
+    print_rows(rows | copied_rows(run.config))
 
 
 def dashboard(

@@ -44,7 +44,9 @@ def search(
     data_dir: Annotated[
         Path | None, typer.Option(help="Image folder, tar shards, parquet files or a manifest.")
     ] = None,
-    output_dir: OutputDir = Path("runs"),
+    output_dir: Annotated[
+        str, typer.Option(help="Where run folders are made; a URL gets the results of ./runs.")
+    ] = "runs",
     study_name: Annotated[
         str | None, typer.Option(help="Default: the search file's study.name, or its own name.")
     ] = None,
@@ -65,12 +67,14 @@ def search(
 ) -> None:
     """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
     from hpo.config.loading import load_search_config
+    from hpo.continuation import with_output
     from hpo.execution.cluster import resources_at
     from hpo.execution.cluster_access import check_address
     from hpo.study.storage import check_storage_url
     from sgformer.data.image_folder import read_image_folder
 
     config, notes = load_search_config(search_file, override or (), data_dir, study_name)
+    config, runs = with_output(config, output_dir)
     for note in notes:
         print_note(note)
     for url in filter(None, (storage, config.study.storage)):
@@ -79,7 +83,7 @@ def search(
         check_address(ray_address, insecure=insecure)
     folder = read_image_folder(config.train.data, progress_of_listing())
     if dry_run:
-        _refuse_what_the_run_would(config, output_dir, storage, resume=resume)
+        _refuse_what_the_run_would(config, runs, storage, resume=resume)
         resources = resources_at(config.resources, ray_address)
         for note in folder.notes:
             print_note(note)
@@ -87,8 +91,8 @@ def search(
         return
     if not ray_address:
         resources_at(config.resources, None)
-    require_writable(output_dir)
-    _run(config, output_dir, storage, ray_address, insecure=insecure, resume=resume)
+    require_writable(runs)
+    _run(config, runs, storage, ray_address, insecure=insecure, resume=resume)
 
 
 def resize(
@@ -101,7 +105,7 @@ def resize(
 
     run = RunFolder(run_dir)
     run.load_config()
-    if not run.is_locked():
+    if not run.is_locked(print_note):
         raise StudyError(
             f"no search runs over {run_dir}; resources.max_concurrent_trials sets the number of "
             "its slots when it goes on (--set, --resume)"
@@ -150,6 +154,7 @@ def _result_rows(run: "Run") -> "Rows":
     from collections import Counter
 
     from hpo.reporting.rows import (
+        copied_rows,
         counts_text,
         delivery_rows,
         front_rows,
@@ -173,11 +178,15 @@ def _result_rows(run: "Run") -> "Rows":
     if delivered.number != winner.number:
         rows["in best/"] = f"trial {delivered.number}, by `retrain --trial`"
     rows |= front_rows(run.front, config) | delivery_rows(run.folder)
-    return rows | {
-        "report": str(run.folder.report),
-        "leaderboard": str(run.folder.leaderboard),
-        "dashboard": f"run_search.py dashboard {run.folder.path}",
-    }
+    return (
+        rows
+        | copied_rows(config)
+        | {
+            "report": str(run.folder.report),
+            "leaderboard": str(run.folder.leaderboard),
+            "dashboard": f"run_search.py dashboard {run.folder.path}",
+        }
+    )
 
 
 def _print_plan(

@@ -22,6 +22,7 @@ CHANGEABLE: Final = (
     "study.num_trials",
     "study.max_retries",
     "study.select",
+    "study.deliver_to",
     "budget",
     "resources",
     "retrain",

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal, Self, cast
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hpo.config.objectives import METRICS, Constraint, Direction, Objective, ObjectiveName
+from hpo.config.results_url import has_secret, is_url
 from hpo.config.rungs import first_rung
 from hpo.config.search_space import Parameter, Value
 from hpo.config.sections import BudgetConfig as BudgetConfig
@@ -49,8 +50,10 @@ class StudyConfig(FrozenConfig):
         warm_start: Earlier runs, as folders or URL#STUDY; their best configurations are tried
             after the guesses.
         max_retries: How often a trial is tried again after its process died.
-        storage: URL of the Optuna storage, without its password; None: study.db in the folder
-            of the run.
+        storage: URL of the Optuna storage, without its password; None: a file in the folder of
+            the run.
+        deliver_to: URL to which the results are copied, in a folder of the study's name, such as
+            s3://BUCKET/runs; None: they stay in the run's folder.
     """
 
     name: str = Field(default="", max_length=100)
@@ -64,6 +67,7 @@ class StudyConfig(FrozenConfig):
     warm_start: tuple[str, ...] = ()
     max_retries: int = Field(default=3, ge=0)
     storage: str | None = None
+    deliver_to: str | None = None
 
     @field_validator("name")
     @classmethod
@@ -84,6 +88,18 @@ class StudyConfig(FrozenConfig):
                 f"holds a password; pass the whole URL in HPO_STORAGE instead ({HOW_TO_ENCODE})"
             )
         return storage
+
+    @field_validator("deliver_to")
+    @classmethod
+    def _without_a_secret(cls, url: str | None) -> str | None:
+        if url is not None and not is_url(url):
+            raise ValueError(f"is no URL, such as s3://BUCKET/runs, got {url!r}")
+        if url is not None and has_secret(url):
+            raise ValueError(
+                "holds a password or a key; leave it out: keys are read from the environment, "
+                "such as AWS_ACCESS_KEY_ID, and the usual files"
+            )
+        return url
 
     @field_validator("warm_start")
     @classmethod

@@ -13,6 +13,7 @@ import filelock
 
 from hpo.errors import RunError
 from sgformer.disk import noticing_full_disk
+from sgformer.locks import lock_of
 
 # Workers of a killed driver go on training for some seconds.
 PATIENCE_SECONDS: Final = 120.0
@@ -36,9 +37,9 @@ class Attempts:
         Raises:
             RunError: Another process still trains in the folder after two minutes.
         """
-        lock = filelock.FileLock(self.path.parent / ".lock", thread_local=False)
         with noticing_full_disk(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = lock_of(self.path.parent / ".lock")
             try:
                 # Loader processes inherit the open file, but the library unlocks it, and does not
                 # only close it.

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from ray import tune
 
-from hpo.errors import ProcessDiedError, WornOutError
+from hpo.errors import ClusterError, ProcessDiedError, WornOutError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import run_group_training
 from hpo.execution.interruption import noting_sigterm
+from hpo.execution.node_check import missing_images
 from hpo.execution.training import (
     Progress,
     Training,
@@ -213,6 +214,8 @@ class TrialWorker(tune.Trainable):
     def _warm_up(self, settings: WorkerSettings) -> None:
         if settings.data is None:
             return
+        if fault := missing_images(settings.data.for_decoding(), settings.images):
+            raise ClusterError(fault)
         warm_up(settings.data, settings.images, settings.run_dir)
         import torch
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from hpo.config.objectives import brief
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params
+from hpo.delivery.results_copy import results_url
 from hpo.run_folder import RunFolder
 from hpo.selection.selection import objective_values
 from hpo.selection.verdict import DEFAULT, Verdict
@@ -66,6 +67,12 @@ def verdict_rows(verdict: Verdict, params: Rows | None = None) -> Rows:
     if DEFAULT in verdict.means and verdict.winner != DEFAULT:
         rows["default"] = f"trial {DEFAULT}, {mean_text(verdict, DEFAULT)}"
     return rows | {"gain": gain_text(verdict)}
+
+
+def copied_rows(config: SearchConfig) -> Rows:
+    """The URL to which the results were copied; empty if they are not."""
+    url = results_url(config)
+    return {} if url is None else {"copied to": url}
 
 
 def delivery_rows(run: RunFolder) -> Rows:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 
 import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileOpenLock
 
 from hpo.study.storage import JournalFile
 from hpo.study.tables import Tables, known_tables
@@ -194,7 +194,7 @@ class JournalRecord(OtherRecord):
     def __init__(self, storage: JournalFile, study_id: int) -> None:
         super().__init__(storage, study_id)
         self._seconds = 0.0
-        self._file_lock = JournalFileSymlinkLock(f"{storage.path}.driver")
+        self._file_lock = JournalFileOpenLock(f"{storage.path}.driver")
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

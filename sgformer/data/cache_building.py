@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import cv2
-import filelock
 import numpy as np
 
 from sgformer.cpus import in_threads
@@ -43,6 +42,7 @@ from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.images.set_decoder import SetDecoder
 from sgformer.images.trained_images import digests
+from sgformer.locks import lock_of
 from sgformer.sources.source import ImageSource
 
 # A split of more bytes, counted as square images, is stored as JPEGs (data.cache_format: auto).
@@ -74,7 +74,7 @@ def open_or_build_cache(
         if opened is not None:
             return opened
         make_place(cache.parent, config.cache_dir)
-        with filelock.FileLock(cache.with_suffix(".lock")):
+        with lock_of(cache.with_suffix(".lock")):
             opened = _opened(cache, folder, config)
             if opened is not None:
                 return opened

@@ -5,6 +5,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from mounts import pretend_mounted
+from studies import create_study
 
 from hpo.config.loading import load_search_config
 from hpo.errors import ClusterError, StudyError
@@ -38,6 +40,32 @@ def test_the_study_lies_in_the_folder_unless_told_otherwise(
     assert run.storage_url(stored, "postgresql://u:p@h/d") == "postgresql://u:p@h/d"
 
 
+def test_on_a_network_a_new_study_is_a_journal_file_that_every_node_finds(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = load_search_config(search_file)
+    run = RunFolder(tmp_path / "shared" / "a")
+    run.make()
+    pretend_mounted(monkeypatch, tmp_path, shared="nfs4")
+    assert run.storage_url(config) == f"journal:{run.path}/study.journal"
+    assert run.storage_url(config, "sqlite:////other.db") == "sqlite:////other.db"
+    create_study(run.storage_url(config), config)
+    pretend_mounted(monkeypatch, tmp_path)  # the node that exports the folder
+    assert run.storage_url(config) == f"journal:{run.path}/study.journal"
+    assert RunFolder(tmp_path / "b").storage_url(config) == f"sqlite:///{tmp_path}/b/study.db"
+
+
+def test_a_study_that_is_sqlite_stays_it_on_a_network(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = load_search_config(search_file)
+    run = RunFolder(tmp_path / "shared")
+    run.make()
+    create_study(run.storage_url(config), config)
+    pretend_mounted(monkeypatch, tmp_path, shared="nfs4")
+    assert run.storage_url(config) == f"sqlite:///{run.path}/study.db"
+
+
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"not a run folder: .* has no search\.yaml"):
         RunFolder(tmp_path).load_config()
@@ -53,7 +81,8 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     program = (
         "import sys; from pathlib import Path; from hpo.run_folder import RunFolder\n"
-        "with RunFolder(Path(sys.argv[1])).locked(): print('mine', flush=True); sys.stdin.read()"
+        "with RunFolder(Path(sys.argv[1])).locked(print):\n"
+        "    print('mine', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
@@ -64,12 +93,12 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == b"mine\n"
         message = rf"another process is working on .*: process {other.pid} on \S+$"
-        with pytest.raises(StudyError, match=message), run.locked():
+        with pytest.raises(StudyError, match=message), run.locked(print):
             pass
     finally:
         other.kill()
         other.wait()
-    with run.locked():  # a dead process holds nothing
+    with run.locked(print):  # a dead process holds nothing
         pass
 
 
@@ -174,7 +203,7 @@ def test_a_crash_between_the_renames_of_best_loses_no_model(
             replace_folder(run.best, new)
         except CrashError:
             assert num_renames < (2 if has_former else 1)
-    with run.locked():
+    with run.locked(print):
         is_former = has_former and num_renames == 0
         assert (run.best / "model.onnx").read_text() == ("former" if is_former else "new")
     replace_folder_again(run.best)

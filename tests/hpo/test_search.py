@@ -1,10 +1,12 @@
 """Tests of a search that finds an existing run; whole searches are in tests/test_*.py."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from mounts import pretend_mounted
 from studies import create_study
 
 from hpo.config.loading import (
@@ -15,7 +17,7 @@ from hpo.config.loading import (
 )
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
-from hpo.continuation import check_continuation, config_of_study, find_study
+from hpo.continuation import check_continuation, config_of_study, find_study, with_output
 from hpo.continuation import create_study as create_run_study
 from hpo.errors import ClusterError, RunError, StudyError
 from hpo.reporting.display import Display
@@ -84,6 +86,19 @@ def test_a_resumed_run_keeps_its_storage(
     assert find_study(resumed, run, None, resume=True) is not None
     with pytest.raises(ConfigError, match=r"study\.storage: journal:.* -> sqlite:////other\.db"):
         check_continuation(config, run, "sqlite:////other.db", resume=True)
+
+
+def test_a_url_as_output_folder_is_kept_and_may_be_given_later(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    assert with_output(config, run.path.parent) == (config, run.path.parent)
+    delivering, folder = with_output(config, "s3://bucket/runs")
+    assert (delivering.study.deliver_to, folder) == ("s3://bucket/runs", Path("runs"))
+    run.save_config(config)
+    resumed = check_continuation(delivering, run, None, resume=True)
+    assert resumed.study.deliver_to == "s3://bucket/runs"
+    run.save_config(resumed)
+    assert check_continuation(config, run, None, resume=True) == resumed
 
 
 def test_a_storages_file_is_named_for_any_working_folder(
@@ -266,11 +281,15 @@ def test_other_images_are_refused(
 
 
 class Phases(Display):
-    """Records the phases of a search."""
+    """Records the phases and notes of a search."""
 
     def __init__(self, config: SearchConfig) -> None:
         super().__init__(config)
         self.phases: list[str] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def phase(self, text: str) -> None:
         self.phases.append(text)
@@ -308,6 +327,29 @@ def test_a_run_without_a_winner_says_so_though_a_trial_of_it_was_retrained(
     study.metadata.delivered_trial = 1  # by `retrain --trial 1`
     with pytest.raises(RunError, match="no trial of study 'tiny' ran to its end"):
         run_search(config, run.path.parent, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("kind_at_start", "note"),
+    [("nfs4", "a journal file, which all nodes"), ("ext4", "without its write-ahead log")],
+)
+def test_a_study_on_a_network_is_told_of_once(
+    search_file: Path, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kind_at_start: str, note: str,
+) -> None:  # fmt: skip
+    pretend_mounted(monkeypatch, tmp_path, runs=kind_at_start)
+    config = changed(search_file, "study.num_trials=1", "retrain.seeds=0")
+    run.save_config(config)
+    study = create_study(run.storage_url(config), config)
+    number = study.ask().number
+    study.finish(number, TrialStatus.PRUNED, {"end_reason": "pruned"}, None)
+    del study
+    gc.collect()  # closes its file
+    pretend_mounted(monkeypatch, tmp_path, runs="nfs4")
+    heard = Phases(config)
+    with pytest.raises(RunError, match="no trial of study 'tiny' ran to its end"):
+        run_search(config, run.path.parent, heard, resume=True)
+    assert [note in text for text in heard.notes] == [True]
 
 
 SIZES = "space.data.image_size={type: categorical, choices: [32, 64]}"

@@ -24,3 +24,16 @@ def test_a_run_with_a_study_of_its_own_needs_no_database(
     monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{tmp_path}/of-another-run.db")
     assert "of 4 started" in call("status", run_dir)[1]
     assert json.loads(call("status", run_dir, "--json")[1])["delivered_trial"] is None
+
+
+def test_the_report_is_copied_to_the_runs_url(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    url = (tmp_path / "delivered").as_uri()
+    run_dir = write_run(tmp_path / "own", search_file, f"study.deliver_to={url}")
+    code, out, err = call("report", run_dir)
+    assert code == 0, err
+    assert f"{url}/own" in out
+    copies = {path.name: path for path in (tmp_path / "delivered" / "own").iterdir()}
+    assert sorted(copies) == ["leaderboard.csv", "report.html", "search.yaml"]
+    assert copies["report.html"].read_text() == (run_dir / "report.html").read_text()

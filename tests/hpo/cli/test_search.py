@@ -142,6 +142,47 @@ def test_wrong_options_end_with_2(
     assert message in refused(call("search", search_file, "--output-dir", tmp_path, *options))
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_url_that_cannot_be_written_to_ends_with_2(
+    call: Call, search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    dry_run: tuple[str, ...],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    message = refused(call("search", search_file, "--output-dir", "file:///proc/none", *dry_run))
+    assert "cannot write to file:///proc/none/tiny: " in message
+    assert not (tmp_path / "file:").exists()
+
+
+def test_a_url_gets_no_more_than_a_mark_before_the_search(
+    call: Call, search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = (tmp_path / "delivered").as_uri()
+    code, out, err = call("search", search_file, "--output-dir", url, "--dry-run")
+    assert code == 0, err
+    assert f"deliver_to: {url}" in out
+    assert list((tmp_path / "delivered" / "tiny").iterdir()) == []
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://AKIA:hidden@bucket/runs", "s3://bucket/runs?access_key=AKIA&secret_key=hidden"]
+)
+@pytest.mark.parametrize("option", ["--output-dir", "--set"])
+def test_a_url_with_a_secret_ends_with_2_and_does_not_show_it(
+    call: Call, search_file: Path, option: str, url: str
+) -> None:
+    value = url if option == "--output-dir" else f"study.deliver_to={url}"
+    message = refused(call("search", search_file, option, value))
+    assert "holds a password or a key; leave it out" in message
+    assert "hidden" not in message
+
+
+def test_the_demo_takes_no_url(call: Call) -> None:
+    message = refused(call("demo", "--output-dir", "s3://bucket/runs"))
+    assert "--output-dir: takes a folder here, and no URL" in message
+
+
 def test_a_wrong_storage_is_refused_before_anything_starts(
     call: Call, search_file: Path, tmp_path: Path
 ) -> None:
@@ -258,9 +299,9 @@ def test_resize_asks_the_search_that_runs(call: Call, search_file: Path, tmp_pat
     run.save_config(load_search_config(search_file)[0])
     command = ("resize", run.path, "--slots", "3")
     assert "no search runs over" in refused(call(*command))
-    with run.locked():
+    with run.locked(print):
         code, output, _ = call(*command)
         assert (code, "3 trials at a time" in output) == (0, True)
         assert run.asked_slots() == 3
-    with run.locked():  # the next search begins with its own number
+    with run.locked(print):  # the next search begins with its own number
         assert run.asked_slots() is None

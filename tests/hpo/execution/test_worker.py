@@ -388,3 +388,11 @@ def test_a_worker_is_warm_before_its_first_trial(train_config: TrainConfig) -> N
     )
     data = train_config.data.model_dump_json()
     subprocess.run([sys.executable, "-c", script, data], check=True)
+
+
+def test_a_worker_starts_only_where_the_images_are(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    data = train_config.data.model_copy(update={"data_dir": tmp_path / "none"})
+    with pytest.raises(ClusterError, match=rf"the images {tmp_path}/none are not there on \S+;"):
+        TrialWorker({SETTINGS: WorkerSettings(1, data)})

@@ -3,8 +3,8 @@ import os
 from pathlib import Path
 
 import pytest
+from mounts import pretend_mounted
 
-from sgformer import disk
 from sgformer.data import cache_place as module
 from sgformer.data.cache_place import cache_place, hold, make_place, remove_unless_used
 
@@ -22,16 +22,8 @@ def _nothing_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
 
 
-def mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **kinds: str) -> None:
-    """Pretends that folders are mounts of these kinds of file systems."""
-    lines = [f"x {tmp_path / name} {kind} rw 0 0\n" for name, kind in kinds.items()]
-    table = tmp_path / "mounts"
-    table.write_text("".join(["disk / ext4 rw 0 0\n", *lines]))
-    monkeypatch.setattr(disk, "MOUNTS", table)
-
-
 def test_the_order_of_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    mounted(monkeypatch, tmp_path)
+    pretend_mounted(monkeypatch, tmp_path)
     assert cache_place(None) == tmp_path / "tmp" / NAME
     monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "scratch"))
     assert cache_place(None) == tmp_path / "scratch" / NAME
@@ -44,20 +36,20 @@ def test_a_network_or_memory_disk_is_no_default_while_there_is_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "scratch"))
-    mounted(monkeypatch, tmp_path, scratch="lustre", home="nfs4")
+    pretend_mounted(monkeypatch, tmp_path, scratch="lustre", home="nfs4")
     assert cache_place(None) == tmp_path / "tmp" / NAME
-    mounted(monkeypatch, tmp_path, scratch="lustre", tmp="tmpfs", home="nfs4")
+    pretend_mounted(monkeypatch, tmp_path, scratch="lustre", tmp="tmpfs", home="nfs4")
     assert cache_place(None) == Path("/var/tmp", NAME)
     monkeypatch.setattr(module.os, "access", lambda path, _mode: not str(path).startswith("/var"))
     assert cache_place(None) == tmp_path / "scratch" / NAME  # before a home on the network
-    mounted(monkeypatch, tmp_path, scratch="lustre", tmp="tmpfs")
+    pretend_mounted(monkeypatch, tmp_path, scratch="lustre", tmp="tmpfs")
     assert cache_place(None) == tmp_path / "home" / ".cache" / "sgformer-hpo"
 
 
 def test_a_folder_that_another_user_made_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    mounted(monkeypatch, tmp_path)
+    pretend_mounted(monkeypatch, tmp_path)
     (tmp_path / "tmp" / NAME).symlink_to(tmp_path / "scratch")
     assert cache_place(None) != tmp_path / "tmp" / NAME
 
@@ -100,6 +92,6 @@ def test_without_locks_a_cache_is_opened_and_never_removed(
 def test_a_scratch_that_does_not_exist_is_not_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    mounted(monkeypatch, tmp_path)
+    pretend_mounted(monkeypatch, tmp_path)
     monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "ended-job"))
     assert cache_place(None) == tmp_path / "tmp" / NAME

@@ -1,0 +1,61 @@
+import re
+from pathlib import Path
+
+from command_line import run
+from real_nodes import real_nodes
+
+from hpo.execution.node_check import fault_here, missing_images, what_nodes_share
+from hpo.run_folder import RunFolder
+from sgformer.config import TrainConfig
+from sgformer.data.image_cache import ImagesId
+from sgformer.data.image_data import load_image_data
+
+NO_IMAGES = ImagesId("none", "none")
+
+
+def test_a_node_without_the_run_folder_and_the_images_is_named_before_the_trials(
+    search_file: Path, own_image_folder: Path, tmp_path: Path
+) -> None:
+    runs, cache, logs = (tmp_path / name for name in ("runs", "cache", "logs"))
+    for folder in (runs, cache, logs):
+        folder.mkdir()
+    command = (
+        "search", search_file, "--output-dir", runs, "--data-dir", own_image_folder,
+        "--set", f"train.data.cache_dir={cache}",
+    )  # fmt: skip
+    with real_nodes(logs) as nodes:
+        nodes.add("node7", hidden=[runs, own_image_folder, cache])
+        done = run(*command, "--ray-address", nodes.address, expect=2, **nodes.environment)
+    assert done.stderr.count("error: ") == 1
+    message = r"1 of 2 nodes cannot train for this search:\n  node7 \([\d.]+\): "
+    assert re.search(message, done.stderr)
+    assert f"the folder of the images {own_image_folder} is empty on node7" in done.stderr
+    share = "it must be one that all nodes share (--output-dir)"
+    assert f"the run folder {runs}/tiny is not there on node7; {share}" in done.stderr
+    assert sorted(path.name for path in (runs / "tiny").iterdir()) == [".lock", ".mark"]
+
+
+def test_this_machine_has_what_it_sees(train_config: TrainConfig, tmp_path: Path) -> None:
+    shared = what_nodes_share(RunFolder(tmp_path), train_config.data, NO_IMAGES)
+    assert sorted(shared.parts) == ["test", "train", "val"]
+    assert fault_here(shared) is None
+
+
+def test_images_that_are_not_there_are_missing_unless_they_were_decoded(
+    train_config: TrainConfig, own_image_folder: Path, tmp_path: Path
+) -> None:
+    places = {"data_dir": own_image_folder, "cache_dir": tmp_path / "cache"}
+    data = train_config.data.model_copy(update=places)
+    images = load_image_data(data.for_decoding()).images.id
+    parts = ("train", "val", "test")
+    assert missing_images(data, NO_IMAGES, parts) is None
+    (own_image_folder / "val").rename(tmp_path / "moved")
+    lacks = missing_images(data, NO_IMAGES, parts)
+    assert lacks is not None
+    assert f"the folder of the images {own_image_folder} lacks val on " in lacks
+    own_image_folder.rename(tmp_path / "gone")
+    for known in (None, NO_IMAGES):
+        gone = missing_images(data, known, parts)
+        assert gone is not None
+        assert gone.startswith(f"the images {own_image_folder} are not there on ")
+    assert missing_images(data.for_decoding(), images, parts) is None
