@@ -18,7 +18,7 @@ from ray import tune
 from hpo.errors import ClusterError, ProcessDiedError, WornOutError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import GroupResources
-from hpo.execution.group_training import run_group_training
+from hpo.execution.group_training import WarmGroup
 from hpo.execution.interruption import noting_sigterm
 from hpo.execution.node_check import missing_images
 from hpo.execution.training import (
@@ -130,6 +130,7 @@ class TrialWorker(tune.Trainable):
         self._bytes_after_first: int | None = None
         self._worn_out = False
         self._micro_batches = KnownMicroBatches()
+        self._group = WarmGroup()
         settings: WorkerSettings = config[SETTINGS]
         if settings.run_dir is not None:
             RunFolder(settings.run_dir).check_mark(settings.mark)
@@ -181,6 +182,7 @@ class TrialWorker(tune.Trainable):
         if self._epochs is not None:
             leave(self._epochs)
         self._end()
+        self._group.close()
 
     def _left(self, task: TrialTask) -> dict[str, Any]:
         """Saves the trial within its epoch, and gives it back."""
@@ -227,7 +229,7 @@ class TrialWorker(tune.Trainable):
     def _start(self, task: TrialTask) -> Generator[Progress | None]:
         self._waits = task.group is not None
         if task.group is not None:
-            return run_group_training(task.training, task.group, self._note_start)
+            return self._group.run(task.training, task.group, self._note_start)
         return run_training(task.training)
 
     def _note_start(self) -> None:

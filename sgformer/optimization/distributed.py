@@ -3,6 +3,8 @@
 The caller starts the processes. In a single process every exchange returns its argument.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -33,6 +35,15 @@ def broadcast(number: int) -> int:
     message = torch.tensor([number], device=device)
     dist.broadcast(message, src=0)
     return int(message)
+
+
+def broadcast_object(value: Any) -> Any:
+    """The first process's value, which can be pickled, returned in every process."""
+    if num_processes() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def is_of_another_process(error: Exception) -> bool:

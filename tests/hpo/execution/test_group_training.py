@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,12 @@ from pathlib import Path
 import pytest
 import ray
 import scarce_memory
+from command_line import descendants
 from two_processes import in_two_processes, resume_apart
 
 from hpo.errors import ProcessDiedError
 from hpo.execution.cluster import GroupResources
-from hpo.execution.group_training import run_group_training
+from hpo.execution.group_training import WarmGroup, run_group_training
 from hpo.execution.training import Training, leave, run_training
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError, OutOfMemoryError
@@ -50,6 +50,12 @@ def training(config: TrainConfig, tmp_path: Path, name: str) -> Training:
     folder = tmp_path / name / "0"
     folder.mkdir(parents=True)
     return Training(config, folder)
+
+
+def processes_of_groups() -> list[int]:
+    """The processes of groups that this process's Ray has started."""
+    commands = descendants(os.getpid())
+    return sorted(pid for pid, command in commands.items() if "RayTrainWorker" in command)
 
 
 def test_a_group_without_memory_starts_again_with_half_the_micro_batch_while_it_can(
@@ -104,6 +110,38 @@ def test_processes_that_see_different_checkpoints_do_not_train_together(
 
 
 @pytest.mark.usefixtures("started_ray")
+def test_a_warm_group_trains_one_training_after_another_as_new_groups_would(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = train_config.model_copy(update={"max_epochs": 2})
+    starts: list[list[int]] = []
+
+    def note_start() -> None:
+        starts.append(processes_of_groups())
+
+    with contextlib.closing(WarmGroup()) as group:
+        paused = group.run(training(config, tmp_path, "paused"), PAIR, note_start)
+        first = next(filter(None, paused))
+        paused.close()  # as the scheduler's pause does
+        other = list(group.run(training(config, tmp_path, "other"), PAIR, note_start))
+        again = Training(config, tmp_path / "paused" / "0")
+        resumed = list(group.run(again, PAIR, note_start))
+        assert starts == [starts[0]] * 3
+        assert len(starts[0]) == 2
+        os.kill(starts[0][1], signal.SIGKILL)
+        last = training(config, tmp_path, "after")
+        with pytest.raises(ProcessDiedError):
+            list(group.run(last, PAIR))
+        after = list(group.run(last, PAIR))
+    assert processes_of_groups() == []
+    told = [[row for said in filter(None, run) for row in said.epochs] for run in (other, after)]
+    assert [row["train_loss"] for row in told[0]] == [row["train_loss"] for row in told[1]]
+    epochs = [said.epochs[-1] for said in filter(None, resumed)]
+    assert epochs[0]["train_loss"] == first.epochs[0]["train_loss"] == told[0][0]["train_loss"]
+    assert epochs[-1]["train_loss"] == told[0][1]["train_loss"]
+
+
+@pytest.mark.usefixtures("started_ray")
 def test_what_a_process_raises_is_raised(train_config: TrainConfig, tmp_path: Path) -> None:
     spoiled = training(train_config, tmp_path, "group")
     (spoiled.folder / "last.safetensors").write_text("none")
@@ -120,10 +158,7 @@ def test_a_process_killed_in_an_epoch_ends_the_group(
     config = train_config.model_copy(update={"optimizer": optimizer, "max_epochs": 99})
     epochs = run_group_training(training(config, tmp_path, "group"), PAIR)
     next(filter(None, epochs))
-    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
-    workers = [
-        int(line.split()[0]) for line in listing.stdout.splitlines() if "RayTrainWorker" in line
-    ]
+    workers = processes_of_groups()
     assert len(workers) == 2
     threading.Timer(0.7, os.kill, (workers[0], signal.SIGKILL)).start()
     with pytest.raises(ProcessDiedError, match="a process of the group is gone"):
