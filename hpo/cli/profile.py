@@ -9,6 +9,7 @@ from hpo.cli.output import print_rows, print_table, progress_of
 
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
+    from hpo.config.sections import ResourcesConfig
     from hpo.execution.cluster import TrialResources
     from hpo.execution.profile import Cost, Profile
     from hpo.simulation.forecast import Forecast
@@ -37,12 +38,37 @@ def print_profile(
     with interruptible("interrupted; nothing was started"), usable_surroundings():
         values_of, assumption = prior_curves(config, storage)
         costs = tuple(_told(config, folder, resources, ray_address))
-        known = _architectures(config, len(folder.classes))
+        profile, known = Profile(costs), _architectures(config, len(folder.classes))
+        resources = _settled(config, resources, profile, ray_address)
         _print_costs(config, costs, resources)
-        found = dict(
-            _forecasts(config, Profile(costs), values_of, folder, resources, known, storage)
-        )
-        _print_forecasts(config, found, resources, assumption)
+        found = dict(_forecasts(config, profile, values_of, folder, resources, known, storage))
+        where = ", ".join(dict.fromkeys(cost.device for cost in profile.sound))
+        _print_forecasts(config, found, resources, assumption, where)
+
+
+def resources_text(resources: "TrialResources", asked: "ResourcesConfig") -> str:
+    """What a trial takes, and how many fit, in words."""
+    from hpo.config.sections import AUTO
+
+    one = f"{resources.cpus} CPU; {resources.gpus:g} GPU"
+    if resources.num_processes > 1:
+        one += f", in each of {resources.num_processes} processes"
+    if asked.gpus_per_trial == AUTO and resources.gpus:
+        one += " or a share, as is measured when the search starts (--profile shows it)"
+    return f"{one}; trials at a time: {resources.num_slots}"
+
+
+def _settled(
+    config: "SearchConfig", whole: "TrialResources", profile: "Profile", address: str | None
+) -> "TrialResources":
+    """What a trial takes where the measurement decides on its share of a GPU; else unchanged."""
+    from hpo.config.sections import AUTO
+    from hpo.execution.cluster import resources_at
+    from hpo.execution.gpu_share import with_share
+
+    if config.resources.gpus_per_trial != AUTO or not whole.gpus:
+        return whole
+    return resources_at(with_share(config.resources, profile), address)
 
 
 def _told(
@@ -138,6 +164,7 @@ def _print_forecasts(
     found: Mapping[str, "Forecast"],
     resources: "TrialResources",
     assumption: str,
+    where: str,
 ) -> None:
     from datetime import datetime, timedelta
 
@@ -160,7 +187,7 @@ def _print_forecasts(
     header = ["the budget buys", "trials", "epochs", "GPU-hours", "takes", "ends, if begun now"]
     print_table(header, rows)
     sys.stdout.write("\n")
-    print_rows(_assumptions(config, found, resources, assumption))
+    print_rows(_assumptions(config, found, resources, assumption, where))
 
 
 def _assumptions(
@@ -168,23 +195,23 @@ def _assumptions(
     found: Mapping[str, "Forecast"],
     resources: "TrialResources",
     assumption: str,
+    where: str,
 ) -> dict[str, str]:
     slots = resources.num_slots
-    measured = "each training was timed alone, without start and saving"
+    measured = f"each training alone, on the {where}, without start and saving"
     if slots > 1:
         measured += f"; {slots} at a time share the machines' memory and may be slower"
-    simulated = (
-        f"{assumption}; all {slots} slots from the start, no training fails or stops itself"
-    )
+    simulated = f"{assumption}; all slots are free, no training fails or stops itself"
     if config.resources.workers_per_trial > 1:
         measured += "; of a group, one process, which exchanged no gradients"
     least = min(one.share_simulated for one in found.values())
     if least < 1:
         simulated += f"; {least:.0%} of the search was simulated, the rest goes on alike"
+    runs_on = f"{resources.text} a trial, {slots} at a time"
     counted = "trials, and finalists or the winner"
     if not resources.gpus:
         counted += "; GPU-hours count a process without a GPU as one GPU"
-    return {"assumed": simulated, "measured": measured, "counted": counted}
+    return {"on": runs_on, "assumed": simulated, "measured": measured, "counted": counted}
 
 
 def _say(text: str) -> None:

@@ -17,7 +17,7 @@ from hpo.cli.options import (
     storage_of,
 )
 from hpo.cli.output import print_note, print_rows, progress_of_listing
-from hpo.cli.profile import print_profile
+from hpo.cli.profile import print_profile, resources_text
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
@@ -238,20 +238,13 @@ def _print_plan(
     print_rows(
         {
             "images": f"{counts} in {len(folder.classes)} classes",
-            "a trial takes": _resources_text(resources),
+            "a trial takes": resources_text(resources, config.resources),
             **weights,
             **begin,
             "finalists": _finalists_plan(config),
             "where": ray_address or "a Ray on this machine",
         }
     )
-
-
-def _resources_text(resources: "TrialResources") -> str:
-    one = f"{resources.cpus} CPU; {resources.gpus:g} GPU"
-    if resources.num_processes > 1:
-        one += f", in each of {resources.num_processes} processes"
-    return f"{one}; trials at a time: {resources.num_slots}"
 
 
 def _finalists_plan(config: "SearchConfig") -> str:

@@ -38,11 +38,8 @@ if TYPE_CHECKING:
     from sgformer.data.image_data import ImageData
     from sgformer.training.trainer import Trainer
 
-# The settings that a step's time and memory depend on.
-COSTLY: Final = (
-    *ARCHITECTURE, "optimizer.batch_size", "optimizer.micro_batch_size", "grad_checkpointing",
-    "precision", "channels_last", "compile", "freeze",
-)  # fmt: skip
+# The settings, of those that trials may differ in, that a step's time and memory depend on.
+COSTLY: Final = (*ARCHITECTURE, "optimizer.batch_size", "precision", "freeze")
 MOST_VALUES: Final = 4  # of a range; of a longer one, both ends and the middle are measured
 NUM_IMAGES: Final = 64
 NUM_WARM_UP: Final = 2  # steps that are not timed
@@ -86,20 +83,22 @@ class Profile:
     Args:
         costs: What was measured.
 
+    Attributes:
+        sound: The costs of those that can be trained.
+
     Raises:
         RunError: None of the architectures can be trained.
     """
 
     def __init__(self, costs: Sequence[Cost]) -> None:
-        self.costs = tuple(costs)
-        self._sound = [cost for cost in costs if cost.problem is None]
-        if not self._sound:
+        self.sound = tuple(cost for cost in costs if cost.problem is None)
+        if not self.sound:
             raise RunError(f"no architecture of the space can be trained: {costs[0].problem}")
 
     def epoch_seconds(self, train: TrainConfig) -> float:
         """Seconds of an epoch of the measured training whose settings are nearest."""
         values = [value_at(train, path) for path in COSTLY]
-        nearest = min(self._sound, key=lambda cost: _distance(values, cost.settings.values()))
+        nearest = min(self.sound, key=lambda cost: _distance(values, cost.settings.values()))
         return nearest.epoch_seconds
 
 

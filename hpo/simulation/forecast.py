@@ -16,7 +16,7 @@ from hpo.simulation.prior_curves import ValuesOf
 from hpo.simulation.replay import with_strategy
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
-from hpo.study.trial import TrialStatus, num_counted
+from hpo.study.trial import TrialStatus
 from sgformer.config import TrainConfig
 
 MOST_SECONDS: Final = 30.0  # of simulating; what is left is taken to go on alike
@@ -102,7 +102,7 @@ def forecast(
     lengths = [config.fresh_epochs * seconds for seconds in after]
     gpu_seconds = (search.seconds / share + sum(lengths)) * (slots.num_gpus or 1.0)
     return Forecast(
-        num_trials=round(len(search.curves) / share),
+        num_trials=min(config.study.num_trials, round(len(search.curves) / share)),
         num_epochs=round(search.num_epochs / share) + config.fresh_epochs * len(lengths),
         gpu_hours=gpu_seconds / SECONDS_AN_HOUR,
         seconds=search.now / share + _seconds_in(slots.num, lengths),
@@ -128,12 +128,14 @@ def _share_done(config: SearchConfig, search: SimulatedSearch, num_slots: int) -
     """How much of the trials that the limits allow has been simulated, above 0 and up to 1."""
     budget = Budget.of_study(config, search.study, num_slots)
     trials = search.study.trials()
-    ended = [trial for trial in trials if trial.state != TrialStatus.RUNNING]
-    shares = [num_counted(ended) / config.study.num_trials]
+    lengths = [trial.num_epochs / config.train.max_epochs for trial in trials]
+    is_running = [trial.state == TrialStatus.RUNNING for trial in trials]
+    done = sum(length if runs else 1.0 for length, runs in zip(lengths, is_running, strict=True))
+    shares = [done / config.study.num_trials]
     for limit in budget.limits:
         taken = budget.taken(limit)
         shares.append(taken / (taken + max(0.0, budget.left(limit))) if taken else 0.0)
-    return max(*shares, 1 / (config.study.num_trials * config.train.max_epochs))
+    return min(1.0, max(*shares, 1 / (config.study.num_trials * config.train.max_epochs)))
 
 
 def _trainings_after(
