@@ -19,6 +19,7 @@ from hpo.config.schema import SearchConfig
 from hpo.config.search_space import (
     ARCHITECTURE,
     CategoricalParameter,
+    Parameter,
     Params,
     Space,
     apply_params,
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from sgformer.training.trainer import Trainer
 
 # The settings, of those that trials may differ in, that a step's time and memory depend on.
-COSTLY: Final = (*ARCHITECTURE, "optimizer.batch_size", "precision", "freeze")
+COSTLY: Final = (
+    *ARCHITECTURE, "optimizer.batch_size", "precision", "freeze", "augmentation.policy",
+)  # fmt: skip
 MOST_VALUES: Final = 4  # of a range; of a longer one, both ends and the middle are measured
 NUM_IMAGES: Final = 64
 NUM_WARM_UP: Final = 2  # steps that are not timed
@@ -103,8 +106,15 @@ class Profile:
 
 
 def architectures(config: SearchConfig) -> tuple[Params, ...]:
-    """One choice of COSTLY settings for each training of the space that costs something else."""
-    return combinations(config.train, _with_few_values(config.space), COSTLY)
+    """One choice of COSTLY settings for each training of the space that costs something else.
+
+    Where trainings unfreeze what they have frozen, they are measured as they are from then on.
+    """
+    train, space = config.train, _with_few_values(config.space)
+    if train.unfreeze_epoch is not None or "unfreeze_epoch" in space:
+        train = train.model_copy(update={"freeze": "none"})
+        space = {path: one for path, one in space.items() if path != "freeze"}
+    return combinations(train, space, COSTLY)
 
 
 def architecture_name(settings: Params, space: Space) -> str:
@@ -274,7 +284,7 @@ def _num_steps(train: TrainConfig, data: "ImageData") -> int:
     return len(EpochSteps(train, data.samples("train")).of(1))
 
 
-def _with_few_values(space: Space) -> Space:
+def _with_few_values(space: Space) -> dict[str, Parameter]:
     """The space, in which a costly setting of a long range has a few values."""
     few = dict(space)
     for path in COSTLY:

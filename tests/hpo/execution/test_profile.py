@@ -65,6 +65,11 @@ def cost_of(config: SearchConfig, seconds: float, **settings: Any) -> Cost:
                 "sg_former_nano at 32 pixels, batches of 20, freeze backbone",
             ],
         ),
+        (
+            ["train.max_epochs=8", "train.unfreeze_epoch=3", "train.freeze=backbone",
+             "space.freeze={type: categorical, choices: [stages_1, backbone]}"],
+            ["sg_former_pico at 32 pixels, batches of 20, freeze none"],
+        ),
         (["space.label_smoothing={type: float, low: 0, high: 0.2}"],
          ["sg_former_pico at 32 pixels, batches of 20"]),
     ],
