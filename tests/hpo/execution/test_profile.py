@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,20 @@ from hpo.config.schema import SearchConfig
 from hpo.config.search_space import apply_params
 from hpo.errors import RunError
 from hpo.execution import profile
-from hpo.execution.cluster import TrialResources
-from hpo.execution.profile import COSTLY, Cost, Profile, architecture_name, architectures, profiled
+from hpo.execution.cluster import TrialResources, connected
+from hpo.execution.profile import (
+    COSTLY,
+    NUM_IMAGES,
+    Cost,
+    Profile,
+    architecture_name,
+    architectures,
+    measured_on_cluster,
+    profiled,
+)
+from sgformer.data.few_images import few_images
 from sgformer.data.image_folder import read_image_folder
-from sgformer.errors import OutOfMemoryError
+from sgformer.errors import DataError, OutOfMemoryError
 
 ONE_CPU = TrialResources(cpus=1, gpus=0.0, num_slots=2)
 TWO_MODELS = "space.model.name={type: categorical, choices: [sg_former_pico, sg_former_nano]}"
@@ -162,3 +173,16 @@ def test_an_epoch_has_all_steps_and_all_of_val(load: Any, monkeypatch: pytest.Mo
     (part,) = costs_of(load("train.epoch_images=40", "train.eval_images=10"))
     assert part.epoch_seconds == pytest.approx(40 // 20 * 2.0 + 10 * 0.5)
     assert not math.isnan(part.epoch_seconds)
+
+
+def test_a_task_on_a_cluster_measures_with_a_trials_resources(load: Any, tmp_path: Path) -> None:
+    config = load()
+    few = few_images(read_image_folder(config.train.data), NUM_IMAGES)
+    gone = replace(few, folder=replace(few.folder, root=tmp_path / "gone"))
+    with connected(None):
+        (cost,) = measured_on_cluster(config, few, ONE_CPU)
+        with pytest.raises(DataError, match=r"none of \d+ train images of .*gone can be read"):
+            list(measured_on_cluster(config, gone, ONE_CPU))
+    assert cost.settings == architectures(config)[0]
+    assert cost.epoch_seconds > 0
+    assert not (tmp_path / "cache").exists()
