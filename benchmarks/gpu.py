@@ -7,7 +7,8 @@ First runs the tests marked `gpu`, then measures, on photographs that it makes i
 - images a second of sg_former_b0 and sg_former_b2 at 224 pixels, bf16, from image files to
   updates, and of timm's own loader, optimizer and loop with its pvt_v2 of similar size;
 - how busy the GPU was, and the share of an epoch that was spent outside the steps;
-- images a second of one, two and four trainings that share the GPU, all together.
+- images a second of one, two and four trainings that share the GPU, all together;
+- memory, utilisation and the share of the GPU that `resources.gpus_per_trial: auto` gives them.
 
 It needs no network and no Ray, and ten minutes at most. The exit status is 1 if a test fails or a
 measurement breaks. Without a GPU it names what it would do, and its exit status is 0; with
@@ -34,12 +35,19 @@ from input_pipeline import write_photographs
 from timm.data import create_dataset, create_loader
 from timm.optim import create_optimizer_v2
 
+from hpo.config.schema import SearchConfig
+from hpo.execution.cluster import TrialResources
+from hpo.execution.gpu_share import share_for
+from hpo.execution.profile import NUM_IMAGES, measured
 from sgformer.config import TrainConfig
+from sgformer.data.few_images import few_images
 from sgformer.data.image_data import load_image_data
+from sgformer.data.image_folder import read_image_folder
 from sgformer.optimization.numerics import Numerics
 from sgformer.optimization.optimizer_step import OptimizerStep
 from sgformer.training.device import limit_memory, release_memory
 from sgformer.training.trainer import Trainer
+from sgformer.validation import validate
 
 ROOT = Path(__file__).parent.parent
 SECONDS_FOR_TESTS = 300
@@ -202,6 +210,25 @@ def measure_packed(scale: Scale, root: Path, num: int, device: torch.device) -> 
     yield what, f"{sum(rates):.0f}"
 
 
+def measure_shares(scale: Scale, root: Path, device: torch.device) -> Iterator[Row]:
+    """What a search with `gpus_per_trial: auto` finds of each model, alone in its space."""
+    sides = {ours: scale.pixels for ours, _ in scale.pairs} | {scale.packed: scale.packed_pixels}
+    gpus = 1.0 if device.type == "cuda" else 0.0
+    for model, side in sides.items():
+        train = make_config(scale, root, model, side, device.type)
+        values = {
+            "study": {"num_trials": 1},
+            "space": {"model.name": {"type": "categorical", "choices": [model]}},
+            "train": train.model_dump(),
+        }
+        few = few_images(read_image_folder(train.data), NUM_IMAGES)
+        resources = TrialResources(torch.get_num_threads(), gpus, 1)
+        for cost in measured(validate(SearchConfig, values, "benchmark"), few, resources):
+            busy = "unknown" if cost.utilization is None else f"{100 * cost.utilization:.0f} %"
+            took = f"{cost.memory_bytes / 2**30:.1f} GiB, busy {busy}"
+            yield f"{model}, {side} px: share by the probe", f"{share_for(cost):g} ({took})"
+
+
 def measurements(
     scale: Scale, root: Path, device: torch.device
 ) -> Iterator[tuple[str, Callable[[], Iterator[Row]]]]:
@@ -214,6 +241,7 @@ def measurements(
             f"{num} trainings of {scale.packed} on one GPU",
             lambda n=num: measure_packed(scale, root, n, device),
         )
+    yield "shares of the GPU by the probe", lambda: measure_shares(scale, root, device)
 
 
 def run_tests() -> Iterator[tuple[Row, bool]]:

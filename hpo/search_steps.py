@@ -8,6 +8,7 @@ from typing import Final
 
 from hpo.config.schema import PAUSING
 from hpo.config.search_space import Params, default_params
+from hpo.config.sections import AUTO
 from hpo.continuation import config_of_study, create_study, find_study, refuse_other_images
 from hpo.delivery.exports import export_architectures
 from hpo.delivery.front import deliver_winners
@@ -27,6 +28,7 @@ from hpo.execution.cluster import (
     trial_resources,
 )
 from hpo.execution.comparison import compare_finalists
+from hpo.execution.gpu_share import measured_resources
 from hpo.execution.interruption import interruptible
 from hpo.execution.node_check import check_nodes, what_nodes_share
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
@@ -190,12 +192,15 @@ class SearchSteps:
     def _find_resources(self) -> TrialResources:
         """What a trial takes on the connected Ray; a cluster's nodes are asked what they see."""
         asked = self.config.resources
-        if not self._may_grow:
-            return trial_resources(asked, cluster_nodes())
-        resources = resources_or_hope(asked, self.observer.note)
-        data = self.config.train.resolved().data
-        shared = what_nodes_share(self.folder, data, self.images.id)
-        check_nodes(shared, resources, self.observer.note)
+        if self._may_grow:
+            resources = resources_or_hope(asked, self.observer.note)
+            data = self.config.train.resolved().data
+            shared = what_nodes_share(self.folder, data, self.images.id)
+            check_nodes(shared, resources, self.observer.note)
+        else:
+            resources = trial_resources(asked, cluster_nodes())
+        if asked.gpus_per_trial == AUTO and resources.gpus and self.has_trainings_left:
+            return measured_resources(self.config, resources, self.observer)
         return resources
 
     def take_images(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpo.cli.options import AsJson
-from hpo.cli.output import print_json, print_rows, progress_of_checking, progress_of_listing
+from hpo.cli.output import print_json, print_rows, progress_of, progress_of_listing
 from sgformer.errors import MOST_NAMES, DataError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check(
     from sgformer.data_check.check import check_folder
     from sgformer.data_config import DataConfig
 
-    with progress_of_checking() as progress:
+    with progress_of("checking images") as progress:
         found = check_folder(DataConfig(data_dir=folder), progress_of_listing(), progress)
     if as_json:
         print_json(_as_json(found))

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -43,6 +43,15 @@ def print_rows(rows: Mapping[str, str]) -> None:
     console.print(table)
 
 
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints columns under their names; all but the first are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        cells = [f"{row[0]:<{widths[0]}}"]
+        cells += [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
 def print_json(values: Any, indent: int | None = 2) -> None:
     """Prints one JSON document; NaN and infinities, which JSON lacks, become null."""
     sys.stdout.write(json.dumps(_finite(values), indent=indent, allow_nan=False) + "\n")
@@ -78,13 +87,16 @@ def progress_of_listing() -> Callable[[int], None]:
 
 
 @contextlib.contextmanager
-def progress_of_checking() -> Iterator[Callable[[int, int], None]]:
-    """Shows how many images are checked, of how many, if that takes longer than a second.
+def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how much is done, of how much, if that takes longer than a second.
 
     A terminal gets a bar that vanishes at the end, a log a line every ten seconds.
+
+    Args:
+        what: What is being done, such as 'checking images'.
     """
     next_time, bar = None, _bar()
-    task = bar.add_task("checking images")
+    task = bar.add_task(what)
     seconds = 0.1 if bar.console.is_terminal else SECONDS_BETWEEN_LINES
 
     def tell(done: int, total: int) -> None:
@@ -98,7 +110,7 @@ def progress_of_checking() -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total)
             bar.start()  # does nothing if it has been started
         else:
-            print(f"checking images: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
 
     try:
         yield tell

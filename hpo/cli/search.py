@@ -17,6 +17,8 @@ from hpo.cli.options import (
     storage_of,
 )
 from hpo.cli.output import print_note, print_rows, progress_of_listing
+from hpo.cli.profile import print_profile, resources_text
+from sgformer.errors import InputError
 
 if TYPE_CHECKING:
     from hpo.config.schema import SearchConfig
@@ -64,6 +66,10 @@ def search(
         bool,
         typer.Option("--dry-run", help="Check all and print what would be done; start nothing."),
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="With --dry-run: train a few steps; print what it costs."),
+    ] = False,
 ) -> None:
     """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
     from hpo.config.loading import load_search_config
@@ -73,6 +79,10 @@ def search(
     from hpo.study.storage import check_storage_url
     from sgformer.data.image_folder import read_image_folder
 
+    if profile and not dry_run:
+        raise InputError(
+            "--profile: measures what a search would cost and starts none; give --dry-run, too"
+        )
     config, notes = load_search_config(search_file, override or (), data_dir, study_name)
     config, runs = with_output(config, output_dir)
     for note in notes:
@@ -84,10 +94,7 @@ def search(
     folder = read_image_folder(config.train.data, progress_of_listing())
     if dry_run:
         _refuse_what_the_run_would(config, runs, storage, resume=resume)
-        resources = resources_at(config.resources, ray_address)
-        for note in folder.notes:
-            print_note(note)
-        _print_plan(config, folder, resources, ray_address, storage)
+        _dry_run(config, folder, ray_address, storage, profile=profile)
         return
     if not ray_address:
         resources_at(config.resources, None)
@@ -147,6 +154,25 @@ def _refuse_what_the_run_would(
     RunFolder(output_dir).check_writable()
     storage = storage_of(RunFolder(output_dir / config.study.name), storage)
     check_start(config, output_dir, storage, resume=resume)
+
+
+def _dry_run(
+    config: "SearchConfig",
+    folder: "ImageFolder",
+    ray_address: str | None,
+    storage: str | None,
+    *,
+    profile: bool,
+) -> None:
+    """Prints what the search would do, and, if it is asked for, what that would cost."""
+    from hpo.execution.cluster import resources_at
+
+    resources = resources_at(config.resources, ray_address)
+    for note in folder.notes:
+        print_note(note)
+    _print_plan(config, folder, resources, ray_address, storage)
+    if profile:
+        print_profile(config, folder, resources, ray_address, storage)
 
 
 def _result_rows(run: "Run") -> "Rows":
@@ -212,20 +238,13 @@ def _print_plan(
     print_rows(
         {
             "images": f"{counts} in {len(folder.classes)} classes",
-            "a trial takes": _resources_text(resources),
+            "a trial takes": resources_text(resources, config.resources),
             **weights,
             **begin,
             "finalists": _finalists_plan(config),
             "where": ray_address or "a Ray on this machine",
         }
     )
-
-
-def _resources_text(resources: "TrialResources") -> str:
-    one = f"{resources.cpus} CPU; {resources.gpus:g} GPU"
-    if resources.num_processes > 1:
-        one += f", in each of {resources.num_processes} processes"
-    return f"{one}; trials at a time: {resources.num_slots}"
 
 
 def _finalists_plan(config: "SearchConfig") -> str:

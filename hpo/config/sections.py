@@ -1,12 +1,13 @@
 """The independent sections of a search file: scheduler, resources, budget and retrain."""
 
-from typing import Annotated, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from sgformer.validation import FrozenConfig
 
 Placement = Literal["pack", "strict_pack", "spread"]
+AUTO: Final = "auto"  # of gpus_per_trial
 Scheduler = Literal["freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none"]
 
 
@@ -42,6 +43,8 @@ class ResourcesConfig(FrozenConfig):
         cpus_per_trial: CPUs of each process; None: the node's CPUs divided by its GPUs, times
             gpus_per_trial; 1 without GPUs.
         gpus_per_trial: GPUs of each process, from 0 to 1; None: 1 if any node has a GPU, else 0.
+            auto: the share of a GPU in which each architecture of the space fits, as a few of its
+            steps show when the search starts; 0 if no node has a GPU.
         workers_per_trial: How many processes train one trial together, and so the winner.
         placement: Where they run: strict_pack on one node, pack on as few nodes as possible,
             spread on as many as possible. None: strict_pack if a node can hold them all, else
@@ -52,30 +55,43 @@ class ResourcesConfig(FrozenConfig):
     """
 
     cpus_per_trial: int | None = Field(default=None, ge=1)
-    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
+    gpus_per_trial: float | Literal["auto"] | None = None
     workers_per_trial: int = Field(default=1, ge=1)
     placement: Placement | None = None
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     wait_hours: float = Field(default=12.0, ge=0, allow_inf_nan=False)
 
-    @field_validator("gpus_per_trial")
+    @field_validator("gpus_per_trial", mode="before")
     @classmethod
-    def _share_or_whole(cls, gpus: float | None) -> float | None:
-        if gpus is not None and gpus > 1:
+    def _share_or_whole(cls, gpus: object) -> object:
+        if gpus is None or gpus == AUTO:
+            return gpus
+        try:
+            number = float(str(gpus))
+        except ValueError:
+            number = -1.0
+        if number > 1:
             raise ValueError(
-                f"a process trains on one GPU or a share of one, got {gpus:g}; for more, set "
+                f"a process trains on one GPU or a share of one, got {number:g}; for more, set "
                 "resources.workers_per_trial"
             )
-        return gpus
+        if not number >= 0:
+            raise ValueError(f"takes GPUs, from 0 to 1, or auto, got {gpus!r}")
+        return number
 
     @model_validator(mode="after")
     def _whole_gpus_for_groups(self) -> Self:
         if self.workers_per_trial > 1 and self.gpus_per_trial not in (None, 0, 1):
             raise ValueError(
                 f"processes that train together take a whole GPU each, got gpus_per_trial="
-                f"{self.gpus_per_trial:g}"
+                f"{self.gpus_per_trial}"
             )
         return self
+
+    @property
+    def known_gpus(self) -> float | None:
+        """GPUs of each process, if the config says how many."""
+        return None if self.gpus_per_trial == AUTO else self.gpus_per_trial
 
 
 class StopWhen(FrozenConfig):

@@ -165,7 +165,7 @@ def resources_or_hope(config: ResourcesConfig, note: Callable[[str], None]) -> T
         if not config.wait_hours:
             raise
         note(f"{error}; waiting for such a node (resources.wait_hours)")
-    cpus, gpus = config.cpus_per_trial or 1, config.gpus_per_trial or 0.0
+    cpus, gpus = config.cpus_per_trial or 1, config.known_gpus or 0.0
     return TrialResources(cpus, gpus, 1, config.workers_per_trial, config.placement or "pack")
 
 
@@ -177,7 +177,7 @@ def trial_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> TrialReso
     Raises:
         ClusterError: The nodes cannot hold a single trial.
     """
-    gpus = config.gpus_per_trial
+    gpus = config.known_gpus
     if gpus is None:
         gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
     cpus = config.cpus_per_trial

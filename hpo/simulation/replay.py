@@ -84,7 +84,7 @@ def replay(
         ConfigError: The scheduler or sampler does not exist, or they do not fit together.
         StudyError: There is no learning curve to learn from.
     """
-    config = _with_strategy(config, scheduler, sampler)
+    config = with_strategy(config, scheduler, sampler)
     curves = StudyCurves(config, trials, others)
     study = _new_study(config, warm_start, first_levels)
     search = SimulatedSearch(config, curves, num_slots, study, architectures)
@@ -144,7 +144,7 @@ def _winner(config: SearchConfig, search: SimulatedSearch) -> TrialSummary | Non
     return next((trial for trial in trials if trial.number in first[:1]), None)
 
 
-def _with_strategy(
+def with_strategy(
     config: SearchConfig, scheduler: str | None, sampler: str | None
 ) -> SearchConfig:
     """The config with another scheduler or sampler; None: its own, if the two fit together."""

@@ -37,6 +37,7 @@ class SimulatedSearch:
         num_slots: The most trials that run at a time.
         study: The study to continue, as after a crash; None: a new study in memory.
         architectures: The costs of each architecture, by name, if the config names costs.
+        num_gpus: GPUs of each trial; 0: each counts as one on one GPU.
 
     Attributes:
         config: The config of the search.
@@ -56,8 +57,10 @@ class SimulatedSearch:
         num_slots: int,
         study: SearchStudy | None = None,
         architectures: Mapping[str, Mapping[str, float]] | None = None,
+        *,
+        num_gpus: float = 0.0,
     ) -> None:
-        self.config, self._curve_of = config, curve_of
+        self.config, self._curve_of, self._num_gpus = config, curve_of, num_gpus
         self.study = study or SearchStudy.in_memory(config.study, config.space)
         if architectures:
             self.study.metadata.architectures = architectures
@@ -139,7 +142,12 @@ class SimulatedSearch:
 
     def _report(self, number: int, epoch: int) -> TrialReport:
         curve = self.curves[number]
-        facts = {"seconds": float(sum(curve.seconds[:epoch])), "num_epochs_trained": epoch}
+        seconds = float(sum(curve.seconds[:epoch]))
+        facts = {
+            "seconds": seconds,
+            "gpu_seconds": seconds * self._num_gpus,
+            "num_epochs_trained": epoch,
+        }
         row = self._row(number, epoch)
         return TrialReport(number, (row,), self._end_reason(number, epoch), facts)
 

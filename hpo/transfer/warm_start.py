@@ -7,6 +7,7 @@ only its own trials count. So a misleading earlier study costs only a few short 
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +27,10 @@ from hpo.schedulers.first_rung import FirstRung, choose_first_rung
 from hpo.selection.ranking import predicted_ranking
 from hpo.study.storage import storage_exists, without_password
 from hpo.study.study import SearchStudy
+from hpo.study.trial import TrialSummary
 from hpo.surrogate.encoding import UnitCube
 from hpo.transfer.remap import Outside, remap
+from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
 # As many as the random trials of freeze_thaw before its surrogate is first fitted.
@@ -82,6 +85,25 @@ def first_rung_of_earlier(config: SearchConfig, storage: str | None = None) -> F
     return chosen and chosen.model_copy(update={"is_of_earlier_studies": True})
 
 
+def trials_of_earlier(config: SearchConfig, storage: str | None = None) -> list[TrialSummary]:
+    """Trials of the studies in `study.warm_start` that have a learning curve and the same metric.
+
+    Their params are moved into this search's space; trials with other choices are left out.
+
+    Raises:
+        StudyError: A study does not exist, or cannot be read.
+    """
+    found = []
+    for source in config.study.warm_start:
+        study, earlier = _open(source, storage)
+        for trial in study.trials() if earlier.study.metric == config.study.metric else ():
+            params = _params_here(config, apply_params(earlier.train, trial.params, source))
+            curve = {e: v for e, v in trial.curve.items() if e <= config.train.max_epochs}
+            if params is not None and curve:
+                found.append(replace(trial, params=params, curve=curve))
+    return found
+
+
 def different(
     space: Space, default: Params, rankings: Sequence[Sequence[Params]]
 ) -> tuple[Params, ...]:
@@ -114,8 +136,7 @@ def _proposals(config: SearchConfig, source: str, storage: str | None) -> Iterat
     )
     for number in ranking:
         train = apply_params(earlier.train, by_number[number].params, source)
-        values = {path: value_within(train, path, p) for path, p in config.space.items()}
-        params = remap(values, config.space, Outside.MOVED)
+        params = _params_here(config, train)
         if params is not None:
             num_found += 1
             yield params
@@ -124,6 +145,12 @@ def _proposals(config: SearchConfig, source: str, storage: str | None) -> Iterat
             f"study.warm_start: of the {len(trials)} trials of {source} none has a value and "
             "choices that this space has; leave it out, or add its choices to space"
         )
+
+
+def _params_here(config: SearchConfig, train: TrainConfig) -> Params | None:
+    """An earlier training as params of the space; None: it has a choice that the space lacks."""
+    values = {path: value_within(train, path, p) for path, p in config.space.items()}
+    return remap(values, config.space, Outside.MOVED)
 
 
 def _open(source: str, storage: str | None) -> tuple[SearchStudy, SearchConfig]:

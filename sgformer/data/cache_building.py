@@ -216,12 +216,17 @@ def _in_order(
         names = list(folder.splits[split].names)
         if split == "train":
             random.Random(0).shuffle(names)
-        num_bytes = num_images[names[0].split("/", 1)[0]] * config.decoded_pixels**2 * 3
-        is_encoded = config.cache_format == "jpeg" or (
-            config.cache_format == "auto" and num_bytes > RAW_BYTES
-        )
+        is_encoded = stores_jpegs(config, num_images[names[0].split("/", 1)[0]])
         order += [(name, is_encoded) for name in source.in_reading_order(names)]
     return order
+
+
+def stores_jpegs(config: DataConfig, num_images: int) -> bool:
+    """Whether the images of a split's folder are stored as JPEGs, not as raw pixels."""
+    num_bytes = num_images * config.decoded_pixels**2 * 3
+    return config.cache_format == "jpeg" or (
+        config.cache_format == "auto" and num_bytes > RAW_BYTES
+    )
 
 
 def _remove_outdated(cache: Path, facts: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hpo.cli import output
-from hpo.cli.output import print_json, print_rows, progress_of_checking
+from hpo.cli.output import print_json, print_rows, progress_of
 
 
 def refuse(constant: str) -> None:
@@ -68,7 +68,7 @@ def test_a_long_check_says_in_a_log_how_far_it_is_after_a_second_then_every_ten(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     times = iter((5.0, 5.9, 6.1, 9.0, 16.0, 16.2))
-    with progress_of_checking() as tell:
+    with progress_of("checking images") as tell:
         monkeypatch.setattr(output.time, "monotonic", lambda: next(times))
         for done in range(1000, 7000, 1000):
             tell(done, 7000)
@@ -83,7 +83,7 @@ def test_a_long_check_says_in_a_log_how_far_it_is_after_a_second_then_every_ten(
 def test_a_terminal_gets_a_bar_that_fits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with progress_of_checking() as tell:
+    with progress_of("checking images") as tell:
         tell(1, 10)
         assert capsys.readouterr().err == ""  # a short check shows none
         real = output.time.monotonic

@@ -99,6 +99,15 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
             r"scheduler\.cost_aware: weighs what .* and cannot with 'median'; leave it out",
         ),
         ("resources.gpus_per_trial=2", r"gpus_per_trial: a process trains on one GPU or a share"),
+        (
+            "resources.gpus_per_trial=x",
+            r"gpus_per_trial: takes GPUs, from 0 to 1, or auto, got 'x'",
+        ),
+        ("resources.gpus_per_trial=-1", r"gpus_per_trial: takes GPUs, .* or auto, got -1"),
+        (
+            "resources={workers_per_trial: 2, gpus_per_trial: auto}",
+            r"train together take a whole GPU each, got gpus_per_trial=auto",
+        ),
         ("study.enqueue=[{model.drop_rate: 0.9}]", r"study\.enqueue\.model\.drop_rate: 0\.9 lies"),
         ("study.storage=postgresql://u:pw@h/d", r"study\.storage: holds a password; pass the"),
         ("study.num_trials.x=1", r"study\.num_trials\.x: study\.num_trials is 4, not a section"),

@@ -27,6 +27,9 @@ SHIPPED = sorted(Path(str(files("search_spaces"))).glob("*.yaml"))
         ({}, [Node(16, 2)], TrialResources(8, 1.0, 2)),
         ({}, [HEAD, GPU_NODE, GPU_NODE], TrialResources(4, 1.0, 4)),
         ({"gpus_per_trial": 0}, [Node(16, 2)], TrialResources(1, 0.0, 16)),
+        ({"gpus_per_trial": "auto"}, [Node(16, 2)], TrialResources(8, 1.0, 2)),  # to measure it
+        ({"gpus_per_trial": "auto"}, [Node(4, 0)], TrialResources(1, 0.0, 4)),
+        ({"gpus_per_trial": 0.3333}, [Node(16, 1)], TrialResources(5, 0.3333, 3)),
         ({"gpus_per_trial": 0.5}, [Node(16, 2)], TrialResources(4, 0.5, 4)),
         ({"gpus_per_trial": 0.3}, [Node(16, 2)], TrialResources(2, 0.3, 6)),
         ({"cpus_per_trial": 3}, [Node(8, 0), Node(4, 0)], TrialResources(3, 0.0, 3)),

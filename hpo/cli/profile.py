@@ -1,0 +1,218 @@
+"""Prints what a search would cost: `search --dry-run --profile`."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hpo.cli.output import print_rows, print_table, progress_of
+
+if TYPE_CHECKING:
+    from hpo.config.schema import SearchConfig
+    from hpo.config.sections import ResourcesConfig
+    from hpo.execution.cluster import TrialResources
+    from hpo.execution.profile import Cost, Profile
+    from hpo.simulation.forecast import Forecast
+    from hpo.simulation.prior_curves import ValuesOf
+    from sgformer.data.image_folder import ImageFolder
+
+
+def print_profile(
+    config: "SearchConfig",
+    folder: "ImageFolder",
+    resources: "TrialResources",
+    ray_address: str | None,
+    storage: str | None,
+) -> None:
+    """Measures each architecture of the space, simulates the search, and prints both as tables.
+
+    Raises:
+        InputError: A training cannot be made, or no image can be read.
+        RunError: A measurement broke, or a signal arrived.
+    """
+    from hpo.execution.interruption import interruptible
+    from hpo.execution.profile import Profile
+    from hpo.execution.surroundings import usable_surroundings
+    from hpo.simulation.prior_curves import prior_curves
+
+    with interruptible("interrupted; nothing was started"), usable_surroundings():
+        values_of, assumption = prior_curves(config, storage)
+        costs = tuple(_told(config, folder, resources, ray_address))
+        profile, known = Profile(costs), _architectures(config, len(folder.classes))
+        resources = _settled(config, resources, profile, ray_address)
+        _print_costs(config, costs, resources)
+        found = dict(_forecasts(config, profile, values_of, folder, resources, known, storage))
+        where = ", ".join(dict.fromkeys(cost.device for cost in profile.sound))
+        _print_forecasts(config, found, resources, assumption, where)
+
+
+def resources_text(resources: "TrialResources", asked: "ResourcesConfig") -> str:
+    """What a trial takes, and how many fit, in words."""
+    from hpo.config.sections import AUTO
+
+    one = f"{resources.cpus} CPU; {resources.gpus:g} GPU"
+    if resources.num_processes > 1:
+        one += f", in each of {resources.num_processes} processes"
+    if asked.gpus_per_trial == AUTO and resources.gpus:
+        one += " or a share, as is measured when the search starts (--profile shows it)"
+    return f"{one}; trials at a time: {resources.num_slots}"
+
+
+def _settled(
+    config: "SearchConfig", whole: "TrialResources", profile: "Profile", address: str | None
+) -> "TrialResources":
+    """What a trial takes where the measurement decides on its share of a GPU; else unchanged."""
+    from hpo.config.sections import AUTO
+    from hpo.execution.cluster import resources_at
+    from hpo.execution.gpu_share import with_share
+
+    if config.resources.gpus_per_trial != AUTO or not whole.gpus:
+        return whole
+    return resources_at(with_share(config.resources, profile), address)
+
+
+def _told(
+    config: "SearchConfig",
+    folder: "ImageFolder",
+    resources: "TrialResources",
+    ray_address: str | None,
+) -> Iterator["Cost"]:
+    """The costs of all architectures; standard error says which one is being measured."""
+    from hpo.execution.profile import architecture_name, architectures, profiled
+
+    names = [architecture_name(one, config.space) for one in architectures(config)]
+    with contextlib.closing(profiled(config, folder, resources, ray_address)) as costs:
+        for i, name in enumerate(names, 1):
+            _say(f"measuring {name} ({i} of {len(names)})")
+            yield next(costs)
+
+
+def _architectures(config: "SearchConfig", num_classes: int) -> Mapping[str, Any]:
+    """What each architecture costs besides time, if objectives or constraints name such costs."""
+    from hpo.engine.architectures import (
+        check_feasible,
+        measure_architecture,
+        missing_architectures,
+    )
+
+    if not config.study.costs:
+        return {}
+    _say(f"measuring {', '.join(config.study.costs)} of each architecture")
+    missing = missing_architectures(config, {})
+    known = {
+        name: measure_architecture(config, params, num_classes) for name, params in missing.items()
+    }
+    check_feasible(config, known)
+    return known
+
+
+def _forecasts(
+    config: "SearchConfig",
+    profile: "Profile",
+    values_of: "ValuesOf",
+    folder: "ImageFolder",
+    resources: "TrialResources",
+    architectures: Mapping[str, Any],
+    storage: str | None,
+) -> Iterator[tuple[str, "Forecast"]]:
+    from hpo.simulation.forecast import Assumed, Slots, forecast, strategies
+    from hpo.transfer.warm_start import warm_start_params
+
+    slots = Slots(resources.num_slots, resources.num_gpus)
+    num_val, earlier = len(folder.splits["val"]), warm_start_params(config, storage)
+    assumed = Assumed(values_of, profile.epoch_seconds, num_val, architectures, earlier)
+    for name, strategy in strategies(config).items():
+        with progress_of(f"simulating trials, scheduler {name}") as tell:
+            yield name, forecast(strategy, assumed, slots, tell)
+
+
+def _print_costs(
+    config: "SearchConfig", costs: tuple["Cost", ...], resources: "TrialResources"
+) -> None:
+    from hpo.execution.gpu_share import share_for
+    from hpo.execution.profile import architecture_name
+
+    has_gpu = any(cost.gpu_bytes for cost in costs)
+    rows = []
+    for cost in costs:
+        name = architecture_name(cost.settings, config.space)
+        if cost.problem is not None:
+            rows.append([name, "does not fit", *["-"] * (4 if has_gpu else 2)])
+            continue
+        seconds = cost.epoch_seconds
+        an_hour = 3600 * resources.num_slots / (seconds * config.train.max_epochs)
+        busy = "?" if cost.utilization is None else f"{cost.utilization:.0%}"
+        of_gpu = [busy, f"{share_for(cost):.2g}"] if has_gpu else []
+        rows.append([name, f"{seconds:.3g}", _gigabytes(cost), *of_gpu, _brief(an_hour)])
+    of_gpu = ["GPU busy", "share of a GPU"] if has_gpu else []
+    header = ["architecture", "s an epoch", "memory", *of_gpu, "trials an hour"]
+    sys.stdout.write("\n")
+    print_table(header, rows)
+
+
+def _brief(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _gigabytes(cost: "Cost") -> str:
+    size = f"{cost.memory_bytes / 1e9:.2g} GB"
+    return size if cost.gpu_bytes is None else f"{size} of {cost.gpu_bytes / 1e9:.0f}"
+
+
+def _print_forecasts(
+    config: "SearchConfig",
+    found: Mapping[str, "Forecast"],
+    resources: "TrialResources",
+    assumption: str,
+    where: str,
+) -> None:
+    from datetime import datetime, timedelta
+
+    from hpo.reporting.display import clock_time
+
+    rows = []
+    for name, one in found.items():
+        end = datetime.now() + timedelta(seconds=one.seconds)  # the user's own clock
+        rows.append(
+            [
+                "no stopping" if name == "none" else name,
+                str(one.num_trials),
+                str(one.num_epochs),
+                f"{one.gpu_hours:.3g}",
+                clock_time(one.seconds),
+                f"{end:%a %d %b %H:%M}",
+            ]
+        )
+    sys.stdout.write("\n")
+    header = ["the budget buys", "trials", "epochs", "GPU-hours", "takes", "ends, if begun now"]
+    print_table(header, rows)
+    sys.stdout.write("\n")
+    print_rows(_assumptions(config, found, resources, assumption, where))
+
+
+def _assumptions(
+    config: "SearchConfig",
+    found: Mapping[str, "Forecast"],
+    resources: "TrialResources",
+    assumption: str,
+    where: str,
+) -> dict[str, str]:
+    slots = resources.num_slots
+    measured = f"each training alone, on the {where}, without start and saving"
+    if slots > 1:
+        measured += f"; {slots} at a time share the machines' memory and may be slower"
+    simulated = f"{assumption}; all slots are free, no training fails or stops itself"
+    if config.resources.workers_per_trial > 1:
+        measured += "; of a group, one process, which exchanged no gradients"
+    least = min(one.share_simulated for one in found.values())
+    if least < 1:
+        simulated += f"; {least:.0%} of the search was simulated, the rest goes on alike"
+    runs_on = f"{resources.text} a trial, {slots} at a time"
+    counted = "trials, and finalists or the winner"
+    if not resources.gpus:
+        counted += "; GPU-hours count a process without a GPU as one GPU"
+    return {"on": runs_on, "assumed": simulated, "measured": measured, "counted": counted}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
