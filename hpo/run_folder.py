@@ -31,6 +31,7 @@ SECONDS_UNTIL_SEEN: Final = 60.0
 SECONDS_BETWEEN_LOOKS: Final = 0.5
 MARK: Final = ".mark"
 SLOTS: Final = ".slots"
+LOCK: Final = ".lock"
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,6 @@ class RunFolder:
     def retraining(self) -> Path:
         """Checkpoints of a retraining that is not delivered yet."""
         return self.path / ".retraining"
-
-    @property
-    def _lock_file(self) -> Path:
-        return self.path / ".lock"
 
     @property
     def architectures(self) -> Path:
@@ -245,7 +242,7 @@ class RunFolder:
 
     def is_locked(self, tell: Callable[[str], None]) -> bool:
         """Whether a process is working on the run; `tell` is as in `locked`."""
-        lock = lock_of(self._lock_file)
+        lock = lock_of(self.path / LOCK)
         try:
             take(lock, tell)
         except filelock.Timeout:
@@ -265,7 +262,7 @@ class RunFolder:
         Raises:
             StudyError: Another process has the lock.
         """
-        lock, owner = lock_of(self._lock_file), self.path / ".owner"
+        lock, owner = lock_of(self.path / LOCK), self.path / ".owner"
         try:
             take(lock, tell)
         except filelock.Timeout:
