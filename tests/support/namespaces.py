@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 CODE = (ROOT, sys.prefix, sys.base_prefix)  # what every node sees, also if it is below /tmp
 RAY = Path(sys.executable).with_name("ray")
 KINDS = ("--mount", "--uts", "--ipc", "--net", "--pid")
+HEAD = ("--head", "--num-cpus=0", "--include-dashboard=false")
+NODE = ("--address=head:6379", "--num-cpus=1")
+COMMON = ("--block", "--disable-usage-stats", "--object-store-memory=80000000")
 NETWORK = "10.77.0"
 # Runs as the node's first process. Its files are put together in a folder, which then becomes
 # /tmp. The network is there when standard input ends.
@@ -58,17 +61,14 @@ class Node:
         own.mkdir()
         self.log = own / "ray.log"
         code = [str(path) for path in CODE if str(path).startswith("/tmp/")]
-        role = ("--address=head:6379", "--num-cpus=1")
-        if name == "head":
-            role = ("--head", "--num-cpus=0", "--include-dashboard=false")
-        common = ("--block", "--disable-usage-stats", "--object-store-memory=80000000")
+        role = HEAD if name == "head" else NODE
         self.environment = {"HOME": str(HOME), "TMPDIR": "/tmp"}
         variables = {"RAY_AUTH_MODE": "token", "BELOW_TMP": " ".join(code)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [
                     "unshare", *KINDS, "--fork", "--kill-child", "--mount-proc",
-                    "sh", "-c", BOOT, "-", str(own), name, str(RAY), "start", *role, *common,
+                    "sh", "-c", BOOT, "-", str(own), name, str(RAY), "start", *role, *COMMON,
                 ],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 env=environment_of_a_test() | self.environment | variables,
