@@ -33,7 +33,7 @@ class GroupResources:
     num_processes: int
     cpus: int
     gpus: float
-    placement: Placement
+    placement: Placement = "strict_pack"
 
 
 @dataclass(frozen=True)

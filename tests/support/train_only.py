@@ -32,7 +32,7 @@ def main() -> None:
     now = continuation(config, folder) if arguments.resume else Continuation(config, folder)
     now.run.make()
     display = PlainDisplay(now.config, lambda line: print(line, file=sys.stderr, flush=True))
-    with display, under_way(now) as held:
+    with display, under_way(now, display) as held:
         config = check_continuation(now.config, now.run, None, resume=arguments.resume)
         search = SearchSteps(replace(now, config=config), display, None, held)
         search.find_study(resume=arguments.resume)
