@@ -26,6 +26,8 @@ KINDS = ("--mount", "--uts", "--ipc", "--net", "--pid")
 HEAD = ("--head", "--num-cpus=0", "--include-dashboard=false")
 NODE = ("--address=head:6379", "--num-cpus=1")
 COMMON = ("--block", "--disable-usage-stats", "--object-store-memory=80000000")
+# The head misses a node that is cut off after a quarter of a minute; by itself after a whole one.
+HEALTH = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "3000"}
 NETWORK = "10.77.0"
 # Runs as the node's first process. Its files are put together in a folder, which then becomes
 # /tmp. The network is there when standard input ends.
@@ -63,7 +65,7 @@ class Node:
         code = [str(path) for path in CODE if str(path).startswith("/tmp/")]
         role = HEAD if name == "head" else NODE
         self.environment = {"HOME": str(HOME), "TMPDIR": "/tmp"}
-        variables = {"RAY_AUTH_MODE": "token", "BELOW_TMP": " ".join(code)}
+        variables = {"RAY_AUTH_MODE": "token", "BELOW_TMP": " ".join(code), **HEALTH}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [
