@@ -22,6 +22,8 @@ SHARED, DATA, CACHE, HOME = (Path("/tmp") / name for name in ("shared", "data", 
 ROOT = Path(__file__).parents[2]
 CODE = (ROOT, sys.prefix, sys.base_prefix)  # what every node sees, also if it is below /tmp
 RAY = Path(sys.executable).with_name("ray")
+PROGRAMS = ("setpriv", "unshare", "nsenter", "ip", "ss")
+AS_LONG_AS_WE = ("setpriv", "--pdeathsig", "KILL")  # live: the kernel ends it after this process
 KINDS = ("--mount", "--uts", "--ipc", "--net", "--pid")
 HEAD = ("--head", "--num-cpus=0", "--include-dashboard=false")
 NODE = ("--address=head:6379", "--num-cpus=1")
@@ -69,7 +71,7 @@ class Node:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [
-                    "unshare", *KINDS, "--fork", "--kill-child", "--mount-proc",
+                    *AS_LONG_AS_WE, "unshare", *KINDS, "--fork", "--kill-child", "--mount-proc",
                     "sh", "-c", BOOT, "-", str(own), name, str(RAY), "start", *role, *COMMON,
                 ],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
@@ -119,8 +121,8 @@ class Machines:
     address = "head:6379"
 
     def __init__(self, folder: Path, shared: Path, data: Path) -> None:
-        if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
-            pytest.skip("namespaces need root, and unshare, nsenter and ip")
+        if os.geteuid() != 0 or not all(map(shutil.which, PROGRAMS)):
+            pytest.skip(f"machines as namespaces need root, and {', '.join(PROGRAMS)}")
         done = subprocess.run(["unshare", *KINDS, "true"], check=False, capture_output=True)
         if done.returncode != 0:
             pytest.skip(f"namespaces cannot be made here: {done.stderr.decode().strip()}")
@@ -131,7 +133,10 @@ class Machines:
             (folder / name).symlink_to(source)
         (folder / "hosts").write_text("127.0.0.1 localhost\n")
         (folder / "token").write_text(os.urandom(32).hex())
-        self._switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self._switch = subprocess.Popen([*AS_LONG_AS_WE, "unshare", "--net", "sleep", "infinity"])
+        own, its = (Path(f"/proc/{pid}/ns/net") for pid in ("self", self._switch.pid))
+        while own.readlink() == its.readlink():  # until it has left this network
+            time.sleep(0.01)
 
     def __getitem__(self, name: str) -> Node:
         return self._nodes[name]
