@@ -16,6 +16,10 @@ ADDRESS_VARIABLE: Final = "RAY_API_SERVER_ADDRESS"
 MODE_VARIABLE: Final = "RAY_AUTH_MODE"
 MOST_BYTES: Final = 10_000  # of an answer; Ray's has 200
 UNAUTHORIZED: Final = 401
+ON_LOOPBACK: Final = (
+    "a dashboard can be reached from its own machine only, unless the head was started with "
+    "`ray start --head --dashboard-host=ADDRESS`; a tunnel is `ssh -L 8265:localhost:8265 HEAD`"
+)
 
 
 def checked_address(address: str) -> str:
@@ -49,8 +53,9 @@ def probe(address: str, *, insecure: bool = False) -> None:
             os.environ[MODE_VARIABLE] = "token"
     except OSError as error:
         reason = getattr(error, "reason", error)
+        hint = f"; {ON_LOOPBACK}" if isinstance(reason, ConnectionRefusedError) else ""
         raise ClusterError(
-            f"no Ray dashboard answers at {address}: {reason} (--ray-address)"
+            f"no Ray dashboard answers at {address}: {reason}{hint} (--ray-address)"
         ) from None
     except (http.client.HTTPException, ValueError, TypeError):
         is_ray = False

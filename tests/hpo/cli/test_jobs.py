@@ -33,7 +33,11 @@ NOBODY = ("--ray-address", "http://127.0.0.1:1")
         (("--storage", "sqlite:///a.db"), "must be absolute, got sqlite:///a.db (--storage)"),
         (("--storage", "nonsense"), "not a storage URL: 'nonsense'"),
         (("--set", "train.data.data_dir=null"), "no images given: pass --data-dir"),
-        ((), "no Ray dashboard answers at http://127.0.0.1:1: [Errno 111]"),
+        (
+            (),
+            "no Ray dashboard answers at http://127.0.0.1:1: [Errno 111] Connection refused; "
+            "a dashboard can be reached from its own machine only, unless ",
+        ),
         (("--ray-address", "head:6379"), "not the address of a Ray dashboard: 'head:6379'"),
     ],
 )

@@ -1,8 +1,6 @@
-import re
-from pathlib import Path
+"""Tests of what a node lacks; whole clusters: tests/test_several_machines_end_to_end.py."""
 
-from command_line import run
-from real_nodes import real_nodes
+from pathlib import Path
 
 from hpo.execution.node_check import fault_here, missing_images, what_nodes_share
 from hpo.run_folder import RunFolder
@@ -11,28 +9,6 @@ from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import load_image_data
 
 NO_IMAGES = ImagesId("none", "none")
-
-
-def test_a_node_without_the_run_folder_and_the_images_is_named_before_the_trials(
-    search_file: Path, own_image_folder: Path, tmp_path: Path
-) -> None:
-    runs, cache, logs = (tmp_path / name for name in ("runs", "cache", "logs"))
-    for folder in (runs, cache, logs):
-        folder.mkdir()
-    command = (
-        "search", search_file, "--output-dir", runs, "--data-dir", own_image_folder,
-        "--set", f"train.data.cache_dir={cache}",
-    )  # fmt: skip
-    with real_nodes(logs) as nodes:
-        nodes.add("node7", hidden=[runs, own_image_folder, cache])
-        done = run(*command, "--ray-address", nodes.address, expect=2, **nodes.environment)
-    assert done.stderr.count("error: ") == 1
-    message = r"1 of 2 nodes cannot train for this search:\n  node7 \([\d.]+\): "
-    assert re.search(message, done.stderr)
-    assert f"the folder of the images {own_image_folder} is empty on node7" in done.stderr
-    share = "it must be one that all nodes share (--output-dir)"
-    assert f"the run folder {runs}/tiny is not there on node7; {share}" in done.stderr
-    assert sorted(path.name for path in (runs / "tiny").iterdir()) == [".lock", ".mark"]
 
 
 def test_this_machine_has_what_it_sees(train_config: TrainConfig, tmp_path: Path) -> None:
