@@ -162,7 +162,7 @@ class BatchLoader:
                 # For an error in a loading process the message is the whole traceback.
                 last_line = str(error).strip().splitlines()[-1]
                 raise type(error)(last_line.removeprefix(_full_name(error))) from None
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 if not lacks_shared_memory(error) or self._loading.num_workers == 0:
                     raise
                 self._start(with_fewer(self._loading, self._batch_bytes, free_shared_memory()))

@@ -1,5 +1,6 @@
 """Fits loading processes to shared memory, through which they hand their batches over."""
 
+import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,8 @@ def _batches(number: int) -> str:
 
 
 def lacks_shared_memory(error: BaseException) -> bool:
-    """Whether a loading process found no shared memory for a batch."""
+    """Whether there was no shared memory for a batch, or for the locks of loading processes."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
     signs = ("unable to allocate shared memory", "out of shared memory", "Bus error")
     return any(sign in str(error) for sign in signs)

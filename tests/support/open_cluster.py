@@ -1,7 +1,13 @@
-"""A stand-in for a Ray cluster without tokens beyond loopback: a real one lets anyone in."""
+"""A stand-in for a Ray cluster without tokens beyond loopback: a real one lets anyone in.
+
+It is a program of its own: with gRPC's threads in a test's process, the processes that this forks
+may hang, Ray's among them.
+"""
 
 import contextlib
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,13 +18,14 @@ import pytest
 @contextlib.contextmanager
 def open_cluster() -> Iterator[str]:
     """HOST:PORT of a gRPC server that answers every request, at all addresses of this machine."""
-    server = grpc.server(ThreadPoolExecutor(1), handlers=[_AnswersAll()])
-    port = server.add_insecure_port("[::]:0")
-    server.start()
-    try:
-        yield f"{own_address()}:{port}"
-    finally:
-        server.stop(0).wait()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=pipe, stdout=pipe, text=True
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        yield f"{own_address()}:{int(server.stdout.readline())}"
+        server.stdin.close()  # it ends
 
 
 class _AnswersAll(grpc.GenericRpcHandler):
@@ -34,3 +41,15 @@ def own_address() -> str:
         except OSError:
             pytest.skip("this machine has no address beyond loopback")
         return str(probe.getsockname()[0])
+
+
+def main() -> None:
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[_AnswersAll()])
+    print(server.add_insecure_port("[::]:0"), flush=True)
+    server.start()
+    sys.stdin.read()
+    server.stop(0).wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from sgformer.data.shared_memory import (
@@ -58,3 +60,5 @@ def test_what_torch_says_of_a_lack_is_known() -> None:
     killed = "DataLoader worker (pid 7) is killed by signal: Bus error."
     assert lacks_shared_memory(RuntimeError(killed))
     assert not lacks_shared_memory(RuntimeError("a cosmic ray"))
+    assert lacks_shared_memory(OSError(errno.ENOSPC, "No space left on device"))  # for a lock
+    assert not lacks_shared_memory(OSError(errno.EIO, "Input/output error"))
