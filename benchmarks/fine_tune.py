@@ -226,9 +226,14 @@ def compare_small(arguments: argparse.Namespace, images: Path) -> None:
 
 
 def search_settings(total: int) -> dict[str, Any]:
-    """A search of as many epochs in all, the winner's training included; no fresh seeds."""
-    lengths = {"budget.total_epochs": total, "train.max_epochs": max(1, total // 3)}
-    return {**lengths, "retrain.seeds": 0, "resources.max_concurrent_trials": 1}
+    """A search of as many epochs in all, of which the winner's training takes half."""
+    return {
+        "budget.total_epochs": total,
+        "train.max_epochs": max(1, total // 6),
+        "retrain.max_epochs": max(1, total // 2),
+        "retrain.seeds": 0,
+        "resources.max_concurrent_trials": 1,
+    }
 
 
 def families(arguments: argparse.Namespace, work: Path) -> None:
