@@ -38,7 +38,7 @@ class Engine:
         max_paused: The most trials that may be paused at the same time.
 
     Attributes:
-        num_slots: The most trials that run at the same time, which may change.
+        budget: The budget, whose number of slots may change.
         paused: Why no trial can go on now, such as a full disk; None while trials can.
     """
 
@@ -68,7 +68,7 @@ class Engine:
         self._ledger = ledger = TrialLedger(self._objective, trials, may_pause=scheduler.may_pause)
         for proposal in interrupted:
             ledger.live[proposal.number].refused = proposal.refused
-        self._budget = budget = Budget.of_study(config, study, num_slots, clock, ledger)
+        self.budget = budget = Budget.of_study(config, study, num_slots, clock, ledger)
         self._clock = NotedClock(budget, study)
         length, is_exhausted = config.train.max_epochs, lambda: self.is_exhausted
         self._admission = Admission(budget, ledger, scheduler, length, num_trials, is_exhausted)
@@ -85,14 +85,6 @@ class Engine:
         So the storage's password and the observer's terminal stay out of Ray's files.
         """
         return {}
-
-    @property
-    def num_slots(self) -> int:
-        return self._budget.num_slots
-
-    @num_slots.setter
-    def num_slots(self, num_slots: int) -> None:
-        self._budget.num_slots = num_slots
 
     @property
     def finished(self) -> bool:
@@ -126,7 +118,7 @@ class Engine:
 
     def next_trial(self) -> Proposal | None:
         """The trial to start now; None: every slot is taken, or no trial can start."""
-        if self.paused or len(self._ledger.in_slots) >= self.num_slots:
+        if self.paused or len(self._ledger.in_slots) >= self.budget.num_slots:
             return None
         while not self.finished:
             record = self._next_record()

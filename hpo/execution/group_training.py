@@ -243,8 +243,10 @@ def _train(training: Training, config: dict[str, Any]) -> int:
                 order = broadcast(_order_within_epoch(config["orders"]))
                 if order != GO_ON:
                     leave(epochs)
-                    return order
+                    break
                 progress = _next(epochs, config)
+            if progress is None:
+                break
             _tell(progress, config)
             if progress.end_reason is not None:
                 break

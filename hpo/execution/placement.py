@@ -42,7 +42,8 @@ class PlacementWatch:
             self._since, self._next_note = now, now + SECONDS_TO_START
             return None
         left = self._config.wait_hours * SECONDS_AN_HOUR - (now - self._since)
-        if left <= 0:
+        # Processes that fit have a minute to start, however short the time to wait is.
+        if left <= 0 and (now - self._since >= SECONDS_TO_START or not self._fits()):
             return RunError(
                 f"no training could run for {self._config.wait_hours:g} hours "
                 f"(resources.wait_hours): {self._reason()}; continue with --resume"
@@ -55,6 +56,13 @@ class PlacementWatch:
                 "(resources.wait_hours)"
             )
         return None
+
+    def _fits(self) -> bool:
+        try:
+            trial_resources(self._config, cluster_nodes())
+        except ClusterError:
+            return False
+        return True
 
     def _reason(self) -> str:
         try:

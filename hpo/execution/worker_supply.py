@@ -25,8 +25,6 @@ class WorkerSupply(Searcher):
         self._workers: dict[str, Trial] = {}
         self._leaving: set[str] = set()
         self._waiting: set[str] = set()
-        # Those that are running, asked for, or given up: a slot whose worker cannot start is lost.
-        self._num_workers = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """An empty state: Ray pickles a Searcher, but a search resumes from its study alone."""
@@ -57,9 +55,9 @@ class WorkerSupply(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Lets Ray start another worker; None: there are enough now."""
         self._slots.count(self.num_running)
-        if self._num_workers >= min(self._slots.num_wanted, self._num_missing()):
+        # A worker that could not start, and was given up, counts: its slot is lost.
+        if len(self._workers) >= min(self._slots.num_wanted, self._num_missing()):
             return None
-        self._num_workers += 1
         return {}
 
     def add(self, worker: Trial) -> None:
@@ -78,8 +76,7 @@ class WorkerSupply(Searcher):
     def remove(self, worker: Trial) -> None:
         """Takes notice that a worker that had to leave has left."""
         self._leaving.discard(worker.trial_id)
-        if self._workers.pop(worker.trial_id, None) is not None:
-            self._num_workers -= 1
+        self._workers.pop(worker.trial_id, None)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

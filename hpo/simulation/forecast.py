@@ -142,7 +142,7 @@ def _trainings_after(
     config: SearchConfig, search: SimulatedSearch, assumed: Assumed
 ) -> list[TrainConfig]:
     """The trainings after the trials that the budget allows: of finalists, or of the winners."""
-    trials, num_slots = search.study.trials(), search.decisions.num_slots
+    trials, num_slots = search.study.trials(), search.decisions.budget.num_slots
     if not has_candidates(trials):
         return []
     if not config.compares_finalists:

@@ -43,6 +43,14 @@ def test_a_lost_gpu_node_is_said_once_and_again_now_and_then(nodes: list[Node]) 
     assert error.endswith("continue with --resume")
 
 
+def test_processes_that_fit_have_time_to_start_without_any_to_wait(nodes: list[Node]) -> None:
+    config = ResourcesConfig(wait_hours=0)
+    assert looked(config, range(1), range(0)) == ([], "")
+    assert "no training could run for 0 hours" in looked(config, range(3), range(0))[1]
+    nodes[:] = []
+    assert "no training could run for 0 hours" in looked(config, range(1), range(0))[1]
+
+
 def test_a_cluster_that_others_use_is_told_from_one_without_such_nodes(nodes: list[Node]) -> None:
     notes, _ = looked(ResourcesConfig(), range(2), range(0))
     assert len(notes) == 1
