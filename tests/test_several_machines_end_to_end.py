@@ -21,7 +21,10 @@ import yaml
 from clock_ahead import WATCH
 from command_line import PATIENCE_SECONDS, PROGRAM, TRAIN_ONLY, Background, load_epochs, run
 from mounts import served_by_fuse
-from namespaces import CACHE, DATA, SHARED, Machines, Node, child_of
+from namespaces import CACHE, DATA, NETWORK, ROOT, SHARED, Machines, Node, child_of
+from page import Page, Reader
+from postgres import RESTART, install_postgres
+from s3 import s3_server
 from searches import search_values
 
 from hpo import open_run
@@ -30,6 +33,10 @@ pytestmark = pytest.mark.cluster
 
 NAME, NUM_TRIALS, NUM_EPOCHS = "nodes", 6, 12
 SEARCH_FILE = SHARED / "nodes.yaml"
+NO_IMAGES = "the folder of the images {} is empty on {}; all nodes need them (--data-dir)"
+NO_RUN_FOLDER = (
+    "the run folder {} is not there on {}; it must be one that all nodes share (--output-dir)"
+)
 CLOCK_AHEAD = (sys.executable, str(Path(__file__).parent / "support" / "clock_ahead.py"))
 
 
@@ -172,12 +179,10 @@ def test_only_ray_listens_beyond_loopback(calm: Calm) -> None:
 @pytest.mark.parametrize(
     ("hidden", "fault"),
     [
-        ((DATA, CACHE), f"the folder of the images {DATA} is empty on node2; "
-         "all nodes need them (--data-dir)"),
-        ((SHARED,), f"the run folder {SHARED}/hidden/{NAME} is not there on node2; "
-         "it must be one that all nodes share (--output-dir)"),
+        ((DATA, CACHE), NO_IMAGES.format(DATA, "node2")),
+        ((SHARED,), NO_RUN_FOLDER.format(SHARED / "hidden" / NAME, "node2")),
     ],
-)  # fmt: skip
+)
 def test_a_node_that_lacks_a_folder_is_named_before_the_trials(
     machines: Machines, hidden: tuple[Path, ...], fault: str
 ) -> None:
@@ -221,3 +226,122 @@ def test_a_node_that_is_lost_costs_an_epoch_and_a_new_one_takes_part(
         assert driver.process.wait(PATIENCE_SECONDS) == 0, driver.log.read_text()
     assert {"node1", "node2", "node3"} == {name for _, name, _ in begun(run_dir)}
     is_as_undisturbed(run_dir, calm, most_again=1)
+
+
+# What a reader of docs/cluster.md writes for its words, and what stands here for what cannot run.
+PLACEHOLDERS = {
+    "HEAD": "head",
+    "/shared/images": str(DATA),
+    "/shared": str(SHARED),
+    "RUN": f"{SHARED}/runs/core",
+    "N": "1",
+    "PASSWORD": "a-password",
+    "BUCKET": "results",
+    "10.0.0.0/24": f"{NETWORK}.0/24",
+    "sudo -u postgres": "runuser -u postgres --",
+    "sudo systemctl restart postgresql": RESTART,
+}
+SUBMIT, SEARCH = (f".venv/bin/python run_search.py {name}" for name in ("submit", "search"))
+OUTPUT_DIR = f" --output-dir {SHARED}/runs"
+NOT_RUN = {
+    ".venv/bin/pip install -c constraints.txt '.[cluster]'": "no package index is reached",
+    ".venv/bin/pip install -c constraints.txt '.[postgresql]'": "no package index is reached",
+    "sudo apt-get install postgresql": "`install_postgres` does what Debian's package does",
+    "ssh -L 8265:localhost:8265 HEAD": "no ssh server; the head is reached by --dashboard-host",
+    "python -m run_search": "what `submit` lets the head run",
+}
+
+
+@pytest.fixture
+def core(machines: Machines) -> Path:
+    """core.yaml, a tiny search, in what looks to the nodes like a checkout of this program."""
+    (machines.shared / ".venv").symlink_to(sys.prefix)
+    (machines.shared / "run_search.py").symlink_to(ROOT / "run_search.py")
+    values = search_values(DATA, CACHE)
+    values["train"]["max_epochs"] = 2
+    values["resources"]["max_concurrent_trials"] = None
+    file = machines.shared / "search_spaces" / "core.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+def set_num_trials(file: Path, num_trials: int) -> None:
+    values = yaml.safe_load(file.read_text()) | {"study": {"num_trials": num_trials}}
+    file.write_text(yaml.safe_dump(values))
+
+
+def test_the_page_on_clusters_is_true_from_top_to_bottom(
+    machines: Machines, core: Path, tmp_path: Path
+) -> None:
+    machines.add_without_ray("laptop", "database")
+    install_postgres(machines["database"])
+    page = Page(ROOT / "docs" / "cluster.md")
+    words = PLACEHOLDERS | {"10.0.0.5": machines["database"].address}
+    laptop, head, database = (
+        Reader(page, machines[name], SHARED, words) for name in ("laptop", "head", "database")
+    )
+    set_num_trials(core, 99)
+    a_search_is_submitted_and_stopped(laptop, machines.shared / "runs/core", tmp_path / "submit")
+
+    with head.starts(".venv/bin/optuna-dashboard", log=tmp_path / "dashboard") as opened:
+        opened.wait_for(lambda: "LISTEN" in machines["head"].run("ss", "-ltn", "sport = :8080"))
+        assert '"core"' in answer_to(machines["head"], "http://127.0.0.1:8080/api/studies")
+    shown = page.take("error: 1 of 2 nodes cannot train", words)
+    faults = (NO_IMAGES.format(DATA, "node7"), NO_RUN_FOLDER.format(words["RUN"], "node7"))
+    assert shown.endswith(f" {'; '.join(faults)}")
+
+    set_num_trials(core, 1)
+    a_database_is_made_and_keeps_a_study(database, head, laptop)
+
+    python = (*machines["head"].inside, sys.executable)
+    with s3_server(tmp_path / "s3", words["BUCKET"], program=python) as variables:
+        head.environment |= variables
+        head.placeholders["..."] = page.take(SEARCH, words).replace(OUTPUT_DIR, "")
+        its_results_are_copied(head)
+        bucket = f"{variables['AWS_ENDPOINT_URL']}/{words['BUCKET']}"
+        keys = answer_to(machines["head"], bucket)
+    assert "<Key>runs/team-core/best/model.onnx</Key>" in keys
+    for command in NOT_RUN:
+        page.take(command, words)
+    assert page.left == []
+
+
+def a_search_is_submitted_and_stopped(laptop: Reader, run_dir: Path, log: Path) -> None:
+    laptop.exports("export RAY_API_SERVER_ADDRESS")
+    with laptop.starts(SUBMIT, "--image-has-it", log=log) as submit:
+        submit.wait_for(lambda: len(begun(run_dir)) > 1)
+        (job,) = re.findall(r"^job +(\S+)", log.read_text())
+        laptop.placeholders["JOB"] = job
+        assert f"{job}  running" in laptop.runs("jobs list")
+        assert "running" in laptop.runs("jobs status")
+        assert "trial 0 starts" in laptop.runs("jobs logs")
+        assert "running" in laptop.runs("status RUN")
+        assert "asked for" in laptop.runs("resize")
+        assert "stopped since" in laptop.runs("jobs stop")
+        assert submit.process.wait(PATIENCE_SECONDS) == 1
+
+
+def a_database_is_made_and_keeps_a_study(database: Reader, head: Reader, laptop: Reader) -> None:
+    twice = f"{database.placeholders['PASSWORD']}\\n" * 2
+    database.runs("sudo -u postgres createuser", typed=twice)
+    for command in ("sudo -u postgres createdb", "echo 'hostssl", "sudo -u postgres psql"):
+        database.runs(command)
+    for reader in (laptop, head):
+        reader.exports("export HPO_STORAGE")
+    assert "ONNX model" in head.runs(SEARCH)
+    assert "1 complete" in laptop.runs(".venv/bin/python run_search.py status")
+
+
+def its_results_are_copied(head: Reader) -> None:
+    url = f"s3://{head.placeholders['BUCKET']}/runs"
+    for command in ("... --output-dir s3", "... --output-dir /shared"):
+        assert url in head.runs(command, "--resume")
+    head.placeholders["RUN"] = f"{SHARED}/runs/team-core"
+    assert url in head.runs("report RUN")
+
+
+def answer_to(node: Node, url: str) -> str:
+    """What a server answers to a program of the node."""
+    program = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
+    return node.run(sys.executable, "-c", program, url)

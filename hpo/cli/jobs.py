@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson, Insecure
+from hpo.cli.options import AsJson, Insecure, Overrides, Resume, StudyName
 from hpo.cli.output import print_json, print_note, print_rows
 
 if TYPE_CHECKING:
@@ -39,18 +39,13 @@ def submit(
     data_dir: Annotated[
         Path | None, typer.Option(help="Images, as for `search`; a path on the nodes.")
     ] = None,
-    study_name: Annotated[
-        str | None, typer.Option(help="Default: the search file's study.name, or its own name.")
-    ] = None,
+    study_name: StudyName = None,
     storage: Annotated[
         str | None,
         typer.Option(help="Optuna storage URL. Default: HPO_STORAGE on the head, or study.db."),
     ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Replaces a setting; may be repeated."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the study.")] = False,
+    override: Overrides = None,
+    resume: Resume = False,
     image_has_it: Annotated[
         bool,
         typer.Option("--image-has-it", help="The nodes have this package: send no sources."),

@@ -44,6 +44,14 @@ Storage = Annotated[
         help="Optuna storage URL, or journal:PATH. Default: a file in the run folder.",
     ),
 ]
+StudyName = Annotated[
+    str | None, typer.Option(help="Default: the search file's study.name, or its own name.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replaces a setting; may be repeated."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the study.")]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Use a cluster without token authentication.")
 ]

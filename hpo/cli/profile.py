@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpo.cli.output import print_rows, print_table, progress_of
@@ -17,13 +18,24 @@ if TYPE_CHECKING:
     from sgformer.data.image_folder import ImageFolder
 
 
-def print_profile(
-    config: "SearchConfig",
-    folder: "ImageFolder",
-    resources: "TrialResources",
-    ray_address: str | None,
-    storage: str | None,
-) -> None:
+@dataclass(frozen=True)
+class PlannedSearch:
+    """A search that is checked, and is not to start.
+
+    Attributes:
+        config: The search.
+        folder: Its images.
+        ray_address: HOST:PORT of a Ray cluster; None: this machine.
+        storage: The storage option's URL; None: the config's, or a file in the run's folder.
+    """
+
+    config: "SearchConfig"
+    folder: "ImageFolder"
+    ray_address: str | None
+    storage: str | None
+
+
+def print_profile(search: PlannedSearch, resources: "TrialResources") -> None:
     """Measures each architecture of the space, simulates the search, and prints both as tables.
 
     Raises:
@@ -35,13 +47,14 @@ def print_profile(
     from hpo.execution.surroundings import usable_surroundings
     from hpo.simulation.prior_curves import prior_curves
 
+    config = search.config
     with interruptible("interrupted; nothing was started"), usable_surroundings():
-        values_of, assumption = prior_curves(config, storage)
-        costs = tuple(_told(config, folder, resources, ray_address))
-        profile, known = Profile(costs), _architectures(config, len(folder.classes))
-        resources = _settled(config, resources, profile, ray_address)
+        values_of, assumption = prior_curves(config, search.storage)
+        costs = tuple(_told(search, resources))
+        profile, known = Profile(costs), _architectures(config, len(search.folder.classes))
+        resources = _settled(config, resources, profile, search.ray_address)
         _print_costs(config, costs, resources)
-        found = dict(_forecasts(config, profile, values_of, folder, resources, known, storage))
+        found = dict(_forecasts(search, profile, values_of, resources, known))
         where = ", ".join(dict.fromkeys(cost.device for cost in profile.sound))
         _print_forecasts(config, found, resources, assumption, where)
 
@@ -71,17 +84,14 @@ def _settled(
     return resources_at(with_share(config.resources, profile), address)
 
 
-def _told(
-    config: "SearchConfig",
-    folder: "ImageFolder",
-    resources: "TrialResources",
-    ray_address: str | None,
-) -> Iterator["Cost"]:
+def _told(search: PlannedSearch, resources: "TrialResources") -> Iterator["Cost"]:
     """The costs of all architectures; standard error says which one is being measured."""
     from hpo.execution.profile import architecture_name, architectures, profiled
 
+    config = search.config
     names = [architecture_name(one, config.space) for one in architectures(config)]
-    with contextlib.closing(profiled(config, folder, resources, ray_address)) as costs:
+    measured = profiled(config, search.folder, resources, search.ray_address)
+    with contextlib.closing(measured) as costs:
         for i, name in enumerate(names, 1):
             _say(f"measuring {name} ({i} of {len(names)})")
             yield next(costs)
@@ -107,19 +117,18 @@ def _architectures(config: "SearchConfig", num_classes: int) -> Mapping[str, Any
 
 
 def _forecasts(
-    config: "SearchConfig",
+    search: PlannedSearch,
     profile: "Profile",
     values_of: "ValuesOf",
-    folder: "ImageFolder",
     resources: "TrialResources",
     architectures: Mapping[str, Any],
-    storage: str | None,
 ) -> Iterator[tuple[str, "Forecast"]]:
     from hpo.simulation.forecast import Assumed, Slots, forecast, strategies
     from hpo.transfer.warm_start import warm_start_params
 
     slots = Slots(resources.num_slots, resources.num_gpus)
-    num_val, earlier = len(folder.splits["val"]), warm_start_params(config, storage)
+    config, num_val = search.config, len(search.folder.splits["val"])
+    earlier = warm_start_params(config, search.storage)
     assumed = Assumed(values_of, profile.epoch_seconds, num_val, architectures, earlier)
     for name, strategy in strategies(config).items():
         with progress_of(f"simulating trials, scheduler {name}") as tell:

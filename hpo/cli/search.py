@@ -10,14 +10,17 @@ import typer
 from hpo.cli.options import (
     Insecure,
     OutputDir,
+    Overrides,
+    Resume,
     RunDir,
     Storage,
+    StudyName,
     make_display,
     require_writable,
     storage_of,
 )
 from hpo.cli.output import print_note, print_rows, progress_of_listing
-from hpo.cli.profile import print_profile, resources_text
+from hpo.cli.profile import PlannedSearch, print_profile, resources_text
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from hpo.execution.cluster import TrialResources
     from hpo.reporting.rows import Rows
     from hpo.run import Run
-    from sgformer.data.image_folder import ImageFolder
 
 
 def demo(output_dir: OutputDir = Path("runs")) -> None:
@@ -49,19 +51,14 @@ def search(
     output_dir: Annotated[
         str, typer.Option(help="Where run folders are made; a URL gets the results of ./runs.")
     ] = "runs",
-    study_name: Annotated[
-        str | None, typer.Option(help="Default: the search file's study.name, or its own name.")
-    ] = None,
+    study_name: StudyName = None,
     storage: Storage = None,
     ray_address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
     ] = None,
     insecure: Insecure = False,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Replaces a setting; may be repeated."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the study.")] = False,
+    override: Overrides = None,
+    resume: Resume = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check all and print what would be done; start nothing."),
@@ -75,8 +72,6 @@ def search(
     from hpo.config.loading import load_search_config
     from hpo.continuation import with_output
     from hpo.execution.cluster import resources_at
-    from hpo.execution.cluster_access import check_address
-    from hpo.study.storage import check_storage_url
     from sgformer.data.image_folder import read_image_folder
 
     if profile and not dry_run:
@@ -87,14 +82,11 @@ def search(
     config, runs = with_output(config, output_dir)
     for note in notes:
         print_note(note)
-    for url in filter(None, (storage, config.study.storage)):
-        check_storage_url(url)
-    if ray_address:
-        check_address(ray_address, insecure=insecure)
+    _check_addresses(config, storage, ray_address, insecure=insecure)
     folder = read_image_folder(config.train.data, progress_of_listing())
     if dry_run:
         _refuse_what_the_run_would(config, runs, storage, resume=resume)
-        _dry_run(config, folder, ray_address, storage, profile=profile)
+        _dry_run(PlannedSearch(config, folder, ray_address, storage), profile=profile)
         return
     if not ray_address:
         resources_at(config.resources, None)
@@ -144,6 +136,19 @@ def _run(
     print_rows(_result_rows(run))
 
 
+def _check_addresses(
+    config: "SearchConfig", storage: str | None, ray_address: str | None, *, insecure: bool
+) -> None:
+    """Raises InputError if the storage or the cluster cannot be used."""
+    from hpo.execution.cluster_access import check_address
+    from hpo.study.storage import check_storage_url
+
+    for url in filter(None, (storage, config.study.storage)):
+        check_storage_url(url)
+    if ray_address:
+        check_address(ray_address, insecure=insecure)
+
+
 def _refuse_what_the_run_would(
     config: "SearchConfig", output_dir: Path, storage: str | None, *, resume: bool
 ) -> None:
@@ -156,23 +161,16 @@ def _refuse_what_the_run_would(
     check_start(config, output_dir, storage, resume=resume)
 
 
-def _dry_run(
-    config: "SearchConfig",
-    folder: "ImageFolder",
-    ray_address: str | None,
-    storage: str | None,
-    *,
-    profile: bool,
-) -> None:
+def _dry_run(search: PlannedSearch, *, profile: bool) -> None:
     """Prints what the search would do, and, if it is asked for, what that would cost."""
     from hpo.execution.cluster import resources_at
 
-    resources = resources_at(config.resources, ray_address)
-    for note in folder.notes:
+    resources = resources_at(search.config.resources, search.ray_address)
+    for note in search.folder.notes:
         print_note(note)
-    _print_plan(config, folder, resources, ray_address, storage)
+    _print_plan(search, resources)
     if profile:
-        print_profile(config, folder, resources, ray_address, storage)
+        print_profile(search, resources)
 
 
 def _result_rows(run: "Run") -> "Rows":
@@ -215,21 +213,16 @@ def _result_rows(run: "Run") -> "Rows":
     )
 
 
-def _print_plan(
-    config: "SearchConfig",
-    folder: "ImageFolder",
-    resources: "TrialResources",
-    ray_address: str | None,
-    storage: str | None,
-) -> None:
+def _print_plan(search: PlannedSearch, resources: "TrialResources") -> None:
     from hpo.config.loading import dump_search_config
     from hpo.run_weights import find_weights
 
+    config, folder = search.config, search.folder
     begin = {}
     if config.study.warm_start:
         from hpo.transfer.warm_start import warm_start_params
 
-        num_earlier = len(warm_start_params(config, storage))
+        num_earlier = len(warm_start_params(config, search.storage))
         begin["tried early"] = f"{num_earlier} configurations of earlier studies"
     found = [one.in_words() for one in find_weights(config)]
     weights = {"weights": "; ".join(found)} if found else {}
@@ -242,7 +235,7 @@ def _print_plan(
             **weights,
             **begin,
             "finalists": _finalists_plan(config),
-            "where": ray_address or "a Ray on this machine",
+            "where": search.ray_address or "a Ray on this machine",
         }
     )
 

@@ -189,11 +189,18 @@ def retrain_all_on_cluster(
                 _tell_all(i, rows, told)
                 started[i].clear()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(num_at_a_time)]
+    with _in_threads(work, num_at_a_time, is_over):
+        yield from _as_told(told, len(trainings), watch, started)
+
+
+@contextlib.contextmanager
+def _in_threads(work: Callable[[], None], number: int, is_over: threading.Event) -> Iterator[None]:
+    """Runs `work` in each of some threads; the block's end sets `is_over` and waits for them."""
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
     for thread in threads:
         thread.start()
     try:
-        yield from _as_told(told, len(trainings), watch, started)
+        yield
     finally:
         is_over.set()
         end = time.monotonic() + SECONDS_TO_SAVE

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,13 @@ RAY = Path(sys.executable).with_name("ray")
 PROGRAMS = ("setpriv", "unshare", "nsenter", "ip", "ss")
 AS_LONG_AS_WE = ("setpriv", "--pdeathsig", "KILL")  # live: the kernel ends it after this process
 KINDS = ("--mount", "--uts", "--ipc", "--net", "--pid")
-HEAD = ("--head", "--num-cpus=0", "--include-dashboard=false")
+RAY_START = (
+    str(RAY), "start", "--block", "--disable-usage-stats", "--object-store-memory=80000000",
+)  # fmt: skip
+HEAD = ("--head", "--num-cpus=0", "--dashboard-host=head")
 NODE = ("--address=head:6379", "--num-cpus=1")
-COMMON = ("--block", "--disable-usage-stats", "--object-store-memory=80000000")
+RAY_HAS_STARTED = "Ray runtime started"
+NO_RAY = ("sh", "-c", f"echo no {RAY_HAS_STARTED}; exec sleep infinity")
 # The head misses a node that is cut off after a quarter of a minute; by itself after a whole one.
 HEALTH = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "3000"}
 NETWORK = "10.77.0"
@@ -59,20 +63,20 @@ class Node:
         environment: Variables that the program needs there.
     """
 
-    def __init__(self, name: str, number: int, folder: Path) -> None:
+    def __init__(self, name: str, number: int, folder: Path, command: Sequence[str]) -> None:
         self.name, self.port, self.address = name, f"port{number}", f"{NETWORK}.{number}"
         own = folder / name
         own.mkdir()
         self.log = own / "ray.log"
         code = [str(path) for path in CODE if str(path).startswith("/tmp/")]
-        role = HEAD if name == "head" else NODE
         self.environment = {"HOME": str(HOME), "TMPDIR": "/tmp"}
-        variables = {"RAY_AUTH_MODE": "token", "BELOW_TMP": " ".join(code), **HEALTH}
+        path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"  # jobs run the `python` there
+        variables = {"RAY_AUTH_MODE": "token", "BELOW_TMP": " ".join(code), "PATH": path, **HEALTH}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [
                     *AS_LONG_AS_WE, "unshare", *KINDS, "--fork", "--kill-child", "--mount-proc",
-                    "sh", "-c", BOOT, "-", str(own), name, str(RAY), "start", *role, *COMMON,
+                    "sh", "-c", BOOT, "-", str(own), name, *command,
                 ],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 env=environment_of_a_test() | self.environment | variables,
@@ -86,14 +90,14 @@ class Node:
         return _output(*self.inside, *command)
 
     def boot(self) -> None:
-        """Lets Ray start, as the network is there."""
+        """Lets the node's own command start, as the network is there."""
         assert self.process.stdin is not None
         self.process.stdin.close()
 
     def wait(self) -> None:
-        """Waits until Ray has started."""
+        """Waits until the node's own command has started."""
         end = time.monotonic() + PATIENCE_SECONDS
-        while "Ray runtime started" not in self.log.read_text():
+        while RAY_HAS_STARTED not in self.log.read_text():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.1)
@@ -111,7 +115,7 @@ class Node:
 
 
 class Machines:
-    """A head without CPUs, and nodes with one CPU each, on a network switch of their own.
+    """A head with a dashboard, nodes with one CPU each, and others, on a switch of their own.
 
     Attributes:
         shared: The shared folder as the test sees it; the nodes see it as SHARED.
@@ -142,14 +146,16 @@ class Machines:
         return self._nodes[name]
 
     def add(self, *names: str) -> None:
-        """Starts nodes at the same time, and waits for them; the first of all is "head"."""
+        """Starts nodes of the cluster, and waits for them; the first of all is "head"."""
         for name in names:
-            self._num_nodes += 1
-            node = self._nodes[name] = Node(name, self._num_nodes, self._folder)
-            with (self._folder / "hosts").open("a") as hosts:
-                hosts.write(f"{node.address} {name}\n")
-            self._connect(node)
-            node.boot()
+            self._start(name, (*RAY_START, *(HEAD if name == "head" else NODE)))
+        for name in names:
+            self[name].wait()
+
+    def add_without_ray(self, *names: str) -> None:
+        """Starts machines on the same switch that are no nodes of the cluster."""
+        for name in names:
+            self._start(name, NO_RAY)
         for name in names:
             self[name].wait()
 
@@ -166,6 +172,14 @@ class Machines:
         self._switch.kill()
         for process in (self._switch, *(node.process for node in self._nodes.values())):
             process.wait()
+
+    def _start(self, name: str, command: Sequence[str]) -> None:
+        self._num_nodes += 1
+        node = self._nodes[name] = Node(name, self._num_nodes, self._folder, command)
+        with (self._folder / "hosts").open("a") as hosts:
+            hosts.write(f"{node.address} {name}\n")
+        self._connect(node)
+        node.boot()
 
     def _connect(self, node: Node) -> None:
         if self._num_nodes == 1:

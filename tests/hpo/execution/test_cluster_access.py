@@ -1,9 +1,7 @@
 import os
 import platform
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 from command_line import PATIENCE_SECONDS, environment_of_a_test
+from other_server import other_server
 from ray_heads import RayHead, free_port
 
 from hpo.errors import ClusterError
@@ -44,20 +43,8 @@ def test_an_address_where_nobody_answers_is_named_at_once() -> None:
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None])
 def test_an_address_where_something_else_answers_is_named_at_once(answer: bytes | None) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            server.accept()[0].close()  # the first connection only asks whether anybody answers
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(100)
-                if answer is None:  # the server stays silent
-                    time.sleep(8)
-                else:
-                    connection.sendall(answer)
-
-        threading.Thread(target=serve, daemon=True).start()
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+    # The first connection only asks whether anybody answers.
+    with other_server(answer, num_closed=1) as address:
         start = time.monotonic()
         message = f"what answers at {address} is no Ray cluster without TLS"
         with pytest.raises(ClusterError, match=message):

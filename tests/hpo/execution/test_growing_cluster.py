@@ -13,15 +13,19 @@ from ray.cluster_utils import Cluster
 from studies import create_study
 
 from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
 from hpo.execution.tuning import run_trials
 from hpo.run_folder import RunFolder
+from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus
 from sgformer.data.image_cache import ImagesId
 
 pytestmark = pytest.mark.cluster
+
+Search = tuple[SearchConfig, RunFolder, SearchStudy]
 
 
 class Events(SearchObserver):
@@ -57,14 +61,21 @@ def cluster() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def test_slots_follow_nodes_and_resize(
-    cluster: Cluster, search_file: Path, tmp_path: Path
-) -> None:
-    overrides = ["study.num_trials=40", "train.max_epochs=3", "scheduler={name: none}"]
-    config = load_search_config(search_file, overrides)[0]
-    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
-    run = RunFolder(tmp_path / "run")
-    run.make()
+@pytest.fixture
+def begin(search_file: Path, tmp_path: Path) -> Callable[..., Search]:
+    """A function that makes the study and the run folder of a search with these settings."""
+
+    def make(*overrides: str) -> Search:
+        config = load_search_config(search_file, [*overrides, "scheduler={name: none}"])[0]
+        run = RunFolder(tmp_path / "run")
+        run.make()
+        return config, run, create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
+
+    return make
+
+
+def test_slots_follow_nodes_and_resize(cluster: Cluster, begin: Callable[..., Search]) -> None:
+    config, run, study = begin("study.num_trials=40", "train.max_epochs=3")
     events = Events({
         4: lambda: cluster.add_node(num_cpus=1),
         24: lambda: run.ask_for_slots(1),
@@ -86,13 +97,9 @@ def test_slots_follow_nodes_and_resize(
 
 
 def test_what_cannot_be_placed_ends_as_a_pause(
-    cluster: Cluster, search_file: Path, tmp_path: Path
+    cluster: Cluster, begin: Callable[..., Search]
 ) -> None:
-    overrides = ["study.num_trials=4", "resources.wait_hours=0.001", "scheduler={name: none}"]
-    config = load_search_config(search_file, overrides)[0]
-    study = create_study(f"sqlite:///{tmp_path / 'study.db'}", config)
-    run = RunFolder(tmp_path / "run")
-    run.make()
+    config, run, study = begin("study.num_trials=4", "resources.wait_hours=0.001")
     with pytest.raises(RunError, match=r"no training could run for 0\.001 hours .* --resume"):
         run_trials(
             config, run, study, ImagesId("", ""), TrialResources(1, 0.0, 1), Events({}),

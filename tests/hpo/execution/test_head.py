@@ -1,12 +1,11 @@
 import http.server
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from open_cluster import own_address
+from other_server import other_server
 
 from hpo.errors import ClusterError
 from hpo.execution.head import checked_address, probe
@@ -84,21 +83,10 @@ def test_a_head_beyond_this_machine_that_asks_for_no_token_is_refused(server: st
 
 @pytest.mark.parametrize("answer", [b"\0\0\x18\x04\0\0\0\0\0", None])
 def test_what_does_not_speak_http_is_named_at_once(answer: bytes | None) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1000)
-                if answer is None:  # the server stays silent
-                    time.sleep(8)
-                else:
-                    connection.sendall(answer)
-
-        threading.Thread(target=serve, daemon=True).start()
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(ClusterError, match=f"answers at {address}(: timed out| is no Ray)"):
-            probe(address)
+    with other_server(answer) as address:
+        message = f"answers at http://{address}(: timed out| is no Ray)"
+        with pytest.raises(ClusterError, match=message):
+            probe(f"http://{address}")
 
 
 @pytest.mark.parametrize(
