@@ -48,8 +48,8 @@ class Events(SearchObserver):
         self._at_end_of.get(number, lambda: None)()
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def head() -> Iterator[Cluster]:
     """A head without CPUs, with this process connected to it."""
     cluster = Cluster(
         initialize_head=True,
@@ -59,6 +59,14 @@ def cluster() -> Iterator[Cluster]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(head: Cluster) -> Iterator[Cluster]:
+    """The head, which is left without other nodes again."""
+    yield head
+    for node in list(head.worker_nodes):
+        head.remove_node(node)
 
 
 @pytest.fixture
