@@ -37,6 +37,7 @@ from hpo.execution.tuning import interrupted_text, run_trials
 from hpo.reporting.report import write_report
 from hpo.run import Run
 from hpo.run_folder import discard
+from hpo.run_store import store_of
 from hpo.run_weights import keep_weights
 from hpo.schedulers.first_rung import FirstRung, first_rung_text
 from hpo.selection.finalists import has_candidates, is_settled
@@ -169,6 +170,8 @@ class SearchSteps:
     def keep_weights(self) -> None:
         """Copies the weights that trainings start from to the run's folder, unless it has them."""
         keep_weights(self.config, self.folder, self.observer.note, self.now.predecessor)
+        if (store := store_of(self.config, self.folder)) is not None:
+            store.send_weights(self.folder)
 
     def begin_decoding(self) -> None:
         """Starts threads that decode the images and import slow modules."""
@@ -195,7 +198,8 @@ class SearchSteps:
         if self._may_grow:
             resources = resources_or_hope(asked, self.observer.note)
             data = self.config.train.resolved().data
-            shared = what_nodes_share(self.folder, data, self.images.id)
+            store = store_of(self.config, self.folder)
+            shared = what_nodes_share(self.folder, data, self.images.id, store)
             check_nodes(shared, resources, self.observer.note)
         else:
             resources = trial_resources(asked, cluster_nodes())

@@ -11,13 +11,14 @@ from hpo.config.search_space import apply_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
-from hpo.errors import RunError, RunInterrupted
+from hpo.errors import RunError, RunInterrupted, StoreError
 from hpo.execution.cluster import TrialResources, nodes_and_free
 from hpo.execution.interruption import noting_interruption
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.slots import Slots
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
+from hpo.run_store import StoredTrials, store_of
 from hpo.run_weights import weights_of
 from hpo.study.study import SearchStudy
 from hpo.study.trial import Proposal
@@ -59,6 +60,7 @@ def run_trials(
         RunError: The first trials all failed for the same reason, or the search itself failed.
         DiskFullError: The disk has no room for checkpoints or the study; the search can be
             resumed.
+        StoreError: The store of the checkpoints is away; the search can be resumed.
     """
     _set_up_tune()
     observer.phase(
@@ -110,8 +112,9 @@ def _scheduler(
     from hpo.execution.ray_scheduler import StudyScheduler
     from hpo.execution.worker_supply import WorkerSupply
 
+    store = store_of(config, run)
     checkpoints = TrialCheckpoints(
-        run.trials,
+        run.trials if store is None else StoredTrials(store, observer.note),
         config.retrain.top_k,
         maximise=config.study.objective.maximises,
         max_bytes=config.budget.disk_bytes,
@@ -152,13 +155,14 @@ def _reason(
     """The exception that tells why the search ended early; None: all trials have ended."""
     decisions, failure = scheduler.decisions, scheduler.failure
     if decisions.paused:
-        return DiskFullError(decisions.paused)
+        is_away = decisions.paused.type == StoreError.__name__
+        return (StoreError if is_away else DiskFullError)(decisions.paused.message)
     if decisions.broken:
         return RunError(f"the first trials all failed for the same reason: {decisions.broken}")
     interrupted = RunInterrupted(interrupted_text(config, run)) if is_stopped else None
     if not decisions.num_missing:
         return interrupted
-    if isinstance(failure, (DiskFullError, RunError)):
+    if isinstance(failure, (DiskFullError, RunError, StoreError)):
         return failure
     if failure is not None:
         error = RunError(f"the search failed: {failure}")
@@ -187,7 +191,9 @@ def _worker_settings(
     from hpo.execution.worker import WorkerSettings
 
     data = None if resources.group is not None else config.train.resolved().data
-    return WorkerSettings(resources.cpus, data, images, run.path.absolute(), run.mark())
+    return WorkerSettings(
+        resources.cpus, data, images, run.path.absolute(), run.mark(), store_of(config, run)
+    )
 
 
 def _task_maker(
@@ -196,7 +202,7 @@ def _task_maker(
     """Returns a function that turns a proposed trial into a worker's task."""
     from hpo.execution.worker import TrialTask, trial_folder
 
-    run_dir, mark = run.path.absolute(), run.mark()
+    run_dir, mark, store = run.path.absolute(), run.mark(), store_of(config, run)
 
     def make(proposal: Proposal) -> TrialTask:
         number = proposal.number
@@ -213,6 +219,7 @@ def _task_maker(
             weights,
             mark=mark,
             num_epochs=proposal.num_epochs_reported,
+            store=store,
         )
         return TrialTask(number, training, resources.group)
 

@@ -3,6 +3,7 @@
 Importing this module is cheap; torch is imported when a worker starts, which runs many trials.
 """
 
+import contextlib
 import gc
 import socket
 import sys
@@ -15,20 +16,15 @@ from typing import Any, Final
 
 from ray import tune
 
-from hpo.errors import ClusterError, ProcessDiedError, WornOutError
-from hpo.execution.attempts import Attempts
+from hpo.errors import ClusterError, ProcessDiedError, StoreError, WornOutError
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import WarmGroup
 from hpo.execution.interruption import noting_sigterm
 from hpo.execution.node_check import missing_images
-from hpo.execution.training import (
-    Progress,
-    Training,
-    leave,
-    run_training,
-    warm_up,
-)
+from hpo.execution.saver import Progress
+from hpo.execution.training import Training, leave, run_training, warm_up
 from hpo.run_folder import RunFolder
+from hpo.run_store import RunStore
 from hpo.study.trial import EndReason, TrialError, TrialReport
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
@@ -63,6 +59,8 @@ class WorkerSettings:
         run_dir: The run's folder, which the worker must see, and where the driver hears of a
             worker that decodes images; None: it is not asked for.
         mark: The mark of the run's folder as the driver sees it.
+        store: Where trials keep their checkpoints in place of the run's folder, which the worker
+            then need not see.
     """
 
     num_threads: int
@@ -70,6 +68,7 @@ class WorkerSettings:
     images: ImagesId | None = None
     run_dir: Path | None = None
     mark: str | None = None
+    store: RunStore | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,9 @@ class TrialWorker(tune.Trainable):
         self._micro_batches = KnownMicroBatches()
         self._group = WarmGroup()
         settings: WorkerSettings = config[SETTINGS]
-        if settings.run_dir is not None:
+        if settings.store is not None:
+            settings.store.check()
+        elif settings.run_dir is not None:
             RunFolder(settings.run_dir).check_mark(settings.mark)
         self._is_told_to_end = noting_sigterm()
         self._warm_up(settings)
@@ -204,10 +205,13 @@ class TrialWorker(tune.Trainable):
             self._end()
             if _is_of_the_process(error):
                 raise  # Ray starts a new process
-            reason = "paused" if isinstance(error, DiskFullError) else "failed"
-            # The budget counts the failed epoch, too.
-            num_begun = Attempts(task.training.folder).count()
-            facts = {"hostname": socket.gethostname(), "num_epochs_trained": num_begun}
+            facts: dict[str, Any] = {"hostname": socket.gethostname()}
+            is_away = isinstance(error, StoreError)
+            with contextlib.suppress(StoreError):
+                if not is_away:  # the budget counts the failed epoch, too
+                    facts["num_epochs_trained"] = task.training.num_begun()
+            may_go_on = is_away or isinstance(error, DiskFullError)
+            reason = EndReason.PAUSED if may_go_on else EndReason.FAILED
             return TrialReport(task.number, (), reason, facts, _as_text(error))
         if progress is None:
             return None
@@ -292,7 +296,7 @@ def _is_worth_a_retry(error: Exception) -> bool:
     """Whether a second try may succeed: not after errors of input, memory, disk or process."""
     from sgformer.training.device import is_out_of_memory
 
-    hopeless = isinstance(error, (InputError, OutOfMemoryError, DiskFullError))
+    hopeless = isinstance(error, (InputError, OutOfMemoryError, DiskFullError, StoreError))
     return not (hopeless or is_out_of_memory(error) or _is_of_the_process(error))
 
 

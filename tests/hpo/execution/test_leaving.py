@@ -44,7 +44,7 @@ def _own_handler() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of a worker is a single part of an epoch, as on a model whose steps take long."""
-    monkeypatch.setattr("hpo.execution.training.SECONDS_OF_A_PART", 0.0)
+    monkeypatch.setattr("hpo.execution.saver.SECONDS_OF_A_PART", 0.0)
 
 
 @pytest.fixture
