@@ -190,7 +190,9 @@ class SearchSteps:
             self.take_images()
             self._may_grow = address is not None
             self.resources = self._find_resources()
-            yield
+            share_a_folder = self.config.study.checkpoint_to is None
+            with self.decoding.hearing_nodes(share_a_folder=share_a_folder):
+                yield
 
     def _find_resources(self) -> TrialResources:
         """What a trial takes on the connected Ray; a cluster's nodes are asked what they see."""

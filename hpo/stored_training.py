@@ -113,7 +113,8 @@ class StoredTraining:
                     with contextlib.suppress(OSError):  # it goes with the training's folder
                         self._files.delete(f"{self._name}/{stored}")
 
-        self._patiently(save)
+        with noticing_full_disk(folder):
+            self._patiently(save)
 
     def save_attempts(self, folder: Path) -> None:
         """Copies attempts.csv, which tells of an epoch that begins.
@@ -122,7 +123,8 @@ class StoredTraining:
             StoreError: The store is away.
         """
         name = f"{self._name}/{ATTEMPTS}"
-        self._patiently(lambda: self._files.write(name, folder / ATTEMPTS))
+        with noticing_full_disk(folder):
+            self._patiently(lambda: self._files.write(name, folder / ATTEMPTS))
 
     def attempts(self) -> str:
         """The text of attempts.csv; empty: no epoch has begun."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hpo.errors import StoreError
 from hpo.execution.attempts import Attempts, num_begun
+from hpo.execution.news import news_of
 from hpo.execution.own_folder import TrainingFolder, own_folder
 from hpo.execution.saver import PartClock, Progress, Saver
-from hpo.execution.searched_images import news_of, open_images
+from hpo.execution.searched_images import open_images
 from hpo.run_folder import RunFolder, becomes_true, discard
 from hpo.run_store import RunStore
 from hpo.run_weights import check_reachable
