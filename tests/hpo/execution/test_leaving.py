@@ -213,6 +213,13 @@ def parts_until(trainable: TrialWorker, num: int) -> list[dict[str, Any]]:
     return [trainable.step() for _ in range(num)]
 
 
+def next_report(trainable: TrialWorker) -> TrialReport:
+    while (result := trainable.step()).get(UNDER_WAY):
+        pass
+    report: TrialReport = result[REPORT]
+    return report
+
+
 def test_an_epoch_is_told_when_its_checkpoint_is_durable_and_training_goes_on(
     make_task: Task, slow_disk: SlowDisk
 ) -> None:
@@ -234,10 +241,7 @@ def test_a_trial_that_is_paused_on_a_slow_disk_goes_on_from_what_was_told(
     trainable = worker(make_task(0))
     parts_until(trainable, 7)
     slow_disk.may_go_on.set()
-    result = trainable.step()
-    while result.get(UNDER_WAY):
-        result = trainable.step()
-    assert result[REPORT].epochs[0]["epoch"] == 1
+    assert next_report(trainable).epochs[0]["epoch"] == 1
     trainable.assign(make_task(1))  # the scheduler pauses trial 0
     whole = run(trainable)
     assert not (make_task(0).training.folder / WITHIN).exists()
@@ -263,11 +267,10 @@ def test_an_epoch_that_ends_before_the_write_of_the_one_before_waits(
 ) -> None:
     trainable = worker(make_task(0))
     parts_until(trainable, 11)  # the second epoch ends with the next part
-    timer = threading.Timer(0.3, slow_disk.may_go_on.set)
-    timer.start()
-    result = trainable.step()
+    threading.Timer(0.3, slow_disk.may_go_on.set).start()
+    report = next_report(trainable)  # until then Ray can stop the worker
     assert slow_disk.may_go_on.is_set()
-    assert [row["epoch"] for row in result[REPORT].epochs] == [1]
+    assert [row["epoch"] for row in report.epochs] == [1]
     reports = run(trainable)
     assert [[row["epoch"] for row in report.epochs] for report in reports] == [[2], [3]]
     assert entries(make_task(0)) == ["1", "2", "3"]
@@ -279,7 +282,7 @@ def test_a_stop_saves_an_epoch_that_ended_while_the_one_before_was_written(
     trainable = worker(make_task(0))
     parts_until(trainable, 11)
     threading.Timer(0.3, slow_disk.may_go_on.set).start()
-    assert [row["epoch"] for row in trainable.step()[REPORT].epochs] == [1]
+    assert [row["epoch"] for row in next_report(trainable).epochs] == [1]
     trainable.stop()
     first = worker(make_task(0)).step()[REPORT]
     assert [row["epoch"] for row in first.epochs] == [1, 2]
