@@ -109,7 +109,6 @@ def test_a_search_needs_no_shared_folder_and_survives_a_node(
     try:
         driver.wait_for(lambda: trains_on(head, "node2"))
         machines.lose("node2")
-        machines.add("node3")
         assert driver.process.wait(PATIENCE_SECONDS) == 0, driver.log.read_text()
     finally:
         driver.kill_everything()
@@ -129,13 +128,13 @@ def test_a_search_needs_no_shared_folder_and_survives_a_node(
     assert not any("retraining" in name for name in names)
     epochs = [(trial, epoch) for trial, _, epoch in begun(head) if epoch.isdigit()]
     assert len(epochs) - len(set(epochs)) <= 1  # the epoch of the node that was lost
-    assert {"node1", "node2", "node3"} == {host for _, host, _ in begun(head)}
-    for name in ("node1", "node3"):
-        node = machines[name]
-        assert not as_seen_by(node, RUNS).exists()
-        left = as_seen_by(node, CACHE / "trainings").iterdir()
-        assert [path for path in left if path.is_dir()] == []
-    assert "node3 decodes images: 110 of 110" in driver.log.read_text()
+    hosts = [{host for one, host, _ in begun(head) if one == str(n)} for n in range(NUM_TRIALS)]
+    assert {"node1", "node2"} in hosts  # it went on elsewhere
+    node = machines["node1"]
+    assert not as_seen_by(node, RUNS).exists()
+    left = as_seen_by(node, CACHE / "trainings").iterdir()
+    assert [path for path in left if path.is_dir()] == []
+    assert "node1 decodes images: 110 of 110" in driver.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -150,9 +149,8 @@ def test_a_url_that_is_wrong_is_told_before_the_trials(
     machines: Machines, url: str, fault: str
 ) -> None:
     head, node = machines["head"], machines["node1"]
-    for name in ("node2", "node3"):
-        if machines.has(name):
-            machines.lose(name)
+    if machines.has("node2"):
+        machines.lose("node2")
     done = run(
         *arguments(url), "--study-name", "wrong", program=head.program, expect=2,
         **head.environment,
