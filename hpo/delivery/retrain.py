@@ -13,6 +13,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
+from hpo.execution.gpu_share import resources_for
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
 from hpo.execution.training import Training, saved_epochs
@@ -49,6 +50,7 @@ def retrain_and_deliver(
         RunError: The training diverged in its first epoch, or its checkpoint is missing.
     """
     train = retrain_config(run.config, trial.params)
+    resources = None if resources is None else resources_for(train, resources)
     observer.phase(f"retraining trial {trial.number}")
     name = training_name(trial.number, train)
     weights = weights_of(run.folder, train.model)
@@ -121,7 +123,7 @@ def _epochs_on_cluster(
 ) -> Iterator[dict[str, Any]]:
     watch = PlacementWatch(run.config.resources, observer.note)
     max_retries = run.config.study.max_retries
-    for _, said in retrain_all_on_cluster([training], resources, max_retries, watch):
+    for _, said in retrain_all_on_cluster([training], [resources], max_retries, watch):
         if isinstance(said, dict):
             yield said
         elif said is not None:
