@@ -101,3 +101,24 @@ def test_what_is_not_simulated_in_time_goes_on_alike(
     assert 0.2 < part.share_simulated < 0.9
     assert part.num_epochs == pytest.approx(whole.num_epochs, rel=0.4)
     assert part.seconds == pytest.approx(whole.seconds, rel=0.4)
+
+
+MODELS = ("sg_former_pico", "sg_former_nano")
+
+
+def test_trials_of_different_shares_share_a_gpu_as_in_a_search(load: Any) -> None:
+    small, large = (
+        ({"model.name": name}, TrialResources(1, share, num))
+        for name, share, num in zip(MODELS, (0.25, 1.0), (4, 1), strict=True)
+    )
+    mixed = TrialResources(1, 0.25, 4, by_architecture=(small, large))
+    config = load(
+        f"space.model.name={{type: categorical, choices: [{', '.join(MODELS)}]}}",
+        scheduler="none",
+    )
+    by_size = [forecast(config, ASSUMED, one, silent) for one in (small[1], mixed, large[1])]
+    assert {found.num_epochs for found in by_size} == {by_size[0].num_epochs}
+    seconds = [found.seconds for found in by_size]
+    gpu_hours = [found.gpu_hours for found in by_size]
+    assert seconds == sorted(set(seconds))  # all small ones are faster, all large ones slower
+    assert gpu_hours == sorted(set(gpu_hours))
