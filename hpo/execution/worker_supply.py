@@ -59,10 +59,11 @@ class WorkerSupply(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Lets Ray start another worker; None: there are enough now."""
-        self._slots.count(self.num_running)
-        num_needed = min(self._num_wanted, self._num_missing() * self._slots.num_for_largest)
+        slots = self._slots
+        slots.count(self.num_running)
+        num_needed = min(slots.num_wanted, self._num_missing() * slots.num_for_largest)
         if self.gpus.lacks_workers:  # those asked for may be on several GPUs: one more at a time
-            num_needed = max(num_needed, min(self._num_wanted, self.num_running + 1))
+            num_needed = max(num_needed, min(slots.num_with_room, self.num_running + 1))
         # A worker that could not start, and was given up, counts: its slot is lost.
         return None if len(self._workers) >= num_needed else {}
 
@@ -74,7 +75,9 @@ class WorkerSupply(Searcher):
         """Whether a running worker has to leave, as there are more workers than slots."""
         if worker.trial_id in self._leaving:
             return True
-        if self.num_running - len(self._leaving) <= self._num_wanted:
+        slots = self._slots
+        most = slots.num_with_room if self.gpus.lacks_workers else slots.num_wanted
+        if self.num_running - len(self._leaving) <= most:
             return False
         if not self.gpus.can_be_given_up(worker.trial_id):
             return False
@@ -86,11 +89,6 @@ class WorkerSupply(Searcher):
         self._leaving.discard(worker.trial_id)
         self._workers.pop(worker.trial_id, None)
         self.gpus.remove_worker(worker.trial_id)
-
-    @property
-    def _num_wanted(self) -> int:
-        slots = self._slots
-        return slots.num_with_room if self.gpus.lacks_workers else slots.num_wanted
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
