@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from hpo.study.trial import Proposal
 
@@ -153,22 +153,16 @@ class SharedGpus(EqualShares):
                 gpu = min(now, key=lambda one: (self._free(one), one))
                 self._give(proposal, share, gpu)
             elif later:
-                self._reserved[number] = min(later, key=self._by_wait(share, kept))
+                # Where the least has to make way, unless it has begun to elsewhere.
+                self._reserved[number] = min(
+                    later, key=lambda one: (one != kept, sum(self._shares_on(one)), one)
+                )
 
     def _give(self, proposal: Proposal, share: float, gpu: str) -> None:
         free = (one for one, its in self._gpus.items() if its == gpu and one not in self._taken)
         worker = next(free)  # each trial has at least its worker's share, so there is one
         self._taken[worker], self._due[worker] = share, proposal
         del self._waiting[proposal.number]
-
-    def _by_wait(self, share: float, kept: str | None) -> Callable[[str], tuple[Any, ...]]:
-        """Sorts GPUs: first those that smaller trials can make free, then the kept one."""
-
-        def key(gpu: str) -> tuple[Any, ...]:
-            at_once = _fits(share, self._obtainable(gpu, share))
-            return not at_once, gpu != kept, self._all_of(gpu) - self._free(gpu), gpu
-
-        return key
 
     def _is_spare(self, worker: str) -> bool:
         """Whether the other workers of its GPU have the shares of all trials on these."""

@@ -34,7 +34,7 @@ class Search:
         before = -1
         while before != len(self.running):
             before = len(self.running)
-            for worker in self.all.keys() - self.running.keys():
+            for worker in sorted(self.all.keys() - self.running.keys()):
                 trial = self.gpus.next_for(worker, self.next_trial)
                 if trial is not None:
                     self.running[worker] = trial.number
@@ -54,10 +54,11 @@ class Search:
 
     def make_way(self) -> list[int]:
         """Ends the trials that have to make way, as they report; returns their numbers."""
-        asked = [n for worker, n in self.running.items() if self.gpus.makes_way(worker)]
+        in_order = sorted(self.running.items(), key=lambda one: one[1])
+        asked = [n for worker, n in in_order if self.gpus.makes_way(worker)]
         for trial in asked:
             self.end(trial, left=True)
-        return sorted(asked)
+        return asked
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,29 @@ def test_no_trial_makes_way_for_one_that_takes_no_more() -> None:
     search = Search([WHOLE, WHOLE])
     search.ask()
     assert (search.on("a"), search.make_way()) == ([0], [])
+
+
+def test_only_smaller_ones_make_way_and_only_where_that_is_enough() -> None:
+    search = Search([HALF, QUARTER, QUARTER, HALF])
+    search.ask()
+    search.end(1)
+    search.ask()
+    assert search.make_way() == [2]
+    search = Search([HALF, QUARTER, HALF])
+    search.ask()
+    free = min(search.all.keys() - search.running.keys())
+    search.gpus.remove_worker(free)
+    assert search.make_way() == []
+
+
+def test_two_large_trials_are_given_a_gpu_each() -> None:
+    search = Search([*[QUARTER] * 6, WHOLE, WHOLE], num_gpus=2)
+    search.ask()
+    search.end(0)
+    search.ask()
+    assert search.make_way() == [1, 2, 3, 4, 5]
+    search.ask()
+    assert sorted(search.on("a") + search.on("b")) == [6, 7]
 
 
 def test_small_trials_share_a_gpu_so_that_another_stays_whole() -> None:
@@ -186,6 +210,9 @@ def test_workers_that_lend_their_share_stay() -> None:
     assert search.gpus.can_be_given_up(busy)  # its trial goes on elsewhere
     search.end(0)
     assert all(map(search.gpus.can_stop, search.all))
+    search = Search([QUARTER, WHOLE])
+    search.ask()
+    assert not any(map(search.gpus.can_stop, search.all))  # the large one waits for them
 
 
 def test_workers_on_the_gpu_with_the_fewest_go_first() -> None:
