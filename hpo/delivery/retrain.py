@@ -53,13 +53,12 @@ def retrain_and_deliver(
     resources = None if resources is None else resources_for(train, resources)
     observer.phase(f"retraining trial {trial.number}")
     name = training_name(trial.number, train)
-    weights = weights_of(run.folder, train.model)
     place = run.folder.retraining.absolute() / name
     training = Training(
         train,
         place,
         images,
-        weights=weights,
+        weights=weights_of(run.folder, train.model),
         mark=run.folder.mark(),
         num_epochs=saved_epochs(place),
     )

@@ -185,8 +185,7 @@ def retrain_all_on_cluster(
         with contextlib.suppress(Empty):
             while not is_over.is_set():
                 i = waiting.get_nowait()
-                took = resources[i]
-                rows = _with_retries(trainings[i], took, max_retries, is_over, started[i])
+                rows = _with_retries(trainings[i], resources[i], max_retries, is_over, started[i])
                 _tell_all(i, rows, told)
                 started[i].clear()
 
