@@ -4,7 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from hpo.config.schema import PAUSING
 from hpo.config.search_space import Params, default_params
@@ -28,7 +28,7 @@ from hpo.execution.cluster import (
     trial_resources,
 )
 from hpo.execution.comparison import compare_finalists
-from hpo.execution.gpu_share import measured_resources
+from hpo.execution.gpu_share import measured_shares, settled_resources
 from hpo.execution.interruption import interruptible
 from hpo.execution.node_check import check_nodes, what_nodes_share
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
@@ -93,6 +93,7 @@ class SearchSteps:
         self._study: SearchStudy | None = None
         self._warm_start: Sequence[Params] = ()
         self._first_level: FirstRung | None = None
+        self._gpu_shares: dict[str, Any] | None = None
         self._may_grow = False
 
     @property
@@ -206,8 +207,16 @@ class SearchSteps:
         else:
             resources = trial_resources(asked, cluster_nodes())
         if asked.gpus_per_trial == AUTO and resources.gpus and self.has_trainings_left:
-            return measured_resources(self.config, resources, self.observer)
+            return self._measured_resources(resources)
         return resources
+
+    def _measured_resources(self, whole: TrialResources) -> TrialResources:
+        """What trials take by their measured shares of a GPU, which the study keeps."""
+        known = None if self._study is None else self._study.metadata.gpu_shares
+        self._gpu_shares = measured_shares(self.config, whole, known, self.observer)
+        if self._study is not None and self._gpu_shares != known:
+            self._study.metadata.gpu_shares = self._gpu_shares
+        return settled_resources(self.config, self._gpu_shares, self.observer)
 
     def take_images(self) -> None:
         """Waits for the images; raises StudyError if the study has other images.
@@ -227,6 +236,8 @@ class SearchSteps:
         facts = self.images.facts
         self._study = create_study(self.config, self.folder, self.storage, facts, first)
         self._study.metadata.warm_start = self._warm_start
+        if self._gpu_shares is not None:
+            self._study.metadata.gpu_shares = self._gpu_shares
         if first is not None:
             self.observer.note(f"first decision at {first_rung_text(self.config, (first,))}")
         self.lease_study()

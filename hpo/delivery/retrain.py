@@ -12,6 +12,7 @@ from hpo.delivery.evaluation import evaluate_and_charge
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
+from hpo.execution.gpu_share import resources_for
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
 from hpo.execution.training import Training
@@ -49,15 +50,15 @@ def retrain_and_deliver(
         RunError: The training diverged in its first epoch, or its checkpoint is missing.
     """
     train = retrain_config(run.config, trial.params)
+    resources = None if resources is None else resources_for(train, resources)
     observer.phase(f"retraining trial {trial.number}")
     name = training_name(trial.number, train)
-    weights = weights_of(run.folder, train.model)
     place, store = run.folder.retraining.absolute() / name, store_of(run.config, run.folder)
     training = Training(
         train,
         place,
         images,
-        weights=weights,
+        weights=weights_of(run.folder, train.model),
         mark=run.folder.mark(),
         store=None if resources is None else store,
     )
@@ -134,7 +135,7 @@ def _epochs_on_cluster(
 ) -> Iterator[dict[str, Any]]:
     watch = PlacementWatch(run.config.resources, observer.note)
     max_retries = run.config.study.max_retries
-    for _, said in retrain_all_on_cluster([training], resources, max_retries, watch):
+    for _, said in retrain_all_on_cluster([training], [resources], max_retries, watch):
         if isinstance(said, dict):
             yield said
         elif said is not None:

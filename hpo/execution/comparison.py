@@ -12,6 +12,7 @@ from hpo.config.schema import SearchConfig
 from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
+from hpo.execution.gpu_share import resources_for
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster
 from hpo.execution.searched_images import SearchedImages
@@ -49,7 +50,7 @@ def compare_finalists(
     Raises:
         RunError: A training's processes died more often than `study.max_retries` allows.
     """
-    budget = Budget.of_study(config, study, resources.num_slots)
+    budget = Budget.of_study(config, study, resources.num_of_largest)
     finalists = _choose(config, study, images, budget, observer)
     done = study.metadata.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
@@ -80,23 +81,24 @@ def _train(
     observer: SearchObserver,
 ) -> Generator[tuple[int, Training, FreshTraining]]:
     """Runs the trainings `due`; yields number, training and result of each one when it ends."""
+    each = [resources_for(train, resources) for _, train in due]
     trainings = [
         Training(
             train,
             _folder(run, n, train),
             images,
-            resources.num_gpus,
+            own.num_gpus,
             weights_of(run, train.model),
             mark=run.mark(),
             store=store_of(config, run),
         ).with_known_epochs()
-        for n, train in due
+        for (n, train), own in zip(due, each, strict=True)
     ]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
     lengths = [train.max_epochs for _, train in due]
     told = retrain_all_on_cluster(
         trainings,
-        resources,
+        each,
         config.study.max_retries,
         PlacementWatch(config.resources, observer.note),
         config.resources.max_concurrent_trials,
@@ -108,7 +110,7 @@ def _train(
             lengths[i] = len(curves[i])
             num_begun = trainings[i].num_begun()
             rows = tuple(curves[i].values())
-            ended = fresh_training(*due[i], config.study.metric, rows, num_begun, resources)
+            ended = fresh_training(*due[i], config.study.metric, rows, num_begun, each[i])
             if said is not None:
                 observer.note(f"finalist {due[i][0]} is out on seed {ended.seed}: {said}")
                 ended = replace(ended, value=None, best_epoch=None)

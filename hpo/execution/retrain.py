@@ -151,7 +151,7 @@ def _yielded(references: Any, is_over: threading.Event) -> Generator[Any]:
 
 def retrain_all_on_cluster(
     trainings: Sequence[Training],
-    resources: TrialResources,
+    resources: Sequence[TrialResources],
     max_retries: int,
     watch: PlacementWatch,
     most: int | None = None,
@@ -160,7 +160,7 @@ def retrain_all_on_cluster(
 
     Args:
         trainings: What is trained.
-        resources: CPUs, GPUs and processes of a training.
+        resources: CPUs, GPUs and processes of each training.
         max_retries: How often a training whose processes died is tried again.
         watch: Is told whether any training runs.
         most: The most trainings at a time; None: as many as fit.
@@ -187,7 +187,7 @@ def retrain_all_on_cluster(
         with contextlib.suppress(Empty):
             while not is_over.is_set():
                 i = waiting.get_nowait()
-                rows = _with_retries(trainings[i], resources, max_retries, is_over, started[i])
+                rows = _with_retries(trainings[i], resources[i], max_retries, is_over, started[i])
                 _tell_all(i, rows, told)
                 started[i].clear()
 

@@ -13,8 +13,10 @@ from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, RunInterrupted, StoreError
 from hpo.execution.cluster import TrialResources, nodes_and_free
+from hpo.execution.gpu_share import resources_for
 from hpo.execution.interruption import noting_interruption
 from hpo.execution.placement import PlacementWatch
+from hpo.execution.shared_gpus import EqualShares, SharedGpus
 from hpo.execution.slots import Slots
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
@@ -63,9 +65,8 @@ def run_trials(
         StoreError: The store of the checkpoints is away; the search can be resumed.
     """
     _set_up_tune()
-    observer.phase(
-        f"starting {resources.num_slots} worker{'s' if resources.num_slots > 1 else ''}"
-    )
+    num = resources.num_slots
+    observer.phase(f"starting {num} worker{'s' if num > 1 else ''}")
     scheduler = _scheduler(config, run, study, images, resources, observer, may_grow=may_grow)
     decisions, progress_before = scheduler.decisions, _progress(study)
     is_stopped = False
@@ -77,9 +78,14 @@ def run_trials(
     error = _reason(config, run, scheduler, is_stopped=is_stopped)
     if error is not None:
         raise error
+    _tell_the_end(observer, decisions, has_progressed=_progress(study) != progress_before)
+
+
+def _tell_the_end(observer: SearchObserver, decisions: Engine, *, has_progressed: bool) -> None:
+    """Tells the user why no more trials run, where that is not their number."""
     if decisions.is_exhausted:
         observer.note("every configuration of the space has been tried")
-    elif _progress(study) == progress_before:
+    elif not has_progressed:
         observer.note(
             "no new trial was started: the remaining budget is reserved for the final trainings; "
             "raise budget.* to continue"
@@ -121,7 +127,7 @@ def _scheduler(
     )
     decisions = Engine(config, study, resources.num_slots, observer, checkpoints)
     slots = Slots(config.resources, resources, nodes_and_free, run.asked_slots, may_grow=may_grow)
-    supply = WorkerSupply(slots, lambda: decisions.num_missing)
+    supply = WorkerSupply(slots, lambda: decisions.num_missing, _gpus(config, resources))
     return StudyScheduler(decisions, _task_maker(config, run, images, resources), supply)
 
 
@@ -192,7 +198,13 @@ def _worker_settings(
 
     data = None if resources.group is not None else config.train.resolved().data
     return WorkerSettings(
-        resources.cpus, data, images, run.path.absolute(), run.mark(), store_of(config, run)
+        resources.cpus,
+        data,
+        images,
+        run.path.absolute(),
+        run.mark(),
+        store_of(config, run),
+        tells_gpu=bool(resources.by_architecture),
     )
 
 
@@ -207,6 +219,7 @@ def _task_maker(
     def make(proposal: Proposal) -> TrialTask:
         number = proposal.number
         train = apply_params(config.train, proposal.params, f"trial {number}")
+        own = resources_for(train, resources)
         if resources.gpus == 0:
             # Ray may leave GPUs visible to a process without GPUs.
             train = train.model_copy(update={"device": "cpu"})
@@ -215,15 +228,27 @@ def _task_maker(
             train,
             folder,
             images,
-            resources.num_gpus,
+            own.num_gpus,
             weights,
             mark=mark,
             num_epochs=proposal.num_epochs_reported,
             store=store,
         )
-        return TrialTask(number, training, resources.group)
+        return TrialTask(number, training, resources.group, own.cpus)
 
     return make
+
+
+def _gpus(config: SearchConfig, resources: TrialResources) -> EqualShares:
+    """Says which worker runs the next trial, by the share of a GPU that it takes."""
+    if not resources.by_architecture:
+        return EqualShares()
+
+    def share_of(proposal: Proposal) -> float:
+        train = apply_params(config.train, proposal.params, f"trial {proposal.number}")
+        return resources_for(train, resources).gpus
+
+    return SharedGpus(resources.gpus, share_of)
 
 
 def _tuner(

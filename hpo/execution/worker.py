@@ -32,7 +32,7 @@ from sgformer.data.image_cache import ImagesId
 from sgformer.data_config import DataConfig
 from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
-REPORT, WORN_OUT, SETTINGS = "report", "worn_out", "settings"
+REPORT, WORN_OUT, SETTINGS, GPU = "report", "worn_out", "settings", "gpu"
 UNDER_WAY: Final = "under_way"  # of a step: whether it has ended within an epoch
 WAITS: Final = "waits"  # of such a step: whether a group's processes have not been placed yet
 SECONDS_IDLE: Final = 0.2
@@ -48,6 +48,14 @@ def trial_folder(run_dir: Path, number: int) -> Path:
     return run_dir / "trials" / str(number)
 
 
+def place_of_gpu() -> str:
+    """The node and the GPU that Ray has given to this process."""
+    import ray
+
+    here = ray.get_runtime_context()
+    return f"{here.get_node_id()} {','.join(here.get_accelerator_ids()['GPU'])}"
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """The settings that a worker starts with.
@@ -61,6 +69,7 @@ class WorkerSettings:
         mark: The mark of the run's folder as the driver sees it.
         store: Where trials keep their checkpoints in place of the run's folder, which the worker
             then need not see.
+        tells_gpu: Whether the worker says which GPU it is on.
     """
 
     num_threads: int
@@ -69,6 +78,7 @@ class WorkerSettings:
     run_dir: Path | None = None
     mark: str | None = None
     store: RunStore | None = None
+    tells_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,11 +89,13 @@ class TrialTask:
         number: The trial's number in the study.
         training: The configuration, folder and images to train with.
         group: The processes that train the trial in place of the worker; None: the worker trains.
+        num_threads: The number of threads that torch uses; None: the worker's.
     """
 
     number: int
     training: Training
     group: GroupResources | None = None
+    num_threads: int | None = None
 
 
 class KnownMicroBatches:
@@ -131,6 +143,7 @@ class TrialWorker(tune.Trainable):
         self._micro_batches = KnownMicroBatches()
         self._group = WarmGroup()
         settings: WorkerSettings = config[SETTINGS]
+        self._place = {GPU: place_of_gpu()} if settings.tells_gpu else {}
         if settings.store is not None:
             settings.store.check()
         elif settings.run_dir is not None:
@@ -144,7 +157,10 @@ class TrialWorker(tune.Trainable):
         self._end()
 
     def leave(self) -> None:
-        """Makes the next step save the trial within its epoch, and give it back."""
+        """Makes the next step save the trial within its epoch, and give it back.
+
+        The worker may then get another trial.
+        """
         self._leaves = True
 
     def retire(self) -> None:
@@ -168,7 +184,7 @@ class TrialWorker(tune.Trainable):
             if self._idle:
                 time.sleep(SECONDS_IDLE)
             self._idle = True
-            return {REPORT: None, WORN_OUT: False}
+            return {REPORT: None, WORN_OUT: False, **self._place}
         report = self._next_report(self._task)
         if report is None:
             return {REPORT: None, WORN_OUT: False, UNDER_WAY: True, WAITS: self._waits}
@@ -188,8 +204,9 @@ class TrialWorker(tune.Trainable):
     def _left(self, task: TrialTask) -> dict[str, Any]:
         """Saves the trial within its epoch, and gives it back."""
         self.cleanup()
-        self._task = None
-        return {REPORT: TrialReport(task.number, (), EndReason.LEFT), WORN_OUT: True}
+        self._task, self._leaves = None, False
+        worn_out = self._worn_out or self._is_told_to_end()
+        return {REPORT: TrialReport(task.number, (), EndReason.LEFT), WORN_OUT: worn_out}
 
     def _check_whether_to_end(self) -> None:
         if self._is_told_to_end():
@@ -234,6 +251,10 @@ class TrialWorker(tune.Trainable):
         self._waits = task.group is not None
         if task.group is not None:
             return self._group.run(task.training, task.group, self._note_start)
+        if task.num_threads is not None:
+            import torch
+
+            torch.set_num_threads(task.num_threads)
         return run_training(task.training)
 
     def _note_start(self) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hpo.execution.worker import (
 )
 from hpo.study.trial import TrialReport
 from sgformer.config import TrainConfig
+from sgformer.cpus import usable_cpus
 from sgformer.errors import DiskFullError
 from sgformer.training.checkpoint import Saving, load_checkpoint
 
@@ -142,6 +144,11 @@ def test_a_worker_that_has_to_leave_saves_its_trial_and_gives_it_back(make_task:
     assert (left[REPORT].number, left[REPORT].end_reason) == (0, "left")
     _, metadata = load_checkpoint(make_task(0).training.folder / WITHIN)
     assert len(metadata["within_epoch"]["losses"]) == 1
+    assert not left[WORN_OUT]  # it made way for a larger trial, and may get another
+    trainable.assign(replace(make_task(1), num_threads=2))
+    assert trainable.step()[REPORT] is None
+    assert torch.get_num_threads() == min(2, usable_cpus())
+    trainable.stop()
 
 
 def test_a_stop_on_a_full_disk_leaves_the_last_epoch(
