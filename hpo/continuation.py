@@ -64,9 +64,12 @@ def check_continuation(
     known = folder.load_config()
     if config.study.storage is None:
         config = with_storage(config, known.study.storage)
-    if config.study.deliver_to is None:
-        study = config.study.model_copy(update={"deliver_to": known.study.deliver_to})
-        config = config.model_copy(update={"study": study})
+    kept = {
+        name: getattr(known.study, name)
+        for name in ("deliver_to", "checkpoint_to")
+        if getattr(config.study, name) is None
+    }
+    config = config.model_copy(update={"study": config.study.model_copy(update=kept)})
     known = with_storage(known, known.study.storage)
     config = with_former_defaults(known, config)
     _refuse_differences(known, config, str(folder.search_file))

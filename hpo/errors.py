@@ -29,3 +29,7 @@ class ProcessDiedError(RunError):
 
 class WornOutError(RunError):
     """A worker ends itself so that Ray replaces it by a new process."""
+
+
+class StoreError(RuntimeError):
+    """The store of checkpoints cannot be used for the time being. The search can be resumed."""

@@ -11,8 +11,10 @@ from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster_access import check_address
 from hpo.run import Run
 from hpo.run_folder import RunFolder
+from hpo.run_store import claim_store
 from hpo.search_steps import SearchSteps, under_way
 from hpo.transfer.carry_over import Continuation, continuation
+from sgformer.errors import ConfigError
 
 
 def run_search(
@@ -32,8 +34,9 @@ def run_search(
     Args:
         config: The search, as `load_search_config` returns it.
         output_dir: Gets the run's folder, named `config.study.name`. Every node of a cluster
-            must reach it under the same path. A URL, such as s3://BUCKET/runs, gets a copy of the
-            results (`study.deliver_to`), and the run works in ./runs.
+            must reach it under the same path, unless `study.checkpoint_to` is set. A URL, such as
+            s3://BUCKET/runs, gets a copy of the results (`study.deliver_to`), and the run works
+            in ./runs.
         observer: Is told of every event; None: events are not reported.
         storage: URL of the Optuna storage; None: the config's, or else a file in the run's
             folder.
@@ -46,6 +49,7 @@ def run_search(
         InputError: The user's input is wrong; no trial was started.
         RunError: The search failed, or was interrupted.
         DiskFullError: The run's disk is full; the search can be resumed.
+        StoreError: The store of the checkpoints is away; the search can be resumed.
 
     Example:
         ```python
@@ -66,6 +70,8 @@ def run_search(
         if now.begins:
             config = with_common_decode_size(config)
         check_results_url(now.run, config)
+        _refuse_to_carry_over(config, now)
+        claim_store(config, now.run)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
         search.find_study(resume=resume)
         if not search.is_over:
@@ -79,7 +85,8 @@ def check_start(
 ) -> None:
     """Checks, as `run_search` does, that the study can begin or go on.
 
-    Writes nothing but a small file to `study.deliver_to`, which it removes.
+    Writes nothing but a small file to each of `study.deliver_to` and `study.checkpoint_to`, which
+    it removes.
 
     Raises:
         InputError: It cannot: it exists and `resume` is not set, or has other settings.
@@ -87,6 +94,8 @@ def check_start(
     now = _what_goes_on(config, output_dir, resume=resume)
     config = check_continuation(now.config, now.run, storage, resume=resume)
     check_results_url(now.run, config)
+    _refuse_to_carry_over(config, now)
+    claim_store(config, now.run, is_trial=True)
     find_study(config, now.run, storage, resume=resume)
 
 
@@ -96,6 +105,16 @@ def _what_goes_on(config: SearchConfig, output_dir: Path | str, *, resume: bool)
     config = with_storage(config, config.study.storage)  # absolute, for `continuation`
     folder = RunFolder(output_dir / config.study.name)
     return continuation(config, folder) if resume else Continuation(config, folder)
+
+
+def _refuse_to_carry_over(config: SearchConfig, now: Continuation) -> None:
+    """Raises ConfigError for a changed space of a run whose checkpoints are in a store."""
+    if now.predecessor is not None and config.study.checkpoint_to is not None:
+        raise ConfigError(
+            f"the space differs from that of {now.predecessor.search_file}, and trials whose "
+            "checkpoints are in study.checkpoint_to are not carried over; choose another "
+            "--study-name, with study.warm_start for what this one has found"
+        )
 
 
 def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:

@@ -4,7 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from hpo.config.schema import PAUSING
 from hpo.config.search_space import Params, default_params
@@ -28,7 +28,7 @@ from hpo.execution.cluster import (
     trial_resources,
 )
 from hpo.execution.comparison import compare_finalists
-from hpo.execution.gpu_share import measured_resources
+from hpo.execution.gpu_share import measured_shares, settled_resources
 from hpo.execution.interruption import interruptible
 from hpo.execution.node_check import check_nodes, what_nodes_share
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
@@ -37,6 +37,7 @@ from hpo.execution.tuning import interrupted_text, run_trials
 from hpo.reporting.report import write_report
 from hpo.run import Run
 from hpo.run_folder import discard
+from hpo.run_store import store_of
 from hpo.run_weights import keep_weights
 from hpo.schedulers.first_rung import FirstRung, first_rung_text
 from hpo.selection.finalists import has_candidates, is_settled
@@ -92,6 +93,7 @@ class SearchSteps:
         self._study: SearchStudy | None = None
         self._warm_start: Sequence[Params] = ()
         self._first_level: FirstRung | None = None
+        self._gpu_shares: dict[str, Any] | None = None
         self._may_grow = False
 
     @property
@@ -169,6 +171,8 @@ class SearchSteps:
     def keep_weights(self) -> None:
         """Copies the weights that trainings start from to the run's folder, unless it has them."""
         keep_weights(self.config, self.folder, self.observer.note, self.now.predecessor)
+        if (store := store_of(self.config, self.folder)) is not None:
+            store.send_weights(self.folder)
 
     def begin_decoding(self) -> None:
         """Starts threads that decode the images and import slow modules."""
@@ -187,7 +191,9 @@ class SearchSteps:
             self.take_images()
             self._may_grow = address is not None
             self.resources = self._find_resources()
-            yield
+            share_a_folder = self.config.study.checkpoint_to is None
+            with self.decoding.hearing_nodes(share_a_folder=share_a_folder):
+                yield
 
     def _find_resources(self) -> TrialResources:
         """What a trial takes on the connected Ray; a cluster's nodes are asked what they see."""
@@ -195,13 +201,22 @@ class SearchSteps:
         if self._may_grow:
             resources = resources_or_hope(asked, self.observer.note)
             data = self.config.train.resolved().data
-            shared = what_nodes_share(self.folder, data, self.images.id)
+            store = store_of(self.config, self.folder)
+            shared = what_nodes_share(self.folder, data, self.images.id, store)
             check_nodes(shared, resources, self.observer.note)
         else:
             resources = trial_resources(asked, cluster_nodes())
         if asked.gpus_per_trial == AUTO and resources.gpus and self.has_trainings_left:
-            return measured_resources(self.config, resources, self.observer)
+            return self._measured_resources(resources)
         return resources
+
+    def _measured_resources(self, whole: TrialResources) -> TrialResources:
+        """What trials take by their measured shares of a GPU, which the study keeps."""
+        known = None if self._study is None else self._study.metadata.gpu_shares
+        self._gpu_shares = measured_shares(self.config, whole, known, self.observer)
+        if self._study is not None and self._gpu_shares != known:
+            self._study.metadata.gpu_shares = self._gpu_shares
+        return settled_resources(self.config, self._gpu_shares, self.observer)
 
     def take_images(self) -> None:
         """Waits for the images; raises StudyError if the study has other images.
@@ -221,6 +236,8 @@ class SearchSteps:
         facts = self.images.facts
         self._study = create_study(self.config, self.folder, self.storage, facts, first)
         self._study.metadata.warm_start = self._warm_start
+        if self._gpu_shares is not None:
+            self._study.metadata.gpu_shares = self._gpu_shares
         if first is not None:
             self.observer.note(f"first decision at {first_rung_text(self.config, (first,))}")
         self.lease_study()

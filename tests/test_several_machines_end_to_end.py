@@ -24,7 +24,7 @@ from mounts import served_by_fuse
 from namespaces import CACHE, DATA, NETWORK, ROOT, SHARED, Machines, Node, child_of
 from page import Page, Reader
 from postgres import RESTART, install_postgres
-from s3 import s3_server
+from s3 import KEYS, server_on
 from searches import search_values
 
 from hpo import open_run
@@ -249,6 +249,8 @@ NOT_RUN = {
     "sudo apt-get install postgresql": "`install_postgres` does what Debian's package does",
     "ssh -L 8265:localhost:8265 HEAD": "no ssh server; the head is reached by --dashboard-host",
     "python -m run_search": "what `submit` lets the head run",
+    "ray start": "what `Machines` runs on each node",
+    "... --output-dir /var/lib/runs": "test_stored_checkpoints_end_to_end.py has such a search",
 }
 
 
@@ -294,13 +296,13 @@ def test_the_page_on_clusters_is_true_from_top_to_bottom(
     set_num_trials(core, 1)
     a_database_is_made_and_keeps_a_study(database, head, laptop)
 
-    python = (*machines["head"].inside, sys.executable)
-    with s3_server(tmp_path / "s3", words["BUCKET"], program=python) as variables:
-        head.environment |= variables
+    inside, bucket = machines["head"].inside, words["BUCKET"]
+    with server_on(inside, 0, tmp_path / "s3", bucket, host="127.0.0.1") as port:
+        address = f"http://127.0.0.1:{port}"
+        head.environment |= KEYS | {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
         head.placeholders["..."] = page.take(SEARCH, words).replace(OUTPUT_DIR, "")
         its_results_are_copied(head)
-        bucket = f"{variables['AWS_ENDPOINT_URL']}/{words['BUCKET']}"
-        keys = answer_to(machines["head"], bucket)
+        keys = answer_to(machines["head"], f"{address}/{bucket}")
     assert "<Key>runs/team-core/best/model.onnx</Key>" in keys
     for command in NOT_RUN:
         page.take(command, words)

@@ -15,7 +15,7 @@ from hpo.cli.output import escape_what_the_output_cannot_hold, fail
 from hpo.cli.results import dashboard, report, status
 from hpo.cli.search import demo, resize, search
 from hpo.cli.simulate import simulate
-from hpo.errors import RunError, RunInterrupted
+from hpo.errors import RunError, RunInterrupted, StoreError
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
 
 # Each command imports heavy packages (Ray, torch, Optuna) itself, so that --help stays fast.
@@ -48,6 +48,8 @@ def main() -> None:
         fail(str(error), 1)
     except DiskFullError as error:
         fail(f"{error}; free some, then go on with --resume", 1)
+    except StoreError as error:
+        fail(f"{error}; go on with --resume", 1)
     except (RunError, ExportError, OutOfMemoryError) as error:
         fail(str(error), 1)
     except Exception:

@@ -50,6 +50,7 @@ def retrain(
     from hpo.execution.surroundings import usable_surroundings
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import copied_rows, delivery_rows
+    from hpo.run_store import claim_store
     from hpo.run_weights import keep_weights
     from hpo.selection.finalists import retrain_config
 
@@ -63,6 +64,7 @@ def retrain(
         run.folder.locked(display.note),
     ):
         check_results_url(run.folder, run.config)
+        claim_store(run.config, run.folder, is_trial=True)
         keep_weights(run.config, run.folder, display.note)
         data = retrain_config(run.config, chosen.params).resolved().data
         with Decoding(data, display, run.folder.path) as decoding:

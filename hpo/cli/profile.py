@@ -76,12 +76,12 @@ def _settled(
 ) -> "TrialResources":
     """What a trial takes where the measurement decides on its share of a GPU; else unchanged."""
     from hpo.config.sections import AUTO
-    from hpo.execution.cluster import resources_at
-    from hpo.execution.gpu_share import with_share
+    from hpo.execution.cluster import nodes_at
+    from hpo.execution.gpu_share import shares_of, with_shares
 
     if config.resources.gpus_per_trial != AUTO or not whole.gpus:
         return whole
-    return resources_at(with_share(config.resources, profile), address)
+    return with_shares(config.resources, shares_of(profile), nodes_at(config.resources, address))
 
 
 def _told(search: PlannedSearch, resources: "TrialResources") -> Iterator["Cost"]:
@@ -123,16 +123,15 @@ def _forecasts(
     resources: "TrialResources",
     architectures: Mapping[str, Any],
 ) -> Iterator[tuple[str, "Forecast"]]:
-    from hpo.simulation.forecast import Assumed, Slots, forecast, strategies
+    from hpo.simulation.forecast import Assumed, forecast, strategies
     from hpo.transfer.warm_start import warm_start_params
 
-    slots = Slots(resources.num_slots, resources.num_gpus)
     config, num_val = search.config, len(search.folder.splits["val"])
     earlier = warm_start_params(config, search.storage)
     assumed = Assumed(values_of, profile.epoch_seconds, num_val, architectures, earlier)
     for name, strategy in strategies(config).items():
         with progress_of(f"simulating trials, scheduler {name}") as tell:
-            yield name, forecast(strategy, assumed, slots, tell)
+            yield name, forecast(strategy, assumed, resources, tell)
 
 
 def _print_costs(
@@ -142,6 +141,7 @@ def _print_costs(
     from hpo.execution.profile import architecture_name
 
     has_gpu = any(cost.gpu_bytes for cost in costs)
+    of_architecture = {str(settings): took for settings, took in resources.by_architecture}
     rows = []
     for cost in costs:
         name = architecture_name(cost.settings, config.space)
@@ -149,9 +149,11 @@ def _print_costs(
             rows.append([name, "does not fit", *["-"] * (4 if has_gpu else 2)])
             continue
         seconds = cost.epoch_seconds
-        an_hour = 3600 * resources.num_slots / (seconds * config.train.max_epochs)
+        took = of_architecture.get(str(cost.settings), resources)
+        an_hour = 3600 * took.num_slots / (seconds * config.train.max_epochs)
         busy = "?" if cost.utilization is None else f"{cost.utilization:.0%}"
-        of_gpu = [busy, f"{share_for(cost):.2g}"] if has_gpu else []
+        share = took.gpus if of_architecture else share_for(cost)
+        of_gpu = [busy, f"{share:.2g}"] if has_gpu else []
         rows.append([name, f"{seconds:.3g}", _gigabytes(cost), *of_gpu, _brief(an_hour)])
     of_gpu = ["GPU busy", "share of a GPU"] if has_gpu else []
     header = ["architecture", "s an epoch", "memory", *of_gpu, "trials an hour"]
@@ -217,6 +219,10 @@ def _assumptions(
     if least < 1:
         simulated += f"; {least:.0%} of the search was simulated, the rest goes on alike"
     runs_on = f"{resources.text} a trial, {slots} at a time"
+    if resources.by_architecture:
+        least = resources.num_of_largest
+        num = f"{least} to {slots}" if least < slots else f"{slots}"
+        runs_on = f"{resources.text}, or more, a trial; {num} at a time"
     counted = "trials, and finalists or the winner"
     if not resources.gpus:
         counted += "; GPU-hours count a process without a GPU as one GPU"

@@ -1,4 +1,4 @@
-"""The URL to which a run's results are copied."""
+"""The URLs to which a run's results and checkpoints are copied."""
 
 import re
 from pathlib import Path
@@ -19,3 +19,9 @@ def has_secret(url: str) -> bool:
     parts = urlsplit(url)
     options = (name for name, _ in parse_qsl(parts.query, keep_blank_values=True))
     return parts.password is not None or any(map(SECRET.search, options))
+
+
+def url_below(url: str, name: str) -> str:
+    """The URL of a folder in the folder of a URL, which may have options after a ?."""
+    place, mark, options = url.partition("?")
+    return f"{place.rstrip('/')}/{name}{mark}{options}"

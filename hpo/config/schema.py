@@ -54,6 +54,8 @@ class StudyConfig(FrozenConfig):
             the run.
         deliver_to: URL to which the results are copied, in a folder of the study's name, such as
             s3://BUCKET/runs; None: they stay in the run's folder.
+        checkpoint_to: URL of the place where trainings keep their checkpoints, in a folder of the
+            study's name, so that nodes need no shared folder; None: the run's folder.
     """
 
     name: str = Field(default="", max_length=100)
@@ -68,6 +70,7 @@ class StudyConfig(FrozenConfig):
     max_retries: int = Field(default=3, ge=0)
     storage: str | None = None
     deliver_to: str | None = None
+    checkpoint_to: str | None = None
 
     @field_validator("name")
     @classmethod
@@ -89,7 +92,7 @@ class StudyConfig(FrozenConfig):
             )
         return storage
 
-    @field_validator("deliver_to")
+    @field_validator("deliver_to", "checkpoint_to")
     @classmethod
     def _without_a_secret(cls, url: str | None) -> str | None:
         if url is not None and not is_url(url):

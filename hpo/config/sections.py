@@ -43,7 +43,7 @@ class ResourcesConfig(FrozenConfig):
         cpus_per_trial: CPUs of each process; None: the node's CPUs divided by its GPUs, times
             gpus_per_trial; 1 without GPUs.
         gpus_per_trial: GPUs of each process, from 0 to 1; None: 1 if any node has a GPU, else 0.
-            auto: the share of a GPU in which each architecture of the space fits, as a few of its
+            auto: for each architecture of the space the share in which it fits, as a few of its
             steps show when the search starts; 0 if no node has a GPU.
         workers_per_trial: How many processes train one trial together, and so the winner.
         placement: Where they run: strict_pack on one node, pack on as few nodes as possible,

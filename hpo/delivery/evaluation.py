@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from hpo.delivery.deliver import images_for, load_model, trained_images_of
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
+from hpo.execution.own_folder import own_folder
 from hpo.execution.retrain import run_on_cluster
+from hpo.execution.training import Training
 from hpo.run import Run
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
 SECONDS_BETWEEN_NEWS: Final = 1.0
 SPLITS: Final = ("val", "test")
+BEST: Final = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Evaluated:
 def evaluate_and_charge(
     run: Run,
     trial: int,
-    checkpoint: Path,
+    training: Training,
     observer: SearchObserver,
     images: "ImagesId | None",
     resources: TrialResources | None,
@@ -56,18 +59,18 @@ def evaluate_and_charge(
     Args:
         run: The trial's run.
         trial: The trial's number.
-        checkpoint: The weights with their config.
+        training: The training, whose checkpoint of the best epoch is evaluated.
         observer: Is told of the images evaluated so far.
         images: Identifies the images of the search; None: any images are accepted.
         resources: CPUs and GPUs on the connected Ray cluster; None: this process evaluates.
     """
     begin, metrics = time.monotonic(), None
-    places = run.config.train.data
+    places, checkpoint = run.config.train.data, training.folder / BEST
     if resources is None:
         told = evaluate_checkpoint(checkpoint, images, places=places)
     else:
-        arguments = (checkpoint, images, resources.gpus, places)
-        told = run_on_cluster(evaluate_checkpoint, arguments, resources, "the evaluation")
+        arguments = (training, images, resources.gpus, places)
+        told = run_on_cluster(_evaluate, arguments, resources, "the evaluation")
     for news in told:
         observer.step(news.num_done, news.num_images)
         metrics = news.metrics
@@ -101,6 +104,17 @@ def evaluate_checkpoint(
     config, model, _ = load_model(checkpoint, places)
     data = images_for(config, trained_images_of(checkpoint), images)
     yield from evaluate_splits(config, model, data)
+
+
+def _evaluate(
+    training: Training, images: "ImagesId | None", num_gpus: float, places: DataConfig
+) -> Iterator[Evaluated]:
+    """Evaluates a training's checkpoint, wherever it is kept; see `evaluate_checkpoint`."""
+    if training.store is None:
+        yield from evaluate_checkpoint(training.folder / BEST, images, num_gpus, places)
+        return
+    with own_folder(training.store, training.name, trains=False, names=(BEST,)) as folder:
+        yield from evaluate_checkpoint(folder.path / BEST, images, num_gpus, places)
 
 
 def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> Iterator[Evaluated]:

@@ -1,5 +1,6 @@
 """Exports the architectures of a space on the connected Ray, several at a time."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from hpo.engine.architectures import has_to_be_timed
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
-from hpo.run_folder import RunFolder, becomes_true
+from hpo.run_folder import RunFolder
 from sgformer.config import TrainConfig
 
 
@@ -50,8 +51,7 @@ def export_architectures(
         return {}
     observer.phase("exporting architectures")
     run.architectures.mkdir(exist_ok=True)
-    folder = run.architectures.absolute()  # a worker has another current folder
-    paths = {n: folder / f"{n.replace('/', '_')}.onnx" for n in due}
+    paths = {n: run.architectures / f"{n.replace('/', '_')}.onnx" for n in due}
     waiting = {
         paths[name]: apply_params(config.train, params, "space")
         for name, params in due.items()
@@ -59,8 +59,6 @@ def export_architectures(
     }
     observer.step(len(due) - len(waiting), len(due))
     _export_all(waiting, num_classes, resources, observer, len(due))
-    for path in paths.values():  # a network file system may show the files late
-        becomes_true(path.exists)
     return paths
 
 
@@ -74,15 +72,16 @@ def _export_all(
     import ray
 
     task = ray.remote(num_cpus=resources.cpus)(_export)
-    running: list[Any] = []
+    running: dict[Any, Path] = {}
     due = list(waiting.items())
     while due or running:
         while due and len(running) < resources.num_slots:
             path, train = due.pop()  # the last first: spaces often list the largest model last
-            running.append(task.remote(train, num_classes, path))
-        (ended,), running = ray.wait(running, num_returns=1)
+            running[task.remote(train, num_classes)] = path
+        (ended,), _ = ray.wait(list(running), num_returns=1)
+        path = running.pop(ended)
         try:
-            ray.get(ended)
+            content = ray.get(ended)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
@@ -90,13 +89,22 @@ def _export_all(
             raise RunError(
                 f"exporting an architecture broke: {reason}; --resume retries"
             ) from error
+        _write_whole(path, content)
         observer.step(total - len(due) - len(running), total)
 
 
-def _export(train: TrainConfig, num_classes: int, path: Path) -> None:
-    """Runs in a process of Ray; other processes see a whole file, or none."""
+def _export(train: TrainConfig, num_classes: int) -> bytes:
+    """Runs in a process of Ray, on a node that may not see the run's folder."""
     from sgformer.export.architecture_costs import export_untrained
 
+    with tempfile.TemporaryDirectory(prefix="sgformer-export-") as folder:
+        path = Path(folder) / "model.onnx"
+        export_untrained(train, num_classes, path)
+        return path.read_bytes()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes a file; a search that is killed while it does leaves none."""
     part = path.with_suffix(".part")
-    export_untrained(train, num_classes, part)
+    part.write_bytes(content)
     part.replace(path)

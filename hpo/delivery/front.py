@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from hpo.delivery.retrain import retrain_and_deliver
+from hpo.delivery.retrain import discard_trainings, retrain_and_deliver
 from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
@@ -50,7 +50,7 @@ def deliver_winners(
                 run.study.metadata.delivered_trial = trial.number
         elif folder == run.folder.best or _is_affordable(run, trial, observer):
             retrain_and_deliver(run, trial, observer, images, resources, folder)
-    discard(run.folder.retraining)  # checkpoints of finalists that did not win
+    discard_trainings(run)  # checkpoints of finalists that did not win
     _discard_others(run.folder.front, folders.values(), observer)
 
 

@@ -11,13 +11,14 @@ from hpo.delivery.deliver import deliver
 from hpo.delivery.evaluation import evaluate_and_charge
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
-from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
+from hpo.execution.gpu_share import resources_for
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
-from hpo.execution.training import Training, saved_epochs
+from hpo.execution.training import Training
 from hpo.run import Run
 from hpo.run_folder import discard
+from hpo.run_store import store_of
 from hpo.run_weights import weights_of
 from hpo.selection.finalists import retrain_config, training_name
 from hpo.study.trial import TrialSummary
@@ -49,30 +50,43 @@ def retrain_and_deliver(
         RunError: The training diverged in its first epoch, or its checkpoint is missing.
     """
     train = retrain_config(run.config, trial.params)
+    resources = None if resources is None else resources_for(train, resources)
     observer.phase(f"retraining trial {trial.number}")
     name = training_name(trial.number, train)
-    weights = weights_of(run.folder, train.model)
-    place = run.folder.retraining.absolute() / name
+    place, store = run.folder.retraining.absolute() / name, store_of(run.config, run.folder)
     training = Training(
         train,
         place,
         images,
-        weights=weights,
+        weights=weights_of(run.folder, train.model),
         mark=run.folder.mark(),
-        num_epochs=saved_epochs(place),
+        store=None if resources is None else store,
     )
+    if store is not None and resources is None:  # what a finalist began on a node
+        store.bring(training.name, place)
+    training = training.with_known_epochs()
     rows = _train_and_charge(run, trial, name, training, observer, resources)
-    checkpoint = training.folder / "best.safetensors"
+    if training.store is not None:
+        training.store.bring(training.name, place)
+    checkpoint = place / "best.safetensors"
     if not checkpoint.exists():
         raise RunError(_without_a_model(run, trial, checkpoint, rows, train.metric))
     observer.phase("evaluating on val and test")
-    metrics = evaluate_and_charge(run, trial.number, checkpoint, observer, images, resources)
+    metrics = evaluate_and_charge(run, trial.number, training, observer, images, resources)
     observer.phase("exporting to ONNX and checking it")
     num_images = run.config.retrain.proof_images
     best = folder or run.folder.best
     deliver(best, checkpoint, metrics, images, num_images, run.config.train.data)
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
+    discard_trainings(run)
+
+
+def discard_trainings(run: Run) -> None:
+    """Deletes the checkpoints of trainings after the search, of which none is needed any more."""
+    store = store_of(run.config, run.folder)
+    if store is not None:
+        store.discard(run.folder.retraining.name)
     discard(run.folder.retraining)
 
 
@@ -85,12 +99,12 @@ def _train_and_charge(
     resources: TrialResources | None,
 ) -> list[Mapping[str, Any]]:
     """Trains, charges epochs and seconds to the study's budget; returns the rows of all epochs."""
-    attempts, begin = Attempts(training.folder), time.monotonic()
+    begin = time.monotonic()
     # The epochs of a finalist's training are charged already, if its folder still exists.
     num_charged = int(run.study.metadata.fresh_trainings.get(name, {}).get("num_epochs", 0))
-    num_charged = min(num_charged, attempts.count())
+    num_charged = min(num_charged, training.num_begun())
     rows = _train(run, training, observer, resources)
-    num_epochs = attempts.count() - num_charged
+    num_epochs = training.num_begun() - num_charged
     if num_epochs and rows:
         seconds = num_epochs * statistics.fmean(float(row["seconds"]) for row in rows)
         num_gpus = 1.0 if resources is None else resources.gpus * resources.num_processes
@@ -121,7 +135,7 @@ def _epochs_on_cluster(
 ) -> Iterator[dict[str, Any]]:
     watch = PlacementWatch(run.config.resources, observer.note)
     max_retries = run.config.study.max_retries
-    for _, said in retrain_all_on_cluster([training], resources, max_retries, watch):
+    for _, said in retrain_all_on_cluster([training], [resources], max_retries, watch):
         if isinstance(said, dict):
             yield said
         elif said is not None:

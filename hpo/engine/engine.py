@@ -76,7 +76,7 @@ class Engine:
         self._planner = Planner(config, study, ledger, scheduler, budget, admission, observer)
         self._choice: Choice | None = None  # None: the planner was not asked since the last event
         self._is_over = False
-        self.paused: str | None = None
+        self.paused: TrialError | None = None
         self._take_up(trials)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class Engine:
             return
         self._record(record, report)
         if report.end_reason == EndReason.PAUSED and report.error is not None:
-            self.paused = self.paused or report.error.message
+            self.paused = self.paused or report.error
         elif record.is_paused:
             self._pause(record)
         else:

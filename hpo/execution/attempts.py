@@ -77,15 +77,28 @@ class Attempts:
 
     def epochs(self) -> tuple[int, ...]:
         """Numbers of the epochs begun, in order, without lines that a full disk truncated."""
-        return tuple(int(entry) for entry in self._entries() if entry.isdigit())
+        return _epochs(self._text())
 
     def count(self) -> int:
         return len(self.epochs())
 
     def _entries(self) -> list[str]:
         """The last column of each whole row."""
-        rows = csv.reader(self._text().splitlines())
-        return [row[-1] for row in rows if len(row) == len(COLUMNS)]
+        return _entries(self._text())
 
     def _text(self) -> str:
         return self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+
+
+def num_begun(text: str) -> int:
+    """The number of epochs begun, by the text of an attempts.csv."""
+    return len(_epochs(text))
+
+
+def _epochs(text: str) -> tuple[int, ...]:
+    return tuple(int(entry) for entry in _entries(text) if entry.isdigit())
+
+
+def _entries(text: str) -> list[str]:
+    rows = csv.reader(text.splitlines())
+    return [row[-1] for row in rows if len(row) == len(COLUMNS)]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from hpo.config.search_space import Params
 from hpo.config.sections import Placement, ResourcesConfig
 from hpo.errors import ClusterError
 from hpo.execution.interruption import keeping_the_handler
@@ -38,13 +39,18 @@ class GroupResources:
 
 @dataclass(frozen=True)
 class TrialResources:
-    """CPUs and GPUs of each process, trials at a time (slots), and processes of each trial."""
+    """CPUs and GPUs of each process, trials at a time (slots), and processes of each trial.
+
+    Where trials take different shares of a GPU, these are the resources of the smallest, which
+    each worker has; `by_architecture` has those of each architecture, by its settings.
+    """
 
     cpus: int
     gpus: float
     num_slots: int
     num_processes: int = 1
     placement: Placement = "strict_pack"
+    by_architecture: tuple[tuple[Params, "TrialResources"], ...] = ()
 
     @property
     def group(self) -> GroupResources | None:
@@ -58,6 +64,11 @@ class TrialResources:
         """What a trial takes, in words."""
         one = f"{self.cpus} CPU and {self.gpus:g} GPU"
         return one if self.num_processes == 1 else f"{self.num_processes} processes of {one}"
+
+    @property
+    def num_of_largest(self) -> int:
+        """Trials of the largest share of a GPU that run at a time."""
+        return min((one.num_slots for _, one in self.by_architecture), default=self.num_slots)
 
     @property
     def num_gpus(self) -> float:
@@ -118,6 +129,14 @@ def cluster_nodes() -> tuple[Node, ...]:
     return tuple(_node(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
+def kinds_of_gpus() -> list[str]:
+    """The kinds of GPU of the living nodes, by Ray's names."""
+    import ray
+
+    names = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
+    return sorted(name for name in names if name.startswith("accelerator_type:"))
+
+
 def nodes_and_free() -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     """The nodes of the connected cluster that are alive, and what is free on each of them."""
     from ray._private.state import available_resources_per_node
@@ -145,10 +164,15 @@ def resources_at(config: ResourcesConfig, address: str | None) -> TrialResources
     Raises:
         ClusterError: The nodes cannot hold a single trial, or the cluster refuses the connection.
     """
+    return trial_resources(config, nodes_at(config, address))
+
+
+def nodes_at(config: ResourcesConfig, address: str | None) -> tuple[Node, ...]:
+    """The nodes of the cluster at HOST:PORT, or else this machine."""
     if address is None:
-        return trial_resources(config, local_nodes(config))
+        return local_nodes(config)
     with connected(address):
-        return trial_resources(config, cluster_nodes())
+        return cluster_nodes()
 
 
 def resources_or_hope(config: ResourcesConfig, note: Callable[[str], None]) -> TrialResources:
@@ -209,6 +233,16 @@ def num_trials_on(nodes: Sequence[Node], resources: TrialResources) -> int:
     if resources.placement == "strict_pack":
         return sum(num // resources.num_processes for num in nums)
     return sum(nums) // resources.num_processes
+
+
+def fills_gpus(nodes: Sequence[Node], resources: TrialResources) -> bool:
+    """Whether the nodes have CPUs for as many such processes as fit on their GPUs."""
+    return all(
+        _num_processes_on(node, resources.cpus, resources.gpus)
+        == int(node.gpus) * int(1 / resources.gpus)
+        for node in nodes
+        if node.gpus
+    )
 
 
 def _num_processes_on(node: Node, cpus: int, gpus: float) -> int:

@@ -11,13 +11,14 @@ from hpo.config.objectives import Objective
 from hpo.config.schema import SearchConfig
 from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
-from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
+from hpo.execution.gpu_share import resources_for
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster
 from hpo.execution.searched_images import SearchedImages
-from hpo.execution.training import Training, saved_epochs
-from hpo.run_folder import RunFolder, discard
+from hpo.execution.training import Training
+from hpo.run_folder import RunFolder
+from hpo.run_store import store_of
 from hpo.run_weights import weights_of
 from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import (
@@ -49,7 +50,7 @@ def compare_finalists(
     Raises:
         RunError: A training's processes died more often than `study.max_retries` allows.
     """
-    budget = Budget.of_study(config, study, resources.num_slots)
+    budget = Budget.of_study(config, study, resources.num_of_largest)
     finalists = _choose(config, study, images, budget, observer)
     done = study.metadata.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
@@ -62,12 +63,13 @@ def compare_finalists(
     first_seed = everything[0][1].seed
     told = _train(config, run, due, images.id, resources, observer)
     with contextlib.closing(told):
-        for number, train, ended in told:
-            study.metadata.add_fresh_training(training_name(number, train), asdict(ended))
+        for number, training, ended in told:
+            name = training_name(number, training.config)
+            study.metadata.add_fresh_training(name, asdict(ended))
             study.metadata.seconds_searched = budget.seconds
             observer.finalist_trained(number, ended.seed, ended.value)
-            if train.seed != first_seed:
-                discard(_folder(run, number, train))
+            if ended.seed != first_seed:
+                training.discard()
 
 
 def _train(
@@ -77,25 +79,26 @@ def _train(
     images: ImagesId,
     resources: TrialResources,
     observer: SearchObserver,
-) -> Generator[tuple[int, TrainConfig, FreshTraining]]:
-    """Runs the trainings `due`; yields number, config and result of each one when it ends."""
+) -> Generator[tuple[int, Training, FreshTraining]]:
+    """Runs the trainings `due`; yields number, training and result of each one when it ends."""
+    each = [resources_for(train, resources) for _, train in due]
     trainings = [
         Training(
             train,
             _folder(run, n, train),
             images,
-            resources.num_gpus,
+            own.num_gpus,
             weights_of(run, train.model),
             mark=run.mark(),
-            num_epochs=saved_epochs(_folder(run, n, train)),
-        )
-        for n, train in due
+            store=store_of(config, run),
+        ).with_known_epochs()
+        for (n, train), own in zip(due, each, strict=True)
     ]
     curves: list[dict[int, dict[str, Any]]] = [{} for _ in due]
     lengths = [train.max_epochs for _, train in due]
     told = retrain_all_on_cluster(
         trainings,
-        resources,
+        each,
         config.study.max_retries,
         PlacementWatch(config.resources, observer.note),
         config.resources.max_concurrent_trials,
@@ -105,13 +108,13 @@ def _train(
             curves[i][said["epoch"]] = said
         else:
             lengths[i] = len(curves[i])
-            num_begun = Attempts(trainings[i].folder).count()
+            num_begun = trainings[i].num_begun()
             rows = tuple(curves[i].values())
-            ended = fresh_training(*due[i], config.study.metric, rows, num_begun, resources)
+            ended = fresh_training(*due[i], config.study.metric, rows, num_begun, each[i])
             if said is not None:
                 observer.note(f"finalist {due[i][0]} is out on seed {ended.seed}: {said}")
                 ended = replace(ended, value=None, best_epoch=None)
-            yield *due[i], ended
+            yield due[i][0], trainings[i], ended
         observer.step(sum(map(len, curves)), sum(lengths))
 
 

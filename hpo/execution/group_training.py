@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from hpo.errors import ProcessDiedError
 from hpo.execution.cluster import GroupResources
-from hpo.execution.training import Leave, Progress, Training, leave, run_training
+from hpo.execution.saver import Progress
+from hpo.execution.training import Leave, Training, leave, run_training
 from sgformer.errors import OutOfMemoryError
 
 SECONDS_BETWEEN_CHECKS: Final = 1.0

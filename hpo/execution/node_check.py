@@ -10,6 +10,7 @@ from typing import Any, Final
 from hpo.errors import ClusterError
 from hpo.execution.cluster import TrialResources
 from hpo.run_folder import RunFolder
+from hpo.run_store import RunStore
 from sgformer.data.image_cache import ImagesId, open_cache
 from sgformer.data_config import DataConfig
 
@@ -30,6 +31,8 @@ class Shared:
         data: Where the images are, and how they are decoded.
         images: Identifies the images of the search.
         parts: Names in the folder of the images, as the driver sees it; () for a manifest.
+        store: Where checkpoints are kept in place of the run's folder, which then need not be
+            seen.
     """
 
     run_dir: Path
@@ -37,14 +40,17 @@ class Shared:
     data: DataConfig
     images: ImagesId
     parts: tuple[str, ...]
+    store: RunStore | None = None
 
 
-def what_nodes_share(run: RunFolder, data: DataConfig, images: ImagesId) -> Shared:
+def what_nodes_share(
+    run: RunFolder, data: DataConfig, images: ImagesId, store: RunStore | None = None
+) -> Shared:
     """What the nodes of a search must see, as this machine sees it."""
     root = data.data_dir
     names = (path.name for path in root.iterdir()) if root is not None and root.is_dir() else ()
     parts = tuple(islice((name for name in names if name.startswith(PARTS)), MOST_PARTS))
-    return Shared(run.path.absolute(), run.mark(), data.for_decoding(), images, parts)
+    return Shared(run.path.absolute(), run.mark(), data.for_decoding(), images, parts, store)
 
 
 def check_nodes(shared: Shared, resources: TrialResources, note: Callable[[str], None]) -> None:
@@ -81,7 +87,10 @@ def fault_here(shared: Shared) -> str | None:
     """What this machine lacks, as text; None: nothing."""
     faults = [missing_images(shared.data, shared.images, shared.parts)]
     try:
-        RunFolder(shared.run_dir).check_mark(shared.mark, SECONDS_TO_LOOK)
+        if shared.store is not None:
+            shared.store.check()
+        else:
+            RunFolder(shared.run_dir).check_mark(shared.mark, SECONDS_TO_LOOK)
     except ClusterError as error:
         faults.append(str(error))
     return "; ".join(filter(None, faults)) or None

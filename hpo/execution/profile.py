@@ -8,7 +8,7 @@ import math
 import socket
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -100,9 +100,7 @@ class Profile:
 
     def epoch_seconds(self, train: TrainConfig) -> float:
         """Seconds of an epoch of the measured training whose settings are nearest."""
-        values = [value_at(train, path) for path in COSTLY]
-        nearest = min(self.sound, key=lambda cost: _distance(values, cost.settings.values()))
-        return nearest.epoch_seconds
+        return min(self.sound, key=lambda cost: distance(train, cost.settings)).epoch_seconds
 
 
 def architectures(config: SearchConfig) -> tuple[Params, ...]:
@@ -298,13 +296,19 @@ def _with_few_values(space: Space) -> dict[str, Parameter]:
     return few
 
 
-def _distance(some: Iterable[object], others: Iterable[object]) -> float:
-    """How far settings are apart: numbers by their ratio, anything else counts more than that."""
-    return sum(_gap(a, b) for a, b in zip(some, others, strict=True))
+def distance(train: TrainConfig, settings: Params, *, of_less: float = 1.0) -> float:
+    """How far a training's settings are from measured ones: numbers by their ratio.
+
+    Anything that is not a number counts more than that. A number of which less was measured than
+    the training has counts `of_less` times.
+    """
+    return sum(_gap(value_at(train, path), there, of_less) for path, there in settings.items())
 
 
-def _gap(a: object, b: object) -> float:
-    numbers = [x for x in (a, b) if isinstance(x, (int, float)) and not isinstance(x, bool) and x]
+def _gap(here: object, measured: object, of_less: float) -> float:
+    both = (here, measured)
+    numbers = [x for x in both if isinstance(x, (int, float)) and not isinstance(x, bool) and x]
     if len(numbers) == 2:
-        return abs(math.log(numbers[0] / numbers[1]))
-    return 0.0 if a == b else 1000.0
+        gap = math.log(numbers[0] / numbers[1])
+        return gap * of_less if gap > 0 else -gap
+    return 0.0 if here == measured else 1000.0

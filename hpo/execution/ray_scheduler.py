@@ -12,7 +12,7 @@ from ray.tune.stopper import Stopper
 
 from hpo.engine.engine import Engine
 from hpo.errors import RunError
-from hpo.execution.worker import REPORT, UNDER_WAY, WAITS, WORN_OUT, TrialTask
+from hpo.execution.worker import GPU, REPORT, UNDER_WAY, WAITS, WORN_OUT, TrialTask
 from hpo.execution.worker_supply import WorkerSupply
 from hpo.study.trial import Proposal, TrialError, TrialReport
 
@@ -58,6 +58,8 @@ class StudyScheduler(FIFOScheduler):
         try:
             self._started.add(trial.trial_id)
             self.supply.note(trial, waits=result.get(WAITS, False))
+            if GPU in result:
+                self.supply.gpus.add_worker(trial.trial_id, result[GPU])
             if result.get(UNDER_WAY):
                 return self._go_on(trial)
             return self._next(trial, result[REPORT], worn_out=result[WORN_OUT])
@@ -72,6 +74,7 @@ class StudyScheduler(FIFOScheduler):
             number = self._numbers.pop(trial.trial_id, None)
             if number is not None:
                 self.decisions.on_lost(number, error)
+            self.supply.gpus.remove_worker(trial.trial_id)
             if trial.trial_id in self._started:
                 self._started.discard(trial.trial_id)
                 self._num_failed_starts[trial.trial_id] = 0
@@ -98,14 +101,15 @@ class StudyScheduler(FIFOScheduler):
         if report is not None and report.number == number:
             if report.end_reason is None and self.decisions.on_report(report):
                 return self._go_on(trial)
-            del self._numbers[trial.trial_id]
+            self._forget(trial)
             self.decisions.on_end(report)
         elif number is not None:  # the worker never got the trial
-            del self._numbers[trial.trial_id]
+            self._forget(trial)
             lost = TrialError("WorkerLost", "the worker did not take the trial")
             self.decisions.on_lost(number, lost)
-        if self.decisions.finished:
+        if self.decisions.finished and self.supply.gpus.can_stop(trial.trial_id):
             worker.assign.remote(None)  # the trial's files may be gone: it saves nothing more
+            self.supply.gpus.remove_worker(trial.trial_id)
             return TrialScheduler.STOP
         if self.supply.lets_go(trial):
             self.supply.remove(trial)
@@ -120,7 +124,7 @@ class StudyScheduler(FIFOScheduler):
     def _assign(self, trial: Trial, worker: Any, *, has_ended: bool) -> None:
         """Gives a free worker the next trial, if there is one."""
         self.decisions.budget.num_slots = self.supply.num_slots
-        proposal = self.decisions.next_trial()
+        proposal = self.supply.gpus.next_for(trial.trial_id, self.decisions.next_trial)
         if proposal is not None:
             self._numbers[trial.trial_id] = proposal.number
         # Ray runs a worker's calls in order, so the task arrives before the next step.
@@ -128,11 +132,16 @@ class StudyScheduler(FIFOScheduler):
             worker.assign.remote(None if proposal is None else self._make_task(proposal))
 
     def _go_on(self, trial: Trial) -> str:
-        """Lets a trial train on, or, where its worker has to leave, save itself and come back."""
-        worker = trial.temporary_state.ray_actor
-        if worker is not None and self.supply.lets_go(trial):
+        """Lets a trial train on, or, where it makes way, save itself and come back."""
+        worker, gpus = trial.temporary_state.ray_actor, self.supply.gpus
+        if worker is not None and (self.supply.lets_go(trial) or gpus.makes_way(trial.trial_id)):
             worker.leave.remote()
         return TrialScheduler.CONTINUE
+
+    def _forget(self, trial: Trial) -> None:
+        """Forgets which trial of the study a worker has."""
+        del self._numbers[trial.trial_id]
+        self.supply.gpus.end(trial.trial_id)
 
     def _keep(self, error: Exception) -> None:
         """Stores the first exception that a hook raised."""

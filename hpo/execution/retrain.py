@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import Empty, Queue
 from typing import Any, Final, TypeVar
 
-from hpo.errors import BrokenTrainingError, RunError
+from hpo.errors import BrokenTrainingError, RunError, StoreError
 from hpo.execution.cluster import TrialResources
 from hpo.execution.group_training import run_group_training
 from hpo.execution.interruption import noting_interruption
@@ -32,7 +32,8 @@ def retrain_epochs(training: Training) -> Iterator[dict[str, Any]]:
         KeyboardInterrupt: A signal arrived, or Ray cancels the task that runs this; the training
             is saved within its epoch.
     """
-    training.folder.mkdir(parents=True, exist_ok=True)
+    if training.store is None:
+        training.folder.mkdir(parents=True, exist_ok=True)
     with (
         contextlib.closing(run_training(training)) as epochs,
         noting_interruption() as is_interrupted,
@@ -61,6 +62,7 @@ def retrain_epochs_on_cluster(
         RunError: A process of the training, or Ray, died.
         InputError: The images, or the checkpoints in the folder, cannot be used, or are not seen.
         DiskFullError: The disk has no room for a checkpoint.
+        StoreError: The store of the checkpoints is away.
     """
     training.folder.mkdir(parents=True, exist_ok=True)
     is_over = is_over or threading.Event()
@@ -100,7 +102,7 @@ def run_on_cluster(
         BrokenTrainingError: The function raised an exception.
         RunError: Its process, or Ray, died.
         InputError: The function raised it.
-        DiskFullError: The function raised it.
+        DiskFullError: The function raised it; so with StoreError.
     """
     import ray
 
@@ -114,7 +116,7 @@ def run_on_cluster(
             yield from said
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
-        if isinstance(cause, (InputError, DiskFullError)):
+        if isinstance(cause, (InputError, DiskFullError, StoreError)):
             raise cause from error
         reason = str(cause).strip().splitlines()[0]
         text = f"{what} broke on the cluster: {reason}"
@@ -149,7 +151,7 @@ def _yielded(references: Any, is_over: threading.Event) -> Generator[Any]:
 
 def retrain_all_on_cluster(
     trainings: Sequence[Training],
-    resources: TrialResources,
+    resources: Sequence[TrialResources],
     max_retries: int,
     watch: PlacementWatch,
     most: int | None = None,
@@ -158,7 +160,7 @@ def retrain_all_on_cluster(
 
     Args:
         trainings: What is trained.
-        resources: CPUs, GPUs and processes of a training.
+        resources: CPUs, GPUs and processes of each training.
         max_retries: How often a training whose processes died is tried again.
         watch: Is told whether any training runs.
         most: The most trainings at a time; None: as many as fit.
@@ -185,7 +187,7 @@ def retrain_all_on_cluster(
         with contextlib.suppress(Empty):
             while not is_over.is_set():
                 i = waiting.get_nowait()
-                rows = _with_retries(trainings[i], resources, max_retries, is_over, started[i])
+                rows = _with_retries(trainings[i], resources[i], max_retries, is_over, started[i])
                 _tell_all(i, rows, told)
                 started[i].clear()
 

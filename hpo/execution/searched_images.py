@@ -2,26 +2,22 @@
 
 import contextlib
 import functools
-import json
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from hpo.engine.observer import SearchObserver
-from hpo.run_folder import discard
+from hpo.execution.news import NewsReader, news_of, opened_mailbox
 from sgformer.data.image_cache import ImagesId
 from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.data_config import DataConfig
 
 SECONDS_UNTOLD: Final = 1.0  # a listing of files that takes longer is a phase of its own
 SECONDS_BETWEEN_NEWS: Final = 1.0
-SHARE_BETWEEN_NOTES: Final = 0.1  # of a node's images
 Result = TypeVar("Result")
 
 
@@ -39,54 +35,6 @@ class SearchedImages:
     id: ImagesId
     facts: dict[str, Any]
     fold_ratio: float | None
-
-
-def news_folder(run_dir: Path) -> Path:
-    """The folder of a run in which workers leave news for the driver."""
-    return run_dir / "news"
-
-
-class News:
-    """What a worker's process tells the driver, as a file in the run's folder.
-
-    The folder is shared by all nodes, and a process that decodes images has no other way: it
-    cannot report before it trains.
-    """
-
-    def __init__(self, run_dir: Path, seconds_between: float = SECONDS_BETWEEN_NEWS) -> None:
-        node = socket.gethostname()
-        self._seconds_between = seconds_between
-        self._path = news_folder(run_dir) / f"{node}-{os.getpid()}.json"
-        self._said: dict[str, Any] = {"node": node, "decoded": None, "notes": []}
-        self._written_at = time.monotonic()
-
-    def decoded(self, done: int, total: int) -> None:
-        """Tells, at most once a second, how many images are decoded, and when all are."""
-        now = time.monotonic()
-        if done < total and now - self._written_at < self._seconds_between:
-            return
-        self._written_at = now
-        self._said["decoded"] = [done, total]
-        self._write()
-
-    def note(self, text: str | None) -> None:
-        """Tells the user a text, once."""
-        if text is not None and text not in self._said["notes"]:
-            self._said["notes"].append(text)
-            self._write()
-
-    def _write(self) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        with contextlib.suppress(OSError):  # news are no reason to fail
-            self._path.parent.mkdir(exist_ok=True)
-            temporary.write_text(json.dumps(self._said), encoding="utf-8")
-            temporary.replace(self._path)
-
-
-@functools.cache
-def news_of(run_dir: Path) -> News:
-    """This process's News of a run."""
-    return News(run_dir)
 
 
 @functools.lru_cache(maxsize=4)
@@ -109,47 +57,6 @@ def open_images(config: DataConfig, images: ImagesId | None, run_dir: Path | Non
     return data
 
 
-class NewsReader:
-    """Reads what workers have written, and tells the observer what is new."""
-
-    def __init__(self, run_dir: Path, observer: SearchObserver) -> None:
-        self._folder, self._observer = news_folder(run_dir), observer
-        self._notes: set[str] = set()
-        self._shares: dict[Path, float] = {}
-        self._lock = threading.Lock()
-        discard(self._folder)  # the news of an earlier search
-
-    def note(self, text: str) -> None:
-        """Tells the observer a note of this process, and no worker's of the same text."""
-        self._notes.add(text)
-        self._observer.note(text)
-
-    def read(self) -> None:
-        with self._lock:
-            for path in sorted(self._folder.glob("*.json")):
-                with contextlib.suppress(OSError, ValueError):
-                    self._tell(path, json.loads(path.read_text(encoding="utf-8")))
-
-    def close(self) -> None:
-        """Tells what is still untold, and removes the news."""
-        self.read()
-        discard(self._folder)
-
-    def _tell(self, path: Path, said: dict[str, Any]) -> None:
-        for note in said["notes"]:
-            if note not in self._notes:
-                self._notes.add(note)
-                self._observer.note(f"{said['node']}: {note}")
-        if said["decoded"] is not None:
-            self._tell_decoded(path, said["node"], *said["decoded"])
-
-    def _tell_decoded(self, path: Path, node: str, done: int, total: int) -> None:
-        last, share = self._shares.get(path), done / total
-        if last is None or share - last >= SHARE_BETWEEN_NOTES or (share == 1 and last < 1):
-            self._shares[path] = share
-            self._observer.note(f"{node} decodes images: {done} of {total}")
-
-
 class Decoding:
     """A thread that fills this machine's cache of decoded images, and reports its progress.
 
@@ -162,7 +69,7 @@ class Decoding:
     """
 
     def __init__(self, config: DataConfig, observer: SearchObserver, run_dir: Path) -> None:
-        self._config, self._observer = config, observer
+        self._config, self._observer, self._run_dir = config, observer, run_dir
         self._is_over, self._is_listing = threading.Event(), False
         self._begin = time.monotonic()
         self._news = NewsReader(run_dir, observer)
@@ -188,6 +95,19 @@ class Decoding:
             self._is_reading = True
             in_background(self._read_news)
         return images
+
+    @contextlib.contextmanager
+    def hearing_nodes(self, *, share_a_folder: bool) -> Iterator[None]:
+        """Hears, for the block, what nodes of the connected Ray say that share no folder."""
+        if share_a_folder:
+            yield
+            return
+        self._news.mailbox = opened_mailbox(self._run_dir)
+        try:
+            yield
+        finally:
+            self._news.read()
+            self._news.mailbox = None
 
     def has_ended_within(self, seconds: float) -> bool:
         """Waits at most `seconds` for the decoding; returns whether it has ended.

@@ -7,6 +7,7 @@ from typing import Final
 
 from hpo.config.sections import ResourcesConfig
 from hpo.execution.cluster import Node, TrialResources, num_trials_on
+from hpo.execution.shared_gpus import ROUNDING
 
 SECONDS_BETWEEN_COUNTS: Final = 2.0
 
@@ -27,8 +28,10 @@ class Slots:
         clock: Returns seconds.
 
     Attributes:
-        num: The workers that have room, and are allowed.
+        num: The trials that have room, and are allowed.
         num_wanted: The workers to ask Ray for.
+        num_with_room: The workers that Ray may have room for, whatever is allowed.
+        num_for_largest: The workers whose shares of a GPU the largest trial takes together.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class Slots:
         self._most, self._clock = config.max_concurrent_trials, clock
         self._counts_free = may_grow and resources.group is None
         self._next_count, self._room = -math.inf, resources.num_slots
-        self.num = self.num_wanted = resources.num_slots
+        self.num = self.num_wanted = self.num_with_room = resources.num_slots
+        sizes = [one.gpus / resources.gpus for _, one in resources.by_architecture]
+        self.num_for_largest = math.ceil(max(sizes, default=1) - ROUNDING)
 
     def count(self, num_placed: int) -> None:
         """Counts anew, every two seconds at most.
@@ -65,4 +70,5 @@ class Slots:
         room, self._room = min(room, self._room), room
         most = self._asked_for() or self._most or math.inf
         self.num = int(min(most, max(room, num_placed)))
-        self.num_wanted = int(min(most, max(room + self._counts_free, num_placed, 1)))
+        self.num_with_room = max(room + self._counts_free, num_placed, 1)
+        self.num_wanted = int(min(most * self.num_for_largest, self.num_with_room))

@@ -11,13 +11,16 @@ from hpo.config.search_space import apply_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
 from hpo.engine.observer import SearchObserver
-from hpo.errors import RunError, RunInterrupted
+from hpo.errors import RunError, RunInterrupted, StoreError
 from hpo.execution.cluster import TrialResources, nodes_and_free
+from hpo.execution.gpu_share import resources_for
 from hpo.execution.interruption import noting_interruption
 from hpo.execution.placement import PlacementWatch
+from hpo.execution.shared_gpus import EqualShares, SharedGpus
 from hpo.execution.slots import Slots
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
+from hpo.run_store import StoredTrials, store_of
 from hpo.run_weights import weights_of
 from hpo.study.study import SearchStudy
 from hpo.study.trial import Proposal
@@ -59,11 +62,11 @@ def run_trials(
         RunError: The first trials all failed for the same reason, or the search itself failed.
         DiskFullError: The disk has no room for checkpoints or the study; the search can be
             resumed.
+        StoreError: The store of the checkpoints is away; the search can be resumed.
     """
     _set_up_tune()
-    observer.phase(
-        f"starting {resources.num_slots} worker{'s' if resources.num_slots > 1 else ''}"
-    )
+    num = resources.num_slots
+    observer.phase(f"starting {num} worker{'s' if num > 1 else ''}")
     scheduler = _scheduler(config, run, study, images, resources, observer, may_grow=may_grow)
     decisions, progress_before = scheduler.decisions, _progress(study)
     is_stopped = False
@@ -75,9 +78,14 @@ def run_trials(
     error = _reason(config, run, scheduler, is_stopped=is_stopped)
     if error is not None:
         raise error
+    _tell_the_end(observer, decisions, has_progressed=_progress(study) != progress_before)
+
+
+def _tell_the_end(observer: SearchObserver, decisions: Engine, *, has_progressed: bool) -> None:
+    """Tells the user why no more trials run, where that is not their number."""
     if decisions.is_exhausted:
         observer.note("every configuration of the space has been tried")
-    elif _progress(study) == progress_before:
+    elif not has_progressed:
         observer.note(
             "no new trial was started: the remaining budget is reserved for the final trainings; "
             "raise budget.* to continue"
@@ -110,15 +118,16 @@ def _scheduler(
     from hpo.execution.ray_scheduler import StudyScheduler
     from hpo.execution.worker_supply import WorkerSupply
 
+    store = store_of(config, run)
     checkpoints = TrialCheckpoints(
-        run.trials,
+        run.trials if store is None else StoredTrials(store, observer.note),
         config.retrain.top_k,
         maximise=config.study.objective.maximises,
         max_bytes=config.budget.disk_bytes,
     )
     decisions = Engine(config, study, resources.num_slots, observer, checkpoints)
     slots = Slots(config.resources, resources, nodes_and_free, run.asked_slots, may_grow=may_grow)
-    supply = WorkerSupply(slots, lambda: decisions.num_missing)
+    supply = WorkerSupply(slots, lambda: decisions.num_missing, _gpus(config, resources))
     return StudyScheduler(decisions, _task_maker(config, run, images, resources), supply)
 
 
@@ -152,13 +161,14 @@ def _reason(
     """The exception that tells why the search ended early; None: all trials have ended."""
     decisions, failure = scheduler.decisions, scheduler.failure
     if decisions.paused:
-        return DiskFullError(decisions.paused)
+        is_away = decisions.paused.type == StoreError.__name__
+        return (StoreError if is_away else DiskFullError)(decisions.paused.message)
     if decisions.broken:
         return RunError(f"the first trials all failed for the same reason: {decisions.broken}")
     interrupted = RunInterrupted(interrupted_text(config, run)) if is_stopped else None
     if not decisions.num_missing:
         return interrupted
-    if isinstance(failure, (DiskFullError, RunError)):
+    if isinstance(failure, (DiskFullError, RunError, StoreError)):
         return failure
     if failure is not None:
         error = RunError(f"the search failed: {failure}")
@@ -187,7 +197,15 @@ def _worker_settings(
     from hpo.execution.worker import WorkerSettings
 
     data = None if resources.group is not None else config.train.resolved().data
-    return WorkerSettings(resources.cpus, data, images, run.path.absolute(), run.mark())
+    return WorkerSettings(
+        resources.cpus,
+        data,
+        images,
+        run.path.absolute(),
+        run.mark(),
+        store_of(config, run),
+        tells_gpu=bool(resources.by_architecture),
+    )
 
 
 def _task_maker(
@@ -196,11 +214,12 @@ def _task_maker(
     """Returns a function that turns a proposed trial into a worker's task."""
     from hpo.execution.worker import TrialTask, trial_folder
 
-    run_dir, mark = run.path.absolute(), run.mark()
+    run_dir, mark, store = run.path.absolute(), run.mark(), store_of(config, run)
 
     def make(proposal: Proposal) -> TrialTask:
         number = proposal.number
         train = apply_params(config.train, proposal.params, f"trial {number}")
+        own = resources_for(train, resources)
         if resources.gpus == 0:
             # Ray may leave GPUs visible to a process without GPUs.
             train = train.model_copy(update={"device": "cpu"})
@@ -209,14 +228,27 @@ def _task_maker(
             train,
             folder,
             images,
-            resources.num_gpus,
+            own.num_gpus,
             weights,
             mark=mark,
             num_epochs=proposal.num_epochs_reported,
+            store=store,
         )
-        return TrialTask(number, training, resources.group)
+        return TrialTask(number, training, resources.group, own.cpus)
 
     return make
+
+
+def _gpus(config: SearchConfig, resources: TrialResources) -> EqualShares:
+    """Says which worker runs the next trial, by the share of a GPU that it takes."""
+    if not resources.by_architecture:
+        return EqualShares()
+
+    def share_of(proposal: Proposal) -> float:
+        train = apply_params(config.train, proposal.params, f"trial {proposal.number}")
+        return resources_for(train, resources).gpus
+
+    return SharedGpus(resources.gpus, share_of)
 
 
 def _tuner(

@@ -3,6 +3,7 @@
 Importing this module is cheap; torch is imported when a worker starts, which runs many trials.
 """
 
+import contextlib
 import gc
 import socket
 import sys
@@ -15,20 +16,15 @@ from typing import Any, Final
 
 from ray import tune
 
-from hpo.errors import ClusterError, ProcessDiedError, WornOutError
-from hpo.execution.attempts import Attempts
+from hpo.errors import ClusterError, ProcessDiedError, StoreError, WornOutError
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import WarmGroup
 from hpo.execution.interruption import noting_sigterm
 from hpo.execution.node_check import missing_images
-from hpo.execution.training import (
-    Progress,
-    Training,
-    leave,
-    run_training,
-    warm_up,
-)
+from hpo.execution.saver import Progress
+from hpo.execution.training import Training, leave, run_training, warm_up
 from hpo.run_folder import RunFolder
+from hpo.run_store import RunStore
 from hpo.study.trial import EndReason, TrialError, TrialReport
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
@@ -36,7 +32,7 @@ from sgformer.data.image_cache import ImagesId
 from sgformer.data_config import DataConfig
 from sgformer.errors import DiskFullError, InputError, OutOfMemoryError
 
-REPORT, WORN_OUT, SETTINGS = "report", "worn_out", "settings"
+REPORT, WORN_OUT, SETTINGS, GPU = "report", "worn_out", "settings", "gpu"
 UNDER_WAY: Final = "under_way"  # of a step: whether it has ended within an epoch
 WAITS: Final = "waits"  # of such a step: whether a group's processes have not been placed yet
 SECONDS_IDLE: Final = 0.2
@@ -52,6 +48,14 @@ def trial_folder(run_dir: Path, number: int) -> Path:
     return run_dir / "trials" / str(number)
 
 
+def place_of_gpu() -> str:
+    """The node and the GPU that Ray has given to this process."""
+    import ray
+
+    here = ray.get_runtime_context()
+    return f"{here.get_node_id()} {','.join(here.get_accelerator_ids()['GPU'])}"
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """The settings that a worker starts with.
@@ -63,6 +67,9 @@ class WorkerSettings:
         run_dir: The run's folder, which the worker must see, and where the driver hears of a
             worker that decodes images; None: it is not asked for.
         mark: The mark of the run's folder as the driver sees it.
+        store: Where trials keep their checkpoints in place of the run's folder, which the worker
+            then need not see.
+        tells_gpu: Whether the worker says which GPU it is on.
     """
 
     num_threads: int
@@ -70,6 +77,8 @@ class WorkerSettings:
     images: ImagesId | None = None
     run_dir: Path | None = None
     mark: str | None = None
+    store: RunStore | None = None
+    tells_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,13 @@ class TrialTask:
         number: The trial's number in the study.
         training: The configuration, folder and images to train with.
         group: The processes that train the trial in place of the worker; None: the worker trains.
+        num_threads: The number of threads that torch uses; None: the worker's.
     """
 
     number: int
     training: Training
     group: GroupResources | None = None
+    num_threads: int | None = None
 
 
 class KnownMicroBatches:
@@ -132,7 +143,10 @@ class TrialWorker(tune.Trainable):
         self._micro_batches = KnownMicroBatches()
         self._group = WarmGroup()
         settings: WorkerSettings = config[SETTINGS]
-        if settings.run_dir is not None:
+        self._place = {GPU: place_of_gpu()} if settings.tells_gpu else {}
+        if settings.store is not None:
+            settings.store.check()
+        elif settings.run_dir is not None:
             RunFolder(settings.run_dir).check_mark(settings.mark)
         self._is_told_to_end = noting_sigterm()
         self._warm_up(settings)
@@ -143,7 +157,10 @@ class TrialWorker(tune.Trainable):
         self._end()
 
     def leave(self) -> None:
-        """Makes the next step save the trial within its epoch, and give it back."""
+        """Makes the next step save the trial within its epoch, and give it back.
+
+        The worker may then get another trial.
+        """
         self._leaves = True
 
     def retire(self) -> None:
@@ -167,7 +184,7 @@ class TrialWorker(tune.Trainable):
             if self._idle:
                 time.sleep(SECONDS_IDLE)
             self._idle = True
-            return {REPORT: None, WORN_OUT: False}
+            return {REPORT: None, WORN_OUT: False, **self._place}
         report = self._next_report(self._task)
         if report is None:
             return {REPORT: None, WORN_OUT: False, UNDER_WAY: True, WAITS: self._waits}
@@ -187,8 +204,9 @@ class TrialWorker(tune.Trainable):
     def _left(self, task: TrialTask) -> dict[str, Any]:
         """Saves the trial within its epoch, and gives it back."""
         self.cleanup()
-        self._task = None
-        return {REPORT: TrialReport(task.number, (), EndReason.LEFT), WORN_OUT: True}
+        self._task, self._leaves = None, False
+        worn_out = self._worn_out or self._is_told_to_end()
+        return {REPORT: TrialReport(task.number, (), EndReason.LEFT), WORN_OUT: worn_out}
 
     def _check_whether_to_end(self) -> None:
         if self._is_told_to_end():
@@ -204,10 +222,13 @@ class TrialWorker(tune.Trainable):
             self._end()
             if _is_of_the_process(error):
                 raise  # Ray starts a new process
-            reason = "paused" if isinstance(error, DiskFullError) else "failed"
-            # The budget counts the failed epoch, too.
-            num_begun = Attempts(task.training.folder).count()
-            facts = {"hostname": socket.gethostname(), "num_epochs_trained": num_begun}
+            facts: dict[str, Any] = {"hostname": socket.gethostname()}
+            is_away = isinstance(error, StoreError)
+            with contextlib.suppress(StoreError):
+                if not is_away:  # the budget counts the failed epoch, too
+                    facts["num_epochs_trained"] = task.training.num_begun()
+            may_go_on = is_away or isinstance(error, DiskFullError)
+            reason = EndReason.PAUSED if may_go_on else EndReason.FAILED
             return TrialReport(task.number, (), reason, facts, _as_text(error))
         if progress is None:
             return None
@@ -230,6 +251,10 @@ class TrialWorker(tune.Trainable):
         self._waits = task.group is not None
         if task.group is not None:
             return self._group.run(task.training, task.group, self._note_start)
+        if task.num_threads is not None:
+            import torch
+
+            torch.set_num_threads(task.num_threads)
         return run_training(task.training)
 
     def _note_start(self) -> None:
@@ -292,7 +317,7 @@ def _is_worth_a_retry(error: Exception) -> bool:
     """Whether a second try may succeed: not after errors of input, memory, disk or process."""
     from sgformer.training.device import is_out_of_memory
 
-    hopeless = isinstance(error, (InputError, OutOfMemoryError, DiskFullError))
+    hopeless = isinstance(error, (InputError, OutOfMemoryError, DiskFullError, StoreError))
     return not (hopeless or is_out_of_memory(error) or _is_of_the_process(error))
 
 

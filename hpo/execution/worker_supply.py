@@ -6,6 +6,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from hpo.execution.shared_gpus import EqualShares
 from hpo.execution.slots import Slots
 
 
@@ -17,11 +18,15 @@ class WorkerSupply(Searcher):
     Args:
         slots: Counts the slots.
         num_missing: Returns how many trials of the study have yet to end.
+        gpus: Says which worker runs the next trial; None: any that is free.
     """
 
-    def __init__(self, slots: Slots, num_missing: Callable[[], int]) -> None:
+    def __init__(
+        self, slots: Slots, num_missing: Callable[[], int], gpus: EqualShares | None = None
+    ) -> None:
         super().__init__()
         self._slots, self._num_missing = slots, num_missing
+        self.gpus = gpus or EqualShares()
         self._workers: dict[str, Trial] = {}
         self._leaving: set[str] = set()
         self._waiting: set[str] = set()
@@ -42,8 +47,8 @@ class WorkerSupply(Searcher):
 
     @property
     def any_trains(self) -> bool:
-        """Whether any worker has started and does not wait for its group's processes."""
-        return self.num_running > len(self._waiting)
+        """Whether a worker has started, does not wait for its group, and could get its trial."""
+        return self.num_running > len(self._waiting) and not self.gpus.is_stuck
 
     def note(self, worker: Trial, *, waits: bool) -> None:
         """Takes notice of whether a worker waits for its group's processes."""
@@ -54,11 +59,13 @@ class WorkerSupply(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Lets Ray start another worker; None: there are enough now."""
-        self._slots.count(self.num_running)
+        slots = self._slots
+        slots.count(self.num_running)
+        num_needed = min(slots.num_wanted, self._num_missing() * slots.num_for_largest)
+        if self.gpus.lacks_workers:  # those asked for may be on several GPUs: one more at a time
+            num_needed = max(num_needed, min(slots.num_with_room, self.num_running + 1))
         # A worker that could not start, and was given up, counts: its slot is lost.
-        if len(self._workers) >= min(self._slots.num_wanted, self._num_missing()):
-            return None
-        return {}
+        return None if len(self._workers) >= num_needed else {}
 
     def add(self, worker: Trial) -> None:
         """Takes notice of a worker that Ray is to start."""
@@ -68,7 +75,11 @@ class WorkerSupply(Searcher):
         """Whether a running worker has to leave, as there are more workers than slots."""
         if worker.trial_id in self._leaving:
             return True
-        if self.num_running - len(self._leaving) <= self._slots.num_wanted:
+        slots = self._slots
+        most = slots.num_with_room if self.gpus.lacks_workers else slots.num_wanted
+        if self.num_running - len(self._leaving) <= most:
+            return False
+        if not self.gpus.can_be_given_up(worker.trial_id):
             return False
         self._leaving.add(worker.trial_id)
         return True
@@ -77,6 +88,7 @@ class WorkerSupply(Searcher):
         """Takes notice that a worker that had to leave has left."""
         self._leaving.discard(worker.trial_id)
         self._workers.pop(worker.trial_id, None)
+        self.gpus.remove_worker(worker.trial_id)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -1,6 +1,7 @@
 """What a search will take before it runs: its own scheduler over assumed learning curves."""
 
 import heapq
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from typing import Final
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, apply_params
 from hpo.engine.budget import SECONDS_AN_HOUR, Budget
+from hpo.execution.cluster import TrialResources
+from hpo.execution.gpu_share import resources_for
 from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import has_candidates, retrain_config, trainings_of
 from hpo.selection.selection import selected
 from hpo.simulation.prior_curves import ValuesOf
 from hpo.simulation.replay import with_strategy
+from hpo.simulation.shared_slots import SimulatedWorkers
 from hpo.simulation.simulation import Curve, SimulatedSearch
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus
@@ -21,14 +25,6 @@ from sgformer.config import TrainConfig
 
 MOST_SECONDS: Final = 30.0  # of simulating; what is left is taken to go on alike
 WITHOUT_STOPPING: Final = "none"
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Trials at a time, and GPUs of each; a trial without a GPU counts as one on one GPU."""
-
-    num: int
-    num_gpus: float
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ def strategies(config: SearchConfig) -> dict[str, SearchConfig]:
 def forecast(
     config: SearchConfig,
     assumed: Assumed,
-    slots: Slots,
+    resources: TrialResources,
     tell: Callable[[int, int], None],
     most_seconds: float = MOST_SECONDS,
 ) -> Forecast:
@@ -88,29 +84,30 @@ def forecast(
     Args:
         config: The config of the search.
         assumed: The learning curves and their seconds.
-        slots: What its trials run on.
+        resources: What its trials run on; one without a GPU counts as on one GPU.
         tell: Is told how many trials have started, of how many.
         most_seconds: After this time the search is taken to go on as it did so far.
     """
-    search = _search(config, assumed, slots)
+    search = _search(config, assumed, resources)
     end, is_over = time.monotonic() + most_seconds, False
     while not is_over and time.monotonic() < end:
         is_over = not search.step()
         tell(len(search.curves), config.study.num_trials)
-    share = 1.0 if is_over else _share_done(config, search, slots.num)
-    after = [assumed.epoch_seconds(train) for train in _trainings_after(config, search, assumed)]
-    lengths = [config.fresh_epochs * seconds for seconds in after]
-    gpu_seconds = (search.seconds / share + sum(lengths)) * (slots.num_gpus or 1.0)
+    share = 1.0 if is_over else _share_done(config, search, resources.num_slots)
+    after = _trainings_after(config, search, assumed, resources.num_of_largest)
+    lengths = [config.fresh_epochs * assumed.epoch_seconds(train) for train in after]
+    gpus = [_gpus_of(train, resources) for train in after]
+    gpu_seconds = search.gpu_seconds / share + sum(map(operator.mul, lengths, gpus))
     return Forecast(
         num_trials=min(config.study.num_trials, round(len(search.curves) / share)),
         num_epochs=round(search.num_epochs / share) + config.fresh_epochs * len(lengths),
         gpu_hours=gpu_seconds / SECONDS_AN_HOUR,
-        seconds=search.now / share + _seconds_in(slots.num, lengths),
+        seconds=search.now / share + _seconds_in(resources.num_of_largest, lengths),
         share_simulated=share,
     )
 
 
-def _search(config: SearchConfig, assumed: Assumed, slots: Slots) -> SimulatedSearch:
+def _search(config: SearchConfig, assumed: Assumed, resources: TrialResources) -> SimulatedSearch:
     study = SearchStudy.in_memory(config.study, config.space)
     study.metadata.warm_start = assumed.warm_start
 
@@ -119,9 +116,21 @@ def _search(config: SearchConfig, assumed: Assumed, slots: Slots) -> SimulatedSe
         seconds = assumed.epoch_seconds(apply_params(config.train, params, "space"))
         return Curve(values, [seconds] * len(values))
 
-    return SimulatedSearch(
-        config, curve_of, slots.num, study, assumed.architectures, num_gpus=slots.num_gpus
-    )
+    def gpus_of(params: Params) -> float:
+        return _gpus_of(apply_params(config.train, params, "space"), resources)
+
+    workers = None
+    if resources.by_architecture:
+        per_gpu = int(1 / resources.gpus)
+        num = max(resources.num_slots, resources.num_of_largest * per_gpu)
+        workers = SimulatedWorkers(num, per_gpu, lambda one: gpus_of(one.params))
+    num, costs = resources.num_slots, assumed.architectures
+    return SimulatedSearch(config, curve_of, num, study, costs, gpus_of=gpus_of, workers=workers)
+
+
+def _gpus_of(train: TrainConfig, resources: TrialResources) -> float:
+    """GPUs of a training, as the budget counts them."""
+    return resources_for(train, resources).num_gpus or 1.0
 
 
 def _share_done(config: SearchConfig, search: SimulatedSearch, num_slots: int) -> float:
@@ -139,10 +148,10 @@ def _share_done(config: SearchConfig, search: SimulatedSearch, num_slots: int) -
 
 
 def _trainings_after(
-    config: SearchConfig, search: SimulatedSearch, assumed: Assumed
+    config: SearchConfig, search: SimulatedSearch, assumed: Assumed, num_slots: int
 ) -> list[TrainConfig]:
     """The trainings after the trials that the budget allows: of finalists, or of the winners."""
-    trials, num_slots = search.study.trials(), search.decisions.budget.num_slots
+    trials = search.study.trials()
     if not has_candidates(trials):
         return []
     if not config.compares_finalists:

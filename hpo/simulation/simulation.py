@@ -13,8 +13,9 @@ from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
+from hpo.simulation.shared_slots import SimulatedWorkers
 from hpo.study.study import SearchStudy
-from hpo.study.trial import EndReason, TrialReport
+from hpo.study.trial import EndReason, Proposal, TrialReport
 
 SECONDS_OF_A_DECISION: Final = 2e-3
 
@@ -37,7 +38,9 @@ class SimulatedSearch:
         num_slots: The most trials that run at a time.
         study: The study to continue, as after a crash; None: a new study in memory.
         architectures: The costs of each architecture, by name, if the config names costs.
-        num_gpus: GPUs of each trial; 0: each counts as one on one GPU.
+        gpus_of: Returns the GPUs of a trial by its params; 0: it counts as one on one GPU.
+        workers: The workers, where trials take different shares of a GPU; None: any trial may
+            run in any slot.
 
     Attributes:
         config: The config of the search.
@@ -45,6 +48,7 @@ class SimulatedSearch:
         now: Seconds on the simulated clock.
         num_epochs: Epochs trained so far, summed over all trials.
         seconds: Simulated seconds of training so far, summed over all trials.
+        gpu_seconds: The same, times the GPUs of each trial.
         curves: Each trial's training, by trial number.
         epochs: The last epoch of each trial so far, by trial number.
         decision_seconds: Wall-clock seconds of each decision that took a noticeable time.
@@ -58,9 +62,11 @@ class SimulatedSearch:
         study: SearchStudy | None = None,
         architectures: Mapping[str, Mapping[str, float]] | None = None,
         *,
-        num_gpus: float = 0.0,
+        gpus_of: Callable[[Params], float] = lambda _: 0.0,
+        workers: SimulatedWorkers | None = None,
     ) -> None:
-        self.config, self._curve_of, self._num_gpus = config, curve_of, num_gpus
+        self.config, self._curve_of, self._gpus_of = config, curve_of, gpus_of
+        self._workers = workers
         self.study = study or SearchStudy.in_memory(config.study, config.space)
         if architectures:
             self.study.metadata.architectures = architectures
@@ -71,9 +77,10 @@ class SimulatedSearch:
         self.decisions = Engine(
             config, self.study, num_slots, _Silent(), checkpoints, lambda: self.now
         )
-        self.num_epochs, self.seconds = 0, 0.0
+        self.num_epochs, self.seconds, self.gpu_seconds = 0, 0.0, 0.0
         self.curves: dict[int, Curve] = {}
         self.epochs: dict[int, int] = {}
+        self._num_gpus: dict[int, float] = {}  # by trial
         self.decision_seconds: list[float] = []
         self._order = itertools.count()
         self._queue: list[tuple[float, int, int]] = []
@@ -92,16 +99,19 @@ class SimulatedSearch:
         epoch = self.epochs[number]
         self.num_epochs += 1
         self.seconds += curve.seconds[epoch - 1]
+        self.gpu_seconds += curve.seconds[epoch - 1] * self._num_gpus[number]
         report = self._report(number, epoch)
         begin = time.perf_counter()
         goes_on = report.end_reason is None and self.decisions.on_report(report)
         seconds = time.perf_counter() - begin
         if seconds > SECONDS_OF_A_DECISION:  # shorter times are mere writing
             self.decision_seconds.append(seconds)
-        if goes_on:
-            self._train(number)
+        if not goes_on:
+            self._end(report)
+        elif self._workers is not None and self._workers.makes_way(number):
+            self._end(TrialReport(number, (), EndReason.LEFT))
         else:
-            self.decisions.on_end(report)
+            self._train(number)
         return True
 
     def run(self) -> None:
@@ -112,21 +122,31 @@ class SimulatedSearch:
     def _start_trials(self) -> int:
         """Starts or resumes trials in the free slots; returns how many."""
         num_started = 0
-        while (proposal := self.decisions.next_trial()) is not None:
+        while (proposal := self._next_trial()) is not None:
             num_started += 1
             number, epoch = proposal.number, proposal.num_epochs_reported
             if number not in self.curves:
                 self.curves[number], self.epochs[number] = self._curve_of(proposal.params), epoch
+                self._num_gpus[number] = self._gpus_of(proposal.params)
             if epoch:  # like a worker, report earlier epochs first
                 rows = tuple(self._row(number, e) for e in range(1, epoch + 1))
                 if self._end_reason(number, epoch):  # only its end was missing in the study
-                    self.decisions.on_end(self._report(number, epoch))
+                    self._end(self._report(number, epoch))
                     continue
                 if not self.decisions.on_report(TrialReport(number, rows)):
-                    self.decisions.on_end(TrialReport(number, ()))
+                    self._end(TrialReport(number, ()))
                     continue
             self._train(number)
         return num_started
+
+    def _next_trial(self) -> Proposal | None:
+        ask = self.decisions.next_trial
+        return ask() if self._workers is None else self._workers.next_trial(ask)
+
+    def _end(self, report: TrialReport) -> None:
+        if self._workers is not None:
+            self._workers.end(report.number)
+        self.decisions.on_end(report)
 
     def _train(self, number: int) -> None:
         seconds = self.curves[number].seconds[self.epochs[number]]
@@ -145,7 +165,7 @@ class SimulatedSearch:
         seconds = float(sum(curve.seconds[:epoch]))
         facts = {
             "seconds": seconds,
-            "gpu_seconds": seconds * self._num_gpus,
+            "gpu_seconds": seconds * self._num_gpus[number],
             "num_epochs_trained": epoch,
         }
         row = self._row(number, epoch)

@@ -41,6 +41,7 @@ class StudyMetadata:
         search_config: The config of the search that made the study.
         images: Classes and numbers of the images that the trials are trained on.
         architectures: Costs by architecture name, for the architectures that were measured.
+        gpu_shares: The share of a GPU of each architecture, as measured, and the kinds of GPU.
         model_state: Hyperparameters of the surrogate's last fit; the next fit starts from these.
         first_levels: The first rungs that were chosen, the latest last.
         last_one: Number of the trial that the search trains to its end at last; None: not chosen.
@@ -59,6 +60,7 @@ class StudyMetadata:
     search_config = Fact[dict[str, Any] | None](None)
     images = Fact[dict[str, Any] | None](None)
     architectures = Fact[Mapping[str, Mapping[str, float]]]({})
+    gpu_shares = Fact[dict[str, Any] | None](None)
     model_state = Fact[list[float] | None](None)
     first_levels = Fact[list[dict[str, Any]]]([])
     last_one = Fact[int | None](None)

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -166,17 +166,18 @@ class CheckpointWriter:
 
     Args:
         folder: The folder of the training.
+        publish: Is called by the thread when all is on the disk; then it is durable.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, publish: Callable[[], None] = lambda: None) -> None:
+        self._folder, self._publish = folder, publish
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._write: Future[None] | None = None
 
     def begin(self, trainer: "Trainer") -> None:
         """Begins to save the training as it is after an epoch; first the former one is saved."""
         self.wait()
-        self._write = self._thread.submit(Saving.of(trainer).write, self._folder)
+        self._write = self._thread.submit(self._save, Saving.of(trainer))
 
     @property
     def is_done(self) -> bool:
@@ -188,6 +189,7 @@ class CheckpointWriter:
 
         Raises:
             DiskFullError: The disk had no room.
+            Exception: `publish` raised it.
         """
         if self._write is None:
             return True
@@ -200,6 +202,10 @@ class CheckpointWriter:
     def close(self) -> None:
         """Waits for what is being written; an error of it is not told."""
         self._thread.shutdown()
+
+    def _save(self, saving: Saving) -> None:
+        saving.write(self._folder)
+        self._publish()
 
 
 def save_within_epoch(trainer: "Trainer", folder: Path) -> None:

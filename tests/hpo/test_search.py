@@ -23,7 +23,7 @@ from hpo.errors import ClusterError, RunError, StudyError
 from hpo.reporting.display import Display
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import FirstRung, read_first_rungs
-from hpo.search import run_search
+from hpo.search import check_start, run_search
 from hpo.study.trial import TrialStatus
 from hpo.transfer.carry_over import continuation
 from sgformer.errors import ConfigError, DataError, InputError
@@ -99,6 +99,21 @@ def test_a_url_as_output_folder_is_kept_and_may_be_given_later(
     assert resumed.study.deliver_to == "s3://bucket/runs"
     run.save_config(resumed)
     assert check_continuation(config, run, None, resume=True) == resumed
+
+
+def test_a_resumed_run_keeps_the_place_of_its_checkpoints(
+    config: SearchConfig, search_file: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    url = (tmp_path / "checkpoints").as_uri()
+    storing = changed(search_file, f"study.checkpoint_to={url}")
+    run.save_config(storing)
+    assert check_continuation(config, run, None, resume=True) == storing
+    other = changed(search_file, f"study.checkpoint_to={url}-2")
+    with pytest.raises(ConfigError, match=rf"study\.checkpoint_to: {url} -> {url}-2"):
+        check_continuation(other, run, None, resume=True)
+    wider = changed(search_file, f"study.checkpoint_to={url}", "space.model.drop_rate.high=0.4")
+    with pytest.raises(ConfigError, match=r"checkpoint_to are not carried over; choose another"):
+        check_start(wider, run.path.parent, resume=True)
 
 
 def test_a_storages_file_is_named_for_any_working_folder(

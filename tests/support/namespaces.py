@@ -145,6 +145,9 @@ class Machines:
     def __getitem__(self, name: str) -> Node:
         return self._nodes[name]
 
+    def has(self, name: str) -> bool:
+        return name in self._nodes
+
     def add(self, *names: str) -> None:
         """Starts nodes of the cluster, and waits for them; the first of all is "head"."""
         for name in names:

@@ -21,7 +21,7 @@ class Page:
     """A page in Markdown, and which of its commands have been taken.
 
     A command is a line of an indented block, what begins a row of a table, or code with a blank
-    in a sentence, other than an option.
+    in a sentence, other than an option or a setting.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ def _commands(text: str) -> list[str]:
     sentences = BLOCK.sub(lambda block: " " * len(block[0]), text)
     for code in IN_A_SENTENCE.finditer(sentences):
         command = " ".join(code[1].split())
-        if " " in command and not command.startswith("-"):
+        if re.match(r"[^-].*[^:] ", command):
             found.append((code.start(), command))
     commands = [command for _, command in sorted(found, key=lambda one: one[0])]
     return [

@@ -9,41 +9,45 @@ from pathlib import Path
 import pytest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHETEST", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test"}
-# Makes the buckets, and prints its port once they are there.
-SERVER = (
-    "import sys, threading, urllib.request\n"
-    "from werkzeug.serving import make_server\n"
-    "from moto.server import DomainDispatcherApplication, create_backend_app\n"
-    "app = DomainDispatcherApplication(create_backend_app)\n"
-    "server = make_server('127.0.0.1', 0, app, threaded=True)\n"
-    "thread = threading.Thread(target=server.serve_forever)\n"
-    "thread.start()\n"
-    "for bucket in sys.argv[1:]:\n"
-    "    url = f'http://127.0.0.1:{server.server_port}/{bucket}'\n"
-    "    urllib.request.urlopen(urllib.request.Request(url, method='PUT')).close()\n"
-    "print(server.server_port, flush=True)\n"
-    "thread.join()\n"
-)
+# Has the buckets before it prints the port that it got, and then serves.
+SERVER = """
+import sys, threading, urllib.request
+from werkzeug.serving import make_server
+from moto.server import DomainDispatcherApplication, create_backend_app
+host, port, *buckets = sys.argv[1:]
+app = DomainDispatcherApplication(create_backend_app)
+server = make_server(host, int(port), app, threaded=True)
+threading.Thread(target=server.serve_forever).start()
+for bucket in buckets:
+    url = f"http://127.0.0.1:{server.server_port}/{bucket}"
+    urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
+print(server.server_port, flush=True)
+"""
 
 
 @contextmanager
-def s3_server(
-    log: Path, *buckets: str, program: Sequence[str] = (sys.executable,)
-) -> Iterator[dict[str, str]]:
-    """The variables with which a program reaches a server that has these buckets.
+def s3_server(log: Path, *buckets: str) -> Iterator[dict[str, str]]:
+    """The variables with which a program reaches a server that has these buckets."""
+    with server_on((), 0, log, *buckets, host="127.0.0.1") as port:
+        address = f"http://127.0.0.1:{port}"
+        yield {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1", **KEYS}
 
-    `program` is Python as a command line starts it, on a node for instance.
-    """
+
+@contextmanager
+def server_on(
+    program: Sequence[str], port: int, log: Path, *buckets: str, host: str = "0.0.0.0"
+) -> Iterator[int]:
+    """The port of a server that is started by a command, as on another machine."""
     pytest.importorskip("moto", reason="moto is not installed")
+    command = [*program, sys.executable, "-c", SERVER, host, str(port), *buckets]
     with (
         log.open("w") as errors,
-        subprocess.Popen(
-            [*program, "-c", SERVER, *buckets], stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as server,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
     ):
         assert server.stdout is not None
-        address = f"http://127.0.0.1:{server.stdout.readline().strip()}"
         try:
-            yield {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1", **KEYS}
+            line = server.stdout.readline().strip()
+            assert line, log.read_text()
+            yield int(line)
         finally:
             server.kill()

@@ -48,8 +48,13 @@ def main() -> None:
             search.compare_finalists()
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs it with the exit code and message of the program."""
     try:
         main()
     except (InputError, RunError) as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    run()

@@ -83,7 +83,7 @@ def test_where_there_is_a_gpu_it_says_the_share(
     assert "8 CPU; 1 GPU or a share, as is measured when the search starts" in out
     header, pico, nano = rows_of(out, "architecture")
     assert "GPU busy  share of a GPU" in header
-    assert re.search(r" 10 +2 GB of 80 +20% +0.25 +180$", pico)
+    assert re.search(r" 10 +2 GB of 80 +20% +0.25 +360$", pico)  # four at a time
     assert re.search(r" 20 +9 GB of 80 +45% +0.5 +90$", nano)
-    assert "4 CPU and 0.5 GPU a trial, 2 at a time" in out
+    assert "2 CPU and 0.25 GPU, or more, a trial; 2 to 4 at a time" in out
     assert "a process without a GPU" not in out

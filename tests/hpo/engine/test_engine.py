@@ -355,7 +355,7 @@ def test_a_full_disk_pauses_the_search_and_its_trial_goes_on_later(
     number = start(engine)
     full = TrialError("DiskFullError", "no space left on the disk of runs")
     engine.on_end(TrialReport(number, (), "paused", {}, full))
-    assert engine.paused == "no space left on the disk of runs"
+    assert engine.paused == full
     assert engine.next_trial() is None
     assert study.trials()[0].state == "RUNNING"
 

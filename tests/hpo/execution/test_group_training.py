@@ -18,6 +18,9 @@ from hpo.errors import ProcessDiedError
 from hpo.execution.cluster import GroupResources
 from hpo.execution.group_training import WarmGroup, run_group_training
 from hpo.execution.training import Training, leave, run_training
+from hpo.run_folder import MARK
+from hpo.run_store import RunStore
+from hpo.url_folder import open_url
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError, OutOfMemoryError
 from sgformer.training.checkpoint import load_checkpoint
@@ -50,6 +53,21 @@ def training(config: TrainConfig, tmp_path: Path, name: str) -> Training:
     folder = tmp_path / name / "0"
     folder.mkdir(parents=True)
     return Training(config, folder)
+
+
+@pytest.mark.usefixtures("started_ray")
+def test_a_group_goes_on_from_a_store_of_checkpoints(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    store = RunStore((tmp_path / "store").as_uri(), "a", tmp_path / "node")
+    open_url(store.url).write_text(MARK, "a")
+    stored = Training(train_config, Path("/proc/none/trials/0"), store=store)
+    with contextlib.closing(run_group_training(stored, PAIR)) as epochs:
+        next(filter(None, epochs))
+    assert stored.with_known_epochs().num_epochs == 1
+    resumed, *_, last = filter(None, run_group_training(stored.with_known_epochs(), PAIR))
+    assert [row["epoch"] for row in resumed.epochs] == [1]
+    assert (last.end_reason, last.facts["num_epochs_trained"]) == ("completed", 3)
 
 
 def processes_of_groups() -> list[int]:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hpo.execution.worker import (
 )
 from hpo.study.trial import TrialReport
 from sgformer.config import TrainConfig
+from sgformer.cpus import usable_cpus
 from sgformer.errors import DiskFullError
 from sgformer.training.checkpoint import Saving, load_checkpoint
 
@@ -44,7 +46,7 @@ def _own_handler() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of a worker is a single part of an epoch, as on a model whose steps take long."""
-    monkeypatch.setattr("hpo.execution.training.SECONDS_OF_A_PART", 0.0)
+    monkeypatch.setattr("hpo.execution.saver.SECONDS_OF_A_PART", 0.0)
 
 
 @pytest.fixture
@@ -142,6 +144,11 @@ def test_a_worker_that_has_to_leave_saves_its_trial_and_gives_it_back(make_task:
     assert (left[REPORT].number, left[REPORT].end_reason) == (0, "left")
     _, metadata = load_checkpoint(make_task(0).training.folder / WITHIN)
     assert len(metadata["within_epoch"]["losses"]) == 1
+    assert not left[WORN_OUT]  # it made way for a larger trial, and may get another
+    trainable.assign(replace(make_task(1), num_threads=2))
+    assert trainable.step()[REPORT] is None
+    assert torch.get_num_threads() == min(2, usable_cpus())
+    trainable.stop()
 
 
 def test_a_stop_on_a_full_disk_leaves_the_last_epoch(
@@ -213,6 +220,13 @@ def parts_until(trainable: TrialWorker, num: int) -> list[dict[str, Any]]:
     return [trainable.step() for _ in range(num)]
 
 
+def next_report(trainable: TrialWorker) -> TrialReport:
+    while (result := trainable.step()).get(UNDER_WAY):
+        pass
+    report: TrialReport = result[REPORT]
+    return report
+
+
 def test_an_epoch_is_told_when_its_checkpoint_is_durable_and_training_goes_on(
     make_task: Task, slow_disk: SlowDisk
 ) -> None:
@@ -234,10 +248,7 @@ def test_a_trial_that_is_paused_on_a_slow_disk_goes_on_from_what_was_told(
     trainable = worker(make_task(0))
     parts_until(trainable, 7)
     slow_disk.may_go_on.set()
-    result = trainable.step()
-    while result.get(UNDER_WAY):
-        result = trainable.step()
-    assert result[REPORT].epochs[0]["epoch"] == 1
+    assert next_report(trainable).epochs[0]["epoch"] == 1
     trainable.assign(make_task(1))  # the scheduler pauses trial 0
     whole = run(trainable)
     assert not (make_task(0).training.folder / WITHIN).exists()
@@ -263,11 +274,10 @@ def test_an_epoch_that_ends_before_the_write_of_the_one_before_waits(
 ) -> None:
     trainable = worker(make_task(0))
     parts_until(trainable, 11)  # the second epoch ends with the next part
-    timer = threading.Timer(0.3, slow_disk.may_go_on.set)
-    timer.start()
-    result = trainable.step()
+    threading.Timer(0.3, slow_disk.may_go_on.set).start()
+    report = next_report(trainable)  # until then Ray can stop the worker
     assert slow_disk.may_go_on.is_set()
-    assert [row["epoch"] for row in result[REPORT].epochs] == [1]
+    assert [row["epoch"] for row in report.epochs] == [1]
     reports = run(trainable)
     assert [[row["epoch"] for row in report.epochs] for report in reports] == [[2], [3]]
     assert entries(make_task(0)) == ["1", "2", "3"]
@@ -279,7 +289,7 @@ def test_a_stop_saves_an_epoch_that_ended_while_the_one_before_was_written(
     trainable = worker(make_task(0))
     parts_until(trainable, 11)
     threading.Timer(0.3, slow_disk.may_go_on.set).start()
-    assert [row["epoch"] for row in trainable.step()[REPORT].epochs] == [1]
+    assert [row["epoch"] for row in next_report(trainable).epochs] == [1]
     trainable.stop()
     first = worker(make_task(0)).step()[REPORT]
     assert [row["epoch"] for row in first.epochs] == [1, 2]

@@ -20,8 +20,9 @@ from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import Node, TrialResources
 from hpo.execution.ray_scheduler import MOST_FAILED_STARTS, StudyScheduler
+from hpo.execution.shared_gpus import SharedGpus
 from hpo.execution.slots import Slots
-from hpo.execution.worker import REPORT, WORN_OUT
+from hpo.execution.worker import GPU, REPORT, WORN_OUT
 from hpo.execution.worker_supply import WorkerSupply
 from hpo.study.study import SearchStudy
 from hpo.study.trial import EndReason, TrialReport
@@ -55,17 +56,26 @@ def slot(name: str, error_file: Path | None = None) -> Any:
     )
 
 
-def supply(asked_for: list[int] | None = None) -> WorkerSupply:
-    """Workers on two CPUs, or as many of them as was asked for at last."""
+def supply(
+    asked_for: list[int] | None = None, most: int | None = None, gpus: SharedGpus | None = None
+) -> WorkerSupply:
+    """Workers on two CPUs, or as many of them as was asked for at last.
+
+    Where they share GPUs, there are two, and a trial may take all of one.
+    """
+    resources, node = TrialResources(1, 0.0, 2), Node(2, 0)
+    if gpus is not None:
+        sizes = (({}, TrialResources(1, 1.0, 2)),)
+        resources, node = TrialResources(1, 0.5, 4, by_architecture=sizes), Node(4, 2)
     slots = Slots(
-        ResourcesConfig(),
-        TrialResources(1, 0.0, 2),
-        lambda: ([Node(2, 0)], []),
+        ResourcesConfig(max_concurrent_trials=most),
+        resources,
+        lambda: ([node], []),
         lambda: asked_for[-1] if asked_for else None,
         may_grow=False,
         clock=itertools.count(step=100).__next__,
     )
-    return WorkerSupply(slots, lambda: 99)
+    return WorkerSupply(slots, lambda: 99, gpus)
 
 
 def assigned(trial: Any) -> list[int]:
@@ -352,3 +362,62 @@ def test_fewer_slots_let_a_worker_go_once_its_trial_is_saved(
     scheduler.on_trial_add(None, third)
     scheduler.on_trial_result(None, third, IDLE)
     assert assigned(third) == [1]
+
+
+def test_a_large_trial_runs_alone_and_the_one_that_made_way_goes_on_after_it(
+    decisions: Engine, study: SearchStudy
+) -> None:
+    workers = supply(gpus=SharedGpus(0.5, lambda one: 1.0 if one.number == 1 else 0.5))
+    scheduler = StudyScheduler(decisions, lambda proposal: proposal, workers)  # type: ignore[arg-type]
+    first, second = slot("a"), slot("b")
+    on_gpu = IDLE | {GPU: "node 0"}
+    for worker in (first, second):
+        workers.suggest(worker.trial_id)
+        scheduler.on_trial_add(None, worker)
+        scheduler.on_trial_result(None, worker, on_gpu)
+    assert (assigned(first), assigned(second)) == ([0], [])  # trial 1 waits for the whole GPU
+    assert workers.any_trains
+    assert scheduler.on_trial_result(None, first, result(0, 1, 0.9)) == CONTINUE
+    leave = first.temporary_state.ray_actor.leave
+    assert len(leave.calls) == 1
+    left = {REPORT: TrialReport(0, (), EndReason.LEFT), WORN_OUT: False}
+    assert scheduler.on_trial_result(None, first, left) == CONTINUE
+    assert scheduler.on_trial_result(None, second, on_gpu) == CONTINUE
+    taker, other = (first, second) if 1 in assigned(first) else (second, first)
+    assert assigned(taker)[-1] == 1
+    number = len(assigned(other))
+    scheduler.on_trial_result(None, other, on_gpu)
+    assert len(assigned(other)) == number  # its share is lent
+    scheduler.on_trial_result(None, taker, result(1, 1, 0.95, "completed"))
+    scheduler.on_trial_result(None, other, on_gpu)
+    assert sorted(assigned(taker)[-1:] + assigned(other)[-1:]) == [0, 2]
+    assert study.trials()[0].state == "RUNNING"
+    for worker in (taker, other):  # the last two share the GPU, and then all is over
+        last = assigned(worker)[-1]
+        answer = scheduler.on_trial_result(None, worker, result(last, 2, 0.9, "completed"))
+    assert answer == STOP
+    assert scheduler.failure is None
+
+
+def test_where_workers_are_scattered_one_more_at_a_time_is_asked_for(decisions: Engine) -> None:
+    gpus = SharedGpus(0.5, lambda _: 1.0)
+    workers = supply(most=1, gpus=gpus)
+    scheduler = StudyScheduler(decisions, lambda proposal: proposal, workers)  # type: ignore[arg-type]
+    for name, gpu in (("a", "node 0"), ("b", "node 1")):  # as much as one large trial takes
+        assert workers.suggest(name) == {}
+        scheduler.on_trial_add(None, slot(name))
+        scheduler.on_trial_result(None, slot(name), IDLE | {GPU: gpu})
+    assert gpus.is_stuck
+    assert not workers.any_trains
+    assert workers.suggest("c") == {}
+    third = slot("c")
+    third.status = Trial.PENDING
+    scheduler.on_trial_add(None, third)
+    assert workers.suggest("d") is None  # the third has yet to come
+    third.status = Trial.RUNNING
+    scheduler.on_trial_result(None, third, IDLE | {GPU: "node 1"})
+    assert not gpus.is_stuck
+    assert workers.suggest("d") is None
+    # There is one more than is allowed now; that on the GPU with the fewest goes.
+    assert scheduler.on_trial_result(None, third, IDLE) == CONTINUE
+    assert scheduler.on_trial_result(None, slot("a"), IDLE) == STOP

@@ -75,7 +75,9 @@ def test_a_retraining_that_lost_its_process_is_known_by_its_epochs(
             raise ProcessDiedError
 
     monkeypatch.setattr("hpo.execution.retrain.retrain_epochs_on_cluster", train)
-    told = list(retrain_all_on_cluster([Training(train_config, tmp_path)], TWO_SLOTS, 3, watch()))
+    told = list(
+        retrain_all_on_cluster([Training(train_config, tmp_path)], [TWO_SLOTS], 3, watch())
+    )
     assert known == [0, 1, 2]
     assert [said and said["epoch"] for _, said in told] == [1, 2, 3, None]  # type: ignore[index]
 
@@ -90,7 +92,7 @@ def test_several_trainings_tell_their_epochs_and_their_ends(
         for i, folder in enumerate(folders)
     ]
     list(retrain_epochs(trainings[2]))  # as if trained before an interruption
-    told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, 0, watch()))
+    told = list(retrain_all_on_cluster(trainings, [TWO_SLOTS] * len(trainings), 0, watch()))
     for i, folder in enumerate(folders):
         rows = [row for which, row in told if which == i]
         assert [row["epoch"] for row in rows if isinstance(row, dict)] == [1, 2, 3]
@@ -105,7 +107,7 @@ def test_what_breaks_is_tried_again_and_then_told_while_others_go_on(
     folders = [tmp_path / "run" / "retraining" / str(i) for i in range(2)]
     (folders[0] / "best.safetensors").mkdir(parents=True)  # so the best epoch cannot be kept
     trainings = [Training(train_config, folder) for folder in folders]
-    told = list(retrain_all_on_cluster(trainings, TWO_SLOTS, 1, watch()))
+    told = list(retrain_all_on_cluster(trainings, [TWO_SLOTS] * len(trainings), 1, watch()))
     (error,) = (said for i, said in told if i == 0)
     assert isinstance(error, BrokenTrainingError)
     assert str(error).startswith("the retraining broke on the cluster: ")
@@ -121,7 +123,7 @@ def test_a_damaged_checkpoint_is_named(train_config: TrainConfig, tmp_path: Path
     (folder / "last.safetensors").write_text("a checkpoint that is none")
     trainings = [Training(train_config, folder)]
     with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*last\.safetensors"):
-        list(retrain_all_on_cluster(trainings, TWO_SLOTS, 3, watch()))
+        list(retrain_all_on_cluster(trainings, [TWO_SLOTS], 3, watch()))
 
 
 @pytest.mark.usefixtures("_ray")
@@ -146,7 +148,7 @@ def test_a_comparison_that_is_ended_saves_trainings_within_their_epochs(
     short, long = (tmp_path / "run" / "retraining" / name for name in "ab")
     endless = train_config.model_copy(update={"epoch_images": 10**7})
     trainings = [Training(train_config, short), Training(endless, long)]
-    told = retrain_all_on_cluster(trainings, TWO_SLOTS, 0, watch())
+    told = retrain_all_on_cluster(trainings, [TWO_SLOTS] * len(trainings), 0, watch())
     assert next(told)[0] == 0
     while not Attempts(long).count():
         time.sleep(0.1)
@@ -161,6 +163,6 @@ def test_trainings_that_cannot_be_placed_end_after_the_time_to_wait(
 ) -> None:
     too_large = replace(TWO_SLOTS, cpus=99)
     out_of_time = watch(cpus_per_trial=99, wait_hours=0.0003)
-    told = retrain_all_on_cluster([Training(train_config, tmp_path)], too_large, 3, out_of_time)
+    told = retrain_all_on_cluster([Training(train_config, tmp_path)], [too_large], 3, out_of_time)
     with pytest.raises(RunError, match=r"no training could run for 0\.0003 hours.* asks for 99"):
         list(told)

@@ -10,7 +10,8 @@ import pytest
 
 from hpo.engine.observer import SearchObserver
 from hpo.execution import searched_images
-from hpo.execution.searched_images import Decoding, News, NewsReader, open_images
+from hpo.execution.news import News, NewsReader
+from hpo.execution.searched_images import Decoding, open_images
 from sgformer.config import TrainConfig
 from sgformer.errors import DataError
 

@@ -91,3 +91,13 @@ def test_a_groups_worker_is_wanted_only_where_its_processes_fit() -> None:
     assert cluster.counted(slots, 0) == (2, 2)
     cluster.nodes.append(Node(3, 0))
     assert cluster.counted(slots, 2) == (3, 3)
+
+
+def test_a_large_trial_is_given_the_workers_whose_share_it_takes() -> None:
+    sizes = (({}, TrialResources(1, 0.25, 8)), ({}, TrialResources(4, 1.0, 2)))
+    small = TrialResources(1, 0.25, 2, by_architecture=sizes)
+    cluster = Cluster(Node(16, 4))
+    slots = cluster.slots(small, most=2, may_grow=False)
+    assert cluster.counted(slots, 0) == (2, 8)
+    assert (slots.num_for_largest, slots.num_with_room) == (4, 16)
+    assert cluster.counted(cluster.slots(small, may_grow=False), 0) == (16, 16)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import ClusterError
-from hpo.execution.training import Progress, Training, run_training, saved_epochs
+from hpo.execution.saver import Progress
+from hpo.execution.training import Training, run_training
 from hpo.run_folder import RunFolder
+from hpo.stored_training import saved_epochs
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError
 
