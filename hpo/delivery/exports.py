@@ -1,5 +1,6 @@
 """Exports the architectures of a space on the connected Ray, several at a time."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def _export_all(
 def _export(train: TrainConfig, num_classes: int, path: Path) -> None:
     """Runs in a process of Ray; other processes see a whole file, or none."""
     from sgformer.export.architecture_costs import export_untrained
+    from sgformer.export.onnx_file import move
 
-    part = path.with_suffix(".part")
-    export_untrained(train, num_classes, part)
-    part.replace(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        export_untrained(train, num_classes, Path(folder) / path.name)
+        move(Path(folder) / path.name, path.parent)

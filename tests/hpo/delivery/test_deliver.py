@@ -13,7 +13,7 @@ from hpo.run_folder import ModelFiles, RunFolder
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, ExportError
-from sgformer.export import onnx_export
+from sgformer.export import proof
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_best_is_replaced_as_a_whole_and_only_by_what_is_proven(
     assert yaml.safe_load((run.best / "config.yaml").read_text())["max_epochs"] == 3
     before = {path.name: path.read_bytes() for path in run.best.iterdir()}
     # No real model can fail the proof here, so its tolerance is taken away.
-    monkeypatch.setattr(onnx_export, "OF_SG_FORMER", onnx_export.Tolerance(-1.0, -1.0))
+    monkeypatch.setattr(proof, "OF_SG_FORMER", proof.Tolerance(-1.0, -1.0))
     with pytest.raises(ExportError, match="disagrees with PyTorch"):
         deliver(run.best, checkpoint, metrics)
     assert {path.name: path.read_bytes() for path in run.best.iterdir()} == before

@@ -12,13 +12,10 @@ import torch
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.errors import DataError, ExportError
-from sgformer.export.onnx_classifier import METADATA_KEY, OnnxClassifier
-from sgformer.export.onnx_export import (
-    check_parity,
-    export_onnx,
-    prove_export,
-    spread_over_classes,
-)
+from sgformer.export.names import METADATA_KEY
+from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.onnx_export import export_onnx
+from sgformer.export.proof import check_parity, prove_export, spread_over_classes
 from sgformer.model.build import create_model
 from sgformer.training.trainer import Trainer
 
