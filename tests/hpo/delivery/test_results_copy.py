@@ -72,7 +72,8 @@ def run(tmp_path: Path) -> RunFolder:
     """A folder with files of a run, some of which are no results."""
     for name in (
         "best/model.onnx", "best/model.onnx.data", "best/metrics.json", "front/3/model.onnx",
-        "leaderboard.csv", "report.html", "search.yaml", "study.db", "trials/0/last.safetensors", ".mark",
+        "leaderboard.csv", "report.html", "search.yaml", "study.db",
+        "trials/0/last.safetensors", ".mark",
     ):  # fmt: skip
         path = tmp_path / "work" / "tiny" / name
         path.parent.mkdir(parents=True, exist_ok=True)
