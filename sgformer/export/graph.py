@@ -154,7 +154,7 @@ def _set_initializers(model: onnx.ModelProto, tensors: Tensors) -> None:
     used = {name for node in model.graph.node for name in node.input}
     for name, tensor in tensors.items():
         if name in used:
-            digest = hashlib.sha256(np.ascontiguousarray(tensor)).digest()
+            digest = hashlib.sha256(tensor.tobytes()).digest()
             key = (tensor.dtype.str, tensor.shape, digest)
             names[name] = stored.setdefault(key, name)
             if names[name] == name:

@@ -64,8 +64,9 @@ def missing_data(path: Path) -> Path | None:
         return None
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
-            if entry.key == "location" and not (path.parent / entry.value).exists():
-                return path.parent / entry.value
+            data = path.parent / str(entry.value)
+            if entry.key == "location" and not data.exists():
+                return data
     return None
 
 
