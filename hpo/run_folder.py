@@ -46,6 +46,11 @@ class ModelFiles:
         return self.folder / "model.onnx"
 
     @property
+    def uint8(self) -> Path:
+        """The model of RGB images of any size; only there if `export.uint8` asks for it."""
+        return self.folder / "model.uint8.onnx"
+
+    @property
     def checkpoint(self) -> Path:
         """The trained weights of the best epoch, as safetensors."""
         return self.folder / "checkpoint.safetensors"

@@ -12,7 +12,7 @@ import typer
 
 from hpo.cli.options import AsJson, RunDir, Storage, make_display, open_run
 from hpo.cli.output import print_json, print_note, print_rows
-from sgformer.errors import InputError
+from sgformer.errors import ExportError, InputError
 
 if TYPE_CHECKING:
     from hpo.run import Run
@@ -77,8 +77,31 @@ def retrain(
     print_rows(delivery_rows(run.folder) | copied_rows(run.config))
 
 
-def export(run_dir: RunDir) -> None:
-    """Writes best/model.onnx and best/export.json anew from best/checkpoint.safetensors."""
+def _formats(text: str | None) -> str | None:
+    """Checks the names in a list of formats; passes the list on."""
+    from sgformer.export.names import FILES
+
+    names = [] if text is None else text.split(",")
+    if unknown := [name for name in names if name not in FILES]:
+        raise InputError(
+            f"--format: takes {', '.join(FILES)}, separated by commas, got {unknown[0]!r}"
+        )
+    return text
+
+
+def export(
+    run_dir: RunDir,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME,...",
+            help="onnx, uint8. Default: onnx, and what the search file's export section asks for.",
+            callback=_formats,
+        ),
+    ] = None,
+) -> None:
+    """Writes best/model.onnx and its other formats anew from best/checkpoint.safetensors."""
     from hpo.delivery.deliver import export as export_best
     from hpo.delivery.results_copy import copy_results
     from hpo.execution.surroundings import usable_surroundings
@@ -92,10 +115,19 @@ def export(run_dir: RunDir) -> None:
             raise InputError(
                 f"{run.best} has no checkpoint.safetensors yet; `retrain {run_dir}` first"
             )
-        for note in export_best(run.best, config.train.data, config.retrain.proof_images):
+        exported = export_best(
+            run.best,
+            config.train.data,
+            config.retrain.proof_images,
+            config.export,
+            None if formats is None else tuple(formats.split(",")),
+        )
+        for note in exported.notes:
             print_note(note)
         copy_results(run, config)
     print_rows(delivery_rows(run) | copied_rows(config))
+    if exported.refused:
+        raise ExportError("; ".join(f"{n}: {reason}" for n, reason in exported.refused.items()))
 
 
 def evaluate(
@@ -135,10 +167,10 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """The likeliest classes of images, by an exported model."""
-    from hpo.delivery.classify import load_classifier
+    from hpo.delivery.classify import open_model
     from sgformer.images.set_decoder import Oddities
 
-    classifier, odd = load_classifier(model), Oddities()
+    classifier, odd = open_model(model), Oddities()
     found = ((image, classifier.predict(image)) for image in images)
     if as_json:
         print_json([_as_json(one, classifier.rules) for one in found])

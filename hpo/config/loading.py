@@ -26,6 +26,7 @@ CHANGEABLE: Final = (
     "budget",
     "resources",
     "retrain",
+    "export",
     "train.device",
     "train.data.data_dir",
     "train.data.num_workers",

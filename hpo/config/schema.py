@@ -9,6 +9,7 @@ from hpo.config.results_url import has_secret, is_url
 from hpo.config.rungs import first_rung
 from hpo.config.search_space import Parameter, Value
 from hpo.config.sections import BudgetConfig as BudgetConfig
+from hpo.config.sections import ExportConfig as ExportConfig
 from hpo.config.sections import ResourcesConfig as ResourcesConfig
 from hpo.config.sections import RetrainConfig as RetrainConfig
 from hpo.config.sections import Scheduler as Scheduler
@@ -175,6 +176,7 @@ class SearchConfig(FrozenConfig):
     space: dict[str, Parameter] = Field(min_length=1)
     train: TrainConfig = TrainConfig()
     retrain: RetrainConfig = RetrainConfig()
+    export: ExportConfig = ExportConfig()
 
     @property
     def compares_finalists(self) -> bool:

@@ -1,4 +1,4 @@
-"""The independent sections of a search file: scheduler, resources, budget and retrain."""
+"""The independent sections of a search file: scheduler, resources, budget, retrain, export."""
 
 from typing import Final, Literal, Self
 
@@ -146,3 +146,21 @@ class RetrainConfig(FrozenConfig):
     top_k: int = Field(default=3, ge=1)
     seeds: int = Field(default=3, ge=0)
     proof_images: int = Field(default=512, ge=1)
+
+
+class ExportConfig(FrozenConfig):
+    """The files of the delivered model beside model.onnx, and what they say of it.
+
+    Attributes:
+        uint8: Whether model.uint8.onnx is delivered too, which takes RGB images of any size.
+        license: The model's license, such as apache-2.0, for the files' metadata; None: none is
+            named.
+    """
+
+    uint8: bool = False
+    license: str | None = Field(default=None, min_length=1, max_length=100)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats to deliver, by their names in `sgformer.export.names.FILES`."""
+        return ("onnx", "uint8") if self.uint8 else ("onnx",)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sgformer.export.onnx_classifier import OnnxClassifier
+    from sgformer.export.onnx_classifier import ExportedModel, OnnxClassifier
     from sgformer.training.evaluation import SplitMetrics
 
 
@@ -13,6 +13,13 @@ def load_classifier(model: Path) -> "OnnxClassifier":
     from sgformer.export.onnx_classifier import OnnxClassifier
 
     return OnnxClassifier(model)
+
+
+def open_model(model: Path) -> "ExportedModel":
+    """Loads an exported file that classifies images; raises DataError if it is none."""
+    from sgformer.export.onnx_classifier import open_exported
+
+    return open_exported(model)
 
 
 def evaluate_onnx(

@@ -3,21 +3,36 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hpo.config.sections import RetrainConfig
+from hpo.config.sections import ExportConfig, RetrainConfig
 from hpo.run_folder import finish_replacing, newcomer_of, replace_folder, replace_text
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
-from sgformer.errors import DataError, listed
+from sgformer.errors import DataError, InputError, listed
+from sgformer.export.names import FILES
 
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
     from sgformer.images.trained_images import TrainedImages
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a user should know of an export.
+
+    Attributes:
+        notes: Of the images, a sentence each.
+        refused: The reasons for which files were not delivered, by their names.
+    """
+
+    notes: tuple[str, ...]
+    refused: dict[str, str]
 
 
 def deliver(
@@ -27,6 +42,7 @@ def deliver(
     images: "ImagesId | None" = None,
     num_images: int = RetrainConfig().proof_images,
     places: DataConfig | None = None,
+    settings: ExportConfig | None = None,
 ) -> None:
     """Exports an evaluated checkpoint, checks the export, then replaces the whole folder.
 
@@ -37,12 +53,16 @@ def deliver(
         images: Identifies the images of the search; None: any images are accepted.
         num_images: The number of val images on which the export is checked, at most.
         places: Where the images and their cache are now; None: where the training had them.
+        settings: Which files are delivered; None: model.onnx alone.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
         ExportError: The ONNX model and the trained model give different outputs; the folder
             stays unchanged.
     """
+    from sgformer.export.formats import Trained, write_formats
+
+    settings = settings or ExportConfig()
     finish_replacing(folder)
     new = newcomer_of(folder)
     shutil.rmtree(new, ignore_errors=True)
@@ -51,40 +71,98 @@ def deliver(
     config, model, classes = load_model(new / "checkpoint.safetensors", places)
     known = trained_images_of(checkpoint)
     data = images_for(config, known, images)
+    check_same_classes(classes, data, known)
     values = config.model_dump(mode="json")
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", metrics)
-    _export(new, config, model, data, classes, known, num_images)
+    facts = _facts(metrics, settings)
+    trained = Trained(model, config, data, num_images, known, facts)
+    _write_json(new / "export.json", write_formats(trained, new, settings.formats))
     replace_folder(folder, new)
 
 
-def export(folder: Path, places: DataConfig, num_images: int) -> tuple[str, ...]:
-    """Writes model.onnx and export.json from the folder's checkpoint.safetensors.
+def export(
+    folder: Path,
+    places: DataConfig,
+    num_images: int,
+    settings: ExportConfig | None = None,
+    formats: tuple[str, ...] | None = None,
+) -> Exported:
+    """Writes model files anew from the folder's checkpoint.safetensors; others stay.
 
     Args:
         folder: A run's best/, or a folder of front/.
         places: Where the images and their cache are; the export is checked on their val split.
         num_images: The number of val images on which the export is checked, at most.
-
-    Returns:
-        What a user should know of the images, a sentence each.
+        settings: What the files say of the model; None: nothing but the training's settings.
+        formats: The formats, by their names in `FILES`; None: those of `settings`.
 
     Raises:
         DataError: The images cannot be read, or val was split off train and train has changed.
         ExportError: The ONNX model and the trained model give different outputs; no file is
             replaced.
+        InputError: The folder cannot be written to.
     """
+    from sgformer.export.formats import NOT_DELIVERED, Trained, write_formats
     from sgformer.images.trained_images import on_other_images
 
+    settings = settings or ExportConfig()
+    formats = formats or settings.formats
     checkpoint = folder / "checkpoint.safetensors"
     config, model, classes = load_model(checkpoint, places)
     known = trained_images_of(checkpoint)
     data = images_for(config, known)
-    _export(folder, config, model, data, classes, known, num_images)
-    if known is None or known.has_same("val", data.trained_images):
-        return data.notes
-    return (*data.notes, on_other_images("val"))
+    check_same_classes(classes, data, known)
+    trained = Trained(model, config, data, num_images, known, _facts(_metrics(folder), settings))
+    new = _copy_without(folder, formats)
+    before = _read_json(folder / "export.json")
+    if not (new / FILES["onnx"]).exists():
+        formats = (*formats, "onnx")
+    report = write_formats(trained, new, formats)
+    _write_json(new / "export.json", before | report)
+    replace_folder(folder, new)
+    notes = data.notes
+    if known is not None and not known.has_same("val", data.trained_images):
+        notes = (*notes, on_other_images("val"))
+    refused = {n: told[NOT_DELIVERED] for n, told in report.items() if NOT_DELIVERED in told}
+    return Exported(notes, refused)
+
+
+def _copy_without(folder: Path, formats: tuple[str, ...]) -> Path:
+    """A copy of a delivered model without its files of these formats, to replace it with.
+
+    The folder is replaced as a whole, so that no model meets weights of another export.
+    """
+    new = newcomer_of(folder)
+    shutil.rmtree(new, ignore_errors=True)
+    left_out = [pattern for name in formats for pattern in (FILES[name], f"{FILES[name]}.data")]
+    try:
+        shutil.copytree(folder, new, ignore=shutil.ignore_patterns("export.json", *left_out))
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise InputError(f"cannot write to {folder.parent}: {reason}") from None
+    return new
+
+
+def _facts(metrics: Mapping[str, Any], settings: ExportConfig) -> dict[str, Any]:
+    """What a model's files say of it beside the training: metrics by split, and license."""
+    kept = ("num_images", "top1", "top5", "macro_f1", "loss")
+    by_split = {
+        split: {name: values[name] for name in kept if name in values}
+        for split, values in metrics.items()
+        if values
+    }
+    return {"metrics": by_split, "license": settings.license}
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    return _read_json(folder / "metrics.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return values
 
 
 def trained_images_of(checkpoint: Path) -> "TrainedImages | None":
@@ -109,17 +187,10 @@ def images_for(
     return load_image_data(as_known, expected=expected)
 
 
-def _export(
-    folder: Path,
-    config: TrainConfig,
-    model: Any,
-    data: "ImageData",
-    classes: tuple[str, ...],
-    known: "TrainedImages | None",
-    num_images: int,
+def check_same_classes(
+    classes: tuple[str, ...], data: "ImageData", known: "TrainedImages | None"
 ) -> None:
-    from sgformer.export.onnx_export import export_onnx, prove_export
-
+    """Raises DataError if the images have other classes, or val images were trained on."""
     if data.classes != classes:
         raise DataError(
             f"{data.folder.root} has other classes than the model: "
@@ -128,14 +199,6 @@ def _export(
         )
     if known is not None:
         known.refuse_mixed_val(data.trained_images, data.folder.root)
-    temporary = folder / ".model.onnx"
-    try:
-        export_onnx(model, temporary, config, classes, known)
-        report = prove_export(model, temporary, config, data, num_images)
-        temporary.replace(folder / "model.onnx")
-    finally:
-        temporary.unlink(missing_ok=True)
-    _write_json(folder / "export.json", {"model.onnx": report.as_dict()})
 
 
 def load_model(

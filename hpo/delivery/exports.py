@@ -77,11 +77,11 @@ def _export_all(
     while due or running:
         while due and len(running) < resources.num_slots:
             path, train = due.pop()  # the last first: spaces often list the largest model last
-            running[task.remote(train, num_classes)] = path
+            running[task.remote(train, num_classes, path.name)] = path
         (ended,), _ = ray.wait(list(running), num_returns=1)
         path = running.pop(ended)
         try:
-            content = ray.get(ended)
+            files = ray.get(ended)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
@@ -89,22 +89,24 @@ def _export_all(
             raise RunError(
                 f"exporting an architecture broke: {reason}; --resume retries"
             ) from error
-        _write_whole(path, content)
+        for name, content in files.items():  # the model itself comes last
+            _write_whole(path.with_name(name), content)
         observer.step(total - len(due) - len(running), total)
 
 
-def _export(train: TrainConfig, num_classes: int) -> bytes:
-    """Runs in a process of Ray, on a node that may not see the run's folder."""
+def _export(train: TrainConfig, num_classes: int, name: str) -> dict[str, bytes]:
+    """The model's files, by name; runs in a process of Ray, maybe without the run's folder."""
     from sgformer.export.architecture_costs import export_untrained
+    from sgformer.export.onnx_file import files_of
 
     with tempfile.TemporaryDirectory(prefix="sgformer-export-") as folder:
-        path = Path(folder) / "model.onnx"
+        path = Path(folder) / name
         export_untrained(train, num_classes, path)
-        return path.read_bytes()
+        return {file.name: file.read_bytes() for file in files_of(path)}
 
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Writes a file; a search that is killed while it does leaves none."""
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.part")
     part.write_bytes(content)
     part.replace(path)

@@ -76,7 +76,8 @@ def retrain_and_deliver(
     observer.phase("exporting to ONNX and checking it")
     num_images = run.config.retrain.proof_images
     best = folder or run.folder.best
-    deliver(best, checkpoint, metrics, images, num_images, run.config.train.data)
+    places = run.config.train.data
+    deliver(best, checkpoint, metrics, images, num_images, places, run.config.export)
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
     discard_trainings(run)

@@ -83,8 +83,19 @@ def delivery_rows(run: RunFolder) -> Rows:
         if metrics[split]:
             top1, count = metrics[split]["top1"], metrics[split]["num_images"]
             rows[f"{split} top-1"] = f"{top1:.4f} (retrained, {count} images)"
+    report = json.loads((run.best / "export.json").read_text(encoding="utf-8"))
+    others = {
+        f"{name.removeprefix('model.').removesuffix('.onnx')} model": (
+            f"not delivered: {told['not_delivered']}"
+            if "not_delivered" in told
+            else str(run.best / name)
+        )
+        for name, told in report.items()
+        if name != "model.onnx"
+    }
     return rows | {
         "ONNX model": str(run.best / "model.onnx"),
+        **others,
         "checkpoint": str(run.best / "checkpoint.safetensors"),
         "metrics": str(run.best / "metrics.json"),
         "parity, speed": str(run.best / "export.json"),

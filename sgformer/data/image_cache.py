@@ -119,6 +119,10 @@ class DecodedImages:
         # A training does not depend on what the cache has room for.
         return from_jpeg(to_jpeg(image)) if is_encoded else image
 
+    def content(self, i: int) -> bytes:
+        """The bytes of image i's file; none if it cannot be read now."""
+        return self._source.read(self.names[i])
+
     def where(self, i: int) -> str:
         """The path of image i, or where it lies in a tar or parquet file."""
         return self._source.where(self.names[i])

@@ -8,7 +8,8 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.export.onnx_classifier import OnnxClassifier
-from sgformer.export.onnx_export import export_onnx, measure_latency
+from sgformer.export.onnx_export import export_onnx
+from sgformer.export.proof import measure_latency
 from sgformer.model.build import create_model
 
 
@@ -45,4 +46,4 @@ def measure_latency_ms(
         path = exported or Path(folder) / "model.onnx"
         if exported is None:
             export_untrained(config, num_classes, path)
-        return measure_latency(OnnxClassifier(path), images, batch_size=1).p50
+        return measure_latency(OnnxClassifier(path).logits, images).p50

@@ -1,11 +1,12 @@
-"""An exported classifier: an ONNX file that also holds class names and preprocessing."""
+"""Exported classifiers: ONNX files that also hold class names and preprocessing."""
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +26,11 @@ from sgformer.data.augmentation import eval_transform
 from sgformer.data.model_input import ModelInput
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
-from sgformer.images.decoding import decode_content, resize
+from sgformer.export.names import IMAGES, INPUT, METADATA_KEY, OUTPUT, PROBABILITIES
+from sgformer.images.decoding import RgbImage, decode_content, resize
 from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.trained_images import TrainedImages
 from sgformer.sources.source import read_content
-
-METADATA_KEY: Final = "sgformer"
-INPUT, OUTPUT = "input", "output"
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,11 @@ class Prediction:
     traits: frozenset[str]
 
 
-class OnnxClassifier:
-    """Runs an exported model on a CPU.
+class ExportedModel(ABC):
+    """What all exported files have in common: a session, classes and the rules of decoding.
 
     Attributes:
-        session: ONNX Runtime's session.
+        session: ONNX Runtime's session, on a CPU.
         classes: Class names, in the order of the logits.
         data: The preprocessing of the model's evaluation.
         rules: How deep and transparent images become 8-bit RGB.
@@ -59,19 +58,14 @@ class OnnxClassifier:
             by an earlier version.
 
     Raises:
-        DataError: The file is missing, is not ONNX, or was not exported by this program.
+        DataError: The file is missing, is not ONNX, was not exported by this program, or takes
+            other images than this class gives it.
     """
 
+    TAKES: ClassVar[str] = INPUT
+
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise DataError(f"no such file: {path}; expected an exported model.onnx")
-        onnxruntime.set_default_logger_severity(3)
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), _options(), providers=["CPUExecutionProvider"]
-            )
-        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
-            raise DataError(f"not an ONNX model: {path}: {str(error).splitlines()[0]}") from None
+        self.session = _session(path)
         text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise DataError(
@@ -87,10 +81,49 @@ class OnnxClassifier:
             raise DataError(
                 f"{path} has metadata that this version cannot read: {str(error).splitlines()[0]}"
             ) from None
+        if self.TAKES not in (names := [value.name for value in self.session.get_inputs()]):
+            raise DataError(
+                f"{path} takes {', '.join(names)}; this needs a model that takes {self.TAKES}, "
+                f"such as {'model.onnx' if self.TAKES == INPUT else 'model.uint8.onnx'}"
+            )
         self.data = data.with_preprocessing(Preprocessing())  # of files of former versions
         self.rules = PixelRules(data.background, data.max_value)
+
+    @abstractmethod
+    def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
+        """The probabilities (classes,) of a decoded image of any size."""
+
+    def predict(self, path: Path) -> Prediction:
+        """The probability of each class for an image file.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        image = decode_content(read_content(path), self.data.decoded_pixels, self.rules)
+        if image.pixels is None:
+            raise DataError(f"cannot read image: {path}")
+        probabilities = self.probabilities(image.pixels)
+        order = np.argsort(-probabilities, kind="stable")
+        classes = {self.classes[i]: float(probabilities[i]) for i in order}
+        return Prediction(classes, frozenset(image.traits))
+
+
+class OnnxClassifier(ExportedModel):
+    """Runs a model of normalised images, such as model.onnx, on a CPU."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._transform = eval_transform(self.data)
         self._input = ModelInput(self.data.preprocessing)
+
+    def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
+        """The probabilities (classes,) of a decoded image of any size."""
+        prepared = self._transform(resize(pixels, self.data.decoded_pixels))
+        batch = self._input.normalised(prepared[None]).numpy()
+        probabilities: npt.NDArray[np.floating[Any]] = softmax(
+            self.logits(batch)[0].astype(np.float64)
+        )
+        return probabilities
 
     def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The logits (B, classes) of normalised images (B, 3, H, W)."""
@@ -101,22 +134,46 @@ class OnnxClassifier:
         """The logits (N, classes) of all batches, in order."""
         return np.concatenate([self.logits(batch) for batch in batches])
 
-    def predict(self, path: Path) -> Prediction:
-        """The probability of each class for an image file.
 
-        Raises:
-            DataError: The image cannot be read.
-        """
-        side = self.data.decoded_pixels
-        image = decode_content(read_content(path), side, self.rules)
-        if image.pixels is None:
-            raise DataError(f"cannot read image: {path}")
-        pixels = self._transform(resize(image.pixels, side))
-        batch = self._input.normalised(pixels[None]).numpy()
-        probabilities = softmax(self.logits(batch)[0].astype(np.float64))
-        order = np.argsort(-probabilities, kind="stable")
-        classes = {self.classes[i]: float(probabilities[i]) for i in order}
-        return Prediction(classes, frozenset(image.traits))
+class RgbClassifier(ExportedModel):
+    """Runs a model that prepares RGB images itself, such as model.uint8.onnx, on a CPU."""
+
+    TAKES: ClassVar[str] = IMAGES
+
+    def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
+        """The probabilities (classes,) of a decoded image of any size."""
+        probabilities: npt.NDArray[np.floating[Any]] = self.of_batch(pixels[None])[0]
+        return probabilities
+
+    def of_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """The probabilities (B, classes) of images (B, H, W, 3) of one size."""
+        outputs: list[npt.NDArray[np.float32]] = self.session.run(
+            [PROBABILITIES], {IMAGES: images}
+        )
+        return outputs[0]
+
+
+def open_exported(path: Path) -> ExportedModel:
+    """The classifier of an exported file of either kind; raises DataError as the classes do."""
+    takes = [value.name for value in _session(path).get_inputs()]
+    return RgbClassifier(path) if IMAGES in takes else OnnxClassifier(path)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise DataError(f"no such file: {path}; expected an exported model.onnx")
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), _options(), providers=["CPUExecutionProvider"]
+        )
+    except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
+        from sgformer.export.onnx_file import missing_data  # imports onnx
+
+        missing = missing_data(path)
+        if missing is not None:
+            raise DataError(f"{path} keeps its weights in {missing}, which is not there") from None
+        raise DataError(f"not an ONNX model: {path}: {str(error).splitlines()[0]}") from None
 
 
 def _options() -> onnxruntime.SessionOptions:

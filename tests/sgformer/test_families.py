@@ -11,7 +11,8 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.data.model_input import eval_batches
 from sgformer.export.onnx_classifier import OnnxClassifier
-from sgformer.export.onnx_export import check_parity, export_onnx
+from sgformer.export.onnx_export import export_onnx
+from sgformer.export.proof import check_parity
 from sgformer.model.build import create_model
 from sgformer.optimization.optimizer import create_optimizer
 from sgformer.training.checkpoint import resume_progress, save_progress

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from sgformer.data_config import DataConfig
-from sgformer.export.onnx_classifier import INPUT, METADATA_KEY, OUTPUT
+from sgformer.export.names import INPUT, METADATA_KEY, OUTPUT
 
 
 def write_classifier(

@@ -182,3 +182,8 @@ def test_a_retraining_on_other_images_than_the_studys_says_so(
     err = refused(call("retrain", run_dir, "--trial", "1"))
     assert "note: the images are not those of the study: " in err
     assert "train had 61 images and has 60" in err
+
+
+def test_a_format_that_there_is_not_is_refused_by_name(call: Call, tmp_path: Path) -> None:
+    said = refused(call("export", tmp_path, "--format", "onnx,tflite"))
+    assert "--format: takes onnx, uint8, separated by commas, got 'tflite'" in said

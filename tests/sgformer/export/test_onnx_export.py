@@ -1,5 +1,9 @@
 import contextlib
+import getpass
 import json
+import re
+import shutil
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +13,15 @@ import onnx
 import pytest
 import torch
 
+import sgformer
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.errors import DataError, ExportError
-from sgformer.export.onnx_classifier import METADATA_KEY, OnnxClassifier
-from sgformer.export.onnx_export import (
-    check_parity,
-    export_onnx,
-    prove_export,
-    spread_over_classes,
-)
+from sgformer.export import onnx_file
+from sgformer.export.names import METADATA_KEY
+from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.onnx_export import export_onnx
+from sgformer.export.proof import check_parity, prove_export, spread_over_classes
 from sgformer.model.build import create_model
 from sgformer.training.trainer import Trainer
 
@@ -48,7 +51,8 @@ def exported(
     trainer = Trainer(config, load_image_data(config.data))
     list(trainer.epochs())
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_onnx(trainer.model, path, config, CLASSES)
+    facts = {"metrics": {"val": {"top1": 0.9}}, "license": "apache-2.0"}
+    export_onnx(trainer.model, path, config, CLASSES, facts=facts)
     return trainer.model, config, path
 
 
@@ -61,6 +65,32 @@ def test_the_file_is_as_the_contract_says(exported: Exported) -> None:
     assert [d.dim_value for d in dims[1:]] == [3, 32, 32]
     assert result.type.tensor_type.shape.dim[0].dim_param == dims[0].dim_param
     assert given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 20)]
+    onnx.checker.check_model(exported[2], full_check=True)
+
+
+def test_it_names_neither_paths_nor_the_machine(exported: Exported) -> None:
+    content, data = exported[2].read_bytes(), exported[1].data
+    roots = (Path(sgformer.__file__).parents[1], Path(onnx.__file__).parents[1], Path.home())
+    for path in (*roots, "site-packages", data.data_dir, data.cache_dir):
+        assert str(path).encode() not in content, path
+    proto = onnx.load(exported[2])
+    for tensor in proto.graph.initializer:  # a short name may stand among the weights by chance
+        tensor.ClearField("raw_data")
+    for name in (getpass.getuser(), socket.gethostname(), ".py", "torch.nn"):
+        assert not re.search(rf"\b{re.escape(name)}\b".encode(), proto.SerializeToString()), name
+
+
+def test_little_is_stored_beside_the_weights(exported: Exported) -> None:
+    model, _, path = exported
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    assert path.stat().st_size - weights < 70_000
+    proto = onnx.load(path)
+    assert not any(node.op_type == "Constant" for node in proto.graph.node)
+    tensors = [(t.data_type, tuple(t.dims), t.raw_data) for t in proto.graph.initializer]
+    assert len(set(tensors)) == len(tensors)
+    known = {t.name for t in proto.graph.initializer}
+    assert not any(known.issuperset(n.input) for n in proto.graph.node if n.op_type != "Expand")
 
 
 def test_it_carries_classes_and_preprocessing_but_no_path(exported: Exported) -> None:
@@ -69,7 +99,13 @@ def test_it_carries_classes_and_preprocessing_but_no_path(exported: Exported) ->
     assert classifier.data.image_size == 32
     assert classifier.data.crop_pct == 1.0
     text = {p.key: p.value for p in onnx.load(exported[2]).metadata_props}["sgformer"]
-    assert str(exported[1].data.data_dir) not in text
+    metadata = json.loads(text)
+    assert metadata["version"] == sgformer.__version__
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["metrics"]["val"]["top1"] == 0.9
+    assert metadata["train"]["optimizer"]["learning_rate"] == 2e-3
+    assert metadata["train"]["model"]["name"] == "sg_former_pico"
+    assert {"data_dir", "cache_dir"}.isdisjoint(metadata["data"])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
@@ -195,3 +231,32 @@ def test_what_is_no_exported_model_is_refused(exported: Exported, tmp_path: Path
 def test_an_image_that_cannot_be_read_is_named(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read image: .*none\.png"):
         OnnxClassifier(exported[2]).predict(tmp_path / "none.png")
+
+
+def test_large_weights_lie_in_a_file_beside_the_model(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, config, whole = exported
+    # Models of 2 GiB are too large for a test, so the limit is lowered.
+    monkeypatch.setattr(onnx_file, "MOST_BYTES_OF_WEIGHTS", 100_000)
+    path, moved = tmp_path / "model.onnx", tmp_path / "moved"
+    moved.mkdir()
+    for _ in range(2):
+        export_onnx(model, path, config, CLASSES)
+        assert (tmp_path / "model.onnx.data").stat().st_size < whole.stat().st_size
+    images = np.random.default_rng(0).standard_normal((3, 3, 32, 32), np.float32)
+    np.testing.assert_array_equal(
+        OnnxClassifier(path).logits(images), OnnxClassifier(whole).logits(images)
+    )
+    onnx_file.move(path, moved)
+    assert sorted(file.name for file in moved.iterdir()) == ["model.onnx", "model.onnx.data"]
+    report = prove_export(model, moved / "model.onnx", config, load_image_data(config.data), 20)
+    assert report.bytes == sum(file.stat().st_size for file in moved.iterdir())
+    assert set(report.sha256) == {"model.onnx", "model.onnx.data"}
+    (moved / "model.onnx.data").unlink()
+    with pytest.raises(DataError, match=r"keeps its weights in .*model\.onnx\.data, which is not"):
+        OnnxClassifier(moved / "model.onnx")
+    shutil.copyfile(whole, tmp_path / "model.onnx")
+    (moved / "model.onnx.data").touch()
+    onnx_file.move(tmp_path / "model.onnx", moved)
+    assert [file.name for file in moved.iterdir()] == ["model.onnx"]
