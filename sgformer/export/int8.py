@@ -1,8 +1,7 @@
-"""Exports a model in 8-bit integers, if that pays: smaller, faster here, and nearly as accurate."""
+"""Exports a model in 8-bit integers where that pays: smaller, faster, nearly as accurate."""
 
-import math
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,69 +14,11 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
 from sgformer.data.model_input import eval_batches
 from sgformer.export.int8_graph import Quantizer
-from sgformer.export.latency import Latency, latencies
-from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.judge import Judge, TradeOff
 from sgformer.export.onnx_export import spread_over_classes
 
 CALIBRATION_IMAGES: Final = 512
 BATCH_SIZE: Final = 16
-LATENCY_BATCH_SIZES: Final = (1, 8)
-
-
-@dataclass(frozen=True)
-class Drop:
-    """The top-1 that a model loses against another one on the same images.
-
-    Attributes:
-        mean: Share of images, -1..1; below 0 where it gains.
-        low, high: The 95 % interval. Source: Agresti and Min, Statistics in Medicine 24 (2005):
-            Wald's interval of paired shares, with half an image added to each cell.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-
-def paired_drop(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Drop:
-    """The drop of top-1 from one model to another.
-
-    Args:
-        before: (N,) whether the first model classifies each image correctly.
-        after: (N,) the same of the second model.
-    """
-    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
-    num = len(before)
-    more, moved = lost - won, lost + won + 1
-    margin = 1.96 * math.sqrt(moved - more**2 / (num + 2)) / (num + 2)
-    middle = more / (num + 2)
-    return Drop(more / num, middle - margin, middle + margin)
-
-
-@dataclass(frozen=True)
-class TradeOff:
-    """A quantized model that was tried.
-
-    Attributes:
-        float_layers: How many layers stayed in float32.
-        bytes: Size of the file.
-        top1: Its share of correct val images, 0..1.
-        drop: What it loses against the float32 model.
-        latency_ms: By batch size.
-        float32_latency_ms: That of the float32 model, measured by turns with it.
-    """
-
-    float_layers: int
-    bytes: int
-    top1: float
-    drop: Drop
-    latency_ms: dict[str, Latency]
-    float32_latency_ms: dict[str, Latency]
-
-    @property
-    def faster(self) -> bool:
-        """Whether an image takes less time than with the float32 model."""
-        return self.latency_ms["1"].p50 < self.float32_latency_ms["1"].p50
 
 
 @dataclass(frozen=True)
@@ -114,7 +55,7 @@ def export_int8(
     path: Path,
     config: TrainConfig,
     data: ImageData,
-    num_images: int,
+    judge: Judge,
     max_top1_drop: float,
     *,
     even_if_slower: bool = False,
@@ -128,13 +69,12 @@ def export_int8(
         model: The exported float32 model, proven.
         path: The file; not written if the model is not worth it.
         config: The config of the training.
-        data: The images: those of train calibrate, those of val judge.
-        num_images: How many val images are classified, at most.
+        data: The images; those of train calibrate.
+        judge: Compares it with the float32 model.
         max_top1_drop: The share of val images that may be lost, 0..1.
         even_if_slower: Whether a smaller model is wanted even if it is slower here.
     """
     calibration = spread_over_classes(data.samples("train"), CALIBRATION_IMAGES)
-    judge = _Judge(model, config, data, num_images)
 
     def batches() -> Iterable[npt.NDArray[np.float32]]:
         for images, _ in eval_batches(data, calibration, config.data, BATCH_SIZE):
@@ -165,44 +105,6 @@ def export_int8(
         trade_offs=tuple(tried),
         float_layers=tuple(noisiest[:num_float]),
     )
-
-
-class _Judge:
-    """Compares quantized models with the float32 one."""
-
-    def __init__(self, model: Path, config: TrainConfig, data: ImageData, num_images: int) -> None:
-        self._model = OnnxClassifier(model)
-        self.float32_bytes = model.stat().st_size
-        samples = spread_over_classes(data.samples("val"), num_images)
-        self._batches = lambda: eval_batches(data, samples, config.data, BATCH_SIZE)
-        self.labels = samples[:, 1]
-        self._correct = self._correct_of(self._model)
-        self._images = next(self._batches())[0].numpy()
-
-    def judged(self, path: Path, float_layers: int) -> TradeOff:
-        classifier = OnnxClassifier(path)
-        correct = self._correct_of(classifier)
-        times = {str(n): self._latencies(classifier, n) for n in LATENCY_BATCH_SIZES}
-        return TradeOff(
-            float_layers=float_layers,
-            bytes=path.stat().st_size,
-            top1=float(correct.mean()),
-            drop=paired_drop(self._correct, correct),
-            latency_ms={n: found["int8"] for n, found in times.items()},
-            float32_latency_ms={n: found["float32"] for n, found in times.items()},
-        )
-
-    def _correct_of(self, classifier: OnnxClassifier) -> npt.NDArray[np.bool_]:
-        logits = classifier.logits_of(images.numpy() for images, _ in self._batches())
-        return np.asarray(logits.argmax(1) == self.labels)
-
-    def _latencies(self, classifier: OnnxClassifier, batch_size: int) -> dict[str, Latency]:
-        batch = np.resize(self._images, (batch_size, *self._images.shape[1:]))
-
-        def run(model: OnnxClassifier) -> Callable[[], object]:
-            return lambda: model.logits(batch)
-
-        return latencies({"float32": run(self._model), "int8": run(classifier)})
 
 
 def _reason_against(

@@ -1,7 +1,12 @@
 """Graphs of 8-bit integers: layers between QuantizeLinear and DequantizeLinear nodes (QDQ).
 
-ONNX Runtime, OpenVINO and TensorRT all read this form. Convolutions, MatMul and Gemm are quantized;
-all else stays in float32. Zero points are 0 and biases float, as TensorRT asks.
+ONNX Runtime, OpenVINO and TensorRT all read this form. Convolutions, MatMul and Gemm are
+quantized; all else stays in float32. Zero points are 0 and biases float, as TensorRT asks.
+
+Measured on the untrained b0 at 224 pixels (64 photographs): ONNX Runtime's quantizer gives a file
+of 0.27 of the bytes, whose logits have a signal-to-noise ratio of 27.3 dB, with corrected biases
+28.7 dB. NNCF 3.4 on the same ONNX file gives 0.34 of the bytes, 23.6 dB, twice the latency, and
+with its settings for transformers zero points that TensorRT refuses.
 """
 
 import copy
@@ -230,32 +235,39 @@ def quantized_layers(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 def _correct_biases(graph: onnx.GraphProto, errors: Mapping[str, LayerError]) -> None:
     """Adds each layer's shift to its bias, where it has one or can have one."""
     initializers = {value.name: value for value in graph.initializer}
-    consumers: dict[str, list[onnx.NodeProto]] = {}
+    readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
-            consumers.setdefault(name, []).append(node)
+            readers.setdefault(name, []).append(node)
     for layer in list(quantized_layers(graph)):
         shift = errors[layer.name].shift
-        if shift is None:
-            continue
         owner, place = layer, 2  # the input of Conv and Gemm that is the bias
         if layer.op_type == "MatMul":
-            users = consumers.get(layer.output[0], [])
-            if len(users) != 1 or users[0].op_type != "Add":
-                continue
-            owner = users[0]
-            place = next((i for i, n in enumerate(owner.input) if n in initializers), -1)
-            if place < 0 or tuple(initializers[owner.input[place]].dims) != shift.shape:
-                continue
+            owner, place = _added_after(layer, readers, initializers)
+        if shift is None or place is None:
+            continue
         bias = np.zeros_like(shift)
         if len(owner.input) > place:
             bias = numpy_helper.to_array(initializers[owner.input[place]])
         else:
             owner.input.append("")
+        if bias.shape != shift.shape:  # not a bias: what is added differs from token to token
+            continue
         owner.input[place] = f"{layer.name}/bias"  # another layer may share the former one
-        corrected = numpy_helper.from_array((bias + shift).astype(np.float32), owner.input[place])
-        graph.initializer.append(corrected)
+        graph.initializer.append(numpy_helper.from_array(bias + shift, owner.input[place]))
     used = {name for node in graph.node for name in node.input}
     kept = [value for value in graph.initializer if value.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _added_after(
+    layer: onnx.NodeProto,
+    readers: Mapping[str, list[onnx.NodeProto]],
+    initializers: Mapping[str, onnx.TensorProto],
+) -> tuple[onnx.NodeProto, int | None]:
+    """The Add that alone reads a layer's output, and which of its inputs is a constant."""
+    node, *others = readers.get(layer.output[0], [layer])
+    if others or node.op_type != "Add":
+        return layer, None
+    return node, next((i for i, name in enumerate(node.input) if name in initializers), None)

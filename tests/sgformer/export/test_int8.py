@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.data.model_input import eval_batches
-from sgformer.export.int8 import Int8Report, export_int8, paired_drop
+from sgformer.export.fp16 import export_fp16
+from sgformer.export.int8 import Int8Report, export_int8
 from sgformer.export.int8_graph import Quantizer, layer_errors, quantized_layers
+from sgformer.export.judge import Judge, paired_drop
 from sgformer.export.latency import latencies
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_export import export_onnx
@@ -118,17 +121,26 @@ def test_named_layers_stay_in_float(quantizer: Quantizer) -> None:
     assert noises[0] > 0
 
 
-def exported(
-    float_model: Path, folder: Path, config: TrainConfig, data: ImageData, most: float
-) -> Int8Report:
-    path = folder / "model.int8.onnx"
-    return export_int8(float_model, path, config, data, 512, most, even_if_slower=True)
+@pytest.fixture(scope="module")
+def judge(float_model: Path, train_config: TrainConfig, data: ImageData) -> Judge:
+    return Judge(float_model, train_config, data, num_images=512)
+
+
+@pytest.fixture
+def export(
+    float_model: Path, tmp_path: Path, train_config: TrainConfig, data: ImageData, judge: Judge
+) -> Callable[[float], Int8Report]:
+    """A function that exports, and allows so great a loss."""
+    path = tmp_path / "model.int8.onnx"
+    return lambda most: export_int8(
+        float_model, path, train_config, data, judge, most, even_if_slower=True
+    )
 
 
 def test_a_model_that_loses_little_is_delivered(
-    float_model: Path, tmp_path: Path, train_config: TrainConfig, data: ImageData
+    export: Callable[[float], Int8Report], tmp_path: Path, data: ImageData
 ) -> None:
-    report = exported(float_model, tmp_path, train_config, data, most=1.0)
+    report = export(1.0)
     (tried,) = report.trade_offs
     file = tmp_path / "model.int8.onnx"
     assert report.delivered
@@ -140,9 +152,9 @@ def test_a_model_that_loses_little_is_delivered(
 
 
 def test_layers_go_back_to_float_until_little_is_lost(
-    float_model: Path, tmp_path: Path, train_config: TrainConfig, data: ImageData
+    export: Callable[[float], Int8Report], tmp_path: Path
 ) -> None:
-    report = exported(float_model, tmp_path, train_config, data, most=-1.0)
+    report = export(-1.0)
     assert not report.delivered
     assert not list(tmp_path.iterdir())
     numbers = [tried.float_layers for tried in report.trade_offs]
@@ -151,6 +163,23 @@ def test_layers_go_back_to_float_until_little_is_lost(
     sizes = [tried.bytes for tried in report.trade_offs]
     assert sizes[-1] > sizes[0]
     assert "export.max_top1_drop allows -1.0" in report.reason
+
+
+def test_half_precision_halves_the_file_and_keeps_float32_at_both_ends(
+    float_model: Path, tmp_path: Path, judge: Judge
+) -> None:
+    path = tmp_path / "model.fp16.onnx"
+    report = export_fp16(float_model, path, judge, max_top1_drop=0.1)
+    assert report.delivered
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert report.trade_off.bytes == path.stat().st_size < report.float32_bytes
+    graph = onnx.load(path).graph
+    ends = (*graph.input, *graph.output)
+    assert {v.type.tensor_type.elem_type for v in ends} == {onnx.TensorProto.FLOAT}
+    floats = [v for v in graph.initializer if v.data_type == onnx.TensorProto.FLOAT]
+    halves = [v for v in graph.initializer if v.data_type == onnx.TensorProto.FLOAT16]
+    assert sum(np.prod(v.dims) for v in halves) > 10 * sum(np.prod(v.dims) for v in floats)
+    assert not export_fp16(float_model, path, judge, max_top1_drop=-1).delivered
 
 
 def answers(*counts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,4 +209,3 @@ def test_models_whose_latency_is_compared_take_turns() -> None:
     found = latencies({name: lambda name=name: calls.append(name) for name in "ab"})
     assert "".join(calls[4:]) == "ab" * 60
     assert set(found) == {"a", "b"}
-
