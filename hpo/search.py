@@ -13,6 +13,7 @@ from hpo.run import Run
 from hpo.run_folder import RunFolder
 from hpo.search_steps import SearchSteps, under_way
 from hpo.transfer.carry_over import Continuation, continuation
+from sgformer.export.packages import check_packages
 
 
 def run_search(
@@ -66,6 +67,7 @@ def run_search(
         if now.begins:
             config = with_common_decode_size(config)
         check_results_url(now.run, config)
+        check_packages(config.export.formats)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
         search.find_study(resume=resume)
         if not search.is_over:
@@ -87,6 +89,7 @@ def check_start(
     now = _what_goes_on(config, output_dir, resume=resume)
     config = check_continuation(now.config, now.run, storage, resume=resume)
     check_results_url(now.run, config)
+    check_packages(config.export.formats)
     find_study(config, now.run, storage, resume=resume)
 
 

@@ -15,7 +15,7 @@ from sgformer.data.image_data import ImageData
 from sgformer.data.model_input import eval_batches
 from sgformer.export.int8_graph import Quantizer
 from sgformer.export.judge import Judge, TradeOff
-from sgformer.export.onnx_export import spread_over_classes
+from sgformer.export.proof import spread_over_classes
 
 CALIBRATION_IMAGES: Final = 512
 BATCH_SIZE: Final = 16

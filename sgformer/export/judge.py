@@ -14,7 +14,9 @@ from sgformer.data.image_data import ImageData
 from sgformer.data.model_input import eval_batches
 from sgformer.export.latency import Latency, latencies
 from sgformer.export.onnx_classifier import OnnxClassifier
-from sgformer.export.onnx_export import spread_over_classes
+from sgformer.export.onnx_file import files_of
+from sgformer.export.opening import open_normalised
+from sgformer.export.proof import spread_over_classes
 
 BATCH_SIZE: Final = 16
 LATENCY_BATCH_SIZES: Final = (1, 8)
@@ -59,6 +61,8 @@ class TradeOff:
         bytes: Size of the file.
         top1: Its share of correct val images, 0..1.
         drop: What it loses against the float32 model.
+        class_agreement: Share of images for which both name the same class, 0..1.
+        max_logit_diff: The largest absolute difference of any logit.
         latency_ms: By batch size.
         float32_latency_ms: That of the float32 model, measured by turns with it.
     """
@@ -67,6 +71,8 @@ class TradeOff:
     bytes: int
     top1: float
     drop: Drop
+    class_agreement: float
+    max_logit_diff: float
     latency_ms: dict[str, Latency]
     float32_latency_ms: dict[str, Latency]
 
@@ -92,30 +98,33 @@ class Judge:
 
     def __init__(self, model: Path, config: TrainConfig, data: ImageData, num_images: int) -> None:
         self._model = OnnxClassifier(model)
-        self.float32_bytes = model.stat().st_size
+        self.float32_bytes = sum(file.stat().st_size for file in files_of(model))
         samples = spread_over_classes(data.samples("val"), num_images)
         self._batches = lambda: eval_batches(data, samples, config.data, BATCH_SIZE)
         self.labels = samples[:, 1]
-        self._correct = self._correct_of(self._model)
+        self._logits = self._logits_of(self._model)
         self._images = next(self._batches())[0].numpy()
 
     def judged(self, path: Path, float_layers: int = 0) -> TradeOff:
         """What a model gains and loses; some of its layers may have stayed in float32."""
-        classifier = OnnxClassifier(path)
-        correct = self._correct_of(classifier)
+        classifier = open_normalised(path)
+        logits = self._logits_of(classifier)
+        classes, before = logits.argmax(1), self._logits.argmax(1)
+        correct = classes == self.labels
         times = {str(n): self._latencies(classifier, n) for n in LATENCY_BATCH_SIZES}
         return TradeOff(
             float_layers=float_layers,
-            bytes=path.stat().st_size,
+            bytes=sum(file.stat().st_size for file in files_of(path)),
             top1=float(correct.mean()),
-            drop=paired_drop(self._correct, correct),
+            drop=paired_drop(before == self.labels, correct),
+            class_agreement=float((classes == before).mean()),
+            max_logit_diff=float(np.abs(logits - self._logits).max()),
             latency_ms={n: found["other"] for n, found in times.items()},
             float32_latency_ms={n: found["float32"] for n, found in times.items()},
         )
 
-    def _correct_of(self, classifier: OnnxClassifier) -> npt.NDArray[np.bool_]:
-        logits = classifier.logits_of(images.numpy() for images, _ in self._batches())
-        return np.asarray(logits.argmax(1) == self.labels)
+    def _logits_of(self, classifier: OnnxClassifier) -> npt.NDArray[np.float32]:
+        return classifier.logits_of(images.numpy() for images, _ in self._batches())
 
     def _latencies(self, classifier: OnnxClassifier, batch_size: int) -> dict[str, Latency]:
         batch = np.resize(self._images, (batch_size, *self._images.shape[1:]))

@@ -1,14 +1,15 @@
 """Exports a model to OpenVINO's own format, for Intel's processors and GPUs."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sgformer.cpus import usable_cpus
 from sgformer.errors import DataError, ExportError
-from sgformer.export.onnx_classifier import INPUT, METADATA_KEY
+from sgformer.export.names import INPUT, METADATA_KEY
+from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.packages import check_packages
 
 
 def export_openvino(model: Path, path: Path) -> None:
@@ -19,46 +20,46 @@ def export_openvino(model: Path, path: Path) -> None:
         path: The .xml file.
 
     Raises:
-        ExportError: OpenVINO is missing, or does not take the model.
+        ExportError: OpenVINO does not take the model.
+        InputError: OpenVINO is not installed.
     """
+    check_packages(["openvino"])
     import onnx
+    import openvino
 
-    openvino = _library()
     metadata = {p.key: p.value for p in onnx.load(model, load_external_data=False).metadata_props}
     try:
         converted = openvino.convert_model(model)
     except RuntimeError as error:
-        raise ExportError(f"OpenVINO does not take {model}: {_first_line(error)}") from error
+        raise ExportError(f"OpenVINO does not take {model}: {_reason(error)}") from error
     converted.set_rt_info(metadata[METADATA_KEY], METADATA_KEY)
     openvino.save_model(converted, path, compress_to_fp16=False)
 
 
-class OpenVinoSession:
-    """Runs an OpenVINO file on a CPU.
-
-    Args:
-        path: The .xml file.
-
-    Attributes:
-        metadata: The text that the export left in it; None: it is of another program.
+class OpenVinoClassifier(OnnxClassifier):
+    """Runs an OpenVINO model of normalised images on a CPU.
 
     Raises:
-        DataError: The file cannot be read, or its .bin is missing.
-        ExportError: OpenVINO is missing.
+        DataError: The file cannot be read, its .bin is missing, or it was not exported by this
+            program.
+        InputError: OpenVINO is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
-        openvino = _library()
+    def _open(self, path: Path) -> tuple[str | None, list[str]]:
+        check_packages(["openvino"])
+        import openvino
+
+        if not path.is_file():
+            raise DataError(f"no such file: {path}; expected an exported model")
+        # OpenVINO computes in bfloat16 where the CPU can, unless told otherwise.
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": usable_cpus()}
         try:
             model = openvino.Core().read_model(path)
-            found = model.has_rt_info(METADATA_KEY)
-            self.metadata: str | None = model.get_rt_info(METADATA_KEY).value if found else None
-            threads = {"INFERENCE_NUM_THREADS": usable_cpus()}
-            # OpenVINO computes in bfloat16 where the CPU can, unless told otherwise.
-            exact = {"INFERENCE_PRECISION_HINT": "f32"}
-            self._model = openvino.compile_model(model, "CPU", threads | exact)
+            self._model = openvino.compile_model(model, "CPU", settings)
         except RuntimeError as error:
-            raise DataError(f"not an OpenVINO model: {path}: {_first_line(error)}") from None
+            raise DataError(f"not an OpenVINO model: {path}: {_reason(error)}") from None
+        text = model.get_rt_info(METADATA_KEY).value if model.has_rt_info(METADATA_KEY) else None
+        return text, [name for value in model.inputs for name in value.get_names()]
 
     def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The logits (B, classes) of normalised images (B, 3, H, W)."""
@@ -66,15 +67,5 @@ class OpenVinoSession:
         return result
 
 
-def _library() -> Any:
-    try:
-        import openvino
-    except ImportError:
-        raise ExportError(
-            "the format openvino needs the package openvino: pip install 'sgformer-hpo[openvino]'"
-        ) from None
-    return openvino
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -5,19 +5,20 @@ flags for it any more. Two packages will do: `tensorrt`, which builds for the GP
 `tensorrt_rtx`, which needs none, but builds for GeForce, RTX and A100 only, not for H100.
 """
 
-import importlib
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from sgformer.errors import ExportError
+from sgformer.export.packages import PACKAGES, check_packages
 
-LIBRARIES: Final = ("tensorrt_rtx", "tensorrt")
 BATCH_SIZES: Final = (1, 8, 64)  # the least, the usual and the most that an engine takes
 MOST_ERRORS: Final = 3
 
 
-def build_engine(model: Path, path: Path, capabilities: Sequence[str] = ()) -> None:
+def build_engine(model: Path, path: Path, capabilities: Sequence[float] = ()) -> None:
     """Writes an engine that takes 1 to 64 images.
 
     Args:
@@ -27,8 +28,8 @@ def build_engine(model: Path, path: Path, capabilities: Sequence[str] = ()) -> N
             knows, or that of the GPU here.
 
     Raises:
-        ExportError: No package of TensorRT is there, it does not take the model, or it knows no
-            such compute capability.
+        ExportError: TensorRT does not take the model, or knows no such compute capability.
+        InputError: No package of TensorRT is installed.
     """
     library = _library()
     logger = library.Logger(library.Logger.ERROR)
@@ -56,14 +57,8 @@ def build_engine(model: Path, path: Path, capabilities: Sequence[str] = ()) -> N
 
 
 def _library() -> Any:
-    for name in LIBRARIES:
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise ExportError(
-        "the format tensorrt needs the package tensorrt or tensorrt-rtx-cu13; see docs/training.md"
-    )
+    check_packages(["tensorrt"])
+    return import_module(next(name for name in PACKAGES["tensorrt"] if find_spec(name)))
 
 
 def _strongly_typed(library: Any) -> int:
@@ -72,19 +67,19 @@ def _strongly_typed(library: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _build_for(config: Any, capabilities: Sequence[str], library: Any) -> None:
+def _build_for(config: Any, capabilities: Sequence[float], library: Any) -> None:
     known = getattr(library, "ComputeCapability", None)
     if known is None:
         raise ExportError(
             "the package tensorrt builds for the GPU at hand only; without one, or for others, "
             "install tensorrt-rtx-cu13 in place of it"
         )
-    names = {n[2:-1] + "." + n[-1]: n for n in dir(known) if n.startswith("SM")}
+    names = {int(n[2:]) / 10: n for n in dir(known) if n.startswith("SM")}
     for wanted in capabilities:
         if wanted not in names:
             raise ExportError(
                 f"export.compute_capabilities: {wanted} is none that TensorRT RTX builds for: "
-                f"{', '.join(sorted(names, key=float))}"
+                f"{', '.join(map(str, sorted(names)))}"
             )
     config.num_compute_capabilities = len(capabilities)
     for i, wanted in enumerate(capabilities):

@@ -272,8 +272,8 @@ def ascending_order(significance_BN: Tensor) -> Tensor:
 def _order_for_export(significance_BN: Tensor) -> Tensor:
     """The same order by operators that ONNX and TensorRT have.
 
-    torch 2.14 cannot export a stable sort. TopK, too, puts the lower index first, but gives at most
-    `MAX_TOPK` tokens in TensorRT; the next ones follow from what is left.
+    torch 2.14 cannot export a stable sort. TopK, too, puts the lower index first, but in TensorRT
+    gives `MAX_TOPK` tokens at most; the next ones follow from what is left.
     """
     parts: list[Tensor] = []
     left_BN = significance_BN
@@ -283,7 +283,6 @@ def _order_for_export(significance_BN: Tensor) -> Tensor:
         length = min(MAX_TOPK, significance_BN.shape[1] - start)
         parts.append(left_BN.topk(length, dim=1, largest=False).indices)
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-
 
 
 def merge_runs(part_BNC: Tensor, layer: nn.Module) -> Tensor:

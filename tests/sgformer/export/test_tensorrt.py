@@ -22,13 +22,13 @@ def nano(train_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_an_engine_is_built_for_two_generations_of_gpus(nano: Path, tmp_path: Path) -> None:
     path = tmp_path / "nano.engine"
-    build_engine(nano, path, ["8.6", "8.9"])
+    build_engine(nano, path, [8.6, 8.9])
     assert path.stat().st_size > nano.stat().st_size
 
 
 def test_an_unknown_generation_is_refused_with_the_known_ones(nano: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"9\.9 is none that .* 7\.5, 8\.0, 8\.6, 8\.9, 12\.0"):
-        build_engine(nano, tmp_path / "nano.engine", ["9.9"])
+        build_engine(nano, tmp_path / "nano.engine", [9.9])
     assert not list(tmp_path.iterdir())
 
 
@@ -36,4 +36,4 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(ExportError, match=f"TensorRT does not take {path}"):
-        build_engine(path, tmp_path / "model.engine", ["8.9"])
+        build_engine(path, tmp_path / "model.engine", [8.9])
