@@ -11,6 +11,7 @@ with its settings for transformers zero points that TensorRT refuses.
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ Batches = Callable[[], Iterable[FloatArray]]
 LAYERS: Final = ("Conv", "MatMul", "Gemm")
 # Of these ONNX Runtime computes a float output from integers; of a convolution it does not.
 WITH_FLOAT_OUTPUT: Final = ("MatMul", "Gemm")
+SHARED: Final = "_shared_"
 _OPTIONS: Final[Mapping[str, Any]] = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
@@ -59,9 +61,13 @@ class Quantizer:
     """
 
     def __init__(self, model: Path, batches: Batches, folder: Path) -> None:
-        self._model, self._batches = model, batches
-        self._ranges, self._result = folder / "ranges.json", folder / "int8.onnx"
-        self.errors = layer_errors(onnx.load(model), self._quantized(()), batches)
+        self._batches = batches
+        self._model, self._result = folder / "float32.onnx", folder / "int8.onnx"
+        self._ranges = folder / "ranges.json"
+        proto = onnx.load(model)
+        _mark_shared_initializers(proto.graph)
+        onnx.save(proto, self._model)
+        self.errors = layer_errors(proto, self._quantized(()), batches)
 
     @property
     def noisiest(self) -> list[str]:
@@ -99,6 +105,20 @@ class Quantizer:
         del proto.metadata_props[:]
         proto.metadata_props.extend(metadata)
         return proto
+
+
+def _mark_shared_initializers(graph: onnx.GraphProto) -> None:
+    """Gives initializers that several nodes read names to which numbers can be added.
+
+    ONNX Runtime 1.32 copies a bias that two layers share, and names the copy by adding a number
+    to its name, even if that is another value's name.
+    """
+    readers = Counter(name for node in graph.node for name in node.input)
+    shared = {value.name for value in graph.initializer if readers[value.name] > 1}
+    for value in graph.initializer:
+        value.name += SHARED if value.name in shared else ""
+    for node in graph.node:
+        node.input[:] = [name + SHARED if name in shared else name for name in node.input]
 
 
 class _Reader:

@@ -209,3 +209,26 @@ def test_models_whose_latency_is_compared_take_turns() -> None:
     found = latencies({name: lambda name=name: calls.append(name) for name in "ab"})
     assert "".join(calls[4:]) == "ab" * 60
     assert set(found) == {"a", "b"}
+
+
+def test_a_bias_that_layers_share_meets_no_other_value(
+    quantizer: Quantizer, float_model: Path, batches: list[np.ndarray], tmp_path: Path
+) -> None:
+    model = onnx.load(float_model)
+    biased = [n for n in model.graph.node if n.op_type == "Conv" and len(n.input) > 2]
+    taken = biased[-1].output[0]  # what a number added to "bias" would give
+    by_size = {v.name: tuple(v.dims) for v in model.graph.initializer}
+    same = [n for n in biased if by_size[n.input[2]] == by_size[biased[0].input[2]]]
+    bias = onnx.numpy_helper.from_array(np.zeros(by_size[biased[0].input[2]], np.float32), "bias")
+    model.graph.initializer.append(bias)
+    for node in same:
+        node.input[2] = "bias"
+    for node in model.graph.node:
+        node.input[:] = ["bias0" if name == taken else name for name in node.input]
+        node.output[:] = ["bias0" if name == taken else name for name in node.output]
+    path = tmp_path / "shared.onnx"
+    onnx.save(model, path)
+    assert len(same) > 1
+    assert set(Quantizer(path, lambda: iter(batches[:1]), tmp_path).errors) == set(
+        quantizer.errors
+    )
