@@ -15,6 +15,7 @@ from hpo.run_store import claim_store
 from hpo.search_steps import SearchSteps, under_way
 from hpo.transfer.carry_over import Continuation, continuation
 from sgformer.errors import ConfigError
+from sgformer.export.packages import check_packages
 
 
 def run_search(
@@ -70,6 +71,7 @@ def run_search(
         if now.begins:
             config = with_common_decode_size(config)
         check_results_url(now.run, config)
+        check_packages(config.export.formats)
         _refuse_to_carry_over(config, now)
         claim_store(config, now.run)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
@@ -94,6 +96,7 @@ def check_start(
     now = _what_goes_on(config, output_dir, resume=resume)
     config = check_continuation(now.config, now.run, storage, resume=resume)
     check_results_url(now.run, config)
+    check_packages(config.export.formats)
     _refuse_to_carry_over(config, now)
     claim_store(config, now.run, is_trial=True)
     find_study(config, now.run, storage, resume=resume)

@@ -13,6 +13,8 @@ import typer
 from hpo.cli.options import AsJson, RunDir, Storage, make_display, open_run
 from hpo.cli.output import print_json, print_note, print_rows
 from sgformer.errors import ExportError, InputError
+from sgformer.export.names import FILES
+from sgformer.export.packages import check_packages
 
 if TYPE_CHECKING:
     from hpo.run import Run
@@ -79,13 +81,12 @@ def retrain(
 
 def _formats(text: str | None) -> str | None:
     """Checks the names in a list of formats; passes the list on."""
-    from sgformer.export.names import FILES
-
     names = [] if text is None else text.split(",")
     if unknown := [name for name in names if name not in FILES]:
         raise InputError(
             f"--format: takes {', '.join(FILES)}, separated by commas, got {unknown[0]!r}"
         )
+    check_packages(names)
     return text
 
 
@@ -96,7 +97,8 @@ def export(
         typer.Option(
             "--format",
             metavar="NAME,...",
-            help="onnx, uint8. Default: onnx, and what the search file's export section asks for.",
+            help=f"{', '.join(FILES)}. Default: onnx, and what the search file's export section "
+            "asks for.",
             callback=_formats,
         ),
     ] = None,

@@ -4,6 +4,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from sgformer.export.names import FILES
 from sgformer.validation import FrozenConfig
 
 Placement = Literal["pack", "strict_pack", "spread"]
@@ -153,14 +154,28 @@ class ExportConfig(FrozenConfig):
 
     Attributes:
         uint8: Whether model.uint8.onnx is delivered too, which takes RGB images of any size.
+        int8: Whether a model in 8-bit integers is delivered too, if it is smaller, faster on this
+            machine, and within `max_top1_drop`; "smallest": even if it is slower.
+        fp16: Whether a model in half precision is delivered too, if it is within `max_top1_drop`.
+        openvino: Whether OpenVINO's files are delivered too.
+        tensorrt: Whether a TensorRT engine is delivered too.
+        max_top1_drop: The share of val images that a model of less precision may lose.
+        compute_capabilities: The GPUs that the engine is built for, such as [8.6, 8.9]; empty:
+            all that TensorRT knows, or the one here.
         license: The model's license, such as apache-2.0, for the files' metadata; None: none is
             named.
     """
 
     uint8: bool = False
+    int8: bool | Literal["smallest"] = False
+    fp16: bool = False
+    openvino: bool = False
+    tensorrt: bool = False
+    max_top1_drop: float = Field(default=0.005, ge=0, le=1)
+    compute_capabilities: tuple[float, ...] = ()
     license: str | None = Field(default=None, min_length=1, max_length=100)
 
     @property
     def formats(self) -> tuple[str, ...]:
         """The formats to deliver, by their names in `sgformer.export.names.FILES`."""
-        return ("onnx", "uint8") if self.uint8 else ("onnx",)
+        return ("onnx", *(name for name in FILES if getattr(self, name, False)))

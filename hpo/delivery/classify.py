@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 
 def load_classifier(model: Path) -> "OnnxClassifier":
-    """Loads an exported model; raises DataError if the file is no exported model."""
-    from sgformer.export.onnx_classifier import OnnxClassifier
+    """Loads an exported model of normalised images; raises DataError if the file is none."""
+    from sgformer.export.opening import open_normalised
 
-    return OnnxClassifier(model)
+    return open_normalised(model)
 
 
 def open_model(model: Path) -> "ExportedModel":
     """Loads an exported file that classifies images; raises DataError if it is none."""
-    from sgformer.export.onnx_classifier import open_exported
+    from sgformer.export.opening import open_exported
 
     return open_exported(model)
 

@@ -19,6 +19,7 @@ from sgformer.export.names import FILES
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
+    from sgformer.export.formats import Limits
     from sgformer.images.trained_images import TrainedImages
 
 
@@ -76,8 +77,8 @@ def deliver(
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", metrics)
-    facts = _facts(metrics, settings)
-    trained = Trained(model, config, data, num_images, known, facts)
+    facts, limits = _facts(metrics, settings), _limits(settings)
+    trained = Trained(model, config, data, num_images, known, facts, limits)
     _write_json(new / "export.json", write_formats(trained, new, settings.formats))
     replace_folder(folder, new)
 
@@ -114,7 +115,8 @@ def export(
     known = trained_images_of(checkpoint)
     data = images_for(config, known)
     check_same_classes(classes, data, known)
-    trained = Trained(model, config, data, num_images, known, _facts(_metrics(folder), settings))
+    facts, limits = _facts(_metrics(folder), settings), _limits(settings)
+    trained = Trained(model, config, data, num_images, known, facts, limits)
     new = _copy_without(folder, formats)
     before = _read_json(folder / "export.json")
     if not (new / FILES["onnx"]).exists():
@@ -136,7 +138,8 @@ def _copy_without(folder: Path, formats: tuple[str, ...]) -> Path:
     """
     new = newcomer_of(folder)
     shutil.rmtree(new, ignore_errors=True)
-    left_out = [pattern for name in formats for pattern in (FILES[name], f"{FILES[name]}.data")]
+    files = [Path(FILES[name]) for name in formats]
+    left_out = [f for file in files for f in (file.name, f"{file}.data", f"{file.stem}.bin")]
     try:
         shutil.copytree(folder, new, ignore=shutil.ignore_patterns("export.json", *left_out))
     except OSError as error:
@@ -154,6 +157,16 @@ def _facts(metrics: Mapping[str, Any], settings: ExportConfig) -> dict[str, Any]
         if values
     }
     return {"metrics": by_split, "license": settings.license}
+
+
+def _limits(settings: ExportConfig) -> "Limits":
+    from sgformer.export.formats import Limits
+
+    return Limits(
+        max_top1_drop=settings.max_top1_drop,
+        even_if_slower=settings.int8 == "smallest",
+        compute_capabilities=settings.compute_capabilities,
+    )
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

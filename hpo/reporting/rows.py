@@ -13,8 +13,10 @@ from hpo.selection.selection import objective_values
 from hpo.selection.verdict import DEFAULT, Verdict
 from hpo.selection.verdict_text import epochs_text, gain_text, mean_text
 from hpo.study.trial import TrialSummary
+from sgformer.export.names import FILES
 
 MAX_ROWS: Final = 16
+_FORMATS: Final = {file: name for name, file in FILES.items()}
 Rows = dict[str, str]
 
 
@@ -85,7 +87,7 @@ def delivery_rows(run: RunFolder) -> Rows:
             rows[f"{split} top-1"] = f"{top1:.4f} (retrained, {count} images)"
     report = json.loads((run.best / "export.json").read_text(encoding="utf-8"))
     others = {
-        f"{name.removeprefix('model.').removesuffix('.onnx')} model": (
+        f"{_FORMATS.get(name, name)} model": (
             f"not delivered: {told['not_delivered']}"
             if "not_delivered" in told
             else str(run.best / name)

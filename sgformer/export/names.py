@@ -8,4 +8,11 @@ IMAGES, PROBABILITIES = "images", "probabilities"  # of RGB images
 BATCH: Final = "batch"
 # The files of each format, in the order in which they are written: each may be made of those
 # before it.
-FILES: Final = {"onnx": "model.onnx", "uint8": "model.uint8.onnx"}
+FILES: Final = {
+    "onnx": "model.onnx",
+    "uint8": "model.uint8.onnx",
+    "int8": "model.int8.onnx",
+    "fp16": "model.fp16.onnx",
+    "openvino": "model.openvino.xml",
+    "tensorrt": "model.engine",
+}

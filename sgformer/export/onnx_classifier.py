@@ -47,12 +47,12 @@ class Prediction:
 
 
 class ExportedModel(ABC):
-    """What all exported files have in common: a session, classes and the rules of decoding.
+    """What all exported files have in common: classes and the rules of decoding.
 
     Attributes:
-        session: ONNX Runtime's session, on a CPU.
         classes: Class names, in the order of the logits.
         data: The preprocessing of the model's evaluation.
+        session: ONNX Runtime's session, on a CPU; not of an OpenVINO model.
         rules: How deep and transparent images become 8-bit RGB.
         trained_images: What the model keeps of the images of its training; None: it was exported
             by an earlier version.
@@ -65,8 +65,7 @@ class ExportedModel(ABC):
     TAKES: ClassVar[str] = INPUT
 
     def __init__(self, path: Path) -> None:
-        self.session = _session(path)
-        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        text, names = self._open(path)
         if text is None:
             raise DataError(
                 f"{path} was not exported by this program: it has no {METADATA_KEY!r} metadata "
@@ -81,13 +80,19 @@ class ExportedModel(ABC):
             raise DataError(
                 f"{path} has metadata that this version cannot read: {str(error).splitlines()[0]}"
             ) from None
-        if self.TAKES not in (names := [value.name for value in self.session.get_inputs()]):
+        if self.TAKES not in names:
             raise DataError(
                 f"{path} takes {', '.join(names)}; this needs a model that takes {self.TAKES}, "
                 f"such as {'model.onnx' if self.TAKES == INPUT else 'model.uint8.onnx'}"
             )
         self.data = data.with_preprocessing(Preprocessing())  # of files of former versions
         self.rules = PixelRules(data.background, data.max_value)
+
+    def _open(self, path: Path) -> tuple[str | None, list[str]]:
+        """Opens a session; returns the metadata's text and the names of the inputs."""
+        self.session = open_session(path)
+        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        return text, [value.name for value in self.session.get_inputs()]
 
     @abstractmethod
     def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
@@ -153,13 +158,8 @@ class RgbClassifier(ExportedModel):
         return outputs[0]
 
 
-def open_exported(path: Path) -> ExportedModel:
-    """The classifier of an exported file of either kind; raises DataError as the classes do."""
-    takes = [value.name for value in _session(path).get_inputs()]
-    return RgbClassifier(path) if IMAGES in takes else OnnxClassifier(path)
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """ONNX Runtime's session of a file, on a CPU; raises DataError if it is no ONNX model."""
     if not path.is_file():
         raise DataError(f"no such file: {path}; expected an exported model.onnx")
     onnxruntime.set_default_logger_severity(3)

@@ -43,7 +43,7 @@ def data_file(path: Path) -> Path:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """A model's files, of which the last one to be moved is the model itself."""
-    data = data_file(path)
+    data = path.with_suffix(".bin") if path.suffix == ".xml" else data_file(path)
     return (data, path) if data.exists() else (path,)
 
 

@@ -1,6 +1,5 @@
 """The proof that an exported file computes the trained model's logits, and its measurements."""
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.model_input import eval_batches
 from sgformer.errors import ExportError
+from sgformer.export.latency import Latency, latencies
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_file import facts
 from sgformer.model import SGFormer
@@ -66,14 +66,6 @@ class Parity:
     argmax_agreement: float
     batch_sizes: tuple[int, ...]
     num_images: int
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Median and 95th percentile of a batch's milliseconds on this machine's CPU."""
-
-    p50: float
-    p95: float
 
 
 @dataclass(frozen=True)
@@ -185,12 +177,5 @@ def check_parity(
 
 
 def measure_latency(run: Callable[[npt.NDArray[Any]], object], batch: npt.NDArray[Any]) -> Latency:
-    """The latency over 3 to 58 runs, as many as 3 seconds allow, after two warm-up runs."""
-    times: list[float] = []
-    start = time.perf_counter()
-    while len(times) < 60 and (len(times) < 5 or time.perf_counter() - start < 3):
-        begin = time.perf_counter()
-        run(batch)
-        times.append((time.perf_counter() - begin) * 1e3)
-    p50, p95 = np.percentile(times[2:], (50, 95))
-    return Latency(round(float(p50), 3), round(float(p95), 3))
+    """The latency of a batch; see `latencies`."""
+    return latencies({"model": lambda: run(batch)})["model"]

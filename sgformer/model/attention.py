@@ -11,6 +11,7 @@ h heads, d = C / h channels of a head, M tokens after reduction (of an h x w map
 T tokens each.
 """
 
+import math
 from typing import Any, Final
 
 import torch
@@ -26,6 +27,8 @@ WINDOW: Final = 7
 # Source: the paper's released models.
 TOKEN_SHARES: Final = {8: (0.25, 0.5, 0.25), 4: (0.25, 0.5, 0.25), 2: (0.5, 0.5)}
 RUN_SIZES: Final = {8: (196, 56, 28), 4: (49, 14, 7), 2: (2, 1)}
+# TensorRT's limit. Source: its operator reference, TopK: "K must be at most 3840".
+MAX_TOPK: Final = 3840
 
 
 def to_map(x_BNC: Tensor, size: MapSize) -> Tensor:
@@ -262,10 +265,24 @@ def at_least_float32(x: Tensor) -> torch.dtype:
 def ascending_order(significance_BN: Tensor) -> Tensor:
     """Token indices by ascending significance; tokens of equal significance keep their order."""
     if torch.onnx.is_in_onnx_export():
-        # torch 2.14 cannot export a stable sort. It exports this sort as TopK over all N tokens,
-        # which also puts the lower index first. (TensorRT limits TopK to 3840 elements.)
-        return significance_BN.sort(dim=1).indices
+        return _order_for_export(significance_BN)
     return significance_BN.sort(dim=1, stable=True).indices
+
+
+def _order_for_export(significance_BN: Tensor) -> Tensor:
+    """The same order by operators that ONNX and TensorRT have.
+
+    torch 2.14 cannot export a stable sort. TopK, too, puts the lower index first, but in TensorRT
+    gives `MAX_TOPK` tokens at most; the next ones follow from what is left.
+    """
+    parts: list[Tensor] = []
+    left_BN = significance_BN
+    for start in range(0, significance_BN.shape[1], MAX_TOPK):
+        if parts:
+            left_BN = left_BN.scatter(1, parts[-1], math.inf)
+        length = min(MAX_TOPK, significance_BN.shape[1] - start)
+        parts.append(left_BN.topk(length, dim=1, largest=False).indices)
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 def merge_runs(part_BNC: Tensor, layer: nn.Module) -> Tensor:

@@ -1,6 +1,11 @@
+from pathlib import Path
+
+import onnx
+import onnxruntime
 import pytest
 import torch
 
+from sgformer.model import attention
 from sgformer.model.attention import (
     HybridScaleAttention,
     SelfGuidedAttention,
@@ -92,3 +97,21 @@ def test_self_guided_attention_follows_the_map() -> None:
     other, _ = attention(x, (8, 8), -significance)
     torch.testing.assert_close(attention(x, (8, 8), significance)[0], same)
     assert not torch.allclose(same, other)
+
+
+def test_the_exported_order_is_the_same_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "MAX_TOPK", 10)
+
+    class Order(torch.nn.Module):
+        def forward(self, significance: torch.Tensor) -> torch.Tensor:
+            return ascending_order(significance)
+
+    ties = torch.randint(0, 5, (2, 36)).float()
+    path = tmp_path / "order.onnx"
+    torch.onnx.export(Order().eval(), (ties,), path, input_names=["input"], verbose=False)
+    sizes = [node.op_type for node in onnx.load(path).graph.node].count("TopK")
+    (order,) = onnxruntime.InferenceSession(path).run(None, {"input": ties.numpy()})
+    assert sizes == 4
+    assert order.tolist() == ascending_order(ties).tolist()

@@ -1,0 +1,135 @@
+"""Compares a model in a smaller format with the float32 model that it was made from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sgformer.config import TrainConfig
+from sgformer.data.image_data import ImageData
+from sgformer.data.model_input import eval_batches
+from sgformer.export.latency import Latency, latencies
+from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.onnx_file import files_of
+from sgformer.export.opening import open_normalised
+from sgformer.export.proof import spread_over_classes
+
+BATCH_SIZE: Final = 16
+LATENCY_BATCH_SIZES: Final = (1, 8)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The top-1 that a model loses against another one on the same images.
+
+    Attributes:
+        mean: Share of images, -1..1; below 0 where it gains.
+        low, high: The 95 % interval. Source: Agresti and Min, Statistics in Medicine 24 (2005):
+            Wald's interval of paired shares, with half an image added to each cell.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def paired_drop(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Drop:
+    """The drop of top-1 from one model to another.
+
+    Args:
+        before: (N,) whether the first model classifies each image correctly.
+        after: (N,) the same of the second model.
+    """
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    num = len(before)
+    more, moved = lost - won, lost + won + 1
+    margin = 1.96 * math.sqrt(moved - more**2 / (num + 2)) / (num + 2)
+    middle = more / (num + 2)
+    return Drop(more / num, middle - margin, middle + margin)
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What a model in a smaller format gains and loses.
+
+    Attributes:
+        float_layers: How many layers stayed in float32, of those that could be smaller.
+        bytes: Size of the file.
+        top1: Its share of correct val images, 0..1.
+        drop: What it loses against the float32 model.
+        class_agreement: Share of images for which both name the same class, 0..1.
+        max_logit_diff: The largest absolute difference of any logit.
+        latency_ms: By batch size.
+        float32_latency_ms: That of the float32 model, measured by turns with it.
+    """
+
+    float_layers: int
+    bytes: int
+    top1: float
+    drop: Drop
+    class_agreement: float
+    max_logit_diff: float
+    latency_ms: dict[str, Latency]
+    float32_latency_ms: dict[str, Latency]
+
+    @property
+    def faster(self) -> bool:
+        """Whether an image takes less time than with the float32 model."""
+        return self.latency_ms["1"].p50 < self.float32_latency_ms["1"].p50
+
+
+class Judge:
+    """Compares models with the float32 one, on val images.
+
+    Args:
+        model: The exported float32 model.
+        config: The config of the training.
+        data: The images.
+        num_images: How many val images are classified, at most.
+
+    Attributes:
+        float32_bytes: Size of the float32 model.
+        labels: (N,) the true classes of the images.
+    """
+
+    def __init__(self, model: Path, config: TrainConfig, data: ImageData, num_images: int) -> None:
+        self._model = OnnxClassifier(model)
+        self.float32_bytes = sum(file.stat().st_size for file in files_of(model))
+        samples = spread_over_classes(data.samples("val"), num_images)
+        self._batches = lambda: eval_batches(data, samples, config.data, BATCH_SIZE)
+        self.labels = samples[:, 1]
+        self._logits = self._logits_of(self._model)
+        self._images = next(self._batches())[0].numpy()
+
+    def judged(self, path: Path, float_layers: int = 0) -> TradeOff:
+        """What a model gains and loses; some of its layers may have stayed in float32."""
+        classifier = open_normalised(path)
+        logits = self._logits_of(classifier)
+        classes, before = logits.argmax(1), self._logits.argmax(1)
+        correct = classes == self.labels
+        times = {str(n): self._latencies(classifier, n) for n in LATENCY_BATCH_SIZES}
+        return TradeOff(
+            float_layers=float_layers,
+            bytes=sum(file.stat().st_size for file in files_of(path)),
+            top1=float(correct.mean()),
+            drop=paired_drop(before == self.labels, correct),
+            class_agreement=float((classes == before).mean()),
+            max_logit_diff=float(np.abs(logits - self._logits).max()),
+            latency_ms={n: found["other"] for n, found in times.items()},
+            float32_latency_ms={n: found["float32"] for n, found in times.items()},
+        )
+
+    def _logits_of(self, classifier: OnnxClassifier) -> npt.NDArray[np.float32]:
+        return classifier.logits_of(images.numpy() for images, _ in self._batches())
+
+    def _latencies(self, classifier: OnnxClassifier, batch_size: int) -> dict[str, Latency]:
+        batch = np.resize(self._images, (batch_size, *self._images.shape[1:]))
+
+        def run(model: OnnxClassifier) -> Callable[[], object]:
+            return lambda: model.logits(batch)
+
+        return latencies({"float32": run(self._model), "other": run(classifier)})
