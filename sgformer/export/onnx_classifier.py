@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     Fail,
     InvalidArgument,
@@ -47,8 +48,25 @@ class Prediction:
     traits: frozenset[str]
 
 
+@dataclass(frozen=True)
+class ModelImage:
+    """An image as a model takes it.
+
+    Attributes:
+        pixels: (3, side, side) uint8, resized and cropped.
+        traits: What is odd in the image; see `decoding.Decoded`.
+    """
+
+    pixels: torch.Tensor
+    traits: frozenset[str]
+
+
 class OnnxClassifier:
     """Runs an exported model on a CPU.
+
+    Args:
+        path: The exported model.
+        num_threads: Threads that compute; None: as many as the CPUs that this process may use.
 
     Attributes:
         session: ONNX Runtime's session.
@@ -62,13 +80,13 @@ class OnnxClassifier:
         DataError: The file is missing, is not ONNX, or was not exported by this program.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, num_threads: int | None = None) -> None:
         if not path.is_file():
             raise DataError(f"no such file: {path}; expected an exported model.onnx")
         onnxruntime.set_default_logger_severity(3)
         try:
             self.session = onnxruntime.InferenceSession(
-                str(path), _options(), providers=["CPUExecutionProvider"]
+                str(path), _options(num_threads), providers=["CPUExecutionProvider"]
             )
         except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
             raise DataError(f"not an ONNX model: {path}: {str(error).splitlines()[0]}") from None
@@ -107,21 +125,36 @@ class OnnxClassifier:
         Raises:
             DataError: The image cannot be read.
         """
-        side = self.data.decoded_pixels
-        image = decode_content(read_content(path), side, self.rules)
-        if image.pixels is None:
+        image = self.read(read_content(path))
+        if image is None:
             raise DataError(f"cannot read image: {path}")
+        return self.predictions([image])[0]
+
+    def read(self, content: bytes) -> ModelImage | None:
+        """The image in a file's bytes; None if it is not a complete, readable image."""
+        side = self.data.decoded_pixels
+        image = decode_content(content, side, self.rules)
+        if image.pixels is None:
+            return None
         pixels = self._transform(resize(image.pixels, side))
-        batch = self._input.normalised(pixels[None]).numpy()
-        probabilities = softmax(self.logits(batch)[0].astype(np.float64))
-        order = np.argsort(-probabilities, kind="stable")
-        classes = {self.classes[i]: float(probabilities[i]) for i in order}
-        return Prediction(classes, frozenset(image.traits))
+        return ModelImage(pixels, frozenset(image.traits))
+
+    def predictions(self, images: Sequence[ModelImage]) -> list[Prediction]:
+        """The probability of each class for each image, computed as one batch."""
+        batch = self._input.normalised(torch.stack([image.pixels for image in images])).numpy()
+        shares = softmax(self.logits(batch).astype(np.float64), axis=1)
+        return [
+            Prediction(
+                {self.classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")},
+                image.traits,
+            )
+            for row, image in zip(shares, images, strict=True)
+        ]
 
 
-def _options() -> onnxruntime.SessionOptions:
+def _options(num_threads: int | None) -> onnxruntime.SessionOptions:
     """ONNX Runtime's own options; where this process may not use all CPUs, with fewer threads."""
-    options, num_cpus = onnxruntime.SessionOptions(), usable_cpus()
+    options, num_cpus = onnxruntime.SessionOptions(), num_threads or usable_cpus()
     if num_cpus < (os.cpu_count() or 1):
         options.intra_op_num_threads = num_cpus
     return options
