@@ -95,6 +95,6 @@ class Deployed:
         copy = self._file.copy_to(self._folder / app)
         try:
             return deploy(app, copy, self._replicas, self._limits, measures=measures)
-        except (InputError, RunError):
+        except (InputError, RunError) as error:
             shutil.rmtree(copy.parent)
-            raise
+            raise type(error)(str(error).replace(str(copy), str(self._file.path))) from None
