@@ -153,7 +153,7 @@ async def _answer(model: ServedModel, request: Request, top: int) -> dict[str, A
 
 
 def _find(models: Models, name: str | None) -> ServedModel:
-    if name in models:
+    if name is not None and name in models:
         return models[name]
     listed = ", ".join(models)
     raise HTTPException(404, f"no model {name!r}; ?model= takes one of: {listed}")
@@ -191,10 +191,9 @@ def _add_pages(
             for model in models.values()
         ]
 
-    text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-    answers: dict[int | str, dict[str, Any]] = {**refused, **text}
+    text: dict[int | str, Any] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
-    @app.get("/metrics", dependencies=guard, response_class=Response, responses=answers)
+    @app.get("/metrics", dependencies=guard, response_class=Response, responses=refused | text)
     async def show_metrics() -> Response:
         """Counters, as Prometheus reads them."""
         for model in models.values():

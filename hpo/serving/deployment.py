@@ -126,7 +126,7 @@ def deploy(
     """
     from ray import serve
 
-    deployment = serve.deployment(
+    decorated: Any = serve.deployment(
         Replica,
         name="model",
         max_ongoing_requests=BATCHES_OF_A_REPLICA,
@@ -135,7 +135,7 @@ def deploy(
         logging_config=_quiet(),
         **_scaling(replicas),
     )
-    bound = deployment.bind(model, replicas.threads, limits.pixels)
+    bound = decorated.bind(model, replicas.threads, limits.pixels)
     try:
         handle = serve.run(bound, name=app, route_prefix=None)
         facts = handle.facts.remote(measures).result()

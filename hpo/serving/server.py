@@ -28,6 +28,8 @@ from sgformer.errors import InputError
 
 SECONDS_OF_HEADERS: Final = 10.0
 MOST_CONNECTIONS: Final = 512
+# Longer than clients keep one: who sends on a connection that is being closed loses the request.
+SECONDS_OF_AN_IDLE_CONNECTION: Final = 75
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def http_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=SECONDS_OF_AN_IDLE_CONNECTION,
         timeout_graceful_shutdown=int(2 * limits.seconds) + 1,
     )
     return _Server(config)
