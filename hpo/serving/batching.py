@@ -41,7 +41,8 @@ class Batcher:
         on_batch: Is told the size of each batch.
 
     Attributes:
-        num_replicas: Replicas that run; each has up to two batches at a time.
+        num_replicas: Replicas that run; each has up to two batches at a time. Of none, Ray Serve
+            keeps the batches until one runs.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Batcher:
 
     def _begin_batch(self) -> None:
         """Starts to collect a batch, if images wait, a replica has room, and none is collected."""
-        has_room = len(self._tasks) < BATCHES_OF_A_REPLICA * self.num_replicas
+        has_room = len(self._tasks) < BATCHES_OF_A_REPLICA * max(1, self.num_replicas)
         if self._waiting and has_room and not self._is_collecting:
             self._is_collecting = True
             task = asyncio.get_running_loop().create_task(self._run_batch())

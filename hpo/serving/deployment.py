@@ -109,10 +109,10 @@ class Deployment:
         return sum(count for state in states for name, count in state.items() if name == "RUNNING")
 
     def remove(self) -> None:
-        """Ends the replicas when they have answered what they were sent."""
+        """Lets the replicas end when they have answered what they were sent."""
         from ray import serve
 
-        serve.delete(self.app)
+        serve.delete(self.app, _blocking=False)
 
 
 def deploy(
@@ -140,12 +140,12 @@ def deploy(
         handle = serve.run(bound, name=app, route_prefix=None)
         facts = handle.facts.remote(measures).result()
     except Exception as error:  # Ray raises whatever broke in its processes
-        serve.delete(app)
+        serve.delete(app, _blocking=False)
         raise RunError(
             f"the replicas of {model} do not start: {str(error).strip().splitlines()[0]}"
         ) from error
     if isinstance(facts, InputError):
-        serve.delete(app)
+        serve.delete(app, _blocking=False)
         raise facts
     return Deployment(app, handle, facts)
 

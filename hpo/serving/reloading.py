@@ -60,11 +60,23 @@ class Deployed:
         )  # fmt: skip
         self.model.num_replicas = replicas.fewest
 
+    @property
+    def _app(self) -> str:
+        """The name of the latest version, and of its folder."""
+        return f"{self._file.name}-{self._version}"
+
     async def watch(self) -> None:
         """Looks for a new file, and at the replicas, until it is cancelled."""
+        last = ""
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-            self.model.num_replicas = await asyncio.to_thread(self._deployment.num_replicas)
+            try:
+                self.model.num_replicas = await asyncio.to_thread(self._deployment.num_replicas)
+            except Exception as error:  # noqa: BLE001  Ray may be busy, or gone; looks go on
+                self.model.num_replicas = 0
+                if str(error) != last:
+                    self._tell(f"{self._file.name}: cannot see its replicas: {error}")
+                last = str(error)
             if self._is_new(self._file.signature()):
                 await self._reload()
 
@@ -78,7 +90,8 @@ class Deployed:
         former = self._deployment
         try:
             deployment = await asyncio.to_thread(self._load)
-        except (InputError, RunError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the former model goes on
+            shutil.rmtree(self._folder / self._app, ignore_errors=True)
             self._metrics.reloads.labels(self._file.name, "refused").inc()
             self._tell(f"{self._file.name}: the former model goes on, the new one fails: {error}")
             return
@@ -87,14 +100,13 @@ class Deployed:
         self._metrics.reloads.labels(self._file.name, "loaded").inc()
         self._tell(f"{self._file.name}: the new model of {self._file.path} answers")
         await asyncio.to_thread(former.remove)
+        shutil.rmtree(self._folder / former.app, ignore_errors=True)
 
     def _load(self, *, measures: bool = False) -> Deployment:
         """Starts replicas of the file as it is now."""
         self._version += 1
-        app = f"{self._file.name}-{self._version}"
-        copy = self._file.copy_to(self._folder / app)
+        copy = self._file.copy_to(self._folder / self._app)
         try:
-            return deploy(app, copy, self._replicas, self._limits, measures=measures)
+            return deploy(self._app, copy, self._replicas, self._limits, measures=measures)
         except (InputError, RunError) as error:
-            shutil.rmtree(copy.parent)
             raise type(error)(str(error).replace(str(copy), str(self._file.path))) from None
