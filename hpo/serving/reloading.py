@@ -72,13 +72,13 @@ class Deployed:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
             try:
                 self.model.num_replicas = await asyncio.to_thread(self._deployment.num_replicas)
+                if self._is_new(self._file.signature()):
+                    await self._reload()
             except Exception as error:  # noqa: BLE001  Ray may be busy, or gone; looks go on
                 self.model.num_replicas = 0
                 if str(error) != last:
-                    self._tell(f"{self._file.name}: cannot see its replicas: {error}")
+                    self._tell(f"{self._file.name}: cannot look after its replicas: {error}")
                 last = str(error)
-            if self._is_new(self._file.signature()):
-                await self._reload()
 
     def _is_new(self, signature: Signature | None) -> bool:
         """Whether there is a new file, which has not changed since the last look."""

@@ -106,6 +106,6 @@ def test_a_model_that_cannot_be_deployed_changes_nothing_and_a_later_one_is_take
     assert told == [
         "m: the former model goes on, the new one fails: took too long",
         f"m: the new model of {file} answers",
-        "m: cannot see its replicas: Ray is gone",
+        "m: cannot look after its replicas: Ray is gone",
     ]
     assert [path.name for path in (tmp_path / "copies").iterdir()] == [made[-1].app]
