@@ -14,6 +14,7 @@ from hpo.cli.models import evaluate, export, predict, retrain
 from hpo.cli.output import escape_what_the_output_cannot_hold, fail
 from hpo.cli.results import dashboard, report, status
 from hpo.cli.search import demo, resize, search
+from hpo.cli.serve import serve
 from hpo.cli.simulate import simulate
 from hpo.errors import RunError, RunInterrupted, StoreError
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 for command in (
     demo, search, resize, submit, status, simulate, report, dashboard,
-    retrain, export, evaluate, predict,
+    retrain, export, evaluate, predict, serve,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(jobs, name="jobs")

@@ -3,7 +3,7 @@
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     Fail,
     InvalidArgument,
@@ -46,8 +47,25 @@ class Prediction:
     traits: frozenset[str]
 
 
+@dataclass(frozen=True)
+class ModelImage:
+    """An image as a model of normalised images takes it, before it is normalised.
+
+    Attributes:
+        pixels: (3, side, side) uint8, resized and cropped.
+        traits: What is odd in the image; see `decoding.Decoded`.
+    """
+
+    pixels: torch.Tensor
+    traits: frozenset[str]
+
+
 class ExportedModel(ABC):
     """What all exported files have in common: classes and the rules of decoding.
+
+    Args:
+        path: The exported model.
+        num_threads: Threads that compute; None: as many as the CPUs that this process may use.
 
     Attributes:
         classes: Class names, in the order of the logits.
@@ -64,8 +82,8 @@ class ExportedModel(ABC):
 
     TAKES: ClassVar[str] = INPUT
 
-    def __init__(self, path: Path) -> None:
-        text, names = self._open(path)
+    def __init__(self, path: Path, num_threads: int | None = None) -> None:
+        text, names = self._open(path, num_threads)
         if text is None:
             raise DataError(
                 f"{path} was not exported by this program: it has no {METADATA_KEY!r} metadata "
@@ -88,9 +106,9 @@ class ExportedModel(ABC):
         self.data = data.with_preprocessing(Preprocessing())  # of files of former versions
         self.rules = PixelRules(data.background, data.max_value)
 
-    def _open(self, path: Path) -> tuple[str | None, list[str]]:
+    def _open(self, path: Path, num_threads: int | None) -> tuple[str | None, list[str]]:
         """Opens a session; returns the metadata's text and the names of the inputs."""
-        self.session = open_session(path)
+        self.session = open_session(path, num_threads)
         text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         return text, [value.name for value in self.session.get_inputs()]
 
@@ -107,28 +125,49 @@ class ExportedModel(ABC):
         image = decode_content(read_content(path), self.data.decoded_pixels, self.rules)
         if image.pixels is None:
             raise DataError(f"cannot read image: {path}")
-        probabilities = self.probabilities(image.pixels)
+        return self.ordered(self.probabilities(image.pixels), frozenset(image.traits))
+
+    def ordered(
+        self, probabilities: npt.NDArray[np.floating[Any]], traits: frozenset[str]
+    ) -> Prediction:
+        """What the probabilities (classes,) say of an image with these traits."""
         order = np.argsort(-probabilities, kind="stable")
-        classes = {self.classes[i]: float(probabilities[i]) for i in order}
-        return Prediction(classes, frozenset(image.traits))
+        return Prediction({self.classes[i]: float(probabilities[i]) for i in order}, traits)
 
 
 class OnnxClassifier(ExportedModel):
     """Runs a model of normalised images, such as model.onnx, on a CPU."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, num_threads: int | None = None) -> None:
+        super().__init__(path, num_threads)
         self._transform = eval_transform(self.data)
         self._input = ModelInput(self.data.preprocessing)
 
     def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
         """The probabilities (classes,) of a decoded image of any size."""
-        prepared = self._transform(resize(pixels, self.data.decoded_pixels))
-        batch = self._input.normalised(prepared[None]).numpy()
-        probabilities: npt.NDArray[np.floating[Any]] = softmax(
-            self.logits(batch)[0].astype(np.float64)
-        )
-        return probabilities
+        return self._shares(self._prepared(pixels)[None])[0]
+
+    def read(self, content: bytes) -> ModelImage | None:
+        """The image in a file's bytes; None if it is not a complete, readable image."""
+        image = decode_content(content, self.data.decoded_pixels, self.rules)
+        if image.pixels is None:
+            return None
+        return ModelImage(self._prepared(image.pixels), frozenset(image.traits))
+
+    def predictions(self, images: Sequence[ModelImage]) -> list[Prediction]:
+        """The probability of each class for each image, computed as one batch."""
+        shares = self._shares(torch.stack([image.pixels for image in images]))
+        return [self.ordered(row, image.traits) for row, image in zip(shares, images, strict=True)]
+
+    def _prepared(self, pixels: RgbImage) -> torch.Tensor:
+        """(3, side, side) uint8: a decoded image, resized and cropped."""
+        return self._transform(resize(pixels, self.data.decoded_pixels))
+
+    def _shares(self, images: torch.Tensor) -> npt.NDArray[np.floating[Any]]:
+        """The probabilities (B, classes) of prepared images (B, 3, side, side)."""
+        logits = self.logits(self._input.normalised(images).numpy())
+        shares: npt.NDArray[np.floating[Any]] = softmax(logits.astype(np.float64), axis=1)
+        return shares
 
     def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The logits (B, classes) of normalised images (B, 3, H, W)."""
@@ -158,14 +197,14 @@ class RgbClassifier(ExportedModel):
         return outputs[0]
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
+def open_session(path: Path, num_threads: int | None = None) -> onnxruntime.InferenceSession:
     """ONNX Runtime's session of a file, on a CPU; raises DataError if it is no ONNX model."""
     if not path.is_file():
         raise DataError(f"no such file: {path}; expected an exported model.onnx")
     onnxruntime.set_default_logger_severity(3)
     try:
         return onnxruntime.InferenceSession(
-            str(path), _options(), providers=["CPUExecutionProvider"]
+            str(path), _options(num_threads), providers=["CPUExecutionProvider"]
         )
     except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
         from sgformer.export.onnx_file import missing_data  # imports onnx
@@ -176,9 +215,9 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
         raise DataError(f"not an ONNX model: {path}: {str(error).splitlines()[0]}") from None
 
 
-def _options() -> onnxruntime.SessionOptions:
+def _options(num_threads: int | None) -> onnxruntime.SessionOptions:
     """ONNX Runtime's own options; where this process may not use all CPUs, with fewer threads."""
-    options, num_cpus = onnxruntime.SessionOptions(), usable_cpus()
+    options, num_cpus = onnxruntime.SessionOptions(), num_threads or usable_cpus()
     if num_cpus < (os.cpu_count() or 1):
         options.intra_op_num_threads = num_cpus
     return options

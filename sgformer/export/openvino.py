@@ -45,14 +45,17 @@ class OpenVinoClassifier(OnnxClassifier):
         InputError: OpenVINO is not installed.
     """
 
-    def _open(self, path: Path) -> tuple[str | None, list[str]]:
+    def _open(self, path: Path, num_threads: int | None) -> tuple[str | None, list[str]]:
         check_packages(["openvino"])
         import openvino
 
         if not path.is_file():
             raise DataError(f"no such file: {path}; expected an exported model")
         # OpenVINO computes in bfloat16 where the CPU can, unless told otherwise.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": usable_cpus()}
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": num_threads or usable_cpus(),
+        }
         try:
             model = openvino.Core().read_model(path)
             self._model = openvino.compile_model(model, "CPU", settings)
