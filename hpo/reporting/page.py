@@ -76,7 +76,7 @@ def render_page(
     trials = study.trials()
     metrics = _read_json(run.best / "metrics.json")
     classes = _read_json(run.best / "classes.json")
-    delivered = _other_delivered(study, winner)
+    delivered = other_delivered(study, winner)
     figures = [
         *front_figures(trials, config, winner),
         ("Every trial", history_figure(trials, config)),
@@ -179,7 +179,7 @@ def _params(winner: TrialSummary) -> list[str]:
     return [f"{path} = {format_value(value)}" for path, value in winner.params.items()]
 
 
-def _other_delivered(study: SearchStudy, winner: TrialSummary | None) -> int | None:
+def other_delivered(study: SearchStudy, winner: TrialSummary | None) -> int | None:
     """The trial whose model is in best/, if it is not the winner; else None."""
     delivered = study.metadata.delivered_trial
     return None if winner is None or delivered == winner.number else delivered

@@ -1,0 +1,126 @@
+"""MODEL_CARD.md: what a delivered model is, how good, how it was chosen, and how to call it.
+
+The front matter follows Hugging Face's model cards, so that the folder can be uploaded as it is.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from jinja2 import Environment, PackageLoader
+
+from hpo.config.schema import SearchConfig
+from hpo.run_folder import ModelFiles
+from hpo.selection.verdict import Verdict
+from hpo.selection.verdict_text import correction_text, gain_text, mean_text
+from hpo.study.trial import TrialSummary
+
+NAME: Final = "MODEL_CARD.md"
+MOST_CLASSES: Final = 100
+NAMES_OF_METRICS: Final = {"top1": "accuracy", "top5": "top-5 accuracy", "macro_f1": "f1"}
+PLACES: Final = ("data_dir", "cache_dir")
+
+
+def model_card(
+    files: ModelFiles,
+    config: SearchConfig,
+    trials: tuple[TrialSummary, ...],
+    verdict: Verdict | None,
+) -> str:
+    """The text of the card.
+
+    Args:
+        files: The delivered model's files.
+        config: The config of the search.
+        trials: The trials of the search.
+        verdict: The finalists' comparison on fresh seeds; None: there was none.
+    """
+    metrics = _read(files.metrics)
+    training = yaml.safe_load(files.config.read_text(encoding="utf-8"))
+    data_set = Path(training["data"].get("data_dir") or config.study.name).name
+    classes = _read(files.classes)
+    template = Environment(
+        loader=PackageLoader("hpo.reporting", "templates"), trim_blocks=True, lstrip_blocks=True
+    ).get_template(NAME)
+    for place in PLACES:  # paths of this machine
+        training["data"].pop(place, None)
+    checkpoint = training["model"].get("checkpoint")
+    if checkpoint is not None:
+        training["model"]["checkpoint"] = Path(checkpoint).name
+    return template.render(
+        front_matter=_front_matter(config.study.name, data_set, metrics),
+        name=config.study.name,
+        model=training["model"]["name"],
+        side=training["data"]["image_size"],
+        data_set=data_set,
+        classes=classes[:MOST_CLASSES],
+        num_classes=len(classes),
+        metrics=list(_rows(metrics)),
+        num_trials=len(trials),
+        chosen=None if verdict is None else _chosen(verdict),
+        training=yaml.safe_dump(training, sort_keys=False, allow_unicode=True).strip(),
+        exports=_read(files.export_report),
+    )
+
+
+def _front_matter(name: str, data_set: str, metrics: Mapping[str, Any]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="imagefolder",
+            dataset_name=data_set,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=metric,
+            metric_value=round(found[metric], 4),
+        )
+        for split, found in metrics.items()
+        for metric, kind in NAMES_OF_METRICS.items()
+        if found.get(metric) is not None
+    ]
+    data = ModelCardData(
+        model_name=name,
+        library_name="onnx",
+        pipeline_tag="image-classification",
+        tags=["image-classification"],
+        eval_results=results,
+    )
+    return str(data.to_yaml())
+
+
+def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, int, str, str, str]]:
+    """Split, images, top-1 with its interval, top-5 and macro F1 of each split."""
+    for split, found in metrics.items():
+        num = sum(each["support"] for each in found["per_class"].values())
+        low, high = _interval(found["top1"], num)
+        top5 = found.get("top5")
+        yield (
+            split,
+            num,
+            f"{found['top1']:.4f} ({low:.4f} to {high:.4f})",
+            "" if top5 is None else f"{top5:.4f}",
+            f"{found['macro_f1']:.4f}",
+        )
+
+
+def _interval(share: float, num_images: int) -> tuple[float, float]:
+    """The 95 % interval of a share of images, by Wilson."""
+    from scipy.stats import binomtest
+
+    found = binomtest(round(share * num_images), num_images).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _chosen(verdict: Verdict) -> list[str]:
+    sentences = [f"Trial {verdict.winner}"]
+    if verdict.winner in verdict.means:
+        sentences.append(mean_text(verdict, verdict.winner))
+    return [": ".join(sentences), f"Gain: {gain_text(verdict)}", correction_text(verdict)]
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
