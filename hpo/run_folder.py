@@ -76,6 +76,11 @@ class ModelFiles:
         return self.folder / "export.json"
 
     @property
+    def card(self) -> Path:
+        """What the model is, how good, how it was chosen, and how to call it."""
+        return self.folder / "MODEL_CARD.md"
+
+    @property
     def is_delivered(self) -> bool:
         """Whether the folder holds an exported model that was checked."""
         return self.export_report.exists()

@@ -96,7 +96,7 @@ def finished(
     (root / "digits").symlink_to(image_folder)
     file = write_search(
         root / "search_spaces" / "digits.yaml", image_folder, cache_dir,
-        retrain={"top_k": 3, "seeds": 2},
+        retrain={"top_k": 3, "seeds": 2}, export={"uint8": True},
     )  # fmt: skip
     folder = root / "runs" / "digits"
     process = subprocess.Popen(

@@ -12,6 +12,9 @@ from collections import Counter
 from pathlib import Path
 from textwrap import dedent
 
+import cv2
+import huggingface_hub
+import numpy as np
 import onnx
 import pytest
 import yaml
@@ -28,6 +31,7 @@ from searches import DIVERGING, FinishedSearch
 
 import hpo
 from hpo import open_run
+from hpo.delivery.classify import open_model
 from hpo.study.trial import TrialStatus
 
 DEFAULT = {"optimizer.learning_rate": 2e-3, "model.drop_rate": 0.1}
@@ -99,7 +103,7 @@ def test_the_run_folder_is_as_the_contract_says(finished: FinishedSearch) -> Non
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
         "config.yaml", "checkpoint.safetensors", "metrics.json", "model.onnx", "export.json",
-        "classes.json",
+        "classes.json", "model.uint8.onnx", "MODEL_CARD.md",
     }  # fmt: skip
     files = {path.name for path in (folder / "trials").glob("*/[!.]*")}
     assert files == {"best.safetensors", "last.safetensors", "epochs.csv", "attempts.csv"}
@@ -117,7 +121,8 @@ def test_metrics_and_export_are_as_the_contract_says(finished: FinishedSearch) -
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 20
     report = json.loads((best / "export.json").read_text())["model.onnx"]
     assert set(report) == {
-        "bytes", "opset", "input", "parity", "top1", "num_images", "latency_ms",
+        "bytes", "sha256", "opset", "input", "output", "parity", "top1", "num_images",
+        "latency_ms",
     }  # fmt: skip
     assert report["num_images"] == 30
     assert report["parity"]["argmax_agreement"] == 1.0
@@ -310,6 +315,70 @@ def test_a_finished_run_is_opened_with_all_that_the_search_has_found(
     complete = [t.value for t in run.trials if t.value is not None]
     assert run.best_value == max(complete)
     files = run.files
-    assert {files.onnx, files.checkpoint, files.config, files.classes, files.metrics,
-            files.export_report} == set(run.folder.best.iterdir())  # fmt: skip
+    assert {
+        files.onnx, files.uint8, files.checkpoint, files.config, files.classes, files.metrics,
+        files.export_report, files.card,
+    } == set(run.folder.best.iterdir())  # fmt: skip
     assert f"trial {run.winner.number}, " in finished.out
+
+
+@pytest.fixture
+def card(finished: FinishedSearch) -> huggingface_hub.ModelCard:
+    return huggingface_hub.ModelCard.load(finished.folder / "best" / "MODEL_CARD.md")
+
+
+def test_the_card_has_the_metrics_in_its_front_matter(
+    card: huggingface_hub.ModelCard, finished: FinishedSearch
+) -> None:
+    metrics = json.loads((finished.folder / "best" / "metrics.json").read_text())
+    assert card.data.model_name == "digits"
+    assert card.data.pipeline_tag == "image-classification"
+    found = {
+        (result.dataset_split, result.metric_name): result.metric_value
+        for result in card.data.eval_results or []
+    }
+    assert found["val", "top1"] == round(metrics["val"]["top1"], 4)
+    assert found["test", "macro_f1"] == round(metrics["test"]["macro_f1"], 4)
+    assert {name for _, name in found} == {"top1", "top5", "macro_f1"}
+
+
+def test_the_card_says_how_good_the_model_is_and_how_it_was_chosen(
+    card: huggingface_hub.ModelCard, finished: FinishedSearch
+) -> None:
+    metrics = json.loads((finished.folder / "best" / "metrics.json").read_text())
+    (row,) = re.findall(r"\| test \| 20 \| (\S+) \((\S+) to (\S+)\) \|", card.text)
+    top1, low, high = map(float, row)
+    assert top1 == round(metrics["test"]["top1"], 4)
+    assert low < top1 <= high
+    assert "8 configurations were tried" in card.text
+    assert "on 2 fresh seeds" in card.text
+    assert "Gain: " in card.text
+
+
+def test_the_card_names_no_place_of_this_machine(finished: FinishedSearch) -> None:
+    text = (finished.folder / "best" / "MODEL_CARD.md").read_text()
+    assert str(finished.root) not in text
+    assert str(Path.home()) not in text
+    (training,) = re.findall(r"## Training\n\n```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert yaml.safe_load(training)["model"]["name"] == "sg_former_pico"
+
+
+def test_the_cards_python_code_says_what_predict_says(
+    card: huggingface_hub.ModelCard, finished: FinishedSearch, tmp_path: Path
+) -> None:
+    best = finished.folder / "best"
+    for name in ("classes.json", "model.uint8.onnx"):
+        (tmp_path / name).symlink_to(best / name)
+    digit = next((finished.root / "digits" / "test").glob("7/*"))
+    pixels = cv2.imread(str(digit))
+    assert pixels is not None
+    cv2.imwrite(str(tmp_path / "image.jpg"), np.asarray(cv2.resize(pixels, (90, 70))))
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    name, probability = done.stdout.split()
+    said = open_model(best / "model.onnx").predict(tmp_path / "image.jpg").classes
+    assert name == next(iter(said))
+    assert float(probability) == pytest.approx(said[name], abs=0.01)

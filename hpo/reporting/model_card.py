@@ -17,7 +17,7 @@ from hpo.selection.verdict import Verdict
 from hpo.selection.verdict_text import correction_text, gain_text, mean_text
 from hpo.study.trial import TrialSummary
 
-NAME: Final = "MODEL_CARD.md"
+TEMPLATE: Final = "MODEL_CARD.md"
 MOST_CLASSES: Final = 100
 NAMES_OF_METRICS: Final = {"top1": "accuracy", "top5": "top-5 accuracy", "macro_f1": "f1"}
 PLACES: Final = ("data_dir", "cache_dir")
@@ -37,13 +37,13 @@ def model_card(
         trials: The trials of the search.
         verdict: The finalists' comparison on fresh seeds; None: there was none.
     """
-    metrics = _read(files.metrics)
+    metrics = {split: found for split, found in _read(files.metrics).items() if found}
     training = yaml.safe_load(files.config.read_text(encoding="utf-8"))
     data_set = Path(training["data"].get("data_dir") or config.study.name).name
     classes = _read(files.classes)
     template = Environment(
         loader=PackageLoader("hpo.reporting", "templates"), trim_blocks=True, lstrip_blocks=True
-    ).get_template(NAME)
+    ).get_template(TEMPLATE)
     for place in PLACES:  # paths of this machine
         training["data"].pop(place, None)
     checkpoint = training["model"].get("checkpoint")
@@ -95,7 +95,7 @@ def _front_matter(name: str, data_set: str, metrics: Mapping[str, Any]) -> str:
 def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, int, str, str, str]]:
     """Split, images, top-1 with its interval, top-5 and macro F1 of each split."""
     for split, found in metrics.items():
-        num = sum(each["support"] for each in found["per_class"].values())
+        num = found["num_images"]
         low, high = _interval(found["top1"], num)
         top5 = found.get("top5")
         yield (

@@ -2,7 +2,7 @@
 
 from hpo.config.schema import SearchConfig
 from hpo.reporting.leaderboard import leaderboard_rows, to_csv
-from hpo.reporting.model_card import NAME, model_card
+from hpo.reporting.model_card import model_card
 from hpo.reporting.page import other_delivered, render_page
 from hpo.run_folder import ModelFiles, RunFolder, replace_text
 from hpo.selection.finalists import read_verdict, winner_of
@@ -20,4 +20,4 @@ def write_report(run: RunFolder, config: SearchConfig, study: SearchStudy) -> No
     files = ModelFiles(run.best)
     if files.is_delivered:
         chosen = verdict if other_delivered(study, winner) is None else None
-        replace_text(run.best / NAME, model_card(files, config, trials, chosen))
+        replace_text(files.card, model_card(files, config, trials, chosen))

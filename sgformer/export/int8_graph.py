@@ -224,18 +224,24 @@ class _Twins:
         self, layer: onnx.NodeProto, value: str, weight: onnx.TensorProto
     ) -> str:
         if layer.op_type == "Conv":
-            return self._node("ReduceMean", [value, self._constant([0, 2, 3])], keepdims=0)
+            return self._mean([value, self._constant([0, 2, 3])])
         rows_are_outputs = any(a.name == "transB" and a.i for a in layer.attribute)
         shape = self._constant([-1, weight.dims[0 if rows_are_outputs else 1]])
         flat = self._node("Reshape", [value, shape])
-        return self._node("ReduceMean", [flat, self._constant([0])], keepdims=0)
+        return self._mean([flat, self._constant([0])])
 
     def _power(self, value: str) -> str:
-        return self._node("ReduceMean", [self._node("Mul", [value, value])], keepdims=0)
+        return self._mean([self._node("Mul", [value, value])])
 
-    def _node(self, op_type: str, inputs: list[str], **attributes: int) -> str:
+    def _mean(self, inputs: list[str]) -> str:
+        """The mean over the axes that the second input names; without one, over all."""
+        mean = self._node("ReduceMean", inputs)
+        self._graph.node[-1].attribute.append(helper.make_attribute("keepdims", 0))
+        return mean
+
+    def _node(self, op_type: str, inputs: list[str]) -> str:
         output = f"int8_probe_{len(self._graph.node)}"
-        self._graph.node.append(helper.make_node(op_type, inputs, [output], **attributes))
+        self._graph.node.append(helper.make_node(op_type, inputs, [output]))
         return output
 
     def _constant(self, values: list[int]) -> str:
@@ -261,9 +267,7 @@ def _correct_biases(graph: onnx.GraphProto, errors: Mapping[str, LayerError]) ->
             readers.setdefault(name, []).append(node)
     for layer in list(quantized_layers(graph)):
         shift = errors[layer.name].shift
-        owner, place = layer, 2  # the input of Conv and Gemm that is the bias
-        if layer.op_type == "MatMul":
-            owner, place = _added_after(layer, readers, initializers)
+        owner, place = _place_of_bias(layer, readers, initializers)
         if shift is None or place is None:
             continue
         bias = np.zeros_like(shift)
@@ -281,12 +285,17 @@ def _correct_biases(graph: onnx.GraphProto, errors: Mapping[str, LayerError]) ->
     graph.initializer.extend(kept)
 
 
-def _added_after(
+def _place_of_bias(
     layer: onnx.NodeProto,
     readers: Mapping[str, list[onnx.NodeProto]],
     initializers: Mapping[str, onnx.TensorProto],
 ) -> tuple[onnx.NodeProto, int | None]:
-    """The Add that alone reads a layer's output, and which of its inputs is a constant."""
+    """The node that adds a layer's bias, and which of its inputs that is; None: it can have none.
+
+    That of a MatMul is the Add that alone reads its output, if it adds a constant.
+    """
+    if layer.op_type != "MatMul":
+        return layer, 2
     node, *others = readers.get(layer.output[0], [layer])
     if others or node.op_type != "Add":
         return layer, None

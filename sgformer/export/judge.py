@@ -1,7 +1,7 @@
 """Compares a model in a smaller format with the float32 model that it was made from."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -100,10 +100,10 @@ class Judge:
         self._model = OnnxClassifier(model)
         self.float32_bytes = sum(file.stat().st_size for file in files_of(model))
         samples = spread_over_classes(data.samples("val"), num_images)
-        self._batches = lambda: eval_batches(data, samples, config.data, BATCH_SIZE)
+        self._data, self._samples, self._config = data, samples, config.data
         self.labels = samples[:, 1]
         self._logits = self._logits_of(self._model)
-        self._images = next(self._batches())[0].numpy()
+        self._images = next(self._batches())
 
     def judged(self, path: Path, float_layers: int = 0) -> TradeOff:
         """What a model gains and loses; some of its layers may have stayed in float32."""
@@ -124,7 +124,12 @@ class Judge:
         )
 
     def _logits_of(self, classifier: OnnxClassifier) -> npt.NDArray[np.float32]:
-        return classifier.logits_of(images.numpy() for images, _ in self._batches())
+        return classifier.logits_of(self._batches())
+
+    def _batches(self) -> Iterator[npt.NDArray[np.float32]]:
+        """The images (B, 3, H, W), normalised, batch by batch."""
+        for images, _ in eval_batches(self._data, self._samples, self._config, BATCH_SIZE):
+            yield images.numpy()
 
     def _latencies(self, classifier: OnnxClassifier, batch_size: int) -> dict[str, Latency]:
         batch = np.resize(self._images, (batch_size, *self._images.shape[1:]))

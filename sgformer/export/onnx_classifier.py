@@ -145,7 +145,10 @@ class OnnxClassifier(ExportedModel):
 
     def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
         """The probabilities (classes,) of a decoded image of any size."""
-        return self._shares(self._prepared(pixels)[None])[0]
+        probabilities: npt.NDArray[np.floating[Any]] = self._shares(self._prepared(pixels)[None])[
+            0
+        ]
+        return probabilities
 
     def read(self, content: bytes) -> ModelImage | None:
         """The image in a file's bytes; None if it is not a complete, readable image."""
