@@ -112,6 +112,7 @@ def export(
 
     run = RunFolder(run_dir)
     config = run.load_config()
+    run.check_writable()
     with usable_surroundings(), run.locked(print_note):
         if not (run.best / "checkpoint.safetensors").exists():
             raise InputError(
