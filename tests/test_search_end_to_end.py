@@ -382,3 +382,27 @@ def test_the_cards_python_code_says_what_predict_says(
     said = open_model(best / "model.onnx").predict(tmp_path / "image.jpg").classes
     assert name == next(iter(said))
     assert float(probability) == pytest.approx(said[name], abs=0.01)
+
+
+def test_a_runs_files_are_compared_on_its_val_images(finished: FinishedSearch) -> None:
+    said = json.loads(run("benchmark", finished.folder, "--json").stdout)
+    assert list(said["files"]) == ["pytorch", "onnx", "uint8"]
+    for found in said["files"].values():
+        assert found["low"] <= found["top1"] <= found["high"]
+        assert found["class_agreement"] >= 0.98
+        assert set(found["latency_ms"]) == {"1", "8"}
+        assert found["images_per_second"] > 0
+    best = finished.folder / "best"
+    assert said["files"]["onnx"]["bytes"] == (best / "model.onnx").stat().st_size
+    table = run("benchmark", finished.folder, "--max-images", 8).stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["format", "pytorch", "onnx", "uint8"]
+
+
+def test_each_file_is_evaluated_alike(finished: FinishedSearch) -> None:
+    best, images = finished.folder / "best", finished.root / "digits"
+    metrics = json.loads((best / "metrics.json").read_text())["test"]
+    for name in ("model.onnx", "model.uint8.onnx"):
+        shown = run("evaluate", best / name, "--data-dir", images, "--json").stdout
+        found = json.loads(shown)
+        assert found["top1"] == metrics["top1"]
+        assert math.isclose(found["loss"], metrics["loss"], rel_tol=1e-2)

@@ -8,10 +8,12 @@ import sys
 
 import typer
 
+from hpo.cli.benchmark import benchmark
 from hpo.cli.data import data
 from hpo.cli.jobs import jobs, submit
-from hpo.cli.models import evaluate, export, predict, retrain
+from hpo.cli.models import evaluate, export, retrain
 from hpo.cli.output import escape_what_the_output_cannot_hold, fail
+from hpo.cli.predict import predict
 from hpo.cli.results import dashboard, report, status
 from hpo.cli.search import demo, resize, search
 from hpo.cli.serve import serve
@@ -28,7 +30,7 @@ app = typer.Typer(
 )
 for command in (
     demo, search, resize, submit, status, simulate, report, dashboard,
-    retrain, export, evaluate, predict, serve,
+    retrain, export, evaluate, predict, benchmark, serve,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(jobs, name="jobs")

@@ -1,12 +1,8 @@
-"""The commands that make or use a model: retrain, export, evaluate, predict."""
+"""The commands that make or use a model: retrain, export, evaluate."""
 
-import csv
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,21 +15,6 @@ from sgformer.export.packages import check_packages
 if TYPE_CHECKING:
     from hpo.run import Run
     from hpo.study.trial import TrialSummary
-    from sgformer.export.onnx_classifier import Prediction
-    from sgformer.images.pixel_rules import PixelRules
-    from sgformer.images.set_decoder import Oddities
-
-    Predicted = tuple[Path, Prediction]
-
-NUM_LIKELIEST: Final = 3
-
-
-class PredictionFormat(StrEnum):
-    """The output format of `predict`: text for people, csv and jsonl for programs."""
-
-    TEXT = "text"
-    CSV = "csv"
-    JSONL = "jsonl"
 
 
 def retrain(
@@ -140,11 +121,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Metrics of an exported model on a split of a data set."""
-    from hpo.delivery.classify import evaluate_onnx
+    from hpo.delivery.classify import evaluate_exported
     from hpo.execution.surroundings import usable_surroundings
 
     with usable_surroundings():
-        metrics, notes = evaluate_onnx(model, data_dir, split)
+        metrics, notes = evaluate_exported(model, data_dir, split)
     if as_json:
         print_json({**asdict(metrics), "notes": notes})
         return
@@ -159,80 +140,6 @@ def evaluate(
             "loss": f"{metrics.loss:.4f}",
         }
     )
-
-
-def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
-    output_format: Annotated[
-        PredictionFormat, typer.Option("--format", help="csv and jsonl keep names as they are.")
-    ] = PredictionFormat.TEXT,
-    as_json: AsJson = False,
-) -> None:
-    """The likeliest classes of images, by an exported model."""
-    from hpo.delivery.classify import open_model
-    from sgformer.images.set_decoder import Oddities
-
-    classifier, odd = open_model(model), Oddities()
-    found = ((image, classifier.predict(image)) for image in images)
-    if as_json:
-        print_json([_as_json(one, classifier.rules) for one in found])
-        return
-    if output_format == PredictionFormat.JSONL:
-        for one in found:
-            print_json(_as_json(one, classifier.rules), indent=None)
-        return
-    _PRINTERS[output_format](_noting(found, odd))
-    for note in odd.notes(classifier.rules):
-        print_note(note)
-
-
-def _noting(found: "Iterator[Predicted]", odd: "Oddities") -> "Iterator[Predicted]":
-    for image, prediction in found:
-        odd.add(str(image), prediction.traits)
-        yield image, prediction
-
-
-def _print_text(found: "Iterator[Predicted]") -> None:
-    for image, prediction in found:
-        likeliest = list(prediction.classes.items())[:NUM_LIKELIEST]
-        text = ", ".join(f"{_on_one_line(name)} {share:.3f}" for name, share in likeliest)
-        sys.stdout.write(f"{_on_one_line(str(image))}: {text}\n")
-
-
-def _print_csv(found: "Iterator[Predicted]") -> None:
-    """Prints the header image,rank,class,probability, and a line per image and likely class."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("image", "rank", "class", "probability"))
-    for image, prediction in found:
-        for rank, (name, share) in enumerate(list(prediction.classes.items())[:NUM_LIKELIEST], 1):
-            writer.writerow((image, rank, name, share))
-
-
-_PRINTERS: Final = {PredictionFormat.TEXT: _print_text, PredictionFormat.CSV: _print_csv}
-
-
-def _as_json(predicted: "Predicted", rules: "PixelRules") -> dict[str, object]:
-    from sgformer.images.set_decoder import in_words
-
-    image, prediction = predicted
-    likeliest = list(prediction.classes.items())[:NUM_LIKELIEST]
-    notes = [kind for trait, kind in in_words(rules).items() if trait in prediction.traits]
-    return {
-        "image": str(image),
-        "classes": [{"class": name, "probability": share} for name, share in likeliest],
-        "notes": notes,
-    }
-
-
-def _on_one_line(name: str) -> str:
-    """The name with line breaks and other unprintable characters escaped."""
-    return "".join(c if c.isprintable() or _is_no_utf8(c) else repr(c)[1:-1] for c in name)
-
-
-def _is_no_utf8(character: str) -> bool:
-    """Whether the character stands for a byte of a file name that is not valid UTF-8."""
-    return "\udc80" <= character <= "\udcff"
 
 
 def _choose_trial(run: "Run", number: int | None) -> "TrialSummary":

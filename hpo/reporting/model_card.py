@@ -94,9 +94,11 @@ def _front_matter(name: str, data_set: str, metrics: Mapping[str, Any]) -> str:
 
 def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, int, str, str, str]]:
     """Split, images, top-1 with its interval, top-5 and macro F1 of each split."""
+    from sgformer.export.judge import share_interval  # imports torch
+
     for split, found in metrics.items():
         num = found["num_images"]
-        low, high = _interval(found["top1"], num)
+        low, high = share_interval(found["top1"], num)
         top5 = found.get("top5")
         yield (
             split,
@@ -105,14 +107,6 @@ def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, int, str, str, str]
             "" if top5 is None else f"{top5:.4f}",
             f"{found['macro_f1']:.4f}",
         )
-
-
-def _interval(share: float, num_images: int) -> tuple[float, float]:
-    """The 95 % interval of a share of images, by Wilson."""
-    from scipy.stats import binomtest
-
-    found = binomtest(round(share * num_images), num_images).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
 
 
 def _chosen(verdict: Verdict) -> list[str]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from sgformer.export.names import IMAGES
+from sgformer.errors import DataError
+from sgformer.export.names import FILES, IMAGES
 from sgformer.export.onnx_classifier import (
     ExportedModel,
     OnnxClassifier,
@@ -18,6 +19,8 @@ def open_exported(path: Path) -> ExportedModel:
         DataError: The file is missing, or was not exported by this program.
         InputError: It needs a package that is not installed.
     """
+    if path.suffix == Path(FILES["tensorrt"]).suffix:
+        raise DataError(f"{path} is an engine of TensorRT, which runs on its GPU only")
     if path.suffix == ".xml":
         return open_normalised(path)
     takes = [value.name for value in open_session(path).get_inputs()]

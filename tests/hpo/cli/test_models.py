@@ -22,6 +22,7 @@ from hpo.run import open_run
 from hpo.run_folder import RunFolder
 from hpo.study.trial import TrialStatus
 from sgformer.errors import InputError
+from sgformer.export import packages
 from sgformer.export.onnx_classifier import OnnxClassifier
 
 CLASSES = ("café", "a,b", "two\nlines", "007", "no")
@@ -113,7 +114,7 @@ def test_a_long_temporary_folder_is_replaced_for_loader_processes(
         seen.append(tempfile.gettempdir())
         raise InputError("seen")
 
-    monkeypatch.setattr("hpo.delivery.classify.evaluate_onnx", evaluate)
+    monkeypatch.setattr("hpo.delivery.classify.evaluate_exported", evaluate)
     with pytest.raises(InputError, match="seen"):
         models.evaluate(Path("model.onnx"), tmp_path)
     assert len(seen[0]) < 40
@@ -186,4 +187,18 @@ def test_a_retraining_on_other_images_than_the_studys_says_so(
 
 def test_a_format_that_there_is_not_is_refused_by_name(call: Call, tmp_path: Path) -> None:
     said = refused(call("export", tmp_path, "--format", "onnx,tflite"))
-    assert "--format: takes onnx, uint8, separated by commas, got 'tflite'" in said
+    assert "--format: takes onnx, uint8, int8, " in said
+    assert "got 'tflite'" in said
+
+
+def test_a_format_whose_package_is_missing_is_refused_before_anything_else(
+    call: Call, tmp_path: Path, search_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(packages.PACKAGES, "openvino", ("a_package_of_no_one",))
+    told = [
+        refused(call("export", tmp_path, "--format", "openvino")),
+        refused(call("search", search_file, "--dry-run", "--set", "export.openvino=true")),
+    ]
+    for said in told:
+        assert "needs the package a_package_of_no_one" in said
+        assert "pip install 'sgformer-hpo[openvino]'" in said

@@ -136,3 +136,29 @@ def test_an_export_replaces_its_formats_and_keeps_the_others(
     monkeypatch.undo()
     export(delivered, train_config.data, 20, formats=("onnx",))
     assert not (delivered / "model.onnx.data").exists()
+
+
+def test_smaller_formats_are_written_beside_the_model_or_the_reason_why_not(
+    checkpoint: Path, train_config: TrainConfig, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.make()
+    asked = ExportConfig(fp16=True, openvino=True, int8="smallest", max_top1_drop=1.0)
+    deliver(run.best, checkpoint, {"val": None, "test": None}, num_images=20, settings=asked)
+    report = json.loads((run.best / "export.json").read_text())
+    assert list(report) == ["model.onnx", "model.int8.onnx", "model.fp16.onnx",
+                            "model.openvino.xml"]  # fmt: skip
+    assert all((run.best / name).exists() for name in report)
+    whole = report["model.onnx"]["bytes"]
+    assert report["model.int8.onnx"]["bytes"] < report["model.fp16.onnx"]["bytes"] < whole
+    assert report["model.openvino.xml"]["class_agreement"] == 1.0
+    # A limit that no settings take: the models would have to be better than the whole one.
+    strict = asked.model_copy(update={"max_top1_drop": -0.5})
+    exported = export(run.best, train_config.data, 20, strict, ("int8", "fp16"))
+    assert set(exported.refused) == {"model.int8.onnx", "model.fp16.onnx"}
+    report = json.loads((run.best / "export.json").read_text())
+    for name, reason in exported.refused.items():
+        assert "export.max_top1_drop allows -0.5" in reason
+        assert not (run.best / name).exists()
+        assert report[name]["not_delivered"] == reason
+    assert (run.best / "model.openvino.bin").exists()

@@ -15,7 +15,7 @@ from commands import Call, refused
 from onnx_models import write_classifier
 from PIL import Image
 
-from hpo.delivery.classify import evaluate_onnx
+from hpo.delivery.classify import evaluate_exported
 from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.data_config import DataConfig
 from sgformer.images.trained_images import TrainedImages
@@ -157,13 +157,13 @@ def test_a_model_scales_deep_images_as_its_training_did_silently_in_every_comman
 ) -> None:
     root = write_scans(tmp_path / "scans")
     model = exported_from(load(root), tmp_path / "model.onnx")
-    metrics, notes = evaluate_onnx(model, root, "val")
+    metrics, notes = evaluate_exported(model, root, "val")
     assert metrics.num_images == 8
     assert "the value 255" in notes[0]
     # One split with brighter images than the training's keeps the training's range.
     bright = np.full((32, 32), 4000, np.uint16)
     assert cv2.imwrite(str(root / "val/light/9.png"), bright)
-    _, notes = evaluate_onnx(model, root, "val")
+    _, notes = evaluate_exported(model, root, "val")
     assert "the value 255" in notes[0]
     assert "1 image with values above 255, which become 255" in notes[1]
 
@@ -204,7 +204,7 @@ def test_val_and_train_silently_stay_the_parts_that_the_model_was_trained_with(
     data = load(train_only)
     model = exported_from(data, tmp_path / "model.onnx")
     for split in ("train", "val"):
-        metrics, notes = evaluate_onnx(model, train_only, split)
+        metrics, notes = evaluate_exported(model, train_only, split)
         assert metrics.num_images == len(data.samples(split))
         assert notes == ()
 
@@ -240,14 +240,14 @@ def test_the_whole_train_folder_is_train_for_a_model_with_a_val_folder(
 ) -> None:
     model = exported_from(load(images), tmp_path / "model.onnx")
     shutil.rmtree(images / "val")
-    metrics, notes = evaluate_onnx(model, images, "train")
+    metrics, notes = evaluate_exported(model, images, "train")
     assert (metrics.num_images, notes) == (12, ())
 
 
 def test_a_test_folder_needs_no_other_split(images: Path, tmp_path: Path) -> None:
     model = exported_from(load(images), tmp_path / "model.onnx")
     shutil.copytree(images / "val", tmp_path / "new/test")
-    metrics, notes = evaluate_onnx(model, tmp_path / "new", "test")
+    metrics, notes = evaluate_exported(model, tmp_path / "new", "test")
     assert (metrics.num_images, notes) == (12, ())
 
 
@@ -255,7 +255,7 @@ def test_a_model_of_an_earlier_version_says_that_it_does_not_know(
     train_only: Path, tmp_path: Path
 ) -> None:
     model = write_classifier(tmp_path / "model.onnx", ANIMALS, cache_dir=tmp_path / "cache")
-    metrics, (note,) = evaluate_onnx(model, train_only, "val")
+    metrics, (note,) = evaluate_exported(model, train_only, "val")
     assert metrics.num_images == 2
     assert "the model was exported by an earlier version, which did not keep what" in note
 

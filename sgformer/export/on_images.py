@@ -1,0 +1,45 @@
+"""Runs exported models of either kind of input on the images of a data set."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from sgformer.data.image_data import ImageData, Samples
+from sgformer.data.model_input import eval_batches
+from sgformer.errors import DataError
+from sgformer.export.onnx_classifier import ExportedModel, OnnxClassifier
+from sgformer.images.decoding import RgbImage, decode_content
+
+
+def logits_on(
+    classifier: ExportedModel, data: ImageData, samples: Samples, num_workers: int = 0
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The logits (B, classes) of the samples, in order; of a model of RGB images, log shares.
+
+    Args:
+        classifier: The model.
+        data: The images.
+        samples: (N, 2) positions and labels, such as those of a split.
+        num_workers: The number of loading processes; a model of RGB images needs none.
+
+    Raises:
+        DataError: A model of RGB images meets an image that cannot be read.
+    """
+    if isinstance(classifier, OnnxClassifier):
+        batches = eval_batches(data, samples, classifier.data, 32, num_workers=num_workers)
+        for images, _ in batches:
+            yield classifier.logits(images.numpy())
+        return
+    for position, _ in samples:
+        shares = classifier.probabilities(decoded(classifier, data, int(position)))
+        yield np.log(np.maximum(shares, np.finfo(np.float32).tiny))[None].astype(np.float32)
+
+
+def decoded(classifier: ExportedModel, data: ImageData, position: int) -> RgbImage:
+    """An image (H, W, 3) at its own size; raises DataError if it cannot be read."""
+    content = data.images.content(position)
+    pixels = decode_content(content, classifier.data.decoded_pixels, classifier.rules).pixels
+    if pixels is None:
+        raise DataError(f"cannot read image {position} of {data.folder.root}")
+    return pixels
