@@ -66,6 +66,7 @@ class Batcher:
 
         Raises:
             ReplicaError: The replica that computed it failed.
+            TimeoutError: It took too long.
         """
         one = _Waiting(question)
         self._waiting.append(one)
@@ -101,10 +102,10 @@ class Batcher:
             for one, result in zip(batch, results, strict=True):
                 if not one.future.done():
                     one.future.set_result(result)
+        except TimeoutError:
+            _fail(batch, TimeoutError, "")
         except Exception as error:  # noqa: BLE001  Ray raises whatever broke in its processes
-            for one in batch:
-                if not one.future.done():
-                    one.future.set_exception(ReplicaError(_first_line(error)))
+            _fail(batch, ReplicaError, _first_line(error))
 
     async def _wait_for_others(self) -> None:
         self._is_full.clear()
@@ -125,6 +126,12 @@ class Batcher:
             if not one.future.done():
                 batch.append(one)
         return batch
+
+
+def _fail(batch: list[_Waiting], kind: type[Exception], text: str) -> None:
+    for one in batch:
+        if not one.future.done():
+            one.future.set_exception(kind(text))
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ each batch to the one with the least to do. Its HTTP proxy is off.
 """
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from sgformer.errors import InputError
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
+
+# Ray Serve's configurations are made by registering modules with the pickler, which two threads
+# must not do at the same time. Source: Ray 2.60, ray/serve/config.py.
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ class Deployment:
         """Replicas that run."""
         from ray import serve
 
-        app = serve.status().applications.get(self.app)
+        with _one_at_a_time:
+            app = serve.status().applications.get(self.app)
         states = [one.replica_states for one in app.deployments.values()] if app else []
         return sum(count for state in states for name, count in state.items() if name == "RUNNING")
 
@@ -112,7 +118,8 @@ class Deployment:
         """Lets the replicas end when they have answered what they were sent."""
         from ray import serve
 
-        serve.delete(self.app, _blocking=False)
+        with _one_at_a_time:
+            serve.delete(self.app, _blocking=False)
 
 
 def deploy(
@@ -126,7 +133,26 @@ def deploy(
     """
     from ray import serve
 
-    decorated: Any = serve.deployment(
+    with _one_at_a_time:
+        try:
+            bound = _deployment(replicas, limits).bind(model, replicas.threads, limits.pixels)
+            handle = serve.run(bound, name=app, route_prefix=None)
+            facts = handle.facts.remote(measures).result()
+        except Exception as error:  # Ray raises whatever broke in its processes
+            serve.delete(app, _blocking=False)
+            raise RunError(
+                f"the replicas of {model} do not start: {str(error).strip().splitlines()[0]}"
+            ) from error
+        if isinstance(facts, InputError):
+            serve.delete(app, _blocking=False)
+            raise facts
+    return Deployment(app, handle, facts)
+
+
+def _deployment(replicas: Replicas, limits: Limits) -> Any:
+    from ray import serve
+
+    return serve.deployment(
         Replica,
         name="model",
         max_ongoing_requests=BATCHES_OF_A_REPLICA,
@@ -135,19 +161,6 @@ def deploy(
         logging_config=_quiet(),
         **_scaling(replicas),
     )
-    bound = decorated.bind(model, replicas.threads, limits.pixels)
-    try:
-        handle = serve.run(bound, name=app, route_prefix=None)
-        facts = handle.facts.remote(measures).result()
-    except Exception as error:  # Ray raises whatever broke in its processes
-        serve.delete(app, _blocking=False)
-        raise RunError(
-            f"the replicas of {model} do not start: {str(error).strip().splitlines()[0]}"
-        ) from error
-    if isinstance(facts, InputError):
-        serve.delete(app, _blocking=False)
-        raise facts
-    return Deployment(app, handle, facts)
 
 
 def _scaling(replicas: Replicas) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hpo.serving.settings import Batching, Limits, Replicas
 from sgformer.errors import InputError
 
 SECONDS_BETWEEN_LOOKS: Final = 1.0
+NUM_TRIES: Final = 3
 
 
 class Deployed:
@@ -60,11 +61,6 @@ class Deployed:
         )  # fmt: skip
         self.model.num_replicas = replicas.fewest
 
-    @property
-    def _app(self) -> str:
-        """The name of the latest version, and of its folder."""
-        return f"{self._file.name}-{self._version}"
-
     async def watch(self) -> None:
         """Looks for a new file, and at the replicas, until it is cancelled."""
         last = ""
@@ -90,8 +86,7 @@ class Deployed:
         former = self._deployment
         try:
             deployment = await asyncio.to_thread(self._load)
-        except Exception as error:  # noqa: BLE001  whatever it is, the former model goes on
-            shutil.rmtree(self._folder / self._app, ignore_errors=True)
+        except (InputError, RunError) as error:
             self._metrics.reloads.labels(self._file.name, "refused").inc()
             self._tell(f"{self._file.name}: the former model goes on, the new one fails: {error}")
             return
@@ -103,10 +98,21 @@ class Deployed:
         shutil.rmtree(self._folder / former.app, ignore_errors=True)
 
     def _load(self, *, measures: bool = False) -> Deployment:
-        """Starts replicas of the file as it is now."""
+        """Starts replicas of the file as it is now; a start that Ray breaks is repeated."""
+        for tries_left in reversed(range(NUM_TRIES)):
+            try:
+                return self._load_once(measures=measures)
+            except RunError:
+                if not tries_left:
+                    raise
+        raise AssertionError
+
+    def _load_once(self, *, measures: bool) -> Deployment:
         self._version += 1
-        copy = self._file.copy_to(self._folder / self._app)
+        app = f"{self._file.name}-{self._version}"
+        copy = self._file.copy_to(self._folder / app)
         try:
-            return deploy(self._app, copy, self._replicas, self._limits, measures=measures)
+            return deploy(app, copy, self._replicas, self._limits, measures=measures)
         except (InputError, RunError) as error:
+            shutil.rmtree(copy.parent, ignore_errors=True)
             raise type(error)(str(error).replace(str(copy), str(self._file.path))) from None

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hpo.errors import RunError
 from hpo.serving import reloading
 from hpo.serving.batching import Result
 from hpo.serving.deployment import ModelFacts
@@ -18,6 +19,7 @@ from hpo.serving.metrics import Metrics
 from hpo.serving.reloading import Deployed
 from hpo.serving.runner import Answer, Question
 from hpo.serving.settings import Batching, Limits, Replicas
+from sgformer.errors import DataError
 
 
 class Deployment:
@@ -42,13 +44,44 @@ class Deployment:
 
 
 class Made(list[Deployment]):
-    """Stands for `deploy`."""
+    """Stands for `deploy`; the first starts of an `unlucky` file fail."""
+
+    num_failures = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed = list[str]()
 
     def __call__(self, app: str, model: Path, *_: Any, measures: bool) -> Deployment:
         if model.read_text() == "broken":
-            raise TimeoutError("took too long")
+            raise DataError(f"no model: {model}")
+        if model.read_text() == "unlucky" and len(self.failed) < self.num_failures:
+            self.failed.append(app)
+            raise RunError("Ray broke it")
         self.append(Deployment(app, model))
         return self[-1]
+
+
+def deployed_in(folder: Path, told: list[str]) -> Deployed:
+    return Deployed(
+        ModelFile("m", folder / "m.onnx"), Replicas(1, 1, 1), Limits(),
+        lambda _: Batching(4, 0.0), Metrics(), folder / "copies", told.append,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("num_failures", "starts"), [(2, True), (3, False)])
+def test_a_start_that_ray_breaks_is_repeated_twice(
+    made: Made, tmp_path: Path, num_failures: int, starts: bool
+) -> None:
+    (tmp_path / "m.onnx").write_text("unlucky")
+    made.num_failures = num_failures
+    if starts:
+        deployed_in(tmp_path, [])
+        assert made[0].app == "m-3"
+    else:
+        with pytest.raises(RunError, match="Ray broke it"):
+            deployed_in(tmp_path, [])
+    assert made.failed == [f"m-{i + 1}" for i in range(num_failures)]
 
 
 @pytest.fixture
@@ -70,10 +103,7 @@ def test_a_model_that_cannot_be_deployed_changes_nothing_and_a_later_one_is_take
         (tmp_path / "new").replace(file)
 
     async def test() -> None:
-        deployed = Deployed(
-            ModelFile("m", file), Replicas(1, 1, 1), Limits(), lambda _: Batching(4, 0.0),
-            Metrics(), tmp_path / "copies", told.append,
-        )  # fmt: skip
+        deployed = deployed_in(tmp_path, told)
 
         async def answer() -> str:
             result = await deployed.model.classify(Question(b"x", 1))
@@ -104,7 +134,7 @@ def test_a_model_that_cannot_be_deployed_changes_nothing_and_a_later_one_is_take
 
     asyncio.run(asyncio.wait_for(test(), 60))
     assert told == [
-        "m: the former model goes on, the new one fails: took too long",
+        f"m: the former model goes on, the new one fails: no model: {file}",
         f"m: the new model of {file} answers",
         "m: cannot look after its replicas: Ray is gone",
     ]

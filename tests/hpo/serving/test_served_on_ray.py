@@ -65,6 +65,14 @@ class Served:
         assert status == 200, text
         return {one["class"]: one["probability"] for one in json.loads(text)["classes"]}
 
+    def num_requests(self) -> float:
+        """Requests of digits that have come in, answered or not."""
+        text = self.ask("/metrics")[1].decode()
+        found = re.findall(
+            r'^sgformer_requests_(?:total|present){model="digits".*} (.+)$', text, re.M
+        )
+        return sum(map(float, found))
+
     def wait_for(self, text: str) -> None:
         self.program.wait_for(lambda: text in self.log)
 
@@ -169,8 +177,9 @@ def test_a_replica_that_dies_costs_some_answers_and_comes_back(served: Served) -
 def test_sigterm_ends_it_after_the_last_answer(served: Served) -> None:
     content = noise((2000, 1500))
     with ThreadPoolExecutor(8) as pool:
+        before = served.num_requests()
         answers = [pool.submit(served.classes, content) for _ in range(8)]
-        time.sleep(0.3)
+        served.program.wait_for(lambda: served.num_requests() == before + 8)
         pids = served.program.descendants()
         served.program.process.send_signal(signal.SIGTERM)
         for answer in answers:
