@@ -17,5 +17,5 @@ def check_packages(formats: Iterable[str]) -> None:
         if packages and not any(map(find_spec, packages)):
             raise InputError(
                 f"the format {name} needs the package {' or '.join(packages)}, which is not "
-                f"installed: pip install 'sgformer-hpo[{name}]'"
+                f"installed: pip install -c constraints.txt '.[{name}]'"
             )

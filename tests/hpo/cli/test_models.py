@@ -201,4 +201,4 @@ def test_a_format_whose_package_is_missing_is_refused_before_anything_else(
     ]
     for said in told:
         assert "needs the package a_package_of_no_one" in said
-        assert "pip install 'sgformer-hpo[openvino]'" in said
+        assert "pip install -c constraints.txt '.[openvino]'" in said
