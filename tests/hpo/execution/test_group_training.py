@@ -55,27 +55,6 @@ def training(config: TrainConfig, tmp_path: Path, name: str) -> Training:
     return Training(config, folder)
 
 
-@pytest.mark.usefixtures("started_ray")
-def test_a_group_goes_on_from_a_store_of_checkpoints(
-    train_config: TrainConfig, tmp_path: Path
-) -> None:
-    store = RunStore((tmp_path / "store").as_uri(), "a", tmp_path / "node")
-    open_url(store.url).write_text(MARK, "a")
-    stored = Training(train_config, Path("/proc/none/trials/0"), store=store)
-    with contextlib.closing(run_group_training(stored, PAIR)) as epochs:
-        next(filter(None, epochs))
-    assert stored.with_known_epochs().num_epochs == 1
-    resumed, *_, last = filter(None, run_group_training(stored.with_known_epochs(), PAIR))
-    assert [row["epoch"] for row in resumed.epochs] == [1]
-    assert (last.end_reason, last.facts["num_epochs_trained"]) == ("completed", 3)
-
-
-def processes_of_groups() -> list[int]:
-    """The processes of groups that this process's Ray has started."""
-    commands = descendants(os.getpid())
-    return sorted(pid for pid, command in commands.items() if "RayTrainWorker" in command)
-
-
 def test_a_group_without_memory_starts_again_with_half_the_micro_batch_while_it_can(
     train_config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -203,3 +182,24 @@ def test_a_group_that_is_ended_within_an_epoch_goes_on_there(
         [row["train_loss"] for row in expected[0].epochs], rel=1e-4
     )
     assert said.facts["num_epochs_trained"] == 1
+
+
+@pytest.mark.usefixtures("started_ray")
+def test_a_group_goes_on_from_a_store_of_checkpoints(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    store = RunStore((tmp_path / "store").as_uri(), "a", tmp_path / "node")
+    open_url(store.url).write_text(MARK, "a")
+    stored = Training(train_config, Path("/proc/none/trials/0"), store=store)
+    with contextlib.closing(run_group_training(stored, PAIR)) as epochs:
+        next(filter(None, epochs))
+    assert stored.with_known_epochs().num_epochs == 1
+    resumed, *_, last = filter(None, run_group_training(stored.with_known_epochs(), PAIR))
+    assert [row["epoch"] for row in resumed.epochs] == [1]
+    assert (last.end_reason, last.facts["num_epochs_trained"]) == ("completed", 3)
+
+
+def processes_of_groups() -> list[int]:
+    """The processes of groups that this process's Ray has started."""
+    commands = descendants(os.getpid())
+    return sorted(pid for pid, command in commands.items() if "RayTrainWorker" in command)

@@ -8,9 +8,10 @@ from onnx_models import write_classifier
 
 from sgformer.config import TrainConfig
 from sgformer.errors import DataError, ExportError
-from sgformer.export.onnx_classifier import OnnxClassifier, RgbClassifier, open_exported
+from sgformer.export.onnx_classifier import OnnxClassifier, RgbClassifier
 from sgformer.export.onnx_export import export_onnx, metadata_of
 from sgformer.export.onnx_file import save
+from sgformer.export.opening import open_exported
 from sgformer.export.rgb_graph import of_rgb_images
 from sgformer.export.rgb_proof import check_rgb_parity
 from sgformer.model.build import create_model
