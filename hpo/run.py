@@ -7,7 +7,8 @@ from typing import Self
 
 from hpo.config.schema import SearchConfig
 from hpo.errors import StudyError
-from hpo.run_folder import ModelFiles, RunFolder
+from hpo.model_files import ModelFiles
+from hpo.run_folder import RunFolder
 from hpo.selection.finalists import read_verdict, winner_of
 from hpo.selection.selection import best_so_far, pareto_front
 from hpo.selection.verdict import Verdict

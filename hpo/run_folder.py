@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Final
 
 import filelock
-import yaml
 
 from hpo.config.loading import dump_search_config, load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.config.storage_url import JOURNAL_PREFIX, sqlite_url
 from hpo.errors import ClusterError, StudyError
-from sgformer.config import TrainConfig
+from hpo.model_files import ModelFiles
 from sgformer.disk import is_on_a_network
 from sgformer.errors import InputError
 from sgformer.locks import lock_of, take
-from sgformer.validation import validate
 
 # A network file system may show an older state of a folder for as long as it caches its names.
 # Source: acdirmax of nfs(5), 60 seconds.
@@ -32,65 +30,6 @@ SECONDS_BETWEEN_LOOKS: Final = 0.5
 MARK: Final = ".mark"
 SLOTS: Final = ".slots"
 LOCK: Final = ".lock"
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """Paths of a delivered model's files, in best/ or in a folder of front/."""
-
-    folder: Path
-
-    @property
-    def onnx(self) -> Path:
-        """The exported model, which includes the class names and the preprocessing."""
-        return self.folder / "model.onnx"
-
-    @property
-    def uint8(self) -> Path:
-        """The model of RGB images of any size; only there if `export.uint8` asks for it."""
-        return self.folder / "model.uint8.onnx"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The trained weights of the best epoch, as safetensors."""
-        return self.folder / "checkpoint.safetensors"
-
-    @property
-    def config(self) -> Path:
-        """The configuration that the model was trained with."""
-        return self.folder / "config.yaml"
-
-    @property
-    def classes(self) -> Path:
-        """The names of the classes, in the order of the model's outputs."""
-        return self.folder / "classes.json"
-
-    @property
-    def metrics(self) -> Path:
-        """The model's metrics on val and test."""
-        return self.folder / "metrics.json"
-
-    @property
-    def export_report(self) -> Path:
-        """Differences of the exported model from the trained one, its size and its speed."""
-        return self.folder / "export.json"
-
-    @property
-    def card(self) -> Path:
-        """What the model is, how good, how it was chosen, and how to call it."""
-        return self.folder / "MODEL_CARD.md"
-
-    @property
-    def is_delivered(self) -> bool:
-        """Whether the folder holds an exported model that was checked."""
-        return self.export_report.exists()
-
-    def fingerprint(self) -> str | None:
-        """The fingerprint of the delivered model's config; None if no model is delivered."""
-        if not self.is_delivered or not self.config.is_file():
-            return None
-        values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        return validate(TrainConfig, values, str(self.config)).fingerprint()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpo.run_folder import ModelFiles, RunFolder
+from hpo.model_files import ModelFiles
+from hpo.run_folder import RunFolder
 from sgformer.errors import InputError
 from sgformer.export.names import FILES
 from sgformer.export.packages import check_packages

@@ -28,7 +28,7 @@ class Exported:
     """What a user should know of an export.
 
     Attributes:
-        notes: Of the images, a sentence each.
+        notes: What a user should know of the images, a sentence each.
         refused: The reasons for which files were not delivered, by their names.
     """
 

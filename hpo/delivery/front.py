@@ -8,8 +8,9 @@ from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
+from hpo.model_files import ModelFiles
 from hpo.run import Run
-from hpo.run_folder import ModelFiles, discard, finish_replacing
+from hpo.run_folder import discard, finish_replacing
 from hpo.selection.finalists import retrain_config, winners_of
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 from sgformer.data.image_cache import ImagesId

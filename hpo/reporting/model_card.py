@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader
 
 from hpo.config.schema import SearchConfig
-from hpo.run_folder import ModelFiles
+from hpo.model_files import ModelFiles
 from hpo.selection.verdict import Verdict
 from hpo.selection.verdict_text import correction_text, gain_text, mean_text
 from hpo.study.trial import TrialSummary

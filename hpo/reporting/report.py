@@ -1,10 +1,11 @@
 """write_report: writes leaderboard.csv, report.html and the model card of a run."""
 
 from hpo.config.schema import SearchConfig
+from hpo.model_files import ModelFiles
 from hpo.reporting.leaderboard import leaderboard_rows, to_csv
 from hpo.reporting.model_card import model_card
 from hpo.reporting.page import other_delivered, render_page
-from hpo.run_folder import ModelFiles, RunFolder, replace_text
+from hpo.run_folder import RunFolder, replace_text
 from hpo.selection.finalists import read_verdict, winner_of
 from hpo.study.study import SearchStudy
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpo.run_folder import ModelFiles, RunFolder
+from hpo.model_files import ModelFiles
+from hpo.run_folder import RunFolder
 from sgformer.errors import InputError
 
 NAME: Final = re.compile(r"[\w.-]{1,100}", re.ASCII)

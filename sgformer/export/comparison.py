@@ -12,17 +12,15 @@ import torch
 from torch import nn
 
 from sgformer.data.image_data import ImageData, Samples
-from sgformer.data.model_input import eval_batches
 from sgformer.data_config import DataConfig
 from sgformer.export.judge import share_interval
-from sgformer.export.latency import Latency, latencies
-from sgformer.export.on_images import decoded, logits_on
+from sgformer.export.latency import BATCH_SIZES, Latency, latencies, repeated
+from sgformer.export.on_images import decoded, logits_on, normalised
 from sgformer.export.onnx_classifier import ExportedModel, OnnxClassifier, RgbClassifier
-from sgformer.export.onnx_file import files_of
+from sgformer.export.onnx_file import size_of
 from sgformer.export.opening import open_exported
 from sgformer.export.proof import spread_over_classes
 
-LATENCY_BATCH_SIZES: Final = (1, 8)
 PYTORCH: Final = "pytorch"
 FloatArray = npt.NDArray[np.float32]
 
@@ -83,16 +81,16 @@ def compare_files(
         size = checkpoint.stat().st_size
         contenders[PYTORCH] = _of_pytorch(model.cpu().eval(), size, data, samples, config)
     for name, classifier in opened.items():
-        size = sum(file.stat().st_size for file in files_of(files[name]))
+        size = size_of(files[name])
         contenders[name] = _of_file(classifier, size, data, samples)
     times = {
         n: latencies({name: found.runs[n] for name, found in contenders.items()})
-        for n in LATENCY_BATCH_SIZES
+        for n in BATCH_SIZES
     }
     first = next(iter(contenders.values())).classes
     labels = samples[:, 1]
     return {
-        name: _compared(found, labels, first, {n: times[n][name] for n in LATENCY_BATCH_SIZES})
+        name: _compared(found, labels, first, {n: times[n][name] for n in BATCH_SIZES})
         for name, found in contenders.items()
     }
 
@@ -125,8 +123,8 @@ def _of_pytorch(
         logits: torch.Tensor = model(images)
         return logits
 
-    batches = eval_batches(data, samples, config, 32)
-    classes = np.concatenate([run(images).argmax(1).numpy() for images, _ in batches])
+    batches = map(torch.from_numpy, normalised(data, samples, config))
+    classes = np.concatenate([run(images).argmax(1).numpy() for images in batches])
     batch = torch.from_numpy(_batch(data, samples, config))
     return _Contender(size, classes, _runs(run, batch))
 
@@ -140,7 +138,7 @@ def _of_file(
             size, classes, _runs(classifier.logits, _batch(data, samples, classifier.data))
         )
     assert isinstance(classifier, RgbClassifier)
-    pixels = np.stack([decoded(classifier, data, int(samples[0, 0]))] * max(LATENCY_BATCH_SIZES))
+    pixels = np.stack([decoded(classifier, data, int(samples[0, 0]))] * max(BATCH_SIZES))
     return _Contender(size, classes, _runs(classifier.of_batch, pixels))
 
 
@@ -148,11 +146,10 @@ def _runs(
     run: Callable[[Any], object], batch: npt.NDArray[Any] | torch.Tensor
 ) -> dict[int, Callable[[], object]]:
     """By batch size, a function that computes that many images of a batch."""
-    return {n: partial(run, batch[:n]) for n in LATENCY_BATCH_SIZES}
+    return {n: partial(run, batch[:n]) for n in BATCH_SIZES}
 
 
 def _batch(data: ImageData, samples: Samples, config: DataConfig) -> FloatArray:
     """As many normalised images (B, 3, H, W) as the largest batch has; few images repeat."""
-    most = max(LATENCY_BATCH_SIZES)
-    images = next(eval_batches(data, samples, config, most))[0].numpy()
-    return np.resize(images, (most, *images.shape[1:]))
+    most = max(BATCH_SIZES)
+    return repeated(next(normalised(data, samples, config, most)), most)

@@ -57,7 +57,7 @@ def trace(model: nn.Module, image_size: int, name: str) -> onnx.ModelProto:
     for weight in model.state_dict().keys() & program.graph.initializers.keys():
         program.graph.inputs.append(program.graph.initializers.pop(weight))
     # onnxscript's optimizer also tries hundreds of rewriting rules, which takes six times as long
-    # as all of this, and no time off a prediction: ONNX Runtime has rules of its own.
+    # as all of this, and took no time off a prediction that could be told from noise.
     passes.InlinePass()(program)
     fold_constants(program, onnx_shape_inference=True)
     for step in (

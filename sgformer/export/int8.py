@@ -1,20 +1,18 @@
 """Exports a model in 8-bit integers where that pays: smaller, faster, nearly as accurate."""
 
 import tempfile
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
-from sgformer.data.model_input import eval_batches
 from sgformer.export.int8_graph import Quantizer
 from sgformer.export.judge import Judge, TradeOff
+from sgformer.export.on_images import normalised
 from sgformer.export.proof import spread_over_classes
 
 CALIBRATION_IMAGES: Final = 512
@@ -75,10 +73,7 @@ def export_int8(
         even_if_slower: Whether a smaller model is wanted even if it is slower here.
     """
     calibration = spread_over_classes(data.samples("train"), CALIBRATION_IMAGES)
-
-    def batches() -> Iterable[npt.NDArray[np.float32]]:
-        for images, _ in eval_batches(data, calibration, config.data, BATCH_SIZE):
-            yield images.numpy()
+    batches = partial(normalised, data, calibration, config.data, BATCH_SIZE)
 
     tried: list[TradeOff] = []
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -1,25 +1,21 @@
 """Compares a model in a smaller format with the float32 model that it was made from."""
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
-from sgformer.data.model_input import eval_batches
-from sgformer.export.latency import Latency, latencies
+from sgformer.export.latency import BATCH_SIZES, Latency, latencies, repeated
+from sgformer.export.on_images import logits_on, normalised
 from sgformer.export.onnx_classifier import OnnxClassifier
-from sgformer.export.onnx_file import files_of
+from sgformer.export.onnx_file import size_of
 from sgformer.export.opening import open_normalised
 from sgformer.export.proof import spread_over_classes
-
-BATCH_SIZE: Final = 16
-LATENCY_BATCH_SIZES: Final = (1, 8)
 
 
 @dataclass(frozen=True)
@@ -106,12 +102,12 @@ class Judge:
 
     def __init__(self, model: Path, config: TrainConfig, data: ImageData, num_images: int) -> None:
         self._model = OnnxClassifier(model)
-        self.float32_bytes = sum(file.stat().st_size for file in files_of(model))
+        self.float32_bytes = size_of(model)
         samples = spread_over_classes(data.samples("val"), num_images)
-        self._data, self._samples, self._config = data, samples, config.data
+        self._data, self._samples = data, samples
         self.labels = samples[:, 1]
         self._logits = self._logits_of(self._model)
-        self._images = next(self._batches())
+        self._images = next(normalised(data, samples, config.data))
 
     def judged(self, path: Path, float_layers: int = 0) -> TradeOff:
         """What a model gains and loses; some of its layers may have stayed in float32."""
@@ -119,10 +115,10 @@ class Judge:
         logits = self._logits_of(classifier)
         classes, before = logits.argmax(1), self._logits.argmax(1)
         correct = classes == self.labels
-        times = {str(n): self._latencies(classifier, n) for n in LATENCY_BATCH_SIZES}
+        times = {str(n): self._latencies(classifier, n) for n in BATCH_SIZES}
         return TradeOff(
             float_layers=float_layers,
-            bytes=sum(file.stat().st_size for file in files_of(path)),
+            bytes=size_of(path),
             top1=float(correct.mean()),
             drop=paired_drop(before == self.labels, correct),
             class_agreement=float((classes == before).mean()),
@@ -132,17 +128,9 @@ class Judge:
         )
 
     def _logits_of(self, classifier: OnnxClassifier) -> npt.NDArray[np.float32]:
-        return classifier.logits_of(self._batches())
-
-    def _batches(self) -> Iterator[npt.NDArray[np.float32]]:
-        """The images (B, 3, H, W), normalised, batch by batch."""
-        for images, _ in eval_batches(self._data, self._samples, self._config, BATCH_SIZE):
-            yield images.numpy()
+        return np.concatenate(list(logits_on(classifier, self._data, self._samples)))
 
     def _latencies(self, classifier: OnnxClassifier, batch_size: int) -> dict[str, Latency]:
-        batch = np.resize(self._images, (batch_size, *self._images.shape[1:]))
-
-        def run(model: OnnxClassifier) -> Callable[[], object]:
-            return lambda: model.logits(batch)
-
-        return latencies({"float32": run(self._model), "other": run(classifier)})
+        batch = repeated(self._images, batch_size)
+        models = {"float32": self._model, "other": classifier}
+        return latencies({name: partial(model.logits, batch) for name, model in models.items()})

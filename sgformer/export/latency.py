@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
+BATCH_SIZES: Final = (1, 8)  # at which files are timed
 WARM_UP_RUNS: Final = 2
 MIN_RUNS, MAX_RUNS = 5, 60
 SECONDS_EACH: Final = 3.0
@@ -41,6 +43,11 @@ def latencies(runs: Mapping[str, Callable[[], object]]) -> dict[str, Latency]:
             run()
             times[name].append((time.perf_counter() - begin) * 1e3)
     return {name: _latency(found) for name, found in times.items()}
+
+
+def repeated(images: npt.NDArray[Any], num: int) -> npt.NDArray[Any]:
+    """A batch of so many images; too few begin again."""
+    return np.resize(images, (num, *images.shape[1:]))
 
 
 def _latency(times: list[float]) -> Latency:

@@ -7,9 +7,22 @@ import numpy.typing as npt
 
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.model_input import eval_batches
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
 from sgformer.export.onnx_classifier import ExportedModel, OnnxClassifier
 from sgformer.images.decoding import RgbImage, decode_content
+
+
+def normalised(
+    data: ImageData,
+    samples: Samples,
+    config: DataConfig,
+    batch_size: int = 32,
+    num_workers: int = 0,
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The samples' normalised images (B, 3, H, W), in order."""
+    batches = eval_batches(data, samples, config, batch_size, num_workers=num_workers)
+    return (images.numpy() for images, _ in batches)
 
 
 def logits_on(
@@ -27,9 +40,8 @@ def logits_on(
         DataError: A model of RGB images meets an image that cannot be read.
     """
     if isinstance(classifier, OnnxClassifier):
-        batches = eval_batches(data, samples, classifier.data, 32, num_workers=num_workers)
-        for images, _ in batches:
-            yield classifier.logits(images.numpy())
+        batches = normalised(data, samples, classifier.data, num_workers=num_workers)
+        yield from map(classifier.logits, batches)
         return
     for position, _ in samples:
         shares = classifier.probabilities(decoded(classifier, data, int(position)))

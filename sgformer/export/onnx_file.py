@@ -47,6 +47,11 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (data, path) if data.exists() else (path,)
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a model's files."""
+    return sum(file.stat().st_size for file in files_of(path))
+
+
 def move(path: Path, folder: Path) -> None:
     """Moves a model's files into another folder, in the place of others of the same name."""
     files = files_of(path)
@@ -74,7 +79,7 @@ def facts(path: Path) -> dict[str, Any]:
     """Bytes, SHA-256 of each file, and opset, as stored in export.json."""
     model = onnx.load(path, load_external_data=False)
     return {
-        "bytes": sum(file.stat().st_size for file in files_of(path)),
+        "bytes": size_of(path),
         "sha256": {file.name: _sha256(file) for file in files_of(path)},
         "opset": next(o.version for o in model.opset_import if not o.domain),
         "input": _described(model.graph.input[0]),

@@ -15,7 +15,8 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.model_input import eval_batches
 from sgformer.errors import ExportError
-from sgformer.export.latency import Latency, latencies
+from sgformer.export.latency import BATCH_SIZES as LATENCY_BATCH_SIZES
+from sgformer.export.latency import Latency, latencies, repeated
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_file import facts
 from sgformer.model import SGFormer
@@ -128,8 +129,8 @@ def prove_export(
         top1=counts.scores().top1,
         num_images=len(samples),
         latency_ms={
-            str(n): measure_latency(classifier.logits, np.resize(images, (n, *images.shape[1:])))
-            for n in (1, 8)
+            str(n): measure_latency(classifier.logits, repeated(images, n))
+            for n in LATENCY_BATCH_SIZES
         },
     )
 

@@ -11,6 +11,7 @@ import onnx
 
 from sgformer.data.image_data import ImageData
 from sgformer.errors import ExportError
+from sgformer.export.latency import BATCH_SIZES
 from sgformer.export.onnx_classifier import OnnxClassifier, RgbClassifier
 from sgformer.export.onnx_file import facts
 from sgformer.export.proof import measure_latency, spread_over_classes
@@ -41,7 +42,7 @@ class RgbParity:
         max_probability_diff: The largest absolute difference of any probability.
         num_images: Number of images: val images at their own size, at 2/3 and at 3/2 of it.
         smallest: Height and width of the smallest image.
-        largest: Those of the largest.
+        largest: Height and width of the largest image.
         differs: What differs, in words.
     """
 
@@ -71,13 +72,13 @@ def prove_rgb(path: Path, reference: Path, data: ImageData) -> dict[str, Any]:
     classifier = RgbClassifier(path)
     images = list(_images(data, OnnxClassifier(reference)))
     parity = check_rgb_parity(classifier, OnnxClassifier(reference), images)
-    batch = np.stack([images[0]] * 8)
+    batch = np.stack([images[0]] * max(BATCH_SIZES))
     return {
         **facts(path),
         "parity": asdict(parity),
         "latency_of": f"{images[0].shape[1]} x {images[0].shape[0]} pixels",
         "latency_ms": {
-            str(n): asdict(measure_latency(classifier.of_batch, batch[:n])) for n in (1, 8)
+            str(n): asdict(measure_latency(classifier.of_batch, batch[:n])) for n in BATCH_SIZES
         },
     }
 

@@ -10,8 +10,8 @@ from studies import create_study
 
 from hpo.config.loading import load_search_config
 from hpo.errors import ClusterError, StudyError
+from hpo.model_files import ModelFiles
 from hpo.run_folder import (
-    ModelFiles,
     RunFolder,
     finish_replacing,
     newcomer_of,

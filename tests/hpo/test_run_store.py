@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from s3 import KEYS, s3_server
+from s3 import KEYS, s3_environment
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
@@ -23,10 +23,7 @@ TRIAL = "trials/3"
 
 @pytest.fixture(scope="module")
 def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with s3_server(log, "bucket") as variables, pytest.MonkeyPatch.context() as patched:
-        for name, value in variables.items():
-            patched.setenv(name, value)
+    with s3_environment(tmp_path_factory.mktemp("s3") / "log", "bucket"):
         yield
 
 

@@ -34,6 +34,15 @@ def s3_server(log: Path, *buckets: str) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
+def s3_environment(log: Path, *buckets: str) -> Iterator[None]:
+    """Lets this process and those that it starts reach such a server."""
+    with s3_server(log, *buckets) as variables, pytest.MonkeyPatch.context() as patched:
+        for name, value in variables.items():
+            patched.setenv(name, value)
+        yield
+
+
+@contextmanager
 def server_on(
     program: Sequence[str], port: int, log: Path, *buckets: str, host: str = "0.0.0.0"
 ) -> Iterator[int]:

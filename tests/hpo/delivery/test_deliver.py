@@ -11,7 +11,8 @@ from hpo.config.sections import ExportConfig
 from hpo.delivery.deliver import deliver, export, load_model
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
-from hpo.run_folder import ModelFiles, RunFolder
+from hpo.model_files import ModelFiles
+from hpo.run_folder import RunFolder
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, ExportError

@@ -11,7 +11,7 @@ from watcher import Watcher
 from hpo import Run, RunFolder, load_search_config
 from hpo.delivery.retrain import retrain_and_deliver
 from hpo.errors import RunError
-from hpo.run_folder import ModelFiles
+from hpo.model_files import ModelFiles
 from hpo.selection.finalists import retrain_config, training_name
 from hpo.study.trial import TrialStatus
 from sgformer.errors import CheckpointError
