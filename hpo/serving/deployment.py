@@ -5,11 +5,12 @@ each batch to the one with the least to do. Its HTTP proxy is off.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hpo.errors import RunError
 from hpo.serving.batching import BATCHES_OF_A_REPLICA, Send
@@ -20,6 +21,8 @@ from sgformer.errors import InputError
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
+# OpenCV refuses larger images, whatever PIL found in the header. It reads the variable once.
+OPENCV_PIXELS: Final = "OPENCV_IO_MAX_IMAGE_PIXELS"
 # Ray Serve's configurations are made by registering modules with the pickler, which two threads
 # must not do at the same time. Source: Ray 2.60, ray/serve/config.py.
 _one_at_a_time = threading.Lock()
@@ -41,6 +44,7 @@ class Replica:
 
     def __init__(self, model: Path, num_threads: int, most_pixels: int) -> None:
         _bind_to_loopback()
+        os.environ[OPENCV_PIXELS] = str(most_pixels)
         self._runner: Runner | InputError
         try:
             self._runner = Runner(model, num_threads, most_pixels)

@@ -1,7 +1,6 @@
 """Runs an exported model on batches of images from outside; knows no Ray and no HTTP."""
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 # PIL's names of the formats that are read; PIL may know the header of others, which OpenCV may
 # read in ways of its own.
 FORMATS: Final = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-# OpenCV refuses larger images whatever PIL found in the header. It reads the variable once.
-OPENCV_PIXELS: Final = "OPENCV_IO_MAX_IMAGE_PIXELS"
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 SECONDS_OF_A_SIZE: Final = 0.3
 
@@ -59,7 +56,6 @@ class Runner:
     """
 
     def __init__(self, model: Path, num_threads: int, most_pixels: int) -> None:
-        os.environ.setdefault(OPENCV_PIXELS, str(most_pixels))
         from sgformer.export.onnx_classifier import OnnxClassifier
         from sgformer.images.set_decoder import in_words
 

@@ -21,6 +21,7 @@ from onnx_models import write_classifier
 from served import noise, picture
 
 from hpo.serving.access import VARIABLE
+from hpo.serving.deployment import OPENCV_PIXELS
 from sgformer.export.onnx_classifier import OnnxClassifier
 
 CLASSES, OTHERS = tuple("abcdefgh"), tuple("ABCDEFGH")
@@ -40,7 +41,7 @@ class Served:
         self.program = Background(
             "serve", self.best.parent, f"small={other}", "--port", "0", "--threads", "1",
             "--max-batch", "8", "--queue", "500", "--wait-ms", "5",
-            log=folder / "log", environment={VARIABLE: TOKEN},
+            log=folder / "log", environment={VARIABLE: TOKEN, OPENCV_PIXELS: "100000"},
         )  # fmt: skip
         self.program.wait_for(lambda: "address" in self.log)
         self.address = re.findall(r"http://[\d.]+:\d+", self.log)[0]
@@ -107,6 +108,10 @@ def test_each_model_answers_for_itself(served: Served) -> None:
     assert status == 200
     assert {one["class"] for one in json.loads(text)["classes"]} == {"A", "B"}
     assert served.ask("/predict", picture())[0] == 404
+
+
+def test_max_pixels_decides_whatever_the_environment_says(served: Served) -> None:
+    assert served.ask("/predict?model=digits", picture(0, (1000, 1000)))[0] == 200
 
 
 def test_bad_images_and_tokens_are_refused(served: Served) -> None:
