@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import shutil
 import socket
@@ -363,9 +364,20 @@ def test_the_card_names_no_place_of_this_machine(finished: FinishedSearch) -> No
     assert yaml.safe_load(training)["model"]["name"] == "sg_former_pico"
 
 
-def test_the_cards_python_code_says_what_predict_says(
-    card: huggingface_hub.ModelCard, finished: FinishedSearch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("language", "program", "packages"),
+    [
+        ("python", (sys.executable, "-c"), ()),
+        # Downloads 300 MB.
+        pytest.param(
+            "javascript", ("node", "-e"), ("onnxruntime-node", "sharp"), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_cards_code_says_what_predict_says(
+    card: huggingface_hub.ModelCard, finished: FinishedSearch, tmp_path: Path, language: str,
+    program: tuple[str, ...], packages: tuple[str, ...],
+) -> None:  # fmt: skip
     best = finished.folder / "best"
     for name in ("classes.json", "model.uint8.onnx"):
         (tmp_path / name).symlink_to(best / name)
@@ -373,9 +385,13 @@ def test_the_cards_python_code_says_what_predict_says(
     pixels = cv2.imread(str(digit))
     assert pixels is not None
     cv2.imwrite(str(tmp_path / "image.jpg"), np.asarray(cv2.resize(pixels, (90, 70))))
-    (code,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
+    if packages:
+        cpu_only = {"ONNXRUNTIME_NODE_INSTALL": "skip"}  # else its install script fetches CUDA's
+        command = ["npm", "install", "--prefix", str(tmp_path), *packages]
+        subprocess.run(command, env=os.environ | cpu_only, check=True)
+    (code,) = re.findall(rf"```{language}\n(.*?)```", card.text, flags=re.DOTALL)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*program, code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     name, probability = done.stdout.split()
