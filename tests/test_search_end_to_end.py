@@ -400,6 +400,24 @@ def test_the_cards_code_says_what_predict_says(
     assert float(probability) == pytest.approx(said[name], abs=0.01)
 
 
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_what_reads_a_run_needs_neither_torch_nor_ray(
+    finished: FinishedSearch, command: str
+) -> None:
+    program = (
+        f"import sys; sys.argv = ['x', '{command}', sys.argv[1]]\n"
+        "from hpo.cli.app import main\n"
+        "try: main()\n"
+        "finally: print('loaded:', [m for m in ('torch', 'ray', 'timm') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(finished.folder)], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "loaded: []" in done.stdout
+
+
 def test_a_runs_files_are_compared_on_its_val_images(finished: FinishedSearch) -> None:
     said = json.loads(run("benchmark", finished.folder, "--json").stdout)
     assert list(said["files"]) == ["pytorch", "onnx", "uint8"]

@@ -16,6 +16,7 @@ from hpo.model_files import ModelFiles
 from hpo.selection.verdict import Verdict
 from hpo.selection.verdict_text import correction_text, gain_text, mean_text
 from hpo.study.trial import TrialSummary
+from sgformer.intervals import share_interval
 
 TEMPLATE: Final = "MODEL_CARD.md"
 MOST_CLASSES: Final = 100
@@ -94,8 +95,6 @@ def _front_matter(name: str, data_set: str, metrics: Mapping[str, Any]) -> str:
 
 def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, int, str, str, str]]:
     """Split, images, top-1 with its interval, top-5 and macro F1 of each split."""
-    from sgformer.export.judge import share_interval  # imports torch
-
     for split, found in metrics.items():
         num = found["num_images"]
         low, high = share_interval(found["top1"], num)

@@ -13,13 +13,13 @@ from torch import nn
 
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data_config import DataConfig
-from sgformer.export.judge import share_interval
 from sgformer.export.latency import BATCH_SIZES, Latency, latencies, repeated
 from sgformer.export.on_images import decoded, logits_on, normalised
 from sgformer.export.onnx_classifier import ExportedModel, OnnxClassifier, RgbClassifier
 from sgformer.export.onnx_file import size_of
 from sgformer.export.opening import open_exported
 from sgformer.export.proof import spread_over_classes
+from sgformer.intervals import share_interval
 
 PYTORCH: Final = "pytorch"
 FloatArray = npt.NDArray[np.float32]

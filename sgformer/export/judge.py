@@ -48,14 +48,6 @@ def paired_drop(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> 
     return Drop(more / num, middle - margin, middle + margin)
 
 
-def share_interval(share: float, num_images: int) -> tuple[float, float]:
-    """The 95 % interval of a share of images, by Wilson."""
-    from scipy.stats import binomtest
-
-    found = binomtest(round(share * num_images), num_images).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
-
-
 @dataclass(frozen=True)
 class TradeOff:
     """What a model in a smaller format gains and loses.
