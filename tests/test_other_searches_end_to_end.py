@@ -1,11 +1,6 @@
 """Tests of searches that are repeated, carried over, or run on a cluster, with a real Ray."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +8,7 @@ import yaml
 from command_line import TRAIN_ONLY, load_epochs, load_trials, run, study_attributes
 from data_sets import write_shards
 from optuna.trial import TrialState
+from ray_heads import RayHead
 from searches import search_values, write_search
 
 
@@ -125,40 +121,25 @@ def test_models_of_several_families_are_searched_and_any_of_them_is_delivered(
     assert "strategy" in run("simulate", run_dir).stdout
 
 
+@pytest.mark.cluster
 def test_a_cluster_trains_trials_and_the_winner(
     search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 40)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ray = str(Path(sys.executable).with_name("ray"))
-    options = ("--head", f"--port={port}", "--num-cpus=2", "--block", "--disable-usage-stats")
-    with (tmp_path / "head.log").open("w") as log:
-        head = subprocess.Popen(
-            [ray, "start", *options, "--include-dashboard=false"],
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+    head = RayHead(num_cpus=2)
     try:
-        for _ in range(300):
-            if "runtime started" in (tmp_path / "head.log").read_text():
-                break
-            assert head.poll() is None, (tmp_path / "head.log").read_text()
-            signal.sigtimedwait([], 0.1)
-        address = f"127.0.0.1:{port}"
         command = ("search", search_file, "--output-dir", tmp_path, "--set", "study.num_trials=2")
-        run(*command[1:], "--ray-address", address, program=TRAIN_ONLY)
+        on_head = ("--ray-address", head.wait().address)
+        run(*command[1:], *on_head, program=TRAIN_ONLY)
         assert {t.state.name for t in load_trials(tmp_path / "tiny")} == {"COMPLETE", "PRUNED"}
         assert not (tmp_path / "tiny" / "best").exists()
-        delivered = run(*command, "--ray-address", address, "--resume")  # nothing else is left
+        delivered = run(*command, *on_head, "--resume")  # nothing else is left
         assert "connecting to Ray" in delivered.stderr
         assert (tmp_path / "tiny" / "best" / "export.json").exists()
         refused = run(
-            *command, "--study-name", "other", "--ray-address", address, expect=2,
-            RAY_AUTH_TOKEN="b" * 40,
-        )  # fmt: skip
-        assert f"the Ray cluster at {address} refuses the token" in refused.stderr
+            *command, "--study-name", "other", *on_head, expect=2, RAY_AUTH_TOKEN="b" * 40
+        )
+        assert f"the Ray cluster at {head.address} refuses the token" in refused.stderr
     finally:
-        os.killpg(head.pid, signal.SIGKILL)
-        head.wait()
+        head.stop()

@@ -119,6 +119,16 @@ def load_epochs(run_dir: Path, number: int) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open())) if path.exists() else []
 
 
+def epochs_begun(run_dir: Path) -> list[tuple[int, str, str]]:
+    """Trial, host name and number of each epoch begun in the trials."""
+    found = []
+    for path in run_dir.glob("trials/*/attempts.csv"):
+        number = int(path.parent.name)
+        rows = csv.DictReader(path.read_text().splitlines())
+        found += [(number, row["hostname"], row["epoch"]) for row in rows]
+    return found
+
+
 def num_epochs_reported(run_dir: Path) -> list[int]:
     """Number of epochs that each trial has reported to the study."""
     if not (run_dir / "search.yaml").exists():  # study.db exists before search.yaml

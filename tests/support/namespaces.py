@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from command_line import PATIENCE_SECONDS, PROGRAM, environment_of_a_test
+from mounts import served_by_fuse
 
 # As the nodes see them.
 SHARED, DATA, CACHE, HOME = (Path("/tmp") / name for name in ("shared", "data", "cache", "home"))
@@ -197,6 +198,19 @@ class Machines:
 
     def _at_switch(self, *command: object) -> None:
         _output("nsenter", f"--target={self._switch.pid}", "--net", "--", "ip", *command)
+
+
+@contextlib.contextmanager
+def machines_on_fuse(folder: Path, data: Path) -> Iterator[Machines]:
+    """A head, node1 and node2, whose shared folder FUSE serves."""
+    with served_by_fuse(folder / "network") as shared:
+        machines = Machines(folder, shared, data)
+        try:
+            machines.add("head")
+            machines.add("node1", "node2")
+            yield machines
+        finally:
+            machines.close()
 
 
 def child_of(pid: int) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,17 +11,9 @@ import urllib.request
 from pathlib import Path
 
 from command_line import PATIENCE_SECONDS, environment_of_a_test
+from ports import free_port
 
 TOKEN = "t0ken" * 8
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback where nobody listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class RayHead:
@@ -35,7 +26,7 @@ class RayHead:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hpo-ray-", dir="/tmp"))  # short, for sockets
-        port, dashboard, client, agent = free_ports(4)
+        port, dashboard, client, agent = (free_port() for _ in range(4))
         self.address = f"http://127.0.0.1:{dashboard}"
         programs = Path(sys.executable).parent
         environment = environment_of_a_test() | {

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,16 +10,11 @@ import time
 from pathlib import Path
 
 from command_line import PATIENCE_SECONDS, environment_of_a_test
+from ports import free_port
 
 # Ray takes 127.0.0.1 for this machine's address, as on macOS and Windows.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 RAY = str(Path(sys.executable).with_name("ray"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RayHead:

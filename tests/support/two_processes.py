@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from ports import free_port
 
 from hpo import run_folder
 from hpo.execution.training import Training, run_training
@@ -28,10 +28,7 @@ from sgformer.training.trainer import Trainer
 
 
 def in_two_processes(work: Callable[..., None], *args: object) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_join, args=(port, work, args), nprocs=2)
+    mp.spawn(_join, args=(free_port(), work, args), nprocs=2)
 
 
 def _join(index: int, port: int, work: Callable[..., None], args: tuple[object, ...]) -> None:

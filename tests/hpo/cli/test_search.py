@@ -1,6 +1,5 @@
 """Tests of the command search: refused input, and the output of a dry run."""
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 import yaml
 from commands import Call, refused
+from ports import free_port
 
 from hpo.config.loading import load_search_config
 from hpo.run_folder import RunFolder
@@ -194,9 +194,7 @@ def test_a_wrong_storage_is_refused_before_anything_starts(
 def test_a_cluster_that_does_not_answer_ends_with_2(
     call: Call, search_file: Path, tmp_path: Path, dry_run: tuple[str, ...]
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = ("search", search_file, "--output-dir", tmp_path, "--ray-address", address)
     assert f"no Ray cluster answers at {address}" in refused(call(*command, *dry_run))
 

@@ -10,7 +10,8 @@ import pytest
 import ray
 from command_line import PATIENCE_SECONDS, environment_of_a_test
 from other_server import other_server
-from ray_heads import RayHead, free_port
+from ports import free_port
+from ray_heads import RayHead
 
 from hpo.errors import ClusterError
 from hpo.execution.cluster_access import asks_for_token, check_address, find_token
