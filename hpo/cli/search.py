@@ -164,8 +164,10 @@ def _refuse_what_the_run_would(
 def _dry_run(search: PlannedSearch, *, profile: bool) -> None:
     """Prints what the search would do, and, if it is asked for, what that would cost."""
     from hpo.execution.cluster import resources_at
+    from hpo.execution.latency_node import check_latency_node
 
     resources = resources_at(search.config.resources, search.ray_address)
+    check_latency_node(search.config.resources.latency_node, search.ray_address)
     for note in search.folder.notes:
         print_note(note)
     _print_plan(search, resources)
