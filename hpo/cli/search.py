@@ -72,6 +72,7 @@ def search(
     from hpo.config.loading import load_search_config
     from hpo.continuation import with_output
     from hpo.execution.cluster import resources_at
+    from hpo.execution.latency_node import check_latency_node
     from sgformer.data.image_folder import read_image_folder
 
     if profile and not dry_run:
@@ -90,6 +91,7 @@ def search(
         return
     if not ray_address:
         resources_at(config.resources, None)
+        check_latency_node(config.resources.latency_node, None)
     require_writable(runs)
     _run(config, runs, storage, ray_address, insecure=insecure, resume=resume)
 

@@ -130,8 +130,8 @@ class StudyConfig(FrozenConfig):
         metrics = [name for name in names if name in METRICS]
         if len(metrics) != 1 or len(set(names)) < len(names):
             raise ValueError(
-                f"takes one of {', '.join(METRICS)}, and beside it {', '.join(COSTS)}, each at "
-                f"most once, got {', '.join(names) or 'none'}"
+                f"takes one of {', '.join(METRICS)}, and beside it any of {', '.join(COSTS)}, "
+                f"each once, got {', '.join(names) or 'none'}"
             )
         for name, direction in objectives:
             expected = Objective.named(name).direction
