@@ -98,7 +98,9 @@ def test_each_architecture_that_may_be_trained_is_measured_once(finished: Finish
     assert {name: "bytes" in costs for name, costs in measured.items()} == {
         f"sg_former_{name} at 32 pixels": name != "micro" for name in ("pico", "nano", "micro")
     }
-    trial = load_trials(folder)[json.loads(run("status", folder, "--json").stdout)["best"]["number"]]
+    trial = load_trials(folder)[
+        json.loads(run("status", folder, "--json").stdout)["best"]["number"]
+    ]
     exported = json.loads((folder / "best" / "export.json").read_text())["model.onnx"]
     assert exported["bytes"] == pytest.approx(trial.user_attrs["bytes"], rel=0.01)
 

@@ -324,7 +324,7 @@ class SearchConfig(FrozenConfig):
         if self.study.trial_costs and not self.export.int8:
             raise ValueError(
                 f"study: {self.study.trial_costs[0]} is of the model in 8-bit integers, and "
-                f"export.int8 is {self.export.int8}; set it to true or smallest"
+                "export.int8 is off; set it to true or smallest"
             )
         if self.resources.latency_node and "latency_ms" not in self.study.costs:
             raise ValueError(

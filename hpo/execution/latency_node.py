@@ -97,7 +97,7 @@ def measured_on(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     files = {} if exported is None else _content_of(exported)
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    there: Any = NodeAffinitySchedulingStrategy(node, soft=False)
     task: Any = ray.remote(num_cpus=0, scheduling_strategy=there)(_measure)
     try:
         costs: dict[str, Any] = ray.get(task.remote(config, params, num_classes, files))

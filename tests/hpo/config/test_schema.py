@@ -82,7 +82,7 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ),
         (
             "study.constraints=[int8_top1_drop <= 0.01]",
-            r"int8_top1_drop is of the model in 8-bit .* export\.int8 is False; set it to true",
+            r"int8_top1_drop is of the model in 8-bit .* export\.int8 is off; set it to true",
         ),
         (
             "study.objectives=[[val_top1, maximize], [int8_top1_drop, minimize]]",

@@ -92,10 +92,17 @@ def test_bytes_need_a_file_and_no_clock(search_config: Any) -> None:
     assert costs["format"] == "onnx"
     assert ArchitectureCosts(config, {PICO: costs}).infeasible({}) is None
     assert PICO not in missing_architectures(config, {PICO: costs})
-    small = search_config("study.constraints=[bytes <= 5e6]", "export.int8=smallest")
-    found = measure_architecture(small, {"model.name": "sg_former_pico"}, 10)
-    assert found["format"] == "int8"
-    assert found["bytes"] < costs["bytes"]
+
+
+@pytest.mark.parametrize(("int8", "expected"), [("smallest", ("int8", 3)), ("false", ("onnx", 7))])
+def test_bytes_are_of_the_format_that_is_delivered(
+    search_config: Any, tmp_path: Path, int8: str, expected: tuple[str, int]
+) -> None:
+    config = search_config("study.constraints=[bytes <= 5e6]", f"export.int8={int8}")
+    (tmp_path / "pico.onnx").write_bytes(b"float32")
+    (tmp_path / "pico.int8.onnx").write_bytes(b"int")
+    costs = measure_architecture(config, {}, 10, tmp_path / "pico.onnx")
+    assert (costs["format"], costs["bytes"]) == expected
 
 
 @pytest.mark.parametrize(
