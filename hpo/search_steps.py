@@ -16,8 +16,8 @@ from hpo.delivery.results_copy import copy_results
 from hpo.engine.architectures import (
     ArchitectureCosts,
     check_feasible,
-    measure_architecture,
     missing_architectures,
+    several_machines,
 )
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import (
@@ -30,6 +30,7 @@ from hpo.execution.cluster import (
 from hpo.execution.comparison import compare_finalists
 from hpo.execution.gpu_share import measured_shares, settled_resources
 from hpo.execution.interruption import interruptible
+from hpo.execution.latency_node import latency_node, measured_on
 from hpo.execution.node_check import check_nodes, what_nodes_share
 from hpo.execution.searched_images import Decoding, SearchedImages, in_background
 from hpo.execution.surroundings import usable_surroundings
@@ -80,6 +81,7 @@ class SearchSteps:
     decoding: Decoding
     images: SearchedImages
     resources: TrialResources
+    latency_node: str | None
 
     def __init__(
         self,
@@ -188,12 +190,20 @@ class SearchSteps:
         if self.decoding.has_ended_within(SECONDS_BEFORE_RAY):  # else the decoding is shown
             self.observer.phase("starting Ray" if address is None else "connecting to Ray")
         with connected(address):
+            self.latency_node = latency_node(self._latency_node_asked)
             self.take_images()
             self._may_grow = address is not None
             self.resources = self._find_resources()
             share_a_folder = self.config.study.checkpoint_to is None
             with self.decoding.hearing_nodes(share_a_folder=share_a_folder):
                 yield
+
+    @property
+    def _latency_node_asked(self) -> str | None:
+        """The name of the node that measures latency, if anything is left to measure."""
+        known = {} if self._study is None else self._study.metadata.architectures
+        has_left = missing_architectures(self.config, known)
+        return self.config.resources.latency_node if has_left else None
 
     def _find_resources(self) -> TrialResources:
         """What a trial takes on the connected Ray; a cluster's nodes are asked what they see."""
@@ -263,7 +273,7 @@ class SearchSteps:
         Raises:
             ConfigError: The constraints rule out every architecture.
         """
-        if not self.config.study.costs:
+        if not self.config.study.architecture_costs:
             return
         metadata, num_classes = self.study.metadata, len(self.images.facts["classes"])
         missing = missing_architectures(self.config, metadata.architectures)
@@ -273,10 +283,14 @@ class SearchSteps:
         if missing:
             self.observer.phase("measuring architectures")
         for done, (name, params) in enumerate(missing.items(), 1):
-            costs = measure_architecture(self.config, params, num_classes, exported.get(name))
+            costs = measured_on(
+                self.latency_node, self.config, params, num_classes, exported.get(name)
+            )
             metadata.architectures = {**metadata.architectures, name: costs}
             self.observer.step(done, len(missing))
         discard(self.folder.architectures)
+        if (machines := several_machines(self.config, metadata.architectures)) is not None:
+            self.observer.note(machines)
         check_feasible(self.config, metadata.architectures)
         default = default_params(self.config.train, self.config.space)
         reason = ArchitectureCosts(self.config, metadata.architectures).infeasible(default)

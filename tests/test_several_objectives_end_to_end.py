@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import Background, load_epochs, load_trials, run
+from command_line import Background, load_epochs, load_trials, run, study_attributes
 from optuna.trial import TrialState
 from searches import search_values
 
@@ -24,7 +24,7 @@ def search_file(
         "num_trials": 6,
         "enqueue": [MICRO],
         "objectives": [["num_parameters", "minimize"], ["val_top1", "maximize"]],
-        "constraints": ["num_parameters <= 1e6"],
+        "constraints": ["num_parameters <= 1e6", "bytes <= 1e8"],
         "select": "front",
     }
     values["retrain"]["seeds"] = 2  # has no effect with several objectives
@@ -88,6 +88,21 @@ def test_what_the_architecture_rules_out_costs_no_epoch(finished: Finished) -> N
     assert trial.constraints["num_parameters <= 1,000,000"] > 0
     assert not (folder / "trials" / "1").exists()
     assert "infeasible" in done.stdout
+
+
+def test_each_architecture_that_may_be_trained_is_measured_once(finished: Finished) -> None:
+    folder, done, _ = finished
+    assert "measuring architectures" in (folder.parent / "log").read_text()
+    assert "measuring architectures" not in done.stderr
+    measured = study_attributes(folder)["architectures"]
+    assert {name: "bytes" in costs for name, costs in measured.items()} == {
+        f"sg_former_{name} at 32 pixels": name != "micro" for name in ("pico", "nano", "micro")
+    }
+    trial = load_trials(folder)[
+        json.loads(run("status", folder, "--json").stdout)["best"]["number"]
+    ]
+    exported = json.loads((folder / "best" / "export.json").read_text())["model.onnx"]
+    assert exported["bytes"] == pytest.approx(trial.user_attrs["bytes"], rel=0.01)
 
 
 def test_the_front_is_shown_and_each_of_it_delivered(finished: Finished) -> None:

@@ -51,7 +51,7 @@ def print_profile(search: PlannedSearch, resources: "TrialResources") -> None:
     with interruptible("interrupted; nothing was started"), usable_surroundings():
         values_of, assumption = prior_curves(config, search.storage)
         costs = tuple(_told(search, resources))
-        profile, known = Profile(costs), _architectures(config, len(search.folder.classes))
+        profile, known = Profile(costs), _architectures(search)
         resources = _settled(config, resources, profile, search.ray_address)
         _print_costs(config, costs, resources)
         found = dict(_forecasts(search, profile, values_of, resources, known))
@@ -97,21 +97,23 @@ def _told(search: PlannedSearch, resources: "TrialResources") -> Iterator["Cost"
             yield next(costs)
 
 
-def _architectures(config: "SearchConfig", num_classes: int) -> Mapping[str, Any]:
+def _architectures(search: PlannedSearch) -> Mapping[str, Any]:
     """What each architecture costs besides time, if objectives or constraints name such costs."""
-    from hpo.engine.architectures import (
-        check_feasible,
-        measure_architecture,
-        missing_architectures,
-    )
+    from hpo.engine.architectures import check_feasible, missing_architectures
+    from hpo.execution.cluster import connected
+    from hpo.execution.latency_node import latency_node, measured_on
 
-    if not config.study.costs:
+    config, num_classes = search.config, len(search.folder.classes)
+    if not config.study.architecture_costs:
         return {}
-    _say(f"measuring {', '.join(config.study.costs)} of each architecture")
-    missing = missing_architectures(config, {})
-    known = {
-        name: measure_architecture(config, params, num_classes) for name, params in missing.items()
-    }
+    _say(f"measuring {', '.join(config.study.architecture_costs)} of each architecture")
+    asked, address = config.resources.latency_node, search.ray_address
+    with connected(address) if asked and address else contextlib.nullcontext():
+        node = latency_node(asked) if address else None
+        known = {
+            name: measured_on(node, config, params, num_classes)
+            for name, params in missing_architectures(config, {}).items()
+        }
     check_feasible(config, known)
     return known
 

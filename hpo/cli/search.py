@@ -72,6 +72,7 @@ def search(
     from hpo.config.loading import load_search_config
     from hpo.continuation import with_output
     from hpo.execution.cluster import resources_at
+    from hpo.execution.latency_node import check_latency_node
     from sgformer.data.image_folder import read_image_folder
 
     if profile and not dry_run:
@@ -90,6 +91,7 @@ def search(
         return
     if not ray_address:
         resources_at(config.resources, None)
+        check_latency_node(config.resources.latency_node, None)
     require_writable(runs)
     _run(config, runs, storage, ray_address, insecure=insecure, resume=resume)
 
@@ -164,8 +166,10 @@ def _refuse_what_the_run_would(
 def _dry_run(search: PlannedSearch, *, profile: bool) -> None:
     """Prints what the search would do, and, if it is asked for, what that would cost."""
     from hpo.execution.cluster import resources_at
+    from hpo.execution.latency_node import check_latency_node
 
     resources = resources_at(search.config.resources, search.ray_address)
+    check_latency_node(search.config.resources.latency_node, search.ray_address)
     for note in search.folder.notes:
         print_note(note)
     _print_plan(search, resources)

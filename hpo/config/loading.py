@@ -36,6 +36,8 @@ CHANGEABLE: Final = (
     "train.optimizer.micro_batch_size",
     "train.grad_checkpointing",
 )
+# Costs of the exported files, of which trials must have those of the same format.
+COSTS_OF_FILES: Final = frozenset({"latency_ms", "bytes", "int8_top1_drop"})
 # Settings whose default has changed, with the default of the first release. A run that began with
 # that default goes on with it.
 FORMER_DEFAULTS: Final[dict[str, Any]] = {
@@ -114,11 +116,12 @@ def dump_search_config(config: SearchConfig) -> str:
 def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
     """The settings that a resumed run may not change but that differ, as 'path: old -> new'."""
     before, after = (dict(_flatten(c.model_dump(mode="json"))) for c in (old, new))
+    kept = {"export.int8"} if COSTS_OF_FILES & {*old.study.costs} else set()
     return tuple(
         f"{path}: {before.get(path)} -> {after.get(path)}"
         for path in sorted(before.keys() | after.keys())
         if before.get(path) != after.get(path)
-        and not any(path == may or path.startswith(f"{may}.") for may in CHANGEABLE)
+        and (path in kept or not any(f"{path}.".startswith(f"{may}.") for may in CHANGEABLE))
     )
 
 

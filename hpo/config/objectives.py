@@ -12,12 +12,15 @@ from sgformer.config import Metric, maximises
 from sgformer.validation import FrozenConfig, nearest_known
 
 Direction = Literal["maximize", "minimize"]
-Cost = Literal["num_parameters", "latency_ms"]
-ObjectiveName = Literal[Metric, Cost]
+ArchitectureCost = Literal["num_parameters", "latency_ms", "bytes"]  # needs no training
+TrialCost = Literal["int8_top1_drop"]  # of trained weights: measured when a training has ended
+ObjectiveName = Literal[Metric, ArchitectureCost, TrialCost]
 Key = TypeVar("Key")
 
 METRICS: Final[tuple[str, ...]] = get_args(Metric)
-COSTS: Final[tuple[str, ...]] = get_args(Cost)
+ARCHITECTURE_COSTS: Final[tuple[str, ...]] = get_args(ArchitectureCost)
+TRIAL_COSTS: Final[tuple[str, ...]] = get_args(TrialCost)
+COSTS: Final = (*ARCHITECTURE_COSTS, *TRIAL_COSTS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Objective:
     """A quantity that a search optimises, with its direction.
 
     Attributes:
-        name: A metric, measured after each epoch, or a cost of an architecture.
+        name: A metric, measured after each epoch, or a cost of an architecture or a trial.
         direction: 'maximize' or 'minimize'.
     """
 

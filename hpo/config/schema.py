@@ -4,7 +4,16 @@ from typing import Any, Final, Literal, Self, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from hpo.config.objectives import METRICS, Constraint, Direction, Objective, ObjectiveName
+from hpo.config.objectives import (
+    ARCHITECTURE_COSTS,
+    COSTS,
+    METRICS,
+    TRIAL_COSTS,
+    Constraint,
+    Direction,
+    Objective,
+    ObjectiveName,
+)
 from hpo.config.results_url import has_secret, is_url
 from hpo.config.rungs import first_rung
 from hpo.config.search_space import Parameter, Value
@@ -39,7 +48,7 @@ class StudyConfig(FrozenConfig):
         name: The name of the study and of the run's folder; empty: the search file's name.
         seed: All random choices of the search are derived from it.
         objectives: Pairs of name and direction. Exactly one is a metric, which has a learning
-            curve; the others are costs of an architecture.
+            curve; the others are costs of an architecture, or of a trained model.
         constraints: Bounds that the delivered trial satisfies, such as 'latency_ms <= 5'.
         select: Which feasible trial is delivered: the best by the metric, the knee of the
             Pareto front, or every trial of the front. None: best; with several objectives knee.
@@ -121,7 +130,7 @@ class StudyConfig(FrozenConfig):
         metrics = [name for name in names if name in METRICS]
         if len(metrics) != 1 or len(set(names)) < len(names):
             raise ValueError(
-                f"takes one of {', '.join(METRICS)}, and beside it num_parameters or latency_ms, "
+                f"takes one of {', '.join(METRICS)}, and beside it any of {', '.join(COSTS)}, "
                 f"each once, got {', '.join(names) or 'none'}"
             )
         for name, direction in objectives:
@@ -156,9 +165,19 @@ class StudyConfig(FrozenConfig):
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """Names of the costs in objectives and constraints, measured before a trial is trained."""
+        """Names of the costs in objectives and constraints."""
         names = (*(n for n, _ in self.objectives), *(c.name for c in self.constraints))
         return tuple(dict.fromkeys(name for name in names if name not in METRICS))
+
+    @property
+    def architecture_costs(self) -> tuple[str, ...]:
+        """Those of the costs that are measured before a trial is trained."""
+        return tuple(name for name in self.costs if name in ARCHITECTURE_COSTS)
+
+    @property
+    def trial_costs(self) -> tuple[str, ...]:
+        """Those of the costs that are measured when a training has come to its end."""
+        return tuple(name for name in self.costs if name in TRIAL_COSTS)
 
 
 class SearchConfig(FrozenConfig):
@@ -229,7 +248,7 @@ class SearchConfig(FrozenConfig):
         """Fills in the default scheduler and sampler, and checks that the two fit together."""
         name, sampler = self.scheduler.name, self.study.sampler
         several = self.study.has_several_objectives
-        name = name or ("asha" if several or sampler not in (None, "curves") else "freeze_thaw")
+        name = name or self._default_scheduler(sampler)
         sampler = sampler or ("curves" if name == "freeze_thaw" else "tpe")
         if several:
             self._check_several_objectives(name, sampler)
@@ -273,6 +292,12 @@ class SearchConfig(FrozenConfig):
             )
         return self
 
+    def _default_scheduler(self, sampler: Sampler | None) -> Scheduler:
+        if any(name in TRIAL_COSTS for name, _ in self.study.objectives):
+            return "none"
+        several = self.study.has_several_objectives
+        return "asha" if several or sampler not in (None, "curves") else "freeze_thaw"
+
     def _check_several_objectives(self, scheduler: Scheduler, sampler: Sampler) -> None:
         """Raises ValueError for a scheduler or sampler that supports only one objective."""
         for path, name, allowed in (
@@ -285,6 +310,28 @@ class SearchConfig(FrozenConfig):
                     f"{len(self.study.objectives)}; choose one of {', '.join(allowed)}, or leave "
                     f"{path} out"
                 )
+        late = [name for name, _ in self.study.objectives if name in TRIAL_COSTS]
+        if late and scheduler != "none":
+            raise ValueError(
+                f"scheduler.name: {scheduler} compares trials at rungs, and {late[0]} of "
+                "study.objectives is known when a trial has ended; choose none, or bound it in "
+                "study.constraints"
+            )
+
+    @model_validator(mode="after")
+    def _costs_can_be_measured(self) -> Self:
+        """Raises ValueError for costs of a file that is not made, or a node without a task."""
+        if self.study.trial_costs and not self.export.int8:
+            raise ValueError(
+                f"study: {self.study.trial_costs[0]} is of the model in 8-bit integers, and "
+                "export.int8 is off; set it to true or smallest"
+            )
+        if self.resources.latency_node and "latency_ms" not in self.study.costs:
+            raise ValueError(
+                "resources.latency_node: measures latency_ms, which neither study.objectives nor "
+                f"study.constraints names; leave it out, got {self.resources.latency_node!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _early_stopping_follows_the_objective(self) -> Self:

@@ -53,6 +53,8 @@ class ResourcesConfig(FrozenConfig):
         max_concurrent_trials: The most trials that run at a time; None: as many as fit.
         wait_hours: How long a search on a cluster waits while Ray can place none of its trainings,
             before it ends and can be resumed.
+        latency_node: The node of the cluster that measures latency_ms: its address, its host name,
+            or a resource of Ray that it alone has; None: the machine that runs the search.
     """
 
     cpus_per_trial: int | None = Field(default=None, ge=1)
@@ -61,6 +63,7 @@ class ResourcesConfig(FrozenConfig):
     placement: Placement | None = None
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     wait_hours: float = Field(default=12.0, ge=0, allow_inf_nan=False)
+    latency_node: str | None = Field(default=None, min_length=1)
 
     @field_validator("gpus_per_trial", mode="before")
     @classmethod

@@ -3,16 +3,19 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpo.config.schema import SearchConfig
+from hpo.config.schema import ExportConfig, SearchConfig
 from hpo.config.search_space import Params, apply_params
-from hpo.engine.architectures import has_to_be_timed
+from hpo.engine.architectures import has_to_be_exported
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
 from hpo.run_folder import RunFolder
 from sgformer.config import TrainConfig
+
+if TYPE_CHECKING:
+    from sgformer.export.architecture_costs import Int8
 
 
 def export_architectures(
@@ -23,10 +26,10 @@ def export_architectures(
     resources: TrialResources,
     observer: SearchObserver,
 ) -> dict[str, Path]:
-    """ONNX files, by name, of the architectures whose latency is to be measured.
+    """ONNX files, by name, of the architectures whose bytes or latency are to be measured.
 
     Each trial's slot exports one at a time, with the trial's CPUs. An export takes many seconds of
-    a CPU, on whichever node. Latency is measured later, by the driver alone, one architecture
+    a CPU, on whichever node. Latency is measured later, on one machine alone, one architecture
     after another, so that no neighbour and no other kind of machine changes the figures.
 
     Args:
@@ -46,7 +49,7 @@ def export_architectures(
     """
     if resources.num_slots == 1 or len(missing) == 1:
         return {}
-    due = {n: p for n, p in missing.items() if has_to_be_timed(config, p, num_classes)}
+    due = {n: p for n, p in missing.items() if has_to_be_exported(config, p, num_classes)}
     if not due:
         return {}
     observer.phase("exporting architectures")
@@ -58,13 +61,14 @@ def export_architectures(
         if not paths[name].exists()
     }
     observer.step(len(due) - len(waiting), len(due))
-    _export_all(waiting, num_classes, resources, observer, len(due))
+    _export_all(waiting, num_classes, config.export, resources, observer, len(due))
     return paths
 
 
 def _export_all(
     waiting: dict[Path, TrainConfig],
     num_classes: int,
+    settings: ExportConfig,
     resources: TrialResources,
     observer: SearchObserver,
     total: int,
@@ -77,7 +81,7 @@ def _export_all(
     while due or running:
         while due and len(running) < resources.num_slots:
             path, train = due.pop()  # the last first: spaces often list the largest model last
-            running[task.remote(train, num_classes, path.name)] = path
+            running[task.remote(train, num_classes, settings.int8, path.name)] = path
         (ended,), _ = ray.wait(list(running), num_returns=1)
         path = running.pop(ended)
         try:
@@ -94,15 +98,15 @@ def _export_all(
         observer.step(total - len(due) - len(running), total)
 
 
-def _export(train: TrainConfig, num_classes: int, name: str) -> dict[str, bytes]:
+def _export(train: TrainConfig, num_classes: int, int8: "Int8", name: str) -> dict[str, bytes]:
     """The model's files, by name; runs in a process of Ray, maybe without the run's folder."""
     from sgformer.export.architecture_costs import export_untrained
     from sgformer.export.onnx_file import files_of
 
     with tempfile.TemporaryDirectory(prefix="sgformer-export-") as folder:
         path = Path(folder) / name
-        export_untrained(train, num_classes, path)
-        return {file.name: file.read_bytes() for file in files_of(path)}
+        *others, _ = export_untrained(train, num_classes, path, int8=int8)
+        return {file.name: file.read_bytes() for file in (*others, *files_of(path))}
 
 
 def _write_whole(path: Path, content: bytes) -> None:

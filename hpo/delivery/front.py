@@ -11,7 +11,12 @@ from hpo.execution.cluster import TrialResources
 from hpo.model_files import ModelFiles
 from hpo.run import Run
 from hpo.run_folder import discard, finish_replacing
-from hpo.selection.finalists import retrain_config, winners_of
+from hpo.selection.finalists import (
+    has_candidates,
+    late_bounds,
+    retrain_config,
+    winners_of,
+)
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 from sgformer.data.image_cache import ImagesId
 
@@ -89,6 +94,13 @@ def without_a_winner(run: Run) -> str:
             f"{how_many} trials of study {name!r} diverged (their loss became infinite or NaN)"
             f"{others}, so there is no winner; {status}; lower {where} and choose another "
             "--study-name"
+        )
+    late = " and ".join(map(str, late_bounds(run.config)))
+    if late and run.config.compares_finalists and has_candidates(run.trials):
+        return (
+            f"no finalist of study {name!r} keeps to {late} on fresh seeds, so there is no "
+            f"winner; {status}; widen the bound (study.constraints) and choose another "
+            "--study-name, or deliver a trial all the same with `retrain --trial N`"
         )
     within = " within the constraints" if run.config.study.constraints else ""
     budget = Budget.of_study(run.config, run.study)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.config.combinations import combinations
-from hpo.config.objectives import COSTS, Constraint, brief
+from hpo.config.objectives import ARCHITECTURE_COSTS, Constraint, brief
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import (
     ARCHITECTURE,
@@ -29,17 +29,17 @@ class ArchitectureCosts:
 
     def __init__(self, config: SearchConfig, measured: Mapping[str, Mapping[str, float]]) -> None:
         self._config, self._measured = config, measured
-        self._constraints = [c for c in config.study.constraints if c.name in COSTS]
+        self._constraints = [c for c in config.study.constraints if c.name in ARCHITECTURE_COSTS]
 
     def of(self, params: Params) -> dict[str, float]:
-        """Costs of a configuration's architecture, by the names in `study.costs`.
+        """Costs of a configuration's architecture, by the names in `study.architecture_costs`.
 
         Some costs may be missing for an architecture that a constraint rules out.
 
         Raises:
             StudyError: The architecture was not measured.
         """
-        names = self._config.study.costs
+        names = self._config.study.architecture_costs
         if not names:
             return {}
         architecture = _name(self._config, params)
@@ -90,8 +90,8 @@ def missing_architectures(
     }
 
 
-def has_to_be_timed(config: SearchConfig, params: Params, num_classes: int) -> bool:
-    """Whether the search needs the latency of a configuration's architecture."""
+def has_to_be_exported(config: SearchConfig, params: Params, num_classes: int) -> bool:
+    """Whether the search needs the exported file of a configuration's architecture."""
     return not _is_known(config, _size(apply_params(config.train, params, "space"), num_classes))
 
 
@@ -100,22 +100,30 @@ def measure_architecture(
 ) -> dict[str, Any]:
     """Measures the costs of a configuration's architecture on this machine.
 
-    Returns `num_parameters` and, unless these already rule the architecture out, `latency_ms`
-    with the machine's `hostname`, and `num_cpus`, the CPUs that this process may use.
+    Returns `num_parameters` and, unless these already rule the architecture out, what the search
+    needs of its exported file: `bytes` and `format` (onnx or int8); and of `latency_ms` the
+    machine's `hostname`, and `num_cpus`, the CPUs that this process may use.
 
     Args:
         config: The config of the search.
         params: Params of a configuration with this architecture.
         num_classes: The number of classes.
-        exported: An ONNX file of the architecture; None: it is exported here if it is timed.
+        exported: The file that `export_untrained` wrote of the architecture; None: it is exported
+            here if its costs are needed.
     """
     train = apply_params(config.train, params, "space")
     costs: dict[str, Any] = _size(train, num_classes)
     if not _is_known(config, costs):
-        from sgformer.export.architecture_costs import measure_latency_ms
+        from sgformer.export.architecture_costs import measure_file
 
-        costs["latency_ms"] = measure_latency_ms(train, num_classes, exported)
-        costs |= {"hostname": socket.gethostname(), "num_cpus": usable_cpus()}
+        is_timed = "latency_ms" in config.study.costs
+        found = measure_file(
+            train, num_classes, exported, int8=config.export.int8, is_timed=is_timed
+        )
+        costs |= {"bytes": found.bytes, "format": found.format}
+        if is_timed:
+            costs |= {"latency_ms": found.latency_ms}
+            costs |= {"hostname": socket.gethostname(), "num_cpus": usable_cpus()}
     return costs
 
 
@@ -137,9 +145,25 @@ def check_feasible(config: SearchConfig, measured: Mapping[str, Mapping[str, flo
         )
 
 
+def several_machines(
+    config: SearchConfig, measured: Mapping[str, Mapping[str, Any]]
+) -> str | None:
+    """A note if the latencies of the space's architectures are not all of one machine."""
+    if "latency_ms" not in config.study.costs:
+        return None
+    timed = (measured.get(name, {}) for name, _ in _architectures(config))
+    hosts = sorted({str(costs["hostname"]) for costs in timed if "hostname" in costs})
+    if len(hosts) < 2:
+        return None
+    return (
+        f"latency_ms was measured on {len(hosts)} machines, {', '.join(hosts)}, since the search "
+        "was resumed elsewhere; the figures may not compare (resources.latency_node)"
+    )
+
+
 def _is_known(config: SearchConfig, costs: Mapping[str, float]) -> bool:
     """Whether all costs of an architecture were measured, or enough to rule it out."""
-    return costs.keys() >= set(config.study.costs) or bool(_missed(config, costs))
+    return costs.keys() >= set(config.study.architecture_costs) or bool(_missed(config, costs))
 
 
 def _missed(config: SearchConfig, costs: Mapping[str, float]) -> list[Constraint]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from hpo.config.objectives import METRICS
+from hpo.config.objectives import METRICS, TRIAL_COSTS
 from hpo.config.schema import StudyConfig
 from hpo.engine.architectures import ArchitectureCosts
 from hpo.engine.ledger import TrialRecord
@@ -69,6 +69,7 @@ class Outcomes:
     def __init__(self, config: StudyConfig, costs: ArchitectureCosts) -> None:
         self._objective, self._costs = config.objective, costs
         self._bounds = [c for c in config.constraints if c.name in METRICS]
+        self._late_bounds = [c for c in config.constraints if c.name in TRIAL_COSTS]
 
     def untrained(self, record: TrialRecord) -> tuple[TrialStatus, str] | None:
         """The status of a trial that must not be trained, and why; None: it is trained."""
@@ -101,6 +102,8 @@ class Outcomes:
         }
         row = record.facts.get(BEST_EPOCH, {})
         missed = {str(c): c.violation(row[c.name]) for c in self._bounds if c.name in row}
+        told = record.facts
+        missed |= {str(c): c.violation(told[c.name]) for c in self._late_bounds if c.name in told}
         return TrialEnd(
             TrialStatus.PRUNED if is_infeasible else outcome,
             best,

@@ -13,6 +13,7 @@ from hpo.engine.budget import Budget
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
 from hpo.execution.gpu_share import resources_for
+from hpo.execution.int8_drop import INT8_DROP, int8_images
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster
 from hpo.execution.searched_images import SearchedImages
@@ -91,6 +92,7 @@ def _train(
             weights_of(run, train.model),
             mark=run.mark(),
             store=store_of(config, run),
+            int8_images=int8_images(config),
         ).with_known_epochs()
         for (n, train), own in zip(due, each, strict=True)
     ]
@@ -141,6 +143,7 @@ def fresh_training(
     values = {int(row["epoch"]): float(row[metric]) for row in rows}
     known = {int(row["epoch"]): float(row[train.metric]) for row in rows}
     best = Objective.named(train.metric).best_key(known)
+    drop = next((row[INT8_DROP] for row in rows if INT8_DROP in row), None)
     seconds = num_begun * statistics.fmean(float(row["seconds"]) for row in rows) if rows else 0.0
     return FreshTraining(
         trial=number,
@@ -151,6 +154,7 @@ def fresh_training(
         max_epochs=train.max_epochs,
         seconds=seconds,
         gpu_seconds=seconds * resources.gpus * resources.num_processes,
+        int8_top1_drop=None if drop is None else float(drop),
     )
 
 

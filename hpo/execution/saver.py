@@ -1,7 +1,7 @@
 """Saves a training's epochs while it goes on, and tells when its caller gets a word."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,13 +43,23 @@ class Saver:
     """Saves a training's epochs while the next one is trained, which begins on trust.
 
     An epoch is told once its checkpoint is durable. Until then the next one does not count.
+
+    Args:
+        trainer: The training.
+        folder: Gets the checkpoints.
+        completed: Adds to an epoch's progress what is found out from its checkpoint.
     """
 
-    def __init__(self, trainer: "Trainer", folder: TrainingFolder) -> None:
+    def __init__(
+        self,
+        trainer: "Trainer",
+        folder: TrainingFolder,
+        completed: Callable[[Progress], Progress] = lambda progress: progress,
+    ) -> None:
         from sgformer.optimization.distributed import num_processes, rank
         from sgformer.training.checkpoint import CheckpointWriter
 
-        self._trainer, self._folder = trainer, folder
+        self._trainer, self._folder, self._completed = trainer, folder, completed
         is_first, is_alone = rank() == 0, num_processes() == 1
         self._writer = CheckpointWriter(folder.path, folder.publish) if is_first else None
         # The processes of a group go on together: the others wait for the first one's write.
@@ -87,7 +97,7 @@ class Saver:
             return
         while self._writer is not None and not self._writer.wait(self._seconds_of_a_part):
             yield None
-        yield due
+        yield self._completed(due)
         if due.end_reason is None:
             self.begin_epoch(due.last_epoch + 1)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hpo.errors import StoreError
 from hpo.execution.attempts import Attempts, num_begun
+from hpo.execution.int8_drop import with_int8_drop
 from hpo.execution.news import news_of
 from hpo.execution.own_folder import TrainingFolder, own_folder
 from hpo.execution.saver import PartClock, Progress, Saver
@@ -45,6 +46,8 @@ class Training:
         mark: The mark of the run's folder as the driver sees it; None: it is not asked for.
         num_epochs: Epochs that the driver knows of; a checkpoint of fewer is refused.
         store: Where the checkpoints are kept in place of `folder`; None: in `folder`.
+        int8_images: On how many val images, at most, `int8_top1_drop` is measured when the
+            training has come to its end; None: it is not.
     """
 
     config: TrainConfig
@@ -56,6 +59,7 @@ class Training:
     mark: str | None = None
     num_epochs: int = 0
     store: RunStore | None = None
+    int8_images: int | None = None
 
     @property
     def name(self) -> str:
@@ -171,20 +175,23 @@ def _epochs(training: Training, folder: TrainingFolder) -> Generator[Progress | 
         facts = _facts(trainer, training, folder, refused)
         return Progress(rows, trainer.end_reason, facts)
 
+    def completed(progress: Progress) -> Progress:
+        return with_int8_drop(progress, trainer, folder, training.int8_images)
+
     if trainer.history:
         # Earlier epochs are reported first, since the scheduler may stop the trial at this epoch.
-        yield progress()
+        yield completed(progress())
     if trainer.end_reason is None:
-        yield from _train(trainer, folder, progress)
+        yield from _train(trainer, Saver(trainer, folder, completed), folder, progress)
 
 
 def _train(
-    trainer: "Trainer", folder: TrainingFolder, progress: Callable[[], Progress]
+    trainer: "Trainer", saver: Saver, folder: TrainingFolder, progress: Callable[[], Progress]
 ) -> Generator[Progress | None]:
     """Trains to the end; saves each epoch, and the one under way when it is left within it."""
     from sgformer.training.checkpoint import save_within_epoch
 
-    saver, clock = Saver(trainer, folder), PartClock()
+    clock = PartClock()
     try:
         saver.begin_epoch(trainer.num_epochs_done + 1)
         for metrics in trainer.parts():

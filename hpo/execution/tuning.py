@@ -14,6 +14,7 @@ from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError, RunInterrupted, StoreError
 from hpo.execution.cluster import TrialResources, nodes_and_free
 from hpo.execution.gpu_share import resources_for
+from hpo.execution.int8_drop import int8_images
 from hpo.execution.interruption import noting_interruption
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.shared_gpus import EqualShares, SharedGpus
@@ -233,6 +234,7 @@ def _task_maker(
             mark=mark,
             num_epochs=proposal.num_epochs_reported,
             store=store,
+            int8_images=int8_images(config),
         )
         return TrialTask(number, training, resources.group, own.cpus)
 

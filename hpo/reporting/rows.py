@@ -38,9 +38,8 @@ def objectives_text(
     values = objective_values(trial, config.study)
     metric, value = config.study.metric, values.pop(config.study.metric)
     value = value_so_far if value is None else value
-    return ", ".join(
-        [f"{metric} {value:.4f}", *(f"{name} {brief(v or 0.0)}" for name, v in values.items())]
-    )
+    costs = (f"{name} {'-' if v is None else brief(v)}" for name, v in values.items())
+    return ", ".join([f"{metric} {value:.4f}", *costs])
 
 
 def front_rows(front: Sequence[TrialSummary], config: SearchConfig) -> Rows:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self
 
+from hpo.config.objectives import TRIAL_COSTS, Constraint
 from hpo.config.schema import RetrainConfig, SearchConfig
 from hpo.config.search_space import Params, Space, apply_params, params_key
 from hpo.selection.selection import selected
@@ -227,14 +228,26 @@ def read_verdict(
         finalists.num_val_images,
         finalists.fold_ratio,
         default_may_win=default is None or default.is_feasible,
+        bounds=late_bounds(config),
         is_cut_to_one=finalists.is_cut_to_one,
     )
+
+
+def late_bounds(config: SearchConfig) -> tuple[Constraint, ...]:
+    """The constraints on costs that are measured when a training has come to its end."""
+    return tuple(c for c in config.study.constraints if c.name in TRIAL_COSTS)
 
 
 def winners_of(
     config: SearchConfig, trials: Sequence[TrialSummary], verdict: Verdict | None
 ) -> tuple[TrialSummary, ...]:
-    """The winner of the verdict; without a verdict the trials of `study.select`, best/'s first."""
+    """The winner of the verdict; without a verdict the trials of `study.select`, best/'s first.
+
+    Where finalists are compared under a bound on a cost of trained models, only these comparisons
+    tell who keeps to it.
+    """
+    if verdict is None and config.compares_finalists and late_bounds(config):
+        return ()
     if verdict is None:
         return selected(trials, config.study)
     return tuple(trial for trial in trials if trial.number == verdict.winner)

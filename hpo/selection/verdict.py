@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Final
 
-from hpo.config.objectives import Objective
+from hpo.config.objectives import Constraint, Objective
 from hpo.selection.intervals import Estimate, ValImages, estimate_gains, estimate_means
 from sgformer.config import Metric
 
@@ -28,6 +29,8 @@ class FreshTraining:
         max_epochs: The planned length, in epochs.
         seconds: Wall time of `num_epochs`.
         gpu_seconds: `seconds` times the number of GPUs.
+        int8_top1_drop: The share of val images that the model loses in 8-bit integers; None: not
+            measured.
     """
 
     trial: int
@@ -38,6 +41,7 @@ class FreshTraining:
     max_epochs: int
     seconds: float
     gpu_seconds: float
+    int8_top1_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def judge(
     fold_ratio: float | None,
     *,
     default_may_win: bool = True,
+    bounds: Sequence[Constraint] = (),
     is_cut_to_one: bool = False,
 ) -> Verdict | None:
     """The verdict on the finalists, from all of their trainings; None if no finalist may win.
@@ -92,6 +97,8 @@ def judge(
         fold_ratio: Val images per training image; None: all seeds share the val images.
         default_may_win: Whether the default configuration satisfies the constraints; if not, it
             serves for comparison only.
+        bounds: Constraints on `int8_top1_drop`; a finalist whose mean misses one serves for
+            comparison only.
         is_cut_to_one: Whether the budget had room for only one of several finalists.
     """
     if not trainings:
@@ -100,6 +107,7 @@ def judge(
         return alone if may_win else None
     values = _values_of_sound(numbers, trainings)
     candidates = [n for n in values if n != DEFAULT or default_may_win]
+    candidates = [n for n in candidates if _keeps_to(bounds, n, trainings)]
     if not candidates:
         return None
     images = ValImages(num_val_images, fold_ratio, metric in SHARES_OF_IMAGES)
@@ -139,6 +147,15 @@ def _values_of_sound(
         for n, of_seeds in values.items()
         if None not in of_seeds
     }
+
+
+def _keeps_to(
+    bounds: Sequence[Constraint], number: int, trainings: Sequence[FreshTraining]
+) -> bool:
+    """Whether a finalist's mean drop is within the bounds, as far as it was measured."""
+    drops = [t.int8_top1_drop for t in trainings if t.trial == number]
+    known = [drop for drop in drops if drop is not None]
+    return not known or all(bound.violation(fmean(known)) <= 0 for bound in bounds)
 
 
 def _winner(candidates: Sequence[int], means: Mapping[int, Estimate], objective: Objective) -> int:

@@ -167,6 +167,7 @@ class SimulatedSearch:
             "seconds": seconds,
             "gpu_seconds": seconds * self._num_gpus[number],
             "num_epochs_trained": epoch,
+            **dict.fromkeys(self.config.study.trial_costs, 0.0),  # no model is there to lose any
         }
         row = self._row(number, epoch)
         return TrialReport(number, (row,), self._end_reason(number, epoch), facts)

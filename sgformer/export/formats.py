@@ -13,11 +13,11 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
 from sgformer.errors import ExportError
 from sgformer.export.fp16 import export_fp16
-from sgformer.export.int8 import export_int8
+from sgformer.export.int8 import export_int8, refuse_large
 from sgformer.export.judge import Judge
 from sgformer.export.names import FILES
 from sgformer.export.onnx_export import export_onnx, metadata_of
-from sgformer.export.onnx_file import data_file, facts, files_of, save
+from sgformer.export.onnx_file import facts, files_of, save
 from sgformer.export.openvino import export_openvino
 from sgformer.export.packages import check_packages
 from sgformer.export.proof import MIN_ARGMAX_AGREEMENT, prove_export
@@ -122,7 +122,7 @@ class _Writer:
         return prove_rgb(path, self._reference, it.data)
 
     def int8(self, path: Path) -> dict[str, Any]:
-        self._refuse_large()
+        refuse_large(self._reference)
         it, limits = self._trained, self._trained.limits
         report = export_int8(
             self._reference,
@@ -136,17 +136,10 @@ class _Writer:
         return _entry(report.delivered, report.reason, report.as_dict(), path)
 
     def fp16(self, path: Path) -> dict[str, Any]:
-        self._refuse_large()
+        refuse_large(self._reference)
         most = self._trained.limits.max_top1_drop
         report = export_fp16(self._reference, path, self._judge, most)
         return _entry(report.delivered, report.reason, report.as_dict(), path)
-
-    def _refuse_large(self) -> None:
-        """Raises ExportError if the weights lie in a file of their own: that is not built yet."""
-        if data_file(self._reference).exists():
-            raise ExportError(
-                "a model of over 2 GiB is written as onnx, openvino or tensorrt only"
-            )
 
     def openvino(self, path: Path) -> dict[str, Any]:
         export_openvino(self._reference, path)

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
+from torch import nn
 
 from sgformer.config import TrainConfig
-from sgformer.data.image_data import ImageData
+from sgformer.data.image_data import ImageData, Samples
+from sgformer.errors import ExportError
 from sgformer.export.int8_graph import Quantizer
 from sgformer.export.judge import Judge, TradeOff
+from sgformer.export.names import FILES
 from sgformer.export.on_images import normalised
+from sgformer.export.onnx_export import export_onnx
+from sgformer.export.onnx_file import data_file
 from sgformer.export.proof import spread_over_classes
 
 CALIBRATION_IMAGES: Final = 512
@@ -72,9 +77,8 @@ def export_int8(
         max_top1_drop: The share of val images that may be lost, 0..1.
         even_if_slower: Whether a smaller model is wanted even if it is slower here.
     """
-    calibration = spread_over_classes(data.samples("train"), CALIBRATION_IMAGES)
+    calibration = _calibration(data)
     batches = partial(normalised, data, calibration, config.data, BATCH_SIZE)
-
     tried: list[TradeOff] = []
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         quantizer = Quantizer(model, batches, Path(folder))
@@ -100,6 +104,41 @@ def export_int8(
         trade_offs=tuple(tried),
         float_layers=tuple(noisiest[:num_float]),
     )
+
+
+def int8_top1_drop(
+    model: nn.Module, config: TrainConfig, data: ImageData, num_images: int
+) -> float:
+    """The share of val images, -1..1, that a trained model loses with all layers quantized.
+
+    It is what `export_int8` finds of the model before it puts layers back into float32.
+
+    Args:
+        model: The model.
+        config: The config of the training.
+        data: The images; those of train calibrate.
+        num_images: How many val images are classified, at most.
+
+    Raises:
+        ExportError: PyTorch cannot export the model, or it is too large for 8-bit integers.
+    """
+    with tempfile.TemporaryDirectory(prefix="sgformer-export-") as folder:
+        path, small = (Path(folder) / FILES[name] for name in ("onnx", "int8"))
+        export_onnx(model, path, config, data.classes)
+        refuse_large(path)
+        batches = partial(normalised, data, _calibration(data), config.data, BATCH_SIZE)
+        onnx.save(Quantizer(path, batches, Path(folder)).model(), small)
+        return Judge(path, config, data, num_images).drop(small).mean
+
+
+def refuse_large(model: Path) -> None:
+    """Raises ExportError if the weights lie in a file of their own: that is not built yet."""
+    if data_file(model).exists():
+        raise ExportError("a model of over 2 GiB is written as onnx, openvino or tensorrt only")
+
+
+def _calibration(data: ImageData) -> Samples:
+    return spread_over_classes(data.samples("train"), CALIBRATION_IMAGES)
 
 
 def _reason_against(

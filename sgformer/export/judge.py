@@ -119,6 +119,11 @@ class Judge:
             float32_latency_ms={n: found["float32"] for n, found in times.items()},
         )
 
+    def drop(self, path: Path) -> Drop:
+        """The top-1 that a model loses; nothing is timed."""
+        before, after = self._logits, self._logits_of(open_normalised(path))
+        return paired_drop(before.argmax(1) == self.labels, after.argmax(1) == self.labels)
+
     def _logits_of(self, classifier: OnnxClassifier) -> npt.NDArray[np.float32]:
         return np.concatenate(list(logits_on(classifier, self._data, self._samples)))
 

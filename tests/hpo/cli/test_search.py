@@ -38,6 +38,10 @@ NO_GPU = not torch.cuda.is_available()
         ),
         (["train.model.name=timm/resnet18"], "train.model.name: a model's name has no prefix"),
         (["train.model.name=mobilenetv5_300m_enc"], "is no classifier of images"),
+        (
+            ["study.constraints=[latency_ms <= 5]", "resources.latency_node=edge"],
+            "resources.latency_node: 'edge' is not this machine, whose names are ",
+        ),
         (["resources.cpus_per_trial=4096"], "no node can hold a trial: it asks for 4096 CPU"),
     ],
 )

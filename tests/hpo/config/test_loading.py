@@ -165,6 +165,23 @@ def test_a_resume_may_change_length_and_resources_only(search_file: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("bound", "changed"),
+    [
+        ("num_parameters <= 2e5", ()),
+        ("bytes <= 5e6", ("export.int8: False -> True",)),
+        ("latency_ms <= 5", ("export.int8: False -> True",)),
+    ],
+)
+def test_a_resume_keeps_the_format_whose_costs_were_measured(
+    search_file: Path, bound: str, changed: tuple[str, ...]
+) -> None:
+    bounded = f"study.constraints=[{bound}]"
+    old = load(search_file, bounded)
+    new = load(search_file, bounded, "export={int8: true, uint8: true}")
+    assert differences(old, new) == changed
+
+
 def test_conditional_parameters_survive_the_dump(edit: Edit, tmp_path: Path) -> None:
     def condition(values: dict) -> None:
         values["space"] |= {

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from hpo.config.objectives import Constraint, Objective
+from hpo.config.objectives import COSTS, METRICS, Constraint, Objective
 from sgformer.errors import ConfigError
 from sgformer.validation import validate
 
@@ -15,6 +15,8 @@ from sgformer.validation import validate
         ("latency_ms<=5", 5.0, 0.0),
         ("num_parameters <= 2e7", 4e7, 1.0),
         ("val_top1 >= 0.8", 0.6, 0.25),
+        ("bytes <= 5e6", 6e6, 0.2),
+        ("int8_top1_drop <= 0.005", 0.01, 1.0),
         ("val_loss <= 0", 0.25, 0.25),
     ],
 )
@@ -49,9 +51,8 @@ def test_what_is_no_constraint_is_refused(text: object, message: str) -> None:
 
 
 def test_only_accuracies_are_to_be_maximised() -> None:
-    names = ("val_top1", "val_top5", "val_macro_f1", "val_loss", "num_parameters", "latency_ms")
-    directions = [Objective.named(name).direction for name in names]
-    assert directions == ["maximize"] * 3 + ["minimize"] * 3
+    directions = [Objective.named(name).direction for name in (*METRICS, *COSTS)]
+    assert directions == ["maximize"] * 3 + ["minimize"] * 5
 
 
 def test_the_best_of_values_is_by_the_direction_and_never_nan() -> None:

@@ -80,6 +80,18 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
             "study.objectives=[[val_top1, maximize], [latency_ms, maximize]]",
             r"latency_ms is to minimize, got 'maximize'",
         ),
+        (
+            "study.constraints=[int8_top1_drop <= 0.01]",
+            r"int8_top1_drop is of the model in 8-bit .* export\.int8 is off; set it to true",
+        ),
+        (
+            "study.objectives=[[val_top1, maximize], [int8_top1_drop, minimize]]",
+            r"scheduler\.name: asha compares trials at rungs, and int8_top1_drop .* choose none",
+        ),
+        (
+            "resources.latency_node=10.0.0.5",
+            r"latency_node: measures latency_ms, which neither .* leave it out, got '10\.0\.0\.5'",
+        ),
         ("study.constraints=[latency <= 5]", r"study\.constraints\.0: no such objective: 'laten"),
         ("study.select=knee", r"study\.select: knee is of several study\.objectives"),
         ("study.select=top", r"study\.select: input should be 'best'.*got 'top'"),
@@ -153,6 +165,18 @@ def test_several_objectives_have_defaults_of_their_own(edit: Edit) -> None:
     assert config.train.metric == "val_macro_f1"
     assert config.study.costs == ("num_parameters",)
     assert load(edit(lambda _: None)).study.select == "best"
+
+
+def test_what_is_known_at_a_trials_end_alone_is_minimised_without_a_scheduler(edit: Edit) -> None:
+    file = edit(lambda values: values.pop("scheduler"))
+    objectives = "study.objectives=[[val_top1, maximize], [int8_top1_drop, minimize]]"
+    config = load(file, objectives, "study.constraints=[bytes <= 5e6]", "export.int8=true")
+    assert (config.scheduler.name, config.study.sampler) == ("none", "tpe")
+    assert config.study.costs == ("int8_top1_drop", "bytes")
+    assert config.study.architecture_costs == ("bytes",)
+    assert config.study.trial_costs == ("int8_top1_drop",)
+    bounded = load(file, "study.constraints=[int8_top1_drop <= 0.01]", "export.int8=smallest")
+    assert bounded.scheduler.name == "freeze_thaw"
 
 
 @pytest.mark.parametrize("scheduler", sorted({*get_args(Scheduler)} - {*SCHEDULERS_OF_SEVERAL}))

@@ -10,6 +10,7 @@ from hpo.engine.architectures import (
     check_feasible,
     measure_architecture,
     missing_architectures,
+    several_machines,
 )
 from hpo.errors import StudyError
 
@@ -81,6 +82,43 @@ def test_parameters_are_counted_without_a_latency(search_config: Any) -> None:
     config = search_config("study.constraints=[num_parameters <= 2e5]")
     costs = measure_architecture(config, {"model.name": "sg_former_pico"}, 10)
     assert costs == {"num_parameters": 119_800}
+
+
+def test_bytes_need_a_file_and_no_clock(search_config: Any) -> None:
+    config = search_config("study.constraints=[bytes <= 5e6]")
+    costs = measure_architecture(config, {"model.name": "sg_former_pico"}, 10)
+    assert costs.keys() == {"num_parameters", "bytes", "format"}
+    assert 4 * costs["num_parameters"] < costs["bytes"] < 6 * costs["num_parameters"]
+    assert costs["format"] == "onnx"
+    assert ArchitectureCosts(config, {PICO: costs}).infeasible({}) is None
+    assert PICO not in missing_architectures(config, {PICO: costs})
+
+
+@pytest.mark.parametrize(("int8", "expected"), [("smallest", ("int8", 3)), ("false", ("onnx", 7))])
+def test_bytes_are_of_the_format_that_is_delivered(
+    search_config: Any, tmp_path: Path, int8: str, expected: tuple[str, int]
+) -> None:
+    config = search_config("study.constraints=[bytes <= 5e6]", f"export.int8={int8}")
+    (tmp_path / "pico.onnx").write_bytes(b"float32")
+    (tmp_path / "pico.int8.onnx").write_bytes(b"int")
+    costs = measure_architecture(config, {}, 10, tmp_path / "pico.onnx")
+    assert (costs["format"], costs["bytes"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("hosts", "note"),
+    [(("a", "b"), "latency_ms was measured on 2 machines, a, b, since"), (("a", "a"), None)],
+)
+def test_latencies_of_several_machines_are_told(
+    search_config: Any, hosts: tuple[str, str], note: str | None
+) -> None:
+    measured = {
+        name: costs | {"hostname": host}
+        for (name, costs), host in zip(MEASURED.items(), hosts, strict=True)
+    }
+    told = several_machines(search_config(TWO), measured)
+    assert told is None if note is None else str(told).startswith(note)
+    assert several_machines(search_config(), measured) is None
 
 
 def test_a_latency_says_which_machine_it_is_of(search_config: Any) -> None:

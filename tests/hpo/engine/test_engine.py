@@ -406,6 +406,28 @@ def test_what_is_ruled_out_takes_no_slot_and_is_heard_of(
     assert study.trials()[0].constraints == {"latency_ms <= 5": pytest.approx(-0.6)}
 
 
+def test_what_a_model_loses_in_8_bit_integers_is_judged_at_its_trials_end(
+    search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> None:
+    overrides = ["study.constraints=[int8_top1_drop <= 0.01]", "export.int8=true"]
+    config = load_search_config(search_file, overrides)[0]
+    study = SearchStudy.in_memory(config.study, config.space)
+    engine = Engine(config, study, 3, watcher, checkpoints)
+    for drop in (0.015, 0.0):
+        facts = {"int8_top1_drop": drop}
+        epochs = ({"epoch": 1, "val_top1": 0.5},)
+        engine.on_end(TrialReport(start(engine), epochs, "completed", facts))
+    engine.on_end(report(start(engine), {1: 0.1}))
+    lossy, kept, stopped = study.trials()
+    name = "int8_top1_drop <= 0.01"
+    assert lossy.constraints == {name: pytest.approx(0.5)}
+    assert not lossy.is_feasible
+    assert kept.constraints == {name: -1.0}
+    assert kept.attributes["int8_top1_drop"] == 0.0
+    assert stopped.is_feasible  # as far as is known
+    assert not stopped.constraints
+
+
 def test_at_a_rung_a_small_model_is_kept_for_its_size(
     search_file: Path, watcher: Watcher, checkpoints: TrialCheckpoints
 ) -> None:

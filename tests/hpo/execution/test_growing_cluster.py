@@ -1,5 +1,6 @@
 """A search's slots on a real cluster whose nodes come and go."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,13 +16,15 @@ from studies import create_study
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.engine.observer import SearchObserver
-from hpo.errors import RunError
+from hpo.errors import ClusterError, RunError
 from hpo.execution.cluster import TrialResources
+from hpo.execution.latency_node import latency_node, measured_on
 from hpo.execution.tuning import run_trials
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus
 from sgformer.data.image_cache import ImagesId
+from sgformer.errors import DataError
 
 pytestmark = pytest.mark.cluster
 
@@ -102,6 +105,31 @@ def test_slots_follow_nodes_and_resize(cluster: Cluster, begin: Callable[..., Se
     assert events.at_a_time[:5] == [1] * 5
     assert max(events.at_a_time[:25]) == 2
     assert events.at_a_time[-5:] == [1] * 5
+
+
+def test_latency_is_measured_on_the_node_that_is_named(
+    cluster: Cluster, begin: Callable[..., Search], tmp_path: Path
+) -> None:
+    config, _, _ = begin(
+        "study.constraints=[latency_ms <= 1000]", "train.model.name=test_resnet",
+        "resources.latency_node=edge",
+    )  # fmt: skip
+    with pytest.raises(ClusterError, match=r"latency_node: no nodes .* named 'edge', by address"):
+        latency_node("edge")
+    cluster.add_node(num_cpus=0, resources={"edge": 1})
+    cluster.wait_for_nodes()
+    node, here = latency_node("edge"), ray.get_runtime_context().get_node_id()
+    assert node not in {None, here}
+    assert latency_node("localhost") is None
+    with pytest.raises(ClusterError, match="latency_node: 2 nodes of the cluster are named"):
+        latency_node(socket.gethostname())
+    exported = tmp_path / "test_resnet at 32 pixels.onnx"
+    exported.write_text("no model")
+    with pytest.raises(DataError, match="not an ONNX model"):  # the file is what is timed
+        measured_on(node, config, {}, 10, exported)
+    costs = measured_on(node, config, {}, 10)
+    assert 0 < costs["latency_ms"] < 1000
+    assert costs["hostname"] == socket.gethostname()
 
 
 def test_what_cannot_be_placed_ends_as_a_pause(

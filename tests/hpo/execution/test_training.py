@@ -82,6 +82,24 @@ def test_a_training_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before
     assert last.end_reason == "completed"
 
 
+def test_what_a_model_loses_in_8_bit_integers_is_told_at_the_end_alone(
+    training: Training,
+) -> None:
+    training = replace(training, int8_images=20)
+    *earlier, last = filter(None, run_training(training))
+    assert last.end_reason == "completed"
+    drop = last.facts["int8_top1_drop"]
+    assert -1 <= drop <= 1
+    assert (drop * 20) % 1 == pytest.approx(0)
+    assert last.epochs[-1]["int8_top1_drop"] == drop
+    assert not any("int8_top1_drop" in progress.facts for progress in earlier)
+    # A driver that died before it heard of the end asks again.
+    (again,) = filter(None, run_training(replace(training, num_epochs=3)))
+    assert again.facts["int8_top1_drop"] == drop
+    (without,) = filter(None, run_training(replace(training, num_epochs=3, int8_images=None)))
+    assert "int8_top1_drop" not in without.facts
+
+
 def test_a_training_of_a_version_without_marks_is_resumed(training: Training) -> None:
     (training.folder.parent.parent / ".mark").unlink()
     train(replace(training, mark=None), 1)

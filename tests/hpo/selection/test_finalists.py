@@ -196,6 +196,25 @@ def test_a_default_that_misses_a_constraint_is_the_measure_but_cannot_win(
     assert winners_of(config, trials, verdict) == (trials[2],)
 
 
+def test_under_a_bound_on_trained_models_the_comparison_alone_names_a_winner(
+    search_file: Path, tmp_path: Path
+) -> None:
+    bound = ["study.constraints=[int8_top1_drop <= 0.01]", "export.int8=true"]
+    two = load_search_config(search_file, ["retrain={seeds: 2, top_k: 2}", *bound])[0]
+    none = load_search_config(search_file, ["retrain.seeds=0", *bound])[0]
+    study = finished(two, tmp_path, [0.5, 0.9])
+    trials = study.trials()
+    assert winners_of(two, trials, None) == ()
+    assert winners_of(none, trials, None) == (trials[1],)
+    finalists = chosen(two, study, (1, 0))
+    tell(two, study, finalists, {0: 0.5, 1: 0.6})
+    verdict = read_verdict(two, study, trials)
+    assert winners_of(two, trials, verdict) == (trials[1],)
+    for name, values in study.metadata.fresh_trainings.items():
+        study.metadata.add_fresh_training(name, values | {"int8_top1_drop": 0.02})
+    assert read_verdict(two, study, trials) is None
+
+
 def test_several_objectives_are_settled_without_finalists(
     search_file: Path, tmp_path: Path
 ) -> None:

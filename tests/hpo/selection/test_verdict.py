@@ -1,8 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 from verdicts import CLEAR, trainings, verdict_on
 
+from hpo.config.objectives import Constraint
 from hpo.selection.verdict import finalist_values, judge, verdict_values
 from sgformer.config import Metric
 
@@ -32,6 +34,24 @@ def test_who_diverged_at_once_on_a_seed_is_out() -> None:
     assert verdict.winner == 4
     assert set(verdict.means) == {4, 0}
     assert judge((3, 0), trainings({3: [None], 0: [None]}), "val_top1", 300, None) is None
+
+
+def test_who_loses_too_much_in_8_bit_integers_is_compared_with_and_cannot_win() -> None:
+    values: dict[int, list[float | None]] = {7: [0.9, 0.9], 4: [0.7, 0.7], 0: [0.5, 0.5]}
+    drops = {7: [0.0, 0.03], 4: [0.02, 0.0], 0: [None, None]}
+    told = [
+        replace(t, int8_top1_drop=drops[t.trial][t.seed - 1]) for t in trainings(values)
+    ]  # fmt: skip
+    bound = Constraint.model_validate("int8_top1_drop <= 0.01")
+
+    def winner(bounds: list[Constraint]) -> int:
+        verdict = judge([7, 4, 0], told, "val_top1", 300, None, bounds=bounds)
+        assert verdict is not None
+        assert set(verdict.means) == {7, 4, 0}
+        return verdict.winner
+
+    assert winner([]) == 7
+    assert winner([bound]) == 4
 
 
 def test_values_for_programs_and_the_leaderboard() -> None:
