@@ -27,7 +27,6 @@ from sgformer.export.onnx_classifier import OnnxClassifier
 CLASSES, OTHERS = tuple("abcdefgh"), tuple("ABCDEFGH")
 TOKEN = "an exemplary token"
 PATIENCE_SECONDS = 120.0
-pytestmark = pytest.mark.cluster
 
 
 class Served:
