@@ -47,6 +47,8 @@ class StudyMetadata:
         last_one: Number of the trial that the search trains to its end at last; None: not chosen.
         last_one_limits: The limits under which `last_one` was chosen; None in studies of older
             versions.
+        line: Numbers of paused trials, the one that would be resumed first at the front, as of the
+            latest pause.
         seconds_searched: Wall-clock seconds of all searches over the study, as last noted.
         limits_reached: The limits at which the search ended; these must be raised to go on.
         warm_start: Params to start from, by earlier studies; None: these were not read.
@@ -65,6 +67,7 @@ class StudyMetadata:
     first_levels = Fact[list[dict[str, Any]]]([])
     last_one = Fact[int | None](None)
     last_one_limits = Fact[dict[str, Any] | None](None)
+    line = Fact[list[int]]([])
     seconds_searched = Fact[float](0.0)
     limits_reached = Fact[dict[str, Any] | None](None)
     warm_start = Fact[Sequence[Params] | None](None)
