@@ -12,6 +12,8 @@ from sgformer.errors import InputError
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+    from hpo.run_folder import RunFolder
+
 
 def dashboard(
     run_dir: Annotated[
@@ -36,11 +38,11 @@ def dashboard(
     from hpo.dashboard.guard import Access
     from hpo.dashboard.server import Dashboard
 
-    studies, name, page = _find(run_dir, storage)
+    studies, name, page, folders = _find(run_dir, storage)
     token, is_new = take_token(token_file, host, DASHBOARD_TOKEN)
     access = Access(host, token, allow_edit)
     with listen(host, port) as opened:
-        served = Dashboard(studies, opened, access, page)
+        served = Dashboard(studies, opened, access, page, folders)
         if is_new:
             # To the terminal once, and nowhere else.
             print(f"token: {token}", file=sys.stderr, flush=True)
@@ -50,18 +52,23 @@ def dashboard(
         served.serve()
 
 
-def _find(run_dir: Path | None, storage: str | None) -> tuple["BaseStorage", str, str]:
-    """The storage, what is shown of it, and the path of the page that shows that."""
+def _find(
+    run_dir: Path | None, storage: str | None
+) -> tuple["BaseStorage", str, str, dict[int, "RunFolder"]]:
+    """The storage, what is shown of it, the path of its page, and run folders by study id."""
     from hpo.config.storage_url import without_password
     from hpo.dashboard.server import ALL_STUDIES, page_of
     from hpo.errors import StudyError
     from hpo.study.storage import open_cached_storage, storage_exists
 
     if run_dir is not None:
-        study = open_run(run_dir, storage).study
-        return study.storage, f"study {study.name}", page_of(study.id)
+        run = open_run(run_dir, storage)
+        study = run.study
+        folders = {study.id: run.folder}
+        return study.storage, f"study {study.name}", page_of(study.id), folders
     if storage is None:
         raise InputError("nothing to show: name a run's folder, or a database (--storage)")
     if not storage_exists(storage):
         raise StudyError(f"no file {without_password(storage)} (--storage)")
-    return open_cached_storage(storage), f"studies of {without_password(storage)}", ALL_STUDIES
+    name = f"studies of {without_password(storage)}"
+    return open_cached_storage(storage), name, ALL_STUDIES, {}

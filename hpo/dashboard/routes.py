@@ -10,6 +10,8 @@ _TRIAL_FILES: Final = "/artifacts/<study_id:int>/<trial_id:int>"
 _STUDY_FILES: Final = "/artifacts/<study_id:int>"
 _ID: Final = "<artifact_id:re:[0-9a-fA-F-]+>"
 STATIC: Final = ("GET", "/static/<filename:path>")
+META: Final = ("GET", "/api/meta")
+STUDIES: Final = ("GET", "/api/studies")
 STUDY: Final = ("GET", _STUDY)
 ARTIFACTS: Final = (("GET", f"{_STUDY_FILES}/{_ID}"), ("GET", f"{_TRIAL_FILES}/{_ID}"))
 
@@ -19,8 +21,8 @@ READS: Final = frozenset(
         ("GET", "/dashboard<:re:(/.*)?>"),
         ("GET", "/favicon.ico"),
         STATIC,
-        ("GET", "/api/meta"),
-        ("GET", "/api/studies"),
+        META,
+        STUDIES,
         STUDY,
         ("GET", f"{_STUDY}/param_importances"),
         ("GET", f"{_STUDY}/plot/<plot_type>"),

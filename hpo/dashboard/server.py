@@ -4,6 +4,8 @@ import contextlib
 import ipaddress
 import logging
 import socket
+import threading
+from collections.abc import Mapping
 from typing import Any, Final
 
 import waitress.server
@@ -12,6 +14,7 @@ from optuna_dashboard import wsgi
 
 from hpo.dashboard.app import DashboardApp
 from hpo.dashboard.guard import ENTER, Access, Guard
+from hpo.run_folder import RunFolder
 
 ALL_STUDIES: Final = "/dashboard"
 NUM_THREADS: Final = 6  # as many as a browser opens connections
@@ -26,6 +29,7 @@ class Dashboard:
         opened: The socket.
         access: Who may do what.
         page: The path of the page that it opens at.
+        folders: The run folders that are known, by the study's id.
 
     Attributes:
         url: The URL of that page.
@@ -38,12 +42,15 @@ class Dashboard:
         opened: socket.socket,
         access: Access,
         page: str = ALL_STUDIES,
+        folders: Mapping[int, RunFolder] | None = None,
     ) -> None:
         # waitress would warn of each request that waits for a thread.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         optuna_app = wsgi(storage)
+        app = DashboardApp(optuna_app, storage, page, dict(folders or {}))
+        threading.Thread(target=app.prepare, daemon=True).start()
         self._server: Any = waitress.server.create_server(
-            Guard(DashboardApp(optuna_app, page), optuna_app, access),
+            Guard(app, optuna_app, access),
             sockets=[opened],
             threads=NUM_THREADS,
             ident=None,

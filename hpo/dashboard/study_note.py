@@ -1,8 +1,10 @@
 """The note of a study, as Markdown: what is searched, how far it is, and how it goes on."""
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from hpo.config.schema import SearchConfig
@@ -16,12 +18,15 @@ from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
 from hpo.selection.finalists import comparison_progress, read_verdict
 from hpo.selection.intervals import margin_by_images
 from hpo.selection.selection import best_so_far, pareto_front
+from hpo.selection.verdict import Verdict
 from hpo.study.driver import Driver, Life
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, TrialSummary
 
 SHARES: Final = ("val_top1", "val_top5")  # metrics that are a share of the val images
 MOST_LISTED: Final = 8
+SECONDS_OF_A_BEAT: Final = 120.0  # drivers beat every 20 seconds; clocks may differ
+EM_SPACE: Final = "\u2003"
 LEAST_SHARE: Final = 0.05  # of a search, from which on its pace tells something
 
 
@@ -43,11 +48,26 @@ class SearchState:
     line: Sequence[int]
     folder: RunFolder | None
 
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """The finalists' results; None: they are not known yet."""
+        return read_verdict(self.config, self.study, self.trials)
+
+    @cached_property
+    def best(self) -> tuple[TrialSummary, float] | None:
+        """The best trial so far and its value."""
+        return best_so_far(self.trials, self.config)
+
     @property
     def is_driven(self) -> bool:
-        """Whether a search runs, as far as can be told without waiting."""
+        """Whether a search runs: its process does or, on another machine, beat just now."""
         values = self.study.metadata.driver
-        return values is not None and Driver.of(values).life != Life.ENDED
+        if values is None:
+            return False
+        driver = Driver.of(values)
+        if driver.life == Life.UNKNOWN:
+            return time.time() - driver.beat < SECONDS_OF_A_BEAT
+        return driver.life == Life.RUNS
 
 
 def study_note(state: SearchState) -> str:
@@ -59,12 +79,26 @@ def study_note(state: SearchState) -> str:
     parts = [
         f"## {plain(config.study.name)}: {goals}",
         _what_runs(state),
-        _table(("", ""), rows.items()),
+        "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in rows.items()),
         "### What is searched",
         _space_table(state),
         _how_to_go_on(state),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def study_attributes(state: SearchState) -> dict[str, str]:
+    """The attributes that the page shows of a study, in place of those that programs read."""
+    config, images = state.config, state.study.metadata.images
+    shown = {
+        "scheduler": str(config.scheduler.name),
+        "sampler": str(config.study.sampler),
+        "trains for": f"{config.train.max_epochs} epochs at most",
+    }
+    if images is not None:
+        counts = [f"{images[split]} {split}" for split in ("train", "val", "test")]
+        shown["images"] = f"{', '.join(counts)}; {len(images['classes'])} classes"
+    return shown
 
 
 def _what_runs(state: SearchState) -> str:
@@ -83,9 +117,7 @@ def _progress_rows(state: SearchState) -> dict[str, str]:
     config, study, trials = state.config, state.study, state.trials
     counts = Counter("PAUSED" if is_paused(t, config) else t.outcome for t in trials)
     num = len(trials) - counts[TrialStatus.INFEASIBLE]
-    budget = Budget.of_study(
-        config, study, ledger=TrialLedger(config.study.objective, trials)
-    )
+    budget = Budget.of_study(config, study, ledger=TrialLedger(config.study.objective, trials))
     rows = {"trials": f"{num} of {config.study.num_trials} started: {counts_text(counts)}"}
     if budget.limits:
         rows["budget used"] = budget.in_words()
@@ -114,17 +146,15 @@ def _forecast(state: SearchState, budget: Budget) -> str | None:
 
 def _best_rows(state: SearchState) -> dict[str, str]:
     config, trials = state.config, state.trials
-    verdict = read_verdict(config, state.study, trials)
-    if verdict is not None:
-        return dict(verdict_rows(verdict))
+    if state.verdict is not None:
+        return dict(verdict_rows(state.verdict))
     if config.study.has_several_objectives:
         front = pareto_front(trials, config.study)
         shown = front[:MOST_LISTED]
         return {f"front, trial {t.number}": objectives_text(t, config) for t in shown}
-    best = best_so_far(trials, config)
-    if best is None:
+    if state.best is None:
         return {"best so far": "none yet"}
-    return {"best so far": _best_text(state, *best)}
+    return {"best so far": _best_text(state, *state.best)}
 
 
 def _best_text(state: SearchState, trial: TrialSummary, value: float) -> str:
@@ -165,14 +195,21 @@ def _listed(some: Sequence[str]) -> str:
 
 
 def _space_table(state: SearchState) -> str:
-    found = best_so_far(state.trials, state.config)
-    best: Mapping[str, Any] = {} if found is None else found[0].params
+    name, best = _leader(state)
     default = next((t.params for t in state.trials if t.number == 0), {})
     rows = [
         (path, parameter.describe(), _value(default.get(path)), _value(best.get(path)))
         for path, parameter in state.config.space.items()
     ]
-    return _table(("parameter", "range", "default", "best so far"), rows)
+    return _table(("parameter", "range", "default", name), rows)
+
+
+def _leader(state: SearchState) -> tuple[str, Mapping[str, Any]]:
+    """What the best trial is called, and its params: the winner's, once there is one."""
+    if state.verdict is not None:
+        winner = state.verdict.winner
+        return "winner", next(t.params for t in state.trials if t.number == winner)
+    return "best so far", {} if state.best is None else state.best[0].params
 
 
 def _value(value: Any) -> str:
@@ -189,6 +226,8 @@ def _how_to_go_on(state: SearchState) -> str:
     return f"Ctrl-C ends the search in order. To go on: `run_search.py {command}`"
 
 
-def _table(header: Sequence[str], rows: Any) -> str:
-    lines = [header, ["---"] * len(header), *([plain(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    # The page draws cells without a space between them.
+    cells = ([f"{plain(cell)}{EM_SPACE}" for cell in row] for row in (header, *rows))
+    head, *others = (f"| {' | '.join(line)} |" for line in cells)
+    return "\n".join([head, "| --- " * len(header) + "|", *others])

@@ -91,12 +91,12 @@ def attributes_of(
     facts, best = trial.facts, trial.best_value(config.study.objective.best)
     shown: dict[str, str | float] = {"status": status_of(trial, config, line)}
     if best is not None:
-        shown[f"best {config.study.metric}"] = best
+        shown[f"best {config.study.metric}"] = float(f"{best:.6g}")
     if "best_epoch" in facts:
         shown["best epoch"] = facts["best_epoch"]
     shown["epochs"] = trial.num_epochs
     known = {**facts, **{n: trial.attributes[n] for n in NUMBERS if n in trial.attributes}}
-    shown |= {NUMBERS[n]: value for n in NUMBERS if (value := known.get(n))}
+    shown |= {NUMBERS[n]: round(value, 1) for n in NUMBERS if (value := known.get(n))}
     if memory := facts.get("peak_memory_bytes"):
         shown["memory, GiB"] = round(memory / BYTES_A_GIB, 2)
     costs = {name: trial.attributes.get(name) for name in config.study.costs}

@@ -16,7 +16,15 @@ from hpo.engine.planner import Planner
 from hpo.schedulers.base import Choice, Decision, Resume, Wait, replay_into, tell_end
 from hpo.schedulers.factory import make_scheduler
 from hpo.study.study import SearchStudy
-from hpo.study.trial import STANDING, EndReason, Proposal, TrialError, TrialReport, TrialStatus, TrialSummary
+from hpo.study.trial import (
+    STANDING,
+    EndReason,
+    Proposal,
+    TrialError,
+    TrialReport,
+    TrialStatus,
+    TrialSummary,
+)
 
 MAX_PAUSED: Final = 64  # paused trials that keep their checkpoints
 

@@ -77,7 +77,7 @@ class AsynchronousHalving:
         return fallen[0] if fallen else None
 
     def standing(self, number: int, epoch: int) -> tuple[int, int] | None:
-        """A trial's rank at a rung and the number of trials there; None with several objectives."""
+        """A trial's rank at a rung and how many trials are there; None: several objectives."""
         rung = self._rungs[epoch]
         if len(rung[number]) > 1:
             return None

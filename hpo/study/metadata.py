@@ -82,6 +82,10 @@ class StudyMetadata:
         self._kept: dict[str, Any] = {}
         self._kept_under: Hold | None = None
 
+    def as_of(self, attributes: Mapping[str, Any]) -> "StudyMetadata":
+        """The facts as these user attributes of the study have them, to be read only."""
+        return _Snapshot(self._study, self._gate, attributes)
+
     def read(self, name: str, default: Any) -> Any:
         """The stored value of a fact, or `default`."""
         return copy.deepcopy(self._attributes().get(name, default))
@@ -96,14 +100,17 @@ class StudyMetadata:
         """All facts. The driver, as their only writer, reads them once; others each time."""
         hold = self._gate.hold
         if hold is None or hold is not self._kept_under:
-            self._kept = self._gate.read(lambda: self._study.user_attrs)
+            self._kept = self._gate.read(self._latest)
             self._kept_under = hold
         return self._kept
+
+    def _latest(self) -> dict[str, Any]:
+        return self._study.user_attrs
 
     @property
     def driver(self) -> dict[str, Any] | None:
         """The record of the process that drives the study, see Driver; None: none does."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("driver")
+        values: dict[str, Any] | None = self._latest().get("driver")
         return values
 
     @property
@@ -132,3 +139,16 @@ class StudyMetadata:
     def trainings_after(self) -> tuple[dict[str, Any], ...]:
         """All trainings after the search, which the budget pays for beside trials."""
         return (*self.fresh_trainings.values(), *self.retrainings)
+
+
+class _Snapshot(StudyMetadata):
+    """A study's metadata as some attributes of it have them."""
+
+    def __init__(
+        self, study: optuna.Study, gate: StudyGate, attributes: Mapping[str, Any]
+    ) -> None:
+        super().__init__(study, gate)
+        self._attributes_then = dict(attributes)
+
+    def _latest(self) -> dict[str, Any]:
+        return self._attributes_then
