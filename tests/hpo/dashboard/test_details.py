@@ -156,7 +156,7 @@ def test_the_study_note_says_what_is_searched_and_how_far_it_is(
     assert "## one: largest val_top1" in note
     assert "**No search runs on this study now.**" in note
     assert "- trials: 3 of 4 started: 3 running" in note
-    assert "trial 2, val\\_top1 0.7500 ± 0.0849 (95 %, by its 100 val images alone)" in note
+    assert "trial 2, val\\_top1 0.7500 ± 0.0854 (95 %, by its 100 val images alone)" in note
     assert "the best of 3 single trainings, so rather too good" in note
     assert "- interrupted: trials 0 (epoch 1), 1 (epoch 1), 2 (epoch 1)" in note
     assert "model.drop\\_rate" in note
