@@ -9,12 +9,13 @@ import sys
 import typer
 
 from hpo.cli.benchmark import benchmark
+from hpo.cli.dashboard import dashboard
 from hpo.cli.data import data
 from hpo.cli.jobs import jobs, submit
 from hpo.cli.models import evaluate, export, retrain
 from hpo.cli.output import escape_what_the_output_cannot_hold, fail
 from hpo.cli.predict import predict
-from hpo.cli.results import dashboard, report, status
+from hpo.cli.results import report, status
 from hpo.cli.search import demo, resize, search
 from hpo.cli.serve import serve
 from hpo.cli.simulate import simulate

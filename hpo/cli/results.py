@@ -1,8 +1,4 @@
-"""The commands that look at a run: status, report, dashboard."""
-
-from typing import Annotated
-
-import typer
+"""The commands that look at a run: status, report."""
 
 from hpo.cli.options import AsJson, RunDir, Storage, open_run
 from hpo.cli.output import print_json, print_rows
@@ -30,23 +26,3 @@ def report(run_dir: RunDir, storage: Storage = None) -> None:
     copy_results(run.folder, run.config)
     rows = {"report": str(run.folder.report), "leaderboard": str(run.folder.leaderboard)}
     print_rows(rows | copied_rows(run.config))
-
-
-def dashboard(
-    run_dir: RunDir,
-    host: Annotated[str, typer.Option(help="A loopback address.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
-    storage: Storage = None,
-) -> None:
-    """Serves optuna-dashboard at the run's study, on this machine only, until Ctrl-C."""
-    from hpo.reporting.dashboard import make_dashboard
-
-    run = open_run(run_dir, storage)
-    server, address = make_dashboard(run.study, host, port)
-    print(f"study {run.config.study.name} at {address} (Ctrl-C ends it)", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.server_close()

@@ -59,16 +59,16 @@ def serve(
 ) -> None:
     """Serves models by HTTP until Ctrl-C: POST an image to /predict; /docs has a form."""
     _require_packages()
+    from hpo.access import SERVE_TOKEN, listen, take_token
     from hpo.execution.interruption import hear_signals_to_the_end, interruptible
     from hpo.execution.surroundings import usable_surroundings
-    from hpo.serving.access import take_token
     from hpo.serving.files import find_models
-    from hpo.serving.server import Serving, listen, serve_models
+    from hpo.serving.server import Serving, serve_models
     from hpo.serving.settings import Limits, parse_replicas
 
     limits = Limits(int(max_megabytes * 1_000_000), max_pixels, queue, timeout)
     files = find_models(models)
-    token, is_new = take_token(token_file, host)
+    token, is_new = take_token(token_file, host, SERVE_TOKEN)
     wait = None if wait_ms is None else wait_ms / 1000
     processes = parse_replicas(replicas, threads, len(files))
     serving = Serving(files, limits, processes, max_batch, wait, token)

@@ -16,7 +16,15 @@ from hpo.engine.planner import Planner
 from hpo.schedulers.base import Choice, Decision, Resume, Wait, replay_into, tell_end
 from hpo.schedulers.factory import make_scheduler
 from hpo.study.study import SearchStudy
-from hpo.study.trial import EndReason, Proposal, TrialError, TrialReport, TrialStatus, TrialSummary
+from hpo.study.trial import (
+    STANDING,
+    EndReason,
+    Proposal,
+    TrialError,
+    TrialReport,
+    TrialStatus,
+    TrialSummary,
+)
 
 MAX_PAUSED: Final = 64  # paused trials that keep their checkpoints
 
@@ -141,6 +149,8 @@ class Engine:
             decision = self._scheduler.on_epoch(number)
         if decision == Decision.STOP:
             record.stopped_at = self._scheduler.place_of_stop(number)
+            if (standing := self._scheduler.standing(number)) is not None:
+                record.facts[STANDING] = list(standing)
         elif not self._admission.lets_go_on(number):
             record.stopped_at = "the budget's end"
         else:
@@ -285,6 +295,7 @@ class Engine:
         record.has_slot = False
         self._checkpoints.trial_paused(record.number)
         self._study.pause(record.number, record.facts)
+        self._note_line()
         self._observer.trial_paused(record.number)
         chosen = self._choice.number if isinstance(self._choice, Resume) else None
         least = self._scheduler.least_promising(besides=chosen)
@@ -292,6 +303,11 @@ class Engine:
             self._give_up(self._ledger.live[least])
         if self._planner.is_closing:
             self.settle()
+
+    def _note_line(self) -> None:
+        """Notes in the study, for its readers, who is resumed first, as far as is known."""
+        line = self._scheduler.in_line([record.number for record in self._ledger.paused])
+        self._study.metadata.line = list(line)
 
     def _make_room(self, resumed: int | None = None) -> bool:
         """Whether a trial's checkpoints fit; gives up paused trials where that is needed."""

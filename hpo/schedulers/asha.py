@@ -76,6 +76,13 @@ class AsynchronousHalving:
         ]
         return fallen[0] if fallen else None
 
+    def standing(self, number: int, epoch: int) -> tuple[int, int] | None:
+        """A trial's rank at a rung and how many trials are there; None: several objectives."""
+        rung = self._rungs[epoch]
+        if len(rung[number]) > 1:
+            return None
+        return 1 + sum(losses < rung[number] for losses in rung.values()), len(rung)
+
     def _stands(
         self, number: int, epoch: int, curve: Mapping[int, float], costs: Sequence[float]
     ) -> bool:
@@ -151,6 +158,10 @@ class Promotion(PausingScheduler[TrialState]):
             for number, epoch in reached.items()
         }
         return tuple(sorted(key, key=lambda n: (-key[n][0], -key[n][1], n)))
+
+    def in_line(self, paused: Sequence[int]) -> tuple[int, ...]:
+        waiting = set(paused)
+        return tuple(number for number in self.ranking() if number in waiting)
 
     def least_promising(self, besides: int | None = None) -> int | None:
         waiting = set(self.paused_trials()) - {besides, self.last_one}

@@ -108,6 +108,17 @@ class Scheduler(Protocol):
         """Where a running trial was stopped, in words, such as 'rung 4'."""
         return "its last epoch"
 
+    def standing(self, number: int) -> tuple[int, int] | None:
+        """A running trial's rank where it was stopped, and of how many; None: there are no ranks.
+
+        The best trial's rank is 1.
+        """
+        return None
+
+    def in_line(self, paused: Sequence[int]) -> tuple[int, ...]:
+        """Paused trials in the order in which they would be resumed; unknown ones are left out."""
+        return ()
+
     @property
     def is_exhausted(self) -> bool:
         """Whether every configuration of the space that may be started has been tried."""

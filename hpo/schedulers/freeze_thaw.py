@@ -64,7 +64,9 @@ class FreezeThaw(PausingScheduler[_Trial]):
         self._first_rungs: tuple[FirstRung, ...] = ()
         self._candidates = Candidates(space, seed, is_allowed)
         self._surrogate = Surrogate(self._candidates, seed)
-        self._ends: Mapping[int, float] = {}  # expected at the latest choice, by trial
+        # Of the latest choice, by trial: expected ends, and scores of the paused ones.
+        self._ends: Mapping[int, float] = {}
+        self._scores: Mapping[int, float] = {}
 
     def set_first_rungs(self, chosen: Sequence[FirstRung]) -> None:
         """Sets the first rungs; each holds for trials from its `from_trial` on."""
@@ -113,6 +115,10 @@ class FreezeThaw(PausingScheduler[_Trial]):
         paused = [n for n in self.paused_trials() if n not in (besides, self.last_one)]
         return min(paused, key=lambda n: self._ends.get(n, math.inf), default=None)
 
+    def in_line(self, paused: Sequence[int]) -> tuple[int, ...]:
+        known = [number for number in paused if number in self._scores]
+        return tuple(sorted(known, key=lambda number: (-self._scores[number], number)))
+
     @on_one_thread
     def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
         """The best to run now among these paused trials and, if `may_start`, new ones."""
@@ -123,7 +129,9 @@ class FreezeThaw(PausingScheduler[_Trial]):
         if may_start and observed.is_starting_up:
             return Start(self._surrogate.startup_params(observed))
         acquisition = self._fit(observed)
-        number, paused_score = acquisition.best_of(paused)
+        self._scores = acquisition.scores_of(paused)
+        number = max(self._scores, key=self._scores.__getitem__)
+        paused_score = self._scores[number]
         if not may_start:
             return Resume(number)
         point, new_score = acquisition.best_new()

@@ -45,6 +45,10 @@ class Hyperband:
         """The index in `brackets` of a trial's bracket."""
         return self._turns[number % len(self._turns)]
 
+    def standing(self, number: int, epoch: int) -> tuple[int, int] | None:
+        """A trial's rank at a rung of its bracket, and the number of trials there."""
+        return self._brackets[self.bracket_of(number)].standing(number, epoch)
+
     def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
     ) -> int | None:

@@ -34,6 +34,10 @@ class MedianStopping:
         self._sign = 1.0 if maximise else -1.0
         self._averages: defaultdict[int, dict[int, float]] = defaultdict(dict)
 
+    def standing(self, number: int, epoch: int) -> tuple[int, int] | None:
+        """None: a trial is compared with a median."""
+        return None
+
     def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
     ) -> int | None:

@@ -16,6 +16,9 @@ class StoppingRule(Protocol):
 
     point: str
 
+    def standing(self, number: int, epoch: int) -> tuple[int, int] | None:
+        """A trial's rank among those compared at an epoch, and their number; None: no ranks."""
+
     def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
     ) -> int | None:
@@ -30,6 +33,9 @@ class NoStopping:
     """Stops no trial."""
 
     point = "rung"
+
+    def standing(self, number: int, epoch: int) -> tuple[int, int] | None:
+        return None
 
     def stops_at(
         self, number: int, curve: Mapping[int, float], costs: Sequence[float] = ()
@@ -98,6 +104,10 @@ class StoppingScheduler(Scheduler):
     def place_of_stop(self, number: int) -> str:
         epoch = self._stops.get(number, max(self._curves[number], default=0))
         return f"{self._point} {epoch}"
+
+    def standing(self, number: int) -> tuple[int, int] | None:
+        epoch = self._stops.get(number)
+        return None if epoch is None else self._rule.standing(number, epoch)
 
     def next(self, paused: Sequence[int], *, may_start: bool) -> Choice:
         return Start() if may_start else Wait()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE: Final = 0.95
+NORMAL_95: Final = 1.96  # standard deviations of a normal distribution
 FloatArray = npt.NDArray[np.float64]
 ValuesBySeed = Mapping[int, Sequence[float]]  # a finalist's number: its values, seed by seed
 
@@ -218,6 +219,15 @@ def _share_variance(share: float, images: ValImages) -> float:
     """The binomial variance of a share of correct images, due to the choice of val images."""
     p = _drawn_to_the_middle(share, images)
     return p * (1 - p) / images.num_images
+
+
+def margin_by_images(share: float, num_images: int) -> float:
+    """Half the 95 % interval of one share of correct images, due to the choice of val images.
+
+    The seed's part is left out: a single training does not show it.
+    """
+    variance = _share_variance(share, ValImages(num_images, None, values_are_shares=True))
+    return NORMAL_95 * math.sqrt(variance)
 
 
 def _gain_variance(share: float, base: float, images: ValImages) -> float:

@@ -24,7 +24,6 @@ from hpo.serving.metrics import Metrics
 from hpo.serving.model import ServedModel
 from hpo.serving.reloading import Deployed
 from hpo.serving.settings import Batching, Limits, Replicas
-from sgformer.errors import InputError
 
 SECONDS_OF_HEADERS: Final = 10.0
 MOST_CONNECTIONS: Final = 512
@@ -58,24 +57,6 @@ class Serving:
         size = best.max_size if self.max_batch_size is None else self.max_batch_size
         wait = best.wait_seconds if self.wait_seconds is None else self.wait_seconds
         return Batching(size, wait if size > 1 else 0.0)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at the address; port 0: any free one.
-
-    Raises:
-        InputError: There is no such address, or the port is taken.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        opened = socket.socket(family, socket.SOCK_STREAM)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
-    except OSError as error:
-        raise InputError(
-            f"cannot listen at {host}:{port}: {error.strerror} (--host, --port)"
-        ) from None
-    return opened
 
 
 def serve_models(

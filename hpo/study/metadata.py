@@ -47,6 +47,8 @@ class StudyMetadata:
         last_one: Number of the trial that the search trains to its end at last; None: not chosen.
         last_one_limits: The limits under which `last_one` was chosen; None in studies of older
             versions.
+        line: Numbers of paused trials, the one that would be resumed first at the front, as of the
+            latest pause.
         seconds_searched: Wall-clock seconds of all searches over the study, as last noted.
         limits_reached: The limits at which the search ended; these must be raised to go on.
         warm_start: Params to start from, by earlier studies; None: these were not read.
@@ -65,6 +67,7 @@ class StudyMetadata:
     first_levels = Fact[list[dict[str, Any]]]([])
     last_one = Fact[int | None](None)
     last_one_limits = Fact[dict[str, Any] | None](None)
+    line = Fact[list[int]]([])
     seconds_searched = Fact[float](0.0)
     limits_reached = Fact[dict[str, Any] | None](None)
     warm_start = Fact[Sequence[Params] | None](None)
@@ -78,6 +81,10 @@ class StudyMetadata:
         self._study, self._gate = study, gate
         self._kept: dict[str, Any] = {}
         self._kept_under: Hold | None = None
+
+    def as_of(self, attributes: Mapping[str, Any]) -> "StudyMetadata":
+        """The facts as these user attributes of the study have them, to be read only."""
+        return _Snapshot(self._study, self._gate, attributes)
 
     def read(self, name: str, default: Any) -> Any:
         """The stored value of a fact, or `default`."""
@@ -93,14 +100,17 @@ class StudyMetadata:
         """All facts. The driver, as their only writer, reads them once; others each time."""
         hold = self._gate.hold
         if hold is None or hold is not self._kept_under:
-            self._kept = self._gate.read(lambda: self._study.user_attrs)
+            self._kept = self._gate.read(self._latest)
             self._kept_under = hold
         return self._kept
+
+    def _latest(self) -> dict[str, Any]:
+        return self._study.user_attrs
 
     @property
     def driver(self) -> dict[str, Any] | None:
         """The record of the process that drives the study, see Driver; None: none does."""
-        values: dict[str, Any] | None = self._study.user_attrs.get("driver")
+        values: dict[str, Any] | None = self._latest().get("driver")
         return values
 
     @property
@@ -129,3 +139,16 @@ class StudyMetadata:
     def trainings_after(self) -> tuple[dict[str, Any], ...]:
         """All trainings after the search, which the budget pays for beside trials."""
         return (*self.fresh_trainings.values(), *self.retrainings)
+
+
+class _Snapshot(StudyMetadata):
+    """A study's metadata as some attributes of it have them."""
+
+    def __init__(
+        self, study: optuna.Study, gate: StudyGate, attributes: Mapping[str, Any]
+    ) -> None:
+        super().__init__(study, gate)
+        self._attributes_then = dict(attributes)
+
+    def _latest(self) -> dict[str, Any]:
+        return self._attributes_then

@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.exc
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from hpo.config.storage_url import (
@@ -59,6 +59,15 @@ def open_storage(url: str) -> BaseStorage:
         raise StudyError(
             f"cannot use storage {without_password(url)}: {reason} (--storage)"
         ) from None
+
+
+def open_cached_storage(url: str) -> BaseStorage:
+    """The storage as Optuna's studies use it: trials that ended are read once.
+
+    Raises:
+        StudyError: As of `open_storage`.
+    """
+    return get_storage(open_storage(url))
 
 
 def _open_sqlite(url: str) -> RDBStorage:

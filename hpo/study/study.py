@@ -116,11 +116,21 @@ class SearchStudy:
             study = optuna.load_study(storage=storage, study_name=name)
         except KeyError:
             raise StudyError(f"no study {name!r} in {without_password(url)}") from None
-        values = study.user_attrs.get("search_config")
-        if values is None:
+        found = cls.of_optuna(study, storage)
+        if found is None:
             raise StudyError(
                 f"study {name!r} in {without_password(url)} was not made by this program"
             )
+        return found
+
+    @classmethod
+    def of_optuna(
+        cls, study: optuna.Study, storage: BaseStorage
+    ) -> tuple[Self, SearchConfig] | None:
+        """Optuna's study with the config of its search; None: this program did not make it."""
+        values = study.user_attrs.get("search_config")
+        if values is None:
+            return None
         config = SearchConfig.model_validate(values)
         return cls(study, storage, config.study, config.space), config
 

@@ -13,6 +13,8 @@ from hpo.config.objectives import Objective
 from hpo.config.search_space import Params
 
 FACTS_SO_FAR: Final = "facts_so_far"
+# Rank where a trial was stopped and the number of trials there, in a trial's attributes.
+STANDING: Final = "standing"
 CARRIED_OVER_FROM: Final = "carried_over_from"
 # Trials that are ruled out before their training cost nothing, but a search has to end: this
 # many count as one in `study.num_trials`.

@@ -76,13 +76,12 @@ class Acquisition:
         self._incumbents = ends.max(0)
         self._best_points = points[np.argsort(-ends.mean(1), kind="stable")[:NUM_BEST]]
 
-    def best_of(self, numbers: Sequence[int]) -> tuple[int, float]:
-        """The number of the most promising of these trials, and its score."""
+    def scores_of(self, numbers: Sequence[int]) -> dict[int, float]:
+        """The scores of trials by number; the most promising one's is the highest."""
         trials = [self._observations.trials[n] for n in numbers]
         points = np.array([trial.point for trial in trials])
         scores = self._scores(points, np.array([trial.epoch for trial in trials]))
-        best = int(scores.argmax())
-        return numbers[best], float(scores[best])
+        return dict(zip(numbers, scores.tolist(), strict=True))
 
     def best_new(self) -> tuple[FloatArray, float]:
         """The most promising untried point (d,), by sampling and refinement, and its score."""

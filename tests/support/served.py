@@ -12,12 +12,13 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
+from hpo.access import listen
 from hpo.serving.app import create_app
 from hpo.serving.batching import Result
 from hpo.serving.metrics import Metrics
 from hpo.serving.model import ServedModel
 from hpo.serving.runner import Question, Runner
-from hpo.serving.server import http_server, listen
+from hpo.serving.server import http_server
 from hpo.serving.settings import Batching, Limits, Replicas
 
 LIMITS = Limits(body_bytes=200_000, pixels=1_000_000, seconds=10.0)

@@ -246,7 +246,9 @@ def test_a_weak_trial_is_stopped_at_a_rung(engine: Engine, study: SearchStudy) -
     assert engine.on_report(report(strong, {1: 0.8}))
     assert not engine.on_report(report(weak, {1: 0.1}))
     engine.on_end(report(weak, {}))
-    assert study.trials()[weak].attributes["end_reason"] == "stopped at rung 1"
+    attributes = study.trials()[weak].attributes
+    assert attributes["end_reason"] == "stopped at rung 1"
+    assert attributes["standing"] == [3, 3]
 
 
 @pytest.mark.parametrize(("value", "where"), [(0.1, "rung 1"), (0.9, "the budget's end")])

@@ -93,6 +93,22 @@ def test_a_freeze_thaw_search_pauses_resumes_and_ends(
     assert len(watcher.named("trial_ended")) == len(trials)
 
 
+def test_the_study_tells_which_paused_trial_would_be_resumed_first(
+    thaw_config: SearchConfig, watcher: Watcher, checkpoints: TrialCheckpoints
+) -> None:
+    study = SearchStudy.in_memory(thaw_config.study, thaw_config.space)
+    engine = Engine(thaw_config, study, 1, watcher, checkpoints)
+    lines = []
+    note = watcher.trial_paused
+    watcher.trial_paused = lambda number: (lines.append(study.metadata.line), note(number))
+    train_one_slot(engine)
+    resumed = [number for number, _, epochs in watcher.named("trial_started") if epochs]
+    paused = {number for (number,) in watcher.named("trial_paused")}
+    assert max(map(len, lines)) > 1
+    assert set().union(*lines) <= paused
+    assert resumed[0] in {line[0] for line in lines if line}
+
+
 @pytest.mark.parametrize("num_reports", [1, 8, 9, 10, 11, 12, 17, 21, 25, 30, 35])
 def test_a_freeze_thaw_search_that_was_killed_goes_on_as_it_would_have(
     thaw_config: SearchConfig, tmp_path: Path, num_reports: int

@@ -20,7 +20,7 @@ from listening import listening
 from onnx_models import write_classifier
 from served import noise, picture
 
-from hpo.serving.access import VARIABLE
+from hpo.access import SERVE_TOKEN
 from hpo.serving.deployment import OPENCV_PIXELS
 from sgformer.export.onnx_classifier import OnnxClassifier
 
@@ -40,7 +40,7 @@ class Served:
         self.program = Background(
             "serve", self.best.parent, f"small={other}", "--port", "0", "--threads", "1",
             "--max-batch", "8", "--queue", "500", "--wait-ms", "5",
-            log=folder / "log", environment={VARIABLE: TOKEN, OPENCV_PIXELS: "100000"},
+            log=folder / "log", environment={SERVE_TOKEN: TOKEN, OPENCV_PIXELS: "100000"},
         )  # fmt: skip
         self.program.wait_for(lambda: "address" in self.log)
         self.address = re.findall(r"http://[\d.]+:\d+", self.log)[0]

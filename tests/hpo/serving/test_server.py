@@ -11,9 +11,7 @@ import pytest
 from served import make_app, noise, picture, running
 
 from hpo.serving import body, server
-from hpo.serving.server import listen
 from hpo.serving.settings import Limits
-from sgformer.errors import InputError
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 LIMITS = Limits(body_bytes=1_000_000, pixels=50_000_000, requests=2, seconds=1.0)
@@ -172,17 +170,3 @@ def test_what_has_come_in_is_answered_before_the_end(model: Path) -> None:
         client.close()
         with pytest.raises(ConnectionRefusedError):
             connect(address)
-
-
-@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
-def test_an_address_that_is_not_here_is_named(host: str) -> None:
-    with pytest.raises(InputError, match=rf"cannot listen at {host}:80: .* \(--host, --port\)"):
-        listen(host, 80)
-
-
-def test_a_taken_port_is_named() -> None:
-    with listen("127.0.0.1", 0) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=rf"cannot listen at 127\.0\.0\.1:{port}: Address"):
-            listen("127.0.0.1", port)

@@ -45,7 +45,8 @@ def test_a_paused_trial_is_judged_by_its_own_curve_however_many_others_there_are
     observations, surrogate = observed(), Surrogate(Candidates(SPACE, seed), seed)
     surrogate.fit(observations)
     paused = [n for n, t in observations.trials.items() if t.phase == Phase.PAUSED]
-    assert surrogate.acquisition(observations).best_of(paused)[0] != HOPELESS
+    scores = surrogate.acquisition(observations).scores_of(paused)
+    assert max(scores, key=scores.__getitem__) != HOPELESS
     assert HOPELESS not in surrogate.ranking(observations)[:3]
 
 

@@ -1,0 +1,1 @@
+"""Serves optuna-dashboard, guarded, with what this program knows of its studies."""

@@ -1,0 +1,54 @@
+// Keeps the trials of each study, and asks only for those that have changed since. The page below
+// goes on asking for a study's trials as it always does, and gets them from here.
+(() => {
+  const ask = window.fetch.bind(window);
+  const kept = new Map(); // by study: the version, and the trials by number
+
+  const changes = async (study, since, options) =>
+    ask(`/api/studies/${study}?since=${encodeURIComponent(since)}`, options);
+
+  window.fetch = async (resource, options) => {
+    const url = new URL(resource instanceof Request ? resource.url : resource, location.href);
+    const study = /^\/api\/studies\/(\d+)$/.exec(url.pathname)?.[1];
+    const method = options?.method ?? "GET";
+    if (study === undefined || method !== "GET" || url.origin !== location.origin) {
+      return ask(resource, options);
+    }
+    const known = kept.get(study);
+    const response = await changes(study, known?.version ?? "", options);
+    if (!response.ok) {
+      kept.delete(study);
+      return response;
+    }
+    const answer = await response.json();
+    const trials = answer.is_whole ? [] : known.trials;
+    for (const trial of answer.trials) {
+      for (const param of trial.params) param.distribution = answer.distributions[param.distribution];
+      trials[trial.number] = trial;
+    }
+    kept.set(study, { version: answer.version, trials });
+    const after = Number(url.searchParams.get("after") ?? 0);
+    const whole = {
+      ...answer,
+      trials: trials.slice(after),
+      best_trials: answer.best_trials.map((number) => trials[number]),
+    };
+    return { ok: true, status: 200, json: async () => whole, text: async () => JSON.stringify(whole) };
+  };
+})();
+
+// Of many trials, those whose curves are drawn: the live ones, the best and worst, and some between.
+function fewCurves(trials) {
+  if (trials.length <= 300) return trials;
+  const lives = (trial) => ["Running", "Paused"].includes(trial.state);
+  const ended = trials.filter((trial) => !lives(trial) && trial.values);
+  ended.sort((a, b) => a.values[0] - b.values[0]);
+  const between = ended.slice(60, -60);
+  const step = Math.max(1, Math.ceil(between.length / 80));
+  return [
+    ...trials.filter(lives).slice(-100),
+    ...ended.slice(0, 60),
+    ...between.filter((_, i) => i % step === 0),
+    ...ended.slice(-60),
+  ].sort((a, b) => a.number - b.number);
+}
