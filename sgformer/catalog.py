@@ -1,17 +1,22 @@
 """What is known of each model by its name: arguments, preprocessing, image sizes.
 
 SG-Former's own models are answered for without importing torch or timm. Any other name is looked
-up in timm's registry, and its model is built once a process on PyTorch's meta device, where
+up in timm's registry, and its model is built once on a machine, on PyTorch's meta device, where
 parameters take no memory.
 """
 
+import dataclasses
 import functools
 import inspect
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
 from sgformer.errors import ConfigError
+from sgformer.kept_facts import keep, recall
 from sgformer.validation import nearest_known
 
 if TYPE_CHECKING:
@@ -92,7 +97,7 @@ def check_known(name: str) -> None:
     Raises:
         ConfigError: There is no such model, or timm has no such weights (the tag behind the dot).
     """
-    if is_ours(name):
+    if is_ours(name) or _recalled(name) is not None:
         return
     bare = name.replace(":", "/").rpartition("/")[2]
     if bare != name:
@@ -116,14 +121,30 @@ def check_known(name: str) -> None:
 
 @functools.cache
 def model_facts(name: str) -> ModelFacts:
-    """The facts about a model, found out once a process.
+    """The facts about a model, found out once on a machine; see kept_facts.py.
 
     Raises:
         ConfigError: timm has no such model, or the model does not classify images.
     """
-    check_known(name)
     if is_ours(name):
         return ModelFacts()
+    if (kept := _recalled(name)) is not None:
+        return kept
+    facts = _find_out(name)
+    keep(json.dumps(dataclasses.asdict(facts), default=sorted), name)
+    return facts
+
+
+def _recalled(name: str) -> ModelFacts | None:
+    """The facts that were kept."""
+    try:
+        return TypeAdapter(ModelFacts).validate_json(recall(name) or "")
+    except ValidationError:  # nothing, or nothing of ours
+        return None
+
+
+def _find_out(name: str) -> ModelFacts:
+    check_known(name)
     config = _pretrained_config(name)
     try:
         model = _on_meta(name)
@@ -243,7 +264,13 @@ def _classifies(name: str, facts: ModelFacts, pixels: int) -> bool:
 
 @functools.cache
 def _takes_images(name: str, pixels: int) -> bool:
-    return _classifies(name, model_facts(name), pixels)
+    answers = {"true": True, "false": False}
+    kept = answers.get(recall(name, pixels) or "")
+    if kept is not None:
+        return kept
+    found = _classifies(name, model_facts(name), pixels)
+    keep(json.dumps(found), name, pixels)
+    return found
 
 
 def _nearest_sizes(name: str, facts: ModelFacts, pixels: int) -> Iterator[int]:

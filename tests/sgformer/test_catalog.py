@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from sgformer.catalog import ModelFacts, check_image_size, check_known, model_facts
@@ -76,3 +80,28 @@ def test_sizes_that_a_model_takes_are_offered() -> None:
         check_image_size("test_vit", 50)
     with pytest.raises(ConfigError, match=r"multiple of 32 pixels, got 50; nearest: 32 and 64"):
         check_image_size("sg_former_b0", 50)
+
+
+def test_what_was_found_out_is_kept_and_needs_no_timm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import dataclasses, sys; from sgformer.catalog import check_image_size, model_facts\n"
+        "facts = dataclasses.asdict(model_facts('test_vit')); check_image_size('test_vit', 96)\n"
+        "print(facts | {'rates': sorted(facts['rates'])})\n"
+        "print('timm' in sys.modules)"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def found() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()
+
+    first, second = found(), found()
+    assert (first[1], second[1]) == ("True", "False")
+    assert first[0] == second[0]
+    for file in (tmp_path / ".cache/sgformer-hpo/models").iterdir():
+        file.write_text("damaged")
+    assert found() == first
