@@ -181,6 +181,7 @@ def _result_rows(run: "Run") -> "Rows":
     """The rows that a finished search prints: its results, and the paths of its files."""
     from collections import Counter
 
+    from hpo.reporting.health import Searched, health_cards, health_rows
     from hpo.reporting.rows import (
         copied_rows,
         counts_text,
@@ -206,6 +207,7 @@ def _result_rows(run: "Run") -> "Rows":
     if delivered.number != winner.number:
         rows["in best/"] = f"trial {delivered.number}, by `retrain --trial`"
     rows |= front_rows(run.front, config) | delivery_rows(run.folder)
+    rows |= health_rows(health_cards(Searched.of(config, run.study, run.trials, run.verdict)))
     return (
         rows
         | copied_rows(config)

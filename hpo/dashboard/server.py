@@ -67,7 +67,9 @@ class Dashboard:
 
     def close(self) -> None:
         """Ends `serve`, from any thread."""
-        self._server.trigger.pull_trigger(self._server.close)
+        # An answer that ends just now may have it closed before it is told to.
+        with contextlib.suppress(OSError):
+            self._server.trigger.pull_trigger(self._server.close)
 
 
 def page_of(study_id: int) -> str:

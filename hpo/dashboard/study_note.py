@@ -12,6 +12,7 @@ from hpo.dashboard.words import is_paused, plain
 from hpo.engine.budget import Budget
 from hpo.engine.ledger import TrialLedger
 from hpo.reporting.display import clock_time
+from hpo.reporting.health import Searched, health_cards, health_rows
 from hpo.reporting.rows import counts_text, objectives_text, verdict_rows
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
@@ -74,17 +75,24 @@ def study_note(state: SearchState) -> str:
     """The note."""
     config = state.config
     rows = _progress_rows(state) | _best_rows(state) | _running_rows(state)
+    searched = Searched.of(config, state.study, state.trials, state.verdict)
     directions = {"maximize": "largest", "minimize": "smallest"}
     goals = " and ".join(f"{directions[d]} {name}" for name, d in config.study.objectives)
     parts = [
         f"## {plain(config.study.name)}: {goals}",
         _what_runs(state),
-        "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in rows.items()),
+        _listing(rows),
+        "### Health",
+        _listing(health_rows(health_cards(searched))),
         "### What is searched",
         _space_table(state),
         _how_to_go_on(state),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _listing(rows: Mapping[str, str]) -> str:
+    return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in rows.items())
 
 
 def study_attributes(state: SearchState) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -10,9 +10,7 @@ import plotly.graph_objects as go
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Parameter
 from hpo.reporting.leaderboard import format_value, value_so_far
-from hpo.selection.importances import importances
 from hpo.selection.selection import pareto_front
-from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, TrialSummary
 
 COLOURS: Final = {
@@ -185,9 +183,8 @@ def _dimension(path: str, parameter: Parameter, values: Sequence[Any]) -> dict[s
     }
 
 
-def importance_figure(study: SearchStudy, config: SearchConfig) -> go.Figure | None:
-    """Bars of the parameter importances; None if too few values are known."""
-    shares = importances(study, config)
+def importance_figure(shares: Mapping[str, float], config: SearchConfig) -> go.Figure | None:
+    """Bars of the parameter importances; None if none is known."""
     if not shares:
         return None
     is_by_model = config.scheduler.name == "freeze_thaw"

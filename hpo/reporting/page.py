@@ -20,9 +20,11 @@ from hpo.reporting.figures import (
     importance_figure,
     parameters_figure,
 )
+from hpo.reporting.health import Searched, health_cards
 from hpo.reporting.leaderboard import format_value
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
+from hpo.selection.importances import importances
 from hpo.selection.selection import objective_values
 from hpo.selection.verdict import DEFAULT, Verdict
 from hpo.selection.verdict_text import (
@@ -77,12 +79,14 @@ def render_page(
     metrics = _read_json(run.best / "metrics.json")
     classes = _read_json(run.best / "classes.json")
     delivered = other_delivered(study, winner)
+    shares = importances(study, config)
+    health = health_cards(Searched.of(config, study, trials, verdict, shares))
     figures = [
         *front_figures(trials, config, winner),
         ("Every trial", history_figure(trials, config)),
         (curves_title(trials), curves_figure(trials, config, winner)),
         ("Parameters", parameters_figure(trials, config)),
-        ("What mattered", importance_figure(study, config)),
+        ("What mattered", importance_figure(shares, config)),
         *_confusions(metrics, classes, delivered),
     ]
     template = Environment(
@@ -96,6 +100,7 @@ def render_page(
         params=[] if winner is None else _params(winner),
         verdict_text=None if verdict is None else _verdict_text(verdict),
         finalists=None if verdict is None else _finalists(verdict),
+        health=health,
         figures=list(_as_html((title, figure) for title, figure in figures if figure)),
         confusions=_most_confused(metrics, delivered),
         diagnosis=_diagnosis(trials, [row["number"] for row in leaderboard]),

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpo.config.schema import PAUSING
 from hpo.engine.budget import Budget
+from hpo.reporting.health import HealthCard, Searched, health_cards, health_rows
 from hpo.reporting.rows import (
     MAX_ROWS,
     Rows,
@@ -36,6 +37,7 @@ class RunStatus:
         first_rung_text: The first rung as text, with the reason; None: the scheduler has no rungs.
         num_compared: How many of the finalists' trainings have ended, and how many there are;
             None: finalists are not being compared.
+        health: The outcomes of the checks, the worst first.
     """
 
     run: Run
@@ -45,6 +47,7 @@ class RunStatus:
     first_rung: FirstRung | None
     first_rung_text: str | None
     num_compared: tuple[int, int] | None
+    health: Sequence[HealthCard]
 
     def as_json(self) -> dict[str, Any]:
         """The status as plain values, as `status --json` prints them."""
@@ -64,6 +67,7 @@ class RunStatus:
             "winner": self.run.verdict and verdict_values(self.run.verdict),
             "delivered": self.run.is_delivered,
             "delivered_trial": self._delivered_number,
+            "health": [asdict(card) for card in self.health],
         }
 
     def as_rows(self) -> Rows:
@@ -83,7 +87,8 @@ class RunStatus:
             rows["finalists"] = f"{done} of {total} trainings on fresh seeds have ended"
         if self.run.verdict is not None:
             rows |= verdict_rows(self.run.verdict)
-        return rows | self._running_rows() | {"best model": self._delivered_text()}
+        rows |= self._running_rows() | {"best model": self._delivered_text()}
+        return rows | health_rows(self.health)
 
     def _trials_text(self) -> str:
         num_started = self.counts.total() - self.counts[TrialStatus.INFEASIBLE]
@@ -121,6 +126,7 @@ def read_status(run: Run) -> RunStatus:
     config, study, trials = run.config, run.study, run.trials
     chosen = read_first_rungs(study.metadata.first_levels)
     curves = [trial.curve_to(config.train.max_epochs) for trial in trials]
+    searched = Searched.of(config, study, trials, run.verdict)
     return RunStatus(
         run=run,
         counts=Counter(trial.outcome for trial in trials),
@@ -129,4 +135,5 @@ def read_status(run: Run) -> RunStatus:
         first_rung=chosen[-1] if chosen else None,
         first_rung_text=first_rung_text(config, chosen, curves),
         num_compared=comparison_progress(config, study, trials),
+        health=health_cards(searched),
     )

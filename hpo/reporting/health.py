@@ -1,0 +1,341 @@
+"""Health checks of a search: what a reader should know before trusting its result."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from statistics import median
+from textwrap import shorten
+from typing import Final, Self
+
+from hpo.config.schema import SearchConfig
+from hpo.config.search_space import CategoricalParameter, FloatParameter, IntParameter
+from hpo.schedulers.first_rung import DISAGREE, FirstRung, read_first_rungs
+from hpo.selection.intervals import margin_by_images
+from hpo.selection.selection import best_so_far
+from hpo.selection.verdict import DEFAULT, SHARES_OF_IMAGES, Verdict
+from hpo.study.study import SearchStudy
+from hpo.study.trial import EndReason, TrialStatus, TrialSummary
+
+# The limits from which on something is worth a word.
+TRIALS_A_PARAMETER: Final = 2  # fewer cannot tell parameters apart
+LEAST_TRIALS: Final = 8
+NUM_LEADERS: Final = 5
+AT_THE_EDGE: Final = 0.05  # of a range, in its own scale
+NEAR_THE_EDGE: Final = 0.2
+FACTOR: Final = 3  # by which an end of a logarithmic range is moved
+NO_EFFECT: Final = 0.01  # share of the importance
+MANY: Final = 0.2  # share of the trials
+MOST_NAMED: Final = 5
+LONGEST_CAUSE: Final = 120  # characters
+
+
+class Grade(StrEnum):
+    """How a check came out."""
+
+    PASS = "PASS"
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True)
+class HealthCard:
+    """The outcome of a check.
+
+    Attributes:
+        name: What was checked.
+        grade: How it came out.
+        text: What was found, in one sentence.
+        remedy: What to do about it; empty if it passed.
+    """
+
+    name: str
+    grade: Grade
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search as the checks look at it.
+
+    Attributes:
+        config: The config of the search.
+        trials: The trials of the study.
+        verdict: The finalists' comparison on fresh seeds; None: there is none (yet).
+        num_val_images: The number of images in val; None: not known.
+        first_rung: The first rung that learning curves chose last; None: none.
+        importances: Each parameter's share of the importance; empty: not known.
+    """
+
+    config: SearchConfig
+    trials: Sequence[TrialSummary]
+    verdict: Verdict | None = None
+    num_val_images: int | None = None
+    first_rung: FirstRung | None = None
+    importances: Mapping[str, float] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        config: SearchConfig,
+        study: SearchStudy,
+        trials: Sequence[TrialSummary],
+        verdict: Verdict | None,
+        importances: Mapping[str, float] | None = None,
+    ) -> Self:
+        """The search of a study, with what the study keeps beside its trials."""
+        images, rungs = study.metadata.images or {}, read_first_rungs(study.metadata.first_levels)
+        rung = rungs[-1] if rungs else None
+        return cls(config, trials, verdict, images.get("val"), rung, importances)
+
+    @cached_property
+    def trained(self) -> list[TrialSummary]:
+        """The trials that have started."""
+        return [t for t in self.trials if t.outcome != TrialStatus.INFEASIBLE]
+
+    @cached_property
+    def ranked(self) -> list[tuple[float, TrialSummary]]:
+        """Trials that may win with their best values so far, the best first."""
+        objective = self.config.study.objective
+        found = [
+            (value, trial)
+            for trial in self.trained
+            if trial.state != TrialStatus.FAIL
+            and trial.is_feasible
+            and (value := trial.best_value(objective.best)) is not None
+            and math.isfinite(value)
+        ]
+        return sorted(found, key=lambda one: objective.loss(one[0]))
+
+    def margin(self, value: float) -> float | None:
+        """Half the 95 % interval of a value by the val images; None: it is no share of them."""
+        if self.config.study.metric not in SHARES_OF_IMAGES or not self.num_val_images:
+            return None
+        return margin_by_images(value, self.num_val_images)
+
+
+def health_cards(searched: Searched) -> tuple[HealthCard, ...]:
+    """The outcome of every check that there is enough known for, the worst first."""
+    checks = (
+        _gain, _failures, _divergence, _val_images, _edges, _effects, _num_trials, _rungs, _gpus,
+    )  # fmt: skip
+    found = [card for check in checks if (card := check(searched)) is not None]
+    order = (Grade.FAIL, Grade.WARN, Grade.PASS)
+    return tuple(sorted(found, key=lambda card: order.index(card.grade)))
+
+
+def health_rows(cards: Sequence[HealthCard]) -> dict[str, str]:
+    """Rows of the checks that did not pass, and how many passed."""
+    rows = {
+        f"{card.grade} {card.name}": f"{card.text}; {card.remedy}"
+        for card in cards
+        if card.grade != Grade.PASS
+    }
+    num_passed = len(cards) - len(rows)
+    return rows | ({"PASS": ", ".join(_names(cards))} if num_passed else {})
+
+
+def _names(cards: Sequence[HealthCard]) -> Iterator[str]:
+    return (card.name for card in cards if card.grade == Grade.PASS)
+
+
+def _gain(searched: Searched) -> HealthCard | None:
+    """Whether the search has found more than the default configuration."""
+    verdict = searched.verdict
+    if verdict is None or searched.config.study.has_several_objectives:
+        return _gain_so_far(searched)
+    gain = verdict.gains.get(verdict.winner)
+    if gain is None or verdict.winner == DEFAULT or gain.is_within_noise:
+        remedy = "widen the space, search longer, or compare on more retrain.seeds"
+        return HealthCard("gain", Grade.WARN, "no gain over the default is proven", remedy)
+    if gain.mean < 0:
+        text = "the winner is worse than the default, which misses study.constraints"
+        return HealthCard("gain", Grade.FAIL, text, "loosen study.constraints, or search longer")
+    return HealthCard("gain", Grade.PASS, "the winner is better than the default")
+
+
+def _gain_so_far(searched: Searched) -> HealthCard | None:
+    best = best_so_far(searched.trials, searched.config)
+    default = next((value for value, t in searched.ranked if t.number == DEFAULT), None)
+    if best is None or default is None or searched.config.study.has_several_objectives:
+        return None
+    trial, value = best
+    gain = searched.config.study.objective.sign * (value - default)
+    margin = searched.margin(value)
+    text = f"trial {trial.number} is {gain:.4f} better than the default so far"
+    if gain <= 0:
+        text = "nothing is better than the default configuration so far"
+    if gain > 0 and (margin is None or gain > margin):
+        return HealthCard("gain", Grade.PASS, text)
+    noise = "" if margin is None else f" (the val images alone make ± {margin:.4f})"
+    return HealthCard("gain", Grade.WARN, text + noise, "search on, or widen the space")
+
+
+def _failures(searched: Searched) -> HealthCard | None:
+    """Whether trials break, and whether for one cause."""
+    failed = [t for t in searched.trained if t.state == TrialStatus.FAIL]
+    if not searched.trained:
+        return None
+    if not failed:
+        return HealthCard("failures", Grade.PASS, "no trial has broken")
+    causes = Counter(_cause(trial) for trial in failed)
+    cause, num = causes.most_common(1)[0]
+    text = f"{len(failed)} of {len(searched.trained)} trials have broken, {num} of them by {cause}"
+    grade = Grade.FAIL if len(failed) >= MANY * len(searched.trained) else Grade.WARN
+    first = next(t.number for t in failed if _cause(t) == cause)
+    return HealthCard("failures", grade, text, f"the study has the traceback of trial {first}")
+
+
+def _cause(trial: TrialSummary) -> str:
+    error = trial.attributes.get("error") or {}
+    message = str(error.get("message", "")).strip().splitlines() or [""]
+    text = f"{error.get('type', 'an unknown error')}: {message[0]}".removesuffix(": ")
+    return shorten(text, LONGEST_CAUSE, placeholder=" ...")
+
+
+def _divergence(searched: Searched) -> HealthCard | None:
+    """Whether many trials diverge."""
+    diverged = [
+        t for t in searched.trained if t.attributes.get("end_reason") == EndReason.DIVERGED
+    ]
+    if len(diverged) < MANY * max(len(searched.trained), LEAST_TRIALS):
+        return None
+    text = f"{len(diverged)} of {len(searched.trained)} trials have diverged"
+    remedy = "lower space.optimizer.learning_rate.high, or set optimizer.max_grad_norm"
+    return HealthCard("divergence", Grade.WARN, text, remedy)
+
+
+def _val_images(searched: Searched) -> HealthCard | None:
+    """Whether the val images can tell the leaders apart."""
+    leaders = searched.ranked[:NUM_LEADERS]
+    verdict = searched.verdict
+    gain = None if verdict is None else verdict.gains.get(verdict.winner)
+    is_settled = gain is not None and not gain.is_within_noise
+    if len(leaders) < NUM_LEADERS or is_settled:
+        return None
+    best, last = leaders[0][0], leaders[-1][0]
+    margin, gap = searched.margin(best), abs(best - last)
+    if margin is None:
+        return None
+    text = (
+        f"the best {NUM_LEADERS} trials lie within {gap:.4f}, and {searched.num_val_images} val "
+        f"images make ± {margin:.4f}"
+    )
+    if gap > margin:
+        return HealthCard("val images", Grade.PASS, text)
+    remedy = "take the finalists' comparison for the result (retrain.top_k), or more val images"
+    return HealthCard("val images", Grade.WARN, text, remedy)
+
+
+def _edges(searched: Searched) -> HealthCard | None:
+    """Whether the best values lie at the end of a range."""
+    leaders = [trial for _, trial in searched.ranked[:NUM_LEADERS]]
+    if len(searched.ranked) < LEAST_TRIALS:
+        return None
+    found = [
+        (path, end)
+        for path, parameter in searched.config.space.items()
+        if not isinstance(parameter, CategoricalParameter)
+        and (end := _end_of(parameter, [t.params[path] for t in leaders if path in t.params]))
+    ]
+    if not found:
+        return HealthCard("ranges", Grade.PASS, "no best value lies at the end of its range")
+    text = ", ".join(f"{path} at its {end[0]}" for path, end in found[:MOST_NAMED])
+    settings = " ".join(f"--set space.{path}.{name}={to:g}" for path, (name, to) in found)
+    return HealthCard(
+        "ranges", Grade.WARN, f"the best values lie at the end of their ranges: {text}",
+        f"widen them, and resume: {settings}",
+    )  # fmt: skip
+
+
+def _end_of(
+    parameter: FloatParameter | IntParameter, values: Sequence[object]
+) -> tuple[str, float] | None:
+    """The end ("low", "high") that the leaders lie at, and where it could lie; None: at none."""
+    numbers = [float(value) for value in values if isinstance(value, (int, float))]
+    low, high = parameter.low, parameter.high
+    if not numbers or low == high:
+        return None
+    scale = math.log if parameter.log else float
+    width = scale(high) - scale(low)
+    places = [(scale(number) - scale(low)) / width for number in numbers]
+    if places[0] <= AT_THE_EDGE and median(places) <= NEAR_THE_EDGE:
+        wider = low / FACTOR if parameter.log else low - _half(parameter)
+        # Zero is where a rate or a weight ends.
+        wider = wider if low < 0 else max(wider, 0)
+        return ("low", _whole(parameter, wider)) if wider < low else None
+    if places[0] >= 1 - AT_THE_EDGE and median(places) >= 1 - NEAR_THE_EDGE:
+        wider = high * FACTOR if parameter.log else high + _half(parameter)
+        return "high", _whole(parameter, wider)
+    return None
+
+
+def _half(parameter: FloatParameter | IntParameter) -> float:
+    """About half the width of a range, a multiple of its step."""
+    half, step = (parameter.high - parameter.low) / 2, parameter.step
+    return half if step is None else max(1, round(half / step)) * step
+
+
+def _whole(parameter: FloatParameter | IntParameter, end: float) -> float:
+    return end if isinstance(parameter, FloatParameter) else max(1, round(end))
+
+
+def _effects(searched: Searched) -> HealthCard | None:
+    """Whether every parameter has an effect."""
+    if not searched.importances:
+        return None
+    without = [path for path, share in searched.importances.items() if share < NO_EFFECT]
+    if not without:
+        return HealthCard("parameters", Grade.PASS, "every parameter has an effect")
+    text = f"of almost no effect: {', '.join(without[:MOST_NAMED])}"
+    return HealthCard(
+        "parameters", Grade.WARN, text, "fix them: a smaller space takes fewer trials"
+    )
+
+
+def _num_trials(searched: Searched) -> HealthCard | None:
+    """Whether the search is long enough for its space."""
+    num_parameters = len(searched.config.space)
+    enough = max(LEAST_TRIALS, TRIALS_A_PARAMETER * num_parameters)
+    is_over = searched.verdict is not None
+    num = len(searched.trained) if is_over else searched.config.study.num_trials
+    text = (
+        f"{num} trials {'were made' if is_over else 'are planned'} for {num_parameters} parameters"
+    )
+    if num >= enough:
+        return HealthCard("length", Grade.PASS, text)
+    remedy = f"make it {enough} or more (study.num_trials, budget), or search fewer parameters"
+    return HealthCard("length", Grade.WARN, text, remedy)
+
+
+def _rungs(searched: Searched) -> HealthCard | None:
+    """Whether the first comparison tells good trials from bad ones."""
+    rung = searched.first_rung
+    agreement = None if rung is None else rung.agreement.get(rung.epoch)
+    if rung is None or agreement is None:
+        return None
+    text = (
+        f"the ranks at epoch {rung.epoch}, where trials are first compared, agree with those at "
+        f"epoch {rung.late} by {agreement:.2f}"
+    )
+    if agreement >= DISAGREE:
+        return HealthCard("first comparison", Grade.PASS, text)
+    remedy = "set scheduler.min_epochs to a later epoch"
+    return HealthCard("first comparison", Grade.WARN, text, remedy)
+
+
+def _gpus(searched: Searched) -> HealthCard | None:
+    """Whether GPUs wait."""
+    findings = [
+        finding
+        for trial in searched.trained
+        for finding in trial.attributes.get("diagnosis", ())
+        if finding["tag"].startswith("GPU under-used")
+    ]
+    if len(findings) < MANY * max(len(searched.trained), 1):
+        return None
+    text = f"the GPU is under-used in {len(findings)} of {len(searched.trained)} trials"
+    return HealthCard("GPU", Grade.WARN, text, findings[0]["remedy"])
