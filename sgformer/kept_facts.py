@@ -33,9 +33,10 @@ def keep(answer: str, *question: object) -> None:
     file = _file(question)
     with contextlib.suppress(OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as written:
-            written.write(answer)
-        Path(written.name).replace(file)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            written = Path(folder) / file.name
+            written.write_text(answer, encoding="utf-8")
+            written.replace(file)
 
 
 def _file(question: tuple[object, ...]) -> Path:

@@ -171,12 +171,12 @@ class StudyConfig(FrozenConfig):
 
     @property
     def architecture_costs(self) -> tuple[str, ...]:
-        """Those of the costs that are measured before a trial is trained."""
+        """Names of the costs that are measured before a trial is trained."""
         return tuple(name for name in self.costs if name in ARCHITECTURE_COSTS)
 
     @property
     def trial_costs(self) -> tuple[str, ...]:
-        """Those of the costs that are measured when a training has come to its end."""
+        """Names of the costs that are measured when a training has come to its end."""
         return tuple(name for name in self.costs if name in TRIAL_COSTS)
 
 

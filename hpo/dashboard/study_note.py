@@ -19,12 +19,11 @@ from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
 from hpo.selection.finalists import comparison_progress, read_verdict
 from hpo.selection.intervals import margin_by_images
 from hpo.selection.selection import best_so_far, pareto_front
-from hpo.selection.verdict import Verdict
+from hpo.selection.verdict import SHARES_OF_IMAGES, Verdict
 from hpo.study.driver import Driver, Life
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, TrialSummary
 
-SHARES: Final = ("val_top1", "val_top5")  # metrics that are a share of the val images
 MOST_LISTED: Final = 8
 SECONDS_OF_A_BEAT: Final = 120.0  # drivers beat every 20 seconds; clocks may differ
 EM_SPACE: Final = "\u2003"
@@ -169,7 +168,7 @@ def _best_text(state: SearchState, trial: TrialSummary, value: float) -> str:
     metric, images = state.config.study.metric, state.study.metadata.images or {}
     text = f"trial {trial.number}, {metric} {value:.4f}"
     num_images = images.get("val")
-    if metric in SHARES and num_images:
+    if metric in SHARES_OF_IMAGES and num_images:
         margin = margin_by_images(value, num_images)
         text += f" ± {margin:.4f} (95 %, by its {num_images} val images alone)"
     num = sum(bool(trial.curve) for trial in state.trials)

@@ -64,7 +64,8 @@ class FreezeThaw(PausingScheduler[_Trial]):
         self._first_rungs: tuple[FirstRung, ...] = ()
         self._candidates = Candidates(space, seed, is_allowed)
         self._surrogate = Surrogate(self._candidates, seed)
-        # Of the latest choice, by trial: expected ends, and scores of the paused ones.
+        # What the surrogate said at the latest choice, by trial: the value expected at the end,
+        # and for paused trials the acquisition's score.
         self._ends: Mapping[int, float] = {}
         self._scores: Mapping[int, float] = {}
 

@@ -1,16 +1,19 @@
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from finalist_trials import PARAMS, SPACE, trial
 from verdicts import CLEAR, verdict_on
 
+from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.reporting.health import Grade, HealthCard, Searched, health_cards, health_rows
 from hpo.schedulers.first_rung import FirstRung
 from hpo.study.trial import TrialSummary
 
 RATE, DROP = SPACE
+SPACE_AS_SET = {path: parameter.model_dump_json() for path, parameter in SPACE.items()}
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def test_many_that_diverge_are_told(searched: Searched) -> None:
     ],
 )
 def test_an_end_of_a_range_where_the_best_lie_is_to_be_moved(
-    searched: Searched, path: str, value: float, setting: str
+    searched: Searched, search_file: Path, path: str, value: float, setting: str
 ) -> None:
     moved = [
         dataclasses.replace(t, params={**PARAMS, DROP: 0.2, path: value}) for t in searched.trials
@@ -106,6 +109,10 @@ def test_an_end_of_a_range_where_the_best_lie_is_to_be_moved(
     card = card_of(with_trials(searched, moved), "ranges")
     assert card.grade == Grade.WARN
     assert card.remedy == f"widen them, and resume: {setting}"
+    given, value_given = setting.removeprefix("--set space.").split("=")
+    settings = [f"space.{p}={dump}" for p, dump in SPACE_AS_SET.items()]
+    space = load_search_config(search_file, [*settings, setting.removeprefix("--set ")])[0].space
+    assert getattr(space[path], given.rpartition(".")[2]) == float(value_given)
 
 
 def test_a_rate_of_zero_lies_at_no_end(searched: Searched) -> None:
