@@ -59,14 +59,15 @@ def check_nodes(shared: Shared, resources: TrialResources, note: Callable[[str],
     Args:
         shared: What each node must see.
         resources: What a process of a trial takes; nodes that cannot hold one are not asked.
-        note: Is called with the names of nodes that do not answer; their workers look again.
+        note: Is called with the names of nodes that do not answer, or have left the cluster
+            meanwhile; the workers of those that come back look again.
 
     Raises:
         ClusterError: A node lacks the run's folder or the images; names all such nodes.
     """
     import ray
 
-    nodes = {_ask(node, shared): _name_of(node) for node in _nodes_for(resources)}
+    nodes = {_ask(node, shared): node for node in _nodes_for(resources)}
     if not nodes:  # they are still to come
         return
     answered, silent = ray.wait(
@@ -74,8 +75,15 @@ def check_nodes(shared: Shared, resources: TrialResources, note: Callable[[str],
     )
     for task in silent:
         ray.cancel(task, force=True)
-        note(f"{nodes[task]} has not answered for {SECONDS_TO_ANSWER:.0f} seconds")
-    faults = [f"{nodes[task]}: {fault}" for task in answered if (fault := _fault_of(task))]
+        note(f"{_name_of(nodes[task])} has not answered for {SECONDS_TO_ANSWER:.0f} seconds")
+    # Ray takes some time to notice that a node is lost, so one that is lost may have been asked.
+    alive, faults = {node["NodeID"] for node in _nodes_alive()}, []
+    for task in answered:
+        name, fault = _name_of(nodes[task]), _fault_of(task)
+        if fault is not None and nodes[task]["NodeID"] not in alive:
+            note(f"{name} has left the cluster")
+        elif fault is not None:
+            faults.append(f"{name}: {fault}")
     if faults:
         count = f"{len(faults)} of {len(nodes)} nodes"
         raise ClusterError(
@@ -124,13 +132,17 @@ def _has_decoded(data: DataConfig, images: ImagesId) -> bool:
 
 def _nodes_for(resources: TrialResources) -> Iterator[Mapping[str, Any]]:
     """The living nodes that may run a process of a trial, or the worker that leads a group."""
-    import ray
-
-    for node in ray.nodes():
+    for node in _nodes_alive():
         has = node["Resources"]
         is_enough = has.get("CPU", 0) >= resources.cpus and has.get("GPU", 0) >= resources.gpus
-        if node["Alive"] and (is_enough or resources.group is not None):
+        if is_enough or resources.group is not None:
             yield node
+
+
+def _nodes_alive() -> list[Mapping[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _name_of(node: Mapping[str, Any]) -> str:

@@ -17,8 +17,10 @@ from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.engine.observer import SearchObserver
 from hpo.errors import ClusterError, RunError
+from hpo.execution import node_check
 from hpo.execution.cluster import TrialResources
 from hpo.execution.latency_node import latency_node, measured_on
+from hpo.execution.node_check import check_nodes, what_nodes_share
 from hpo.execution.tuning import run_trials
 from hpo.run_folder import RunFolder
 from hpo.study.study import SearchStudy
@@ -130,6 +132,22 @@ def test_latency_is_measured_on_the_node_that_is_named(
     costs = measured_on(node, config, {}, 10)
     assert 0 < costs["latency_ms"] < 1000
     assert costs["hostname"] == socket.gethostname()
+
+
+def test_a_node_that_is_lost_as_it_is_asked_is_not_waited_for(
+    cluster: Cluster, begin: Callable[..., Search], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run, _ = begin()
+    added = cluster.add_node(num_cpus=1)
+    gone = next(node for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"])
+    cluster.remove_node(added)
+    # As this process saw the cluster just before.
+    monkeypatch.setattr(node_check, "_nodes_for", lambda resources: iter([gone]))
+    notes: list[str] = []
+    shared = what_nodes_share(run, config.train.data, ImagesId("", ""))
+    check_nodes(shared, TrialResources(1, 0.0, 1), notes.append)
+    name = f"{gone['NodeManagerHostname']} ({gone['NodeManagerAddress']})"
+    assert notes == [f"{name} has left the cluster"]
 
 
 def test_what_cannot_be_placed_ends_as_a_pause(
