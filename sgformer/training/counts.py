@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from sgformer.optimization.distributed import total
+from sgformer.training.calibration import NUM_BINS, Calibration, calibration_of, sums_of_bins
 
 IntArray = npt.NDArray[np.int64]
 
@@ -48,6 +49,7 @@ class _OfImages(NamedTuple):
         predicted: Predicted classes.
         num_before: How many classes have a higher logit than the true one.
         losses: Cross-entropies.
+        confidences: Probabilities of the predicted classes.
         lowest: The lowest logit of each.
     """
 
@@ -55,6 +57,7 @@ class _OfImages(NamedTuple):
     predicted: torch.Tensor
     num_before: torch.Tensor
     losses: torch.Tensor
+    confidences: torch.Tensor
     lowest: torch.Tensor
 
 
@@ -68,7 +71,8 @@ class Counts:
     Args:
         num_classes: Number of classes.
         device: Where the counts are kept; the device of the logits.
-        keeps_pairs: Whether to keep each image's true and predicted class, for confusions.
+        keeps_pairs: Whether to keep each image's true and predicted class, for confusions, and
+            its confidence.
     """
 
     def __init__(
@@ -79,10 +83,12 @@ class Counts:
         self._of_classes = torch.zeros(3, num_classes, dtype=torch.int64, device=self._device)
         # Images among the first five, and the sum of losses.
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
+        self._bins = torch.zeros(3, NUM_BINS, dtype=torch.float64, device=self._device)
         self._indices = torch.arange(num_classes, dtype=torch.float32, device=self._device)
         self._dtype = torch.float64 if num_classes <= MOST_CLASSES_IN_FLOAT64 else torch.float32
         self._scratch = torch.empty(2, 0, num_classes)
         self._pairs: list[torch.Tensor] | None = [] if keeps_pairs else None
+        self._confidences: list[torch.Tensor] = []
         self._waiting: list[_OfImages] = []  # images that are yet to be counted
         self._num_waiting = 0
 
@@ -105,22 +111,24 @@ class Counts:
         if not self._waiting:
             return
         columns = map(torch.cat, zip(*self._waiting, strict=True))
-        labels_B, predicted_B, num_before_B, losses_B, lowest_B = columns
+        labels_B, predicted_B, num_before_B, losses_B, confidences_B, lowest_B = columns
         self._waiting, self._num_waiting = [], 0
         # A logit of -inf need not change the loss.
         losses_B = losses_B.where(lowest_B.isfinite(), torch.nan)
-        one_B = torch.ones_like(labels_B)
+        one_B, is_right_B = torch.ones_like(labels_B), predicted_B == labels_B
         hits, support, predicted = self._of_classes
-        hits.index_add_(0, labels_B, (predicted_B == labels_B).long())
+        hits.index_add_(0, labels_B, is_right_B.long())
         support.index_add_(0, labels_B, one_B)
         predicted.index_add_(0, predicted_B, one_B)
         in_top5, loss = (num_before_B < TOP).sum(), losses_B.sum(dtype=torch.float64)
         self._sums += torch.stack([in_top5, loss])
+        self._bins += sums_of_bins(confidences_B, is_right_B)
         if self._pairs is not None:
             self._pairs.append(labels_B * len(self._indices) + predicted_B)
+            self._confidences.append(confidences_B.float())
 
     def _of_images(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> _OfImages:
-        """What is kept of each image: label, prediction, rank and loss."""
+        """What is kept of each image: label, prediction, rank, loss, confidence."""
         labels_B1 = labels_B[:, None]
         if self._scratch.shape[1] < len(logits_BC):
             self._scratch = torch.empty(
@@ -138,12 +146,14 @@ class Counts:
         torch.log_softmax(logits_BC.to(self._dtype), 1, out=one_BC)
         losses_B = -one_BC.gather(1, labels_B1).squeeze(1)
         predicted_B, lowest_B = _first_highest(logits_BC), logits_BC.amin(1)
-        return _OfImages(labels_B, predicted_B, num_before_B, losses_B, lowest_B)
+        confidences_B = one_BC.gather(1, predicted_B[:, None]).squeeze(1).exp()
+        return _OfImages(labels_B, predicted_B, num_before_B, losses_B, confidences_B, lowest_B)
 
     def add_other_processes(self) -> None:
         """Adds the counts of the processes that evaluate other images of the split."""
         self._count()
         self._of_classes, self._sums = total(self._of_classes), total(self._sums)
+        self._bins = total(self._bins)
 
     @property
     def of_classes(self) -> tuple[IntArray, IntArray, IntArray]:
@@ -158,6 +168,17 @@ class Counts:
         assert self._pairs is not None, "made without keeps_pairs"
         self._count()
         return torch.cat(self._pairs).cpu().numpy()
+
+    @property
+    def confidences(self) -> npt.NDArray[np.float32]:
+        """The predicted class's probability, for each image of `pairs`."""
+        self._count()
+        return torch.cat(self._confidences).cpu().numpy()
+
+    def calibration(self) -> Calibration:
+        """The calibration on all images counted so far."""
+        self._count()
+        return calibration_of(self._bins.cpu().numpy())
 
     def scores(self) -> Scores:
         """The metrics of all images counted so far."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sgformer.optimization.numerics import Numerics
+from sgformer.training.calibration import Calibration
 from sgformer.training.counts import Counts, IntArray
 
 MOST_CLASSES_OF_A_MATRIX: Final = 200
@@ -60,6 +61,7 @@ class SplitMetrics:
         confusion_matrix: Numbers of images; rows are true classes, columns predicted classes.
             None if there are more than 200 classes.
         most_confused: The 100 most frequent confusions at most, the most frequent first.
+        calibration: How confidence and accuracy go together.
         num_images: Number of images of the split.
     """
 
@@ -70,6 +72,7 @@ class SplitMetrics:
     per_class: dict[str, ClassMetrics]
     confusion_matrix: list[list[int]] | None
     most_confused: tuple[Confusion, ...]
+    calibration: Calibration
     num_images: int
 
 
@@ -104,6 +107,7 @@ def split_metrics(counts: Counts, classes: tuple[str, ...]) -> SplitMetrics:
         per_class=_per_class(counts, classes),
         confusion_matrix=_confusion_matrix(counts.pairs, len(classes)),
         most_confused=tuple(_most_confused(counts.pairs, classes)),
+        calibration=counts.calibration(),
         num_images=scores.num_images,
     )
 

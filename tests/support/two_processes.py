@@ -45,12 +45,13 @@ def check_exchange() -> None:
 
 
 def count(logits: torch.Tensor, labels: torch.Tensor, result: Path) -> None:
-    """Stores the scores of images of which each process counts a share, which may be empty."""
+    """Stores scores and calibration of images of which each process counts a share, maybe none."""
     counts = Counts(logits.shape[1])
     for i in range(rank(), len(logits), 2):
         counts.add(logits[i : i + 1], labels[i : i + 1])
     counts.add_other_processes()
-    torch.save(dataclasses.astuple(counts.scores()), result / str(rank()))
+    told = (counts.scores(), counts.calibration())
+    torch.save(tuple(map(dataclasses.astuple, told)), result / str(rank()))
 
 
 def train(config: TrainConfig, result: Path) -> None:
