@@ -46,6 +46,11 @@ class ModelFiles:
         return self.folder / "metrics.json"
 
     @property
+    def pictures(self) -> Path:
+        """Small copies of images that the model gets wrong; not there with `report.images` off."""
+        return self.folder / "pictures.json"
+
+    @property
     def export_report(self) -> Path:
         """Differences of the exported model from the trained one, its size and its speed."""
         return self.folder / "export.json"

@@ -119,7 +119,8 @@ class SearchSteps:
         known, select = self.folder.load_config(), self.config.study.select
         # Trials of the front that the former limits had no room for may fit into the present ones.
         has_all = select != "front" or known.limits == self.config.limits
-        return known.study.select == select and has_all
+        shows_same = known.report == self.config.report
+        return known.study.select == select and has_all and shows_same
 
     @property
     def has_trainings_left(self) -> bool:

@@ -104,7 +104,7 @@ def test_the_run_folder_is_as_the_contract_says(finished: FinishedSearch) -> Non
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
         "config.yaml", "checkpoint.safetensors", "metrics.json", "model.onnx", "export.json",
-        "classes.json", "model.uint8.onnx", "MODEL_CARD.md",
+        "classes.json", "model.uint8.onnx", "MODEL_CARD.md", "pictures.json",
     }  # fmt: skip
     files = {path.name for path in (folder / "trials").glob("*/[!.]*")}
     assert files == {"best.safetensors", "last.safetensors", "epochs.csv", "attempts.csv"}
@@ -116,7 +116,7 @@ def test_metrics_and_export_are_as_the_contract_says(finished: FinishedSearch) -
     assert set(metrics) == {"val", "test"}
     assert set(metrics["test"]) == {
         "top1", "top5", "macro_f1", "loss", "per_class", "confusion_matrix", "most_confused",
-        "num_images",
+        "calibration", "num_images",
     }  # fmt: skip
     assert metrics["test"]["num_images"] == 20
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 20
@@ -214,6 +214,21 @@ def test_a_finished_run_is_copied_to_a_url_with_what_is_retrained(
     second, second_copy = models()
     assert (first, second) == (first_copy, second_copy)
     assert first != second
+
+
+def test_a_finished_run_that_is_to_show_no_images_loses_its_pictures(
+    finished: FinishedSearch, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "runs" / "digits"))
+    best = folder / "best"
+    files = [best / name for name in ("model.onnx", "metrics.json", "pictures.json")]
+    before, _, pictures = [file.read_bytes() for file in files]
+    assert str(finished.root) not in pictures.decode()
+    command = ("search", finished.search_file, "--output-dir", folder.parent, "--resume")
+    run(*command, "--set", "report.images=false")
+    assert [file.exists() for file in files] == [True, True, False]
+    assert files[0].read_bytes() == before
+    assert yaml.safe_load((folder / "search.yaml").read_text())["report"] == {"images": False}
 
 
 def test_a_resume_that_would_make_trials_incomparable_is_refused(finished: FinishedSearch) -> None:

@@ -19,6 +19,7 @@ from hpo.config.rungs import first_rung
 from hpo.config.search_space import Parameter, Value
 from hpo.config.sections import BudgetConfig as BudgetConfig
 from hpo.config.sections import ExportConfig as ExportConfig
+from hpo.config.sections import ReportConfig as ReportConfig
 from hpo.config.sections import ResourcesConfig as ResourcesConfig
 from hpo.config.sections import RetrainConfig as RetrainConfig
 from hpo.config.sections import Scheduler as Scheduler
@@ -196,6 +197,7 @@ class SearchConfig(FrozenConfig):
     train: TrainConfig = TrainConfig()
     retrain: RetrainConfig = RetrainConfig()
     export: ExportConfig = ExportConfig()
+    report: ReportConfig = ReportConfig()
 
     @property
     def compares_finalists(self) -> bool:

@@ -1,4 +1,4 @@
-"""The independent sections of a search file: scheduler, resources, budget, retrain, export."""
+"""The independent sections of a search file: scheduler, resources, budget, retrain and others."""
 
 from typing import Final, Literal, Self
 
@@ -182,3 +182,14 @@ class ExportConfig(FrozenConfig):
     def formats(self) -> tuple[str, ...]:
         """The formats to deliver, by their names in `sgformer.export.names.FILES`."""
         return ("onnx", *(name for name in FILES if getattr(self, name, False)))
+
+
+class ReportConfig(FrozenConfig):
+    """What is shown of a run.
+
+    Attributes:
+        images: Whether pictures.json is written beside a delivered model: small copies of images
+            that it gets wrong, for the report.
+    """
+
+    images: bool = True

@@ -78,7 +78,8 @@ class RunFiles:
         run, best = self._folder, ModelFiles(self._folder.best)
         files = {path.name: path for path in (run.report, run.leaderboard, run.search_file)}
         if run.is_delivered:
-            told = (best.card, best.metrics, best.config, best.classes, best.export_report)
+            told = (best.card, best.metrics, best.pictures, best.config, best.classes,
+                    best.export_report)  # fmt: skip
             models = (best.folder / name for name in FILES.values())
             files |= {f"best/{path.name}": path for path in (*told, *models)}
         return self._listed("", files)

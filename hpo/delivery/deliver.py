@@ -44,6 +44,7 @@ def deliver(
     num_images: int = RetrainConfig().proof_images,
     places: DataConfig | None = None,
     settings: ExportConfig | None = None,
+    pictures: Mapping[str, Any] | None = None,
 ) -> None:
     """Exports an evaluated checkpoint, checks the export, then replaces the whole folder.
 
@@ -55,6 +56,7 @@ def deliver(
         num_images: The number of val images on which the export is checked, at most.
         places: Where the images and their cache are now; None: where the training had them.
         settings: Which files are delivered; None: model.onnx alone.
+        pictures: The content of pictures.json; None: there is no such file.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -77,6 +79,8 @@ def deliver(
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", metrics)
+    if pictures is not None:
+        _write_json(new / "pictures.json", pictures)
     facts, limits = _facts(metrics, settings), _limits(settings)
     trained = Trained(model, config, data, num_images, known, facts, limits)
     _write_json(new / "export.json", write_formats(trained, new, settings.formats))

@@ -1,12 +1,14 @@
 """Evaluates a checkpoint on val and test where trainings run, with loaders and progress."""
 
+import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hpo.delivery.deliver import images_for, load_model, trained_images_of
+from hpo.delivery.pictures import Pictures, Saliency
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
 from hpo.execution.own_folder import own_folder
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
+    from sgformer.images.decoding import RgbImage
+    from sgformer.training.counts import Counts
+    from sgformer.training.evaluation import SplitMetrics
 
 EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
 SECONDS_BETWEEN_NEWS: Final = 1.0
@@ -36,11 +41,15 @@ class Evaluated:
         num_done: Number of images evaluated so far.
         num_images: Number of images of all splits.
         metrics: At the end, SplitMetrics by split; None for a split that does not exist.
+        pictures: At the end, the content of pictures.json; None: it was not asked for, or failed.
+        notes: What a user should know of the pictures, a sentence each.
     """
 
     num_done: int
     num_images: int
     metrics: dict[str, Any] | None = None
+    pictures: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def evaluate_and_charge(
@@ -50,11 +59,12 @@ def evaluate_and_charge(
     observer: SearchObserver,
     images: "ImagesId | None",
     resources: TrialResources | None,
-) -> dict[str, Any]:
-    """The metrics of a trial's checkpoint by split, where it was trained; charges the budget.
+) -> Evaluated:
+    """The metrics of a trial's checkpoint, with pictures; evaluated where it was trained.
 
     A group's model is evaluated by one process, with the resources of one process of the group.
-    The seconds count towards the budget's hours, and no epoch does.
+    The seconds count towards the budget's hours, and no epoch does. The pictures are those that
+    `report.images` asks for.
 
     Args:
         run: The trial's run.
@@ -64,21 +74,22 @@ def evaluate_and_charge(
         images: Identifies the images of the search; None: any images are accepted.
         resources: CPUs and GPUs on the connected Ray cluster; None: this process evaluates.
     """
-    begin, metrics = time.monotonic(), None
-    places, checkpoint = run.config.train.data, training.folder / BEST
+    begin, news = time.monotonic(), Evaluated(0, 0)
+    places, has_pictures = run.config.train.data, run.config.report.images
     if resources is None:
-        told = evaluate_checkpoint(checkpoint, images, places=places)
+        checkpoint = training.folder / BEST
+        told = evaluate_checkpoint(checkpoint, images, places=places, has_pictures=has_pictures)
     else:
-        arguments = (training, images, resources.gpus, places)
+        arguments = (training, images, resources.gpus, places, has_pictures)
         told = run_on_cluster(_evaluate, arguments, resources, "the evaluation")
     for news in told:
         observer.step(news.num_done, news.num_images)
-        metrics = news.metrics
-    assert metrics is not None, "the last news has the metrics"
+    for note in news.notes:
+        observer.note(note)
     seconds = time.monotonic() - begin
     run.study.metadata.add_retraining(trial, 0, seconds, resources.gpus if resources else 1.0)
     run.study.metadata.seconds_searched += seconds
-    return metrics
+    return news
 
 
 def evaluate_checkpoint(
@@ -86,6 +97,8 @@ def evaluate_checkpoint(
     images: "ImagesId | None" = None,
     num_gpus: float = 0.0,
     places: DataConfig | None = None,
+    *,
+    has_pictures: bool = False,
 ) -> Iterator[Evaluated]:
     """Evaluates a checkpoint in this process; the last of what it yields has the metrics.
 
@@ -94,6 +107,7 @@ def evaluate_checkpoint(
         images: Identifies the images of the search; None: any images are accepted.
         num_gpus: GPUs for this process; less than 1: its share of a GPU's memory.
         places: Where the images and their cache are now; None: where the training had them.
+        has_pictures: Whether the last of what it yields has pictures, too.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -103,24 +117,35 @@ def evaluate_checkpoint(
     limit_memory(num_gpus)
     config, model, _ = load_model(checkpoint, places)
     data = images_for(config, trained_images_of(checkpoint), images)
-    yield from evaluate_splits(config, model, data)
+    yield from evaluate_splits(config, model, data, has_pictures=has_pictures)
 
 
 def _evaluate(
-    training: Training, images: "ImagesId | None", num_gpus: float, places: DataConfig
+    training: Training,
+    images: "ImagesId | None",
+    num_gpus: float,
+    places: DataConfig,
+    has_pictures: bool,
 ) -> Iterator[Evaluated]:
     """Evaluates a training's checkpoint, wherever it is kept; see `evaluate_checkpoint`."""
-    if training.store is None:
-        yield from evaluate_checkpoint(training.folder / BEST, images, num_gpus, places)
-        return
-    with own_folder(training.store, training.name, trains=False, names=(BEST,)) as folder:
-        yield from evaluate_checkpoint(folder.path / BEST, images, num_gpus, places)
+    with contextlib.ExitStack() as held:
+        place = training.folder
+        if training.store is not None:
+            place = held.enter_context(
+                own_folder(training.store, training.name, trains=False, names=(BEST,))
+            ).path
+        yield from evaluate_checkpoint(
+            place / BEST, images, num_gpus, places, has_pictures=has_pictures
+        )
 
 
-def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> Iterator[Evaluated]:
+def evaluate_splits(
+    config: TrainConfig, model: Any, data: "ImageData", *, has_pictures: bool = False
+) -> Iterator[Evaluated]:
     """Evaluates a model on val and test; the last of what it yields has the metrics.
 
-    They are computed in float32, whatever the precision of the training.
+    They are computed in float32, whatever the precision of the training. The pictures are of
+    test, or of val if there is no test.
     """
     from sgformer.optimization.numerics import exact_float32
     from sgformer.training.counts import Counts
@@ -144,8 +169,52 @@ def evaluate_splits(config: TrainConfig, model: Any, data: "ImageData") -> Itera
                 if time.monotonic() > told_at + SECONDS_BETWEEN_NEWS:
                     told_at = time.monotonic()
                     yield Evaluated(num_done, num_images)
-        metrics[split] = asdict(split_metrics(counts, data.classes))
-    yield Evaluated(num_images, num_images, metrics)
+        of_split = split_metrics(counts, data.classes)
+        metrics[split] = asdict(of_split)
+    last = Evaluated(num_images, num_images, metrics)
+    if has_pictures:
+        saliency = _saliency(config, model, device)
+        pictures, notes = _pictures(data, split, counts, of_split, saliency)
+        last = replace(last, pictures=pictures, notes=notes)
+    yield last
+
+
+def _pictures(
+    data: "ImageData", split: str, counts: "Counts", metrics: "SplitMetrics", saliency: Saliency
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The content of pictures.json, and notes; a failure costs the pictures, not the delivery."""
+    try:
+        pictures = Pictures(data, split, counts, saliency)
+        return pictures.values(metrics.most_confused), pictures.notes()
+    except Exception as error:  # noqa: BLE001  the note tells it
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        return None, (f"pictures.json is not written: {type(error).__name__}: {reason}",)
+
+
+def _saliency(config: TrainConfig, model: Any, device: "torch.device") -> Saliency:
+    """Colours the crop that the model sees where its probability of a class rests."""
+    import torch
+
+    from sgformer.data.augmentation import eval_transform
+    from sgformer.data.model_input import ModelInput
+    from sgformer.optimization.numerics import Numerics, exact_float32
+    from sgformer.training.evaluation import predicted_logits
+    from sgformer.training.occlusion import occlusion_map, with_heat
+
+    crop, model_input = eval_transform(config.data), ModelInput(config.data.preprocessing, device)
+
+    def classify(images: "torch.Tensor") -> "torch.Tensor":
+        parts = images.split(EVAL_BATCH_SIZE)
+        batches = ((model_input.normalised(part), part) for part in parts)
+        with exact_float32():
+            found = [logits for logits, _ in predicted_logits(model, batches, Numerics(device))]
+        return torch.cat(found).softmax(1)
+
+    def draw(image: "RgbImage", label: int) -> "RgbImage":
+        seen = crop(image)
+        return with_heat(seen.permute(1, 2, 0).numpy(), occlusion_map(classify, seen, label))
+
+    return draw
 
 
 def _predicted(

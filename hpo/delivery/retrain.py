@@ -72,12 +72,14 @@ def retrain_and_deliver(
     if not checkpoint.exists():
         raise RunError(_without_a_model(run, trial, checkpoint, rows, train.metric))
     observer.phase("evaluating on val and test")
-    metrics = evaluate_and_charge(run, trial.number, training, observer, images, resources)
+    found = evaluate_and_charge(run, trial.number, training, observer, images, resources)
+    assert found.metrics is not None, "the evaluation has come to its end"
     observer.phase("exporting to ONNX and checking it")
     num_images = run.config.retrain.proof_images
     best = folder or run.folder.best
     places = run.config.train.data
-    deliver(best, checkpoint, metrics, images, num_images, places, run.config.export)
+    export, pictures = run.config.export, found.pictures
+    deliver(best, checkpoint, found.metrics, images, num_images, places, export, pictures)
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
     discard_trainings(run)

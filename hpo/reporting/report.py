@@ -11,10 +11,16 @@ from hpo.study.study import SearchStudy
 
 
 def write_report(run: RunFolder, config: SearchConfig, study: SearchStudy) -> None:
-    """Writes leaderboard.csv, report.html, and best/MODEL_CARD.md if a model is delivered."""
+    """Writes leaderboard.csv, report.html, and best/MODEL_CARD.md if a model is delivered.
+
+    Pictures of the images are removed if `report.images` is off.
+    """
     trials = study.trials()
     verdict = read_verdict(config, study, trials)
     winner = winner_of(config, trials, verdict)
+    if not config.report.images:
+        for folder in (run.best, *run.front.glob("*")):
+            ModelFiles(folder).pictures.unlink(missing_ok=True)
     rows = list(leaderboard_rows(trials, config, verdict))
     replace_text(run.leaderboard, to_csv(rows))
     replace_text(run.report, render_page(run, config, study, rows, winner, verdict))

@@ -155,7 +155,7 @@ def test_a_resume_may_change_length_and_resources_only(search_file: Path) -> Non
     old = load(search_file)
     allowed = load(
         search_file, "study.num_trials=9", "resources.max_concurrent_trials=1",
-        "retrain.max_epochs=3", "train.data.num_workers=2",
+        "retrain.max_epochs=3", "train.data.num_workers=2", "report.images=false",
     )  # fmt: skip
     assert differences(old, allowed) == ()
     changed = load(search_file, "train.max_epochs=9", "space.model.drop_rate.high=0.3")

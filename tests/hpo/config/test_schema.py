@@ -100,6 +100,8 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
             r"must leave room for the default configuration's training of 4 and 1 of 4 after .* "
             r"at least 8, got 7",
         ),
+        ("report.images=some", r"report\.images: .*boolean.*, got 'some'"),
+        ("report.image=false", r"report\.image: unknown key; nearest known: images"),
         ("budget.gpu_hours=0", r"budget\.gpu_hours: .*greater than 0, got 0"),
         ("budget.stop_when={}", r"budget\.stop_when\.gain_per_gpu_hour: "),
         (

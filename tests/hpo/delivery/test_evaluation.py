@@ -1,11 +1,15 @@
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from studies import create_study
+from watcher import Watcher
 
-from hpo.delivery import evaluation
+from hpo import Run, RunFolder, load_search_config
+from hpo.delivery import evaluation, pictures
 from hpo.delivery.deliver import load_model
-from hpo.delivery.evaluation import evaluate_checkpoint, evaluate_splits
+from hpo.delivery.evaluation import evaluate_and_charge, evaluate_checkpoint, evaluate_splits
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
 from sgformer.config import TrainConfig
@@ -69,3 +73,59 @@ def test_a_model_of_a_gpu_is_evaluated_where_there_is_none(checkpoint: Path) -> 
     config = config.model_copy(update={"device": "cuda"})
     *_, last = evaluate_splits(config, model, load_image_data(config.data))
     assert last.num_images == 50
+
+
+def test_the_pictures_are_of_what_the_metrics_count_as_wrong(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    *_, last = evaluate_checkpoint(checkpoint, has_pictures=True)
+    *_, without = evaluate_checkpoint(checkpoint)
+    assert (without.metrics, without.pictures, without.notes) == (last.metrics, None, ())
+    assert last.metrics is not None
+    assert last.pictures is not None
+    assert last.notes == ()
+    test = last.metrics["test"]
+    assert last.pictures["split"] == "test"
+    num_wrong = round((1 - test["top1"]) * test["num_images"])
+    assert len(last.pictures["mistakes"]) == min(18, num_wrong) > 6
+    keys = ("true", "predicted", "num_images")
+    pairs = [{key: pair[key] for key in keys} for pair in last.pictures["confused"]]
+    assert pairs == list(test["most_confused"][:9])
+    maps = [one["saliency"] for one in last.pictures["mistakes"]]
+    assert [text is not None for text in maps] == [True] * 6 + [False] * (len(maps) - 6)
+    thumbnails = [one["thumbnail"] for one in last.pictures["mistakes"]]
+    assert all(text != own for text, own in zip(maps[:6], thumbnails, strict=False))
+    assert len(json.dumps(last.pictures)) < 400_000
+
+
+def test_a_picture_that_fails_costs_the_pictures_only_and_is_told(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(image: object) -> str:  # as a GPU without memory would
+        raise RuntimeError("CUDA out of memory\nmore lines")
+
+    monkeypatch.setattr(pictures, "thumbnail", fail)
+    *_, last = evaluate_checkpoint(checkpoint, has_pictures=True)
+    assert last.metrics is not None
+    assert last.pictures is None
+    assert last.notes == ("pictures.json is not written: RuntimeError: CUDA out of memory",)
+
+
+@pytest.mark.parametrize("images", ["true", "false"])
+def test_the_search_file_says_whether_there_are_pictures(
+    images: str, checkpoint: Path, search_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config, _ = load_search_config(search_file, [f"report.images={images}"])
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    run = Run(folder, config, create_study(folder.storage_url(config), config))
+    training = Training(config.train.resolved(), checkpoint.parent)
+    monkeypatch.setattr(pictures, "SECONDS_OF_MAPS", -1.0)  # so that there is something to tell
+    watcher = Watcher()
+    found = evaluate_and_charge(run, 0, training, watcher, None, None)
+    assert found.metrics is not None
+    assert (found.pictures is not None) == (images == "true")
+    told = [text for (text,) in watcher.named("note")]
+    assert len(told) == (images == "true")
+    assert all("saliency maps of 0 images" in text for text in told)

@@ -68,7 +68,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 def run(tmp_path: Path) -> RunFolder:
     """A folder with files of a run, some of which are no results."""
     for name in (
-        "best/model.onnx", "best/model.onnx.data", "best/metrics.json", "front/3/model.onnx",
+        "best/model.onnx", "best/model.onnx.data", "best/metrics.json", "best/pictures.json",
+        "front/3/model.onnx",
         "leaderboard.csv", "report.html", "search.yaml", "study.db",
         "trials/0/last.safetensors", ".mark",
     ):  # fmt: skip
@@ -90,7 +91,8 @@ def test_results_are_copied_and_replaced_and_nothing_else(
     assert place.files() == {}
     assert copy_results(run, config) == f"{place.url.rstrip('/')}/tiny"
     names = {
-        "best/model.onnx", "best/model.onnx.data", "best/metrics.json", "front/3/model.onnx",
+        "best/model.onnx", "best/model.onnx.data", "best/metrics.json", "best/pictures.json",
+        "front/3/model.onnx",
         "leaderboard.csv", "report.html", "search.yaml",
     }  # fmt: skip
     assert place.files() == {f"tiny/{name}": f"first {name}".encode() for name in names}

@@ -1,5 +1,6 @@
 """Retraining in this process; what becomes of a whole search is in tests/test_*.py."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def test_a_retraining_is_delivered_where_it_belongs_and_paid_for(
     watcher, folder = Watcher(), run.folder.front / "0"
     retrain_and_deliver(run, run.trials[0], watcher, folder=folder)
     assert ModelFiles(folder).is_delivered
+    pictures = json.loads(ModelFiles(folder).pictures.read_text())
+    assert pictures["split"] == "test"
+    assert pictures["mistakes"]
+    metrics = json.loads(ModelFiles(folder).metrics.read_text())["test"]
+    assert sum(one["num_images"] for one in metrics["calibration"]["bins"]) == 20
     assert [row["epoch"] for row, _ in watcher.named("retrain_epoch")] == [1, 2]
     training, evaluation = run.study.metadata.retrainings
     assert (training["trial"], training["num_epochs"]) == (0, 2)

@@ -7,7 +7,8 @@ import pytest
 from reports import compare, html_of, make_study
 from studies import create_study
 
-from hpo.config.schema import SearchConfig
+from hpo.config.schema import ReportConfig, SearchConfig
+from hpo.model_files import ModelFiles
 from hpo.reporting.report import write_report
 from hpo.run_folder import RunFolder
 
@@ -79,3 +80,17 @@ def test_several_objectives_have_a_front_in_table_and_page(
     assert "maximize val_top1, minimize latency_ms; latency_ms &lt;= 5" in page
     assert "1 infeasible" in page
     assert "<b>trial 1</b>" in page  # the knee
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_pictures_that_are_no_longer_wanted_are_removed(
+    images: bool, config: SearchConfig, run: RunFolder
+) -> None:
+    study = make_study(config, run, ["COMPLETE"])
+    files = [ModelFiles(folder).pictures for folder in (run.best, run.front / "3")]
+    for path in files:
+        path.parent.mkdir(parents=True)
+        path.write_text('{"split": "val", "mistakes": [], "confused": []}')
+    asked = config.model_copy(update={"report": ReportConfig(images=images)})
+    write_report(run, asked, study)
+    assert [path.exists() for path in files] == [images, images]
