@@ -90,7 +90,8 @@ class Pictures:
     def _samples_of(self, pair: "Confusion") -> list[int]:
         true, predicted = (self._data.classes.index(c) for c in (pair.true, pair.predicted))
         of_pair = (self._true[self._wrong] == true) & (self._predicted[self._wrong] == predicted)
-        return self._wrong[of_pair][:NUM_OF_A_PAIR].tolist()
+        chosen: list[int] = self._wrong[of_pair][:NUM_OF_A_PAIR].tolist()
+        return chosen
 
     def _pictures(self, samples: Sequence[int]) -> list[dict[str, Any]]:
         """The pictures of those of the samples that can still be read."""

@@ -49,7 +49,7 @@ class _OfImages(NamedTuple):
         predicted: Predicted classes.
         num_before: How many classes have a higher logit than the true one.
         losses: Cross-entropies.
-        confidences: Probabilities of the predicted classes.
+        log_confidences: Logarithms of the predicted classes' probabilities.
         lowest: The lowest logit of each.
     """
 
@@ -57,7 +57,7 @@ class _OfImages(NamedTuple):
     predicted: torch.Tensor
     num_before: torch.Tensor
     losses: torch.Tensor
-    confidences: torch.Tensor
+    log_confidences: torch.Tensor
     lowest: torch.Tensor
 
 
@@ -111,7 +111,7 @@ class Counts:
         if not self._waiting:
             return
         columns = map(torch.cat, zip(*self._waiting, strict=True))
-        labels_B, predicted_B, num_before_B, losses_B, confidences_B, lowest_B = columns
+        labels_B, predicted_B, num_before_B, losses_B, log_confidences_B, lowest_B = columns
         self._waiting, self._num_waiting = [], 0
         # A logit of -inf need not change the loss.
         losses_B = losses_B.where(lowest_B.isfinite(), torch.nan)
@@ -122,6 +122,7 @@ class Counts:
         predicted.index_add_(0, predicted_B, one_B)
         in_top5, loss = (num_before_B < TOP).sum(), losses_B.sum(dtype=torch.float64)
         self._sums += torch.stack([in_top5, loss])
+        confidences_B = log_confidences_B.exp()
         self._bins += sums_of_bins(confidences_B, is_right_B)
         if self._pairs is not None:
             self._pairs.append(labels_B * len(self._indices) + predicted_B)
@@ -146,8 +147,8 @@ class Counts:
         torch.log_softmax(logits_BC.to(self._dtype), 1, out=one_BC)
         losses_B = -one_BC.gather(1, labels_B1).squeeze(1)
         predicted_B, lowest_B = _first_highest(logits_BC), logits_BC.amin(1)
-        confidences_B = one_BC.gather(1, predicted_B[:, None]).squeeze(1).exp()
-        return _OfImages(labels_B, predicted_B, num_before_B, losses_B, confidences_B, lowest_B)
+        sure_B = one_BC.gather(1, predicted_B[:, None]).squeeze(1)
+        return _OfImages(labels_B, predicted_B, num_before_B, losses_B, sure_B, lowest_B)
 
     def add_other_processes(self) -> None:
         """Adds the counts of the processes that evaluate other images of the split."""
