@@ -140,11 +140,8 @@ def _progress_rows(state: SearchState) -> dict[str, str]:
 def _forecast(state: SearchState, budget: Budget) -> str | None:
     """When the trials end, at the pace so far; None: too early to tell."""
     ended = sum(trial.state != TrialStatus.RUNNING for trial in state.trials)
-    shares = [ended / state.config.study.num_trials]
-    for limit in budget.limits:
-        taken, left = budget.taken(limit), max(0.0, budget.left(limit))
-        shares.append(taken / (taken + left) if taken else 0.0)
-    share, seconds = min(1.0, max(shares)), state.study.metadata.seconds_searched
+    share = min(1.0, max(ended / state.config.study.num_trials, budget.share_taken))
+    seconds = state.study.metadata.seconds_searched
     if share < LEAST_SHARE or not seconds:
         return None
     left_text = clock_time(seconds * (1 - share) / share)
