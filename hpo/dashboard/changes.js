@@ -37,6 +37,10 @@
   };
 })();
 
+// The style of the page, which has rules of its own where nothing can be changed.
+document.head.append(Object.assign(document.createElement("style"), { textContent: hpoPage.style }));
+document.documentElement.classList.toggle("read-only", hpoPage.isReadOnly);
+
 // Of many trials, those whose curves are drawn: the live ones, the best and worst, and some between.
 function fewCurves(trials) {
   if (trials.length <= 300) return trials;
