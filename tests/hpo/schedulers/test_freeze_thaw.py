@@ -434,19 +434,22 @@ def test_what_comes_before_a_raised_first_level_does_not_mislead(has_late: bool)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_forecasts_hold_most_of_what_comes(sign: float) -> None:
+def test_forecasts_begin_where_curves_end_and_tell_good_trials_from_bad_ones(sign: float) -> None:
     search = Search(sign=sign)
     search.run(30)
-    num_inside, paused = 0, search.thaw.paused_trials()
-    for number in paused:
-        expected = search.thaw.forecast(number)
+    middles, ends = [], []
+    for number in search.thaw.paused_trials():
+        expected, epoch = search.thaw.forecast(number), search.epochs[number]
         assert expected is not None
-        assert expected.epochs == (*range(search.epochs[number], MAX_EPOCHS + 1),)
-        widths = [high - low for low, high in zip(expected.low, expected.high, strict=True)]
-        assert min(widths) > 0
-        end = sign * accuracy(search.params[number], MAX_EPOCHS)
-        num_inside += expected.low[-1] < end < expected.high[-1]
-    assert num_inside >= len(paused) / 2
+        assert expected.epochs == (*range(epoch, MAX_EPOCHS + 1),)
+        assert expected.middle[0] == pytest.approx(
+            sign * accuracy(search.params[number], epoch), abs=0.02
+        )
+        bounds = zip(expected.low, expected.middle, expected.high, strict=True)
+        assert all(low < middle < high for low, middle, high in bounds)
+        middles.append(expected.middle[-1])
+        ends.append(sign * accuracy(search.params[number], MAX_EPOCHS))
+    assert np.corrcoef(middles, ends)[0, 1] > 0.8
 
 
 def test_there_is_no_forecast_before_the_surrogate_knows_enough() -> None:
