@@ -1,6 +1,7 @@
 """What a trial does, or how it ended, in words."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Final
 
 from hpo.config.schema import PAUSING, SearchConfig
@@ -9,6 +10,7 @@ from hpo.study.trial import STANDING, EndReason, TrialStatus, TrialSummary
 ORDINALS: Final = (
     "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth",
 )  # fmt: skip
+LONGEST_CAUSE: Final = 120  # characters
 
 
 def is_paused(trial: TrialSummary, config: SearchConfig) -> bool:
@@ -60,3 +62,11 @@ def ordinal(number: int, *, in_letters: bool = True) -> str:
         return ORDINALS[number - 1]
     teens = number % 100 in {11, 12, 13}
     return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
+def cause_of(trial: TrialSummary) -> str:
+    """What broke a trial: type and first line of its error."""
+    error = trial.attributes.get("error") or {}
+    message = str(error.get("message", "")).strip().splitlines() or [""]
+    text = f"{error.get('type', 'an unknown error')}: {message[0]}".removesuffix(": ")
+    return shorten(text, LONGEST_CAUSE, placeholder=" ...")
