@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import Any, Final
 
 from hpo.config.schema import SearchConfig
-from hpo.dashboard.words import is_paused, plain
+from hpo.dashboard.words import plain
 from hpo.engine.budget import Budget
 from hpo.engine.ledger import TrialLedger
 from hpo.reporting.display import clock_time
 from hpo.reporting.health import Searched, health_cards, health_rows
 from hpo.reporting.rows import counts_text, objectives_text, verdict_rows
+from hpo.reporting.words import is_paused
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
 from hpo.selection.finalists import comparison_progress, read_verdict

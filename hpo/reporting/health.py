@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from textwrap import shorten
 from typing import Final, Self
 
 from hpo.config.schema import SearchConfig
@@ -14,6 +13,7 @@ from hpo.config.search_space import CategoricalParameter
 from hpo.engine.budget import Budget
 from hpo.engine.ledger import TrialLedger
 from hpo.reporting.range_ends import end_to_move
+from hpo.reporting.words import cause_of
 from hpo.schedulers.first_rung import DISAGREE, FirstRung, read_first_rungs
 from hpo.selection.calibration import Calibration
 from hpo.selection.intervals import margin_by_images
@@ -30,7 +30,6 @@ NO_EFFECT: Final = 0.01  # share of the importance
 MANY: Final = 0.2  # share of the trials
 LEAST_SHARE: Final = 0.1  # of the budget, from which on its pace tells something
 MOST_NAMED: Final = 5
-LONGEST_CAUSE: Final = 120  # characters
 
 
 class Grade(StrEnum):
@@ -206,19 +205,12 @@ def _failures(searched: Searched) -> HealthCard | None:
         return None
     if not failed:
         return HealthCard("failures", Grade.PASS, "no trial has broken")
-    causes = Counter(_cause(trial) for trial in failed)
+    causes = Counter(cause_of(trial) for trial in failed)
     cause, num = causes.most_common(1)[0]
     text = f"{len(failed)} of {len(searched.trained)} trials have broken, {num} of them by {cause}"
     grade = Grade.FAIL if len(failed) >= MANY * len(searched.trained) else Grade.WARN
-    first = next(t.number for t in failed if _cause(t) == cause)
+    first = next(t.number for t in failed if cause_of(t) == cause)
     return HealthCard("failures", grade, text, f"the study has the traceback of trial {first}")
-
-
-def _cause(trial: TrialSummary) -> str:
-    error = trial.attributes.get("error") or {}
-    message = str(error.get("message", "")).strip().splitlines() or [""]
-    text = f"{error.get('type', 'an unknown error')}: {message[0]}".removesuffix(": ")
-    return shorten(text, LONGEST_CAUSE, placeholder=" ...")
 
 
 def _divergence(searched: Searched) -> HealthCard | None:
