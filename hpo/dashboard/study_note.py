@@ -12,11 +12,13 @@ from hpo.dashboard.words import plain
 from hpo.engine.budget import Budget
 from hpo.engine.ledger import TrialLedger
 from hpo.reporting.display import clock_time
-from hpo.reporting.health import Searched, health_cards, health_rows
+from hpo.reporting.health import health_cards, health_rows
 from hpo.reporting.rows import counts_text, objectives_text, verdict_rows
+from hpo.reporting.searched import Searched
 from hpo.reporting.words import is_paused
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
+from hpo.selection.calibration import Calibration
 from hpo.selection.finalists import comparison_progress, read_verdict
 from hpo.selection.intervals import margin_by_images
 from hpo.selection.selection import best_so_far, pareto_front
@@ -41,6 +43,7 @@ class SearchState:
         trials: The trials that have started.
         line: Numbers of the paused trials, the one that is resumed first at the front.
         folder: The run's folder; None: it is not known.
+        calibration: The surrogate's forecasts against what came; None: not known (yet).
     """
 
     config: SearchConfig
@@ -48,6 +51,7 @@ class SearchState:
     trials: Sequence[TrialSummary]
     line: Sequence[int]
     folder: RunFolder | None
+    calibration: Calibration | None = None
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -75,7 +79,9 @@ def study_note(state: SearchState) -> str:
     """The note."""
     config = state.config
     rows = _progress_rows(state) | _best_rows(state) | _running_rows(state)
-    searched = Searched.of(config, state.study, state.trials, state.verdict)
+    searched = Searched.of(
+        config, state.study, state.trials, state.verdict, calibration=state.calibration
+    )
     directions = {"maximize": "largest", "minimize": "smallest"}
     goals = " and ".join(f"{directions[d]} {name}" for name, d in config.study.objectives)
     parts = [

@@ -16,12 +16,12 @@ from hpo.study.trial import TrialSummary
 MOST_CURVES: Final = 200
 
 
-def curve_figures(found: Reported) -> Iterator[Figure]:
+def curve_figures(found: Reported, most: int = MOST_CURVES) -> Iterator[Figure]:
     """Learning curves by state; of many trials half the best ones and some of the others."""
     with_curve = [trial for trial in found.trials if trial.curve]
     if not with_curve:
         return
-    chosen = _chosen(found, with_curve)
+    chosen = _chosen(found, with_curve, most)
     figure = go.Figure()
     for state, colour in COLOURS.items():
         of_state = [trial for trial in chosen if found.state(trial) == state]
@@ -68,15 +68,15 @@ def rungs_of(found: Reported) -> tuple[int, ...]:
     return rung_epochs(scheduler, length) if has_rungs else ()
 
 
-def _chosen(found: Reported, trials: Sequence[TrialSummary]) -> list[TrialSummary]:
-    if len(trials) <= MOST_CURVES:
+def _chosen(found: Reported, trials: Sequence[TrialSummary], most: int) -> list[TrialSummary]:
+    if len(trials) <= most:
         return list(trials)
     objective = found.config.study.objective
     known = [(value, t) for t in trials if (value := found.value(t)) is not None]
     ranked = [t for _, t in sorted(known, key=lambda one: (objective.loss(one[0]), one[1].number))]
-    best = {trial.number for trial in ranked[: MOST_CURVES // 2]}
+    best = {trial.number for trial in ranked[: most // 2]}
     others = [trial for trial in trials if trial.number not in best]
-    shown = best | {t.number for t in thinned(others, MOST_CURVES - len(best))}
+    shown = best | {t.number for t in thinned(others, most - len(best))}
     return [trial for trial in trials if trial.number in shown]
 
 

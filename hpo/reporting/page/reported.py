@@ -10,11 +10,13 @@ from typing import Any
 from hpo.config.schema import SearchConfig
 from hpo.engine.ledger import Taken, TrialLedger, taken_by
 from hpo.model_files import ModelFiles
-from hpo.reporting.health import HealthCard, Searched, health_cards
+from hpo.reporting.health import HealthCard, health_cards
 from hpo.reporting.leaderboard import value_so_far
 from hpo.reporting.page.stretches import Stretch, stretches
+from hpo.reporting.searched import Searched
 from hpo.reporting.words import is_paused
 from hpo.run_folder import RunFolder
+from hpo.selection.calibration import calibration
 from hpo.selection.importances import Importance, importances_with_intervals
 from hpo.selection.verdict import Verdict
 from hpo.study.study import SearchStudy
@@ -50,8 +52,9 @@ class Reported:
     def health(self) -> tuple[HealthCard, ...]:
         """The outcome of the health checks, the worst first."""
         shares = {path: one.share for path, one in self.importances.items()}
+        found = calibration(self.study, self.config, self.trials)
         return health_cards(
-            Searched.of(self.config, self.study, self.trials, self.verdict, shares)
+            Searched.of(self.config, self.study, self.trials, self.verdict, shares, found)
         )
 
     @cached_property

@@ -8,7 +8,8 @@ from verdicts import CLEAR, verdict_on
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.reporting.health import Grade, HealthCard, Searched, health_cards, health_rows
+from hpo.reporting.health import Grade, HealthCard, health_cards, health_rows
+from hpo.reporting.searched import Searched
 from hpo.schedulers.first_rung import FirstRung
 from hpo.selection.calibration import Calibration
 from hpo.study.trial import TrialSummary

@@ -1,4 +1,4 @@
-"""The page as a whole: it stands alone, is there for any study, and shows foreign texts as such."""
+"""The page as a whole: it stands alone, is there for any study, shows foreign texts as such."""
 
 import json
 import re
