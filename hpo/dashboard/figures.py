@@ -48,12 +48,14 @@ class StudyFigures:
     def __init__(self) -> None:
         self._latest: dict[str, str] = {}
         self._next_time, self._thread = 0.0, threading.Thread()
+        self._is_old = True
 
     def latest(self, state: SearchState, *, has_news: bool) -> dict[str, str]:
         """The latest figures, as JSON by name; has new ones made if there is something new."""
-        is_due = (has_news or not self._latest) and time.monotonic() > self._next_time
+        self._is_old = self._is_old or has_news
+        is_due = self._is_old and time.monotonic() > self._next_time
         if is_due and state.trials and not self._thread.is_alive():
-            self._next_time = time.monotonic() + SECONDS_BETWEEN_FIGURES
+            self._is_old, self._next_time = False, time.monotonic() + SECONDS_BETWEEN_FIGURES
             self._thread = threading.Thread(target=self._make, args=(state,), daemon=True)
             self._thread.start()
         return self._latest
@@ -73,8 +75,9 @@ def study_figures(state: SearchState) -> Iterator[tuple[str, dict[str, Any]]]:
     )  # fmt: skip
     latest = replace(every, run=folder, trials=_latest(state.trials))
     for one in curve_figures(every, MOST_CURVES):
-        _add_forecasts(one.figure, latest, state.line)
-        yield one.name, _as_shown(one.figure, "Learning curves; dotted: rungs; fans: forecasts")
+        has_any = _add_forecasts(one.figure, latest, state.line)
+        fans = "; fans: forecasts" if has_any else ""
+        yield one.name, _as_shown(one.figure, f"Learning curves; dotted: rungs{fans}")
     if steps := best_over_cost(every):
         yield "cost", _best_by_cost(every, steps)
     for one in slot_figures(latest):
@@ -107,17 +110,19 @@ def _best_by_cost(found: Reported, steps: Sequence[tuple[float, float]]) -> dict
     return _as_shown(titled(figure, unit, metric), f"Best {metric} by what it cost")
 
 
-def _add_forecasts(figure: go.Figure, found: Reported, line: Sequence[int]) -> None:
-    """Adds what the search's own surrogate expects of trials that run or are next in line."""
+def _add_forecasts(figure: go.Figure, found: Reported, line: Sequence[int]) -> bool:
+    """Adds what the search's own surrogate expects of trials that run or are next in line.
+
+    Returns whether it expects anything.
+    """
     state = found.study.metadata.model_state
     if found.config.scheduler.name != "freeze_thaw" or state is None:
-        return
+        return False
     levels = found.study.metadata.first_levels
     model = model_of(found.config, found.trials, state, levels)
-    chosen = _to_forecast(found, line)
-    for number, colour in zip(chosen, FORECASTS, strict=False):
-        if (expected := model.forecast(number)) is None:
-            continue
+    forecasts = ((number, model.forecast(number)) for number in _to_forecast(found, line))
+    known = [(number, expected) for number, expected in forecasts if expected is not None]
+    for (number, expected), colour in zip(known, FORECASTS, strict=False):
         epochs, name = list(expected.epochs), f"forecast of trial {number}"
         figure.add_scatter(
             x=[*epochs, *reversed(epochs)], y=[*expected.high, *reversed(expected.low)],
@@ -129,6 +134,7 @@ def _add_forecasts(figure: go.Figure, found: Reported, line: Sequence[int]) -> N
             line={"color": colour, "width": 2, "dash": "dash"},
             hovertemplate=f"trial {number}, epoch %{{x}}: about %{{y:.4f}}<extra></extra>",
         )  # fmt: skip
+    return bool(known)
 
 
 def _to_forecast(found: Reported, line: Sequence[int]) -> list[int]:

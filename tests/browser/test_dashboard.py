@@ -85,7 +85,7 @@ def test_the_list_of_studies_leads_to_the_study(
 ) -> None:
     page = visitor.open(here(dashboard, "/"))  # leads to the study's page
     page.get_by_title("Return to the top page").click()
-    page.get_by_text(f"{ended_run.config.study.name} (id=").click()
+    page.get_by_text(f"1. {ended_run.config.study.name}").click()
     expect(page.get_by_text("History", exact=True)).to_be_visible()
 
 
@@ -165,7 +165,7 @@ def test_a_browser_enters_by_the_link_once_and_by_the_token(
     page = visitor.open(here(remote, "/"))
     expect(page.get_by_text("a token is needed")).to_be_visible()
     page = visitor.open(link)
-    expect(page.get_by_text("live (id=1)")).to_be_visible()
+    expect(page.get_by_text("1. live")).to_be_visible()
     assert [one["httpOnly"] for one in page.context.cookies()] == [True]
     page = visitor.open(link)  # another browser, later
     page.get_by_label("Token").fill("a wrong one")
@@ -173,7 +173,7 @@ def test_a_browser_enters_by_the_link_once_and_by_the_token(
     expect(page.get_by_text("a token is needed")).to_be_visible()
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Enter").click()
-    expect(page.get_by_text("live (id=1)")).to_be_visible()
+    expect(page.get_by_text("1. live")).to_be_visible()
 
 
 def test_by_night_pages_are_dark_and_figures_too(visitor: Visitor, dashboard: Served) -> None:
