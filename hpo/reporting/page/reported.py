@@ -80,7 +80,7 @@ class Reported:
         """What each trial has cost."""
         return TrialLedger(self.config.study.objective, self.trials)
 
-    @property
+    @cached_property
     def taken_by_trials(self) -> Mapping[int, Taken]:
         """The cost by trial number, for the trials that have used any budget."""
         return {number: cost.taken for number, cost in self.ledger.costs.items()}
