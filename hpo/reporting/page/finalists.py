@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import plotly.graph_objects as go
 
-from hpo.reporting.page.parts import BEST, COLOURS, Figure, Table, titled
+from hpo.reporting.page.parts import BEST, COLOURS, Figure, Table, error_bars, titled
 from hpo.reporting.page.reported import Reported
 from hpo.selection.verdict import DEFAULT, Verdict
 from hpo.selection.verdict_text import (
@@ -71,12 +71,7 @@ def finalist_figures(found: Reported) -> Iterator[Figure]:
             "size": 12,
             "color": [BEST if n == verdict.winner else COLOURS["complete"] for n in numbers],
         },
-        error_x={
-            "type": "data", "symmetric": False, "visible": has_intervals, "thickness": 2,
-            "color": COLOURS["running"],
-            "array": [(one.high or one.mean) - one.mean for one in each],
-            "arrayminus": [one.mean - (one.low or 0.0) for one in each],
-        },
+        error_x=error_bars(each),
         hovertemplate="%{y}: mean %{x:.4f}<extra></extra>",
     )  # fmt: skip
     figure.update_yaxes(

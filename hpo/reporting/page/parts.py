@@ -12,6 +12,8 @@ from typing import Any, Final
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from hpo.selection.intervals import Estimate
+
 # Data of more characters are packed by gzip, which a browser unpacks in milliseconds.
 MOST_PLAIN: Final = 200_000
 HEIGHT: Final = 420  # pixels
@@ -132,6 +134,19 @@ def labels(names: Iterable[str]) -> dict[str, str]:
     ends = {n: n if len(n) <= MOST_LETTERS else f"…{n[1 - MOST_LETTERS :]}" for n in whole}
     chosen = ends if len(set(ends.values())) == len(ends) else {name: name for name in whole}
     return {name: html.escape(label, quote=False) for name, label in chosen.items()}
+
+
+def error_bars(each: Sequence[Estimate]) -> dict[str, Any]:
+    """Plotly's lines for the intervals of means; none where one seed gave no interval."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "visible": all(one.margin is not None for one in each),
+        "array": [(one.mean if one.high is None else one.high) - one.mean for one in each],
+        "arrayminus": [one.mean - (one.mean if one.low is None else one.low) for one in each],
+        "color": COLOURS["running"],
+        "thickness": 2,
+    }
 
 
 def percent(share: float, digits: int = 0) -> str:

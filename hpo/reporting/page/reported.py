@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hpo.config.schema import SearchConfig
 from hpo.engine.ledger import Taken, TrialLedger, taken_by
@@ -15,6 +15,7 @@ from hpo.reporting.leaderboard import value_so_far
 from hpo.reporting.page.stretches import Stretch, stretches
 from hpo.reporting.searched import Searched
 from hpo.reporting.words import is_paused
+from hpo.run import Run
 from hpo.run_folder import RunFolder
 from hpo.selection.calibration import calibration
 from hpo.selection.importances import Importance, importances_with_intervals
@@ -42,6 +43,11 @@ class Reported:
     trials: Sequence[TrialSummary]
     winner: TrialSummary | None
     verdict: Verdict | None
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """The search of a run."""
+        return cls(run.folder, run.config, run.study, run.trials, run.winner, run.verdict)
 
     @cached_property
     def importances(self) -> Mapping[str, Importance]:
@@ -83,7 +89,7 @@ class Reported:
         """What each trial has cost."""
         return TrialLedger(self.config.study.objective, self.trials)
 
-    @property
+    @cached_property
     def taken_by_trials(self) -> Mapping[int, Taken]:
         """The cost by trial number, for the trials that have used any budget."""
         return {number: cost.taken for number, cost in self.ledger.costs.items()}

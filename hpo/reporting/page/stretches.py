@@ -53,7 +53,8 @@ def _of_process(begun: list[tuple[Begun, TrialSummary]]) -> Iterator[Stretch]:
     now: Stretch | None = None
     for one, trial in begun:
         seconds = _an_epoch(trial)
-        if now is not None and now.trial == trial.number and one.at <= now.end + _apart(seconds):
+        is_near = not seconds or (now is not None and one.at <= now.end + _apart(seconds))
+        if now is not None and now.trial == trial.number and is_near:
             now = replace(now, end=one.at + seconds, last_epoch=one.epoch)
             continue
         if now is not None:

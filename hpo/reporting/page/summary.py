@@ -12,10 +12,10 @@ from hpo.reporting.page.parts import percent
 from hpo.reporting.page.reported import Reported
 from hpo.reporting.rows import objectives_text
 from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
-from hpo.selection.intervals import margin_by_images
+from hpo.selection.intervals import Estimate, margin_by_images
 from hpo.selection.selection import objective_values, pareto_front
 from hpo.selection.verdict import DEFAULT, SHARES_OF_IMAGES
-from hpo.selection.verdict_text import correction_text, gain_text, mean_text, signed_text
+from hpo.selection.verdict_text import correction_text, gain_text, mean_text
 from hpo.study.trial import TrialStatus, num_counted
 from sgformer.intervals import share_interval
 
@@ -52,8 +52,7 @@ def key_figures(found: Reported) -> Iterator[tuple[str, str, str]]:
             )
     gain = None if verdict is None else verdict.gains.get(verdict.winner)
     if gain is not None:
-        whether = "within noise" if gain.is_within_noise else "more than noise"
-        yield "gain over the default", f"{gain.mean:+.4f}", f"{signed_text(gain)}: {whether}"
+        yield "gain over the default", f"{gain.mean:+.4f}", _gain(gain)
     default = next((t for t in found.trials if t.number == DEFAULT), None)
     if default is not None and (value := found.value(default)) is not None:
         yield f"the default's {study.metric}", format_value(value), "as a trial"
@@ -229,6 +228,14 @@ def _next(found: Reported) -> Iterator[str]:
     if found.run.is_delivered:
         model = found.run.best / "model.onnx"
         yield f"The model is {model}; MODEL_CARD.md beside it says how to use it."
+
+
+def _gain(gain: Estimate) -> str:
+    """A gain's interval, and whether it exceeds noise."""
+    if gain.low is None or gain.high is None:
+        return "on one seed, so not told from noise"
+    whether = "within noise" if gain.is_within_noise else "more than noise"
+    return f"95 %: {gain.low:+.4f} to {gain.high:+.4f}, {whether}"
 
 
 def _interval(found: Reported, split: str) -> tuple[float, float]:

@@ -37,7 +37,10 @@ async function fillTrials() {
   follow();
 }
 
-watchTheme();
-watchFigures();
-fillClasses();
-fillTrials();
+// The page is painted first.
+requestAnimationFrame(() => setTimeout(() => {
+  watchTheme();
+  watchFigures();
+  fillClasses();
+  fillTrials();
+}));
