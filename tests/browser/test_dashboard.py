@@ -86,7 +86,7 @@ def test_the_list_of_studies_leads_to_the_study(
     page = visitor.open(here(dashboard, "/"))  # leads to the study's page
     page.get_by_title("Return to the top page").click()
     page.get_by_text(f"1. {ended_run.config.study.name}").click()
-    expect(page.get_by_text("History", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
 
 
 def test_figures_show_what_the_study_has(

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 CHROMIUM: Final = "/usr/bin/chromium"
 DESKTOP: Final = {"width": 1400, "height": 900}
 PHONE: Final = {"width": 390, "height": 844}
-PATIENCE: Final = 90_000  # milliseconds, for busy machines
+PATIENCE: Final = 300_000  # milliseconds, for busy machines
 # What is wider than the window: it would be cut, or make the page scroll to the side.
 TOO_WIDE: Final = "document.documentElement.scrollWidth - window.innerWidth"
 FIGURES: Final = """[...document.querySelectorAll('.js-plotly-plot')].map(one => ({

@@ -26,7 +26,9 @@ OWN_FIGURE = '[id="user-defined-plot:hpo-curves"] .main-svg'
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", type=Path, nargs="?", default=ROOT / "runs" / "digits")
+    parser.add_argument(
+        "run", type=Path, nargs="?", default=Path("runs/digits")
+    )  # relative: the report names it
     folder = parser.parse_args().run
     if not (folder / "report.html").is_file():
         from command_line import run
@@ -58,11 +60,13 @@ def take_pictures(folder: Path) -> None:
         page = visitor.open(dashboard.url, WINDOW)
         page.wait_for_selector(FIGURE)
         page.wait_for_selector(OWN_FIGURE)
-        _take(page, "dashboard", height=1560)
+        card = page.locator(".MuiCard-root", has=page.locator(OWN_FIGURE)).bounding_box()
+        assert card is not None
+        _take(page, "dashboard", height=round(card["y"] + card["height"]) + 8)
         page = visitor.open(f"{dashboard.url}/trials?numbers={number}", WINDOW)
         page.get_by_role("heading", name=f"Trial {number} (").wait_for()
         _take(page, "trial", height=900)
-        page = visitor.open(run.folder.report.as_uri(), WINDOW)
+        page = visitor.open(run.folder.report.resolve().as_uri(), WINDOW)
         page.wait_for_selector(".js-plotly-plot .main-svg")
         _take(page, "report", height=1400)
         visitor.close()
