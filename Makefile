@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow gpu-check chaos timm-tests lint format check-system clean
+.PHONY: demo test test-slow gpu-check chaos screenshots timm-tests lint format check-system clean
 
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
@@ -24,6 +24,10 @@ gpu-check: .venv/installed-dev
 # Every fault once and a hundred kills, compared with a search left alone; as root, 40 minutes.
 chaos: .venv/installed-dev
 	$(BIN)/python tests/support/chaos.py --kills 100 --outage-seconds 90
+
+# The pictures of docs/images, of the demo's run, in Debian's chromium. Look at them.
+screenshots: .venv/installed-dev
+	$(BIN)/python tests/support/screenshots.py
 
 # timm's own tests of models, of the installed timm's version, pointed at ours.
 timm-tests: .venv/installed-dev

@@ -4,8 +4,9 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -15,6 +16,10 @@ from listening import listening
 from searches import FinishedSearch, search_values, write_search
 
 from sgformer.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pages import Visitor
+    from playwright.sync_api import Browser
 
 # One thread for torch in every process of the tests, before any imports it: tests run beside one
 # another, and threads that wait for a core take 2.5 times as long (measured on two cores).
@@ -123,3 +128,23 @@ def _note_listening(process: subprocess.Popen, addresses: set[str]) -> None:
         pids = [process.pid, *descendants(process.pid)]
         addresses.update(map(str, listening(pids)))
         time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")  # as long as it lives, asyncio.run fails in its thread
+def browser() -> "Iterator[Browser]":
+    """Debian's Chromium, for tests that are marked `browser`."""
+    from pages import chromium
+
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture
+def visitor(browser: "Browser") -> "Iterator[Visitor]":
+    """Opens pages; the test fails if one of them has an error, or asks another machine."""
+    from pages import Visitor
+
+    one = Visitor(browser)
+    yield one
+    one.close()
+    assert one.faults == []

@@ -121,7 +121,7 @@ def test_the_front_is_shown_and_each_of_it_delivered(finished: Finished) -> None
     rows = {int(r["number"]): r for r in csv.DictReader((folder / "leaderboard.csv").open())}
     assert {number for number, row in rows.items() if row["front"] == "True"} == set(front)
     page = (folder / "report.html").read_text()
-    assert "<h2>val_top1 and num_parameters</h2>" in page
+    assert "data-figure='figure-front-num_parameters'" in page
     assert "Pareto front" in page
 
 

@@ -181,7 +181,7 @@ def _result_rows(run: "Run") -> "Rows":
     """The rows that a finished search prints: its results, and the paths of its files."""
     from collections import Counter
 
-    from hpo.reporting.health import Searched, health_cards, health_rows
+    from hpo.reporting.health import health_cards, health_rows
     from hpo.reporting.rows import (
         copied_rows,
         counts_text,
@@ -191,6 +191,7 @@ def _result_rows(run: "Run") -> "Rows":
         params_rows,
         verdict_rows,
     )
+    from hpo.reporting.searched import Searched
 
     winner, delivered, config = run.winner, run.delivered, run.config
     assert winner is not None  # else run_search would have failed

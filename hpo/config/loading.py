@@ -116,7 +116,7 @@ def dump_search_config(config: SearchConfig) -> str:
 
 def differences(old: SearchConfig, new: SearchConfig) -> tuple[str, ...]:
     """The settings that a resumed run may not change but that differ, as 'path: old -> new'."""
-    before, after = (dict(_flatten(c.model_dump(mode="json"))) for c in (old, new))
+    before, after = (dict(flat_settings(c.model_dump(mode="json"))) for c in (old, new))
     kept = {"export.int8"} if COSTS_OF_FILES & {*old.study.costs} else set()
     return tuple(
         f"{path}: {before.get(path)} -> {after.get(path)}"
@@ -340,8 +340,9 @@ def _clip_to_grid(config: SearchConfig, notes: list[str]) -> StudyConfig:
     return study.model_copy(update={"num_trials": num_points})
 
 
-def _flatten(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flat_settings(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Pairs of dotted path and value of nested settings."""
     if not isinstance(values, dict):
         return [(prefix, values)]
-    items = (_flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in values.items())
+    items = (flat_settings(v, f"{prefix}.{k}" if prefix else k) for k, v in values.items())
     return [pair for group in items for pair in group]

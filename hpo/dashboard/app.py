@@ -32,6 +32,7 @@ class DashboardApp:
         storage: The studies.
         page: The path of the page that / leads to.
         folders: The run folders that are known, by the study's id.
+        may_edit: Whether pages offer what changes studies.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class DashboardApp:
         storage: BaseStorage,
         page: str,
         folders: dict[int, RunFolder],
+        *,
+        may_edit: bool,
     ) -> None:
         self._optuna_app, self._storage = optuna_app, storage
         self._page, self._folders = page, folders
-        self._script = PageScript()
+        self._script = PageScript(may_edit=may_edit)
         self._details: dict[int, StudyDetails] = {}
         self._lock = threading.Lock()
         self._own: dict[Any, Answer] = {

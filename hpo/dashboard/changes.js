@@ -1,8 +1,8 @@
-// Keeps the trials of each study, and asks only for those that have changed since. The page below
+// Keeps the trials and figures of each study, and asks only for what has changed since. The page below
 // goes on asking for a study's trials as it always does, and gets them from here.
 (() => {
   const ask = window.fetch.bind(window);
-  const kept = new Map(); // by study: the version, and the trials by number
+  const kept = new Map(); // by study: the version, the trials by number, the figures
 
   const changes = async (study, since, options) =>
     ask(`/api/studies/${study}?since=${encodeURIComponent(since)}`, options);
@@ -26,16 +26,22 @@
       for (const param of trial.params) param.distribution = answer.distributions[param.distribution];
       trials[trial.number] = trial;
     }
-    kept.set(study, { version: answer.version, trials });
+    const plotly_graph_objects = answer.plotly_graph_objects ?? known?.figures ?? [];
+    kept.set(study, { version: answer.version, trials, figures: plotly_graph_objects });
     const after = Number(url.searchParams.get("after") ?? 0);
     const whole = {
       ...answer,
+      plotly_graph_objects,
       trials: trials.slice(after),
       best_trials: answer.best_trials.map((number) => trials[number]),
     };
     return { ok: true, status: 200, json: async () => whole, text: async () => JSON.stringify(whole) };
   };
 })();
+
+// The style of the page, which has rules of its own where nothing can be changed.
+document.head.append(Object.assign(document.createElement("style"), { textContent: hpoPage.style }));
+document.documentElement.classList.toggle("read-only", hpoPage.isReadOnly);
 
 // Of many trials, those whose curves are drawn: the live ones, the best and worst, and some between.
 function fewCurves(trials) {

@@ -20,6 +20,7 @@ from optuna_dashboard._storage import get_study
 from pydantic import ValidationError
 
 from hpo.config.schema import SearchConfig
+from hpo.dashboard.figures import StudyFigures
 from hpo.dashboard.files import RunFiles
 from hpo.dashboard.study_note import SearchState, study_attributes, study_note
 from hpo.dashboard.trials import ToldTrial, TrialTexts
@@ -63,6 +64,9 @@ class StudyDetails:
         self._detail: dict[str, Any] = {}
         self._compressed: tuple[str, bytes] = ("", b"")
         self._config: tuple[Any, SearchConfig | None] = (None, None)
+        self._figures = StudyFigures()
+        self._plots: list[dict[str, str]] = []
+        self._version_of_plots = 0
 
     def forget(self) -> None:
         """Has the next answer read the study anew: somebody has changed it."""
@@ -96,7 +100,8 @@ class StudyDetails:
             self._read()
             trials = [self._texts.expanded(trial.text) for trial in self._trials]
             best = [trials[number] for number in self._best]
-            return {**self._detail, "trials": trials[after:], "best_trials": best}
+            detail = {**self._detail, "plotly_graph_objects": self._plots}
+            return {**detail, "trials": trials[after:], "best_trials": best}
 
     def _known(self, since: str) -> int:
         """The number of a version that a page has; 0: it has none of this server's."""
@@ -112,6 +117,8 @@ class StudyDetails:
             "best_trials": self._best,
             "distributions": self._texts.distributions,
         }
+        if self._version_of_plots > known:
+            head["plotly_graph_objects"] = self._plots
         changed = ",".join(trial.text for trial in self._trials if trial.version > known)
         return f'{json.dumps(head)[:-1]},"trials":[{changed}]}}'
 
@@ -129,8 +136,11 @@ class StudyDetails:
         has_news = self._update(found, stored, config, study.user_attrs.get("line", ()), version)
         if has_news:
             self._best = _best_of(found, study.directions)
-        detail = self._detail_of(study, config)
-        if has_news or detail != self._detail:
+        detail = self._detail_of(study, config, has_news=has_news)
+        plots = detail.pop("plotly_graph_objects")
+        if has_news or plots != self._plots or detail != self._detail:
+            if plots != self._plots:
+                self._plots, self._version_of_plots = plots, version
             self._detail, self._version = detail, version
         self._next_read = time.monotonic() + SECONDS_BETWEEN_READS
 
@@ -166,7 +176,9 @@ class StudyDetails:
                 self._config = (values, None)
         return self._config[1]
 
-    def _detail_of(self, study: Any, config: SearchConfig | None) -> dict[str, Any]:
+    def _detail_of(
+        self, study: Any, config: SearchConfig | None, *, has_news: bool
+    ) -> dict[str, Any]:
         """All but the trials, as optuna-dashboard tells it, with our words."""
         plots = get_plotly_graph_objects(study.system_attrs)
         detail: dict[str, Any] = serialize_study_detail(
@@ -179,10 +191,15 @@ class StudyDetails:
         search.metadata = search.metadata.as_of(study.user_attrs)
         trials = [told.summary for told in self._trials if told.summary is not None]
         line = study.user_attrs.get("line", ())
-        state = SearchState(config, search, trials, line, self._folder)
+        calibration = self._figures.calibration
+        state = SearchState(config, search, trials, line, self._folder, calibration)
         detail["user_attrs"] = serialize_attrs(study_attributes(state))
         if not detail["note"]["body"]:
             detail["note"]["body"] = study_note(state)
+        figures = self._figures.latest(state, has_news=has_news)
+        detail["plotly_graph_objects"] += [
+            {"id": name, "graph_object": figure} for name, figure in figures.items()
+        ]
         detail["artifacts"] += [file.as_artifact() for file in self.files.of_the_study()]
         return detail
 

@@ -47,7 +47,9 @@ class Dashboard:
         # waitress would warn of each request that waits for a thread.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         optuna_app = wsgi(storage)
-        app = DashboardApp(optuna_app, storage, page, dict(folders or {}))
+        app = DashboardApp(
+            optuna_app, storage, page, dict(folders or {}), may_edit=access.may_edit
+        )
         threading.Thread(target=app.prepare, daemon=True).start()
         self._server: Any = waitress.server.create_server(
             Guard(app, optuna_app, access),

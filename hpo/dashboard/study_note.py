@@ -8,14 +8,17 @@ from functools import cached_property
 from typing import Any, Final
 
 from hpo.config.schema import SearchConfig
-from hpo.dashboard.words import is_paused, plain
+from hpo.dashboard.words import plain
 from hpo.engine.budget import Budget
 from hpo.engine.ledger import TrialLedger
 from hpo.reporting.display import clock_time
-from hpo.reporting.health import Searched, health_cards, health_rows
+from hpo.reporting.health import health_cards, health_rows
 from hpo.reporting.rows import counts_text, objectives_text, verdict_rows
+from hpo.reporting.searched import Searched
+from hpo.reporting.words import is_paused
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import first_rung_text, read_first_rungs
+from hpo.selection.calibration import Calibration
 from hpo.selection.finalists import comparison_progress, read_verdict
 from hpo.selection.intervals import margin_by_images
 from hpo.selection.selection import best_so_far, pareto_front
@@ -40,6 +43,7 @@ class SearchState:
         trials: The trials that have started.
         line: Numbers of the paused trials, the one that is resumed first at the front.
         folder: The run's folder; None: it is not known.
+        calibration: The surrogate's forecasts against what came; None: not known (yet).
     """
 
     config: SearchConfig
@@ -47,6 +51,7 @@ class SearchState:
     trials: Sequence[TrialSummary]
     line: Sequence[int]
     folder: RunFolder | None
+    calibration: Calibration | None = None
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -74,7 +79,9 @@ def study_note(state: SearchState) -> str:
     """The note."""
     config = state.config
     rows = _progress_rows(state) | _best_rows(state) | _running_rows(state)
-    searched = Searched.of(config, state.study, state.trials, state.verdict)
+    searched = Searched.of(
+        config, state.study, state.trials, state.verdict, calibration=state.calibration
+    )
     directions = {"maximize": "largest", "minimize": "smallest"}
     goals = " and ".join(f"{directions[d]} {name}" for name, d in config.study.objectives)
     parts = [
@@ -140,11 +147,8 @@ def _progress_rows(state: SearchState) -> dict[str, str]:
 def _forecast(state: SearchState, budget: Budget) -> str | None:
     """When the trials end, at the pace so far; None: too early to tell."""
     ended = sum(trial.state != TrialStatus.RUNNING for trial in state.trials)
-    shares = [ended / state.config.study.num_trials]
-    for limit in budget.limits:
-        taken, left = budget.taken(limit), max(0.0, budget.left(limit))
-        shares.append(taken / (taken + left) if taken else 0.0)
-    share, seconds = min(1.0, max(shares)), state.study.metadata.seconds_searched
+    share = min(1.0, max(ended / state.config.study.num_trials, budget.share_taken))
+    seconds = state.study.metadata.seconds_searched
     if share < LEAST_SHARE or not seconds:
         return None
     left_text = clock_time(seconds * (1 - share) / share)

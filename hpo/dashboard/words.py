@@ -4,13 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hpo.config.schema import PAUSING, SearchConfig
-from hpo.study.trial import STANDING, EndReason, TrialStatus, TrialSummary
+from hpo.config.schema import SearchConfig
+from hpo.reporting.words import is_paused, status_of
+from hpo.study.trial import TrialSummary
 
 PAUSED: Final = "Paused"  # a state of ours; Optuna's are RUNNING, COMPLETE, PRUNED, FAIL, WAITING
-ORDINALS: Final = (
-    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth",
-)  # fmt: skip
 MOST_TRACEBACK_LINES: Final = 30
 BYTES_A_GIB: Final = 2**30
 MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -28,60 +26,9 @@ def plain(text: object) -> str:
     return MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def is_paused(trial: TrialSummary, config: SearchConfig) -> bool:
-    """Whether a trial waits to be resumed, as far as the study tells."""
-    may_pause = config.scheduler.name in PAUSING
-    is_running = trial.state == TrialStatus.RUNNING
-    return may_pause and is_running and trial.facts_of_pause is not None
-
-
 def shown_state(trial: TrialSummary, config: SearchConfig) -> str:
     """The state that the page shows: Optuna's word for it, or 'Paused'."""
     return PAUSED if is_paused(trial, config) else trial.state.capitalize()
-
-
-def status_of(trial: TrialSummary, config: SearchConfig, line: Sequence[int]) -> str:
-    """What a trial does, or how it ended: 'paused at epoch 8, third in line'.
-
-    Args:
-        trial: The trial.
-        config: The config of its search.
-        line: Numbers of the paused trials, the one that is resumed first at the front.
-    """
-    if trial.state != TrialStatus.RUNNING:
-        return _end_of(trial)
-    if not is_paused(trial, config):
-        return f"running, epoch {trial.num_epochs} of {config.train.max_epochs}"
-    text = f"paused at epoch {trial.num_epochs}"
-    if trial.number not in line:
-        return text
-    return f"{text}, {ordinal(line.index(trial.number) + 1)} in line"
-
-
-def _end_of(trial: TrialSummary) -> str:
-    reason, epoch = str(trial.attributes.get("end_reason", "")), trial.num_epochs
-    if reason == EndReason.COMPLETED:
-        return f"complete, {epoch} epochs"
-    if reason == EndReason.EARLY_STOPPED:
-        return f"complete, stopped itself at epoch {epoch}"
-    if reason == EndReason.DIVERGED:
-        return f"diverged in epoch {epoch}"
-    if trial.state == TrialStatus.FAIL:
-        return f"failed: {reason}"
-    standing = trial.attributes.get(STANDING)
-    if standing:
-        return f"{reason}: {ordinal(standing[0], in_letters=False)} of {standing[1]}"
-    if reason.startswith("paused at"):
-        return f"{reason} when the search ended"
-    return reason or trial.state.lower()
-
-
-def ordinal(number: int, *, in_letters: bool = True) -> str:
-    """The ordinal: 'third', '11th'."""
-    if in_letters and number <= len(ORDINALS):
-        return ORDINALS[number - 1]
-    teens = number % 100 in {11, 12, 13}
-    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def attributes_of(

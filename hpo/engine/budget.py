@@ -126,6 +126,15 @@ class Budget:
             return timed + untimed * _an_epoch(limit, everything)
         return sum(taken.epochs for taken in everything)
 
+    @property
+    def share_taken(self) -> float:
+        """How much is used of the limit that ends the trials first, 0 to 1; 0 without limits."""
+        shares = [0.0]
+        for limit in self.limits:
+            taken, left = self.taken(limit), max(0.0, self.left(limit))
+            shares.append(taken / (taken + left) if taken else 0.0)
+        return max(shares)
+
     def an_epoch(self, limit: Limit, number: int | None = None) -> float:
         """An epoch's cost in the limit's unit: trial `number`'s, or the mean if not known."""
         known = [self._ledger.costs[number].taken] if number in self._ledger.costs else []

@@ -5,6 +5,7 @@ import csv
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -88,6 +89,29 @@ class Attempts:
 
     def _text(self) -> str:
         return self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An epoch that began, or went on.
+
+    Attributes:
+        at: When, in seconds since 1970, to the second.
+        process: Host and number of the process.
+        epoch: The epoch's number.
+    """
+
+    at: float
+    process: str
+    epoch: int
+
+
+def begun_epochs(text: str) -> Iterator[Begun]:
+    """The epochs in the text of an attempts.csv, without lines that a full disk truncated."""
+    for row in csv.reader(text.splitlines()):
+        if len(row) == len(COLUMNS) and (number := row[-1].partition(".")[0]).isdigit():
+            at = datetime.fromisoformat(row[0]).timestamp()
+            yield Begun(at, f"{row[1]}, process {row[2]}", int(number))
 
 
 def num_begun(text: str) -> int:

@@ -1,35 +1,26 @@
 """Health checks of a search: what a reader should know before trusting its result."""
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
-from statistics import median
-from textwrap import shorten
-from typing import Final, Self
+from typing import Final
 
-from hpo.config.schema import SearchConfig
-from hpo.config.search_space import CategoricalParameter, FloatParameter, IntParameter
-from hpo.schedulers.first_rung import DISAGREE, FirstRung, read_first_rungs
-from hpo.selection.intervals import margin_by_images
+from hpo.config.search_space import CategoricalParameter
+from hpo.reporting.range_ends import end_to_move
+from hpo.reporting.searched import LEAST_TRIALS, Searched
+from hpo.reporting.words import cause_of
+from hpo.schedulers.first_rung import DISAGREE
 from hpo.selection.selection import best_so_far
-from hpo.selection.verdict import DEFAULT, SHARES_OF_IMAGES, Verdict
-from hpo.study.study import SearchStudy
-from hpo.study.trial import EndReason, TrialStatus, TrialSummary
+from hpo.selection.verdict import DEFAULT
+from hpo.study.trial import EndReason, TrialStatus
 
 # The limits from which on something is worth a word.
-TRIALS_A_PARAMETER: Final = 2  # fewer cannot tell parameters apart
-LEAST_TRIALS: Final = 8
 NUM_LEADERS: Final = 5
-AT_THE_EDGE: Final = 0.05  # of a range, in its own scale
-NEAR_THE_EDGE: Final = 0.2
-FACTOR: Final = 3  # by which an end of a logarithmic range is moved
 NO_EFFECT: Final = 0.01  # share of the importance
 MANY: Final = 0.2  # share of the trials
+LEAST_SHARE: Final = 0.1  # of the budget, from which on its pace tells something
 MOST_NAMED: Final = 5
-LONGEST_CAUSE: Final = 120  # characters
 
 
 class Grade(StrEnum):
@@ -57,70 +48,11 @@ class HealthCard:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
-class Searched:
-    """A search as the checks look at it.
-
-    Attributes:
-        config: The config of the search.
-        trials: The trials of the study.
-        verdict: The finalists' comparison on fresh seeds; None: there is none (yet).
-        num_val_images: The number of images in val; None: not known.
-        first_rung: The first rung that learning curves chose last; None: none.
-        importances: Each parameter's share of the importance; empty: not known.
-    """
-
-    config: SearchConfig
-    trials: Sequence[TrialSummary]
-    verdict: Verdict | None = None
-    num_val_images: int | None = None
-    first_rung: FirstRung | None = None
-    importances: Mapping[str, float] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        config: SearchConfig,
-        study: SearchStudy,
-        trials: Sequence[TrialSummary],
-        verdict: Verdict | None,
-        importances: Mapping[str, float] | None = None,
-    ) -> Self:
-        """The search of a study, with what the study keeps beside its trials."""
-        images, rungs = study.metadata.images or {}, read_first_rungs(study.metadata.first_levels)
-        rung = rungs[-1] if rungs else None
-        return cls(config, trials, verdict, images.get("val"), rung, importances)
-
-    @cached_property
-    def trained(self) -> list[TrialSummary]:
-        """The trials that have started."""
-        return [t for t in self.trials if t.outcome != TrialStatus.INFEASIBLE]
-
-    @cached_property
-    def ranked(self) -> list[tuple[float, TrialSummary]]:
-        """Trials that may win with their best values so far, the best first."""
-        objective = self.config.study.objective
-        found = [
-            (value, trial)
-            for trial in self.trained
-            if trial.state != TrialStatus.FAIL
-            and trial.is_feasible
-            and (value := trial.best_value(objective.best)) is not None
-            and math.isfinite(value)
-        ]
-        return sorted(found, key=lambda one: objective.loss(one[0]))
-
-    def margin(self, value: float) -> float | None:
-        """Half the 95 % interval of a value by the val images; None: it is no share of them."""
-        if self.config.study.metric not in SHARES_OF_IMAGES or not self.num_val_images:
-            return None
-        return margin_by_images(value, self.num_val_images)
-
-
 def health_cards(searched: Searched) -> tuple[HealthCard, ...]:
     """The outcome of every check that there is enough known for, the worst first."""
     checks = (
-        _gain, _failures, _divergence, _val_images, _edges, _effects, _num_trials, _rungs, _gpus,
+        _gain, _failures, _divergence, _val_images, _edges, _effects, _num_trials, _budget, _rungs,
+        _forecasts, _gpus,
     )  # fmt: skip
     found = [card for check in checks if (card := check(searched)) is not None]
     order = (Grade.FAIL, Grade.WARN, Grade.PASS)
@@ -181,19 +113,12 @@ def _failures(searched: Searched) -> HealthCard | None:
         return None
     if not failed:
         return HealthCard("failures", Grade.PASS, "no trial has broken")
-    causes = Counter(_cause(trial) for trial in failed)
+    causes = Counter(cause_of(trial) for trial in failed)
     cause, num = causes.most_common(1)[0]
     text = f"{len(failed)} of {len(searched.trained)} trials have broken, {num} of them by {cause}"
     grade = Grade.FAIL if len(failed) >= MANY * len(searched.trained) else Grade.WARN
-    first = next(t.number for t in failed if _cause(t) == cause)
+    first = next(t.number for t in failed if cause_of(t) == cause)
     return HealthCard("failures", grade, text, f"the study has the traceback of trial {first}")
-
-
-def _cause(trial: TrialSummary) -> str:
-    error = trial.attributes.get("error") or {}
-    message = str(error.get("message", "")).strip().splitlines() or [""]
-    text = f"{error.get('type', 'an unknown error')}: {message[0]}".removesuffix(": ")
-    return shorten(text, LONGEST_CAUSE, placeholder=" ...")
 
 
 def _divergence(searched: Searched) -> HealthCard | None:
@@ -239,7 +164,7 @@ def _edges(searched: Searched) -> HealthCard | None:
         (path, end)
         for path, parameter in searched.config.space.items()
         if not isinstance(parameter, CategoricalParameter)
-        and (end := _end_of(parameter, [t.params[path] for t in leaders if path in t.params]))
+        and (end := end_to_move(parameter, [t.params[path] for t in leaders if path in t.params]))
     ]
     if not found:
         return HealthCard("ranges", Grade.PASS, "no best value lies at the end of its range")
@@ -249,38 +174,6 @@ def _edges(searched: Searched) -> HealthCard | None:
         "ranges", Grade.WARN, f"the best values lie at the end of their ranges: {text}",
         f"widen them, and resume: {settings}",
     )  # fmt: skip
-
-
-def _end_of(
-    parameter: FloatParameter | IntParameter, values: Sequence[object]
-) -> tuple[str, float] | None:
-    """The end ("low", "high") that the leaders lie at, and where it could lie; None: at none."""
-    numbers = [float(value) for value in values if isinstance(value, (int, float))]
-    low, high = parameter.low, parameter.high
-    if not numbers or low == high:
-        return None
-    scale = math.log if parameter.log else float
-    width = scale(high) - scale(low)
-    places = [(scale(number) - scale(low)) / width for number in numbers]
-    if places[0] <= AT_THE_EDGE and median(places) <= NEAR_THE_EDGE:
-        wider = low / FACTOR if parameter.log else low - _half(parameter)
-        # Zero is where a rate or a weight ends.
-        wider = wider if low < 0 else max(wider, 0)
-        return ("low", _whole(parameter, wider)) if wider < low else None
-    if places[0] >= 1 - AT_THE_EDGE and median(places) >= 1 - NEAR_THE_EDGE:
-        wider = high * FACTOR if parameter.log else high + _half(parameter)
-        return "high", _whole(parameter, wider)
-    return None
-
-
-def _half(parameter: FloatParameter | IntParameter) -> float:
-    """About half the width of a range, a multiple of its step."""
-    half, step = (parameter.high - parameter.low) / 2, parameter.step
-    return half if step is None else max(1, round(half / step)) * step
-
-
-def _whole(parameter: FloatParameter | IntParameter, end: float) -> float:
-    return end if isinstance(parameter, FloatParameter) else max(1, round(end))
 
 
 def _effects(searched: Searched) -> HealthCard | None:
@@ -299,8 +192,8 @@ def _effects(searched: Searched) -> HealthCard | None:
 def _num_trials(searched: Searched) -> HealthCard | None:
     """Whether the search is long enough for its space."""
     num_parameters = len(searched.config.space)
-    enough = max(LEAST_TRIALS, TRIALS_A_PARAMETER * num_parameters)
-    is_over = searched.verdict is not None
+    enough = searched.num_wanted
+    is_over = searched.verdict is not None and not searched.is_limited
     num = len(searched.trained) if is_over else searched.config.study.num_trials
     text = (
         f"{num} trials {'were made' if is_over else 'are planned'} for {num_parameters} parameters"
@@ -309,6 +202,23 @@ def _num_trials(searched: Searched) -> HealthCard | None:
         return HealthCard("length", Grade.PASS, text)
     remedy = f"make it {enough} or more (study.num_trials, budget), or search fewer parameters"
     return HealthCard("length", Grade.WARN, text, remedy)
+
+
+def _budget(searched: Searched) -> HealthCard | None:
+    """Whether the budget pays for as many trials as the space wants."""
+    num, share, planned = len(searched.trained), searched.budget_share, searched.config.study
+    is_early = share < LEAST_SHARE or not num
+    if not searched.is_limited and (is_early or searched.verdict is not None):
+        return None
+    expected = num if searched.is_limited else min(round(num / share), planned.num_trials)
+    text = f"the budget pays for about {expected} trials at the pace so far"
+    if searched.is_limited:
+        text = f"the budget has ended the search after {num} trials"
+    text += f"; {len(searched.config.space)} parameters want {searched.num_wanted}"
+    if expected >= min(searched.num_wanted, planned.num_trials):
+        return HealthCard("budget", Grade.PASS, text)
+    remedy = "raise the budget, and resume; or search fewer parameters"
+    return HealthCard("budget", Grade.WARN, text, remedy)
 
 
 def _rungs(searched: Searched) -> HealthCard | None:
@@ -325,6 +235,24 @@ def _rungs(searched: Searched) -> HealthCard | None:
         return HealthCard("first comparison", Grade.PASS, text)
     remedy = "set scheduler.min_epochs to a later epoch"
     return HealthCard("first comparison", Grade.WARN, text, remedy)
+
+
+def _forecasts(searched: Searched) -> HealthCard | None:
+    """Whether what came lay inside the surrogate's intervals."""
+    found = searched.calibration
+    if found is None:
+        return None
+    text = (
+        f"{found.num_inside} of {found.num} values at rungs lay inside the surrogate's "
+        f"{found.share:.0%} intervals"
+    )
+    if not found.is_too_sure:
+        return HealthCard("forecasts", Grade.PASS, text)
+    remedy = (
+        "compare more finalists (retrain.top_k), or try scheduler.name: asha_promotion, which "
+        "needs no forecasts"
+    )
+    return HealthCard("forecasts", Grade.WARN, f"{text}: it is too sure", remedy)
 
 
 def _gpus(searched: Searched) -> HealthCard | None:

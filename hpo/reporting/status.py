@@ -7,7 +7,7 @@ from typing import Any
 
 from hpo.config.schema import PAUSING
 from hpo.engine.budget import Budget
-from hpo.reporting.health import HealthCard, Searched, health_cards, health_rows
+from hpo.reporting.health import HealthCard, health_cards, health_rows
 from hpo.reporting.rows import (
     MAX_ROWS,
     Rows,
@@ -16,6 +16,7 @@ from hpo.reporting.rows import (
     objectives_text,
     verdict_rows,
 )
+from hpo.reporting.searched import Searched
 from hpo.run import Run
 from hpo.schedulers.first_rung import FirstRung, first_rung_text, read_first_rungs
 from hpo.selection.finalists import comparison_progress

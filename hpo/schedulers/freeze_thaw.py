@@ -9,7 +9,7 @@ end clearly worse than the best trial.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from hpo.surrogate.acquisition import Acquisition
 from hpo.surrogate.arrays import FloatArray, on_one_thread
 from hpo.surrogate.candidates import Candidates
 from hpo.surrogate.rows import NUM_STARTUP_TRIALS, Observations, ObservedTrial, Phase
-from hpo.surrogate.surrogate import Surrogate
+from hpo.surrogate.surrogate import Forecast, Surrogate
 
 
 @dataclass
@@ -200,6 +200,36 @@ class FreezeThaw(PausingScheduler[_Trial]):
         """
         survey = self._surrogate.survey(self._observed(), num)
         return [(params, self._sign * end) for params, end in survey]
+
+    def forecast(self, number: int) -> Forecast | None:
+        """What is expected of a trial from its last epoch on; None: too little is known."""
+        observed, trial = self._observed(), self._trials[number]
+        epochs = range(trial.epoch, self._max_epochs + 1)
+        if observed.is_starting_up or not trial.curve or len(epochs) < 2:
+            return None
+        return self._surrogate.forecast(observed, number, epochs).signed(self._sign)
+
+    def forecasts_of_the_past(self, most: int) -> list[tuple[float, Forecast]]:
+        """Values of trials at rungs, with what was to be expected of them at the rung before.
+
+        At the first rung that is what was expected of their params. Each forecast knows the
+        trials that had begun before, and the present hyperparameters; those of the latest trials
+        are taken, at most `most`.
+        """
+        observed, found = self._observed(), list[tuple[float, Forecast]]()
+        for number, trial in sorted(observed.known.items(), reverse=True):
+            then = {n: one for n, one in observed.trials.items() if n < number}
+            reached = [rung for rung in self._rungs.of(number) if rung in trial.curve]
+            for before, rung in zip([0, *reached], reached, strict=False):
+                cut = {epoch: value for epoch, value in trial.curve.items() if epoch <= before}
+                known = replace(observed, trials=then | {number: replace(trial, curve=cut)})
+                if len(found) == most or known.is_starting_up:
+                    return found
+                if not math.isnan(trial.curve[rung]):
+                    expected = self._surrogate.forecast(known, number, [rung])
+                    value = self._sign * trial.curve[rung]
+                    found.append((value, expected.signed(self._sign)))
+        return found
 
     def _fit(self, observed: Observations) -> Acquisition:
         self._surrogate.fit(observed)

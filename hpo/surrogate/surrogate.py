@@ -1,11 +1,12 @@
 """The surrogate: a model of the trials' curves over the space, and its proposals."""
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy.special import ndtri
 
 from hpo.config.search_space import Params
 from hpo.surrogate.acquisition import Acquisition
@@ -13,13 +14,40 @@ from hpo.surrogate.arrays import FloatArray, on_one_thread
 from hpo.surrogate.candidates import Candidates
 from hpo.surrogate.cost_model import EpochCosts
 from hpo.surrogate.gp import NUM_ITERATIONS, CurveModel
+from hpo.surrogate.kernel import noise
 from hpo.surrogate.output_warp import OutputWarp
 from hpo.surrogate.rows import MAX_ROWS, Observations, ObservedTrial, Rows, thinned
 
 # A trial is hopeless if its expected end plus this many standard deviations is below the best
 # expected end. Source: docs/performance.md.
 BELOW_BEST: Final = 1.0
+FORECAST_SHARE: Final = 0.8  # of what is measured lies inside the intervals of a forecast
+Z_OF_FORECAST: Final = float(ndtri((1 + FORECAST_SHARE) / 2))
 MAX_FRONT: Final = 500  # best trials of a ranking, judged by their own last values
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a surrogate expects to be measured of a trial.
+
+    Attributes:
+        epochs: The epochs.
+        low: Lower ends of FORECAST_SHARE intervals, by epoch.
+        middle: Medians, by epoch.
+        high: Upper ends of the intervals, by epoch.
+    """
+
+    epochs: tuple[int, ...]
+    low: tuple[float, ...]
+    middle: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def signed(self, sign: float) -> "Forecast":
+        """The forecast of the values times `sign`, 1 or -1."""
+        if sign > 0:
+            return self
+        negated = (tuple(-value for value in end) for end in (self.high, self.middle, self.low))
+        return Forecast(self.epochs, *negated)
 
 
 @dataclass(frozen=True)
@@ -148,6 +176,22 @@ class Surrogate:
         mean, _ = posterior.model.predict(points, np.ones(len(points)), with_sd=False)
         ends = posterior.warp.backward(mean).tolist()
         return list(zip(map(self._candidates.cube.decode, points), ends, strict=True))
+
+    @on_one_thread
+    def forecast(self, observations: Observations, number: int, epochs: Sequence[int]) -> Forecast:
+        """What is expected of a trial at epochs; fits no hyperparameters.
+
+        Values are in the objective's unit, signed so that larger is better.
+        """
+        warp, rows = self._rows(observations, always={number})
+        model = self._model(rows, num_iterations=0)
+        points = np.repeat(observations.trials[number].point[None], len(epochs), axis=0)
+        mean, sd = model.predict(points, observations.times(epochs))
+        spread = Z_OF_FORECAST * np.sqrt(sd**2 + noise(model.hyperparameters))
+        low, middle, high = (
+            tuple(warp.backward(mean + sign * spread).tolist()) for sign in (-1, 0, 1)
+        )
+        return Forecast(tuple(epochs), low, middle, high)
 
     @on_one_thread
     def is_hopeless(self, observations: Observations, number: int) -> bool:

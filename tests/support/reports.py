@@ -1,7 +1,12 @@
 """Studies for tests of reports, and the pages of reports."""
 
+import base64
+import gzip
+import json
 import re
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from studies import create_study
 
@@ -26,9 +31,31 @@ def make_study(config: SearchConfig, run: RunFolder, states: list[str]) -> Searc
 
 
 def html_of(run: RunFolder) -> str:
-    """report.html without plotly's own script."""
+    """report.html without its scripts and their data."""
     text = run.report.read_text()
     return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+def embedded(page: Path, name: str) -> str | None:
+    """The text of a script element of a page, as the page's own script reads it; None: none."""
+    found = re.search(rf"<script type='([^']+)' id='{name}'>(.*?)</script>", page.read_text())
+    if found is None:
+        return None
+    if found[1] == "application/gzip":
+        return gzip.decompress(base64.b64decode(found[2])).decode()
+    return found[2]
+
+
+def data_of(run: RunFolder, name: str) -> Any:
+    """The data of a table of report.html, or of a figure; None: there is no such one."""
+    text = embedded(run.report, name)
+    return None if text is None else json.loads(text)
+
+
+def figures_of(run: RunFolder) -> dict[str, Any]:
+    """All figures of report.html: data and layout by name."""
+    names = re.findall(r"data-figure='figure-([^']+)'", run.report.read_text())
+    return {name: data_of(run, f"figure-{name}") for name in names}
 
 
 def compare(config: SearchConfig, study: SearchStudy, values: dict[int, list[float]]) -> None:

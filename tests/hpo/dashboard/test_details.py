@@ -17,6 +17,7 @@ from studies import create_study
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.dashboard import details
+from hpo.dashboard.figures import StudyFigures
 from hpo.dashboard.guard import Access
 from hpo.dashboard.page import PageScript
 from hpo.run_folder import RunFolder
@@ -27,7 +28,9 @@ EDITS = Access("127.0.0.1", may_edit=True)
 
 @pytest.fixture(autouse=True)
 def _read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures, which come at their own time, are left to test_figures.py."""
     monkeypatch.setattr(details, "SECONDS_BETWEEN_READS", 0.0)
+    monkeypatch.setattr(StudyFigures, "latest", lambda *_, **__: {})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.dashboard.words import attributes_of, ordinal, shown_state, status_of, trial_note
+from hpo.dashboard.words import attributes_of, shown_state, trial_note
 from hpo.study.trial import TrialStatus, TrialSummary
 
 CURVE = {1: 0.5, 2: 0.75}
@@ -26,36 +26,6 @@ def trial(state: TrialStatus, curve: dict[int, float] | None = None, **facts: An
 
 
 @pytest.mark.parametrize(
-    ("state", "facts", "words"),
-    [
-        ("RUNNING", {}, "running, epoch 2 of 4"),
-        ("RUNNING", PAUSE, "paused at epoch 2, third in line"),
-        ("COMPLETE", {"end_reason": "completed"}, "complete, 2 epochs"),
-        ("COMPLETE", {"end_reason": "early_stopped"}, "complete, stopped itself at epoch 2"),
-        ("PRUNED", {"end_reason": "diverged"}, "diverged in epoch 2"),
-        (
-            "PRUNED",
-            {"end_reason": "stopped at rung 2", "standing": [11, 14]},
-            "stopped at rung 2: 11th of 14",
-        ),
-        ("PRUNED", {"end_reason": "stopped at the budget's end"}, "stopped at the budget's end"),
-        (
-            "PRUNED",
-            {"end_reason": "paused at epoch 2"},
-            "paused at epoch 2 when the search ended",
-        ),
-        ("FAIL", {"end_reason": "OSError: no [x]"}, "failed: OSError: no [x]"),
-    ],
-)
-def test_a_trials_status_is_told_in_words(
-    config: SearchConfig, state: str, facts: dict[str, Any], words: str
-) -> None:
-    one = trial(TrialStatus(state), **facts)
-    assert status_of(one, config, [3, 5, 7]) == words
-    assert attributes_of(one, config, [3, 5, 7])["status"] == words
-
-
-@pytest.mark.parametrize(
     ("curve", "scheduler", "state"),
     [
         (CURVE, "freeze_thaw", "Paused"),
@@ -68,20 +38,6 @@ def test_a_paused_trial_is_called_paused_while_it_is(
 ) -> None:
     config, _ = load_search_config(search_file, [f"scheduler.name={scheduler}"])
     assert shown_state(trial(TrialStatus.RUNNING, curve, **PAUSE), config) == state
-
-
-def test_a_paused_trial_that_is_not_in_line_has_no_place(config: SearchConfig) -> None:
-    one = trial(TrialStatus.RUNNING, **PAUSE)
-    assert status_of(one, config, []) == "paused at epoch 2"
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (13, "13th"), (22, "22nd"),
-     (112, "112th"), (101, "101st")],
-)  # fmt: skip
-def test_ordinals(number: int, text: str) -> None:
-    assert ordinal(number, in_letters=False) == text
 
 
 def test_attributes_are_words_and_numbers_and_no_json(config: SearchConfig) -> None:

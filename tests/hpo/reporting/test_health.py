@@ -8,8 +8,10 @@ from verdicts import CLEAR, verdict_on
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.reporting.health import Grade, HealthCard, Searched, health_cards, health_rows
+from hpo.reporting.health import Grade, HealthCard, health_cards, health_rows
+from hpo.reporting.searched import Searched
 from hpo.schedulers.first_rung import FirstRung
+from hpo.selection.calibration import Calibration
 from hpo.study.trial import TrialSummary
 
 RATE, DROP = SPACE
@@ -156,3 +158,38 @@ def test_the_worst_comes_first(searched: Searched) -> None:
     grades = [card.grade for card in health_cards(few)]
     assert grades == sorted(grades, key=[Grade.FAIL, Grade.WARN, Grade.PASS].index)
     assert next(iter(health_rows(health_cards(few)))) == "FAIL failures"
+
+
+@pytest.mark.parametrize(
+    ("share", "text", "grade"),
+    [
+        (0.6, "pays for about 12 trials at the pace so far; 2 parameters want 8", Grade.PASS),
+        (1.0, "pays for about 4 trials at the pace so far; 2 parameters want 8", Grade.WARN),
+    ],
+)
+def test_a_budget_that_is_too_short_for_the_space_is_told_while_it_lasts(
+    searched: Searched, share: float, text: str, grade: Grade
+) -> None:
+    begun = searched.trials[: 4 if grade == Grade.WARN else 12]
+    card = card_of(dataclasses.replace(searched, trials=begun, budget_share=share), "budget")
+    assert (card.grade, card.text) == (grade, f"the budget {text}")
+    early = dataclasses.replace(searched, trials=begun, budget_share=0.05)
+    assert "budget" not in [one.name for one in health_cards(early)]
+
+
+def test_a_budget_that_has_ended_the_search_too_early_is_told(searched: Searched) -> None:
+    ended = dataclasses.replace(searched, trials=searched.trials[:5], is_limited=True)
+    card = card_of(ended, "budget")
+    assert card.grade == Grade.WARN
+    assert card.text == "the budget has ended the search after 5 trials; 2 parameters want 8"
+    assert card_of(ended, "length").grade == Grade.PASS  # its plan was long enough
+
+
+@pytest.mark.parametrize(("inside", "grade"), [(16, Grade.PASS), (11, Grade.WARN)])
+def test_a_surrogate_that_is_too_sure_is_told(
+    searched: Searched, inside: int, grade: Grade
+) -> None:
+    found = Calibration(inside, 20, 0.8)
+    card = card_of(dataclasses.replace(searched, calibration=found), "forecasts")
+    assert card.grade == grade
+    assert f"{inside} of 20 values at rungs lay inside the surrogate's 80% intervals" in card.text

@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from reports import compare, html_of, make_study
+from reports import compare, figures_of, html_of, make_study
 from studies import create_study
 
 from hpo.config.schema import ReportConfig, SearchConfig
@@ -26,10 +26,10 @@ def test_findings_are_listed_with_their_trials_and_remedies(
         study.finish(number, "COMPLETE", {"diagnosis": findings}, 0.9 + i / 1000)
     write_report(run, config, study)
     page = html_of(run)
-    best_first = ", ".join(str(number) for number in range(23, 3, -1))
+    best_first = ", ".join(f"<a href='#trial-{n}'>{n}</a>" for n in range(23, 3, -1))
     assert f"<td>overfits</td><td>{best_first} and 3 more</td>" in page
     assert "<td>trial 23: rose &lt;22&gt;</td><td>drop more</td>" in page
-    assert "<td>input-bound</td><td>5</td><td>trial 5: waits</td>" in page
+    assert "<td>input-bound</td><td><a href='#trial-5'>5</a></td><td>trial 5: waits</td>" in page
     rows = {row["number"]: row for row in csv.DictReader(run.leaderboard.open())}
     assert (rows["5"]["diagnosis"], rows["0"]["diagnosis"]) == ("overfits; input-bound", "")
 
@@ -47,7 +47,7 @@ def test_who_wins_on_fresh_seeds_comes_first_with_the_gain(
     assert [row["mean_on_fresh_seeds"] != "" for row in rows] == [True, True, False, True]
     page = html_of(run)
     assert "winner<b>trial 2</b>" in page
-    assert "<h2>Finalists</h2>" in page
+    assert ">Finalists</h2>" in page
     assert re.search(r"Gain: \+0\.3050 \(\+0\.\d+ to \+0\.\d+\) over the default: better", page)
     assert "<td>trial 0 (the default)</td><td>val_top1 0.5050 (" in page
 
@@ -76,8 +76,9 @@ def test_several_objectives_have_a_front_in_table_and_page(
     assert {n for n, row in rows.items() if row["front"] == "True"} == {0, 1, 3}
     assert (rows[1]["val_top1"], rows[1]["latency_ms"]) == ("0.75", "2.0")
     page = html_of(run)
-    assert "<h2>val_top1 and latency_ms</h2>" in page
-    assert "maximize val_top1, minimize latency_ms; latency_ms &lt;= 5" in page
+    front = figures_of(run)["front-latency_ms"]["data"]
+    assert next(t["customdata"] for t in front if t["name"] == "Pareto front") == [0, 1, 3]
+    assert "and minimize latency_ms; latency_ms &lt;= 5" in page
     assert "1 infeasible" in page
     assert "<b>trial 1</b>" in page  # the knee
 

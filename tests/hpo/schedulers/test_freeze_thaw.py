@@ -431,3 +431,43 @@ def test_what_comes_before_a_raised_first_level_does_not_mislead(has_late: bool)
         rankings.append(thaw.ranking())
         assert next_of(thaw) != Wait()
     assert (rankings[0] == rankings[1]) == has_late  # without late values, early ones count
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_forecasts_begin_where_curves_end_and_tell_good_trials_from_bad_ones(sign: float) -> None:
+    search = Search(sign=sign)
+    search.run(30)
+    middles, ends = [], []
+    for number in search.thaw.paused_trials():
+        expected, epoch = search.thaw.forecast(number), search.epochs[number]
+        assert expected is not None
+        assert expected.epochs == (*range(epoch, MAX_EPOCHS + 1),)
+        assert expected.middle[0] == pytest.approx(
+            sign * accuracy(search.params[number], epoch), abs=0.02
+        )
+        bounds = zip(expected.low, expected.middle, expected.high, strict=True)
+        assert all(low < middle < high for low, middle, high in bounds)
+        middles.append(expected.middle[-1])
+        ends.append(sign * accuracy(search.params[number], MAX_EPOCHS))
+    assert np.corrcoef(middles, ends)[0, 1] > 0.8
+
+
+def test_there_is_no_forecast_before_the_surrogate_knows_enough() -> None:
+    search = Search()
+    search.run(2)
+    assert search.thaw.forecast(1) is None
+    search.run(20)
+    assert search.thaw.forecast(0) is None  # it is at its end
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_forecasts_of_the_past_do_not_know_what_came(sign: float) -> None:
+    search = Search(sign=sign)
+    search.run(30)
+    found = search.thaw.forecasts_of_the_past(10)
+    assert len(found) == 10
+    for value, expected in found:
+        known = (sign * accuracy(params, expected.epochs[0]) for params in search.params.values())
+        assert value in known
+    assert all(expected.high[0] - expected.low[0] > 1e-3 for _, expected in found)
+    assert sum(one.low[0] <= value <= one.high[0] for value, one in found) >= 5

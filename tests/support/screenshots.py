@@ -1,0 +1,90 @@
+"""Writes docs/images/*.png: pages of a small real search, as Chromium shows them.
+
+    python tests/support/screenshots.py [RUN]     # default: the demo's, made if needed
+
+`make screenshots` calls it. Look at the pictures before they are committed.
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Page
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+IMAGES = ROOT / "docs" / "images"
+MOST_BYTES = 200_000
+COLOURS = 128
+WINDOW = {"width": 1280, "height": 900}
+FIGURE = "#graph-intermediate-values .main-svg"
+OWN_FIGURE = '[id="user-defined-plot:hpo-curves"] .main-svg'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "run", type=Path, nargs="?", default=Path("runs/digits")
+    )  # relative: the report names it
+    folder = parser.parse_args().run
+    if not (folder / "report.html").is_file():
+        from command_line import run
+
+        run("demo", "--output-dir", folder.parent)
+    take_pictures(folder)
+
+
+def take_pictures(folder: Path) -> None:
+    """Pictures of the study's page, a trial's page, and the report's top."""
+    from dashboards import served
+    from pages import Visitor, chromium
+
+    from hpo.dashboard.guard import Access
+    from hpo.run import open_run
+
+    run = open_run(folder)
+    study = run.study
+    shown: dict[str, Any] = {"page": f"/dashboard/studies/{study.id}"}
+    number = run.trials[-1].number if run.winner is None else run.winner.number
+    IMAGES.mkdir(exist_ok=True)
+    with (
+        served(
+            study.storage, Access("127.0.0.1"), folders={study.id: run.folder}, **shown
+        ) as dashboard,
+        chromium() as browser,
+    ):
+        visitor = Visitor(browser)
+        page = visitor.open(dashboard.url, WINDOW)
+        page.wait_for_selector(FIGURE)
+        page.wait_for_selector(OWN_FIGURE)
+        card = page.locator(".MuiCard-root", has=page.locator(OWN_FIGURE)).bounding_box()
+        assert card is not None
+        _take(page, "dashboard", height=round(card["y"] + card["height"]) + 8)
+        page = visitor.open(f"{dashboard.url}/trials?numbers={number}", WINDOW)
+        page.get_by_role("heading", name=f"Trial {number} (").wait_for()
+        _take(page, "trial", height=900)
+        page = visitor.open(run.folder.report.resolve().as_uri(), WINDOW)
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        _take(page, "report", height=1400)
+        visitor.close()
+    assert not visitor.faults, visitor.faults
+
+
+def _take(page: Page, name: str, height: int) -> None:
+    """Writes the top of a page, in few colours."""
+    page.set_viewport_size({"width": WINDOW["width"], "height": height})
+    page.wait_for_timeout(3000)  # for the figures to take their places
+    content = page.screenshot(clip={"x": 0, "y": 0, "width": WINDOW["width"], "height": height})
+    path = IMAGES / f"{name}.png"
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    size = path.stat().st_size
+    print(f"{path}: {size / 1000:.0f} kB")
+    assert size < MOST_BYTES, f"{path} has {size} bytes, at most {MOST_BYTES} are wanted"
+
+
+if __name__ == "__main__":
+    main()
