@@ -15,9 +15,9 @@ def status(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) ->
         print_rows(found.as_rows())
 
 
-def report(run_dir: RunDir, storage: Storage = None) -> None:
+def report(run_dir: RunDir, as_json: AsJson = False, storage: Storage = None) -> None:
     """Writes leaderboard.csv and report.html of a run as it stands."""
-    from hpo.delivery.results_copy import copy_results
+    from hpo.delivery.results_copy import copy_results, results_url
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import copied_rows
 
@@ -25,4 +25,7 @@ def report(run_dir: RunDir, storage: Storage = None) -> None:
     write_report(run.folder, run.config, run.study)
     copy_results(run.folder, run.config)
     rows = {"report": str(run.folder.report), "leaderboard": str(run.folder.leaderboard)}
-    print_rows(rows | copied_rows(run.config))
+    if as_json:
+        print_json(rows | {"copied_to": results_url(run.config)})
+    else:
+        print_rows(rows | copied_rows(run.config))

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hpo.config.schema import PAUSING, SearchConfig
+from hpo.config.schema import SearchConfig
+from hpo.reporting.study_reader import is_paused
 from hpo.study.trial import STANDING, EndReason, TrialStatus, TrialSummary
 
 PAUSED: Final = "Paused"  # a state of ours; Optuna's are RUNNING, COMPLETE, PRUNED, FAIL, WAITING
@@ -26,13 +27,6 @@ NUMBERS: Final = {
 def plain(text: object) -> str:
     """Foreign text as one line of Markdown that shows it as it is."""
     return MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
-
-
-def is_paused(trial: TrialSummary, config: SearchConfig) -> bool:
-    """Whether a trial waits to be resumed, as far as the study tells."""
-    may_pause = config.scheduler.name in PAUSING
-    is_running = trial.state == TrialStatus.RUNNING
-    return may_pause and is_running and trial.facts_of_pause is not None
 
 
 def shown_state(trial: TrialSummary, config: SearchConfig) -> str:
