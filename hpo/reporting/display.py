@@ -24,7 +24,7 @@ from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus
 
 SECONDS_BETWEEN_LINES: Final = 15.0
-REFRESHES_A_SECOND: Final = 4
+REFRESHES_A_SECOND: Final = 2  # a drawing takes some milliseconds of the driver
 SECONDS_TO_END: Final = 2.0
 
 
@@ -166,7 +166,7 @@ class Display:
 
 
 class LiveDisplay(Display):
-    """A live view of the search, redrawn four times a second.
+    """A live view of the search, redrawn twice a second.
 
     What the search's events do not tell, budget and health, a thread reads from the study.
     """

@@ -22,8 +22,8 @@ from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, TrialSummary
 
 SECONDS_BETWEEN_CHECKS: Final = 30.0  # of the search's health
-LEAST_SECONDS: Final = 1.0  # between two reads
-SHARE_OF_A_CORE: Final = 0.01  # that reading takes at most
+LEAST_SECONDS, MOST_SECONDS = 1.0, 15.0  # between two reads
+SHARE_OF_A_CORE: Final = 0.01  # that reading takes at most, within these bounds
 
 
 def is_paused(trial: TrialSummary, config: SearchConfig) -> bool:
@@ -76,8 +76,8 @@ class StudyReader:
         clock: Returns seconds.
 
     Attributes:
-        seconds_to_wait: How long to wait until the next read, so that reading takes at most a
-            hundredth of a core.
+        seconds_to_wait: How long to wait until the next read, so that reading takes a hundredth
+            of a core.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class StudyReader:
         """The study as it is now."""
         start, cpu = self._clock(), time.thread_time()
         facts = self._read(start)
-        cpu = time.thread_time() - cpu
-        self.seconds_to_wait = max(LEAST_SECONDS, cpu / SHARE_OF_A_CORE)
+        wanted = (time.thread_time() - cpu) / SHARE_OF_A_CORE
+        self.seconds_to_wait = min(max(LEAST_SECONDS, wanted), MOST_SECONDS)
         return facts
 
     def _read(self, now: float) -> StudyFacts:
@@ -144,8 +144,12 @@ def _left(budget: Budget) -> tuple[str, ...]:
     for limit in budget.limits:
         name, unit = UNITS[limit.name]
         left = max(0.0, limit.total - budget.taken(limit))
-        texts.append(f"{left / unit:.3g} of {limit.total / unit:.4g} {name}")
+        texts.append(f"{_brief(left / unit)} of {_brief(limit.total / unit)} {name}")
     return tuple(texts)
+
+
+def _brief(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _seconds_left(budget: Budget) -> float | None:

@@ -1,13 +1,14 @@
 """SearchView: a Snapshot as facts and a table, for a terminal of any width."""
 
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from textwrap import shorten
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -46,25 +47,27 @@ class SearchView:
         facts.add_column(overflow="fold")
         for name, text in rows:
             facts.add_row(name, _in_ascii(text) if is_ascii else text)
-        yield facts
+        lines = console.render_lines(facts, options.reset_height(), pad=False)
+        if self._snapshot.running:
+            room = options.max_height - len(lines) - 1
+            lines += self._table(console, options.reset_height(), room, is_ascii=is_ascii)
+        for line in lines:
+            yield from line
+            yield Segment.line()
+
+    def _table(
+        self, console: Console, options: ConsoleOptions, room: int, *, is_ascii: bool
+    ) -> list[list[Segment]]:
+        """The lines of the trials, as many as there is room for."""
         running = sorted(self._snapshot.running.items())
-        if not running:
-            return
-        room = options.max_height - _height(facts, console, options)
-        length = self._snapshot.config.train.max_epochs
-        shown = _trials(running, length, options.max_width, is_ascii=is_ascii)
-        if (needed := _height(shown, console, options)) >= room:
-            few = max(LEAST_ROWS, math.floor((room - 2) * len(running) / needed))
-            shown = _trials(running[:few], length, options.max_width, is_ascii=is_ascii)
-        else:
-            few = len(running)
-        yield shown
-        if few < len(running):
-            yield Text(f"and {len(running) - few} more")
-
-
-def _height(shown: RenderableType, console: Console, options: ConsoleOptions) -> int:
-    return len(console.render_lines(shown, options.reset_height(), pad=False))
+        table = _Table(self._snapshot.config.train.max_epochs, options.max_width, is_ascii)
+        lines = console.render_lines(table.of(running), options, pad=False)
+        if len(lines) <= room:
+            return lines
+        few = max(LEAST_ROWS, room - 2)
+        shown, more = table.of(running[:few], with_params=False), len(running) - few
+        lines = console.render_lines(shown, options, pad=False)
+        return [*lines, [Segment(f"and {more} more")]] if more > 0 else lines
 
 
 def _facts(snapshot: Snapshot, width: int) -> Iterator[tuple[str, Text]]:
@@ -106,9 +109,9 @@ def _gpus(places: Sequence[Place]) -> str:
     if len(busy) == 1:
         return f"{next(iter(busy.values())):.0%} busy"
     least = min(busy, key=lambda gpu: busy[gpu])
-    mean = statistics.fmean(busy.values())
+    text = f"{statistics.fmean(busy.values()):.0%} busy, mean of {len(busy)}"
     where = _where(Place(*least), with_host=True)
-    return f"{mean:.0%} busy, mean of {len(busy)}; least {busy[least]:.0%} ({where})"
+    return f"{text}; least {busy[least]:.0%} ({where})"
 
 
 def _where(place: Place, *, with_host: bool) -> str:
@@ -130,32 +133,47 @@ def _health(cards: Sequence[HealthCard], width: int) -> Text:
     return Text.assemble((worst.grade, STYLES[worst.grade]), f" {text}{more}")
 
 
-def _trials(
-    running: Sequence[tuple[int, TrialAtWork]], length: int, width: int, *, is_ascii: bool
-) -> RenderableType:
-    """A table of trials, whose params have a column or, where that is narrow, their own lines."""
-    columns = _columns(running, length)
-    for name in DISPENSABLE:
-        if _width(columns) > width:
-            columns.pop(name, None)
-    params = [Text(short_params(trial.params)) for _, trial in running]
-    params = [_in_ascii(text) for text in params] if is_ascii else params
-    has_room = _width(columns) + GAP + LEAST_FOR_PARAMS <= width
-    table = Table(expand=False, box=None, padding=(0, GAP, 0, 0), header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    if has_room:
-        table.add_column("parameters", overflow="fold")
-    for cells in zip(*columns.values(), *([params] if has_room else []), strict=True):
-        table.add_row(*cells)
-    if has_room:
-        return table
-    lists = Table.grid(padding=(0, GAP, 0, 0))
-    lists.add_column(justify="right", no_wrap=True)
-    lists.add_column(overflow="fold")
-    for number, text in zip(columns["trial"], params, strict=True):
-        lists.add_row(number, text)
-    return Group(table, lists)
+@dataclass(frozen=True)
+class _Table:
+    """A table of trials.
+
+    Attributes:
+        length: The epochs of a training.
+        width: The columns of the terminal.
+        is_ascii: Whether the terminal has no Unicode.
+    """
+
+    length: int
+    width: int
+    is_ascii: bool
+
+    def of(
+        self, running: Sequence[tuple[int, TrialAtWork]], *, with_params: bool = True
+    ) -> RenderableType:
+        """The trials, whose params have a column or, where that is narrow, lines of their own."""
+        columns = _columns(running, self.length)
+        for name in DISPENSABLE:
+            if _width(columns) > self.width:
+                columns.pop(name, None)
+        params = [Text(short_params(trial.params)) for _, trial in running]
+        params = [_in_ascii(text) for text in params] if self.is_ascii else params
+        has_room = _width(columns) + LEAST_FOR_PARAMS <= self.width
+        table = Table(expand=False, box=None, padding=(0, GAP, 0, 0), header_style="bold")
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        if has_room and with_params:
+            table.add_column("parameters", overflow="fold")
+        beside = [params] if has_room and with_params else []
+        for cells in zip(*columns.values(), *beside, strict=True):
+            table.add_row(*cells)
+        if has_room or not with_params:
+            return table
+        below = Table.grid(padding=(0, GAP, 0, 0))
+        below.add_column(justify="right", no_wrap=True)
+        below.add_column(overflow="fold")
+        for number, text in zip(columns["trial"], params, strict=True):
+            below.add_row(number, text)
+        return Group(table, below)
 
 
 def _columns(running: Sequence[tuple[int, TrialAtWork]], length: int) -> Columns:
