@@ -90,6 +90,15 @@ class RunFolder:
         """Whether model, report and leaderboard exist."""
         return self.is_delivered and self.report.exists() and self.leaderboard.exists()
 
+    @property
+    def has_owner(self) -> bool:
+        """Whether a process works on the run, or was killed while it did."""
+        return self._owner.exists()
+
+    @property
+    def _owner(self) -> Path:
+        return self.path / ".owner"
+
     def make(self) -> None:
         """Makes the folder; raises InputError if it cannot be made or written to."""
         try:
@@ -211,7 +220,7 @@ class RunFolder:
         Raises:
             StudyError: Another process has the lock.
         """
-        lock, owner = lock_of(self.path / LOCK), self.path / ".owner"
+        lock, owner = lock_of(self.path / LOCK), self._owner
         try:
             take(lock, tell)
         except filelock.Timeout:

@@ -164,6 +164,7 @@ class SearchSteps:
         if note is not None:
             self.observer.note(note)
         self._held.enter_context(leased(self._study, self.observer.note))
+        self.observer.study_opened(self._study)
 
     def ask_earlier_studies(self) -> None:
         """For a new study, reads first configurations and first rung from `study.warm_start`."""

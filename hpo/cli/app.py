@@ -19,6 +19,7 @@ from hpo.cli.results import report, status
 from hpo.cli.search import demo, resize, search
 from hpo.cli.serve import serve
 from hpo.cli.simulate import simulate
+from hpo.cli.watch import watch
 from hpo.errors import RunError, RunInterrupted, StoreError
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
 
@@ -26,11 +27,10 @@ from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryE
 app = typer.Typer(
     help="Searches hyperparameters of SG-Former image classifiers with Ray Tune and Optuna.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (
-    demo, search, resize, submit, status, simulate, report, dashboard,
+    demo, search, resize, submit, status, watch, simulate, report, dashboard,
     retrain, export, evaluate, predict, benchmark, serve,
 ):  # fmt: skip
     app.command()(command)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo.cli.completion import complete_runs
 from hpo.cli.options import AsJson
 from hpo.cli.output import print_json, print_note, print_table
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 def benchmark(
     place: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder, or an exported file.")
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_MODEL",
+            help="A run's folder, or an exported file.",
+            autocompletion=complete_runs,
+        ),
     ],
     data_dir: Annotated[
         Path | None, typer.Option(help="Images, as for search. Default: the run's.")

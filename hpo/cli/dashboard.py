@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo.cli.completion import complete_runs
 from hpo.cli.options import Storage, open_run
 from sgformer.errors import InputError
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 def dashboard(
     run_dir: Annotated[
         Path | None,
-        typer.Argument(help="A run's folder. Default: all studies of --storage."),
+        typer.Argument(
+            help="A run's folder. Default: all studies of --storage.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="An address beyond loopback needs a token of clients.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson, Insecure, Overrides, Resume, StudyName
+from hpo.cli.options import AsJson, Insecure, Overrides, Resume, SearchFile, StudyName
 from hpo.cli.output import print_json, print_note, print_rows
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ jobs = typer.Typer(help="Searches that were sent to a Ray cluster.", no_args_is_
 
 
 def submit(
-    search_file: Annotated[Path, typer.Argument(metavar="SEARCH.yaml")],
+    search_file: SearchFile,
     ray_address: Address,
     output_dir: Annotated[
         Path, typer.Option(help="Where run folders are made: a folder that all nodes share.")
@@ -73,7 +73,7 @@ def submit(
             "image that has them needs none (--image-has-it)"
         )
     if not no_follow:
-        _follow(server, job)
+        follow_job(server, job)
 
 
 @jobs.command("list")
@@ -112,7 +112,7 @@ def logs(
     """Prints a job's log; with --follow, as `submit` does, with its exit codes."""
     server = _server(ray_address, insecure=insecure)
     if follow:
-        _follow(server, job)
+        follow_job(server, job)
     else:
         sys.stdout.write(server.log(job))
 
@@ -199,7 +199,7 @@ def _server(address: str, *, insecure: bool = False) -> "JobServer":
     return JobServer(address, insecure=insecure)
 
 
-def _follow(server: "JobServer", job: str) -> None:
+def follow_job(server: "JobServer", job: str) -> None:
     """Prints a job's log until it ends, or until Ctrl-C.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo.cli.completion import complete_runs, complete_search_files
 from hpo.cli.output import print_note, stderr_console
 from sgformer.errors import InputError
 
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from hpo.run import Run
     from hpo.run_folder import RunFolder
 
-RunDir = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits.")]
+RunDir = Annotated[
+    Path,
+    typer.Argument(help="A run's folder, such as runs/digits.", autocompletion=complete_runs),
+]
+SearchFile = Annotated[
+    Path, typer.Argument(metavar="SEARCH.yaml", autocompletion=complete_search_files)
+]
 
 
 def _note_password(

@@ -2,8 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpo.cli.output import print_rows, print_table, progress_of
@@ -35,8 +35,48 @@ class PlannedSearch:
     storage: str | None
 
 
-def print_profile(search: PlannedSearch, resources: "TrialResources") -> None:
-    """Measures each architecture of the space, simulates the search, and prints both as tables.
+@dataclass(frozen=True)
+class MeasuredProfile:
+    """What a search would cost.
+
+    Attributes:
+        costs: The cost of each architecture, as measured.
+        forecasts: What the search would take, by scheduler.
+        resources: What a trial takes.
+        assumption: Which learning curves are assumed, in words.
+    """
+
+    costs: tuple["Cost", ...]
+    forecasts: Mapping[str, "Forecast"]
+    resources: "TrialResources"
+    assumption: str
+
+    def as_json(self, config: "SearchConfig") -> dict[str, Any]:
+        """The profile as plain values, as `--json` prints it."""
+        from hpo.execution.profile import architecture_name
+
+        names = [architecture_name(cost.settings, config.space) for cost in self.costs]
+        return {
+            "costs": [
+                {"architecture": name, **asdict(cost)}
+                for name, cost in zip(names, self.costs, strict=True)
+            ],
+            "forecasts": {name: asdict(one) for name, one in self.forecasts.items()},
+            "assumptions": _assumptions(config, self),
+        }
+
+
+def measured_profile(
+    search: PlannedSearch,
+    resources: "TrialResources",
+    tell_costs: "Callable[[tuple[Cost, ...], TrialResources], None]",
+) -> MeasuredProfile:
+    """Measures each architecture of the space, and simulates the search.
+
+    Args:
+        search: The search.
+        resources: What a trial takes, unless the measurement decides.
+        tell_costs: Is told of what was measured, before the search is simulated.
 
     Raises:
         InputError: A training cannot be made, or no image can be read.
@@ -53,10 +93,23 @@ def print_profile(search: PlannedSearch, resources: "TrialResources") -> None:
         costs = tuple(_told(search, resources))
         profile, known = Profile(costs), _architectures(search)
         resources = _settled(config, resources, profile, search.ray_address)
-        _print_costs(config, costs, resources)
+        tell_costs(costs, resources)
         found = dict(_forecasts(search, profile, values_of, resources, known))
-        where = ", ".join(dict.fromkeys(cost.device for cost in profile.sound))
-        _print_forecasts(config, found, resources, assumption, where)
+    return MeasuredProfile(costs, found, resources, assumption)
+
+
+def print_profile(search: PlannedSearch, resources: "TrialResources") -> None:
+    """Measures each architecture of the space, simulates the search, and prints both as tables.
+
+    Raises:
+        InputError: As of `measured_profile`.
+        RunError: As of `measured_profile`.
+    """
+
+    def tell_costs(costs: tuple["Cost", ...], resources: "TrialResources") -> None:
+        _print_costs(search.config, costs, resources)
+
+    _print_forecasts(search.config, measured_profile(search, resources, tell_costs))
 
 
 def resources_text(resources: "TrialResources", asked: "ResourcesConfig") -> str:
@@ -172,19 +225,13 @@ def _gigabytes(cost: "Cost") -> str:
     return size if cost.gpu_bytes is None else f"{size} of {cost.gpu_bytes / 1e9:.0f}"
 
 
-def _print_forecasts(
-    config: "SearchConfig",
-    found: Mapping[str, "Forecast"],
-    resources: "TrialResources",
-    assumption: str,
-    where: str,
-) -> None:
+def _print_forecasts(config: "SearchConfig", profile: MeasuredProfile) -> None:
     from datetime import datetime, timedelta
 
     from hpo.reporting.display import clock_time
 
     rows = []
-    for name, one in found.items():
+    for name, one in profile.forecasts.items():
         end = datetime.now() + timedelta(seconds=one.seconds)  # the user's own clock
         rows.append(
             [
@@ -200,24 +247,21 @@ def _print_forecasts(
     header = ["the budget buys", "trials", "epochs", "GPU-hours", "takes", "ends, if begun now"]
     print_table(header, rows)
     sys.stdout.write("\n")
-    print_rows(_assumptions(config, found, resources, assumption, where))
+    print_rows(_assumptions(config, profile))
 
 
-def _assumptions(
-    config: "SearchConfig",
-    found: Mapping[str, "Forecast"],
-    resources: "TrialResources",
-    assumption: str,
-    where: str,
-) -> dict[str, str]:
+def _assumptions(config: "SearchConfig", profile: MeasuredProfile) -> dict[str, str]:
+    resources, assumption = profile.resources, profile.assumption
     slots = resources.num_slots
+    devices = (cost.device for cost in profile.costs if cost.problem is None)
+    where = ", ".join(dict.fromkeys(devices))
     measured = f"each training alone, on the {where}, without start and saving"
     if slots > 1:
         measured += f"; {slots} at a time share the machines' memory and may be slower"
     simulated = f"{assumption}; all slots are free, no training fails or stops itself"
     if config.resources.workers_per_trial > 1:
         measured += "; of a group, one process, which exchanged no gradients"
-    least = min(one.share_simulated for one in found.values())
+    least = min(one.share_simulated for one in profile.forecasts.values())
     if least < 1:
         simulated += f"; {least:.0%} of the search was simulated, the rest goes on alike"
     runs_on = f"{resources.text} a trial, {slots} at a time"

@@ -35,29 +35,31 @@ def report(
         Path | None,
         typer.Option(help=f"The page of several runs. Default: {COMPARISON} in this folder."),
     ] = None,
+    as_json: AsJson = False,
     storage: Storage = None,
 ) -> None:
     """Writes leaderboard.csv and report.html of a run as it stands, or compares several runs."""
     if len(run_dirs) > 1:
-        _compare(run_dirs, output or Path(COMPARISON), storage)
+        _compare(run_dirs, output or Path(COMPARISON), storage, as_json=as_json)
         return
     if output is not None:
         raise InputError(
             f"--output: names the page that compares several runs, got {output} and one run; its "
             "report goes to its own folder"
         )
-    _report(run_dirs[0], storage)
+    _report(run_dirs[0], storage, as_json=as_json)
 
 
-def _compare(run_dirs: list[Path], output: Path, storage: str | None) -> None:
+def _compare(run_dirs: list[Path], output: Path, storage: str | None, *, as_json: bool) -> None:
     from hpo.reporting.report import write_comparison
 
     write_comparison([open_run(run_dir, storage) for run_dir in run_dirs], output)
-    print_rows({"comparison": str(output)})
+    rows = {"comparison": str(output)}
+    print_json(rows) if as_json else print_rows(rows)
 
 
-def _report(run_dir: Path, storage: str | None) -> None:
-    from hpo.delivery.results_copy import copy_results
+def _report(run_dir: Path, storage: str | None, *, as_json: bool) -> None:
+    from hpo.delivery.results_copy import copy_results, results_url
     from hpo.reporting.report import write_report
     from hpo.reporting.rows import copied_rows
 
@@ -65,4 +67,7 @@ def _report(run_dir: Path, storage: str | None) -> None:
     write_report(run.folder, run.config, run.study)
     copy_results(run.folder, run.config)
     rows = {"report": str(run.folder.report), "leaderboard": str(run.folder.leaderboard)}
-    print_rows(rows | copied_rows(run.config))
+    if as_json:
+        print_json(rows | {"copied_to": results_url(run.config)})
+    else:
+        print_rows(rows | copied_rows(run.config))

@@ -3,7 +3,7 @@
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,14 +13,15 @@ from hpo.cli.options import (
     Overrides,
     Resume,
     RunDir,
+    SearchFile,
     Storage,
     StudyName,
     make_display,
     require_writable,
     storage_of,
 )
-from hpo.cli.output import print_note, print_rows, progress_of_listing
-from hpo.cli.profile import PlannedSearch, print_profile, resources_text
+from hpo.cli.output import print_json, print_note, print_rows, progress_of_listing
+from hpo.cli.profile import PlannedSearch, measured_profile, print_profile, resources_text
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def demo(output_dir: OutputDir = Path("runs")) -> None:
 
 
 def search(
-    search_file: Annotated[Path, typer.Argument(metavar="SEARCH.yaml")],
+    search_file: SearchFile,
     data_dir: Annotated[
         Path | None, typer.Option(help="Image folder, tar shards, parquet files or a manifest.")
     ] = None,
@@ -67,6 +68,9 @@ def search(
         bool,
         typer.Option("--profile", help="With --dry-run: train a few steps; print what it costs."),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print JSON and nothing else.")
+    ] = False,
 ) -> None:
     """Searches a space, compares the best on fresh seeds, exports the winner to ONNX."""
     from hpo.config.loading import load_search_config
@@ -75,10 +79,7 @@ def search(
     from hpo.execution.latency_node import check_latency_node
     from sgformer.data.image_folder import read_image_folder
 
-    if profile and not dry_run:
-        raise InputError(
-            "--profile: measures what a search would cost and starts none; give --dry-run, too"
-        )
+    _check_options(dry_run=dry_run, profile=profile, as_json=as_json)
     config, notes = load_search_config(search_file, override or (), data_dir, study_name)
     config, runs = with_output(config, output_dir)
     for note in notes:
@@ -87,7 +88,8 @@ def search(
     folder = read_image_folder(config.train.data, progress_of_listing())
     if dry_run:
         _refuse_what_the_run_would(config, runs, storage, resume=resume)
-        _dry_run(PlannedSearch(config, folder, ray_address, storage), profile=profile)
+        planned = PlannedSearch(config, folder, ray_address, storage)
+        _dry_run(planned, profile=profile, as_json=as_json)
         return
     if not ray_address:
         resources_at(config.resources, None)
@@ -138,6 +140,19 @@ def _run(
     print_rows(_result_rows(run))
 
 
+def _check_options(*, dry_run: bool, profile: bool, as_json: bool) -> None:
+    """Raises InputError for options that need --dry-run, where it is not given."""
+    if profile and not dry_run:
+        raise InputError(
+            "--profile: measures what a search would cost and starts none; give --dry-run, too"
+        )
+    if as_json and not dry_run:
+        raise InputError(
+            "--json: prints what a search would do; give --dry-run, too, or ask a search that "
+            "runs by `watch RUN --json` or `status RUN --json`"
+        )
+
+
 def _check_addresses(
     config: "SearchConfig", storage: str | None, ray_address: str | None, *, insecure: bool
 ) -> None:
@@ -163,13 +178,20 @@ def _refuse_what_the_run_would(
     check_start(config, output_dir, storage, resume=resume)
 
 
-def _dry_run(search: PlannedSearch, *, profile: bool) -> None:
+def _dry_run(search: PlannedSearch, *, profile: bool, as_json: bool) -> None:
     """Prints what the search would do, and, if it is asked for, what that would cost."""
     from hpo.execution.cluster import resources_at
     from hpo.execution.latency_node import check_latency_node
 
     resources = resources_at(search.config.resources, search.ray_address)
     check_latency_node(search.config.resources.latency_node, search.ray_address)
+    if as_json:
+        measured = None
+        if profile:
+            found = measured_profile(search, resources, lambda _costs, _resources: None)
+            measured = found.as_json(search.config)
+        print_json(_plan_values(search, resources) | {"profile": measured})
+        return
     for note in search.folder.notes:
         print_note(note)
     _print_plan(search, resources)
@@ -218,6 +240,25 @@ def _result_rows(run: "Run") -> "Rows":
             "dashboard": f"run_search.py dashboard {run.folder.path}",
         }
     )
+
+
+def _plan_values(search: PlannedSearch, resources: "TrialResources") -> dict[str, Any]:
+    """What the search would do, as plain values."""
+    from hpo.run_weights import find_weights
+    from hpo.transfer.warm_start import warm_start_params
+
+    config, folder = search.config, search.folder
+    takes = ("cpus", "gpus", "num_processes", "num_slots")
+    return {
+        "config": config.model_dump(mode="json"),
+        "images": {name: len(images) for name, images in folder.splits.items()},
+        "num_classes": len(folder.classes),
+        "a_trial_takes": {name: getattr(resources, name) for name in takes},
+        "weights": [one.in_words() for one in find_weights(config)],
+        "num_tried_early": len(warm_start_params(config, search.storage)),
+        "num_finalist_trainings": config.num_fresh_trainings * config.compares_finalists,
+        "notes": list(folder.notes),
+    }
 
 
 def _print_plan(search: PlannedSearch, resources: "TrialResources") -> None:

@@ -1,6 +1,5 @@
 """The note of a study, as Markdown: what is searched, how far it is, and how it goes on."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,11 @@ from hpo.selection.finalists import comparison_progress, read_verdict
 from hpo.selection.intervals import margin_by_images
 from hpo.selection.selection import best_so_far, pareto_front
 from hpo.selection.verdict import SHARES_OF_IMAGES, Verdict
-from hpo.study.driver import Driver, Life
+from hpo.study.driver import is_driven
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus, TrialSummary
 
 MOST_LISTED: Final = 8
-SECONDS_OF_A_BEAT: Final = 120.0  # drivers beat every 20 seconds; clocks may differ
 EM_SPACE: Final = "\u2003"
 LEAST_SHARE: Final = 0.05  # of a search, from which on its pace tells something
 
@@ -66,13 +64,7 @@ class SearchState:
     @property
     def is_driven(self) -> bool:
         """Whether a search runs: its process does or, on another machine, beat just now."""
-        values = self.study.metadata.driver
-        if values is None:
-            return False
-        driver = Driver.of(values)
-        if driver.life == Life.UNKNOWN:
-            return time.time() - driver.beat < SECONDS_OF_A_BEAT
-        return driver.life == Life.RUNS
+        return is_driven(self.study.metadata.driver)
 
 
 def study_note(state: SearchState) -> str:

@@ -10,7 +10,7 @@ from hpo.engine.architectures import ArchitectureCosts
 from hpo.engine.budget import Budget, NotedClock
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.ledger import TrialLedger, TrialRecord
-from hpo.engine.observer import SearchObserver
+from hpo.engine.observer import Place, SearchObserver
 from hpo.engine.outcomes import FirstFailures, Outcomes, error_of, outcome_of
 from hpo.engine.planner import Planner
 from hpo.schedulers.base import Choice, Decision, Resume, Wait, replay_into, tell_end
@@ -46,7 +46,7 @@ class Engine:
         max_paused: The most trials that may be paused at the same time.
 
     Attributes:
-        budget: The budget, whose number of slots may change.
+        budget: The budget; `have_slots` changes its number of slots.
         paused: Why no trial can go on now, such as a full disk; None while trials can.
     """
 
@@ -85,6 +85,7 @@ class Engine:
         self._choice: Choice | None = None  # None: the planner was not asked since the last event
         self._is_over = False
         self.paused: TrialError | None = None
+        observer.slots(num_slots)
         self._take_up(trials)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,6 +191,12 @@ class Engine:
             self._failures.add(record, error)
             self._finish(record, TrialStatus.FAIL, f"{error.type}: {error.message}")
 
+    def have_slots(self, num: int) -> None:
+        """Sets how many trials may run at the same time."""
+        if num != self.budget.num_slots:
+            self.budget.num_slots = num
+            self._observer.slots(num)
+
     def note(self, text: str) -> None:
         """Tells the user a text."""
         self._observer.note(text)
@@ -271,6 +278,8 @@ class Engine:
             self._scheduler.reported(number, news)
         for epoch, value in news.items():
             self._observer.epoch(number, epoch, value)
+        if news:
+            self._observer.trains_at(number, Place.of(report))
         return bool(news)
 
     def _forget_refusal(self) -> None:

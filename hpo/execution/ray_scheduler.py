@@ -123,7 +123,7 @@ class StudyScheduler(FIFOScheduler):
 
     def _assign(self, trial: Trial, worker: Any, *, has_ended: bool) -> None:
         """Gives a free worker the next trial, if there is one."""
-        self.decisions.budget.num_slots = self.supply.num_slots
+        self.decisions.have_slots(self.supply.num_slots)
         proposal = self.supply.gpus.next_for(trial.trial_id, self.decisions.next_trial)
         if proposal is not None:
             self._numbers[trial.trial_id] = proposal.number

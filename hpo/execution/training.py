@@ -265,7 +265,7 @@ def warm_up(data: DataConfig, images: ImagesId | None, run_dir: Path | None) -> 
 def _facts(
     trainer: "Trainer", training: Training, folder: TrainingFolder, refused: tuple[str, ...]
 ) -> dict[str, Any]:
-    from sgformer.training.device import gpu_name
+    from sgformer.training.device import gpu_name, gpu_number
     from sgformer.training.diagnosis import diagnose
 
     config, last, num_classes = trainer.config, trainer.history[-1], len(trainer.data.classes)
@@ -299,6 +299,7 @@ def _facts(
         "checkpoint": folder.best,
         "diagnosis": [asdict(finding) for finding in findings],
     }
-    optional: dict[str, Any] = {"compiled": trainer.is_compiled, "weights": trainer.weights_loaded}
+    optional: dict[str, Any] = {"gpu_number": gpu_number(trainer.device)}
+    optional |= {"compiled": trainer.is_compiled, "weights": trainer.weights_loaded}
     optional["refused_checkpoints"] = list(refused) or None
     return facts | {name: value for name, value in optional.items() if value is not None}

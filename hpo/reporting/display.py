@@ -1,32 +1,31 @@
 """Displays of a search in progress: a live table on a terminal, plain lines elsewhere."""
 
+import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Value
+from hpo.engine.observer import Place
+from hpo.reporting.snapshot import Snapshot, TrialAtWork, epochs_left, number_text, short_params
+from hpo.reporting.snapshot import clock_time as clock_time
+from hpo.reporting.study_reader import StudyFacts, StudyReader
+from hpo.reporting.view import SearchView
+from hpo.study.gate import AWAY
+from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialStatus
 
 SECONDS_BETWEEN_LINES: Final = 15.0
-
-
-@dataclass
-class RunningTrial:
-    """Params, last epoch, and latest and best metric of a running or paused trial."""
-
-    params: Mapping[str, Value]
-    epoch: int
-    latest: float | None = None
-    best: float | None = None
+REFRESHES_A_SECOND: Final = 2  # a drawing takes some milliseconds of the driver
+SECONDS_TO_END: Final = 2.0
 
 
 class Display:
@@ -35,10 +34,11 @@ class Display:
     def __init__(self, config: SearchConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
         self.metric = config.study.metric
-        self.running: dict[int, RunningTrial] = {}
-        self.paused: dict[int, RunningTrial] = {}
+        self.running: dict[int, TrialAtWork] = {}
+        self.paused: dict[int, TrialAtWork] = {}
         self.states: Counter[str] = Counter()
         self.best: tuple[int, float] | None = None
+        self.num_slots: int | None = None
         self.text = "starting"
         self.steps: tuple[int, int] | None = None
         self._clock, self._start = clock, clock()
@@ -66,6 +66,12 @@ class Display:
     def note(self, text: str) -> None:
         pass
 
+    def study_opened(self, study: SearchStudy) -> None:
+        pass
+
+    def slots(self, num: int) -> None:
+        self.num_slots = num
+
     def earlier_trials(
         self, states: Mapping[str, int], best: tuple[int, float] | None, num_epochs: int
     ) -> None:
@@ -78,7 +84,7 @@ class Display:
         if number in self.paused:
             self.running[number] = self.paused.pop(number)
             return
-        self.running[number] = RunningTrial(params, num_epochs)
+        self.running[number] = TrialAtWork(params, num_epochs)
 
     def epoch(self, number: int, epoch: int, value: float) -> None:
         self.text = "searching"
@@ -87,6 +93,9 @@ class Display:
         trial = self.running[number]
         trial.epoch, trial.latest = epoch, value
         trial.best = value if trial.best is None else self._better(trial.best, value)
+
+    def trains_at(self, number: int, place: Place) -> None:
+        self.running[number].place = place
 
     def trial_paused(self, number: int) -> None:
         trial = self.paused[number] = self.running.pop(number)
@@ -110,54 +119,38 @@ class Display:
         head = self.text.split(":")[0]
         self.text = f"{head}: epoch {row['epoch']} of {max_epochs}, {value}"
 
+    def snapshot(self) -> Snapshot:
+        """The search as it is now."""
+        return Snapshot(
+            config=self.config,
+            phase=self.phase_text(),
+            states=dict(self.states),
+            running=dict(self.running),
+            num_paused=len(self.paused),
+            best=self.best,
+            seconds=self._clock() - self._start,
+            seconds_left=self.seconds_left(),
+            num_slots=self.num_slots,
+        )
+
     def summary(self) -> str:
         """One line: trials by state, the best value, time elapsed and time left."""
-        total = self.config.study.num_trials
-        names = {
-            TrialStatus.COMPLETE: "complete",
-            TrialStatus.PRUNED: "pruned",
-            TrialStatus.FAIL: "failed",
-        }
-        counts = [f"{self.states[state]} {name}" for state, name in names.items()]
-        num_infeasible = self.states[TrialStatus.INFEASIBLE]
-        if num_infeasible:
-            counts.append(f"{num_infeasible} infeasible")
-        num_ended = self.states.total() - num_infeasible
-        parts = [f"{num_ended} of {total} trials ended", *counts]
-        if self.best is not None:
-            parts.append(f"best {self.metric} {self.best[1]:.4f} (trial {self.best[0]})")
-        left = self.seconds_left()
-        times = f"{clock_time(self._clock() - self._start)} elapsed"
-        return ", ".join([*parts, times, *([f"about {clock_time(left)} left"] if left else [])])
+        return self.snapshot().summary()
 
     def seconds_left(self) -> float | None:
-        """Estimated seconds until the last trial ends; None: no estimate yet.
-
-        The estimate uses the epochs left in the budget, or without a limit on epochs the mean
-        epochs of ended trials.
-        """
-        if self._num_epochs < 2:
+        """Estimated seconds until the last trial ends; None: no estimate yet."""
+        running = [trial.epoch for trial in list(self.running.values())]
+        if self._num_epochs < 2 or not running:
             return None
         seconds_an_epoch = (self._clock() - self._first_epoch_at) / (self._num_epochs - 1)
-        limit = self.config.limits["total_epochs"]
-        if limit is not None:
-            is_given = self.config.budget.total_epochs is not None
-            after = self.config.num_fresh_trainings * self.config.fresh_epochs if is_given else 0
-            epochs_left = limit - after - self._num_epochs_before - self._num_epochs
-            return max(0, epochs_left) * seconds_an_epoch if self.running else None
-        if not self._ended_epochs:
-            return None
-        mean_epochs = sum(self._ended_epochs) / len(self._ended_epochs)
+        num_epochs = self._num_epochs_before + self._num_epochs
         num_ended = self.states.total() - self.states[TrialStatus.INFEASIBLE]
-        waiting = self.config.study.num_trials - num_ended - len(self.running)
-        epochs = max(0, waiting) * mean_epochs + sum(
-            max(1.0, mean_epochs - trial.epoch) for trial in list(self.running.values())
-        )
-        return epochs * seconds_an_epoch if self.running else None
+        left = epochs_left(self.config, num_epochs, num_ended, self._ended_epochs, running)
+        return None if left is None else left * seconds_an_epoch
 
-    def _known(self, number: int) -> RunningTrial:
+    def _known(self, number: int) -> TrialAtWork:
         """The running or paused trial; an empty one if it was paused before this display began."""
-        return self.running.get(number) or self.paused.get(number) or RunningTrial({}, 0)
+        return self.running.get(number) or self.paused.get(number) or TrialAtWork({}, 0)
 
     def phase_text(self) -> str:
         """The present phase with its progress, such as 'decoding images: 30 of 100'."""
@@ -173,13 +166,22 @@ class Display:
 
 
 class LiveDisplay(Display):
-    """A live table of the running trials, redrawn four times a second."""
+    """A live view of the search, redrawn twice a second.
+
+    What the search's events do not tell, budget and health, a thread reads from the study.
+    """
 
     def __init__(self, config: SearchConfig, console: Console) -> None:
         super().__init__(config)
         self._console = console
+        self._facts: StudyFacts | None = None
+        self._ended = threading.Event()
+        self._reading: threading.Thread | None = None
         self._live = Live(
-            console=console, refresh_per_second=4, get_renderable=self.render, transient=True
+            console=console,
+            refresh_per_second=REFRESHES_A_SECOND,
+            get_renderable=self.render,
+            transient=True,
         )
 
     def __enter__(self) -> Self:
@@ -187,34 +189,44 @@ class LiveDisplay(Display):
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        if self._reading is not None:
+            self._reading.join(SECONDS_TO_END)
         self._live.stop()
 
     def note(self, text: str) -> None:
         self._console.print(f"note: {text}", markup=False)
+
+    def study_opened(self, study: SearchStudy) -> None:
+        reader = StudyReader(study, self.config)
+        self._reading = threading.Thread(target=self._read, args=(reader,), daemon=True)
+        self._reading.start()
 
     def trial_ended(self, number: int, state: str, reason: str, value: float | None) -> None:
         super().trial_ended(number, state, reason, value)
         if state == TrialStatus.FAIL:
             self.note(f"trial {number} failed: {reason}")
 
-    def render(self) -> RenderableType:
-        lines: list[RenderableType] = [Text(self.summary()), Text(f"{self.phase_text()} ...")]
-        running = sorted(self.running.items())
-        if not running:
-            return Group(*lines)
-        table = Table(expand=False, box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("trial", "epoch", "latest", "best"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("parameters", overflow="fold")
-        for number, trial in running:
-            table.add_row(
-                str(number),
-                f"{trial.epoch}/{self.config.train.max_epochs}",
-                _number(trial.latest),
-                _number(trial.best),
-                Text(short_params(trial.params)),
-            )
-        return Group(lines[0], table, lines[1])
+    def snapshot(self) -> Snapshot:
+        """The search as it is now, with what was read from the study a moment ago."""
+        snapshot, facts = super().snapshot(), self._facts
+        if facts is None:
+            return snapshot
+        left = [s for s in (snapshot.seconds_left, facts.seconds_left) if s is not None]
+        return replace(
+            snapshot,
+            seconds_left=min(left, default=None) if self.running else None,
+            budget=facts.budget,
+            health=facts.health,
+        )
+
+    def render(self) -> SearchView:
+        return SearchView(self.snapshot())
+
+    def _read(self, reader: StudyReader) -> None:
+        while not self._ended.wait(reader.seconds_to_wait):
+            with contextlib.suppress(*AWAY):  # the search itself waits for the database
+                self._facts = reader.read()
 
 
 class PlainDisplay(Display):
@@ -255,18 +267,19 @@ class PlainDisplay(Display):
         epoch = self._known(number).epoch
         super().trial_ended(number, state, reason, value)
         self._line(
-            f"trial {number} {state} after epoch {epoch} ({reason}), best {_number(value)}; "
+            f"trial {number} {state} after epoch {epoch} ({reason}), best {number_text(value)}; "
             f"{self.summary()}"
         )
 
     def trial_paused(self, number: int) -> None:
         super().trial_paused(number)
         trial = self.paused[number]
-        self._line(f"trial {number} is paused after epoch {trial.epoch}: {_number(trial.latest)}")
+        latest = number_text(trial.latest)
+        self._line(f"trial {number} is paused after epoch {trial.epoch}: {latest}")
 
     def finalist_trained(self, number: int, seed: int, value: float | None) -> None:
         super().finalist_trained(number, seed, value)
-        self._line(f"trial {number} on seed {seed}: {self.metric} {_number(value)}")
+        self._line(f"trial {number} on seed {seed}: {self.metric} {number_text(value)}")
 
     def retrain_epoch(self, row: Mapping[str, Any], max_epochs: int) -> None:
         super().retrain_epoch(row, max_epochs)
@@ -280,24 +293,3 @@ class PlainDisplay(Display):
     def _line(self, text: str) -> None:
         self._last_line_at = self._clock()
         self._write(f"[{clock_time(self._clock() - self._start)}] {text}")
-
-
-def short_params(params: Mapping[str, Value]) -> str:
-    """Params by the last part of their paths, as 'name=sg_former_b0 learning_rate=0.0005'."""
-    return " ".join(
-        f"{path.rpartition('.')[2]}={value:.3g}"
-        if isinstance(value, float)
-        else f"{path.rpartition('.')[2]}={value}"
-        for path, value in params.items()
-    )
-
-
-def clock_time(seconds: float) -> str:
-    """Seconds as text: '1:05' (minutes), or '2:01:05' (hours) from an hour on."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

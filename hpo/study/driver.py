@@ -21,6 +21,7 @@ from hpo.study.storage import JournalFile
 from hpo.study.tables import Tables, known_tables
 
 KEY: Final = "driver"
+SECONDS_OF_A_BEAT: Final = 120.0  # drivers beat every 20 seconds; clocks may differ
 # Must be longer than a storage needs from a read to the write that follows.
 SECONDS_TO_SETTLE: Final = 5.0
 Values = dict[str, Any] | None
@@ -107,6 +108,16 @@ class Driver:
         if self.pid == os.getpid() and self.token not in HELD_HERE:
             return Life.ENDED
         return Life.RUNS if _start_of(self.pid) == self.started else Life.ENDED
+
+
+def is_driven(values: Values) -> bool:
+    """Whether a search runs by its driver's record: its process does, or just gave a sign."""
+    if values is None:
+        return False
+    driver = Driver.of(values)
+    if driver.life == Life.UNKNOWN:
+        return time.time() - driver.beat < SECONDS_OF_A_BEAT
+    return driver.life == Life.RUNS
 
 
 class DriverRecord(Protocol):

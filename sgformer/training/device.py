@@ -58,6 +58,18 @@ def gpu_name(device: torch.device) -> str | None:
     return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
+def gpu_number(device: torch.device) -> str | None:
+    """The GPU's number on its machine, or its UUID; None on a CPU.
+
+    CUDA counts only the GPUs that a process may see.
+    """
+    if device.type != "cuda":
+        return None
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    index = device.index or 0
+    return visible[index] if index < len(visible) else str(index)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that an allocation failed, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

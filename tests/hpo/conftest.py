@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import Call
+from json_documents import check_json
 from open_cluster import open_cluster
 from postgres import PostgresServer
 
@@ -67,6 +68,7 @@ def call(
         with pytest.raises(SystemExit) as ended:
             cli.main()
         out, err = capsys.readouterr()
+        check_json(arguments, out)
         return int(ended.value.code or 0), out, err
 
     return run_command

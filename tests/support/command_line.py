@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from json_documents import check_json
 
 PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "run_search.py"))
 TRAIN_ONLY = (sys.executable, str(Path(__file__).with_name("train_only.py")))
@@ -34,6 +35,8 @@ def run(
         env=environment_of_a_test() | environment,
     )
     assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    if tuple(program) == PROGRAM:
+        check_json(arguments, done.stdout)
     return done
 
 

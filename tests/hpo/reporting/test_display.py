@@ -6,7 +6,7 @@ from rich.console import Console
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.reporting.display import Display, LiveDisplay, PlainDisplay, clock_time, short_params
+from hpo.reporting.display import Display, LiveDisplay, PlainDisplay
 
 PARAMS = {"model.name": "sg_former_nano", "optimizer.learning_rate": 0.00123456}
 
@@ -171,14 +171,3 @@ def test_a_live_display_leaves_the_terminal_as_it_was(config: SearchConfig) -> N
     file = console.file
     assert isinstance(file, io.StringIO)
     assert file.getvalue().count("\x1b[?25h") == 1  # the cursor is back
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"), [(0, "0:00"), (65.4, "1:05"), (3600, "1:00:00"), (7265, "2:01:05")]
-)
-def test_times_read_as_a_clock(seconds: float, expected: str) -> None:
-    assert clock_time(seconds) == expected
-
-
-def test_params_are_named_shortly() -> None:
-    assert short_params(PARAMS) == "name=sg_former_nano learning_rate=0.00123"

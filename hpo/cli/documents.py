@@ -1,0 +1,332 @@
+"""The documents that commands print with --json, by their keys; docs/json.md is made of them."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, Field
+
+Params = dict[str, Any]
+
+
+class Document(BaseModel, extra="forbid", strict=True):
+    """An object whose keys are all known."""
+
+
+class OpenDocument(BaseModel, extra="allow", strict=True):
+    """An object with further keys, which are names of metrics or objectives."""
+
+
+def told(text: str) -> Any:
+    """A key with what it means."""
+    return Field(description=text)
+
+
+class Card(Document):
+    name: str = told("what was checked")
+    grade: str = told("`PASS`, `WARN` or `FAIL`")
+    text: str = told("what was found")
+    remedy: str = told("what to do about it; empty if it passed")
+
+
+class BestTrial(Document):
+    number: int
+    value: float = told("its metric so far; the best of many is biased upwards")
+    params: Params = told("settings by their paths")
+
+
+class FrontTrial(OpenDocument):
+    number: int = told("and beside it each objective by its name")
+
+
+class TrialEpoch(Document):
+    number: int
+    epoch: int = told("the last epoch that ended; 0: none")
+
+
+class Interval(Document):
+    mean: float
+    low: float | None = told("end of the interval")
+    high: float | None = told("end of the interval")
+
+
+class Winner(OpenDocument):
+    number: int = told("and beside it the metric by its name, as `gain_over_default`")
+    num_seeds: int = told("trainings on fresh seeds")
+    gain_over_default: Interval | None
+    is_within_noise: bool
+    best_epochs: list[int] = told("its best epoch on each seed")
+
+
+class FirstRung(Document):
+    epoch: int = told("where trials are first compared")
+    late: int = told("the epoch that earlier ones were compared with")
+    num_trials: int = told("trials that have reached it")
+    agreement: dict[str, float] = told("Spearman's rank correlation by epoch")
+    from_trial: int = told("the first trial that the rung holds for")
+    is_of_earlier_studies: bool
+
+
+class Status(Document):
+    study: str
+    num_trials: int = told("`study.num_trials`")
+    counts: dict[str, int] = told("trials by state; paused ones are RUNNING")
+    budget: dict[str, list[float]] = told(
+        "used and total of each limit, in epochs, GPU-seconds or seconds"
+    )
+    first_level: FirstRung | None = told("as learning curves chose it; `null`: as configured")
+    best: BestTrial | None
+    front: list[FrontTrial] = told("the Pareto front")
+    running: list[TrialEpoch] = told("trials that run or are paused")
+    winner: Winner | None = told("by the finalists' comparison")
+    delivered: bool = told("whether best/ holds a model")
+    delivered_trial: int | None
+    health: list[Card] = told("the worst first")
+
+
+class WatchedTrial(Document):
+    number: int
+    epoch: int
+    latest: float | None = told("the metric after the last epoch")
+    best: float | None
+    hostname: str | None = told("where it trains, if that is known")
+    gpu_utilization: float | None = told("share of the last epoch, 0 to 1")
+    params: Params = told("settings by their paths")
+
+
+class WatchedBest(Document):
+    number: int
+    value: float
+
+
+class Watched(Document):
+    study: str
+    phase: str = told("what the search does, in words")
+    num_trials: int = told("`study.num_trials`")
+    counts: dict[str, int] = told("ended trials by state")
+    running: list[WatchedTrial]
+    num_paused: int
+    best: WatchedBest | None
+    seconds: float = told("how long the search has run")
+    seconds_left: float | None = told("until the last trial ends, estimated")
+    budget_left: list[str] = told("what is left of each limit, in words")
+    health: list[Card] = told("the worst first")
+
+
+class Report(Document):
+    report: str = told("path of report.html")
+    leaderboard: str = told("path of leaderboard.csv")
+    copied_to: str | None = told("where `study.deliver_to` has a copy")
+
+
+class Replayed(Document):
+    scheduler: str
+    sampler: str
+    num_slots: int = told("trials at a time")
+    seconds: float = told("simulated, to the end of the last epoch")
+    slot_seconds: float = told("simulated, of all slots together")
+    num_epochs: int
+    states: dict[str, int] = told("trials by state")
+    best_trial: int | None
+    best_value: float | None
+    best_params: Params | None = told("settings by their paths")
+    share_recorded: float = told("of the epochs, 0 to 1; the others are predicted")
+    num_surrogate_trials: int = told("trials of another study that predictions use")
+
+
+class OfClass(Document):
+    precision: float
+    recall: float
+    f1: float
+    support: int = told("images of the class")
+
+
+class Confusion(Document):
+    true: str
+    predicted: str
+    num_images: int
+
+
+class Evaluated(Document):
+    top1: float = told("share of the images, 0 to 1")
+    top5: float = told("share of the images, 0 to 1")
+    macro_f1: float
+    loss: float | None = told("mean cross-entropy, in nats")
+    per_class: dict[str, OfClass] = told("by the class's name")
+    confusion_matrix: list[list[int]] | None = told(
+        "rows are true classes; `null` above 200 classes"
+    )
+    most_confused: list[Confusion] = told("100 at most, the most frequent first")
+    num_images: int
+    notes: list[str] = told("what to know of the images")
+
+
+class Likely(Document):
+    class_: str = Field(alias="class")
+    probability: float | None
+
+
+class Predicted(Document):
+    image: str = told("its path")
+    classes: list[Likely] = told("three at most, the likeliest first")
+    notes: list[str] = told("what its pixels lost, such as transparency")
+
+
+class Latency(Document):
+    p50: float = told("milliseconds a batch")
+    p95: float = told("milliseconds a batch")
+
+
+class Compared(Document):
+    bytes: int
+    top1: float = told("share of the images, 0 to 1")
+    low: float = told("end of top1's 95 % interval")
+    high: float = told("end of top1's 95 % interval")
+    class_agreement: float = told("share of images with the class that the first file names")
+    latency_ms: dict[str, Latency] = told("by batch size")
+    images_per_second: float = told("in batches of 8")
+
+
+class Benchmarked(Document):
+    files: dict[str, Compared] = told("by format")
+    num_cpus: int
+    notes: list[str] = told("what to know of the images and files")
+
+
+class SplitFound(Document):
+    images: int
+    classes: int
+
+
+class ClassSizes(Document):
+    split: str
+    largest: int
+    largest_class: str
+    median: float
+    smallest: int
+    smallest_class: str
+    ratio: float | None = told("largest to smallest; `null`: the smallest has no image")
+
+
+class Sides(Document):
+    smallest: int = told("pixels")
+    median: float
+    largest: int
+
+
+class Trait(Document):
+    images: int
+    share: float = told("of the readable images, 0 to 1")
+    first: str | None = told("one of them")
+
+
+class Rules(Document):
+    background: list[int] = told("red, green, blue under transparent pixels")
+    max_value: float | None = told("the value that becomes 255")
+
+
+class Unreadable(Document):
+    images: int
+    first: list[str] = told("ten at most")
+
+
+class EqualImages(Document):
+    images: int
+    first: list[str] = told("one, and an image that it is equal to")
+
+
+class EqualAcross(EqualImages):
+    split: str
+    earlier: str = told("the split that has them, too")
+
+
+class Equal(Document):
+    within: dict[str, EqualImages] = told("by split")
+    across: list[EqualAcross]
+    in_several_classes: EqualImages | None
+
+
+class Checked(Document):
+    folder: str
+    refused: str | None = told("why a search would not accept it")
+    splits: dict[str, SplitFound]
+    val_is_of_train: bool = told("whether val is split off train")
+    class_sizes: ClassSizes | None
+    shorter_side: Sides | None
+    longer_side: Sides | None
+    formats: dict[str, int] = told("readable images by format")
+    traits: dict[str, Trait]
+    rules: Rules
+    unreadable: Unreadable
+    equal: Equal = told("images that are equal byte for byte")
+    passed_over: list[str] = told("what is no image, or hidden")
+
+
+class Job(Document):
+    id: str
+    status: str = told("pending, running, stopped, succeeded or failed")
+    run: str | None = told("the run's folder, on the nodes")
+    begun: str | None = told("time as ISO 8601")
+    ended: str | None = told("time as ISO 8601")
+    error: str | None = told("why it failed")
+
+
+class TrialTakes(Document):
+    cpus: int = told("of each process")
+    gpus: float = told("of each process")
+    num_processes: int
+    num_slots: int = told("trials at a time")
+
+
+class Cost(Document):
+    architecture: str
+    settings: Params = told("that decide what it costs")
+    epoch_seconds: float | None
+    memory_bytes: int
+    gpu_bytes: int | None = told("memory of the whole GPU")
+    utilization: float | None = told("share of time in which the GPU worked, 0 to 1")
+    micro_batch_size: int
+    device: str
+    problem: str | None = told("why it cannot be trained")
+
+
+class Forecast(Document):
+    num_trials: int
+    num_epochs: int
+    gpu_hours: float
+    seconds: float = told("to the end of the last training")
+    share_simulated: float = told("0 to 1; the rest is taken to go on alike")
+
+
+class Profile(Document):
+    costs: list[Cost]
+    forecasts: dict[str, Forecast] = told("by scheduler; `none`: without stopping")
+    assumptions: dict[str, str] = told("in words")
+
+
+class Plan(Document):
+    config: dict[str, Any] = told("the search file with all defaults")
+    images: dict[str, int] = told("by split")
+    num_classes: int
+    a_trial_takes: TrialTakes
+    weights: list[str] = told("what models start from, in words")
+    num_tried_early: int = told("configurations of earlier studies")
+    num_finalist_trainings: int = told("on fresh seeds, at most")
+    notes: list[str] = told("what to know of the images")
+    profile: Profile | None = told("with `--profile`")
+
+
+# What a command prints: how many of which document.
+ONE, LIST, LINES = "", "A list of these.", "One of these on each change, a line each."
+DOCUMENTS: Final[Mapping[str, tuple[str, type[BaseModel]]]] = {
+    "status": (ONE, Status),
+    "watch": (LINES, Watched),
+    "report": (ONE, Report),
+    "simulate": (ONE, Replayed),
+    "search --dry-run": (ONE, Plan),
+    "data check": (ONE, Checked),
+    "evaluate": (ONE, Evaluated),
+    "predict": (LIST, Predicted),
+    "benchmark": (ONE, Benchmarked),
+    "jobs list": (LIST, Job),
+    "jobs status": (ONE, Job),
+}
