@@ -9,15 +9,21 @@ import typer
 
 from hpo.cli.options import (
     Insecure,
+    Mlflow,
+    OnEnd,
     OutputDir,
     Overrides,
     Resume,
     RunDir,
     Storage,
     StudyName,
+    TensorBoard,
+    Wandb,
+    Webhook,
     make_display,
     require_writable,
     storage_of,
+    with_tracking,
 )
 from hpo.cli.output import print_note, print_rows, progress_of_listing
 from hpo.cli.profile import PlannedSearch, print_profile, resources_text
@@ -58,6 +64,11 @@ def search(
     ] = None,
     insecure: Insecure = False,
     override: Overrides = None,
+    tensorboard: TensorBoard = False,
+    mlflow: Mlflow = None,
+    wandb: Wandb = False,
+    on_end: OnEnd = None,
+    webhook: Webhook = None,
     resume: Resume = False,
     dry_run: Annotated[
         bool,
@@ -81,6 +92,9 @@ def search(
         )
     config, notes = load_search_config(search_file, override or (), data_dir, study_name)
     config, runs = with_output(config, output_dir)
+    config = with_tracking(
+        config, tensorboard=tensorboard, mlflow=mlflow, wandb=wandb, on_end=on_end, webhook=webhook
+    )
     for note in notes:
         print_note(note)
     _check_addresses(config, storage, ray_address, insecure=insecure)

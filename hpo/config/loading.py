@@ -27,6 +27,7 @@ CHANGEABLE: Final = (
     "resources",
     "retrain",
     "export",
+    "tracking",
     "train.device",
     "train.data.data_dir",
     "train.data.num_workers",

@@ -269,8 +269,10 @@ class Engine:
         self._clock.note()
         if news:
             self._scheduler.reported(number, news)
-        for epoch, value in news.items():
-            self._observer.epoch(number, epoch, value)
+        for row in report.epochs:
+            if (epoch := int(row["epoch"])) in news:
+                self._observer.epoch_metrics(number, row)
+                self._observer.epoch(number, epoch, news[epoch])
         return bool(news)
 
     def _forget_refusal(self) -> None:

@@ -1,0 +1,118 @@
+"""TrackingConfig: where a search is shown beside its study, and who is told of its end."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, PlainSerializer, field_validator
+
+from hpo.config.storage_url import file_of, with_absolute_path, without_password
+from sgformer.validation import FrozenConfig
+
+MASK: Final = "***"
+WEB: Final = ("http", "https")
+SCHEME: Final = re.compile(r"[A-Za-z][\w+.-]*:")
+
+
+def masked_webhook(url: str) -> str:
+    """The URL without what may be a secret: a user, a password, and all that follows the host.
+
+    Services like Slack let anyone write who knows the path.
+    """
+    scheme, separator, rest = url.rpartition("://")
+    host, slash, path = rest.partition("/")
+    host, mark, options = host.rpartition("@")[2].partition("?")
+    has_more = path or mark or options
+    return f"{scheme}{separator}{host}{'/' if has_more else slash}{MASK if has_more else ''}"
+
+
+def without_credentials(uri: str) -> str:
+    """MLflow's URI without a password and without a token given in place of the user's name."""
+    scheme, separator, rest = uri.partition("://")
+    if scheme in WEB:
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+    return without_password(uri) if separator else uri
+
+
+# In memory whole; in search.yaml, the study and whatever else is written as JSON masked.
+MaskedWebhook = Annotated[str, PlainSerializer(masked_webhook, when_used="json")]
+MaskedUri = Annotated[str, PlainSerializer(without_credentials, when_used="json")]
+
+
+class TrackingConfig(FrozenConfig):
+    """Where a search is shown beside its study, and who is told of its end.
+
+    None: off, or in a resumed search as before.
+
+    Attributes:
+        tensorboard: Whether event files of each trial are written into the run's folder.
+        mlflow: The tracking URI of MLflow, such as http://127.0.0.1:5000; empty: off.
+        wandb: Whether each trial is a run of Weights & Biases.
+        on_end: The command that is run when the search ends; empty: none.
+        webhook: The URL that is told by a POST when the search ends; empty: none.
+    """
+
+    tensorboard: bool | None = None
+    mlflow: MaskedUri | None = Field(default=None, repr=False)
+    wandb: bool | None = None
+    on_end: str | None = None
+    webhook: MaskedWebhook | None = Field(default=None, repr=False)
+
+    @field_validator("mlflow", "webhook", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"takes a URL, got a value of type {type(value).__name__}")
+        return value
+
+    @field_validator("mlflow")
+    @classmethod
+    def _with_a_host(cls, uri: str | None) -> str | None:
+        if uri and uri.partition(":")[0] in WEB and not _has_host(uri):
+            raise ValueError(
+                "takes a tracking URI of MLflow, such as http://127.0.0.1:5000, "
+                f"sqlite:////data/mlflow.db or a folder, got {without_credentials(uri)!r}"
+            )
+        return uri
+
+    @field_validator("webhook")
+    @classmethod
+    def _of_the_web(cls, url: str | None) -> str | None:
+        if url and not (url.partition(":")[0] in WEB and _has_host(url)):
+            raise ValueError(
+                f"takes a URL that begins with http:// or https://, got {masked_webhook(url)!r}"
+            )
+        return url
+
+    @property
+    def is_webhook_masked(self) -> bool:
+        """Whether the webhook's URL was read from a run's own files, which do not have all."""
+        return bool(self.webhook) and str(self.webhook).endswith(f"/{MASK}")
+
+    def after(self, former: Self) -> Self:
+        """These settings, and where they say nothing, those of the run before."""
+        kept = {
+            name: getattr(former, name)
+            for name in type(self).model_fields
+            if getattr(self, name) is None
+        }
+        return self.model_copy(update=kept)
+
+    def absolute(self) -> Self:
+        """The settings with an absolute path, if MLflow's URI names a file or a folder."""
+        uri = self.mlflow
+        if not uri or (SCHEME.match(uri) and file_of(uri) is None):
+            return self
+        is_database = file_of(uri) is not None
+        path = with_absolute_path(uri) if is_database else str(Path(uri).expanduser().absolute())
+        return self.model_copy(update={"mlflow": path})
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts: Any = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
