@@ -57,7 +57,7 @@ def _note_secret(
     mask = masked_webhook if param.name == "webhook" else without_credentials
     if is_typed and url and mask(url) != url:
         print_note(
-            f"what follows {mask(url)!r} is in the process list; pass it in {param.envvar} "
+            f"the whole URL of {mask(url)} is in the process list; pass it in {param.envvar} "
             f"({param.opts[0]})"
         )
     return url

@@ -21,19 +21,29 @@ def masked_webhook(url: str) -> str:
     Services like Slack let anyone write who knows the path.
     """
     scheme, separator, rest = url.rpartition("://")
-    host, slash, path = rest.partition("/")
-    host, mark, options = host.rpartition("@")[2].partition("?")
-    has_more = path or mark or options
-    return f"{scheme}{separator}{host}{'/' if has_more else slash}{MASK if has_more else ''}"
+    host, has_more = _host(rest)
+    return f"{scheme}{separator}{host}{f'/{MASK}' if has_more else ''}"
 
 
 def without_credentials(uri: str) -> str:
-    """MLflow's URI without a password and without a token given in place of the user's name."""
+    """MLflow's URI without a user, a password and options if it is a server's."""
     scheme, separator, rest = uri.partition("://")
     if scheme in WEB:
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+        path = rest.rpartition("@")[2].partition("/")[2].partition("?")[0]
+        return f"{scheme}{separator}{_host(rest)[0]}{f'/{path}' if path else ''}"
     return without_password(uri) if separator else uri
+
+
+def _host(rest: str) -> tuple[str, bool]:
+    """What a URL has between :// and a path, without user and password; and whether it has more.
+
+    A password that holds a slash would end the host early; then all is masked.
+    """
+    host, _, path = rest.partition("/")
+    if ":" in host and "@" in path and "@" not in host:
+        return MASK, True
+    host, mark, options = host.rpartition("@")[2].partition("?")
+    return host, bool(path or mark or options)
 
 
 # In memory whole; in search.yaml, the study and whatever else is written as JSON masked.

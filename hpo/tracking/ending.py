@@ -38,6 +38,8 @@ class Ending:
         check_hooks(config.tracking)
         if (said := webhook_note(config.tracking)) is not None:
             self._observer.note(said)
+        if names := ", ".join(tracker.name for tracker in make_trackers(config, folder)):
+            self._observer.phase(f"looking for {names}")
         check_trackers(config, folder)
         self._config, self._folder = config, folder
 

@@ -80,7 +80,7 @@ def _post(url: str, end: SearchEnd) -> str | None:
             return f"{type(error).__name__}, after {NUM_TRIES} tries"  # its text has the URL
         except ValueError as error:
             return type(error).__name__
-    return None if answer.ok and not answer.is_redirect else f"it answered {answer.status_code}"
+    return None if answer.status_code // 100 == 2 else f"it answered {answer.status_code}"
 
 
 def _run(command: str, end: SearchEnd) -> str | None:

@@ -20,7 +20,16 @@ OPTION: Final = "--wandb"
 PROJECT: Final = "sgformer-hpo"  # unless WANDB_PROJECT names another
 OFF_LINE: Final = ("offline", "dryrun", "disabled")
 SEARCH: Final = "search"
-SETTINGS: Final = {"silent": True, "console": "off", "x_disable_stats": True}
+# Beside what is logged, wandb would send the command line, git remotes and the packages.
+SETTINGS: Final = {
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "save_code": False,
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_save_requirements": False,
+}
 
 
 class WandbRuns:
