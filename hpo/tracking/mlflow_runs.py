@@ -61,6 +61,7 @@ class MlflowRuns:
         self.option = f"{OPTION} {without_credentials(self._uri)}"
         self._parent = self._experiment = ""
         self._runs: dict[int, str] = {}
+        self._states: dict[int, str] = {}  # of trials that have not ended
 
     def check(self) -> None:
         need_package("mlflow", "mlflow", OPTION)
@@ -92,8 +93,11 @@ class MlflowRuns:
         for rows in parts_of(news.rows, ROWS_A_CALL):
             client.log_batch(run, metrics=_metrics(rows))
         end = news.end
+        state = "paused" if news.is_paused else "running"
         if end is None:
-            client.set_tag(run, STATE, "paused" if news.is_paused else "running")
+            if self._states.get(number) != state:
+                client.set_tag(run, STATE, state)
+                self._states[number] = state
             return
         if end.value is not None:
             client.log_metric(run, f"best_{self._config.study.metric}", end.value)
