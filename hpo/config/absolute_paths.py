@@ -49,6 +49,7 @@ def _paths(config: SearchConfig) -> Iterator[tuple[str, str]]:
         "train.data.cache_dir": data.cache_dir,
         f"train.{CHECKPOINT}": config.train.model.checkpoint,
         "study.storage": config.study.storage and file_of(config.study.storage),
+        "tracking.mlflow": config.tracking.mlflow_path,
     }
     yield from ((setting, str(path)) for setting, path in settings.items() if path)
     searched = config.space.get(CHECKPOINT)

@@ -101,6 +101,12 @@ class TrackingConfig(FrozenConfig):
         """Whether the webhook's URL was read from a run's own files, which do not have all."""
         return bool(self.webhook) and str(self.webhook).endswith(f"/{MASK}")
 
+    @property
+    def has_secret(self) -> bool:
+        """Whether a URL holds what is not written to the run's files."""
+        webhook, uri = self.webhook or "", self.mlflow or ""
+        return masked_webhook(webhook) != webhook or without_credentials(uri) != uri
+
     def after(self, former: Self) -> Self:
         """These settings, and where they say nothing, those of the run before."""
         kept = {
@@ -110,14 +116,22 @@ class TrackingConfig(FrozenConfig):
         }
         return self.model_copy(update=kept)
 
+    @property
+    def mlflow_path(self) -> Path | None:
+        """The file or folder that MLflow's URI names; None: it names a server, or there is none."""
+        uri = self.mlflow
+        if not uri or uri.startswith("databricks"):
+            return None
+        return file_of(uri) if SCHEME.match(uri) else Path(uri)
+
     def absolute(self) -> Self:
         """The settings with an absolute path, if MLflow's URI names a file or a folder."""
-        uri = self.mlflow
-        if not uri or (SCHEME.match(uri) and file_of(uri) is None):
+        path = self.mlflow_path
+        if not self.mlflow or path is None:
             return self
-        is_database = file_of(uri) is not None
-        path = with_absolute_path(uri) if is_database else str(Path(uri).expanduser().absolute())
-        return self.model_copy(update={"mlflow": path})
+        is_file = SCHEME.match(self.mlflow) is not None
+        made = with_absolute_path(self.mlflow) if is_file else str(path.expanduser().absolute())
+        return self.model_copy(update={"mlflow": made})
 
 
 def _has_host(url: str) -> bool:

@@ -1,5 +1,6 @@
 """Ending: tells the trackers, then the command and the webhook, how a search ended."""
 
+import contextlib
 import logging
 from dataclasses import replace
 from types import TracebackType
@@ -85,7 +86,8 @@ class Ending:
         if self._config is not None and self._end is not None:
             state, said = _state_of(error)
             end = replace(self._end, state=state, error=said)
-            tell_the_end(self._config.tracking, end, self._observer.note)
+            with contextlib.suppress(KeyboardInterrupt):  # another Ctrl-C waits for nobody
+                tell_the_end(self._config.tracking, end, self._observer.note)
 
 
 def _state_of(error: BaseException | None) -> tuple[State, str | None]:

@@ -68,7 +68,7 @@ def test_paths_of_mlflow_become_absolute(tmp_path: Path, monkeypatch: pytest.Mon
         uri: TrackingConfig(mlflow=uri).absolute().mlflow for uri in ("runs", "sqlite:///a.db")
     }
     assert made == {"runs": f"{tmp_path}/runs", "sqlite:///a.db": f"sqlite:///{tmp_path}/a.db"}
-    assert TrackingConfig(mlflow="databricks").absolute().mlflow is not None
+    assert TrackingConfig(mlflow="databricks").absolute().mlflow == "databricks"
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,15 @@ def test_a_missing_package_is_named_with_its_extra(
         check_trackers(config_of(setting), run)
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_folder_that_cannot_be_written_to_is_refused(
+    name: str, config_of: Config, run: RunFolder
+) -> None:
+    (run.path / name).write_text("a file in its place")
+    with pytest.raises(InputError, match=f"cannot write to the run folder .*/{name}"):
+        check_trackers(config_of(f"tracking.{name}=true"), run)
+
+
 def test_an_mlflow_that_is_away_is_refused_without_its_password(
     config_of: Config, run: RunFolder
 ) -> None:
