@@ -118,7 +118,7 @@ class TrackingConfig(FrozenConfig):
 
     @property
     def mlflow_path(self) -> Path | None:
-        """The file or folder that MLflow's URI names; None: it names a server, or there is none."""
+        """The file or folder that MLflow's URI names; None: there is none."""
         uri = self.mlflow
         if not uri or uri.startswith("databricks"):
             return None
