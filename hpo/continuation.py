@@ -69,7 +69,8 @@ def check_continuation(
         for name in ("deliver_to", "checkpoint_to")
         if getattr(config.study, name) is None
     }
-    config = config.model_copy(update={"study": config.study.model_copy(update=kept)})
+    study, tracking = config.study.model_copy(update=kept), config.tracking.after(known.tracking)
+    config = config.model_copy(update={"study": study, "tracking": tracking})
     known = with_storage(known, known.study.storage)
     config = with_former_defaults(known, config)
     _refuse_differences(known, config, str(folder.search_file))

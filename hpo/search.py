@@ -13,6 +13,9 @@ from hpo.run import Run
 from hpo.run_folder import RunFolder
 from hpo.run_store import claim_store
 from hpo.search_steps import SearchSteps, under_way
+from hpo.tracking.ending import Ending
+from hpo.tracking.hooks import check_hooks
+from hpo.tracking.tracked_search import check_trackers, make_trackers
 from hpo.transfer.carry_over import Continuation, continuation
 from sgformer.errors import ConfigError
 from sgformer.export.packages import check_packages
@@ -66,7 +69,7 @@ def run_search(
     now = _what_goes_on(config, output_dir, resume=resume)
     now.run.make()
     observer = observer or _Silent()  # type: ignore[abstract]  # SearchObserver's methods do nothing
-    with under_way(now, observer) as held:
+    with Ending(observer) as ending, under_way(now, observer) as held:
         config = check_continuation(now.config, now.run, storage, resume=resume)
         if now.begins:
             config = with_common_decode_size(config)
@@ -76,8 +79,12 @@ def run_search(
         claim_store(config, now.run)
         search = SearchSteps(replace(now, config=config), observer, storage, held)
         search.find_study(resume=resume)
-        if not search.is_over:
-            _take_all_steps(search, ray_address)
+        if search.is_over:
+            _note_what_is_not_tracked(search)
+        else:
+            held.push(ending.finish_tracking)
+            ending.begin(search.config, search.folder)
+            _take_all_steps(search, ray_address, ending)
         search.copy_results()
         return search.as_run()
 
@@ -97,6 +104,8 @@ def check_start(
     config = check_continuation(now.config, now.run, storage, resume=resume)
     check_results_url(now.run, config)
     check_packages(config.export.formats)
+    check_hooks(config.tracking)
+    check_trackers(config, now.run)
     _refuse_to_carry_over(config, now)
     claim_store(config, now.run, is_trial=True)
     find_study(config, now.run, storage, resume=resume)
@@ -120,7 +129,14 @@ def _refuse_to_carry_over(config: SearchConfig, now: Continuation) -> None:
         )
 
 
-def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:
+def _note_what_is_not_tracked(search: SearchSteps) -> None:
+    """Tells, if trackers are asked for, how to send them a search that is over."""
+    trackers = make_trackers(search.now.config, search.folder)
+    if asked := " ".join(tracker.option for tracker in trackers):
+        search.observer.note(f"the search is over; `track {search.folder.path} {asked}` sends it")
+
+
+def _take_all_steps(search: SearchSteps, ray_address: str | None, ending: Ending) -> None:
     search.lease_study()
     search.ask_earlier_studies()
     search.keep_weights()
@@ -134,10 +150,13 @@ def _take_all_steps(search: SearchSteps, ray_address: str | None) -> None:
             search.carry_trials_over()
             search.measure_architectures()
             search.enqueue_first_trials()
+            search.observer = ending.track(search.as_run())
             search.train_trials()
             search.compare_finalists()
             if on_cluster:
                 search.deliver(search.resources)
+    else:
+        search.observer = ending.track(search.as_run())
     search.take_images()
     if not on_cluster:
         search.deliver(None)

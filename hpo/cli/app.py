@@ -19,6 +19,7 @@ from hpo.cli.results import report, status
 from hpo.cli.search import demo, resize, search
 from hpo.cli.serve import serve
 from hpo.cli.simulate import simulate
+from hpo.cli.track import track
 from hpo.cli.watch import watch
 from hpo.errors import RunError, RunInterrupted, StoreError
 from sgformer.errors import DiskFullError, ExportError, InputError, OutOfMemoryError
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    demo, search, resize, submit, status, watch, simulate, report, dashboard,
+    demo, search, resize, submit, status, watch, simulate, report, dashboard, track,
     retrain, export, evaluate, predict, benchmark, serve,
 ):  # fmt: skip
     app.command()(command)

@@ -158,6 +158,12 @@ def _checked_submission(
         )
     if config.train.data.data_dir is None:
         raise DataError("no images given: pass --data-dir, or set train.data.data_dir")
+    if config.tracking.has_secret:
+        raise ConfigError(
+            "tracking: holds a URL of which a part is secret, and Ray would keep and show it: "
+            "leave it out, and start the cluster's head with HPO_WEBHOOK or HPO_MLFLOW "
+            f"({search_file}, --set)"
+        )
     if storage is not None:
         _check_storage(storage)
     elif "HPO_STORAGE" in os.environ:

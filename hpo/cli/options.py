@@ -51,6 +51,46 @@ Storage = Annotated[
         help="Optuna storage URL, or journal:PATH. Default: a file in the run folder.",
     ),
 ]
+
+
+def _note_secret(
+    context: typer.Context, param: typer.CallbackParam, url: str | None
+) -> str | None:
+    """Says that others can read a secret on the command line; passes the option's value on."""
+    from hpo.config.tracking import masked_webhook, without_credentials
+
+    source = context.get_parameter_source(str(param.name))
+    is_typed = source is not None and source.name == "COMMANDLINE"
+    mask = masked_webhook if param.name == "webhook" else without_credentials
+    if is_typed and url and mask(url) != url:
+        print_note(
+            f"the whole URL of {mask(url)} is in the process list; pass it in {param.envvar} "
+            f"({param.opts[0]})"
+        )
+    return url
+
+
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write event files into the run folder.")
+]
+Mlflow = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow", metavar="URI", envvar="HPO_MLFLOW", callback=_note_secret,
+        help="Log to MLflow: http://HOST:PORT, sqlite:///FILE or a folder.",
+    ),
+]  # fmt: skip
+Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases.")]
+OnEnd = Annotated[
+    str | None, typer.Option(metavar="COMMAND", help="Run this when the search ends.")
+]
+Webhook = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", envvar="HPO_WEBHOOK", callback=_note_secret,
+        help="POST a JSON there when the search ends.",
+    ),
+]  # fmt: skip
 StudyName = Annotated[
     str | None, typer.Option(help="Default: the search file's study.name, or its own name.")
 ]
@@ -92,6 +132,33 @@ def storage_of(run: "RunFolder", storage: str | None) -> str | None:
     if not is_from_environment or not run.search_file.exists():
         return storage
     return storage if run.load_config().study.storage is not None else None
+
+
+def with_tracking(
+    config: "SearchConfig",
+    *,
+    tensorboard: bool = False,
+    mlflow: str | None = None,
+    wandb: bool = False,
+    on_end: str | None = None,
+    webhook: str | None = None,
+) -> "SearchConfig":
+    """The config with the options that are given in place of its section `tracking`.
+
+    Raises:
+        ConfigError: An option's value is wrong.
+    """
+    from hpo.config.tracking import TrackingConfig
+    from sgformer.validation import validate
+
+    given = {
+        "tensorboard": tensorboard or None, "mlflow": mlflow, "wandb": wandb or None,
+        "on_end": on_end, "webhook": webhook,
+    }  # fmt: skip
+    asked = {name: value for name, value in given.items() if value is not None}
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+    tracking = validate(TrackingConfig, config.tracking.model_dump() | asked, options)
+    return config.model_copy(update={"tracking": tracking.absolute()})
 
 
 def require_writable(output_dir: Path) -> None:

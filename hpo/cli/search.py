@@ -9,6 +9,8 @@ import typer
 
 from hpo.cli.options import (
     Insecure,
+    Mlflow,
+    OnEnd,
     OutputDir,
     Overrides,
     Resume,
@@ -16,9 +18,13 @@ from hpo.cli.options import (
     SearchFile,
     Storage,
     StudyName,
+    TensorBoard,
+    Wandb,
+    Webhook,
     make_display,
     require_writable,
     storage_of,
+    with_tracking,
 )
 from hpo.cli.output import print_json, print_note, print_rows, progress_of_listing
 from hpo.cli.profile import PlannedSearch, measured_profile, print_profile, resources_text
@@ -59,6 +65,11 @@ def search(
     ] = None,
     insecure: Insecure = False,
     override: Overrides = None,
+    tensorboard: TensorBoard = False,
+    mlflow: Mlflow = None,
+    wandb: Wandb = False,
+    on_end: OnEnd = None,
+    webhook: Webhook = None,
     resume: Resume = False,
     dry_run: Annotated[
         bool,
@@ -82,6 +93,9 @@ def search(
     _check_options(dry_run=dry_run, profile=profile, as_json=as_json)
     config, notes = load_search_config(search_file, override or (), data_dir, study_name)
     config, runs = with_output(config, output_dir)
+    config = with_tracking(
+        config, tensorboard=tensorboard, mlflow=mlflow, wandb=wandb, on_end=on_end, webhook=webhook
+    )
     for note in notes:
         print_note(note)
     _check_addresses(config, storage, ray_address, insecure=insecure)

@@ -14,7 +14,7 @@ CHECKPOINT = "model.checkpoint"
 
 
 def with_absolute_paths(config: SearchConfig, source: str) -> SearchConfig:
-    """The config with absolute paths wherever it names images or weights.
+    """The config with absolute paths wherever it names images, weights or MLflow's files.
 
     Raises:
         ConfigError: A path begins with the home of an unknown user, or two choices of
@@ -24,6 +24,7 @@ def with_absolute_paths(config: SearchConfig, source: str) -> SearchConfig:
         "train": _of_train(config.train),
         "space": {path: _of_parameter(path, p, source) for path, p in config.space.items()},
         "study": _of_guesses(config.study),
+        "tracking": config.tracking.absolute(),
     }
     return config.model_copy(update=update)
 
@@ -48,6 +49,7 @@ def _paths(config: SearchConfig) -> Iterator[tuple[str, str]]:
         "train.data.cache_dir": data.cache_dir,
         f"train.{CHECKPOINT}": config.train.model.checkpoint,
         "study.storage": config.study.storage and file_of(config.study.storage),
+        "tracking.mlflow": config.tracking.mlflow_path,
     }
     yield from ((setting, str(path)) for setting, path in settings.items() if path)
     searched = config.space.get(CHECKPOINT)

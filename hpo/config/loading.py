@@ -28,6 +28,7 @@ CHANGEABLE: Final = (
     "retrain",
     "export",
     "report",
+    "tracking",
     "train.device",
     "train.data.data_dir",
     "train.data.num_workers",

@@ -25,6 +25,7 @@ from hpo.config.sections import RetrainConfig as RetrainConfig
 from hpo.config.sections import Scheduler as Scheduler
 from hpo.config.sections import SchedulerConfig as SchedulerConfig
 from hpo.config.storage_url import HOW_TO_ENCODE, has_password
+from hpo.config.tracking import TrackingConfig as TrackingConfig
 from sgformer.config import Metric, TrainConfig
 from sgformer.validation import FrozenConfig
 
@@ -198,6 +199,7 @@ class SearchConfig(FrozenConfig):
     retrain: RetrainConfig = RetrainConfig()
     export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @property
     def compares_finalists(self) -> bool:

@@ -276,8 +276,10 @@ class Engine:
         self._clock.note()
         if news:
             self._scheduler.reported(number, news)
-        for epoch, value in news.items():
-            self._observer.epoch(number, epoch, value)
+        for row in report.epochs:
+            if (epoch := int(row["epoch"])) in news:
+                self._observer.epoch_metrics(number, row)
+                self._observer.epoch(number, epoch, news[epoch])
         if news:
             self._observer.trains_at(number, Place.of(report))
         return bool(news)

@@ -59,6 +59,9 @@ class SearchObserver(Protocol):
     def trial_started(self, number: int, params: Mapping[str, Value], num_epochs: int) -> None:
         """A worker took a trial that has trained `num_epochs` epochs before."""
 
+    def epoch_metrics(self, number: int, row: Mapping[str, Any]) -> None:
+        """A trial ended an epoch; `row` holds its metrics. `epoch` tells of the same, after it."""
+
     def epoch(self, number: int, epoch: int, value: float) -> None:
         """A trial ended an epoch with this value of the objective."""
 

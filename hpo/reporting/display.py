@@ -86,6 +86,9 @@ class Display:
             return
         self.running[number] = TrialAtWork(params, num_epochs)
 
+    def epoch_metrics(self, number: int, row: Mapping[str, Any]) -> None:
+        pass
+
     def epoch(self, number: int, epoch: int, value: float) -> None:
         self.text = "searching"
         self._first_epoch_at = self._first_epoch_at or self._clock()

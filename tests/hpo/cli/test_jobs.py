@@ -60,6 +60,19 @@ def test_a_password_is_not_sent_and_not_shown(call: Call, search_file: Path, url
     assert "hunter2" not in message
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["tracking.webhook=https://hooks.slack.com/hunter2", "tracking.mlflow=http://u:hunter2@host"],
+)
+def test_a_secret_url_is_not_sent_and_not_shown(
+    call: Call, search_file: Path, setting: str
+) -> None:
+    command = ("submit", search_file, "--output-dir", "/shared/runs", *NOBODY)
+    message = refused(call(*command, "--set", setting))
+    assert "start the cluster's head with HPO_WEBHOOK or HPO_MLFLOW" in message
+    assert "hunter2" not in message
+
+
 def test_a_storage_of_this_machine_is_said_to_stay_here(
     call: Call, search_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

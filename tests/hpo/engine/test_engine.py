@@ -214,6 +214,7 @@ def test_a_retried_trial_that_reports_its_past_again_changes_nothing(
     engine.on_report(report(number, {1: 0.5, 2: 0.6, 3: 0.7}))
     assert study.trials()[0].curve == {1: 0.5, 2: 0.6, 3: 0.7}
     assert [event[1] for event in watcher.named("epoch")] == [1, 2, 3]
+    assert [row["epoch"] for _, row in watcher.named("epoch_metrics")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("is_killed", [False, True])

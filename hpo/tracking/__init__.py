@@ -1,0 +1,1 @@
+"""Shows a search elsewhere: TensorBoard, MLflow, Weights & Biases, a command, a webhook."""
