@@ -54,11 +54,11 @@ clean:
 
 .venv/installed: pyproject.toml constraints.txt | check-system
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python .ci/pip_progress.py --constraint constraints.txt --editable .
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python .ci/pip_progress.py --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # What pip cannot install. Each missing thing gets one line that says how to get it.

@@ -12,6 +12,7 @@ from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
 from hpo.engine.checkpoints import TrialCheckpoints
 from hpo.engine.engine import Engine
+from hpo.engine.observer import Place
 from hpo.schedulers.base import Decision
 from hpo.schedulers.stopping import StoppingScheduler
 from hpo.study.study import SearchStudy
@@ -61,6 +62,18 @@ def test_no_more_trials_run_than_there_are_slots(engine: Engine) -> None:
     assert engine.next_trial() is None
     engine.on_end(report(0, {1: 0.5}, "completed"))
     assert start(engine) == 2
+
+
+def test_the_observer_hears_of_slots_and_of_where_a_trial_trains(
+    engine: Engine, watcher: Watcher
+) -> None:
+    for num in (2, 3, 3):
+        engine.have_slots(num)
+    assert watcher.named("slots") == [(2,), (3,)]
+    row = {"epoch": 1, "val_top1": 0.5, "gpu_utilization": 0.75}
+    facts = {"hostname": "alpha", "gpu_number": "1"}
+    engine.on_report(TrialReport(start(engine), (row,), None, facts))
+    assert watcher.named("trains_at") == [(0, Place("alpha", "1", 0.75))]
 
 
 def test_it_is_finished_when_all_trials_have_started(engine: Engine) -> None:

@@ -1,12 +1,18 @@
 import io
+import re
+import time
 from pathlib import Path
 
 import pytest
+from reports import make_study
 from rich.console import Console
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
+from hpo.engine.observer import Place
+from hpo.reporting import study_reader
 from hpo.reporting.display import Display, LiveDisplay, PlainDisplay
+from hpo.run_folder import RunFolder
 
 PARAMS = {"model.name": "sg_former_nano", "optimizer.learning_rate": 0.00123456}
 
@@ -171,3 +177,32 @@ def test_a_live_display_leaves_the_terminal_as_it_was(config: SearchConfig) -> N
     file = console.file
     assert isinstance(file, io.StringIO)
     assert file.getvalue().count("\x1b[?25h") == 1  # the cursor is back
+
+
+def test_slots_and_places_are_shown(config: SearchConfig) -> None:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    display = LiveDisplay(config, console)
+    display.slots(3)
+    follow(display)
+    display.trains_at(1, Place("alpha", "2", 0.5))
+    with console.capture() as captured:
+        console.print(display.render())
+    text = captured.get()
+    assert "1 of 3 in use" in text
+    assert re.search(r"1 +GPU 2 +50% +1/4", text)
+
+
+def test_budget_and_health_are_read_from_the_study(
+    config: SearchConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_reader, "LEAST_SECONDS", 0.01)
+    config = SearchConfig.model_validate(config.model_dump() | {"budget": {"total_epochs": 100}})
+    study = make_study(config, RunFolder(tmp_path), ["COMPLETE", "FAIL"])
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with LiveDisplay(config, console) as display:
+        display.study_opened(study)
+        while not display.snapshot().budget:
+            time.sleep(0.01)
+        snapshot = display.snapshot()
+    assert snapshot.budget == ("96 of 100 epochs",)
+    assert "1 of 2 trials have broken" in snapshot.health[0].text
