@@ -17,9 +17,12 @@ def track(
     from hpo.tracking.tracked_search import check_trackers, send_run
 
     run = open_run(run_dir, storage)
-    asked = {"tensorboard": tensorboard, "mlflow": mlflow, "wandb": wandb}
-    none = run.config.model_copy(update={"tracking": TrackingConfig()})
-    config = with_tracking(none, **asked) if any(asked.values()) else run.config
+    config = run.config
+    if tensorboard or mlflow or wandb:
+        config = with_tracking(
+            config.model_copy(update={"tracking": TrackingConfig()}),
+            tensorboard=tensorboard, mlflow=mlflow, wandb=wandb,
+        )  # fmt: skip
     if not any((config.tracking.tensorboard, config.tracking.mlflow, config.tracking.wandb)):
         raise InputError("name a tracker: --tensorboard, --mlflow URI or --wandb")
     with run.folder.locked(print_note):

@@ -92,7 +92,8 @@ class WandbRuns:
             mine.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})
         if best.is_delivered:
             model = wandb.Artifact(f"{self._config.study.name}-model", type="model")
-            model.add_dir(str(best.folder))
+            for path in filter(Path.is_file, best.folder.iterdir()):
+                model.add_file(str(path))
             mine.log_artifact(model)
         mine.finish(exit_code=int(end.state == "failed"))
 
