@@ -69,7 +69,7 @@ class WatchedStudy:
         return Snapshot(
             config=config,
             phase=_phase(facts, has_running=bool(at_work)),
-            states=facts.states,
+            states={str(state): number for state, number in facts.states.items()},
             running=at_work,
             num_paused=len(going) - len(at_work),
             best=facts.best,

@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Value
-from hpo.engine.observer import SearchObserver
+from hpo.engine.observer import Place, SearchObserver
 from hpo.errors import StudyError
 from hpo.run import Run
 from hpo.run_folder import RunFolder
+from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary
 from hpo.tracking.feed import Feed, said_by
 from hpo.tracking.mirror import Mirror
@@ -132,6 +133,12 @@ class TrackedSearch(SearchObserver):
     ) -> None:
         self._observer.earlier_trials(states, best, num_epochs)
 
+    def study_opened(self, study: SearchStudy) -> None:
+        self._observer.study_opened(study)
+
+    def slots(self, num: int) -> None:
+        self._observer.slots(num)
+
     def trial_started(self, number: int, params: Mapping[str, Value], num_epochs: int) -> None:
         self._params[number] = params
         self._tell(number)
@@ -143,6 +150,9 @@ class TrackedSearch(SearchObserver):
 
     def epoch(self, number: int, epoch: int, value: float) -> None:
         self._observer.epoch(number, epoch, value)
+
+    def trains_at(self, number: int, place: Place) -> None:
+        self._observer.trains_at(number, place)
 
     def trial_paused(self, number: int) -> None:
         self._tell(number, is_paused=True)
