@@ -86,11 +86,22 @@ function drawAll() {
   }
 }
 
-// Paper has its own width, and shows all figures.
+// Paper is light, has its own width, and shows all figures.
+let themeOfScreen;
 function fitPaper(isPaper) {
   if (!window.Plotly) return;
-  if (isPaper) drawAll();
-  for (const box of drawn.keys()) {
-    if (box.isConnected) window.Plotly.relayout(box, isPaper ? { width: Math.min(box.clientWidth, PAPER_WIDTH) } : { width: null, autosize: true });
+  const page = document.documentElement;
+  if (isPaper) {
+    themeOfScreen = page.dataset.theme;
+    page.dataset.theme = "light";
+    drawAll();
+  } else if (themeOfScreen) page.dataset.theme = themeOfScreen;
+  else delete page.dataset.theme;
+  for (const [box, figure] of drawn) {
+    if (!box.isConnected) continue;
+    const [data, layout] = themed(figure, box);
+    const width = isPaper ? { width: Math.min(box.clientWidth, PAPER_WIDTH) } : {};
+    window.Plotly.react(box, data, { ...layout, ...width }, CONFIG);
+    if (!isPaper) window.Plotly.Plots.resize(box);
   }
 }
