@@ -13,6 +13,8 @@ from hpo.study.trial import TrialSummary
 
 MOST_LINES: Final = 2000
 MOST_POINTS: Final = 1000  # of a slice
+# From bad to good, each seen on white and on black.
+SCALE: Final = [[0.0, "#9a6bd1"], [0.5, "#3b82d6"], [1.0, "#d08700"]]
 A_DIMENSION: Final = 105  # pixels
 A_LETTER: Final = 7
 NOT_SET: Final = "not set"
@@ -85,7 +87,7 @@ def _parallel(found: Reported, valued: Sequence[tuple[TrialSummary, float]]) -> 
         dimensions=dimensions,
         line={
             "color": values,
-            "colorscale": "Viridis",
+            "colorscale": SCALE,
             "reversescale": not study.objective.maximises,
             "showscale": True,
         },

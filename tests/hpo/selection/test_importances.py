@@ -8,7 +8,7 @@ from studies import create_study
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.selection.importances import importances
+from hpo.selection.importances import importances, importances_with_intervals
 from hpo.study.study import SearchStudy
 
 DROPOUT = "model.drop_rate"
@@ -53,6 +53,24 @@ def test_what_matters_is_told_once_enough_is_known(
     shares = importances(make_study(config, tmp_path, states), config)
     assert set(shares) == (set(config.space) if is_known else set())
     assert next(iter(shares), DROPOUT) == DROPOUT  # the largest share comes first
+
+
+def test_intervals_are_by_other_trials(search_file: Path, tmp_path: Path) -> None:
+    config = load(search_file, "scheduler.name=asha")
+    study = make_study(config, tmp_path, ["COMPLETE"] * 40)
+    found = importances_with_intervals(study, config)
+    assert {path: one.share for path, one in found.items()} == importances(study, config)
+    most = found[DROPOUT]
+    assert most.low is not None
+    assert most.high is not None
+    assert 0 <= most.low < most.share < most.high <= 1
+
+
+def test_what_a_surrogate_predicts_has_no_intervals(search_file: Path, tmp_path: Path) -> None:
+    config = load(search_file, "scheduler.name=freeze_thaw")
+    found = importances_with_intervals(make_study(config, tmp_path, ["PRUNED"] * 8), config)
+    assert found
+    assert all(one.low is None and one.high is None for one in found.values())
 
 
 @pytest.mark.parametrize("scheduler", ["freeze_thaw", "asha"])

@@ -39,7 +39,10 @@ function themed(figure, box) {
 }
 
 async function drawFigure(box, figure) {
-  const library = await plotly();
+  await drawWith(await plotly(), box, figure);
+}
+
+async function drawWith(library, box, figure) {
   const isNew = !drawn.has(box);
   drawn.set(box, figure);
   const displayModeBar = box.clientWidth >= NARROW && "hover";
@@ -75,10 +78,30 @@ function watchFigures() {
   document.querySelectorAll(".plot[data-figure]").forEach((box) => watcher.observe(box));
 }
 
-// Paper has its own width, and shows all figures, as far as their drawing has ended.
+// Printing does not wait, so what is not drawn yet is drawn at once; packed data cannot be.
+function drawAll() {
+  for (const box of document.querySelectorAll(".plot[data-figure]")) {
+    const data = document.getElementById(box.dataset.figure);
+    if (!drawn.has(box) && data.type === "application/json") drawWith(window.Plotly, box, JSON.parse(data.textContent));
+  }
+}
+
+// Paper is light, has its own width, and shows all figures.
+let themeOfScreen;
 function fitPaper(isPaper) {
   if (!window.Plotly) return;
-  for (const box of drawn.keys()) {
-    if (box.isConnected) window.Plotly.relayout(box, isPaper ? { width: Math.min(box.clientWidth, PAPER_WIDTH) } : { width: null, autosize: true });
+  const page = document.documentElement;
+  if (isPaper) {
+    themeOfScreen = page.dataset.theme;
+    page.dataset.theme = "light";
+    drawAll();
+  } else if (themeOfScreen) page.dataset.theme = themeOfScreen;
+  else delete page.dataset.theme;
+  for (const [box, figure] of drawn) {
+    if (!box.isConnected) continue;
+    const [data, layout] = themed(figure, box);
+    const width = isPaper ? { width: Math.min(box.clientWidth, PAPER_WIDTH) } : {};
+    window.Plotly.react(box, data, { ...layout, ...width }, CONFIG);
+    if (!isPaper) window.Plotly.Plots.resize(box);
   }
 }

@@ -43,4 +43,5 @@ requestAnimationFrame(() => setTimeout(() => {
   watchFigures();
   fillClasses();
   fillTrials();
+  (window.requestIdleCallback ?? setTimeout)(plotly); // printing needs it
 }));
