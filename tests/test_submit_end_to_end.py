@@ -81,6 +81,7 @@ def test_a_submitted_search_outlives_its_laptop_and_is_stopped_and_resumed(
     second.wait_for(lambda: len(epochs_begun(attempts)) > len(begun))
     second.kill_everything()
     resumed = first_word_of(second.log.read_text(), "job ")
+    watching = Background("watch", resumed, log=tmp_path / "watch.log", environment=laptop)
     # Who follows it goes on after a lost connection, and reads every line once.
     proxy = CuttingProxy(head.address, b"/logs/tail", num_bytes=500)
     through = laptop | {"RAY_API_SERVER_ADDRESS": proxy.address}
@@ -89,6 +90,10 @@ def test_a_submitted_search_outlives_its_laptop_and_is_stopped_and_resumed(
     assert "ONNX model" in followed
     assert followed == run("jobs", "logs", resumed, **laptop).stdout
     assert (shared / "sent" / "best" / "model.onnx").exists()
+    assert watching.process.wait(PATIENCE_SECONDS) == 0
+    seen = watching.log.read_text()
+    assert "trials ended, " in seen
+    assert f"the search is complete: {shared}/sent/report.html" in seen
     (trial,) = load_trials(shared / "sent")
     assert list(trial.intermediate_values) == [1, 2]
     went_on = epochs_begun(attempts)[len(begun)]

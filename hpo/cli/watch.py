@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -133,7 +133,7 @@ def _follow(
         as_json: Whether JSON is printed.
         goes_on: Returns whether the search is still to go on where no process works on it now.
     """
-    last: dict[str, Any] | None = None
+    last: object = None
     with _terminal(as_json=as_json) as live:
         while True:
             snapshot = watched.look()
@@ -165,21 +165,23 @@ def _draw(live: "Live", snapshot: "Snapshot") -> None:
     live.update(SearchView(snapshot), refresh=True)
 
 
-def _print_news(
-    snapshot: "Snapshot", last: dict[str, Any] | None, *, as_json: bool
-) -> dict[str, Any]:
+def _print_news(snapshot: "Snapshot", last: object, *, as_json: bool) -> object:
     """Prints a snapshot if more than times has changed; returns it without its times."""
     from hpo.reporting.watched import as_json as values_of
     from hpo.reporting.watched import line_of
 
-    values = values_of(snapshot)
-    now = {name: value for name, value in values.items() if not name.startswith("seconds")}
-    if now != last:
-        if as_json:
+    if as_json:
+        values = values_of(snapshot)
+        now: object = {
+            name: value for name, value in values.items() if not name.startswith("seconds")
+        }
+        if now != last:
             print_json(values, indent=None)
-        else:
-            print(line_of(snapshot))
-        sys.stdout.flush()
+    else:
+        now, times = line_of(snapshot)
+        if now != last:
+            print(f"{now}, {times}")
+    sys.stdout.flush()
     return now
 
 

@@ -218,6 +218,7 @@ class LiveDisplay(Display):
         left = [s for s in (snapshot.seconds_left, facts.seconds_left) if s is not None]
         return replace(
             snapshot,
+            best=facts.best or snapshot.best,
             seconds_left=min(left, default=None) if self.running else None,
             budget=facts.budget,
             health=facts.health,

@@ -60,11 +60,15 @@ class Snapshot:
 
     def summary(self) -> str:
         """One line: trials by state, the best value, time elapsed and time left."""
+        return f"{self.trials_text()}, {self.time_text()}"
+
+    def trials_text(self) -> str:
+        """The trials by state and the best value: '3 of 12 trials ended, 1 complete, ...'."""
         total = self.config.study.num_trials
         parts = [f"{self.num_ended} of {total} trials ended", self.states_text()]
         if self.best is not None:
             parts.append(f"best {self.best_text()}")
-        return ", ".join([*parts, self.time_text()])
+        return ", ".join(parts)
 
     @property
     def num_ended(self) -> int:

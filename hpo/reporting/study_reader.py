@@ -56,7 +56,7 @@ class StudyFacts:
     health: tuple[HealthCard, ...]
 
     @property
-    def states(self) -> Counter[TrialStatus]:
+    def states(self) -> Counter[str]:
         """The number of ended trials by state."""
         return Counter(t.outcome for t in self.trials if t.state != TrialStatus.RUNNING)
 

@@ -179,7 +179,7 @@ class _Table:
 def _columns(running: Sequence[tuple[int, TrialAtWork]], length: int) -> Columns:
     """The cells by column; where all trials train on one node, it is not named."""
     trials = [trial for _, trial in running]
-    with_host = len({trial.place.hostname for trial in trials}) > 1
+    with_host = len({trial.place.hostname for trial in trials} - {None}) > 1
     columns = {
         "trial": [str(number) for number, _ in running],
         "on": [_where(trial.place, with_host=with_host) for trial in trials],

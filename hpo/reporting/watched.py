@@ -1,7 +1,8 @@
 """WatchedStudy: a search that another process runs, as its study and its run folder tell it."""
 
 import csv
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,15 +28,23 @@ class WatchedStudy:
         study: The study of the search.
         config: The config of the search.
         folder: The run's folder; None: it is not known, or not seen from here.
+        clock: Returns seconds.
 
     Attributes:
         is_over: Whether no search worked on the study at the last look.
     """
 
-    def __init__(self, study: SearchStudy, config: SearchConfig, folder: RunFolder | None) -> None:
-        self._config, self.folder = config, folder
+    def __init__(
+        self,
+        study: SearchStudy,
+        config: SearchConfig,
+        folder: RunFolder | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config, self.folder, self._clock = config, folder, clock
         self._reader = StudyReader(study, config)
         self._places: dict[int, tuple[int, Place]] = {}
+        self._noted, self._noted_at = 0.0, 0.0
         self._last: Snapshot | None = None
         self.is_over = False
 
@@ -73,11 +82,18 @@ class WatchedStudy:
             running=at_work,
             num_paused=len(going) - len(at_work),
             best=facts.best,
-            seconds=facts.seconds,
+            seconds=self._seconds(facts),
             seconds_left=_seconds_left(facts, at_work, config),
             budget=facts.budget,
             health=facts.health,
         )
+
+    def _seconds(self, facts: StudyFacts) -> float:
+        """How long the search has run; it notes that itself with an epoch every ten seconds."""
+        now = self._clock()
+        if facts.seconds != self._noted or not facts.is_driven or not self._noted_at:
+            self._noted, self._noted_at = facts.seconds, now
+        return facts.seconds + now - self._noted_at
 
     def _at_work(self, trial: TrialSummary) -> TrialAtWork:
         return TrialAtWork(
@@ -99,13 +115,13 @@ class WatchedStudy:
         return place
 
 
-def line_of(snapshot: Snapshot) -> str:
-    """A snapshot as one line of a log."""
+def line_of(snapshot: Snapshot) -> tuple[str, str]:
+    """A snapshot as one line of a log, without its times, and these."""
     trials = (
         f"trial {number} epoch {trial.epoch}: {number_text(trial.latest)}"
         for number, trial in sorted(snapshot.running.items())
     )
-    return "; ".join([snapshot.phase, *trials, snapshot.summary()])
+    return "; ".join([snapshot.phase, *trials, snapshot.trials_text()]), snapshot.time_text()
 
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:

@@ -42,8 +42,10 @@ def test_a_search_is_seen_as_its_own_terminal_shows_it(
     trial = snapshot.running[2]
     assert (trial.epoch, trial.latest, trial.best) == (2, 0.52, 0.52)
     assert snapshot.best == (3, 0.53)
-    assert line_of(snapshot).startswith(
-        "searching; trial 2 epoch 2: 0.5200; 2 of 9 trials ended, 1 complete, 1 pruned, 0 failed"
+    assert line_of(snapshot) == (
+        "searching; trial 2 epoch 2: 0.5200; 2 of 9 trials ended, 1 complete, 1 pruned, 0 failed, "
+        "best val_top1 0.5300 (trial 3)",
+        "0:00 elapsed",
     )
 
 
@@ -57,6 +59,23 @@ def test_the_time_left_follows_the_pace_of_the_search(
     # Ten seconds an epoch; one trial of two epochs has ended, seven wait, and one runs.
     assert snapshot.seconds == 40
     assert snapshot.seconds_left == pytest.approx(7 * 20 + 10)
+
+
+def test_the_time_goes_on_between_the_notes_of_the_search(
+    config: SearchConfig, run: RunFolder
+) -> None:
+    now = 100.0
+    study = make_study(config, run, ["RUNNING"])
+    watched = WatchedStudy(study, config, run, lambda: now)
+    with leased(study, tell):
+        study.metadata.seconds_searched = 40.0
+        assert watched.look().seconds == 40
+        now += 5
+        assert watched.look().seconds == 45
+        study.metadata.seconds_searched = 47.0
+        assert watched.look().seconds == 47
+    now += 5
+    assert watched.look().seconds == 47  # nothing runs
 
 
 def test_it_is_over_when_nothing_works_on_the_study(config: SearchConfig, run: RunFolder) -> None:

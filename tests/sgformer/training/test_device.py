@@ -9,6 +9,7 @@ from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 from sgformer.training.device import (
     choose_device,
+    gpu_number,
     is_out_of_memory,
     limit_memory,
     limit_threads,
@@ -108,6 +109,17 @@ assert held_bytes() - before > 0.9 * taken.nbytes
 assert peak_memory_bytes(cpu) - peak_before > 0.9 * taken.nbytes
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [("3,5", "cuda:1", "5"), ("", "cuda:1", "1"), ("3", "cuda", "3"), ("3", "cpu", None)],
+)
+def test_a_gpu_has_the_number_that_its_machine_gives_it(
+    monkeypatch: pytest.MonkeyPatch, visible: str, device: str, expected: str | None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_number(torch.device(device)) == expected
 
 
 def test_a_cpu_that_is_asked_for_is_taken() -> None:
