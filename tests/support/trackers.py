@@ -35,7 +35,7 @@ def wandb_steps(folder: Path, run_id: str) -> list[int]:
     from wandb.proto.wandb_internal_pb2 import Record
 
     steps = []
-    for path in sorted(folder.glob(f"offline-run-*-{run_id}/*.wandb")):
+    for path in sorted(folder.glob(f"offline-run-*/run-{run_id}.wandb")):
         records = [Record.FromString(data) for data in _logged(path.read_bytes())]
         steps += [one.history.step.num for one in records if one.HasField("history")]
     return steps
