@@ -30,7 +30,7 @@ SAFE: Final = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
-OWN_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"
+OWN_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 ALWAYS: Final = "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 # A file of a run, such as report.html, may have scripts. They get an origin of their own, and so
 # neither the cookie nor any answer of this server.
