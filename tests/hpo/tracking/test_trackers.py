@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import PATIENCE_SECONDS
 from ports import free_port
 from trackers import tensorboard_steps, wandb_steps
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.run_folder import RunFolder
+from hpo.run_folder import RunFolder, becomes_true
 from hpo.tracking.mlflow_runs import MlflowRuns
 from hpo.tracking.tensorboard_events import TensorBoardEvents
 from hpo.tracking.tracked_search import check_trackers
@@ -129,7 +130,12 @@ def test_wandb_has_a_run_a_trial_in_files(
         tracker.begin()
         tracker.send(4, News(PARAMS, rows, num_epochs=3))
         tracker.close()
-    assert wandb_steps(run.path / "wandb", f"{run.mark()[:16]}-4") == [1, 2, 3]
+
+    def steps() -> list[int]:
+        return sorted(wandb_steps(run.path / "wandb", f"{run.mark()[:16]}-4"))
+
+    # A process of wandb's own writes the file.
+    assert becomes_true(lambda: steps() == [1, 2, 3], PATIENCE_SECONDS), steps()
 
 
 @pytest.mark.parametrize(
