@@ -43,6 +43,7 @@ def main() -> None:
     """Runs the command line; an error becomes one message and an exit code."""
     escape_what_the_output_cannot_hold()
     try:
+        _check_completion()
         app()
     except InputError as error:
         fail(str(error), 2)
@@ -60,3 +61,13 @@ def main() -> None:
     except Exception:
         logging.getLogger(__name__).exception("this is a bug of the program, please report it")
         sys.exit(1)
+
+
+def _check_completion() -> None:
+    """Raises InputError if completion is asked for by a name that no shell can complete."""
+    asked = {"--install-completion", "--show-completion"}.intersection(sys.argv[1:])
+    if asked and sys.argv[0].endswith(".py"):
+        raise InputError(
+            f"{asked.pop()}: a shell completes the arguments of sgformer-hpo, and not those of "
+            "python; give it to .venv/bin/sgformer-hpo"
+        )

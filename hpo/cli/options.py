@@ -173,6 +173,6 @@ def make_display(config: "SearchConfig") -> "Display":
     from hpo.reporting.display import LiveDisplay, PlainDisplay
 
     console = stderr_console()
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:
         return LiveDisplay(config, console)
     return PlainDisplay(config, lambda line: print(line, file=sys.stderr, flush=True))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import Call, refused
 
 from hpo.cli.completion import complete_runs, complete_search_files
 
@@ -46,6 +47,11 @@ def test_run_folders_are_completed_by_their_absolute_paths(folder: Path) -> None
 @pytest.mark.parametrize("typed", ["", "s", "spaces/", "spaces/c"])
 def test_search_files_are_completed_without_those_of_runs(typed: str) -> None:
     assert complete_search_files(typed) == ["spaces/core.yaml"]
+
+
+@pytest.mark.parametrize("option", ["--install-completion", "--show-completion"])
+def test_what_no_shell_can_complete_is_refused(call: Call, option: str) -> None:
+    assert "give it to .venv/bin/sgformer-hpo" in refused(call(option))
 
 
 @pytest.mark.parametrize(
