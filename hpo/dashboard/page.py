@@ -31,6 +31,8 @@ PATCHES: Final = (
     ('"Fail","Running","Waiting"]', f'"Fail","Running","{PAUSED}","Waiting"]'),
     # A path that it has kept without a page gets the one with the table of trials.
     ('page:"trialTable"', 'page:"trialSelection"'),
+    # The number beside the longest bar of the importances would be cut.
+    ('textposition:"outside",hover', 'textposition:"outside",cliponaxis:!1,hover'),
     # Saved figures lack the distance from one another that all others have.
     (f"{_FIGURES}(qd,{{xs:6", f"{_FIGURES}(qd,{{item:!0,xs:6"),
 )

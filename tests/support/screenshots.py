@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -40,7 +40,7 @@ def main() -> None:
 def take_pictures(folder: Path) -> None:
     """Pictures of the study's page, a trial's page, and the report's top."""
     from dashboards import served
-    from pages import Visitor, chromium
+    from pages import Visitor, chromium, drawn_figures
 
     from hpo.dashboard.guard import Access
     from hpo.run import open_run
@@ -60,21 +60,21 @@ def take_pictures(folder: Path) -> None:
         page = visitor.open(dashboard.url, WINDOW)
         page.wait_for_selector(FIGURE)
         page.wait_for_selector(OWN_FIGURE)
-        card = page.locator(".MuiCard-root", has=page.locator(OWN_FIGURE)).bounding_box()
-        assert card is not None
-        _take(page, "dashboard", height=round(card["y"] + card["height"]) + 8)
+        _take(page, "dashboard", to=page.locator(".MuiCard-root", has=page.locator(OWN_FIGURE)))
         page = visitor.open(f"{dashboard.url}/trials?numbers={number}", WINDOW)
         page.get_by_role("heading", name=f"Trial {number} (").wait_for()
-        _take(page, "trial", height=900)
+        _take(page, "trial")
         page = visitor.open(run.folder.report.resolve().as_uri(), WINDOW)
-        page.wait_for_selector(".js-plotly-plot .main-svg")
-        _take(page, "report", height=1400)
+        drawn_figures(page)
+        _take(page, "report", to=page.locator(".js-plotly-plot").first)
         visitor.close()
     assert not visitor.faults, visitor.faults
 
 
-def _take(page: Page, name: str, height: int) -> None:
-    """Writes the top of a page, in few colours."""
+def _take(page: Page, name: str, to: Locator | None = None) -> None:
+    """Writes the top of a page, to the end of an element, in few colours."""
+    box = None if to is None else to.bounding_box()
+    height = WINDOW["height"] if box is None else round(box["y"] + box["height"]) + 8
     page.set_viewport_size({"width": WINDOW["width"], "height": height})
     page.wait_for_timeout(3000)  # for the figures to take their places
     content = page.screenshot(clip={"x": 0, "y": 0, "width": WINDOW["width"], "height": height})
