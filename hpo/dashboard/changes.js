@@ -1,8 +1,9 @@
-// Keeps the trials and figures of each study, and asks only for what has changed since. The page below
-// goes on asking for a study's trials as it always does, and gets them from here.
+// Keeps the trials and figures of each study, and asks only for what has changed since. The page
+// below goes on asking for a study's trials as it always does, and gets them from here.
 (() => {
   const ask = window.fetch.bind(window);
   const kept = new Map(); // by study: the version, the trials by number, the figures
+  const latest = new Map(); // by study: the latest request, which the next one waits for
 
   const changes = async (study, since, options) =>
     ask(`/api/studies/${study}?since=${encodeURIComponent(since)}`, options);
@@ -14,6 +15,13 @@
     if (study === undefined || method !== "GET" || url.origin !== location.origin) {
       return ask(resource, options);
     }
+    // A page asks again while it waits; without an order each request would get the whole study.
+    const answer = (latest.get(study) ?? Promise.resolve()).then(() => told(study, url, options));
+    latest.set(study, answer.catch(() => undefined));
+    return answer;
+  };
+
+  const told = async (study, url, options) => {
     const known = kept.get(study);
     const response = await changes(study, known?.version ?? "", options);
     if (!response.ok) {

@@ -123,11 +123,11 @@ def _add_forecasts(figure: go.Figure, found: Reported, line: Sequence[int]) -> b
     forecasts = ((number, model.forecast(number)) for number in _to_forecast(found, line))
     known = [(number, expected) for number, expected in forecasts if expected is not None]
     for (number, expected), colour in zip(known, FORECASTS, strict=False):
-        epochs, name = list(expected.epochs), f"forecast of trial {number}"
+        epochs, name = list(expected.epochs), f"forecast of {number}"
         figure.add_scatter(
             x=[*epochs, *reversed(epochs)], y=[*expected.high, *reversed(expected.low)],
-            fill="toself", fillcolor=colour, opacity=0.2, line={"width": 0}, hoverinfo="skip",
-            legendgroup=name, showlegend=False,
+            mode="lines", fill="toself", fillcolor=colour, opacity=0.2, line={"width": 0},
+            hoverinfo="skip", legendgroup=name, showlegend=False,
         )  # fmt: skip
         figure.add_scatter(
             x=epochs, y=list(expected.middle), name=name, legendgroup=name, mode="lines",
@@ -151,7 +151,8 @@ def _as_shown(figure: go.Figure, title: str) -> dict[str, Any]:
         template=None, height=None, paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",
         title={"text": f"<b>{title}</b>", "x": 0, "xref": "paper", "font": {"size": 16}},
-        margin={"l": 60, "r": 10, "t": 110, "b": 50},
+        legend={"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top"},
+        margin={"l": 60, "r": 10, "t": 50, "b": 50},
     )  # fmt: skip
     figure.update_xaxes(gridcolor=FAINT, zerolinecolor=FAINT)
     figure.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT)

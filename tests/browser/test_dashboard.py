@@ -140,10 +140,11 @@ def test_the_list_offers_what_writes_to_who_may_edit_alone(
         page = visitor.open(here(editable, "/dashboard"))
         expect(page.get_by_role("button", name="Create")).to_be_visible()
         expect(page.get_by_label("delete study")).to_be_visible()
+        visitor.close()
 
 
 def test_an_open_page_follows_the_search(
-    visitor: Visitor, live: Served, live_study: SearchStudy
+    live: Served, live_study: SearchStudy, visitor: Visitor
 ) -> None:
     page = visitor.open(f"{live.url}/trials?numbers=2")
     note = page.locator("strong").first
@@ -157,7 +158,7 @@ def test_an_open_page_follows_the_search(
 
 
 def test_a_browser_enters_by_the_link_once_and_by_the_token(
-    visitor: Visitor, remote: Served
+    remote: Served, visitor: Visitor
 ) -> None:
     visitor.allowed = [REFUSED]
     assert remote.link is not None

@@ -55,8 +55,9 @@ class Visitor:
         return [one for one in self._faults if not any(text in one for text in self.allowed)]
 
     def close(self) -> None:
-        for context in self._contexts:
-            context.close()
+        """Closes all pages; a server ends at once when nobody is connected any more."""
+        while self._contexts:
+            self._contexts.pop().close()
 
     def _note(self, page: Page, kind: str, text: str) -> None:
         if kind == "error":

@@ -64,9 +64,9 @@ def test_curves_are_the_studys_with_forecasts_of_what_may_go_on(
     paused = study.trials()[-1]
     assert shown["paused"]["x"][:2] == [1, 2]
     assert shown["paused"]["y"][:2] == [0.25, 0.375]
-    forecast = shown[f"forecast of trial {paused.number}"]
+    forecast = shown[f"forecast of {paused.number}"]
     assert forecast["x"] == [*range(2, MAX_EPOCHS + 1)]
-    assert f"forecast of trial {paused.number - 1}" in shown  # it runs
+    assert f"forecast of {paused.number - 1}" in shown  # it runs
     assert len(found["curves"]["layout"]["shapes"]) >= 1  # rungs
 
 
