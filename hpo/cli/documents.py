@@ -113,8 +113,9 @@ class Watched(Document):
 
 
 class Report(Document):
-    report: str = told("path of report.html")
-    leaderboard: str = told("path of leaderboard.csv")
+    report: str | None = told("path of report.html; `null` if several runs are compared")
+    leaderboard: str | None = told("path of leaderboard.csv; `null` if several runs are compared")
+    comparison: str | None = told("path of the page that compares several runs")
     copied_to: str | None = told("where `study.deliver_to` has a copy")
 
 
@@ -146,6 +147,17 @@ class Confusion(Document):
     num_images: int
 
 
+class CalibrationBin(Document):
+    confidence: float = told("mean confidence of the bin's images, 0 to 1")
+    accuracy: float = told("share of them that is predicted rightly")
+    num_images: int
+
+
+class Calibration(Document):
+    ece: float | None = told("expected calibration error, 0 to 1")
+    bins: list[CalibrationBin] = told("of 15 equal ranges of confidence, those with images")
+
+
 class Evaluated(Document):
     top1: float = told("share of the images, 0 to 1")
     top5: float = told("share of the images, 0 to 1")
@@ -156,6 +168,7 @@ class Evaluated(Document):
         "rows are true classes; `null` above 200 classes"
     )
     most_confused: list[Confusion] = told("100 at most, the most frequent first")
+    calibration: Calibration
     num_images: int
     notes: list[str] = told("what to know of the images")
 

@@ -55,7 +55,10 @@ def _compare(run_dirs: list[Path], output: Path, storage: str | None, *, as_json
 
     write_comparison([open_run(run_dir, storage) for run_dir in run_dirs], output)
     rows = {"comparison": str(output)}
-    print_json(rows) if as_json else print_rows(rows)
+    if as_json:
+        print_json({"report": None, "leaderboard": None, **rows, "copied_to": None})
+    else:
+        print_rows(rows)
 
 
 def _report(run_dir: Path, storage: str | None, *, as_json: bool) -> None:
@@ -68,6 +71,6 @@ def _report(run_dir: Path, storage: str | None, *, as_json: bool) -> None:
     copy_results(run.folder, run.config)
     rows = {"report": str(run.folder.report), "leaderboard": str(run.folder.leaderboard)}
     if as_json:
-        print_json(rows | {"copied_to": results_url(run.config)})
+        print_json({**rows, "comparison": None, "copied_to": results_url(run.config)})
     else:
         print_rows(rows | copied_rows(run.config))

@@ -1,5 +1,6 @@
 """Tests of docs/json.md, and of the documents' completeness; all calls of commands check them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_every_command_with_json_has_a_document() -> None:
 
 
 def test_an_unknown_and_a_missing_key_are_found() -> None:
-    good = '{"report": "a", "leaderboard": "b", "copied_to": null}'
+    good = '{"report": "a", "leaderboard": "b", "comparison": null, "copied_to": null}'
     check_json(("report", "run", "--json"), good)
     for bad in (good.replace('"b"', '"b", "c": 1'), '{"report": "a", "copied_to": null}'):
         with pytest.raises(ValidationError):
@@ -54,6 +55,9 @@ def test_reading_commands_print_their_documents(
     for command in ("status", "watch", "report", "simulate"):
         code, out, err = call(command, run_dir, "--json")
         assert (code, out[:1]) == (0, "{"), err
+    other, path = write_run(tmp_path / "other", search_file), tmp_path / "page.html"
+    code, out, err = call("report", run_dir, other, "--output", path, "--json")
+    assert (code, json.loads(out)["comparison"]) == (0, str(path)), err
 
 
 def test_a_plan_is_printed_as_json(call: Call, search_file: Path, tmp_path: Path) -> None:
