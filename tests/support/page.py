@@ -13,7 +13,7 @@ COMMENT = re.compile(r"\s+# .*$", re.MULTILINE)
 # A line that is indented more than the block belongs to the line before it.
 CONTINUATION = re.compile(r"\s*\\?\n {5,}")
 CELL = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
-OF_THE_PROGRAM = re.compile(r"^(?=(?:jobs|resize|status|report) )")
+OF_THE_PROGRAM = re.compile(r"^(?=(?:jobs|resize|status|report|watch) )")
 IN_A_SENTENCE = re.compile(r"`([^`]+)`")
 
 
