@@ -14,6 +14,7 @@ def test_every_file_of_a_package_is_installed() -> None:
         for package, patterns in settings["package-data"].items()
         for pattern in patterns
         for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+        if path.is_file()
     }
     there = {path for package in PACKAGES for path in ROOT.joinpath(package).rglob("*.*")}
     there = {path for path in there if path.is_file() and path.suffix not in {".py", ".pyc"}}

@@ -1,5 +1,6 @@
 """Compares what commands print with --json with the documents of docs/json.md."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ def check_json(arguments: Sequence[object], out: str) -> None:
     how_many, document = DOCUMENTS[named[0]]
     if how_many == LINES:
         for line in out.splitlines():
-            document.model_validate_json(line)
+            document.model_validate(json.loads(line))
         return
     kind: TypeAdapter[Any] = TypeAdapter(list[document] if how_many == LIST else document)
-    kind.validate_json(out)
+    kind.validate_python(json.loads(out))

@@ -148,10 +148,12 @@ class RandomSearch:
         checkpoints = TrialCheckpoints(
             self._folder / "trials", config.retrain.top_k, maximise=maximises(config.study.metric)
         )
+        self._is_starting = True
         self.decisions = Engine(
             config, self.study, num_slots, _Watcher(self._may_be_killed), checkpoints,
             lambda: self.now,
         )  # fmt: skip
+        self._is_starting = False
         self._num_idle = min(num_slots, self.decisions.num_missing)
         self.had_ended = is_noted_as_over(self.study, self.config)
         self._num_polls = 0
@@ -265,7 +267,9 @@ class RandomSearch:
         self.decisions.on_end(report)
 
     def _may_be_killed(self) -> None:
-        """Raises KilledError with the plan's probability."""
+        """Raises KilledError with the plan's probability, once the driver has started."""
+        if self._is_starting:
+            return
         # Kills are likelier while the last trial of a pausing search runs, a short time.
         is_closing = self.study.metadata.last_one is not None
         chance = (
@@ -322,7 +326,7 @@ class RandomSearch:
 
 
 class _Watcher:
-    """A SearchObserver; the driver may be killed in each of its calls."""
+    """A SearchObserver; the driver may be killed in each of its calls, once it has started."""
 
     def __init__(self, may_be_killed: Any) -> None:
         self._may_be_killed = may_be_killed
