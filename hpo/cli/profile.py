@@ -102,8 +102,8 @@ def print_profile(search: PlannedSearch, resources: "TrialResources") -> None:
     """Measures each architecture of the space, simulates the search, and prints both as tables.
 
     Raises:
-        InputError: As of `measured_profile`.
-        RunError: As of `measured_profile`.
+        InputError: `measured_profile` raises it.
+        RunError: `measured_profile` raises it.
     """
 
     def tell_costs(costs: tuple["Cost", ...], resources: "TrialResources") -> None:
@@ -228,7 +228,7 @@ def _gigabytes(cost: "Cost") -> str:
 def _print_forecasts(config: "SearchConfig", profile: MeasuredProfile) -> None:
     from datetime import datetime, timedelta
 
-    from hpo.reporting.display import clock_time
+    from hpo.reporting.snapshot import clock_time
 
     rows = []
     for name, one in profile.forecasts.items():

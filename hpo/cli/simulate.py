@@ -62,8 +62,8 @@ def simulate(
 
 
 def _rows(config: "SearchConfig", result: "Replay", other: "Surrogate | None") -> "Rows":
-    from hpo.reporting.display import clock_time
     from hpo.reporting.rows import counts_text, params_rows
+    from hpo.reporting.snapshot import clock_time
 
     rows = {
         "strategy": f"{result.scheduler} with {result.sampler}, {result.num_slots} at a time",

@@ -10,10 +10,10 @@ from hpo.config.schema import SearchConfig
 from hpo.dashboard.words import plain
 from hpo.engine.budget import Budget
 from hpo.engine.ledger import TrialLedger
-from hpo.reporting.display import clock_time
 from hpo.reporting.health import health_cards, health_rows
 from hpo.reporting.rows import counts_text, objectives_text, verdict_rows
 from hpo.reporting.searched import Searched
+from hpo.reporting.snapshot import clock_time
 from hpo.reporting.words import is_paused
 from hpo.run_folder import RunFolder
 from hpo.schedulers.first_rung import first_rung_text, read_first_rungs

@@ -15,8 +15,14 @@ from rich.live import Live
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Value
 from hpo.engine.observer import Place
-from hpo.reporting.snapshot import Snapshot, TrialAtWork, epochs_left, number_text, short_params
-from hpo.reporting.snapshot import clock_time as clock_time
+from hpo.reporting.snapshot import (
+    Snapshot,
+    TrialAtWork,
+    clock_time,
+    epochs_left,
+    number_text,
+    short_params,
+)
 from hpo.reporting.study_reader import StudyFacts, StudyReader
 from hpo.reporting.view import SearchView
 from hpo.study.gate import AWAY

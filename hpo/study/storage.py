@@ -65,7 +65,7 @@ def open_cached_storage(url: str) -> BaseStorage:
     """The storage as Optuna's studies use it: trials that ended are read once.
 
     Raises:
-        StudyError: As of `open_storage`.
+        StudyError: `open_storage` raises it.
     """
     return get_storage(open_storage(url))
 

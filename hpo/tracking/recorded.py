@@ -16,7 +16,7 @@ def missing_news(trial: TrialSummary, sent: Sent, folder: RunFolder, metric: str
     end = None
     if trial.state != TrialStatus.RUNNING:
         reason = str(trial.attributes.get("end_reason", ""))
-        # Of a trial that failed, or diverged at once, there is no best value.
+        # A trial that failed, or diverged at once, has no best value.
         end = TrialEnd(str(trial.outcome), reason, trial.attributes.get("best_value", trial.value))
     epochs = [epoch for epoch in sorted(trial.curve) if epoch > sent.num_epochs]
     if sent.has_ended or (not epochs and end is None):

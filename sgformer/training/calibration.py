@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 NUM_BINS: Final = 15  # Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 
@@ -39,20 +38,24 @@ class Calibration:
     bins: tuple[CalibrationBin, ...]
 
 
-def sums_of_bins(confidences_B: torch.Tensor, is_right_B: torch.Tensor) -> torch.Tensor:
-    """Images, sums of their confidences, and right ones in each bin: (3, 15) float64."""
-    confidences_B = confidences_B.double()
-    ends = torch.arange(1, NUM_BINS, device=confidences_B.device).double() / NUM_BINS
-    bins_B = torch.bucketize(confidences_B, ends)
-    rows_B = torch.stack([torch.ones_like(confidences_B), confidences_B, is_right_B.double()])
-    return rows_B.new_zeros(3, NUM_BINS).index_add_(1, bins_B, rows_B)
+def calibration_of(
+    confidences: npt.NDArray[np.floating], is_right: npt.NDArray[np.bool_]
+) -> Calibration:
+    """The calibration on some images.
 
-
-def calibration_of(sums: npt.NDArray[np.float64]) -> Calibration:
-    """The calibration of all images whose `sums_of_bins` were added up."""
-    num_images, confidence, num_right = sums[:, sums[0] > 0]
-    confidence, accuracy = confidence / num_images, num_right / num_images
-    columns = (confidence.tolist(), accuracy.tolist(), num_images.astype(int).tolist())
+    Args:
+        confidences: The predicted class's probability, for each image.
+        is_right: Whether the predicted class is the image's.
+    """
+    bins = np.searchsorted(np.arange(1, NUM_BINS) / NUM_BINS, confidences.astype(np.float64))
+    num_images = np.bincount(bins, minlength=NUM_BINS)
+    has_images = num_images > 0
+    num_images = num_images[has_images]
+    confidence, accuracy = (
+        np.bincount(bins, weights=of_images, minlength=NUM_BINS)[has_images] / num_images
+        for of_images in (confidences, is_right)
+    )
+    columns = (confidence.tolist(), accuracy.tolist(), num_images.tolist())
     return Calibration(
         ece=float(np.abs(confidence - accuracy) @ num_images / num_images.sum()),
         bins=tuple(CalibrationBin(*row) for row in zip(*columns, strict=True)),

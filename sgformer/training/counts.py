@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 
 from sgformer.optimization.distributed import total
-from sgformer.training.calibration import NUM_BINS, Calibration, calibration_of, sums_of_bins
 
 IntArray = npt.NDArray[np.int64]
 
@@ -83,7 +82,6 @@ class Counts:
         self._of_classes = torch.zeros(3, num_classes, dtype=torch.int64, device=self._device)
         # Images among the first five, and the sum of losses.
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
-        self._bins = torch.zeros(3, NUM_BINS, dtype=torch.float64, device=self._device)
         self._indices = torch.arange(num_classes, dtype=torch.float32, device=self._device)
         self._dtype = torch.float64 if num_classes <= MOST_CLASSES_IN_FLOAT64 else torch.float32
         self._scratch = torch.empty(2, 0, num_classes)
@@ -115,18 +113,16 @@ class Counts:
         self._waiting, self._num_waiting = [], 0
         # A logit of -inf need not change the loss.
         losses_B = losses_B.where(lowest_B.isfinite(), torch.nan)
-        one_B, is_right_B = torch.ones_like(labels_B), predicted_B == labels_B
+        one_B = torch.ones_like(labels_B)
         hits, support, predicted = self._of_classes
-        hits.index_add_(0, labels_B, is_right_B.long())
+        hits.index_add_(0, labels_B, (predicted_B == labels_B).long())
         support.index_add_(0, labels_B, one_B)
         predicted.index_add_(0, predicted_B, one_B)
         in_top5, loss = (num_before_B < TOP).sum(), losses_B.sum(dtype=torch.float64)
         self._sums += torch.stack([in_top5, loss])
-        confidences_B = log_confidences_B.exp()
-        self._bins += sums_of_bins(confidences_B, is_right_B)
         if self._pairs is not None:
             self._pairs.append(labels_B * len(self._indices) + predicted_B)
-            self._confidences.append(confidences_B.float())
+            self._confidences.append(log_confidences_B.exp().float())
 
     def _of_images(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> _OfImages:
         """What is kept of each image: label, prediction, rank, loss, confidence."""
@@ -154,7 +150,6 @@ class Counts:
         """Adds the counts of the processes that evaluate other images of the split."""
         self._count()
         self._of_classes, self._sums = total(self._of_classes), total(self._sums)
-        self._bins = total(self._bins)
 
     @property
     def of_classes(self) -> tuple[IntArray, IntArray, IntArray]:
@@ -175,11 +170,6 @@ class Counts:
         """The predicted class's probability, for each image of `pairs`."""
         self._count()
         return torch.cat(self._confidences).cpu().numpy()
-
-    def calibration(self) -> Calibration:
-        """The calibration on all images counted so far."""
-        self._count()
-        return calibration_of(self._bins.cpu().numpy())
 
     def scores(self) -> Scores:
         """The metrics of all images counted so far."""

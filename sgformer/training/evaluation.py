@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sgformer.optimization.numerics import Numerics
-from sgformer.training.calibration import Calibration
+from sgformer.training.calibration import Calibration, calibration_of
 from sgformer.training.counts import Counts, IntArray
 
 MOST_CLASSES_OF_A_MATRIX: Final = 200
@@ -99,6 +99,7 @@ def predicted_logits(
 def split_metrics(counts: Counts, classes: tuple[str, ...]) -> SplitMetrics:
     """The metrics of a delivery, from counts that keep pairs of true and predicted class."""
     scores = counts.scores()
+    true, predicted = np.divmod(counts.pairs, len(classes))
     return SplitMetrics(
         top1=scores.top1,
         top5=scores.top5,
@@ -107,7 +108,7 @@ def split_metrics(counts: Counts, classes: tuple[str, ...]) -> SplitMetrics:
         per_class=_per_class(counts, classes),
         confusion_matrix=_confusion_matrix(counts.pairs, len(classes)),
         most_confused=tuple(_most_confused(counts.pairs, classes)),
-        calibration=counts.calibration(),
+        calibration=calibration_of(counts.confidences, true == predicted),
         num_images=scores.num_images,
     )
 

@@ -45,13 +45,12 @@ def check_exchange() -> None:
 
 
 def count(logits: torch.Tensor, labels: torch.Tensor, result: Path) -> None:
-    """Stores scores and calibration of images of which each process counts a share, maybe none."""
+    """Stores the scores of images of which each process counts a share, which may be empty."""
     counts = Counts(logits.shape[1])
     for i in range(rank(), len(logits), 2):
         counts.add(logits[i : i + 1], labels[i : i + 1])
     counts.add_other_processes()
-    told = (counts.scores(), counts.calibration())
-    torch.save(tuple(map(dataclasses.astuple, told)), result / str(rank()))
+    torch.save(dataclasses.astuple(counts.scores()), result / str(rank()))
 
 
 def train(config: TrainConfig, result: Path) -> None:

@@ -45,7 +45,7 @@ def _results(runs: Runs) -> Table:
             **{
                 what: f"{text} ({more})" if more else text for what, text, more in key_figures(run)
             },
-            **{question: text for question, text in summary(run) if question in QUESTIONS},
+            **dict(summary(run, QUESTIONS)),
         }
         for name, run in runs.items()
     }

@@ -1,6 +1,6 @@
 """The summary: what was searched and what came of it, for a reader who knows no search."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from hpo.config.search_space import CategoricalParameter
@@ -59,17 +59,19 @@ def key_figures(found: Reported) -> Iterator[tuple[str, str, str]]:
     yield "cost", _hours(_total(found).gpu_seconds), f"{_unit(found)}, all trainings"
 
 
-def summary(found: Reported) -> list[tuple[str, str]]:
-    """Questions with their answers."""
-    return [
-        ("What was searched", _searched(found)),
-        ("How", _strategy(found)),
-        ("Why it ended", _end(found)),
-        ("The winner", " ".join(_winner(found))),
-        ("How sure we are", _certainty(found)),
-        ("What it cost", _cost(found)),
-        ("What to do next", " ".join(_next(found))),
-    ]
+def summary(found: Reported, questions: Collection[str] | None = None) -> list[tuple[str, str]]:
+    """Questions with their answers; `questions`: those to answer, None: all."""
+    answers: dict[str, Callable[[Reported], str]] = {
+        "What was searched": _searched,
+        "How": _strategy,
+        "Why it ended": _end,
+        "The winner": _winner,
+        "How sure we are": _certainty,
+        "What it cost": _cost,
+        "What to do next": _next,
+    }
+    asked = answers if questions is None else questions
+    return [(question, answer(found)) for question, answer in answers.items() if question in asked]
 
 
 def counts_text(found: Reported) -> str:
@@ -158,7 +160,11 @@ def _end(found: Reported) -> str:
     )
 
 
-def _winner(found: Reported) -> Iterator[str]:
+def _winner(found: Reported) -> str:
+    return " ".join(_on_the_winner(found))
+
+
+def _on_the_winner(found: Reported) -> Iterator[str]:
     winner, verdict = found.winner, found.verdict
     if winner is None:
         yield "None: no trial has run to its end yet."
@@ -220,7 +226,11 @@ def _cost(found: Reported) -> str:
     return f"{text}; {_hours(waited)} passed." if waited else f"{text}."
 
 
-def _next(found: Reported) -> Iterator[str]:
+def _next(found: Reported) -> str:
+    return " ".join(_next_steps(found))
+
+
+def _next_steps(found: Reported) -> Iterator[str]:
     if not found.run.is_complete:
         yield "Let the search go on, or continue it with --resume (see below)."
     for card in [one for one in found.health if one.grade != Grade.PASS][:MOST_REMEDIES]:

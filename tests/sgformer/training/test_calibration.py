@@ -7,22 +7,24 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from sgformer.training.calibration import Calibration, CalibrationBin, sums_of_bins
+from sgformer.training.calibration import Calibration, CalibrationBin, calibration_of
 from sgformer.training.counts import Counts
+from sgformer.training.evaluation import split_metrics
 
 
-def calibration_of(logits: np.ndarray, labels: np.ndarray, batch_size: int = 3) -> Calibration:
-    counts = Counts(logits.shape[1])
+def of_logits(logits: np.ndarray, labels: np.ndarray, batch_size: int = 3) -> Calibration:
+    counts = Counts(logits.shape[1], keeps_pairs=True)
     for start in range(0, len(labels), batch_size):
         rows = slice(start, start + batch_size)
         counts.add(torch.from_numpy(logits[rows]), torch.from_numpy(labels[rows]))
-    return counts.calibration()
+    classes = tuple(f"class {i}" for i in range(logits.shape[1]))
+    return split_metrics(counts, classes).calibration
 
 
 def test_the_numbers_are_those_computed_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.92, 0.08], [0.08, 0.92], [0.55, 0.45], [0.41, 0.59]])
     labels = np.array([0, 0, 0, 0, 1])
-    found = calibration_of(np.log(probabilities), labels)
+    found = of_logits(np.log(probabilities), labels)
     # Of 15 bins the ninth ends at 0.6, and the fourteenth reaches from 0.867 to 0.933.
     low, high = found.bins
     assert (low.num_images, high.num_images) == (2, 3)
@@ -34,15 +36,13 @@ def test_the_numbers_are_those_computed_by_hand() -> None:
 def test_a_model_that_is_always_sure_is_off_by_its_errors() -> None:
     logits = np.full((4, 3), -1000.0, dtype=np.float32)
     logits[:, 2] = 1000.0
-    found = calibration_of(logits, np.array([2, 2, 2, 0]))
+    found = of_logits(logits, np.array([2, 2, 2, 0]))
     assert found == Calibration(0.25, (CalibrationBin(1.0, 0.75, 4),))
 
 
 def test_a_bin_has_its_upper_end() -> None:
-    confidences = torch.tensor([9 / 15, 9.001 / 15, 1.0], dtype=torch.float64)
-    num_images, _, num_right = sums_of_bins(confidences, torch.tensor([True, True, False]))
-    assert num_images.nonzero().flatten().tolist() == [8, 9, 14]
-    assert num_right.nonzero().flatten().tolist() == [8, 9]
+    found = calibration_of(np.array([8.5, 9.0, 9.001, 15.0]) / 15, np.array([1, 1, 1, 0]) == 1)
+    assert [(one.num_images, one.accuracy) for one in found.bins] == [(2, 1.0), (1, 1.0), (1, 0.0)]
 
 
 @pytest.mark.parametrize(("seed", "num_classes"), [(0, 2), (1, 11), (2, 400)])
@@ -50,7 +50,7 @@ def test_any_split_gives_what_a_plain_loop_gives(seed: int, num_classes: int) ->
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 4, (300, num_classes)).astype(np.float32)
     labels = np.where(rng.random(300) < 0.5, logits.argmax(1), rng.integers(0, num_classes, 300))
-    found = calibration_of(logits, labels, batch_size=41)
+    found = of_logits(logits, labels, batch_size=41)
     confidences = softmax(logits.astype(np.float64), axis=1).max(1)
     is_right, ece, bins = logits.argmax(1) == labels, 0.0, []
     for i in range(15):
@@ -66,4 +66,4 @@ def test_any_split_gives_what_a_plain_loop_gives(seed: int, num_classes: int) ->
 
 def test_a_logit_that_is_not_finite_makes_the_error_nan() -> None:
     logits = np.array([[math.nan, 0.0], [1.0, 0.0]], dtype=np.float32)
-    assert math.isnan(calibration_of(logits, np.array([0, 0])).ece)
+    assert math.isnan(of_logits(logits, np.array([0, 0])).ece)
