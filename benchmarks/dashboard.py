@@ -1,12 +1,14 @@
 """The dashboard of a large study, against bare optuna-dashboard, in a browser.
 
     python benchmarks/dashboard.py [--trials 10000] [--paused 60] [--reloads 5]
+        [--storage postgresql+psycopg2://USER@HOST/DATABASE]
 
-Writes a freeze_thaw study of 20 epochs a trial to SQLite: most trials ended, some paused from the
-first trials on, two running. Serves it with this program and with optuna-dashboard itself, one
-after the other, while both running trials train an epoch a second. Prints seconds and bytes of the
-reloads that an open page makes every ten seconds; then opens the study's page in Debian's chromium
-(Playwright), and prints seconds until it shows the history.
+Writes a freeze_thaw study of 20 epochs a trial to SQLite, or to an empty database of --storage:
+most trials ended, some paused from the first trials on, two running. Serves it with this program
+and with optuna-dashboard itself, one after the other, while both running trials train an epoch a
+second. Prints seconds and bytes of the reloads that an open page makes every ten seconds, the CPU
+time that the server takes for them, and how long a search waits for an epoch's report; then opens
+the study's page in Debian's chromium (Playwright), and prints seconds until it shows the history.
 """
 
 import argparse
@@ -27,6 +29,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 EPOCHS = 20
 CHROMIUM = "/usr/bin/chromium"
 ROOT = Path(__file__).parents[1]
@@ -34,6 +38,7 @@ PORT = 18_431
 SECONDS_BETWEEN_RELOADS = 11  # optuna-dashboard reads long studies every ten seconds
 HISTORY = ".scatterlayer .points path"
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+COUNTED = "SELECT setval(pg_get_serial_sequence('trials', 'trial_id'), :most)"
 DIAGNOSIS = [
     {"tag": "overfits", "evidence": "validation loss rose from 0.3 to 0.5", "remedy": "more data"}
 ]
@@ -45,10 +50,11 @@ def main() -> None:
     parser.add_argument("--paused", type=int, default=60)
     parser.add_argument("--reloads", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=300, help="until a page is given up")
+    parser.add_argument("--storage", help="an empty database; default: SQLite")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = write_study(Path(folder) / "large", args.trials, args.paused)
-        print(f"{args.trials} trials of {EPOCHS} epochs, {args.paused} paused: {size_of(run)}")
+        run = write_study(Path(folder) / "large", args.trials, args.paused, args.storage)
+        print(f"{args.trials} trials of {EPOCHS} epochs, {args.paused} paused")
         results = {}
         for name in ("optuna-dashboard", "ours"):
             results[name] = measure(name, run, args.reloads, args.seconds)
@@ -59,12 +65,10 @@ def main() -> None:
         print(f"{what}: optuna-dashboard {bare[what]}, ours {ours[what]}, ratio {ratio}")
 
 
-def size_of(run: Path) -> str:
-    return f"{(run / 'study.db').stat().st_size / 1e6:.0f} MB of SQLite"
+def write_study(folder: Path, num_trials: int, num_paused: int, storage: str | None) -> Path:
+    """A run folder and a study whose rows are written at once, as its search would leave them."""
+    import sqlalchemy
 
-
-def write_study(folder: Path, num_trials: int, num_paused: int) -> Path:
-    """A run folder with a study whose rows are written at once, as its search would leave them."""
     from hpo.config.loading import load_search_config
     from hpo.run_folder import RunFolder
     from hpo.study.storage import open_storage
@@ -75,6 +79,8 @@ def write_study(folder: Path, num_trials: int, num_paused: int) -> Path:
         f"study.num_trials={num_trials}", f"train.max_epochs={EPOCHS}",
         "scheduler={name: freeze_thaw}", "study.sampler=curves",
     ]  # fmt: skip
+    if storage is not None:
+        overrides.append(f"study.storage={storage}")
     file = ROOT / "search_spaces" / "digits.yaml"
     config, _ = load_search_config(file, overrides, data_dir="/nowhere")
     run = RunFolder(folder)
@@ -97,6 +103,8 @@ def write_study(folder: Path, num_trials: int, num_paused: int) -> Path:
             (tables.attributes, rows["attributes"]),
         ):  # fmt: skip
             connection.execute(table.insert(), some)
+        if connection.dialect.name == "postgresql":  # whose counter has not seen these rows
+            connection.execute(sqlalchemy.text(COUNTED), {"most": num_trials})
     return folder
 
 
@@ -189,8 +197,11 @@ def attributes_of(
 
 
 @contextmanager
-def training(run: Path) -> Iterator[None]:
-    """Trains the two running trials, an epoch a second and both, and a new trial every 20."""
+def training(run: Path) -> Iterator[list[float]]:
+    """Trains the two running trials, an epoch a second and both, and a new trial every 20.
+
+    Gives a list of the seconds that each report of an epoch has taken.
+    """
     from optuna.trial import TrialState
 
     from hpo.run import open_run
@@ -198,7 +209,7 @@ def training(run: Path) -> Iterator[None]:
     from hpo.study.storage import open_storage
     from hpo.study.writer import Ending
 
-    over = threading.Event()
+    over, waited = threading.Event(), list[float]()
     opened = open_run(run)
     study = opened.study.optuna_study
     writer = trial_writer(open_storage(opened.folder.storage_url(opened.config)), opened.study.id)
@@ -209,7 +220,9 @@ def training(run: Path) -> Iterator[None]:
         while not over.wait(1.0):
             for trial_id in list(epochs):
                 epochs[trial_id] += 1
+                begin = time.perf_counter()
                 writer.report(trial_id, {epochs[trial_id]: 0.5})
+                waited.append(time.perf_counter() - begin)
                 if epochs[trial_id] < EPOCHS:
                     continue
                 writer.finish(trial_id, Ending(TrialState.PRUNED, None, {"end_reason": "stopped"}))
@@ -220,18 +233,21 @@ def training(run: Path) -> Iterator[None]:
 
     thread = threading.Thread(target=train, daemon=True)
     thread.start()
-    yield
+    yield waited
     over.set()
     thread.join(60)
 
 
 @contextmanager
-def serving(name: str, run: Path) -> Iterator[str]:
-    """Serves the study; gives the URL of its page once that is answered."""
+def serving(name: str, run: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Serves the study; gives the URL of its server and the process once it answers."""
+    from hpo.run import open_run
+
     bin_folder = Path(sys.executable).parent
     command = [sys.executable, str(ROOT / "run_search.py"), "dashboard", str(run)]
     if name != "ours":
-        command = [str(bin_folder / "optuna-dashboard"), f"sqlite:///{run / 'study.db'}"]
+        opened = open_run(run)
+        command = [str(bin_folder / "optuna-dashboard"), opened.folder.storage_url(opened.config)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [*command, "--port", str(PORT)],
@@ -243,7 +259,7 @@ def serving(name: str, run: Path) -> Iterator[str]:
         # Each reads the study once before it is measured.
         with urllib.request.urlopen(f"{root}/api/studies/1?since=&after=0") as found:
             found.read()
-        yield root
+        yield root, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -263,13 +279,18 @@ def wait_for(url: str) -> None:
 
 def measure(name: str, run: Path, num_reloads: int, most_seconds: float) -> dict[str, Any]:
     """What a browser sees, and what the reloads of an open page cost; None: not in time."""
-    with serving(name, run) as root, training(run):
+    with serving(name, run) as (root, process), training(run) as waited:
+        time.sleep(SECONDS_BETWEEN_RELOADS)
+        alone = statistics.median(waited)
         reloads = Reloads(root, is_ours=name == "ours")
         first = reloads.next()
-        later = []
+        waited.clear()
+        later, begin, used = [], time.monotonic(), cpu_seconds(process)
         for _ in range(num_reloads):
             time.sleep(SECONDS_BETWEEN_RELOADS)
             later.append(reloads.next())
+        share = (cpu_seconds(process) - used) / (time.monotonic() - begin)
+        beside = statistics.median(waited)
         painted, shown = open_in_browser(f"{root}/dashboard/studies/1", most_seconds)
     return {
         "first answer, s": round(first[0], 2),
@@ -277,9 +298,18 @@ def measure(name: str, run: Path, num_reloads: int, most_seconds: float) -> dict
         "reload, s": round(statistics.median(s for s, _ in later), 2),
         "reload, kB": round(statistics.median(n for _, n in later) / 1000, 1),
         "slowest reload, s": round(max(s for s, _ in later), 2),
+        "CPU of the server, % of a core": round(100 * share, 1),
+        "report of an epoch without a page, ms": round(1000 * alone, 2),
+        "report of an epoch with a page, ms": round(1000 * beside, 2),
         "first contentful paint, s": painted,
         "history shown, s": shown,
     }
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """CPU seconds of a process and of those that it has started."""
+    everyone = [process, *process.children(recursive=True)]
+    return sum(sum(one.cpu_times()[:2]) for one in everyone)
 
 
 def open_in_browser(url: str, most_seconds: float) -> tuple[float | None, float | None]:

@@ -4,9 +4,8 @@
         [--work-dir DIR] [-- OPTION_OF_SEARCH ...]
 
 Each row is a whole search of search_spaces/digits.yaml on scikit-learn's digits, as `run_search.py
-demo` runs it, with study.seed set; the data and their splits stay the same. A row is printed when
-its search ends. A run that --work-dir holds already is read, not run again; without --work-dir the
-runs are removed in the end.
+demo` runs it, with study.seed and train.seed set; the data and their splits stay the same. A run
+that --work-dir holds already is read, not run again; without --work-dir the runs are removed.
 
 gain  Of the winner over the default, both trained anew on fresh seeds; with its 95 % interval.
 test  Top-1 of the delivered model on 297 test images, which no decision has seen.
@@ -64,7 +63,7 @@ def search(search_file: Path, images: Path, folder: Path, seed: int, options: li
         subprocess.run(
             [sys.executable, str(ROOT / "run_search.py"), "search", str(search_file),
              "--data-dir", str(images), "--output-dir", str(folder), "--study-name", str(seed),
-             "--set", f"study.seed={seed}", *options],
+             "--set", f"study.seed={seed}", "--set", f"train.seed={seed}", *options],
             stdout=file, stderr=subprocess.STDOUT, check=True,
         )  # fmt: skip
 

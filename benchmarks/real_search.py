@@ -4,9 +4,10 @@
         [--epochs 72] [--max-epochs 12] [--slots 2] [--sides ours,plain,plain+default]
         [--work-dir DIR] [--output FILE.json]
 
-All sides use the space and training of search_spaces/digits.yaml (model, learning rate, two
-dropout rates; one thread a trial), on scikit-learn's digits (1,200 train, 300 val, 297 test
-images) or 6,000 images of Fashion-MNIST (4,000, 1,000, 1,000; Debian's package
+All sides use the space and training of search_spaces/digits.yaml (learning rate, two dropout
+rates; one thread a trial), with sg_former_micro among the models, a default learning rate of 1e-3,
+weight decay 0.05 and the crops of augmentation mild, on scikit-learn's digits (1,200 train, 300
+val, 297 test images) or 6,000 images of Fashion-MNIST (4,000, 1,000, 1,000; Debian's package
 dataset-fashion-mnist). Each side trains `--epochs` epochs in all, on the same decoded images, and
 ends a trial early by early_stopping. Then the same code retrains and tests the best trial.
 
@@ -137,6 +138,10 @@ def search_config(
         f"study.num_trials={arguments.epochs}",  # so only the epochs limit the search
         # total_epochs also pays for the winner's retraining.
         f"budget.total_epochs={arguments.epochs + arguments.max_epochs}",
+        "space.model.name.choices=[sg_former_pico, sg_former_nano, sg_former_micro]",
+        "train.optimizer.learning_rate=1.0e-3",
+        "train.optimizer.weight_decay=0.05",
+        "train.augmentation={policy: mild}",
         "scheduler={}",  # the default scheduler, freeze_thaw
         "retrain.seeds=0",  # `plain` does not compare finalists on fresh seeds either
         f"resources.max_concurrent_trials={arguments.slots}",

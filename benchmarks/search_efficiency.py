@@ -1,15 +1,14 @@
 """Regret of the configuration that a search delivers, by budget: ours against Optuna with ASHA.
 
-    python benchmarks/search_efficiency.py --surrogate ../shared/surrogates/lcbench
+    python benchmarks/search_efficiency.py --bed lcbench --data ../shared/surrogates/lcbench
         [--split develop|report] [--workers 1,8,64] [--seeds 5] [--strategies ours,tpe+asha,...]
         [--clock epochs|seconds] [--noise 0.5] [--budget 40] [--output FILE.json]
         [--plot FILE.html] [--kept FILE.jsonl]
 
-Searches run on LCBench's surrogate (34 tasks, 7 parameters, curves of 52 epochs) with a simulated
-clock. Of the tasks in numeric order, the even ones are for development (`--split develop`), the
-odd ones for reports. A budget counts full trainings over all workers: 52 epochs, or with `--clock
-seconds` the time of the default configuration's 52 epochs. Regret is (best - delivered) / (best -
-median) in accuracy after 52 epochs; best and median are of 20,000 random configurations.
+Searches run on a bed of beds.py with a simulated clock. A budget counts full trainings over all
+workers: max_epochs epochs, or with `--clock seconds` the time of the default configuration's.
+Regret is (best - delivered) / (best - median); beds.py says of what. `lost` is the worst search's
+loss by its choice: its regret less that of the default or of the best value it saw.
 
 `ours` runs the decisions of hpo/, one search a budget, because our search plans with its budget,
 and delivers the trial with the best predicted final value. `ours-NAME` uses scheduler NAME,
@@ -45,25 +44,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-import numpy.typing as npt
+from beds import TASKS, Array, Params, Task, load_task, regret, task_names
 
-Array = npt.NDArray[np.floating[Any]]
-Params = dict[str, Any]
-
-MAX_EPOCHS: Final = 52
-NUM_RANDOM: Final = 20_000
 BUDGETS: Final = (5, 10, 20, 40)
 NUM_AFTER: Final = 12  # default number of finalists' trainings after a search; not measured here
-ORDER: Final = (
-    "batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units",
-    "max_dropout",
-)  # fmt: skip
-# A conventional first choice for SGD with momentum. The surrogate's own "defaults" are the middles
-# of its ranges, no better than a random configuration.
-DEFAULT: Final[Params] = {
-    "batch_size": 128, "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 1e-4,
-    "num_layers": 3, "max_units": 512, "max_dropout": 0.2,
-}  # fmt: skip
 STOCK: Final = (
     "random+asha", "tpe", "tpe+asha", "tpe+asha+default", "tpe+asha+pruned+default",
     "gp+asha", "gp+asha+default",
@@ -72,79 +56,13 @@ OURS: Final = ("ours", "ours-asha", "ours-asha-promotion", "ours-hyperband", "ou
 STRATEGIES: Final = (*OURS, *STOCK)
 
 
-class Surrogate:
-    """The surrogate's learning curves of one LCBench task."""
-
-    def __init__(self, folder: Path, task: str) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
-        encoding = json.loads((folder / "encoding.json").read_text())
-        self._code = encoding["OpenML_task_id"][task]
-        self.parameters = {
-            p["name"]: p
-            for p in load_space(folder)
-            if p["name"] not in ("OpenML_task_id", "epoch")
-        }
-        self.default = dict(DEFAULT)
-        values = self._random_values()
-        self.best, self.median = float(values.max()), float(np.median(values))
-
-    def _run(self, rows: Array) -> Array:
-        inputs = {
-            "x_cat": np.full((len(rows), 1), self._code, np.int32),
-            "x_cont": rows.astype(np.float32),
-        }
-        outputs: Array = self._session.run(None, inputs)[0]
-        return outputs
-
-    def _random_values(self) -> Array:
-        rng = np.random.default_rng(12345)
-        columns = [np.full(NUM_RANDOM, float(MAX_EPOCHS))]
-        for name in ORDER:
-            p, u = self.parameters[name], rng.random(NUM_RANDOM)
-            low, high, whole = p["lower"], p["upper"], p["type"] == "uniform_int"
-            half = 0.5 if whole else 0.0
-            if p["log"]:
-                value = np.exp(np.log(low - half) + u * np.log((high + half) / (low - half)))
-            else:
-                value = low - half + u * (high - low + 2 * half)
-            columns.append(np.clip(np.round(value) if whole else value, low, high))
-        return self._run(np.stack(columns, 1))[:, 1]
-
-    def curve(self, params: Params) -> tuple[Array, Array]:
-        """Accuracy after each epoch in percent, (52,), and seconds of each epoch, (52,)."""
-        rows = np.tile([0.0, *(float(params[name]) for name in ORDER)], (MAX_EPOCHS, 1))
-        rows[:, 0] = np.arange(1, MAX_EPOCHS + 1)
-        outputs = self._run(rows).astype(float)
-        return outputs[:, 1], np.maximum(np.diff(outputs[:, 0], prepend=0.0), 1e-3)
-
-    def regret(self, value: float) -> float:
-        return (self.best - value) / (self.best - self.median)
-
-
-def load_space(folder: Path) -> list[dict[str, Any]]:
-    parameters: list[dict[str, Any]] = json.loads((folder / "config_space.json").read_text())[
-        "hyperparameters"
-    ]
-    return parameters
-
-
-def tasks(folder: Path, split: str) -> list[str]:
-    choices = next(p for p in load_space(folder) if p["name"] == "OpenML_task_id")["choices"]
-    ordered = sorted(choices, key=int)
-    return {"develop": ordered[0::2], "report": ordered[1::2]}.get(split) or split.split(",")
-
-
 @dataclass(frozen=True)
 class Job:
     """The settings of one simulated search."""
 
     strategy: str
-    surrogate: Path
+    bed: str
+    data: Path
     task: str
     seed: int
     workers: int
@@ -155,9 +73,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A search's regret by budget, seconds of each decision, and number of trials started."""
+    """What one search came to.
+
+    Attributes:
+        regrets: By budget, of what is delivered.
+        losses: By budget, how much larger that regret is than that of the default configuration or
+            of the trial with the best value seen, whichever is smaller.
+        decision_seconds: Of each decision.
+        num_trials: How many were started.
+    """
 
     regrets: dict[int, float]
+    losses: dict[int, float]
     decision_seconds: list[float]
     num_trials: int
 
@@ -166,19 +93,19 @@ class Trainings:
     """The trainings of one search: true curves, noisy observations and costs."""
 
     def __init__(self, job: Job) -> None:
-        self.surrogate = Surrogate(job.surrogate, job.task)
+        self.task = load_task(job.bed, job.data, job.task)
         self._rng = np.random.default_rng([job.seed, 1])
         self._noise = job.noise
-        _, seconds = self.surrogate.curve(self.surrogate.default)
+        _, seconds = self.task.curve(self.task.default)
         self._mean_seconds = None if job.clock == "epochs" else float(seconds.mean())
 
     def curve(self, params: Params) -> tuple[Array, Array, Array]:
-        """True values, observed values and costs (in default epochs) of each epoch, each (52,)."""
-        values, seconds = self.surrogate.curve(params)
-        costs = np.ones(MAX_EPOCHS)
+        """True values, observed values and costs (in default epochs) of each epoch, each (n,)."""
+        values, seconds = self.task.curve(params)
+        costs = np.ones(len(values))
         if self._mean_seconds is not None:
             costs = seconds / self._mean_seconds
-        return values, values + self._rng.normal(0.0, self._noise, MAX_EPOCHS), costs
+        return values, values + self._rng.normal(0.0, self._noise, len(values)), costs
 
 
 class OurSearch:
@@ -189,12 +116,12 @@ class OurSearch:
         from hpo.study.study import SearchStudy
 
         self._job, self._trainings = job, Trainings(job)
-        self.surrogate = self._trainings.surrogate
-        default = self.surrogate.default
+        self.task = self._trainings.task
+        default = self.task.default
         # TrainConfig has no defaults for this space, whose parameters are not its settings.
         hpo.simulation.simulation.default_params = lambda train, space: dict(default)
-        self.true_values: list[float] = []
-        self._config = config = our_config(job, self.surrogate, budget)
+        self.true_values: list[Array] = []
+        self._config = config = our_config(job, self.task, budget)
         study = SearchStudy.in_memory(config.study, config.space)
         study.metadata.warm_start = warm_start
         self.search = hpo.simulation.simulation.SimulatedSearch(
@@ -205,13 +132,13 @@ class OurSearch:
         from hpo.simulation.simulation import Curve
 
         values, observed, cost = self._trainings.curve(params)
-        self.true_values.append(float(values[-1]))
+        self.true_values.append(values)
         return Curve(observed.tolist(), cost.tolist())
 
     def run(self, budget: int) -> None:
         """Runs the search to its end; with the clock of seconds, at most until the budget ends."""
         search, is_timed = self.search, self._job.clock == "seconds"
-        while not (is_timed and search.seconds >= MAX_EPOCHS * budget) and search.step():
+        while not (is_timed and search.seconds >= self.task.max_epochs * budget) and search.step():
             pass
 
     def ranking(self) -> tuple[int, ...]:
@@ -224,11 +151,16 @@ class OurSearch:
             self._config, trials, study.metadata.model_state, study.metadata.first_levels
         )
 
+    def best_seen(self) -> int:
+        """The number of the trial with the best value observed."""
+        known = [trial for trial in self.search.study.trials() if trial.curve]
+        return max(known, key=lambda trial: max(trial.curve.values())).number
+
     def regret(self, number: int) -> float:
-        return self.surrogate.regret(self.true_values[number])
+        return regret(self.task, self.true_values[number])
 
 
-def our_config(job: Job, surrogate: Surrogate, budget: int) -> Any:
+def our_config(job: Job, task: Task, budget: int) -> Any:
     from hpo.config.schema import SearchConfig
 
     variant = job.strategy.removeprefix("ours").removeprefix("-").replace("-", "_")
@@ -237,47 +169,41 @@ def our_config(job: Job, surrogate: Surrogate, budget: int) -> Any:
         {
             "study": {"name": "simulated", "seed": job.seed, "num_trials": 10**6},
             "scheduler": {"name": scheduler, "cost_aware": variant == "cost"},
-            **our_budget(job.clock, budget),
-            "space": {
-                name: {
-                    "type": "int" if p["type"] == "uniform_int" else "float",
-                    "low": p["lower"], "high": p["upper"], "log": p["log"],
-                }
-                for name, p in surrogate.parameters.items()
-            },
-            "train": {"max_epochs": MAX_EPOCHS},
+            **our_budget(job.clock, task.max_epochs * budget, task.max_epochs),
+            "space": task.space,
+            "train": {"max_epochs": task.max_epochs},
         }
     )  # fmt: skip
 
 
-def our_budget(clock: str, budget: int) -> dict[str, Any]:
-    """Settings that give the search `budget` full trainings, besides the reserve for finalists."""
+def our_budget(clock: str, num_epochs: int, max_epochs: int) -> dict[str, Any]:
+    """Settings that give the search `num_epochs`, besides the reserve for finalists."""
     if clock == "epochs":
-        return {"budget": {"total_epochs": MAX_EPOCHS * (budget + NUM_AFTER)}}
+        return {"budget": {"total_epochs": num_epochs + max_epochs * NUM_AFTER}}
     # A simulated second is a mean epoch of the default configuration. The reserve in seconds would
     # depend on the finalists, so retrainings last one epoch; `run` ends the search at its budget.
-    seconds = MAX_EPOCHS * budget + NUM_AFTER
-    return {"budget": {"gpu_hours": seconds / 3600}, "retrain": {"max_epochs": 1}}
+    return {"budget": {"gpu_hours": (num_epochs + NUM_AFTER) / 3600}, "retrain": {"max_epochs": 1}}
 
 
 def run_ours(job: Job) -> Outcome:
     """Runs one search for each budget, since our search plans with its budget."""
-    regrets, seconds, num_trials = {}, list[float](), 0
+    regrets, losses, seconds, num_trials = {}, {}, list[float](), 0
     warm_start = best_of_another_task(job) if job.strategy == "ours-warm" else ()
     for budget in job.budgets:
         ours = OurSearch(job, budget, warm_start)
         ours.run(budget)
         regrets[budget] = ours.regret(ours.ranking()[0])
+        losses[budget] = regrets[budget] - min(ours.regret(0), ours.regret(ours.best_seen()))
         seconds += ours.search.decision_seconds
         num_trials = len(ours.true_values)
-    return Outcome(regrets, seconds, num_trials)
+    return Outcome(regrets, losses, seconds, num_trials)
 
 
 def best_of_another_task(job: Job) -> tuple[Params, ...]:
     """The configurations of study.warm_start after a search of the previous task (budget 10)."""
     from hpo.transfer.warm_start import different
 
-    every = sorted(tasks(job.surrogate, "develop") + tasks(job.surrogate, "report"), key=int)
+    every = task_names(job.bed, job.data, "all")
     before = dataclasses.replace(
         job, task=every[every.index(job.task) - 1], strategy="ours", seed=job.seed + 1000
     )
@@ -285,14 +211,14 @@ def best_of_another_task(job: Job) -> tuple[Params, ...]:
     earlier.search.run()
     params = {trial.number: dict(trial.params) for trial in earlier.search.study.trials()}
     ranking = [params[number] for number in earlier.ranking()]
-    config = our_config(job, earlier.surrogate, 10)
-    return different(config.space, earlier.surrogate.default, [ranking])
+    config = our_config(job, earlier.task, 10)
+    return different(config.space, earlier.task.default, [ranking])
 
 
 class StockSearch:
     """Optuna's sampler with Ray's asynchronous halving, as users combine the two."""
 
-    def __init__(self, strategy: str, seed: int, surrogate: Surrogate) -> None:
+    def __init__(self, strategy: str, seed: int, task: Task) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -310,15 +236,18 @@ class StockSearch:
             direction="maximize", sampler=samplers[name](), pruner=optuna.pruners.NopPruner()
         )
         if "default" in parts:
-            self._study.enqueue_trial(surrogate.default)
+            self._study.enqueue_trial(task.default)
         self._tells_pruned = "pruned" in parts
         self._rungs: dict[int, list[float]] = {4: [], 12: [], 36: []} if "asha" in parts else {}
         self._trials: list[optuna.Trial] = []
+        self._max_epochs = task.max_epochs
         self._space = {
-            name: optuna.distributions.IntDistribution(p["lower"], p["upper"], log=p["log"])
-            if p["type"] == "uniform_int"
-            else optuna.distributions.FloatDistribution(p["lower"], p["upper"], log=p["log"])
-            for name, p in surrogate.parameters.items()
+            name: (
+                optuna.distributions.IntDistribution(e["low"], e["high"], log=e["log"])
+                if e["type"] == "int"
+                else optuna.distributions.FloatDistribution(e["low"], e["high"], log=e["log"])
+            )
+            for name, e in task.space.items()
         }
 
     def ask(self) -> Params:
@@ -330,7 +259,7 @@ class StockSearch:
         trial = self._trials[number]
         if self._tells_pruned:
             trial.report(value, epoch)
-        if epoch == MAX_EPOCHS:
+        if epoch == self._max_epochs:
             self._study.tell(trial, value)
             return False
         rung = self._rungs.get(epoch)
@@ -352,7 +281,7 @@ class StockRun:
 
     def __init__(self, job: Job) -> None:
         self.trainings = Trainings(job)
-        self._search = StockSearch(job.strategy, job.seed, self.trainings.surrogate)
+        self._search = StockSearch(job.strategy, job.seed, self.trainings.task)
         self.curves: list[tuple[Array, Array, Array]] = []
         self._epochs: list[int] = []
         self._queue: list[tuple[float, int, int]] = []
@@ -391,13 +320,15 @@ class StockRun:
 
 def run_stock(job: Job) -> Outcome:
     run = StockRun(job)
-    regrets: dict[int, float] = {}
+    task = run.trainings.task
+    regrets, losses = dict[int, float](), dict[int, float]()
+    default, _ = task.curve(task.default)
     for budget in job.budgets:
-        while run.spent < MAX_EPOCHS * budget:
+        while run.spent < task.max_epochs * budget:
             run.step()
-        delivered = float(run.curves[run.best][0][-1])
-        regrets[budget] = run.trainings.surrogate.regret(delivered)
-    return Outcome(regrets, run.decision_seconds, len(run.curves))
+        regrets[budget] = regret(task, run.curves[run.best][0])
+        losses[budget] = max(0.0, regrets[budget] - regret(task, default))
+    return Outcome(regrets, losses, run.decision_seconds, len(run.curves))
 
 
 def run(job: Job) -> Outcome:
@@ -422,15 +353,16 @@ def run_one(job: Job) -> tuple[Job, Outcome]:
 
 
 def key_of(job: Job) -> str:
-    return json.dumps(dataclasses.asdict(job) | {"surrogate": job.surrogate.resolve().name})
+    return json.dumps(dataclasses.asdict(job) | {"data": job.data.resolve().name})
 
 
 def read_kept(kept: Path | None) -> Iterator[tuple[str, Outcome]]:
     for line in kept.read_text().splitlines() if kept is not None and kept.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):  # a kill has cut this line
             key, outcome = json.loads(line)
-            regrets = {int(budget): regret for budget, regret in outcome.pop("regrets").items()}
-            yield key, Outcome(regrets=regrets, **outcome)
+            for name in ("regrets", "losses"):
+                outcome[name] = {int(budget): value for budget, value in outcome[name].items()}
+            yield key, Outcome(**outcome)
 
 
 def summarise(
@@ -451,6 +383,7 @@ def summarise(
             "mean": statistics.fmean(means),
             "median": statistics.median(every),
             "se": statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else 0.0,
+            "worst_loss": max(outcome.losses[budget] for outcome in outcomes),
             "by_task": {task: statistics.fmean(regrets) for task, regrets in by_task.items()},
             "decision_ms_p50": float(np.percentile(times, 50)) * 1000,
             "decision_ms_p99": float(np.percentile(times, 99)) * 1000,
@@ -460,11 +393,14 @@ def summarise(
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     budgets = sorted({row["budget"] for row in rows})
-    head = "".join(f"{f'{budget} mean (median)':>26}" for budget in budgets)
+    head = "".join(f"{f'{budget} mean (median; lost)':>32}" for budget in budgets)
     print(f"{'strategy':26}{'workers':>8}{head}{'decision ms p50 / p99':>24}{'trials':>8}")
     for key, group in itertools.groupby(rows, key=lambda row: (row["strategy"], row["workers"])):
         cells = list(group)
-        values = "".join(f"{c['mean']:>+11.3f} ±{c['se']:.3f} ({c['median']:+.3f})" for c in cells)
+        values = "".join(
+            f"{c['mean']:>+10.3f} ±{c['se']:.3f} ({c['median']:+.3f}; {c['worst_loss']:.3f})"
+            for c in cells
+        )
         latency = f"{cells[0]['decision_ms_p50']:.0f} / {cells[0]['decision_ms_p99']:.0f}"
         print(f"{key[0]:26}{key[1]:>8}{values}{latency:>24}{cells[0]['num_trials']:>8.0f}")
 
@@ -489,8 +425,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--surrogate", type=Path, required=True)
-    parser.add_argument("--split", default="report", help="develop, report, or tasks: 3945,7593")
+    parser.add_argument("--bed", choices=TASKS, default="lcbench")
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the bed's data")
+    parser.add_argument(
+        "--split", default="report", help="develop, report, all, or tasks: 3945,7593"
+    )
     parser.add_argument("--workers", default="1,8,64")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -510,10 +449,10 @@ def main() -> None:
         for strategy in args.strategies.split(","):
             for workers in map(int, args.workers.split(",")):
                 jobs = [
-                    Job(strategy, args.surrogate, task, seed, workers, args.noise, args.clock,
+                    Job(strategy, args.bed, args.data, task, seed, workers, args.noise, args.clock,
                         budgets)
                     for seed in range(args.first_seed, args.first_seed + args.seeds)
-                    for task in tasks(args.surrogate, args.split)
+                    for task in task_names(args.bed, args.data, args.split)
                 ]  # fmt: skip
                 outcomes = run_all(jobs, pool, args.kept)
                 new = list(summarise(strategy, workers, jobs, outcomes))

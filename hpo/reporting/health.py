@@ -103,7 +103,7 @@ def _gain_so_far(searched: Searched) -> HealthCard | None:
     if gain > 0 and (margin is None or gain > margin):
         return HealthCard("gain", Grade.PASS, text)
     noise = "" if margin is None else f" (the val images alone make ± {margin:.4f})"
-    return HealthCard("gain", Grade.WARN, text + noise, "search on, or widen the space")
+    return HealthCard("gain", Grade.WARN, text + noise, "search longer, or widen the space")
 
 
 def _failures(searched: Searched) -> HealthCard | None:

@@ -71,10 +71,10 @@ def commands(found: Reported) -> list[tuple[str, str]]:
         ("Search again", f"run_search.py search {found.run.search_file} --output-dir AGAIN"),
         ("Write this page again", f"run_search.py report {run}"),
     ]
-    if not found.run.is_complete:
+    if not found.run.is_delivered:
         resume = f"run_search.py search {found.run.search_file} --output-dir {run.parent} --resume"
         told.insert(0, ("Go on", resume))
-    if found.run.is_delivered:
+    else:
         told += [
             ("Deliver another trial", f"run_search.py retrain {run} --trial N"),
             ("Classify images", f"run_search.py predict {found.run.best / 'model.onnx'} IMAGE..."),

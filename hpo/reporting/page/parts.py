@@ -87,7 +87,7 @@ class Figure:
     @property
     def json(self) -> str:
         """Data and layout as JSON."""
-        self.figure.update_layout(height=self.height, template={})
+        self.figure.update_layout(height=self.height, template=None)
         text: str = self.figure.to_json()
         return text
 

@@ -35,7 +35,7 @@ def key_figures(found: Reported) -> Iterator[tuple[str, str, str]]:
     winner, verdict, study = found.winner, found.verdict, found.config.study
     if winner is None:
         return
-    word = "winner" if verdict is not None or found.run.is_complete else "best so far"
+    word = "winner" if verdict is not None or found.run.is_delivered else "best so far"
     values = objective_values(winner, study)
     values[study.metric] = found.value(winner)
     told = ", ".join(f"{name} {format_value(value)}" for name, value in values.items())
@@ -231,7 +231,7 @@ def _next(found: Reported) -> str:
 
 
 def _next_steps(found: Reported) -> Iterator[str]:
-    if not found.run.is_complete:
+    if not found.run.is_delivered:
         yield "Let the search go on, or continue it with --resume (see below)."
     for card in [one for one in found.health if one.grade != Grade.PASS][:MOST_REMEDIES]:
         yield f"{card.name.capitalize()}: {card.remedy}."
