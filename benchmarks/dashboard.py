@@ -65,7 +65,9 @@ def main() -> None:
         print(f"{what}: optuna-dashboard {bare[what]}, ours {ours[what]}, ratio {ratio}")
 
 
-def write_study(folder: Path, num_trials: int, num_paused: int, storage: str | None) -> Path:
+def write_study(
+    folder: Path, num_trials: int, num_paused: int, storage: str | None = None
+) -> Path:
     """A run folder and a study whose rows are written at once, as its search would leave them."""
     import sqlalchemy
 

@@ -1,6 +1,7 @@
 """Fixtures for all tests: a small folder of scikit-learn's digits, settings, a finished search."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 # One thread for torch in every process of the tests, before any imports it: tests run beside one
 # another, and threads that wait for a core take 2.5 times as long (measured on two cores).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so do the programs
+# that they start, to which some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -91,7 +91,7 @@ def test_trials_record_what_they_ran_with(finished: FinishedSearch) -> None:
     assert "optimizer.learning_rate" in finding["remedy"]
     page = (finished.folder / "report.html").read_text()
     assert "<h3>Diagnosis</h3>" in page
-    assert "--resume" not in page  # it is over
+    assert "Let the search go on" not in page
     assert "<td>diverged</td><td><a href='#trial-1'>1</a>" in page
 
 
