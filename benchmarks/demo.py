@@ -5,7 +5,7 @@
 
 Each row is a whole search of search_spaces/digits.yaml on scikit-learn's digits, as `run_search.py
 demo` runs it, with study.seed and train.seed set; the data and their splits stay the same. A run
-that --work-dir holds already is read, not run again; without --work-dir the runs are removed.
+that --work-dir holds already is read, or resumed; without --work-dir the runs are removed.
 
 gain  Of the winner over the default, both trained anew on fresh seeds; with its 95 % interval.
 test  Top-1 of the delivered model on 297 test images, which no decision has seen.
@@ -58,12 +58,12 @@ def search(search_file: Path, images: Path, folder: Path, seed: int, options: li
     Raises:
         CalledProcessError: The search failed; what it printed stands beside its run folder.
     """
-    log = folder / f"{seed}.log"
+    log, resume = folder / f"{seed}.log", ["--resume"] * (folder / str(seed)).is_dir()
     with log.open("w", encoding="utf-8") as file:
         subprocess.run(
             [sys.executable, str(ROOT / "run_search.py"), "search", str(search_file),
              "--data-dir", str(images), "--output-dir", str(folder), "--study-name", str(seed),
-             "--set", f"study.seed={seed}", "--set", f"train.seed={seed}", *options],
+             "--set", f"study.seed={seed}", "--set", f"train.seed={seed}", *resume, *options],
             stdout=file, stderr=subprocess.STDOUT, check=True,
         )  # fmt: skip
 
