@@ -1,0 +1,162 @@
+"""How well the surrogate of curves predicts final values, on beds with known curves.
+
+    python benchmarks/surrogate_quality.py --beds lcbench=DIR,taskset=DIR
+        [--split develop|report] [--rows 100,250] [--seeds 2]
+
+For each task configurations are drawn, and trained as a search would: half of them stop at each
+rung, the worse ones. The surrogate is fitted to `rows` values at rungs, and predicts the values
+after the last epoch of
+
+new      32 configurations of which it has seen nothing,
+stopped  the configurations that were stopped.
+
+Figures are means over tasks and seeds on the surrogate's own scale (warped values of standard
+deviation 1): log likelihood (larger is better), root of the mean squared error, and the shares of
+values inside the intervals of 50 and 90 %. `last` carries each curve's last value forward.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+from beds import Array, Task, load_task, task_names
+from scipy.special import ndtri
+
+NUM_NEW = 32
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Trained configurations of a task.
+
+    Attributes:
+        points: (n, d) in the unit cube.
+        values: (n, max_epochs) whole curves.
+        epochs: (n,) the epoch at which each was stopped.
+    """
+
+    points: Array
+    values: Array
+    epochs: Array
+
+
+def trained(task: Task, cube: Any, candidates: Any, rungs: list[int], num_rows: int) -> Curves:
+    """About as many configurations as give `num_rows` values at rungs; the worse ones stop."""
+    num = num_rows
+    warnings.filterwarnings("ignore", "The balance properties of Sobol")
+    while True:
+        points = candidates.sobol(num)
+        values = np.array([task.curve(cube.decode(point))[0] for point in points])
+        epochs = np.full(num, rungs[0])
+        left = np.arange(num)
+        for rung, following in itertools.pairwise(rungs):
+            left = left[np.argsort(-values[left, rung - 1], kind="stable")[: (len(left) + 1) // 2]]
+            epochs[left] = following
+        if sum(sum(rung <= epoch for rung in rungs) for epoch in epochs) <= num_rows:
+            return Curves(points, values, epochs)
+        num -= max(1, num // 20)
+
+
+def scaled(warp: Any, values: Array) -> Array:
+    """Values on the surrogate's scale, also above the best one that it has seen."""
+    scale = np.linspace(-30, 30, 60_001)
+    return np.interp(values, warp.backward(scale), scale)
+
+
+def measured(task: Task, seed: int, num_rows: int) -> dict[str, float]:
+    """The figures of one task and seed."""
+    from hpo.config.rungs import rungs as rungs_of
+    from hpo.config.schema import SearchConfig
+    from hpo.surrogate.candidates import Candidates
+    from hpo.surrogate.gp import CurveModel
+    from hpo.surrogate.kernel import noise
+    from hpo.surrogate.output_warp import OutputWarp
+    from hpo.surrogate.rows import Rows, log_times
+
+    config = SearchConfig.model_validate(
+        {
+            "study": {"name": "quality", "num_trials": 1},
+            "space": task.space,
+            "train": {"max_epochs": task.max_epochs},
+        }
+    )
+    candidates = Candidates(config.space, seed)
+    rungs = list(rungs_of(task.max_epochs))
+    known = trained(task, candidates.cube, candidates, rungs, num_rows)
+    at = [(i, rung) for i, end in enumerate(known.epochs) for rung in rungs if rung <= end]
+    values = np.array([known.values[i, rung - 1] for i, rung in at])
+    warp = OutputWarp(values)
+    rows = Rows(
+        known.points[[i for i, _ in at]],
+        log_times([rung for _, rung in at], task.max_epochs),
+        warp.forward(values),
+    )
+    begin = time.perf_counter()
+    model = CurveModel(rows, candidates.cube.is_categorical)
+    seconds = time.perf_counter() - begin
+    new = candidates.sobol(NUM_NEW, seed=seed + 1000)
+    stopped = np.flatnonzero(known.epochs < task.max_epochs)
+    ends = {
+        "new": (new, np.array([task.curve(candidates.cube.decode(p))[0][-1] for p in new])),
+        "stopped": (known.points[stopped], known.values[stopped, -1]),
+    }
+    figures = {"seconds": seconds}
+    for name, (points, true) in ends.items():
+        mean, sd = model.predict(points, np.ones(len(points)))
+        sd = np.sqrt(sd**2 + noise(model.hyperparameters))
+        off = np.abs(scaled(warp, true) - mean)
+        density = -0.5 * (off / sd) ** 2 - np.log(sd * np.sqrt(2 * np.pi))
+        figures |= {
+            f"{name} likelihood": float(density.mean()),
+            f"{name} error": float(np.sqrt((off**2).mean())),
+            f"{name} 50 %": float((off < ndtri(0.75) * sd).mean()),
+            f"{name} 90 %": float((off < ndtri(0.95) * sd).mean()),
+        }
+    last = known.values[stopped, known.epochs[stopped] - 1]
+    off = scaled(warp, ends["stopped"][1]) - scaled(warp, last)
+    return figures | {"last error": float(np.sqrt((off**2).mean()))}
+
+
+def tables(arguments: argparse.Namespace) -> Iterator[str]:
+    heads = None
+    for bed_and_folder in arguments.beds.split(","):
+        bed, folder = bed_and_folder.split("=", 1)
+        for num_rows in map(int, arguments.rows.split(",")):
+            found = [
+                measured(load_task(bed, Path(folder), name), seed, num_rows)
+                for name in task_names(bed, Path(folder), arguments.split)
+                for seed in range(arguments.seeds)
+            ]
+            if heads is None:
+                heads = list(found[0])
+                yield f"{'bed':10}{'rows':>6}" + "".join(f"{head:>20}" for head in heads)
+            means = [statistics.fmean(one[head] for one in found) for head in heads]
+            yield f"{bed:10}{num_rows:>6}" + "".join(f"{mean:>20.3f}" for mean in means)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--beds", required=True, help="lcbench=DIR,taskset=DIR")
+    parser.add_argument("--split", default="develop")
+    parser.add_argument("--rows", default="100,250")
+    parser.add_argument("--seeds", type=int, default=2)
+    for line in tables(parser.parse_args()):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
