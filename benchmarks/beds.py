@@ -85,13 +85,12 @@ class LcbenchTask:
         self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
         encoding = json.loads((folder / "encoding.json").read_text())
         self._code = encoding["OpenML_task_id"][name]
-        entries = {p["name"]: p for p in _lcbench_entries(folder)}
         self.space = {
             p["name"]: {
                 "type": "int" if p["type"] == "uniform_int" else "float",
                 "low": p["lower"], "high": p["upper"], "log": p["log"],
             }
-            for p in entries.values()
+            for p in _lcbench_entries(folder)
             if p["name"] not in ("OpenML_task_id", "epoch")
         }  # fmt: skip
         self.default = dict(SGD_DEFAULT)

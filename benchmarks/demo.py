@@ -31,9 +31,9 @@ class Outcome:
     """What one search delivers.
 
     Attributes:
-        gain: Of the winner over the default, in val_top1; low and high end its interval. None: the
-            default itself was delivered.
-        test: Top-1 of the delivered model.
+        gain: The winner's gain over the default in val_top1, and the ends of its interval; None:
+            the default itself was delivered.
+        test: The delivered model's top-1 on test images.
     """
 
     gain: tuple[float, float, float] | None

@@ -79,8 +79,8 @@ class Outcome:
         regrets: By budget, of what is delivered.
         losses: By budget, how much larger that regret is than that of the default configuration or
             of the trial with the best value seen, whichever is smaller.
-        decision_seconds: Of each decision.
-        num_trials: How many were started.
+        decision_seconds: How long each decision took.
+        num_trials: How many trials were started.
     """
 
     regrets: dict[int, float]

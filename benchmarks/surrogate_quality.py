@@ -52,20 +52,20 @@ class Curves:
     epochs: Array
 
 
-def trained(task: Task, cube: Any, candidates: Any, rungs: list[int], num_rows: int) -> Curves:
+def trained(task: Task, candidates: Any, rungs: list[int], num_rows: int) -> Curves:
     """About as many configurations as give `num_rows` values at rungs; the worse ones stop."""
-    num = num_rows
     warnings.filterwarnings("ignore", "The balance properties of Sobol")
+    points = candidates.sobol(num_rows)
+    values = np.array([task.curve(candidates.cube.decode(point))[0] for point in points])
+    num = num_rows
     while True:
-        points = candidates.sobol(num)
-        values = np.array([task.curve(cube.decode(point))[0] for point in points])
         epochs = np.full(num, rungs[0])
         left = np.arange(num)
         for rung, following in itertools.pairwise(rungs):
             left = left[np.argsort(-values[left, rung - 1], kind="stable")[: (len(left) + 1) // 2]]
             epochs[left] = following
         if sum(sum(rung <= epoch for rung in rungs) for epoch in epochs) <= num_rows:
-            return Curves(points, values, epochs)
+            return Curves(points[:num], values[:num], epochs)
         num -= max(1, num // 20)
 
 
@@ -75,13 +75,28 @@ def scaled(warp: Any, values: Array) -> Array:
     return np.interp(values, warp.backward(scale), scale)
 
 
+def of_predictions(model: Any, points: Array, true: Array) -> dict[str, float]:
+    """The figures of what a model predicts of points (n, d), whose scaled ends are `true` (n,)."""
+    from hpo.surrogate.kernel import noise
+
+    mean, sd = model.predict(points, np.ones(len(points)))
+    sd = np.sqrt(sd**2 + noise(model.hyperparameters))
+    off = np.abs(true - mean)
+    density = -0.5 * (off / sd) ** 2 - np.log(sd * np.sqrt(2 * np.pi))
+    return {
+        "likelihood": float(density.mean()),
+        "error": float(np.sqrt((off**2).mean())),
+        "50 %": float((off < ndtri(0.75) * sd).mean()),
+        "90 %": float((off < ndtri(0.95) * sd).mean()),
+    }
+
+
 def measured(task: Task, seed: int, num_rows: int) -> dict[str, float]:
     """The figures of one task and seed."""
     from hpo.config.rungs import rungs as rungs_of
     from hpo.config.schema import SearchConfig
     from hpo.surrogate.candidates import Candidates
     from hpo.surrogate.gp import CurveModel
-    from hpo.surrogate.kernel import noise
     from hpo.surrogate.output_warp import OutputWarp
     from hpo.surrogate.rows import Rows, log_times
 
@@ -94,7 +109,7 @@ def measured(task: Task, seed: int, num_rows: int) -> dict[str, float]:
     )
     candidates = Candidates(config.space, seed)
     rungs = list(rungs_of(task.max_epochs))
-    known = trained(task, candidates.cube, candidates, rungs, num_rows)
+    known = trained(task, candidates, rungs, num_rows)
     at = [(i, rung) for i, end in enumerate(known.epochs) for rung in rungs if rung <= end]
     values = np.array([known.values[i, rung - 1] for i, rung in at])
     warp = OutputWarp(values)
@@ -114,16 +129,8 @@ def measured(task: Task, seed: int, num_rows: int) -> dict[str, float]:
     }
     figures = {"seconds": seconds}
     for name, (points, true) in ends.items():
-        mean, sd = model.predict(points, np.ones(len(points)))
-        sd = np.sqrt(sd**2 + noise(model.hyperparameters))
-        off = np.abs(scaled(warp, true) - mean)
-        density = -0.5 * (off / sd) ** 2 - np.log(sd * np.sqrt(2 * np.pi))
-        figures |= {
-            f"{name} likelihood": float(density.mean()),
-            f"{name} error": float(np.sqrt((off**2).mean())),
-            f"{name} 50 %": float((off < ndtri(0.75) * sd).mean()),
-            f"{name} 90 %": float((off < ndtri(0.95) * sd).mean()),
-        }
+        judged = of_predictions(model, points, scaled(warp, true))
+        figures |= {f"{name} {what}": figure for what, figure in judged.items()}
     last = known.values[stopped, known.epochs[stopped] - 1]
     off = scaled(warp, ends["stopped"][1]) - scaled(warp, last)
     return figures | {"last error": float(np.sqrt((off**2).mean()))}
