@@ -29,8 +29,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 EPOCHS = 20
 CHROMIUM = "/usr/bin/chromium"
 ROOT = Path(__file__).parents[1]
@@ -241,8 +239,8 @@ def training(run: Path) -> Iterator[list[float]]:
 
 
 @contextmanager
-def serving(name: str, run: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Serves the study; gives the URL of its server and the process once it answers."""
+def serving(name: str, run: Path) -> Iterator[tuple[str, int]]:
+    """Serves the study; gives the URL of its server and its process id once it answers."""
     from hpo.run import open_run
 
     bin_folder = Path(sys.executable).parent
@@ -261,7 +259,7 @@ def serving(name: str, run: Path) -> Iterator[tuple[str, psutil.Process]]:
         # Each reads the study once before it is measured.
         with urllib.request.urlopen(f"{root}/api/studies/1?since=&after=0") as found:
             found.read()
-        yield root, psutil.Process(process.pid)
+        yield root, process.pid
     finally:
         process.terminate()
         process.wait()
@@ -281,17 +279,17 @@ def wait_for(url: str) -> None:
 
 def measure(name: str, run: Path, num_reloads: int, most_seconds: float) -> dict[str, Any]:
     """What a browser sees, and what the reloads of an open page cost; None: not in time."""
-    with serving(name, run) as (root, process), training(run) as waited:
+    with serving(name, run) as (root, pid), training(run) as waited:
         time.sleep(SECONDS_BETWEEN_RELOADS)
         alone = statistics.median(waited)
         reloads = Reloads(root, is_ours=name == "ours")
         first = reloads.next()
         waited.clear()
-        later, begin, used = [], time.monotonic(), cpu_seconds(process)
+        later, begin, used = [], time.monotonic(), cpu_seconds(pid)
         for _ in range(num_reloads):
             time.sleep(SECONDS_BETWEEN_RELOADS)
             later.append(reloads.next())
-        share = (cpu_seconds(process) - used) / (time.monotonic() - begin)
+        share = (cpu_seconds(pid) - used) / (time.monotonic() - begin)
         beside = statistics.median(waited)
         painted, shown = open_in_browser(f"{root}/dashboard/studies/1", most_seconds)
     return {
@@ -308,10 +306,10 @@ def measure(name: str, run: Path, num_reloads: int, most_seconds: float) -> dict
     }
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """CPU seconds of a process and of those that it has started."""
-    everyone = [process, *process.children(recursive=True)]
-    return sum(sum(one.cpu_times()[:2]) for one in everyone)
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process and its threads so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def open_in_browser(url: str, most_seconds: float) -> tuple[float | None, float | None]:
