@@ -1,7 +1,7 @@
 """The dashboard of a large study, against bare optuna-dashboard, in a browser.
 
     python benchmarks/dashboard.py [--trials 10000] [--paused 60] [--reloads 5]
-        [--storage postgresql+psycopg2://USER@HOST/DATABASE]
+        [--storage postgresql+psycopg://USER@HOST/DATABASE]   (the password: PGPASSWORD)
 
 Writes a freeze_thaw study of 20 epochs a trial to SQLite, or to an empty database of --storage:
 most trials ended, some paused from the first trials on, two running. Serves it with this program
