@@ -38,7 +38,8 @@ def serve(
         str, typer.Option(help="Processes of each model; 1:4 adds and removes some by load.")
     ] = "1",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of each process. Default: all CPUs are shared.")
+        int | None,
+        typer.Option(min=1, help="Of each process. Default: they share the CPUs but one."),
     ] = None,
     max_batch: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Images. Default: measured at the start.")

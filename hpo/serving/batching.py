@@ -39,6 +39,8 @@ class Batcher:
         send: Gives the answers to a batch, in its order.
         seconds: The time after which a replica is no longer waited for.
         on_batch: Is told the size of each batch.
+        expects_more: Whether further images are on their way; a batch that is not full waits only
+            for these.
 
     Attributes:
         num_replicas: Replicas that run; each has up to two batches at a time. Of none, Ray Serve
@@ -46,11 +48,16 @@ class Batcher:
     """
 
     def __init__(
-        self, batching: Batching, send: Send, seconds: float, on_batch: Callable[[int], None]
+        self,
+        batching: Batching,
+        send: Send,
+        seconds: float,
+        on_batch: Callable[[int], None],
+        expects_more: Callable[[], bool] = lambda: True,
     ) -> None:
         self.num_replicas = 1
         self._batching, self._send, self._seconds = batching, send, seconds
-        self._on_batch = on_batch
+        self._on_batch, self._expects_more = on_batch, expects_more
         self._waiting = deque[_Waiting]()
         self._tasks = set[asyncio.Task[None]]()
         self._is_collecting = False
@@ -109,7 +116,8 @@ class Batcher:
 
     async def _wait_for_others(self) -> None:
         self._is_full.clear()
-        if self._batching.wait_seconds and len(self._waiting) < self._batching.max_size:
+        is_full = len(self._waiting) >= self._batching.max_size
+        if self._batching.wait_seconds and not is_full and self._expects_more():
             try:
                 async with asyncio.timeout(self._batching.wait_seconds):
                     await self._is_full.wait()

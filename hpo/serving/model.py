@@ -37,7 +37,9 @@ class ServedModel:
         self.num_present = 0
         self._seconds = limits.seconds
         count = metrics.batch_sizes.labels(name).observe
-        self._batcher = Batcher(batching, lambda batch: self.send(batch), limits.seconds, count)
+        self._batcher = Batcher(
+            batching, lambda batch: self.send(batch), limits.seconds, count, self._expects_more
+        )
 
     @property
     def is_full(self) -> bool:
@@ -57,6 +59,10 @@ class ServedModel:
     @num_replicas.setter
     def num_replicas(self, num: int) -> None:
         self._batcher.num_replicas = num
+
+    def _expects_more(self) -> bool:
+        """Whether some requests that are present do not wait yet: they are read, or computed."""
+        return self.num_present > self.num_waiting
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:

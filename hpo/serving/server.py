@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import h11
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hpo.execution.cluster import connected
 from hpo.execution.interruption import SIGNALS
@@ -26,6 +25,8 @@ from hpo.serving.reloading import Deployed
 from hpo.serving.settings import Batching, Limits, Replicas
 
 SECONDS_OF_HEADERS: Final = 10.0
+MOST_BYTES_OF_HEADERS: Final = 64 * 2**10
+_TOO_MUCH: Final = "More than 64 KiB that are no body."
 MOST_CONNECTIONS: Final = 512
 # Longer than clients keep one: who sends on a connection that is being closed loses the request.
 SECONDS_OF_AN_IDLE_CONNECTION: Final = 75
@@ -108,7 +109,7 @@ def http_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
     """A server that is safe with what clients send; a signal ends it when all is answered."""
     config = uvicorn.Config(
         app,
-        http=_Protocol,  # httptools would take headers of any size
+        http=_Protocol,
         ws="none",
         log_config=None,
         log_level="critical",
@@ -135,27 +136,53 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-class _Protocol(H11Protocol):
-    """Closes a connection whose headers do not arrive in time; uvicorn would wait for ever."""
+class _Protocol(HttpToolsProtocol):
+    """Bounds the time of a request's head, and all bytes that are no body; uvicorn takes any."""
 
     _timer: asyncio.TimerHandle | None = None
+    _num_bytes = 0  # since a part of a body, or a whole head
+    _num_of_headers = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._time_headers()
+        self._time_head()
 
     def data_received(self, data: bytes) -> None:
+        self._num_bytes += len(data)
         super().data_received(data)
-        self._time_headers()
+        if self._num_bytes > MOST_BYTES_OF_HEADERS and not self.transport.is_closing():
+            self.send_400_response(_TOO_MUCH)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop()
 
-    def _time_headers(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._stop()
-        elif self._timer is None:
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._num_of_headers = 0
+        self._time_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._num_of_headers += len(name) + len(value)
+        if self._num_of_headers > MOST_BYTES_OF_HEADERS:
+            raise ValueError(_TOO_MUCH)  # the parser's, which answers 400
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop()
+        self._num_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._num_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._num_bytes = 0
+        super().on_message_complete()
+
+    def _time_head(self) -> None:
+        if self._timer is None:
             self._timer = self.loop.call_later(SECONDS_OF_HEADERS, self.transport.close)
 
     def _stop(self) -> None:

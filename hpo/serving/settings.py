@@ -93,7 +93,9 @@ def parse_replicas(text: str, threads: int | None, num_models: int) -> Replicas:
 
     Args:
         text: How many, or the fewest and the most.
-        threads: Threads of each process; None: the CPUs are shared by those that always run.
+        threads: Threads of each process; None: the CPUs but one, which is left to the HTTP server,
+            are shared by those that always run. ONNX Runtime's threads wait for each other in a
+            loop, so one too many costs more than it computes (docs/performance.md).
         num_models: The number of models.
 
     Raises:
@@ -111,4 +113,4 @@ def parse_replicas(text: str, threads: int | None, num_models: int) -> Replicas:
             f"{text!r} is no range of replicas; expected 1 <= fewest <= most <= {MOST_REPLICAS} "
             "(--replicas)"
         )
-    return Replicas(low, high, threads or max(1, usable_cpus() // (low * num_models)))
+    return Replicas(low, high, threads or max(1, (usable_cpus() - 1) // (low * num_models)))

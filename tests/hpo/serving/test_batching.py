@@ -75,6 +75,16 @@ def test_more_replicas_take_more_batches() -> None:
     run(test)
 
 
+def test_a_batch_does_not_wait_where_no_image_is_on_its_way() -> None:
+    async def test() -> None:
+        computer = Computer(is_open=True)
+        batcher = Batcher(Batching(3, 30.0), computer, 60, lambda _: None, lambda: False)
+        await asyncio.gather(*ask_all(batcher, 2))
+        assert computer.batches == [[b"0", b"1"]]
+
+    run(test)
+
+
 def test_a_batch_waits_for_others_but_goes_when_it_is_full() -> None:
     async def test() -> None:
         computer = Computer(is_open=True)

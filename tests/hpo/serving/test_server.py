@@ -115,6 +115,18 @@ def test_a_flood_of_headers_is_refused(address: Address, headers: bytes) -> None
         assert is_closed(client)
 
 
+def test_a_flood_of_trailers_is_refused(address: Address) -> None:
+    with connect(address) as client:
+        client.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        try:
+            for i in range(20_000):
+                client.sendall(b"X-%d: %s\r\n" % (i, b"x" * 100))
+        except ConnectionError:
+            pass  # it closed while we were sending
+        else:
+            pytest.fail("trailers of 2 MB were read")
+
+
 @pytest.mark.parametrize("sent", [b"", HEAD, b"P"])
 def test_headers_that_do_not_arrive_close_the_connection(address: Address, sent: bytes) -> None:
     with connect(address) as client:

@@ -34,8 +34,8 @@ def test_the_queue_holds_four_batches_of_each_replica_unless_it_is_given() -> No
     assert most_requests(Limits(requests=3), Batching(32, 0), Replicas(1, 2, 1)) == 3
 
 
-def test_the_cpus_are_shared_by_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.serving.settings.usable_cpus", lambda: 8)
+def test_the_processes_share_the_cpus_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.serving.settings.usable_cpus", lambda: 9)
     assert parse_replicas("1", None, 1) == Replicas(1, 1, 8)
     assert parse_replicas("2:4", None, 2) == Replicas(2, 4, 2)
     assert parse_replicas("16", None, 1) == Replicas(16, 16, 1)
