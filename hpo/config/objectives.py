@@ -60,13 +60,20 @@ class Objective:
         return (max if self.maximises else min)(values)
 
     def best_key(self, values: Mapping[Key, float]) -> Key | None:
-        """The key of the best value, such as the best epoch of a curve; the first among equals.
+        """The key of the best value, such as a trial's number; the first among equals.
 
         NaN is ignored; None if no value is left.
         """
         known = {key: value for key, value in values.items() if not math.isnan(value)}
         pick = max if self.maximises else min
         return pick(known, key=lambda key: known[key], default=None)
+
+    def best_epoch(self, curve: Mapping[int, float]) -> int | None:
+        """The epoch whose weights a training keeps: the best, and the last one among equals.
+
+        NaN is ignored; None if no value is left.
+        """
+        return self.best_key(dict(sorted(curve.items(), reverse=True)))
 
 
 class Constraint(FrozenConfig):

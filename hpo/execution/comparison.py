@@ -142,7 +142,7 @@ def fresh_training(
     """
     values = {int(row["epoch"]): float(row[metric]) for row in rows}
     known = {int(row["epoch"]): float(row[train.metric]) for row in rows}
-    best = Objective.named(train.metric).best_key(known)
+    best = Objective.named(train.metric).best_epoch(known)
     drop = next((row[INT8_DROP] for row in rows if INT8_DROP in row), None)
     seconds = num_begun * statistics.fmean(float(row["seconds"]) for row in rows) if rows else 0.0
     return FreshTraining(

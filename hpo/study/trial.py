@@ -201,7 +201,7 @@ def best_epoch(curve: Mapping[int, float], told: int | None, objective: Objectiv
     """
     if told is not None and not math.isnan(curve.get(told, math.nan)):
         return int(told)
-    return objective.best_key(curve)
+    return objective.best_epoch(curve)
 
 
 def num_counted(trials: Sequence[TrialSummary]) -> int:

@@ -13,7 +13,8 @@ class EarlyStopping:
     Attributes:
         config: The metric, and the limits.
         best_value: Best value so far, even if it improved by less than `min_delta`.
-        best_epoch: Epoch of the best value, from 1; 0 before the first epoch.
+        best_epoch: Epoch of the best value, from 1; of those that share it, the last one. 0 before
+            the first epoch.
         reference_value: The value that an epoch must beat by more than `min_delta` to restart the
             patience.
         num_epochs_without_gain: Epochs since `reference_value`, warm-up epochs not counted.
@@ -26,13 +27,13 @@ class EarlyStopping:
     num_epochs_without_gain: int = 0
 
     def update(self, epoch: int, value: float) -> bool:
-        """Records an epoch's value; returns whether the value is the best so far."""
+        """Records an epoch's value; returns whether none was better so far."""
         if self._beats(value, self.reference_value, self.config.min_delta):
             self.reference_value = value
             self.num_epochs_without_gain = 0
         elif epoch > self.config.warmup_epochs:
             self.num_epochs_without_gain += 1
-        if not self._beats(value, self.best_value, 0.0):
+        if value != self.best_value and not self._beats(value, self.best_value, 0.0):
             return False
         self.best_value, self.best_epoch = value, epoch
         return True

@@ -60,5 +60,6 @@ def test_the_best_of_values_is_by_the_direction_and_never_nan() -> None:
     accuracy, loss = Objective.named("val_top1"), Objective.named("val_loss")
     assert (accuracy.best_key(curve), loss.best_key(curve)) == (3, 5)
     assert (accuracy.best([0.4, 0.7]), loss.best([0.4, 0.7])) == (0.7, 0.4)
-    assert accuracy.best_key({1: math.nan}) is None
+    assert (accuracy.best_epoch(curve), loss.best_epoch(curve)) == (4, 5)
+    assert accuracy.best_key({1: math.nan}) is accuracy.best_epoch({1: math.nan}) is None
     assert (accuracy.loss(0.7), loss.loss(0.7)) == (-0.7, 0.7)

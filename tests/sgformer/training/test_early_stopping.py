@@ -41,6 +41,12 @@ def test_small_gains_count_for_the_best_though_not_for_patience() -> None:
     assert stopping.num_epochs_without_gain == 2
 
 
+def test_the_last_of_equal_epochs_is_the_best() -> None:
+    _, stopping = run([0.1, 0.3, 0.3, math.nan, 0.2], patience=5)
+    assert stopping.best_epoch == 3
+    assert stopping.num_epochs_without_gain == 3  # of 0.3 by epoch 2
+
+
 def test_its_state_moves_to_another() -> None:
     _, stopping = run([0.1, 0.3, 0.2], patience=2)
     other = EarlyStopping(EarlyStoppingConfig(patience=2))
