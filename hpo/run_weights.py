@@ -1,4 +1,4 @@
-"""A run's own copies of the weights that its trainings start from, in the run's folder.
+"""A run's own copies of the weights that its trainings start from, and of teachers.
 
 The copies are made once, when a search starts. So every node finds them, a resumed search starts
 its trials from the same weights, and the sources may go. Importing this module is cheap; torch is
@@ -85,13 +85,61 @@ def find_weights(
             raise type(error)(f"{_setting(config, trains[0].model)}: {error}") from None
 
 
+@dataclass(frozen=True)
+class FoundTeacher:
+    """A checkpoint of a teacher, which was read and which has the images' classes.
+
+    Attributes:
+        path: The path that the config names.
+        file: The checkpoint that it stands for.
+        text: Its model, in words.
+    """
+
+    path: Path
+    file: Path
+    text: str
+
+    def in_words(self) -> str:
+        return f"{self.text}, of {self.path}"
+
+
+def find_teachers(
+    config: SearchConfig, known: Mapping[str, Any] | None = None
+) -> Iterator[FoundTeacher]:
+    """Reads what the teacher's checkpoints say, and checks that they suit the images.
+
+    Args:
+        config: The config of the search.
+        known: The keys of checkpoints that the run has already, which are passed over.
+
+    Raises:
+        InputError: A checkpoint cannot be found or read, or has other classes.
+    """
+    new = [path for path in config.train.distillation.teacher if str(path) not in (known or {})]
+    if not new:
+        return
+    from sgformer.data.image_folder import read_image_folder
+    from sgformer.model.weight_files import file_of
+    from sgformer.training.teacher import teacher_in_words
+
+    classes = read_image_folder(config.train.data).classes
+    for path in new:
+        try:
+            file = file_of(path)
+            yield FoundTeacher(path, file, teacher_in_words(file, classes))
+        except (CheckpointError, ConfigError) as error:
+            raise type(error)(f"train.distillation.teacher: {error}") from None
+
+
 def keep_weights(
     config: SearchConfig,
     run: RunFolder,
     note: Callable[[str], None],
     predecessor: RunFolder | None = None,
 ) -> None:
-    """Copies all weights that the space can ask for to the run's folder, unless it has them.
+    """Copies all weights that the space can ask for, and the teacher, to the run's folder.
+
+    What the folder has already stays.
 
     Args:
         config: The config of the search.
@@ -113,14 +161,19 @@ def keep_weights(
         _check_copy(run, entry)
     for source in dict.fromkeys(filter(None, map(_changed_source, index.values()))):
         note(
-            f"model.checkpoint: {source} has changed since this run began, which goes on with its "
-            "own copy of the former weights; a search from the new ones takes another study.name"
+            f"{source} has changed since this run began, which goes on with its own copy of the "
+            "former weights; a search with the new ones takes another study.name"
         )
     for found in find_weights(config, known=index):
         with noticing_full_disk(run.path):
             index[_key(found.model)] = _store(run, found)
             _write_index(run, index)
         note(found.in_words())
+    for teacher in find_teachers(config, known=index):
+        with noticing_full_disk(run.path):
+            index[str(teacher.path)] = _copy(run, teacher)
+            _write_index(run, index)
+        note(f"the teacher is {teacher.in_words()}")
 
 
 def weights_of(run: RunFolder, model: ModelConfig) -> "StoredWeights | None":
@@ -132,13 +185,18 @@ def weights_of(run: RunFolder, model: ModelConfig) -> "StoredWeights | None":
     key = _key(model)
     if not key:
         return None
-    from sgformer.model.weight_files import StoredWeights
+    return _stored(run, key)
 
-    entry = _read_index(run).get(key)
-    if entry is None:
-        raise RunError(f"{_folder(run) / INDEX} has no weights of {key}; --resume makes a copy")
-    path = _folder(run).absolute() / entry["file"]
-    return StoredWeights(path, entry["sha256"], entry["source"])
+
+def teachers_of(run: RunFolder, train: TrainConfig) -> "tuple[StoredWeights, ...]":
+    """The run's copies of the teacher's checkpoints; empty if a training has none.
+
+    Raises:
+        RunError: The run has no such copy.
+    """
+    if not train.distillation.is_used:
+        return ()
+    return tuple(_stored(run, str(path)) for path in train.distillation.teacher)
 
 
 def check_reachable(weights: "StoredWeights | None") -> None:
@@ -219,6 +277,40 @@ def _store(run: RunFolder, found: FoundWeights) -> dict[str, Any]:
     }
 
 
+def _copy(run: RunFolder, teacher: FoundTeacher) -> dict[str, Any]:
+    """Copies a teacher's checkpoint to a file named after its content; returns its entry."""
+    folder = _folder(run)
+    folder.mkdir(exist_ok=True)
+    temporary = folder / f".{os.getpid()}.tmp"
+    try:
+        shutil.copyfile(teacher.file, temporary)
+        digest = _digest(temporary)
+        path = folder / f"teacher-{digest[:NUM_DIGITS]}.safetensors"
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {
+        "source": str(teacher.path),
+        "file": path.name,
+        "sha256": digest,
+        "checkpoint": str(teacher.path),
+        "origin_sha256": digest,
+        "loaded": teacher.text,
+        "setting": "distillation.teacher",
+    }
+
+
+def _stored(run: RunFolder, key: str) -> "StoredWeights":
+    """The copy of an entry of the index; raises RunError if there is none."""
+    from sgformer.model.weight_files import StoredWeights
+
+    entry = _read_index(run).get(key)
+    if entry is None:
+        raise RunError(f"{_folder(run) / INDEX} has no weights of {key}; --resume makes a copy")
+    path = _folder(run).absolute() / entry["file"]
+    return StoredWeights(path, entry["sha256"], entry["source"])
+
+
 def _check_copy(run: RunFolder, entry: Mapping[str, Any]) -> None:
     copy = _folder(run) / entry["file"]
     if not copy.is_file() or _digest(copy) != entry["sha256"]:
@@ -229,7 +321,7 @@ def _check_copy(run: RunFolder, entry: Mapping[str, Any]) -> None:
 
 
 def _changed_source(entry: Mapping[str, Any]) -> str | None:
-    """The source's file if its content is another than that of the run's copy."""
+    """The setting and its file if the file's content is another than that of the run's copy."""
     from sgformer.model.weight_files import file_of
 
     source: str | None = entry["checkpoint"]
@@ -239,7 +331,8 @@ def _changed_source(entry: Mapping[str, Any]) -> str | None:
         digest = _digest(file_of(Path(source)))
     except (InputError, OSError):
         return None  # it is gone, which the run does not mind
-    return source if digest != entry["origin_sha256"] else None
+    setting = entry.get("setting", "model.checkpoint")
+    return f"{setting}: {source}" if digest != entry["origin_sha256"] else None
 
 
 def _read_index(run: RunFolder) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """TrainConfig: all settings of one training. For SG-Former this module needs no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -153,6 +154,38 @@ class EarlyStoppingConfig(FrozenConfig):
     metric: Metric | None = None
 
 
+class DistillationConfig(FrozenConfig):
+    """A trained model, the teacher, whose probabilities are learnt beside the labels.
+
+    The teacher answers on the same images as the student: cropped, augmented and mixed. Sources:
+    Hinton, Vinyals and Dean, arXiv:1503.02531; Beyer et al., arXiv:2106.05237.
+
+    Attributes:
+        teacher: A model that a run delivered (`runs/x/best`), or the checkpoint of a trial;
+            several are an ensemble. Empty: there is no teacher.
+        temperature: Divides the logits of teacher and student before the softmax; the higher it
+            is, the more the unlikely classes count.
+        weight: The teacher's share of the loss; the labels have the rest. 0: the labels alone.
+    """
+
+    teacher: tuple[Path, ...] = ()
+    temperature: float = Field(default=2.0, gt=0, le=100)
+    weight: Probability = 0.5
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        paths = [value] if isinstance(value, (str, Path)) else value
+        if isinstance(paths, (list, tuple)) and "" in paths:
+            raise ValueError("names no file; give a path, or leave it out, got ''")
+        return paths
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a teacher, and it has a share of the loss."""
+        return bool(self.teacher) and self.weight > 0
+
+
 class TrainConfig(FrozenConfig):
     """All settings of one training. Settings and images together determine its result.
 
@@ -163,6 +196,7 @@ class TrainConfig(FrozenConfig):
         optimizer: The optimizer.
         early_stopping: When the training ends early, and which epoch is the best.
         label_smoothing: Share of the target's probability that is spread over all classes.
+        distillation: The model that teaches this one.
         class_balance: Makes rare classes count as much as frequent ones: `sampling` draws their
             images more often, `loss` gives their images larger weights in the loss, at most 100
             times that of the most frequent class's images.
@@ -196,6 +230,7 @@ class TrainConfig(FrozenConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     label_smoothing: Rate = 0.1
+    distillation: DistillationConfig = DistillationConfig()
     class_balance: Literal["none", "sampling", "loss"] = "none"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     freeze: str = Field(default="none", pattern=r"^(none|backbone|stages_[1-9][0-9]?)$")
@@ -246,7 +281,7 @@ class TrainConfig(FrozenConfig):
         }
         return self.model_copy(update=update)
 
-    def fingerprint(self, weights: str | None = None) -> str:
+    def fingerprint(self, weights: str | None = None, teachers: Sequence[str] = ()) -> str:
         """A hash of the settings that determine the result.
 
         Folders, device, loading processes, the cache's size and format, and what only saves
@@ -255,8 +290,14 @@ class TrainConfig(FrozenConfig):
         Args:
             weights: The SHA-256 of the weights that the training starts from; None: unknown, or
                 newly initialised.
+            teachers: The SHA-256 of each of the teacher's checkpoints; empty: unknown, or none.
         """
-        return fingerprint_of(self.resolved().model_dump(mode="json"), weights)
+        values = self.resolved().model_dump(mode="json")
+        if not self.distillation.is_used:
+            values.pop("distillation")
+        elif teachers:
+            values["distillation"]["checkpoints"] = list(teachers)
+        return fingerprint_of(values, weights)
 
     def with_epochs(self, max_epochs: int) -> Self:
         """A copy with another training length, and a warm-up of at most half that length."""

@@ -55,6 +55,8 @@ class Winner(OpenDocument):
     gain_over_default: Interval | None
     is_within_noise: bool
     best_epochs: list[int] = told("its best epoch on each seed")
+    without_teacher: Interval | None = told("its mean without its teacher; null: it has none")
+    gain_of_teacher: Interval | None = told("what its teacher adds to that")
 
 
 class FirstRung(Document):
@@ -322,6 +324,7 @@ class Plan(Document):
     num_classes: int
     a_trial_takes: TrialTakes
     weights: list[str] = told("what models start from, in words")
+    teacher: list[str] = told("the models that teach, in words")
     num_tried_early: int = told("configurations of earlier studies")
     num_finalist_trainings: int = told("on fresh seeds, at most")
     notes: list[str] = told("what to know of the images")

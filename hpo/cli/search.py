@@ -258,7 +258,7 @@ def _result_rows(run: "Run") -> "Rows":
 
 def _plan_values(search: PlannedSearch, resources: "TrialResources") -> dict[str, Any]:
     """What the search would do, as plain values."""
-    from hpo.run_weights import find_weights
+    from hpo.run_weights import find_teachers, find_weights
     from hpo.transfer.warm_start import warm_start_params
 
     config, folder = search.config, search.folder
@@ -269,6 +269,7 @@ def _plan_values(search: PlannedSearch, resources: "TrialResources") -> dict[str
         "num_classes": len(folder.classes),
         "a_trial_takes": {name: getattr(resources, name) for name in takes},
         "weights": [one.in_words() for one in find_weights(config)],
+        "teacher": [one.in_words() for one in find_teachers(config)],
         "num_tried_early": len(warm_start_params(config, search.storage)),
         "num_finalist_trainings": config.num_fresh_trainings * config.compares_finalists,
         "notes": list(folder.notes),
@@ -277,7 +278,7 @@ def _plan_values(search: PlannedSearch, resources: "TrialResources") -> dict[str
 
 def _print_plan(search: PlannedSearch, resources: "TrialResources") -> None:
     from hpo.config.loading import dump_search_config
-    from hpo.run_weights import find_weights
+    from hpo.run_weights import find_teachers, find_weights
 
     config, folder = search.config, search.folder
     begin = {}
@@ -288,6 +289,8 @@ def _print_plan(search: PlannedSearch, resources: "TrialResources") -> None:
         begin["tried early"] = f"{num_earlier} configurations of earlier studies"
     found = [one.in_words() for one in find_weights(config)]
     weights = {"weights": "; ".join(found)} if found else {}
+    if taught := [one.in_words() for one in find_teachers(config)]:
+        weights["teacher"] = "; ".join(taught)
     sys.stdout.write(dump_search_config(config))
     counts = ", ".join(f"{len(images)} {name}" for name, images in folder.splits.items())
     print_rows(

@@ -11,6 +11,7 @@ from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError
 
 CHECKPOINT = "model.checkpoint"
+TEACHER = "distillation.teacher"
 
 
 def with_absolute_paths(config: SearchConfig, source: str) -> SearchConfig:
@@ -52,6 +53,7 @@ def _paths(config: SearchConfig) -> Iterator[tuple[str, str]]:
         "tracking.mlflow": config.tracking.mlflow_path,
     }
     yield from ((setting, str(path)) for setting, path in settings.items() if path)
+    yield from ((f"train.{TEACHER}", str(path)) for path in config.train.distillation.teacher)
     searched = config.space.get(CHECKPOINT)
     if isinstance(searched, CategoricalParameter):
         yield from ((f"space.{CHECKPOINT}", str(path)) for path in searched.choices if path)
@@ -70,7 +72,10 @@ def _of_train(train: TrainConfig) -> TrainConfig:
     if model.checkpoint is not None:
         path = _absolute(model.checkpoint, f"train.{CHECKPOINT}")
         model = model.model_copy(update={"checkpoint": path})
-    return train.model_copy(update={"data": data, "model": model})
+    teacher = tuple(_absolute(path, f"train.{TEACHER}") for path in train.distillation.teacher)
+    distillation = train.distillation.model_copy(update={"teacher": teacher})
+    update = {"data": data, "model": model, "distillation": distillation}
+    return train.model_copy(update=update)
 
 
 def _of_parameter(path: str, parameter: Parameter, source: str) -> Parameter:

@@ -213,10 +213,14 @@ class SearchConfig(FrozenConfig):
 
     @property
     def num_fresh_trainings(self) -> int:
-        """The most trainings after the trials: each finalist's on each seed, else the winner's."""
+        """The most trainings after the trials: each finalist's on each seed, else the winner's.
+
+        With a teacher the winner is trained without it on each seed, too.
+        """
         if self.retrain.seeds == 0 or self.study.has_several_objectives:
             return 1
-        return (self.retrain.top_k + 1) * self.retrain.seeds
+        num_a_seed = self.retrain.top_k + 1 + bool(self.train.distillation.teacher)
+        return num_a_seed * self.retrain.seeds
 
     @property
     def fresh_epochs(self) -> int:

@@ -37,6 +37,7 @@ UNSEARCHABLE: Final = (
     "data.cache_format",
     "data.decode_size",  # one decoded set serves all trials of a node
     "data.num_workers",
+    "distillation.teacher",
     "optimizer.micro_batch_size",
     "early_stopping.metric",
     "max_epochs",
@@ -61,6 +62,7 @@ def check_space(base: TrainConfig, space: Space, source: str) -> None:
     Raises:
         ConfigError: A check failed; the message names `source`.
     """
+    _check_has_teacher(base, space, source)
     for path, parameter in space.items():
         _check_path(path, source)
         _check_when(path, parameter, space, source)
@@ -148,6 +150,16 @@ def _check_sources(base: TrainConfig, space: Space, source: str) -> None:
                 f"{params[SOURCES[1]]!r} at once; search model.checkpoint only where "
                 f"model.pretrained is false: when: {{model.pretrained: [false]}} ({source})"
             )
+
+
+def _check_has_teacher(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks that a distillation that is searched has a teacher."""
+    searched = next((path for path in space if path.startswith("distillation.")), None)
+    if searched is not None and not base.distillation.teacher:
+        raise ConfigError(
+            f"space.{searched}: there is no teacher; name a model that a run delivered with "
+            f"train.distillation.teacher, such as runs/x/best ({source})"
+        )
 
 
 def _check_path(path: str, source: str) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import statistics
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ from hpo.execution.searched_images import SearchedImages
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.run_store import store_of
-from hpo.run_weights import weights_of
+from hpo.run_weights import teachers_of, weights_of
 from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,
+    as_asked,
     read_finalists,
+    read_verdict,
     training_name,
     trainings_of,
+    trainings_without_teacher,
 )
 from hpo.selection.verdict import FreshTraining
 from hpo.study.study import SearchStudy
@@ -46,7 +49,8 @@ def compare_finalists(
 
     An interrupted training resumes from its checkpoint; a training in the study is not repeated.
     Checkpoints of the first seed stay in the run's `retraining` folder, because the winner's
-    model is delivered from there; checkpoints of other seeds are deleted.
+    model is delivered from there; checkpoints of other seeds are deleted. A winner with a teacher
+    is trained without it, too, as far as the budget has room.
 
     Raises:
         RunError: A training's processes died more often than `study.max_retries` allows.
@@ -56,21 +60,48 @@ def compare_finalists(
     done = study.metadata.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
     due = [(n, train) for n, train in everything if training_name(n, train) not in done]
-    if not due:
-        return
+    train = _Trainings(config, run, study, images.id, resources, observer, budget)
     num_seeds = finalists.num_seeds
     seeds = "one fresh seed" if num_seeds == 1 else f"{num_seeds} fresh seeds"
-    observer.phase(f"comparing {len(finalists.numbers)} finalists on {seeds}")
-    first_seed = everything[0][1].seed
-    told = _train(config, run, due, images.id, resources, observer)
-    with contextlib.closing(told):
-        for number, training, ended in told:
-            name = training_name(number, training.config)
-            study.metadata.add_fresh_training(name, asdict(ended))
-            study.metadata.seconds_searched = budget.seconds
-            observer.finalist_trained(number, ended.seed, ended.value)
-            if ended.seed != first_seed:
-                training.discard()
+    if due:
+        num = len(finalists.numbers)
+        observer.phase(f"comparing {num} finalist{'s' * (num > 1)} on {seeds}")
+        train(due, kept_seed=everything[0][1].seed)
+    verdict = read_verdict(config, study, study.trials())
+    if verdict is None:
+        return
+    alone = trainings_without_teacher(as_asked(config, finalists), study.trials(), verdict)
+    due = [one for one in alone if training_name(*one) not in done]
+    if due and not budget.lets_train([number for number, _ in due]):
+        observer.note("the budget leaves no room to train the winner without its teacher")
+    elif due:
+        observer.phase(f"training the winner without its teacher on {seeds}")
+        train(due, kept_seed=None)
+
+
+@dataclass(frozen=True)
+class _Trainings:
+    """Runs trainings on fresh seeds, and stores the results in the study."""
+
+    config: SearchConfig
+    run: RunFolder
+    study: SearchStudy
+    images: ImagesId
+    resources: TrialResources
+    observer: SearchObserver
+    budget: Budget
+
+    def __call__(self, due: Sequence[tuple[int, TrainConfig]], kept_seed: int | None) -> None:
+        """Runs the trainings `due`; deletes the checkpoints of all but the kept seed."""
+        told = _train(self.config, self.run, due, self.images, self.resources, self.observer)
+        with contextlib.closing(told):
+            for number, training, ended in told:
+                name = training_name(number, training.config)
+                self.study.metadata.add_fresh_training(name, asdict(ended))
+                self.study.metadata.seconds_searched = self.budget.seconds
+                self.observer.finalist_trained(number, ended.seed, ended.value)
+                if ended.seed != kept_seed:
+                    training.discard()
 
 
 def _train(
@@ -90,6 +121,7 @@ def _train(
             images,
             own.num_gpus,
             weights_of(run, train.model),
+            teachers_of(run, train),
             mark=run.mark(),
             store=store_of(config, run),
             int8_images=int8_images(config),

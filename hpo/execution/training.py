@@ -42,6 +42,7 @@ class Training:
         images: Identifies the images of the search; None: any images are accepted.
         num_gpus: The sum of GPUs over all processes of the training.
         weights: The run's copy of the weights to start from; None: the config asks for none.
+        teachers: The run's copies of the teacher's checkpoints.
         micro_batch_size: The micro-batch to begin with where the config's is known not to fit.
         mark: The mark of the run's folder as the driver sees it; None: it is not asked for.
         num_epochs: Epochs that the driver knows of; a checkpoint of fewer is refused.
@@ -55,6 +56,7 @@ class Training:
     images: ImagesId | None = None
     num_gpus: float = 0.0
     weights: "StoredWeights | None" = None
+    teachers: "tuple[StoredWeights, ...]" = ()
     micro_batch_size: int | None = None
     mark: str | None = None
     num_epochs: int = 0
@@ -160,7 +162,8 @@ def _epochs(training: Training, folder: TrainingFolder) -> Generator[Progress | 
     config = training.config.resolved()
     data = open_images(config.data.for_decoding(), training.images, training.run_dir)
     weights = folder.own_copy(training.weights)
-    trainer = Trainer(config, data, weights, training.micro_batch_size)
+    teachers = _teachers(training, folder)
+    trainer = Trainer(config, data, weights, training.micro_batch_size, teachers)
     refused = _resume(trainer, training, folder)
     if not trainer.history:
         folder.fetch_weights(training.weights)
@@ -183,6 +186,18 @@ def _epochs(training: Training, folder: TrainingFolder) -> Generator[Progress | 
         yield completed(progress())
     if trainer.end_reason is None:
         yield from _train(trainer, Saver(trainer, folder, completed), folder, progress)
+
+
+def _teachers(training: Training, folder: TrainingFolder) -> "list[StoredWeights]":
+    """The teacher's checkpoints on this machine; a training needs them whenever it goes on."""
+    found = []
+    for stored in training.teachers:
+        folder.fetch_weights(stored)
+        own = folder.own_copy(stored)
+        check_reachable(own)
+        assert own is not None
+        found.append(own)
+    return found
 
 
 def _train(

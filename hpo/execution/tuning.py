@@ -22,7 +22,7 @@ from hpo.execution.slots import Slots
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.run_store import StoredTrials, store_of
-from hpo.run_weights import weights_of
+from hpo.run_weights import teachers_of, weights_of
 from hpo.study.study import SearchStudy
 from hpo.study.trial import Proposal
 from sgformer.data.image_cache import ImagesId
@@ -231,6 +231,7 @@ def _task_maker(
             images,
             own.num_gpus,
             weights,
+            teachers_of(run, train),
             mark=mark,
             num_epochs=proposal.num_epochs_reported,
             store=store,

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 from hpo.config.schema import SearchConfig
 from hpo.model_files import ModelFiles
 from hpo.selection.verdict import Verdict
-from hpo.selection.verdict_text import correction_text, gain_text, mean_text
+from hpo.selection.verdict_text import correction_text, gain_text, mean_text, teacher_texts
 from hpo.study.trial import TrialSummary
 from sgformer.intervals import share_interval
 
@@ -50,6 +50,8 @@ def model_card(
     checkpoint = training["model"].get("checkpoint")
     if checkpoint is not None:
         training["model"]["checkpoint"] = Path(checkpoint).name
+    if distillation := training.get("distillation"):  # a model of an earlier version has none
+        distillation["teacher"] = [_of_run(Path(path)) for path in distillation["teacher"]]
     return template.render(
         front_matter=_front_matter(config.study.name, data_set, metrics),
         name=config.study.name,
@@ -112,7 +114,16 @@ def _chosen(verdict: Verdict) -> list[str]:
     sentences = [f"Trial {verdict.winner}"]
     if verdict.winner in verdict.means:
         sentences.append(mean_text(verdict, verdict.winner))
-    return [": ".join(sentences), f"Gain: {gain_text(verdict)}", correction_text(verdict)]
+    lines = [": ".join(sentences), f"Gain: {gain_text(verdict)}"]
+    if texts := teacher_texts(verdict):
+        without, adds = texts
+        lines.append(f"Without its teacher: {without}; the teacher adds {adds}")
+    return [*lines, correction_text(verdict)]
+
+
+def _of_run(teacher: Path) -> str:
+    """A teacher as a reader elsewhere may know it, such as 'digits/best'."""
+    return "/".join(teacher.parts[-2:])
 
 
 def _read(path: Path) -> Any:

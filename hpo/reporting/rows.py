@@ -11,7 +11,7 @@ from hpo.delivery.results_copy import results_url
 from hpo.run_folder import RunFolder
 from hpo.selection.selection import objective_values
 from hpo.selection.verdict import DEFAULT, Verdict
-from hpo.selection.verdict_text import epochs_text, gain_text, mean_text
+from hpo.selection.verdict_text import epochs_text, gain_text, mean_text, teacher_texts
 from hpo.study.trial import TrialSummary
 from sgformer.export.names import FILES
 
@@ -67,6 +67,8 @@ def verdict_rows(verdict: Verdict, params: Rows | None = None) -> Rows:
         rows["its epochs"] = epochs_text(verdict)
     if DEFAULT in verdict.means and verdict.winner != DEFAULT:
         rows["default"] = f"trial {DEFAULT}, {mean_text(verdict, DEFAULT)}"
+    if texts := teacher_texts(verdict):
+        rows["without teacher"], rows["its teacher adds"] = texts
     return rows | {"gain": gain_text(verdict)}
 
 

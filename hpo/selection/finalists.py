@@ -13,10 +13,10 @@ from hpo.config.objectives import TRIAL_COSTS, Constraint
 from hpo.config.schema import RetrainConfig, SearchConfig
 from hpo.config.search_space import Params, Space, apply_params, params_key
 from hpo.selection.selection import selected
-from hpo.selection.verdict import DEFAULT, FreshTraining, Verdict, judge
+from hpo.selection.verdict import DEFAULT, FreshTraining, Verdict, judge, with_teacher
 from hpo.study.study import SearchStudy
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
-from sgformer.config import TrainConfig
+from sgformer.config import DistillationConfig, TrainConfig
 from sgformer.validation import FrozenConfig
 
 # The limits that count the finalists' trainings, too.
@@ -100,12 +100,29 @@ def trainings_of(
 ) -> Iterator[tuple[int, TrainConfig]]:
     """Yields number and configuration of each finalist's trainings, seed by seed.
 
-    All finalists share the same seeds. A single finalist wins without training.
+    All finalists share the same seeds. A single finalist wins without training, unless it is to
+    be compared with itself without its teacher.
     """
     params = {trial.number: trial.params for trial in trials}
-    for i in range(finalists.num_seeds if len(finalists.numbers) > 1 else 0):
+    are_compared = len(finalists.numbers) > 1 or config.train.distillation.teacher
+    for i in range(finalists.num_seeds if are_compared else 0):
         for number in finalists.numbers:
             yield number, retrain_config(config, params[number], i)
+
+
+def trainings_without_teacher(
+    config: SearchConfig, trials: Sequence[TrialSummary], verdict: Verdict
+) -> Iterator[tuple[int, TrainConfig]]:
+    """Yields the winner's number and its configuration without its teacher, seed by seed.
+
+    They show what the teacher adds. There are none if the winner has no teacher, or if nothing
+    was compared.
+    """
+    params = next(trial.params for trial in trials if trial.number == verdict.winner)
+    for i in range(len(verdict.trainings)):
+        train = retrain_config(config, params, i)
+        if train.distillation.is_used:
+            yield verdict.winner, train.model_copy(update={"distillation": DistillationConfig()})
 
 
 def training_name(number: int, train: TrainConfig) -> str:
@@ -190,7 +207,14 @@ def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialS
     if may_grow(config, study, known):
         return False
     num_done, num_trainings = comparison_progress(config, study, trials) or (0, 0)
-    return num_done == num_trainings
+    verdict = read_verdict(config, study, trials) if num_done == num_trainings else None
+    if verdict is None:
+        return num_done == num_trainings
+    if any(getattr(config.budget, name) is not None for name in LIMITS):
+        return True  # they are trained if the budget has room for them
+    done = study.metadata.fresh_trainings
+    alone = trainings_without_teacher(config, trials, verdict)
+    return all(training_name(*one) in done for one in alone)
 
 
 def comparison_progress(
@@ -215,13 +239,12 @@ def read_verdict(
     finalists, done = read_finalists(study), study.metadata.fresh_trainings
     if finalists is None or finalists.asked_for.num_trials != len(trials):
         return None
-    as_asked = RetrainConfig(**finalists.asked_for.model_dump(exclude={"num_trials"}))
-    config = config.model_copy(update={"retrain": as_asked})
+    config = as_asked(config, finalists)
     names = [training_name(*one) for one in trainings_of(config, trials, finalists)]
     if not finalists.numbers or not all(name in done for name in names):
         return None
     default = next((trial for trial in trials if trial.number == DEFAULT), None)
-    return judge(
+    verdict = judge(
         finalists.numbers,
         [FreshTraining(**done[name]) for name in names],
         config.study.metric,
@@ -231,6 +254,19 @@ def read_verdict(
         bounds=late_bounds(config),
         is_cut_to_one=finalists.is_cut_to_one,
     )
+    if verdict is None:
+        return None
+    names = [training_name(*one) for one in trainings_without_teacher(config, trials, verdict)]
+    if not all(name in done for name in names):
+        return verdict
+    alone = [FreshTraining(**done[name]) for name in names]
+    return with_teacher(verdict, alone, finalists.num_val_images, finalists.fold_ratio)
+
+
+def as_asked(config: SearchConfig, finalists: Finalists) -> SearchConfig:
+    """The config with the settings that the finalists were chosen with."""
+    retrain = RetrainConfig(**finalists.asked_for.model_dump(exclude={"num_trials"}))
+    return config.model_copy(update={"retrain": retrain})
 
 
 def late_bounds(config: SearchConfig) -> tuple[Constraint, ...]:

@@ -45,6 +45,19 @@ class FreshTraining:
 
 
 @dataclass(frozen=True)
+class TeacherGain:
+    """What the teacher of a distillation adds to the winner.
+
+    Attributes:
+        alone: The winner's mean on the same fresh seeds without the teacher.
+        gain: Of the winner over that; a positive gain is an improvement.
+    """
+
+    alone: Estimate
+    gain: Estimate
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Which finalist wins, with the means and gains of all finalists.
 
@@ -60,6 +73,7 @@ class Verdict:
         picked_on_images: Whether the search selected the finalists on these same val images.
         is_cut_to_one: Whether the budget had room for only one of several finalists, so that
             nothing was compared.
+        teacher: What the winner's teacher adds; None: it has none, or that is not known yet.
     """
 
     metric: Metric
@@ -71,6 +85,7 @@ class Verdict:
     covers_images: bool = True
     picked_on_images: bool = False
     is_cut_to_one: bool = False
+    teacher: TeacherGain | None = None
 
 
 def judge(
@@ -137,6 +152,34 @@ def _compare(
     )
 
 
+def with_teacher(
+    verdict: Verdict,
+    alone: Sequence[FreshTraining],
+    num_val_images: int,
+    fold_ratio: float | None,
+) -> Verdict:
+    """The verdict with what the winner's teacher adds, unless a training alone has no value.
+
+    Args:
+        verdict: The verdict on the finalists.
+        alone: The winner's trainings without its teacher, on the same seeds.
+        num_val_images: The number of images in val.
+        fold_ratio: Val images per training image; None: all seeds share the val images.
+    """
+    without, taught = 0, 1
+    values = {
+        without: [one.value for one in alone if one.value is not None],
+        taught: [one.value for one in verdict.trainings if one.value is not None],
+    }
+    if not alone or len(values[without]) < len(values[taught]):
+        return verdict
+    objective = Objective.named(verdict.metric)
+    images = ValImages(num_val_images, fold_ratio, verdict.metric in SHARES_OF_IMAGES)
+    mean = _in_range(estimate_means(values, images)[without], verdict.metric)
+    gain = _gains(values, images, objective)[taught]
+    return replace(verdict, teacher=TeacherGain(mean, gain))
+
+
 def _values_of_sound(
     numbers: Sequence[int], trainings: Sequence[FreshTraining]
 ) -> dict[int, list[float]]:
@@ -186,6 +229,7 @@ def _in_range(mean: Estimate, metric: Metric) -> Estimate:
 def verdict_values(verdict: Verdict) -> dict[str, Any]:
     """The winner's mean and gain with their intervals, as plain values for JSON."""
     gain = verdict.gains.get(verdict.winner)
+    teacher = verdict.teacher
     return {
         "number": verdict.winner,
         "num_seeds": len(verdict.trainings),
@@ -193,6 +237,8 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
         "gain_over_default": _plain(gain),
         "is_within_noise": gain is None or gain.is_within_noise,
         "best_epochs": [training.best_epoch for training in verdict.trainings],
+        "without_teacher": _plain(None if teacher is None else teacher.alone),
+        "gain_of_teacher": _plain(None if teacher is None else teacher.gain),
     }
 
 

@@ -12,7 +12,22 @@ LAST_SHARE: Final = 0.1
 
 def mean_text(verdict: Verdict, number: int) -> str:
     """A finalist's mean as text, such as 'val_top1 0.9878 (0.9702 to 1.0000) on 3 fresh seeds'."""
-    mean, num_seeds = verdict.means[number], len(verdict.trainings)
+    return _on_seeds(verdict, verdict.means[number])
+
+
+def teacher_texts(verdict: Verdict) -> tuple[str, str] | None:
+    """The winner's mean without its teacher, and what the teacher adds, as text."""
+    if verdict.teacher is None:
+        return None
+    gain = verdict.teacher.gain
+    said = "better with the teacher" if gain.mean > 0 else "worse with the teacher"
+    if gain.margin is None or gain.is_within_noise:
+        said = "within noise"
+    return _on_seeds(verdict, verdict.teacher.alone), f"{signed_text(gain)}: {said}"
+
+
+def _on_seeds(verdict: Verdict, mean: Estimate) -> str:
+    num_seeds = len(verdict.trainings)
     seeds = "one fresh seed" if num_seeds == 1 else f"{num_seeds} fresh seeds"
     text = f"{verdict.metric} {mean.mean:.4f}"
     if mean.low is not None and mean.high is not None:

@@ -60,5 +60,9 @@ def _without_paths(values: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[
     return {
         name: _without_paths(value, typed[name]) if isinstance(value, dict) else value
         for name, value in values.items()
-        if not isinstance(typed[name], Path)
+        if not _has_path(typed[name])
     }
+
+
+def _has_path(value: object) -> bool:
+    return isinstance(value, Path) or (isinstance(value, tuple) and any(map(_has_path, value)))

@@ -28,6 +28,7 @@ from sgformer.optimization.freezing import Freezing
 from sgformer.optimization.micro_batches import micro_batch_sizes
 from sgformer.optimization.numerics import allow_tf32, choose_numerics
 from sgformer.optimization.optimizer import create_optimizer, set_learning_rate
+from sgformer.optimization.teacher import Teacher
 from sgformer.seeding import seed_of
 
 # With `class_balance: loss`, the weight of an image of a rare class as a multiple of that of the
@@ -57,8 +58,10 @@ class OptimizerStep:
         config: TrainConfig,
         samples: Samples,
         device: torch.device,
+        teacher: Teacher | None = None,
     ) -> None:
         self.model, self.config, self.device = model, config, device
+        self._teacher = teacher
         self._has_batch_norm = model_facts(config.model.name).has_batch_norm
         self.numerics = choose_numerics(config, model, device)
         allow_tf32(device)
@@ -202,13 +205,19 @@ class OptimizerStep:
             logits = self._forward(images)
         # The mixer has smoothed the targets already.
         smoothing = 0.0 if self._mix else self.config.label_smoothing
-        return F.cross_entropy(
+        loss = F.cross_entropy(
             logits.float(),
             targets,
             weight=self._class_weights,
             reduction="sum",
             label_smoothing=smoothing,
         )
+        if self._teacher is None:
+            return loss
+        settings = self.config.distillation
+        with self.numerics.autocast():
+            taught = self._teacher.divergence(images, logits.float(), settings.temperature)
+        return (1 - settings.weight) * loss + settings.weight * taught
 
     def _update(self, number: int, learning_rate: float) -> None:
         set_learning_rate(self.optimizer, learning_rate)

@@ -1,7 +1,7 @@
 """The training loop, for trials and retrainings."""
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from sgformer.training.device import (
 from sgformer.training.early_stopping import EarlyStopping
 from sgformer.training.epoch_metrics import EpochMetrics, Stopwatch, result_of
 from sgformer.training.evaluation import predicted_logits
+from sgformer.training.teacher import load_teacher
 from sgformer.training.train_pass import EpochSteps, PassState, TrainPass
 
 EndReason = Literal["completed", "early_stopped", "diverged"]
@@ -51,6 +52,7 @@ class Trainer:
         data: The images.
         weights: A copy of the weights to start from; None: they are read from the config's source.
         micro_batch_size: The micro-batch to begin with if the config's is larger.
+        teachers: Copies of the teacher's checkpoints; None: the config's own paths are read.
 
     Attributes:
         config: The configuration.
@@ -74,9 +76,10 @@ class Trainer:
         data: ImageData,
         weights: StoredWeights | None = None,
         micro_batch_size: int | None = None,
+        teachers: Sequence[StoredWeights] | None = None,
     ) -> None:
         config = config.resolved()
-        self._weights = weights
+        self._weights, self._teachers = weights, teachers
         self.weights_loaded: str | None = None
         self.config, self.data = config, data
         self.device = choose_device(config)
@@ -89,7 +92,10 @@ class Trainer:
         model = synchronised(create_model(config, len(data.classes)).to(self.device))
         if config.grad_checkpointing:
             checkpoint_gradients(model, config.model.name)
-        self._step = OptimizerStep(model, len(data.classes), config, self._samples, self.device)
+        teacher = load_teacher(config, teachers, data.classes, self.device)
+        self._step = OptimizerStep(
+            model, len(data.classes), config, self._samples, self.device, teacher
+        )
         self.numerics = self._step.numerics
         self._input = ModelInput(
             config.data.preprocessing, self.device, self.numerics.memory_format
@@ -199,7 +205,8 @@ class Trainer:
     @property
     def fingerprint(self) -> str:
         """A hash of the settings and of the weights that determine the result."""
-        return self.config.fingerprint(None if self._weights is None else self._weights.digest)
+        weights = None if self._weights is None else self._weights.digest
+        return self.config.fingerprint(weights, [one.digest for one in self._teachers or ()])
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The whole state of the training: tensors, and metadata of JSON's types."""

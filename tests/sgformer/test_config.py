@@ -37,6 +37,9 @@ def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
             {"data": {"image_size": 64, "decode_size": 63}},
             r"data\.decode_size: must be at least image_size=64, got 63",
         ),
+        ({"distillation": {"teacher": ""}}, r"distillation\.teacher: names no file; .* got ''"),
+        ({"distillation": {"weight": 2}}, r"distillation\.weight: .*less than or equal to 1, got"),
+        ({"distillation": {"temperature": 0}}, r"temperature: .*greater than 0, got 0"),
         ({"data": {"cache_format": "png"}}, r"cache_format: .*'auto', 'raw' or 'jpeg', got 'png'"),
         (
             {"epoch_images": 10},

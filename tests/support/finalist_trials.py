@@ -12,6 +12,7 @@ from hpo.config.search_space import FloatParameter, Space
 from hpo.selection.finalists import Finalists, training_name, trainings_of
 from hpo.study.study import SearchStudy
 from hpo.study.trial import TrialSummary
+from sgformer.config import TrainConfig
 
 SPACE: Space = {
     "optimizer.learning_rate": FloatParameter(type="float", low=1e-4, high=1e-2, log=True),
@@ -64,10 +65,15 @@ def tell(
 ) -> None:
     """Tells the study the finalists' trainings, each with its value."""
     for number, train in trainings_of(config, study.trials(), finalists):
-        study.metadata.add_fresh_training(
-            training_name(number, train),
-            {
-                "trial": number, "seed": train.seed, "value": values[number], "best_epoch": 4,
-                "num_epochs": 4, "max_epochs": 4, "seconds": 1.0, "gpu_seconds": 0.0,
-            },
-        )  # fmt: skip
+        tell_one(study, number, train, values[number])
+
+
+def tell_one(study: SearchStudy, number: int, train: TrainConfig, value: float) -> None:
+    """Tells the study a training on a fresh seed."""
+    study.metadata.add_fresh_training(
+        training_name(number, train),
+        {
+            "trial": number, "seed": train.seed, "value": value, "best_epoch": 4,
+            "num_epochs": 4, "max_epochs": 4, "seconds": 1.0, "gpu_seconds": 0.0,
+        },
+    )  # fmt: skip

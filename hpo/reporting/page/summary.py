@@ -53,6 +53,9 @@ def key_figures(found: Reported) -> Iterator[tuple[str, str, str]]:
     gain = None if verdict is None else verdict.gains.get(verdict.winner)
     if gain is not None:
         yield "gain over the default", f"{gain.mean:+.4f}", _gain(gain)
+    if verdict is not None and verdict.teacher is not None:
+        adds = verdict.teacher.gain
+        yield "its teacher adds", f"{adds.mean:+.4f}", _gain(adds)
     default = next((t for t in found.trials if t.number == DEFAULT), None)
     if default is not None and (value := found.value(default)) is not None:
         yield f"the default's {study.metric}", format_value(value), "as a trial"

@@ -48,3 +48,11 @@ def test_a_checkpoint_without_a_name_is_refused(search_file: Path) -> None:
 def test_the_home_of_an_unknown_user_is_refused(search_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"^space\.model\.checkpoint: ~nobody-here/a\.pth: "):
         load_search_config(search_file, [CHOICES.format("~nobody-here/a.pth")])
+
+
+def test_a_relative_teacher_is_absolute(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, _ = load_search_config(search_file, ["train.distillation.teacher=[runs/x, /y]"])
+    assert config.train.distillation.teacher == (tmp_path / "runs" / "x", Path("/y"))

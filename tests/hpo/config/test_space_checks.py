@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 from spaces import BASE, DROP, ERASING, FRACTIONS, NAME, POLICY, RATE, space
 
 from hpo.config.search_space import apply_params
 from hpo.config.space_checks import check_guess, check_params, check_space
+from sgformer.config import DistillationConfig
 from sgformer.errors import ConfigError
 
 
@@ -134,3 +137,14 @@ def test_every_batch_size_of_the_space_fits_into_a_virtual_epoch() -> None:
     words = r"space\.optimizer\.batch_size: does not allow 256: .*epoch_images: .*=256, got 128"
     with pytest.raises(ConfigError, match=words):
         check_space(base, space(optimizer__batch_size=sizes), "here")
+
+
+def test_a_distillation_is_searched_only_with_a_teacher() -> None:
+    weight = space(distillation__weight={"type": "float", "low": 0.0, "high": 1.0})
+    with pytest.raises(
+        ConfigError,
+        match=r"^space\.distillation\.weight: there is no teacher; .* train\.distillation\.tea",
+    ):
+        check_space(BASE, weight, "here")
+    teacher = DistillationConfig(teacher=(Path("runs/x/best"),))
+    check_space(BASE.model_copy(update={"distillation": teacher}), weight, "here")

@@ -3,7 +3,7 @@ import math
 from pathlib import Path
 
 import pytest
-from finalist_trials import PARAMS, SPACE, finished, missing, tell, trial
+from finalist_trials import PARAMS, SPACE, finished, missing, tell, tell_one, trial
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
@@ -18,6 +18,7 @@ from hpo.selection.finalists import (
     read_verdict,
     retrain_config,
     trainings_of,
+    trainings_without_teacher,
     winner_of,
     winners_of,
 )
@@ -239,3 +240,48 @@ def test_params_that_differ_by_rounding_or_in_order_are_one_finalist() -> None:
         assert choose_finalists(trials, (1, 2, 3, 0), top_k=2, space=SPACE) == (1, 3, 0)
         as_default = (dataclasses.replace(twin, number=0), *trials[1:2], *trials[3:])
         assert choose_finalists(as_default, (1, 3, 0), top_k=2, space=SPACE) == (3, 0)
+
+
+def test_a_winner_with_a_teacher_is_trained_without_it_on_the_same_seeds(
+    search_file: Path, tmp_path: Path
+) -> None:
+    taught, _ = load_search_config(
+        search_file,
+        ["retrain.seeds=2", "retrain.top_k=1", f"train.distillation.teacher={tmp_path}"],
+    )
+    assert taught.num_fresh_trainings == 6
+    study = finished(taught, tmp_path, [0.5, 0.9])
+    finalists = Finalists(
+        numbers=(1, 0), asked_for=asked_for(taught, study.trials()), num_seeds=2,
+        num_val_images=30, fold_ratio=None,
+    )  # fmt: skip
+    study.metadata.finalists = finalists.model_dump(mode="json")
+    tell(taught, study, finalists, {1: 0.9, 0: 0.5})
+    verdict = read_verdict(taught, study, study.trials())
+    assert verdict is not None
+    assert not is_settled(taught, study, study.trials())
+    alone = list(trainings_without_teacher(taught, study.trials(), verdict))
+    assert [(n, train.seed) for n, train in alone] == [(1, 1), (1, 2)]
+    assert not any(train.distillation.teacher for _, train in alone)
+    for number, train in alone:
+        tell_one(study, number, train, 0.8)
+    assert is_settled(taught, study, study.trials())
+    known = read_verdict(taught, study, study.trials())
+    assert known is not None
+    assert known.teacher is not None
+    assert known.teacher.alone.mean == pytest.approx(0.8)
+
+
+def test_a_single_finalist_with_a_teacher_is_trained_on_fresh_seeds(
+    search_file: Path, tmp_path: Path
+) -> None:
+    for teacher, count in ((f"[{tmp_path}]", 2), ("[]", 0)):
+        config, _ = load_search_config(
+            search_file, ["retrain.seeds=2", f"train.distillation.teacher={teacher}"]
+        )
+        trials = [trial(0, [0.5])]
+        alone = Finalists(
+            numbers=(0,), asked_for=asked_for(config, trials), num_seeds=2, num_val_images=30,
+            fold_ratio=None,
+        )  # fmt: skip
+        assert len(list(trainings_of(config, trials, alone))) == count

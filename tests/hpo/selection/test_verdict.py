@@ -5,7 +5,7 @@ import pytest
 from verdicts import CLEAR, trainings, verdict_on
 
 from hpo.config.objectives import Constraint
-from hpo.selection.verdict import finalist_values, judge, verdict_values
+from hpo.selection.verdict import finalist_values, judge, verdict_values, with_teacher
 from sgformer.config import Metric
 
 
@@ -96,3 +96,28 @@ def test_a_gain_of_shares_is_one_at_most() -> None:
     assert told["is_within_noise"]
     assert -1.0 <= told["gain_over_default"]["low"] < 0
     assert told["gain_over_default"]["high"] == 1.0
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("val_top1", 1), ("val_loss", -1)])
+def test_what_a_teacher_adds_is_paired_with_the_winner_without_it(
+    metric: Metric, sign: int
+) -> None:
+    verdict = verdict_on({7: [0.81, 0.83]}, metric)
+    alone = trainings({7: [0.70, 0.73]})
+    found = with_teacher(verdict, alone, 10_000, None)
+    assert found.teacher is not None
+    assert found.teacher.alone.mean == pytest.approx(0.715)
+    assert found.teacher.gain.mean == pytest.approx(sign * 0.105)
+    values = verdict_values(found)
+    assert values["gain_of_teacher"]["low"] < sign * 0.105 < values["gain_of_teacher"]["high"]
+    assert values["without_teacher"]["mean"] == pytest.approx(0.715)
+
+
+@pytest.mark.parametrize("alone", [[], [0.7, None]])
+def test_what_a_teacher_adds_is_unknown_where_a_training_without_it_has_no_value(
+    alone: list[float | None],
+) -> None:
+    verdict = verdict_on(CLEAR)
+    found = with_teacher(verdict, trainings({7: alone}) if alone else [], 10_000, None)
+    assert found == verdict
+    assert verdict_values(found)["gain_of_teacher"] is None

@@ -1,8 +1,14 @@
 import pytest
 from verdicts import CLEAR, trainings, verdict_on
 
-from hpo.selection.verdict import judge
-from hpo.selection.verdict_text import correction_text, epochs_text, gain_text, mean_text
+from hpo.selection.verdict import judge, with_teacher
+from hpo.selection.verdict_text import (
+    correction_text,
+    epochs_text,
+    gain_text,
+    mean_text,
+    teacher_texts,
+)
 from sgformer.config import Metric
 
 NOISE: dict[int, list[float | None]] = {7: [0.9, 0.8], 4: [0.8, 0.9], 0: [0.8, 0.88]}
@@ -100,3 +106,25 @@ def test_a_budget_for_one_finalist_is_told_to_be_why_the_gain_is_not_known() -> 
     assert gain_text(cut).startswith("not known: the budget left no room to train the winner and")
     broke = judge((7,), (), "val_top1", 300, None)
     assert gain_text(broke).startswith("not known: the default configuration broke")
+
+
+@pytest.mark.parametrize(
+    ("alone", "said"),
+    [
+        ([0.70, 0.72], "+0.1100 (+0.0"),
+        ([0.92, 0.94], "-0.1100 (-0.1"),
+        ([0.81, 0.82], "+0.0050 (-0.0"),
+    ],
+)
+def test_what_a_teacher_adds_is_told_with_its_interval(alone: list[float], said: str) -> None:
+    texts = teacher_texts(with_teacher(verdict_on(CLEAR), trainings({7: [*alone]}), 10_000, None))
+    assert texts is not None
+    without, adds = texts
+    assert without.startswith(f"val_top1 {sum(alone) / 2:.4f} (0.")
+    assert adds.startswith(said)
+    ends = ["better with the teacher", "worse with the teacher", "within noise"]
+    assert adds.endswith(ends[["+0.1", "-0.1", "+0.0"].index(said[:4])])
+
+
+def test_a_winner_without_a_teacher_has_no_such_text() -> None:
+    assert teacher_texts(verdict_on(CLEAR)) is None

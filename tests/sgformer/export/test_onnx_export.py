@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from configs import changed
 
 import sgformer
 from sgformer.config import TrainConfig
@@ -20,7 +21,7 @@ from sgformer.errors import DataError, ExportError
 from sgformer.export import onnx_file
 from sgformer.export.names import METADATA_KEY
 from sgformer.export.onnx_classifier import OnnxClassifier
-from sgformer.export.onnx_export import export_onnx
+from sgformer.export.onnx_export import export_onnx, metadata_of
 from sgformer.export.proof import check_parity, prove_export, spread_over_classes
 from sgformer.model.build import create_model
 from sgformer.training.trainer import Trainer
@@ -67,6 +68,12 @@ def test_the_file_is_as_the_contract_says(exported: Exported) -> None:
     assert given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 20)]
     onnx.checker.check_model(exported[2], full_check=True)
+
+
+def test_the_metadata_name_no_teacher(train_config: TrainConfig) -> None:
+    config = changed(train_config, distillation={"teacher": ["/home/me/best", "/b"]})
+    settings = metadata_of(config, CLASSES)["train"]
+    assert settings["distillation"] == {"temperature": 2.0, "weight": 0.5}
 
 
 def test_it_names_neither_paths_nor_the_machine(exported: Exported) -> None:
