@@ -110,7 +110,8 @@ def trained(side: Side, images: Path, seed: int, folder: Path) -> float:
     """
     from sgformer.config import TrainConfig
     from sgformer.data.image_data import load_image_data
-    from sgformer.training.checkpoint import load_checkpoint, save_progress
+    from sgformer.training.checkpoint import save_progress
+    from sgformer.training.checkpoint_file import load_checkpoint
     from sgformer.training.trainer import Trainer
 
     data = {"data_dir": images, "cache_dir": images.parent / "cache", "num_workers": 0}

@@ -8,7 +8,7 @@ from pathlib import Path
 from command_line import PATIENCE_SECONDS, TRAIN_ONLY, Background
 from searches import write_search
 
-from sgformer.training.checkpoint import load_checkpoint
+from sgformer.training.checkpoint_file import load_checkpoint
 
 
 def test_a_worker_and_a_search_that_are_told_to_end_save_the_epoch_under_way(

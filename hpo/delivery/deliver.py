@@ -185,7 +185,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def trained_images_of(checkpoint: Path) -> "TrainedImages | None":
     """What a checkpoint keeps of the images of its training; None: it is of an earlier version."""
     from sgformer.images.trained_images import TrainedImages
-    from sgformer.training.checkpoint import read_metadata
+    from sgformer.training.checkpoint_file import read_metadata
 
     return TrainedImages.from_metadata(read_metadata(checkpoint))
 
@@ -228,7 +228,7 @@ def load_model(
         places: Where the images and their cache are now; None: where the training had them.
     """
     from sgformer.model.build import create_model
-    from sgformer.training.checkpoint import load_checkpoint
+    from sgformer.training.checkpoint_file import load_checkpoint
 
     tensors, metadata = load_checkpoint(checkpoint)
     config = TrainConfig.model_validate(metadata["config"]).resolved()

@@ -43,7 +43,7 @@ def with_int8_drop(
         return progress
     from sgformer.export.int8 import int8_top1_drop
     from sgformer.model.build import create_model
-    from sgformer.training.checkpoint import load_checkpoint
+    from sgformer.training.checkpoint_file import load_checkpoint
 
     config, data = trainer.config, trainer.data
     model = create_model(config, len(data.classes))

@@ -10,7 +10,7 @@ from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,13 +20,13 @@ from safetensors.torch import save_file as save_tensors
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import CheckpointError
 from sgformer.optimization.distributed import rank
+from sgformer.training.checkpoint_file import FORMAT_VERSION, load_checkpoint
 from sgformer.training.device import is_out_of_memory
 from sgformer.training.epoch_metrics import EpochMetrics
 
 if TYPE_CHECKING:
     from sgformer.training.trainer import Trainer
 
-FORMAT_VERSION: Final = 3
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 WITHIN = "within_epoch.safetensors"  # where a training was left within the epoch after LAST's
 EPOCHS = "epochs.csv"
@@ -74,39 +74,6 @@ def _replace(
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """A checkpoint's tensors by name, on the CPU, and its metadata.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or was not written by this program.
-    """
-    return _read(path, with_tensors=True)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """A checkpoint's metadata, without reading its tensors.
-
-    Raises:
-        CheckpointError: See `load_checkpoint`.
-    """
-    return _read(path, with_tensors=False)[1]
-
-
-def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("sgformer", "null"))
-            names = file.keys() if with_tensors else ()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"cannot read checkpoint {path}: {error}") from None
-    if not isinstance(header, dict) or header.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this program in format {FORMAT_VERSION}"
-        )
-    return tensors, header
 
 
 @dataclass(frozen=True)

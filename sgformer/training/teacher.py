@@ -12,7 +12,7 @@ from sgformer.errors import CheckpointError
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights, file_of, read_weights
 from sgformer.optimization.teacher import Member, Teacher
-from sgformer.training.checkpoint import read_metadata
+from sgformer.training.checkpoint_file import read_metadata
 from sgformer.validation import validate
 
 MOST_NAMES: Final = 5  # how many classes a message lists at most

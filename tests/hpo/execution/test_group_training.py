@@ -23,7 +23,7 @@ from hpo.run_store import RunStore
 from hpo.url_folder import open_url
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError, OutOfMemoryError
-from sgformer.training.checkpoint import load_checkpoint
+from sgformer.training.checkpoint_file import load_checkpoint
 
 PAIR = GroupResources(num_processes=2, cpus=1, gpus=0)
 

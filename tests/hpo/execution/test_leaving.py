@@ -29,7 +29,8 @@ from hpo.study.trial import TrialReport
 from sgformer.config import TrainConfig
 from sgformer.cpus import usable_cpus
 from sgformer.errors import DiskFullError
-from sgformer.training.checkpoint import Saving, load_checkpoint
+from sgformer.training.checkpoint import Saving
+from sgformer.training.checkpoint_file import load_checkpoint
 
 WITHIN = "within_epoch.safetensors"
 Task = Callable[[int], TrialTask]

@@ -17,7 +17,7 @@ from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs, run_on
 from hpo.execution.training import Training
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError
-from sgformer.training.checkpoint import load_checkpoint
+from sgformer.training.checkpoint_file import load_checkpoint
 from sgformer.validation import validate
 
 TWO_SLOTS = TrialResources(cpus=1, gpus=0, num_slots=2)

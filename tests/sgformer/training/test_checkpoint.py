@@ -9,12 +9,8 @@ from safetensors.torch import save_file
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
 from sgformer.errors import CheckpointError
-from sgformer.training.checkpoint import (
-    load_checkpoint,
-    resume_progress,
-    save_checkpoint,
-    save_progress,
-)
+from sgformer.training.checkpoint import resume_progress, save_checkpoint, save_progress
+from sgformer.training.checkpoint_file import load_checkpoint
 from sgformer.training.trainer import Trainer
 
 
