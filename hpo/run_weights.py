@@ -1,11 +1,10 @@
-"""A run's own copies of the weights that its trainings start from, and of teachers.
+"""A run's own copies of the weights that its trainings start from, in the run's folder.
 
 The copies are made once, when a search starts. So every node finds them, a resumed search starts
 its trials from the same weights, and the sources may go. Importing this module is cheap; torch is
 imported by a search that starts from weights.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,7 +18,15 @@ from hpo.config.combinations import combinations
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import apply_params
 from hpo.errors import RunError, StudyError
-from hpo.run_folder import RunFolder, replace_text
+from hpo.kept_weights import (
+    NUM_DIGITS,
+    digest_of,
+    read_index,
+    stored_weights,
+    weights_folder,
+    write_index,
+)
+from hpo.run_folder import RunFolder
 from sgformer.config import ModelConfig, TrainConfig
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import CheckpointError, ConfigError, InputError
@@ -27,9 +34,7 @@ from sgformer.errors import CheckpointError, ConfigError, InputError
 if TYPE_CHECKING:
     from sgformer.model.weight_files import StoredWeights, Weights
 
-INDEX: Final = "index.json"
 MODEL: Final = ("model.name", "model.pretrained", "model.checkpoint")
-NUM_DIGITS: Final = 12  # of a digest, in names of files and in messages
 
 
 @dataclass(frozen=True)
@@ -85,61 +90,13 @@ def find_weights(
             raise type(error)(f"{_setting(config, trains[0].model)}: {error}") from None
 
 
-@dataclass(frozen=True)
-class FoundTeacher:
-    """A checkpoint of a teacher, which was read and which has the images' classes.
-
-    Attributes:
-        path: The path that the config names.
-        file: The checkpoint that it stands for.
-        text: Its model, in words.
-    """
-
-    path: Path
-    file: Path
-    text: str
-
-    def in_words(self) -> str:
-        return f"{self.text}, of {self.path}"
-
-
-def find_teachers(
-    config: SearchConfig, known: Mapping[str, Any] | None = None
-) -> Iterator[FoundTeacher]:
-    """Reads what the teacher's checkpoints say, and checks that they suit the images.
-
-    Args:
-        config: The config of the search.
-        known: The keys of checkpoints that the run has already, which are passed over.
-
-    Raises:
-        InputError: A checkpoint cannot be found or read, or has other classes.
-    """
-    new = [path for path in config.train.distillation.teacher if str(path) not in (known or {})]
-    if not new:
-        return
-    from sgformer.data.image_folder import read_image_folder
-    from sgformer.model.weight_files import file_of
-    from sgformer.training.teacher import teacher_in_words
-
-    classes = read_image_folder(config.train.data).classes
-    for path in new:
-        try:
-            file = file_of(path)
-            yield FoundTeacher(path, file, teacher_in_words(file, classes))
-        except (CheckpointError, ConfigError) as error:
-            raise type(error)(f"train.distillation.teacher: {error}") from None
-
-
 def keep_weights(
     config: SearchConfig,
     run: RunFolder,
     note: Callable[[str], None],
     predecessor: RunFolder | None = None,
 ) -> None:
-    """Copies all weights that the space can ask for, and the teacher, to the run's folder.
-
-    What the folder has already stays.
+    """Copies all weights that the space can ask for to the run's folder, unless it has them.
 
     Args:
         config: The config of the search.
@@ -152,11 +109,11 @@ def keep_weights(
         InputError: Weights cannot be found or read, or do not fit their model.
         StudyError: A copy of the run is missing or damaged.
     """
-    index = _read_index(run)
-    if predecessor is not None and (carried := _read_index(predecessor)):
-        shutil.copytree(_folder(predecessor), _folder(run), dirs_exist_ok=True)
+    index = read_index(run)
+    if predecessor is not None and (carried := read_index(predecessor)):
+        shutil.copytree(weights_folder(predecessor), weights_folder(run), dirs_exist_ok=True)
         index = carried | index
-        _write_index(run, index)
+        write_index(run, index)
     for entry in index.values():
         _check_copy(run, entry)
     for source in dict.fromkeys(filter(None, map(_changed_source, index.values()))):
@@ -167,13 +124,8 @@ def keep_weights(
     for found in find_weights(config, known=index):
         with noticing_full_disk(run.path):
             index[_key(found.model)] = _store(run, found)
-            _write_index(run, index)
+            write_index(run, index)
         note(found.in_words())
-    for teacher in find_teachers(config, known=index):
-        with noticing_full_disk(run.path):
-            index[str(teacher.path)] = _copy(run, teacher)
-            _write_index(run, index)
-        note(f"the teacher is {teacher.in_words()}")
 
 
 def weights_of(run: RunFolder, model: ModelConfig) -> "StoredWeights | None":
@@ -185,18 +137,7 @@ def weights_of(run: RunFolder, model: ModelConfig) -> "StoredWeights | None":
     key = _key(model)
     if not key:
         return None
-    return _stored(run, key)
-
-
-def teachers_of(run: RunFolder, train: TrainConfig) -> "tuple[StoredWeights, ...]":
-    """The run's copies of the teacher's checkpoints; empty if a training has none.
-
-    Raises:
-        RunError: The run has no such copy.
-    """
-    if not train.distillation.is_used:
-        return ()
-    return tuple(_stored(run, str(path)) for path in train.distillation.teacher)
+    return stored_weights(run, key)
 
 
 def check_reachable(weights: "StoredWeights | None") -> None:
@@ -243,7 +184,7 @@ def _find(trains: list[TrainConfig], classes: tuple[str, ...]) -> FoundWeights:
         if report.in_order:
             weights = renamed(empty, weights)
         text = text or str(report)
-    return FoundWeights(model, weights, None if path is None else _digest(path), text)
+    return FoundWeights(model, weights, None if path is None else digest_of(path), text)
 
 
 def _store(run: RunFolder, found: FoundWeights) -> dict[str, Any]:
@@ -256,12 +197,12 @@ def _store(run: RunFolder, found: FoundWeights) -> dict[str, Any]:
     header = {"classes": weights.classes}  # no path, so that equal weights are equal files
     # Copies, because tensors of a model may share their memory, which the format refuses.
     tensors = {name: t.detach().clone().contiguous() for name, t in weights.tensors.items()}
-    folder = _folder(run)
+    folder = weights_folder(run)
     folder.mkdir(exist_ok=True)
     temporary = folder / f".{os.getpid()}.tmp"
     try:
         save_file(tensors, temporary, {HEADER: json.dumps(header)})
-        digest = _digest(temporary)
+        digest = digest_of(temporary)
         path = folder / f"{found.model.name}-{digest[:NUM_DIGITS]}.safetensors"
         temporary.chmod(0o644)  # safetensors lets only the owner read it
         temporary.replace(path)
@@ -277,43 +218,9 @@ def _store(run: RunFolder, found: FoundWeights) -> dict[str, Any]:
     }
 
 
-def _copy(run: RunFolder, teacher: FoundTeacher) -> dict[str, Any]:
-    """Copies a teacher's checkpoint to a file named after its content; returns its entry."""
-    folder = _folder(run)
-    folder.mkdir(exist_ok=True)
-    temporary = folder / f".{os.getpid()}.tmp"
-    try:
-        shutil.copyfile(teacher.file, temporary)
-        digest = _digest(temporary)
-        path = folder / f"teacher-{digest[:NUM_DIGITS]}.safetensors"
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return {
-        "source": str(teacher.path),
-        "file": path.name,
-        "sha256": digest,
-        "checkpoint": str(teacher.path),
-        "origin_sha256": digest,
-        "loaded": teacher.text,
-        "setting": "distillation.teacher",
-    }
-
-
-def _stored(run: RunFolder, key: str) -> "StoredWeights":
-    """The copy of an entry of the index; raises RunError if there is none."""
-    from sgformer.model.weight_files import StoredWeights
-
-    entry = _read_index(run).get(key)
-    if entry is None:
-        raise RunError(f"{_folder(run) / INDEX} has no weights of {key}; --resume makes a copy")
-    path = _folder(run).absolute() / entry["file"]
-    return StoredWeights(path, entry["sha256"], entry["source"])
-
-
 def _check_copy(run: RunFolder, entry: Mapping[str, Any]) -> None:
-    copy = _folder(run) / entry["file"]
-    if not copy.is_file() or _digest(copy) != entry["sha256"]:
+    copy = weights_folder(run) / entry["file"]
+    if not copy.is_file() or digest_of(copy) != entry["sha256"]:
         raise StudyError(
             f"the run's copy of its weights, {copy}, is missing or damaged; put it back, or begin "
             "a new search under another study.name"
@@ -328,29 +235,8 @@ def _changed_source(entry: Mapping[str, Any]) -> str | None:
     if source is None:
         return None
     try:
-        digest = _digest(file_of(Path(source)))
+        digest = digest_of(file_of(Path(source)))
     except (InputError, OSError):
         return None  # it is gone, which the run does not mind
     setting = entry.get("setting", "model.checkpoint")
     return f"{setting}: {source}" if digest != entry["origin_sha256"] else None
-
-
-def _read_index(run: RunFolder) -> dict[str, Any]:
-    path = _folder(run) / INDEX
-    if not path.is_file():
-        return {}
-    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return index
-
-
-def _write_index(run: RunFolder, index: Mapping[str, Any]) -> None:
-    replace_text(_folder(run) / INDEX, json.dumps(index, indent=2) + "\n")
-
-
-def _folder(run: RunFolder) -> Path:
-    return run.path / "weights"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -39,6 +39,7 @@ from hpo.reporting.report import write_report
 from hpo.run import Run
 from hpo.run_folder import discard
 from hpo.run_store import store_of
+from hpo.run_teachers import keep_teachers
 from hpo.run_weights import keep_weights
 from hpo.schedulers.first_rung import FirstRung, first_rung_text
 from hpo.selection.finalists import has_candidates, is_settled
@@ -173,8 +174,9 @@ class SearchSteps:
             self._first_level = first_rung_of_earlier(self.config, self.storage)
 
     def keep_weights(self) -> None:
-        """Copies the weights that trainings start from to the run's folder, unless it has them."""
+        """Copies weights to start from, and teachers, to the run's folder, unless it has them."""
         keep_weights(self.config, self.folder, self.observer.note, self.now.predecessor)
+        keep_teachers(self.config, self.folder, self.observer.note)
         if (store := store_of(self.config, self.folder)) is not None:
             store.send_weights(self.folder)
 

@@ -258,7 +258,8 @@ def _result_rows(run: "Run") -> "Rows":
 
 def _plan_values(search: PlannedSearch, resources: "TrialResources") -> dict[str, Any]:
     """What the search would do, as plain values."""
-    from hpo.run_weights import find_teachers, find_weights
+    from hpo.run_teachers import find_teachers
+    from hpo.run_weights import find_weights
     from hpo.transfer.warm_start import warm_start_params
 
     config, folder = search.config, search.folder
@@ -278,7 +279,8 @@ def _plan_values(search: PlannedSearch, resources: "TrialResources") -> dict[str
 
 def _print_plan(search: PlannedSearch, resources: "TrialResources") -> None:
     from hpo.config.loading import dump_search_config
-    from hpo.run_weights import find_teachers, find_weights
+    from hpo.run_teachers import find_teachers
+    from hpo.run_weights import find_weights
 
     config, folder = search.config, search.folder
     begin = {}

@@ -213,10 +213,7 @@ class SearchConfig(FrozenConfig):
 
     @property
     def num_fresh_trainings(self) -> int:
-        """The most trainings after the trials: each finalist's on each seed, else the winner's.
-
-        With a teacher the winner is trained without it on each seed, too.
-        """
+        """The most trainings after the trials: finalists', the winner's without its teacher."""
         if self.retrain.seeds == 0 or self.study.has_several_objectives:
             return 1
         num_a_seed = self.retrain.top_k + 1 + bool(self.train.distillation.teacher)

@@ -227,17 +227,12 @@ def load_model(
         checkpoint: The checkpoint.
         places: Where the images and their cache are now; None: where the training had them.
     """
-    from sgformer.model.build import create_model
-    from sgformer.training.checkpoint_file import load_checkpoint
+    from sgformer.training.trained_model import load_trained
 
-    tensors, metadata = load_checkpoint(checkpoint)
-    config = TrainConfig.model_validate(metadata["config"]).resolved()
+    config, model, classes = load_trained(checkpoint)
     if places is not None:
         config = config.model_copy(update={"data": config.data.at_places_of(places)})
-    classes = tuple(metadata["classes"])
-    model = create_model(config, len(classes))
-    model.load_state_dict(tensors)
-    return config, model.eval(), classes
+    return config, model, classes
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -19,7 +19,8 @@ from hpo.execution.training import Training
 from hpo.run import Run
 from hpo.run_folder import discard
 from hpo.run_store import store_of
-from hpo.run_weights import teachers_of, weights_of
+from hpo.run_teachers import teachers_of
+from hpo.run_weights import weights_of
 from hpo.selection.finalists import retrain_config, training_name
 from hpo.study.trial import TrialSummary
 from sgformer.data.image_cache import ImagesId

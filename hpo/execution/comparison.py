@@ -20,7 +20,8 @@ from hpo.execution.searched_images import SearchedImages
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.run_store import store_of
-from hpo.run_weights import teachers_of, weights_of
+from hpo.run_teachers import teachers_of
+from hpo.run_weights import weights_of
 from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,

@@ -22,7 +22,8 @@ from hpo.execution.slots import Slots
 from hpo.execution.training import Training
 from hpo.run_folder import RunFolder
 from hpo.run_store import StoredTrials, store_of
-from hpo.run_weights import teachers_of, weights_of
+from hpo.run_teachers import teachers_of
+from hpo.run_weights import weights_of
 from hpo.study.study import SearchStudy
 from hpo.study.trial import Proposal
 from sgformer.data.image_cache import ImagesId

@@ -50,7 +50,7 @@ class TeacherGain:
 
     Attributes:
         alone: The winner's mean on the same fresh seeds without the teacher.
-        gain: Of the winner over that; a positive gain is an improvement.
+        gain: What the winner gains over that mean; positive if the teacher helps.
     """
 
     alone: Estimate

@@ -140,17 +140,17 @@ class _Protocol(HttpToolsProtocol):
     """Bounds the time of a request's head, and all bytes that are no body; uvicorn takes any."""
 
     _timer: asyncio.TimerHandle | None = None
-    _num_bytes = 0  # since a part of a body, or a whole head
-    _num_of_headers = 0
+    _other_bytes = 0  # that are no body, since a part of a body or a whole head
+    _header_bytes = 0  # of the headers and trailers of this request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._time_head()
 
     def data_received(self, data: bytes) -> None:
-        self._num_bytes += len(data)
+        self._other_bytes += len(data)
         super().data_received(data)
-        if self._num_bytes > MOST_BYTES_OF_HEADERS and not self.transport.is_closing():
+        if self._other_bytes > MOST_BYTES_OF_HEADERS and not self.transport.is_closing():
             self.send_400_response(_TOO_MUCH)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -159,26 +159,26 @@ class _Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._num_of_headers = 0
+        self._header_bytes = 0
         self._time_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._num_of_headers += len(name) + len(value)
-        if self._num_of_headers > MOST_BYTES_OF_HEADERS:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MOST_BYTES_OF_HEADERS:
             raise ValueError(_TOO_MUCH)  # the parser's, which answers 400
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._stop()
-        self._num_bytes = 0
+        self._other_bytes = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._num_bytes = 0
+        self._other_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._num_bytes = 0
+        self._other_bytes = 0
         super().on_message_complete()
 
     def _time_head(self) -> None:

@@ -39,10 +39,9 @@ class Teacher:
     def __init__(
         self, members: Sequence[Member], look: Preprocessing, device: torch.device
     ) -> None:
-        self._members = tuple(members)
+        self._models = [one.model.to(device).eval() for one in members]
         self._views = [_View(look, one, device) for one in members]
-        for one in members:
-            one.model.to(device).eval().requires_grad_(requires_grad=False)
+        self._orders = [torch.tensor(one.order, device=device) for one in members]
 
     def divergence(
         self, images: torch.Tensor, logits: torch.Tensor, temperature: float
@@ -65,8 +64,8 @@ class Teacher:
     def _probabilities(self, images: torch.Tensor, temperature: float) -> torch.Tensor:
         """The mean of the models' probabilities, (B, classes)."""
         each = [
-            F.softmax(one.model(view(images)).float()[:, list(one.order)] / temperature, dim=1)
-            for one, view in zip(self._members, self._views, strict=True)
+            F.softmax(model(view(images)).float()[:, order] / temperature, dim=1)
+            for model, view, order in zip(self._models, self._views, self._orders, strict=True)
         ]
         return torch.stack(each).mean(0)
 

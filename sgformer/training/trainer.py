@@ -52,7 +52,7 @@ class Trainer:
         data: The images.
         weights: A copy of the weights to start from; None: they are read from the config's source.
         micro_batch_size: The micro-batch to begin with if the config's is larger.
-        teachers: Copies of the teacher's checkpoints; None: the config's own paths are read.
+        teachers: Copies of the teacher's checkpoints; empty: the config's own paths are read.
 
     Attributes:
         config: The configuration.
@@ -76,7 +76,7 @@ class Trainer:
         data: ImageData,
         weights: StoredWeights | None = None,
         micro_batch_size: int | None = None,
-        teachers: Sequence[StoredWeights] | None = None,
+        teachers: Sequence[StoredWeights] = (),
     ) -> None:
         config = config.resolved()
         self._weights, self._teachers = weights, teachers
@@ -89,13 +89,12 @@ class Trainer:
         )
         check_batches(config, data)
         seed_everything(config.seed)
-        model = synchronised(create_model(config, len(data.classes)).to(self.device))
+        num_classes = len(data.classes)
+        model = synchronised(create_model(config, num_classes).to(self.device))
         if config.grad_checkpointing:
             checkpoint_gradients(model, config.model.name)
         teacher = load_teacher(config, teachers, data.classes, self.device)
-        self._step = OptimizerStep(
-            model, len(data.classes), config, self._samples, self.device, teacher
-        )
+        self._step = OptimizerStep(model, num_classes, config, self._samples, self.device, teacher)
         self.numerics = self._step.numerics
         self._input = ModelInput(
             config.data.preprocessing, self.device, self.numerics.memory_format
@@ -206,7 +205,7 @@ class Trainer:
     def fingerprint(self) -> str:
         """A hash of the settings and of the weights that determine the result."""
         weights = None if self._weights is None else self._weights.digest
-        return self.config.fingerprint(weights, [one.digest for one in self._teachers or ()])
+        return self.config.fingerprint(weights, [one.digest for one in self._teachers])
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The whole state of the training: tensors, and metadata of JSON's types."""

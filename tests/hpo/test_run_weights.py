@@ -1,14 +1,10 @@
 """Tests of a run's own copies of the weights that its trainings start from."""
 
-import re
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -19,7 +15,7 @@ from hpo.errors import RunError, StudyError
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training, run_training
 from hpo.run_folder import RunFolder
-from hpo.run_weights import find_teachers, find_weights, keep_weights, teachers_of, weights_of
+from hpo.run_weights import find_weights, keep_weights, weights_of
 from sgformer.config import ModelConfig, TrainConfig
 from sgformer.errors import CheckpointError
 
@@ -242,59 +238,3 @@ def test_weights_that_were_never_copied_are_named(run: RunFolder) -> None:
     with pytest.raises(RunError, match="has no weights of sg_former_pico pretrained; --resume"):
         weights_of(run, ModelConfig(name="sg_former_pico", pretrained=True))
     assert weights_of(run, ModelConfig(name="sg_former_pico")) is None
-
-
-@pytest.fixture(scope="module")
-def teacher(train_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trial's folder, of one epoch."""
-    folder = tmp_path_factory.mktemp("teaching") / "trials" / "0"
-    list(run_training(Training(train_config.with_epochs(1), folder)))
-    return folder
-
-
-def test_a_run_keeps_a_copy_of_its_teacher_and_trains_with_it(
-    search_file: Path, run: RunFolder, teacher: Path
-) -> None:
-    own = run.path / "teacher.safetensors"
-    shutil.copy(teacher / "best.safetensors", own)
-    config = config_of(search_file, f"train.distillation.teacher={own}", "train.max_epochs=2")
-    notes: list[str] = []
-    keep_weights(config, run, notes.append)
-    own.unlink()
-    keep_weights(config, run, notes.append)
-    assert len(notes) == 1
-    assert re.fullmatch(r"the teacher is sg_former_pico, 0\.\d\d M parameters, of .*", notes[0])
-    (stored,) = teachers_of(run, config.train)
-    assert stored.path.read_bytes() == (teacher / "best.safetensors").read_bytes()
-    training = Training(config.train, run.path / "trials" / "0", teachers=(stored,))
-    *_, last = run_training(training)
-    assert last is not None
-    assert last.facts["config_fingerprint"] == config.train.fingerprint(teachers=[stored.digest])
-
-
-def test_a_search_without_a_share_for_the_teacher_trains_without_it(
-    search_file: Path, run: RunFolder, teacher: Path
-) -> None:
-    config = config_of(
-        search_file, f"train.distillation.teacher={teacher}", "train.distillation.weight=0"
-    )
-    assert teachers_of(run, config.train) == ()
-
-
-def test_a_teacher_of_other_classes_is_refused_before_the_search(
-    search_file: Path, teacher: Path, tmp_path: Path
-) -> None:
-    other = tmp_path / "other"
-    for split in ("train", "val"):
-        for name in ("cat", "dog"):
-            (other / split / name).mkdir(parents=True)
-            for i in range(2):
-                pixels = np.full((8, 8), 40 * i + len(name), np.uint8)
-                Image.fromarray(pixels).save(other / split / name / f"{split}{i}.png")
-    config = config_of(
-        search_file, f"train.distillation.teacher={teacher}", f"train.data.data_dir={other}"
-    )
-    with pytest.raises(
-        CheckpointError, match=r"^train\.distillation\.teacher: .* only the images have cat, dog"
-    ):
-        list(find_teachers(config))
