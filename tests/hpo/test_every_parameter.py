@@ -12,11 +12,12 @@ from hpo.config.search_space import apply_params
 from hpo.config.space_checks import searchable_paths
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import load_image_data
+from sgformer.training.checkpoint import save_progress
 from sgformer.training.trainer import Trainer
 
 Params = dict[str, Any]
 MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 0.8}
-GUIDE = {"augmentation.policy": "guide"}
+TAUGHT = {"distillation.teacher": ("teacher",)}
 # By setting: a value that differs from the default, and other settings that the value needs to
 # have an effect.
 CASES: dict[str, tuple[Any, Params]] = {
@@ -58,6 +59,8 @@ CASES: dict[str, tuple[Any, Params]] = {
         {"early_stopping.min_delta": 1.0, "early_stopping.patience": 1},
     ),
     "label_smoothing": (0.3, {}),
+    "distillation.temperature": (8.0, TAUGHT),
+    "distillation.weight": (0.9, TAUGHT),
     "class_balance": ("loss", {}),
     "ema_decay": (0.5, {}),
     "freeze": ("stages_2", {}),
@@ -75,14 +78,23 @@ def trained(base: TrainConfig, params: Params) -> tuple[int, torch.Tensor]:
     return len(trainer.history), torch.cat(weights)
 
 
-@pytest.fixture(autouse=True)
-def _weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts weights of the smallest model into the folder of weights, the current one, too."""
+@pytest.fixture(scope="module")
+def weights(train_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights of the smallest model, and of a teacher."""
     folder = tmp_path_factory.mktemp("weights")
     model = timm.create_model("sg_former_pico", num_classes=7)
     save_file(dict(model.state_dict()), folder / "sg_former_pico.safetensors")
-    monkeypatch.setenv("SGFORMER_WEIGHTS", str(folder))
-    monkeypatch.chdir(folder)
+    trainer = Trainer(train_config.with_epochs(1), load_image_data(train_config.data))
+    for _ in trainer.epochs():
+        save_progress(trainer, folder / "teacher")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_weights(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of weights is the current one, too."""
+    monkeypatch.setenv("SGFORMER_WEIGHTS", str(weights))
+    monkeypatch.chdir(weights)
 
 
 @pytest.fixture(scope="module")
