@@ -297,6 +297,33 @@ class SearchConfig(FrozenConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _combinations_can_be_made(self) -> Self:
+        """Raises ValueError for a soup or an ensemble without finalists, or with bounded costs."""
+        deliver, names = self.retrain.deliver, ", ".join(self.study.costs)
+        if deliver == "winner":
+            return self
+        if not self.compares_finalists:
+            reason = (
+                "study.objectives has one" if self.retrain.seeds else "retrain.seeds is above 0"
+            )
+            raise ValueError(
+                f"retrain.deliver: {deliver} is made of the finalists' trainings on fresh seeds, "
+                f"of which there are some only if {reason}; set it, or choose winner"
+            )
+        if deliver == "ensemble" and names:
+            raise ValueError(
+                "retrain.deliver: an ensemble costs as much as its members together, and "
+                f"study.constraints has {names}; choose soup or winner, got {deliver!r}"
+            )
+        if deliver == "soup" and self.study.trial_costs:
+            costs = ", ".join(self.study.trial_costs)
+            raise ValueError(
+                f"retrain.deliver: study.constraints has {costs}, which only a training shows, "
+                f"and a soup is none; choose winner, got {deliver!r}"
+            )
+        return self
+
     def _default_scheduler(self, sampler: Sampler | None) -> Scheduler:
         if any(name in TRIAL_COSTS for name, _ in self.study.objectives):
             return "none"

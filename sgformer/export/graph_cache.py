@@ -53,7 +53,8 @@ def _key(model: nn.Module, config: TrainConfig) -> str:
     """Differs wherever the graph may: dropout rates do not count, which evaluation leaves out."""
     weights = {name: (list(t.shape), str(t.dtype)) for name, t in model.state_dict().items()}
     name = config.model.name.partition(".")[0]  # without the tag of pretrained weights
-    told = [name, config.data.image_size, weights, _code()]
+    parts = getattr(model, "graph_key", None)  # of an ensemble: what each member sees
+    told = [name, config.data.image_size, weights, _code(), *([parts] if parts else [])]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 

@@ -1,0 +1,115 @@
+"""Exports of an ensemble whose members differ in size of images, normalisation and family."""
+
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from configs import changed
+
+from sgformer.config import TrainConfig
+from sgformer.data.image_data import ImageData, load_image_data
+from sgformer.errors import CheckpointError
+from sgformer.export.formats import Trained, write_formats
+from sgformer.export.graph_cache import graph_of
+from sgformer.export.onnx_classifier import OnnxClassifier
+from sgformer.export.rivals import latencies_beside
+from sgformer.model.build import create_model
+from sgformer.model.ensemble import Ensemble
+from sgformer.training.checkpoint import save_checkpoint
+from sgformer.training.trained_model import ensemble_checkpoint, load_trained, member_of
+
+
+@pytest.fixture(scope="module")
+def data(train_config: TrainConfig) -> ImageData:
+    config = changed(train_config, data={"decode_size": 64})
+    return load_image_data(config.data)
+
+
+@pytest.fixture(scope="module")
+def paths(
+    train_config: TrainConfig, data: ImageData, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """Checkpoints of untrained models: an SG-Former, one of larger images, and a ResNet."""
+    own = {"mean": [0.4, 0.5, 0.6], "std": [0.3, 0.2, 0.1], "decode_size": 64}
+    configs = [
+        changed(train_config, data={"decode_size": 64}),
+        changed(train_config, data={"image_size": 64, "decode_size": 64}),
+        changed(train_config, model={"name": "resnet10t"}, data=own),
+    ]
+    folder, found = tmp_path_factory.mktemp("members"), []
+    for i, config in enumerate(one.resolved() for one in configs):
+        torch.manual_seed(i)
+        model = create_model(config, len(data.classes))
+        metadata = {"config": config.model_dump(mode="json"), "classes": data.classes}
+        save_checkpoint(folder / f"{i}.safetensors", model.state_dict(), metadata)
+        found.append(folder / f"{i}.safetensors")
+    return found
+
+
+@pytest.fixture(scope="module")
+def ensemble(paths: list[Path]) -> Path:
+    path = paths[0].with_name("ensemble.safetensors")
+    save_checkpoint(path, *ensemble_checkpoint(paths))
+    return path
+
+
+def test_an_ensemble_is_one_file_with_a_single_models_input_and_output(
+    ensemble: Path, data: ImageData, tmp_path: Path
+) -> None:
+    config, model, _ = load_trained(ensemble)
+    report = write_formats(Trained(model, config, data, 30), tmp_path, ("onnx", "uint8", "fp16"))
+    told = report["model.onnx"]
+    assert told["input"] == {"name": "input", "shape": ["batch", 3, 32, 32], "dtype": "float32"}
+    assert told["output"] == {"name": "output", "shape": ["batch", 10], "dtype": "float32"}
+    assert told["parity"]["argmax_agreement"] == 1.0
+    assert not any("not_delivered" in of for of in report.values()), report
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = torch.stack([one.softmax(1) for one in model.each(images)]).mean(0)
+    found = torch.from_numpy(OnnxClassifier(tmp_path / "model.onnx").logits(images.numpy()))
+    torch.testing.assert_close(found.softmax(1), expected, rtol=1e-3, atol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "model.uint8.onnx")
+    pixels = torch.randint(0, 255, (1, 40, 50, 3), dtype=torch.uint8).numpy()
+    (shares,) = session.run(None, {"images": pixels})
+    assert shares.sum() == pytest.approx(1, rel=1e-4)
+
+
+def test_an_ensemble_in_8_bit_integers_is_delivered_or_refused_with_a_reason(
+    ensemble: Path, data: ImageData, tmp_path: Path
+) -> None:
+    config, model, _ = load_trained(ensemble)
+    told = write_formats(Trained(model, config, data, 30), tmp_path, ("onnx", "int8"))
+    entry = told["model.int8.onnx"]
+    assert entry.get("not_delivered") or (tmp_path / "model.int8.onnx").exists()
+
+
+def test_graphs_of_ensembles_that_see_images_differently_are_kept_apart(
+    paths: list[Path], train_config: TrainConfig
+) -> None:
+    config = train_config.resolved()
+    member = member_of(paths[0])
+    other = config.data.preprocessing.__class__((0.1,) * 3, (0.9,) * 3, "bicubic", 1.0)
+    graphs = [
+        graph_of(Ensemble([member], look).eval(), config).SerializeToString()
+        for look in (config.data.preprocessing, other)
+    ]
+    assert graphs[0] != graphs[1]
+
+
+def test_an_ensemble_is_timed_by_turns_with_a_member_alone(
+    ensemble: Path, paths: list[Path], data: ImageData, tmp_path: Path
+) -> None:
+    config, model, _ = load_trained(ensemble)
+    write_formats(Trained(model, config, data, 30), tmp_path, ("onnx",))
+    rivals = {"winner alone": (paths[0],), "teacher": (paths[0], paths[2])}
+    found = latencies_beside(tmp_path / "model.onnx", rivals)
+    assert list(found) == ["delivered", *rivals]
+    assert all(of[n]["p50"] > 0 for of in found.values() for n in ("1", "8"))
+
+
+def test_an_ensemble_of_damaged_members_is_refused(paths: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*broken"):
+        ensemble_checkpoint([paths[0], broken])
