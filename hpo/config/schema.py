@@ -304,12 +304,11 @@ class SearchConfig(FrozenConfig):
         if deliver == "winner":
             return self
         if not self.compares_finalists:
-            reason = (
-                "study.objectives has one" if self.retrain.seeds else "retrain.seeds is above 0"
-            )
+            num = len(self.study.objectives)
             raise ValueError(
                 f"retrain.deliver: {deliver} is made of the finalists' trainings on fresh seeds, "
-                f"of which there are some only if {reason}; set it, or choose winner"
+                "which take one of study.objectives and retrain.seeds of at least 1; choose "
+                f"winner, got {num} objectives and {self.retrain.seeds} seeds"
             )
         if deliver == "ensemble" and names:
             raise ValueError(

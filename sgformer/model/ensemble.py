@@ -1,9 +1,8 @@
 """Several trained models as one: each sees the image as it was trained, and their mean answers."""
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -24,12 +23,14 @@ class Member:
         look: Mean and standard deviation of its input.
         image_size: Pixels of a side of its input.
         order: The position of each of the ensemble's classes among the model's outputs.
+        name: The model's name.
     """
 
     model: nn.Module
     look: Preprocessing
     image_size: int
     order: tuple[int, ...]
+    name: str = ""
 
 
 class View(nn.Module):
@@ -78,11 +79,9 @@ class Ensemble(nn.Module):
         super().__init__()
         self.models = nn.ModuleList(one.model for one in members)
         self.views = nn.ModuleList(View(look, one) for one in members)
-        self._orders = [one.order for one in members]
-        for i, order in enumerate(self._orders):
-            self.register_buffer(f"order_{i}", torch.tensor(order), persistent=False)
-        parts = [(asdict(one.look), one.image_size, one.order) for one in members]
-        self.graph_key = json.dumps([asdict(look), parts])  # beside the weights' names and shapes
+        self.members = tuple(members)
+        for i, one in enumerate(members):
+            self.register_buffer(f"order_{i}", torch.tensor(one.order), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         each = [F.log_softmax(logits, dim=1) for logits in self.each(images)]
@@ -96,7 +95,7 @@ class Ensemble(nn.Module):
         ]
 
     def _ordered(self, i: int, logits: torch.Tensor) -> torch.Tensor:
-        if self._orders[i] == tuple(range(logits.shape[1])):
+        if self.members[i].order == tuple(range(logits.shape[1])):
             return logits
         return logits[:, self.get_buffer(f"order_{i}")]
 

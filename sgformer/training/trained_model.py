@@ -53,7 +53,8 @@ def member_of(path: Path, classes: Sequence[str] | None = None) -> Member:
 
 
 def _member(config: TrainConfig, model: nn.Module, order: Iterable[int]) -> Member:
-    return Member(model, config.data.preprocessing, config.data.image_size, tuple(order))
+    data, name = config.data, config.model.name
+    return Member(model, data.preprocessing, data.image_size, tuple(order), name)
 
 
 def read_trained(path: Path) -> tuple[tuple[TrainConfig, ...], tuple[str, ...]]:

@@ -11,13 +11,11 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.errors import CheckpointError
 from sgformer.export.formats import Trained, write_formats
-from sgformer.export.graph_cache import graph_of
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.rivals import latencies_beside
 from sgformer.model.build import create_model
-from sgformer.model.ensemble import Ensemble
 from sgformer.training.checkpoint import save_checkpoint
-from sgformer.training.trained_model import ensemble_checkpoint, load_trained, member_of
+from sgformer.training.trained_model import ensemble_checkpoint, load_trained
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +28,12 @@ def data(train_config: TrainConfig) -> ImageData:
 def paths(
     train_config: TrainConfig, data: ImageData, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Path]:
-    """Checkpoints of untrained models: an SG-Former, one of larger images, and a ResNet."""
+    """Checkpoints of untrained models: an SG-Former, one of larger images, and a small ResNet."""
     own = {"mean": [0.4, 0.5, 0.6], "std": [0.3, 0.2, 0.1], "decode_size": 64}
     configs = [
         changed(train_config, data={"decode_size": 64}),
         changed(train_config, data={"image_size": 64, "decode_size": 64}),
-        changed(train_config, model={"name": "resnet10t"}, data=own),
+        changed(train_config, model={"name": "test_resnet"}, data=own),
     ]
     folder, found = tmp_path_factory.mktemp("members"), []
     for i, config in enumerate(one.resolved() for one in configs):
@@ -54,56 +52,41 @@ def ensemble(paths: list[Path]) -> Path:
     return path
 
 
-def test_an_ensemble_is_one_file_with_a_single_models_input_and_output(
-    ensemble: Path, data: ImageData, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def written(ensemble: Path, data: ImageData) -> dict[str, dict]:
+    """The entries of export.json, for the files beside the ensemble's checkpoint."""
     config, model, _ = load_trained(ensemble)
-    report = write_formats(Trained(model, config, data, 30), tmp_path, ("onnx", "uint8", "fp16"))
-    told = report["model.onnx"]
+    formats = ("onnx", "uint8", "fp16")
+    return write_formats(Trained(model, config, data, 30), ensemble.parent, formats)
+
+
+def test_an_ensemble_is_one_file_with_a_single_models_input_and_output(
+    ensemble: Path, written: dict[str, dict]
+) -> None:
+    model, told = load_trained(ensemble)[1], written["model.onnx"]
     assert told["input"] == {"name": "input", "shape": ["batch", 3, 32, 32], "dtype": "float32"}
     assert told["output"] == {"name": "output", "shape": ["batch", 10], "dtype": "float32"}
     assert told["parity"]["argmax_agreement"] == 1.0
-    assert not any("not_delivered" in of for of in report.values()), report
+    assert not any("not_delivered" in of for of in written.values()), written
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         expected = torch.stack([one.softmax(1) for one in model.each(images)]).mean(0)
-    found = torch.from_numpy(OnnxClassifier(tmp_path / "model.onnx").logits(images.numpy()))
+    found = torch.from_numpy(
+        OnnxClassifier(ensemble.with_name("model.onnx")).logits(images.numpy())
+    )
     torch.testing.assert_close(found.softmax(1), expected, rtol=1e-3, atol=1e-4)
-    session = onnxruntime.InferenceSession(tmp_path / "model.uint8.onnx")
+    session = onnxruntime.InferenceSession(ensemble.with_name("model.uint8.onnx"))
     pixels = torch.randint(0, 255, (1, 40, 50, 3), dtype=torch.uint8).numpy()
     (shares,) = session.run(None, {"images": pixels})
     assert shares.sum() == pytest.approx(1, rel=1e-4)
 
 
-def test_an_ensemble_in_8_bit_integers_is_delivered_or_refused_with_a_reason(
-    ensemble: Path, data: ImageData, tmp_path: Path
-) -> None:
-    config, model, _ = load_trained(ensemble)
-    told = write_formats(Trained(model, config, data, 30), tmp_path, ("onnx", "int8"))
-    entry = told["model.int8.onnx"]
-    assert entry.get("not_delivered") or (tmp_path / "model.int8.onnx").exists()
-
-
-def test_graphs_of_ensembles_that_see_images_differently_are_kept_apart(
-    paths: list[Path], train_config: TrainConfig
-) -> None:
-    config = train_config.resolved()
-    member = member_of(paths[0])
-    other = config.data.preprocessing.__class__((0.1,) * 3, (0.9,) * 3, "bicubic", 1.0)
-    graphs = [
-        graph_of(Ensemble([member], look).eval(), config).SerializeToString()
-        for look in (config.data.preprocessing, other)
-    ]
-    assert graphs[0] != graphs[1]
-
-
 def test_an_ensemble_is_timed_by_turns_with_a_member_alone(
-    ensemble: Path, paths: list[Path], data: ImageData, tmp_path: Path
+    ensemble: Path, paths: list[Path], written: dict[str, dict]
 ) -> None:
-    config, model, _ = load_trained(ensemble)
-    write_formats(Trained(model, config, data, 30), tmp_path, ("onnx",))
+    assert "parity" in written["model.onnx"]
     rivals = {"winner alone": (paths[0],), "teacher": (paths[0], paths[2])}
-    found = latencies_beside(tmp_path / "model.onnx", rivals)
+    found = latencies_beside(ensemble.with_name("model.onnx"), rivals)
     assert list(found) == ["delivered", *rivals]
     assert all(of[n]["p50"] > 0 for of in found.values() for n in ("1", "8"))
 

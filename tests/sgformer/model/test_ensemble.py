@@ -44,9 +44,7 @@ def test_a_very_sure_member_of_an_ensemble_has_one_vote() -> None:
 
 def test_an_ensemble_matches_members_whose_classes_are_in_another_order() -> None:
     ensemble = Ensemble([member(0.0, 2.0), member(2.0, 0.0, order=(1, 0))], PLAIN)
-    torch.testing.assert_close(
-        ensemble(IMAGES).softmax(1)[0], torch.tensor([0.0, 2.0]).softmax(0)
-    )
+    torch.testing.assert_close(ensemble(IMAGES).softmax(1)[0], torch.tensor([0.0, 2.0]).softmax(0))
 
 
 def test_each_member_of_an_ensemble_sees_its_own_size_and_normalisation() -> None:
