@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
@@ -97,9 +98,7 @@ class _Glue:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    def _constant(
-        self, name: str, values: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"
-    ) -> str:
+    def constant(self, name: str, values: npt.NDArray[np.generic]) -> str:
         self.constants.append(numpy_helper.from_array(values, name))
         return name
 
