@@ -11,6 +11,7 @@ from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
 from hpo.engine.observer import SearchObserver
 from hpo.execution import comparison
+from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.comparison import SearchedImages, compare_finalists, fresh_training
 from hpo.execution.training import Training
@@ -169,6 +170,8 @@ class FakeCluster:
             training.folder.mkdir(parents=True, exist_ok=True)
             for name in ("best.safetensors", "last.safetensors", "epochs.csv"):
                 (training.folder / name).write_text("")
+            for epoch in range(1, 5):
+                Attempts(training.folder).note(epoch)
             self.trained.append((training.folder.name, training.config.distillation.is_used))
             yield i, {"epoch": 1, "seconds": 1.0, "val_top1": 0.5}
             yield i, None
@@ -232,7 +235,7 @@ def test_a_soup_that_is_asked_for_later_trains_again_what_the_delivery_removed(
     compare(config.model_copy(update={"retrain": asked}), run, study)
     assert [name for name, _ in cluster.trained[3:]] == [name for name, _ in cluster.trained[1:3]]
     assert study.metadata.fresh_trainings == before
-    assert [one["num_epochs"] for one in study.metadata.retrainings] == [1, 1]
+    assert [one["num_epochs"] for one in study.metadata.retrainings] == [4, 4]
 
 
 def test_a_soup_has_to_do_without_what_the_budget_cannot_train_again(
@@ -285,7 +288,7 @@ def test_trainings_without_a_teacher_wait_for_a_raised_budget(
     small, run, study = search_of(
         search_file, tmp_path / "run", *settings, "budget.total_epochs=28"
     )
-    study.metadata.add_retraining(0, 16, 1.0, 1.0)
+    study.metadata.add_retraining(0, 12, 1.0, 1.0)
     assert compare(small, run, study) == [
         "the budget leaves no room to train the winner without its teacher"
     ]
