@@ -101,7 +101,7 @@ class _Trainings:
         metadata, trials = self.study.metadata, self.study.trials()
         alone = trainings_without_teacher(as_asked(self.config, finalists), trials, verdict)
         due = [one for one in alone if training_name(*one) not in metadata.fresh_trainings]
-        if due and not self.budget.lets_train([number for number, _ in due]):
+        if due and not self._lets_train(due):
             metadata.alone_left_out = limits_of(self.config)
             self.observer.note("the budget leaves no room to train the winner without its teacher")
         elif due:
@@ -121,7 +121,7 @@ class _Trainings:
             for one in others
             if not Training(one[1], _folder(self.run, *one), store=store).has_best()
         ]
-        if due and not self.budget.lets_train([number for number, _ in due]):
+        if due and not self._lets_train(due):
             self.observer.note(
                 f"the budget leaves no room to train {len(due)} models again, which an earlier "
                 f"delivery has removed, for {self.config.retrain.deliver}"
@@ -129,6 +129,11 @@ class _Trainings:
         elif due:
             self.observer.phase(f"training {len(due)} models again, which were removed")
             self(due, kept_seed=first[1].seed)
+
+    def _lets_train(self, due: Sequence[tuple[int, TrainConfig]]) -> bool:
+        """Whether the budget has room, after what this search has trained just now."""
+        now = Budget.of_study(self.config, self.study, self.resources.num_of_largest)
+        return now.lets_train([number for number, _ in due])
 
     def __call__(
         self,
