@@ -1,5 +1,6 @@
 """The files of a delivered model."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,12 @@ class ModelFiles:
     def is_delivered(self) -> bool:
         """Whether the folder holds an exported model that was checked."""
         return self.export_report.exists()
+
+    @property
+    def asked_to_be(self) -> str:
+        """`retrain.deliver` of the search that delivered the model."""
+        values = json.loads(self.metrics.read_text("utf-8")) if self.metrics.is_file() else {}
+        return str((values.get("combination") or {}).get("asked", "winner"))
 
     def fingerprint(self) -> str | None:
         """The fingerprint of the delivered model's config; None if no model is delivered."""

@@ -105,10 +105,11 @@ def _find(path: Path, classes: tuple[str, ...]) -> FoundTeacher:
     from sgformer.training.trained_model import read_trained
 
     file = file_of(path)
-    config, known = read_trained(file)
+    configs, known = read_trained(file)
     check_classes(known, classes, path)
-    size = num_parameters(config, len(known)) / 1e6
-    return FoundTeacher(path, file, f"{config.model.name}, {size:.2f} M parameters")
+    size = sum(num_parameters(config, len(known)) for config in configs) / 1e6
+    names = " + ".join(config.model.name for config in configs)
+    return FoundTeacher(path, file, f"{names}, {size:.2f} M parameters")
 
 
 def _copy(run: RunFolder, teacher: FoundTeacher) -> dict[str, Any]:

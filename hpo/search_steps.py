@@ -130,7 +130,15 @@ class SearchSteps:
             return True
         trials = self.study.trials()
         is_compared = not has_candidates(trials) or is_settled(self.config, self.study, trials)
-        return self._has_trials_left or not is_compared
+        return self._has_trials_left or not is_compared or self._has_to_combine
+
+    @property
+    def _has_to_combine(self) -> bool:
+        """Whether best/ has the winner's model, but not as `retrain.deliver` asks for it."""
+        run = self.as_run()
+        if not run.is_delivered or run.winner is None or run.delivered != run.winner:
+            return False  # `retrain --trial` has put another model there
+        return run.files.asked_to_be != self.config.retrain.deliver
 
     @property
     def _has_trials_left(self) -> bool:

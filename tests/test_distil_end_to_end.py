@@ -36,6 +36,11 @@ def test_a_run_teaches_a_smaller_model(
     assert {"distillation.weight", "distillation.temperature"} <= set(trials[0].params)
     winner = json.loads(run("status", runs / "student", "--json").stdout)["winner"]
     assert winner["without_teacher"]["mean"] > 0
+    told = json.loads(run("status", runs / "student", "--json").stdout)
+    assert told["teacher"]["models"] == ["sg_former_pico"]
+    assert told["teacher"]["val"]["num_images"] == 30
+    assert not told["teacher"]["may_know_val"]
+    assert set(told["latency_ms"]) == {"delivered", "teacher"}
     assert winner["gain_of_teacher"]["low"] < winner["gain_of_teacher"]["high"]
     config = yaml.safe_load((runs / "student" / "best" / "config.yaml").read_text())
     assert config["distillation"]["teacher"] == [str(best)]
@@ -45,7 +50,10 @@ def test_a_run_teaches_a_smaller_model(
     card = (student / "MODEL_CARD.md").read_text()
     assert "digits/best" in card
     assert "Without its teacher: val_top1 " in card
-    assert "its teacher adds<b>" in (runs / "student" / "report.html").read_text()
+    assert "Its teacher: sg_former_pico, 0.12 M parameters: val_top1 0." in card
+    page = (runs / "student" / "report.html").read_text()
+    assert "its teacher adds<b>" in page
+    assert all(f"<td>{one}" in page for one in ("teacher", "student alone", "student distilled"))
     again = run("distil", finished.folder, *options, "--resume")
     assert "without teacher " in again.stdout
     assert "training" not in again.stderr

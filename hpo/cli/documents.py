@@ -68,6 +68,46 @@ class FirstRung(Document):
     is_of_earlier_studies: bool
 
 
+class MemberTraining(Document):
+    trial: int
+    seed: int = told("the fresh seed that it was trained on")
+
+
+class Combination(Document):
+    asked: str = told("`retrain.deliver`: `soup` or `ensemble`")
+    delivered: str = told("what best/ has; `winner`: the winner's model alone")
+    members: list[MemberTraining] = told("as all of val chose them, the winner's model first")
+    num_candidates: int = told("trained models to choose from")
+    num_missing: int = told("further ones, whose weights are gone")
+    metric: str
+    alone: float | None = told("the winner's model on val")
+    together: float | None = told("the members on val, which chose them")
+    gain: float | None = told("over the winner's model, on val images that chose no member")
+    low: float | None = told("end of the gain's interval")
+    high: float | None = told("end of the gain's interval")
+    starts_alike: bool = told("whether all started from the same trained weights")
+
+
+class TeacherScores(Document):
+    top1: float
+    top5: float
+    macro_f1: float
+    loss: float
+    num_images: int
+
+
+class DeliveredTeacher(Document):
+    models: list[str]
+    num_parameters: int = told("of all its models")
+    val: TeacherScores = told("as it teaches: it sees the student's input")
+    may_know_val: bool = told("whether it may have been trained on some of these images")
+
+
+class Milliseconds(Document):
+    p50: float
+    p95: float
+
+
 class Status(Document):
     study: str
     num_trials: int = told("`study.num_trials`")
@@ -82,6 +122,12 @@ class Status(Document):
     winner: Winner | None = told("by the finalists' comparison")
     delivered: bool = told("whether best/ holds a model")
     delivered_trial: int | None
+    combination: Combination | None = told("the soup or ensemble that was asked for")
+    teacher: DeliveredTeacher | None = told("the delivered model's teacher")
+    latency_ms: dict[str, dict[str, Milliseconds]] | None = told(
+        "of the delivered model, and of the winner alone and the teacher where there is one, by "
+        "turns, by batch size"
+    )
     health: list[Card] = told("the worst first")
 
 

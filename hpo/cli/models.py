@@ -57,7 +57,7 @@ def retrain(
             retrain_and_deliver(run, chosen, display, images.id)
         write_report(run.folder, run.config, run.study)
         copy_results(run.folder, run.config)
-    print_rows(delivery_rows(run.folder) | copied_rows(run.config))
+    print_rows(delivery_rows(run.folder, run.config.study.metric) | copied_rows(run.config))
 
 
 def _formats(text: str | None) -> str | None:
@@ -109,7 +109,7 @@ def export(
         for note in exported.notes:
             print_note(note)
         copy_results(run, config)
-    print_rows(delivery_rows(run) | copied_rows(config))
+    print_rows(delivery_rows(run, config.study.metric) | copied_rows(config))
     if exported.refused:
         raise ExportError("; ".join(f"{n}: {reason}" for n, reason in exported.refused.items()))
 

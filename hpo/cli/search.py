@@ -243,7 +243,7 @@ def _result_rows(run: "Run") -> "Rows":
             rows["default"] = f"trial 0, {objectives_text(default, config)}"
     if delivered.number != winner.number:
         rows["in best/"] = f"trial {delivered.number}, by `retrain --trial`"
-    rows |= front_rows(run.front, config) | delivery_rows(run.folder)
+    rows |= front_rows(run.front, config) | delivery_rows(run.folder, run.config.study.metric)
     rows |= health_rows(health_cards(Searched.of(config, run.study, run.trials, run.verdict)))
     return (
         rows

@@ -297,6 +297,32 @@ class SearchConfig(FrozenConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _combinations_can_be_made(self) -> Self:
+        """Raises ValueError for a soup or an ensemble without finalists, or with bounded costs."""
+        deliver, names = self.retrain.deliver, ", ".join(self.study.costs)
+        if deliver == "winner":
+            return self
+        if not self.compares_finalists:
+            num = len(self.study.objectives)
+            raise ValueError(
+                f"retrain.deliver: {deliver} is made of the finalists' trainings on fresh seeds, "
+                "which take one of study.objectives and retrain.seeds of at least 1; choose "
+                f"winner, got {num} objectives and {self.retrain.seeds} seeds"
+            )
+        if deliver == "ensemble" and names:
+            raise ValueError(
+                "retrain.deliver: an ensemble costs as much as its members together, and "
+                f"study.constraints has {names}; choose soup or winner, got {deliver!r}"
+            )
+        if deliver == "soup" and self.study.trial_costs:
+            costs = ", ".join(self.study.trial_costs)
+            raise ValueError(
+                f"retrain.deliver: study.constraints has {costs}, which only a training shows, "
+                f"and a soup is none; choose winner, got {deliver!r}"
+            )
+        return self
+
     def _default_scheduler(self, sampler: Sampler | None) -> Scheduler:
         if any(name in TRIAL_COSTS for name, _ in self.study.objectives):
             return "none"

@@ -9,6 +9,7 @@ from sgformer.validation import FrozenConfig
 
 Placement = Literal["pack", "strict_pack", "spread"]
 AUTO: Final = "auto"  # of gpus_per_trial
+Deliver = Literal["winner", "soup", "ensemble"]
 Scheduler = Literal["freeze_thaw", "asha", "asha_promotion", "hyperband", "median", "none"]
 
 
@@ -143,12 +144,19 @@ class RetrainConfig(FrozenConfig):
         top_k: How many of the best trials become finalists; as many keep their checkpoints.
         seeds: On how many fresh seeds each finalist is trained; 0: no comparison, the best
             trial is the winner.
+        deliver: `winner` is one trained model. `soup` is the mean of the weights of the winner's
+            and other finalists' trainings of its architecture; `ensemble` is one network of
+            several of these models, whose mean probability answers. Both are delivered only if
+            val tells a gain over the winner's model alone from chance.
+        members: The most models of an ensemble, the winner's included.
         proof_images: On how many val images an exported model is checked, at most.
     """
 
     max_epochs: int | None = Field(default=None, ge=1)
     top_k: int = Field(default=3, ge=1)
     seeds: int = Field(default=3, ge=0)
+    deliver: Deliver = "winner"
+    members: int = Field(default=3, ge=2, le=16)
     proof_images: int = Field(default=512, ge=1)
 
 

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from hpo.config.sections import ExportConfig, RetrainConfig
+from hpo.delivery.combination import Combination
 from hpo.run_folder import finish_replacing, newcomer_of, replace_folder, replace_text
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
@@ -36,6 +37,35 @@ class Exported:
     refused: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What metrics.json says of a delivered model beside its own metrics.
+
+    Attributes:
+        combination: What became of the soup or ensemble that was asked for; None: none was.
+        teacher: What its teacher reaches on val; None: it has none.
+        rivals: Checkpoints of models whose latency is measured by turns with its own, by name;
+            several are an ensemble.
+    """
+
+    combination: Combination | None = None
+    teacher: Mapping[str, Any] | None = None
+    rivals: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    def as_metrics(self, model: Path) -> dict[str, Any]:
+        """The entries of metrics.json; the model's file is timed."""
+        from sgformer.export.rivals import latencies_beside
+
+        values: dict[str, Any] = {}
+        if self.combination is not None:
+            values["combination"] = self.combination.model_dump(mode="json")
+        if self.teacher is not None:
+            values["teacher"] = dict(self.teacher)
+        if self.rivals:
+            values["latency_ms"] = latencies_beside(model, self.rivals)
+        return values
+
+
 def deliver(
     folder: Path,
     checkpoint: Path,
@@ -45,6 +75,7 @@ def deliver(
     places: DataConfig | None = None,
     settings: ExportConfig | None = None,
     pictures: Mapping[str, Any] | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Exports an evaluated checkpoint, checks the export, then replaces the whole folder.
 
@@ -57,6 +88,7 @@ def deliver(
         places: Where the images and their cache are now; None: where the training had them.
         settings: Which files are delivered; None: model.onnx alone.
         pictures: The content of pictures.json; None: there is no such file.
+        beside: What metrics.json says beside the metrics; None: nothing.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -78,12 +110,14 @@ def deliver(
     values = config.model_dump(mode="json")
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
-    _write_json(new / "metrics.json", metrics)
     if pictures is not None:
         _write_json(new / "pictures.json", pictures)
     facts, limits = _facts(metrics, settings), _limits(settings)
     trained = Trained(model, config, data, num_images, known, facts, limits)
-    _write_json(new / "export.json", write_formats(trained, new, settings.formats))
+    report = write_formats(trained, new, settings.formats)
+    more = {} if beside is None else beside.as_metrics(new / FILES["onnx"])
+    _write_json(new / "metrics.json", {**metrics, **more})
+    _write_json(new / "export.json", report)
     replace_folder(folder, new)
 
 
@@ -157,8 +191,8 @@ def _facts(metrics: Mapping[str, Any], settings: ExportConfig) -> dict[str, Any]
     kept = ("num_images", "top1", "top5", "macro_f1", "loss")
     by_split = {
         split: {name: values[name] for name in kept if name in values}
-        for split, values in metrics.items()
-        if values
+        for split in ("val", "test")
+        if (values := metrics.get(split))
     }
     return {"metrics": by_split, "license": settings.license}
 

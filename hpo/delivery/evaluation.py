@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hpo.delivery.deliver import images_for, load_model, trained_images_of
+from hpo.delivery.evaluated_teacher import evaluated_teacher
 from hpo.delivery.pictures import Pictures, Saliency
+from hpo.delivery.predicted import EVAL_BATCH_SIZE, predicted
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
-from hpo.execution.own_folder import own_folder
+from hpo.execution.own_folder import TrainingFolder, own_folder
 from hpo.execution.retrain import run_on_cluster
-from hpo.execution.training import Training
+from hpo.execution.training import BEST, Training, teachers_in
 from hpo.run import Run
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
@@ -27,10 +29,8 @@ if TYPE_CHECKING:
     from sgformer.training.counts import Counts
     from sgformer.training.evaluation import SplitMetrics
 
-EVAL_BATCH_SIZE: Final = 32  # fits into the memory of any machine that can train
 SECONDS_BETWEEN_NEWS: Final = 1.0
 SPLITS: Final = ("val", "test")
-BEST: Final = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Evaluated:
         num_images: Number of images of all splits.
         metrics: At the end, SplitMetrics by split; None for a split that does not exist.
         pictures: At the end, the content of pictures.json; None: it was not asked for, or failed.
+        teacher: At the end, what the model's teacher reaches on val; None: it has none.
         notes: What a user should know of the pictures, a sentence each.
     """
 
@@ -49,6 +50,7 @@ class Evaluated:
     num_images: int
     metrics: dict[str, Any] | None = None
     pictures: dict[str, Any] | None = None
+    teacher: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -74,22 +76,29 @@ def evaluate_and_charge(
         images: Identifies the images of the search; None: any images are accepted.
         resources: CPUs and GPUs on the connected Ray cluster; None: this process evaluates.
     """
-    begin, news = time.monotonic(), Evaluated(0, 0)
+    news = Evaluated(0, 0)
     places, has_pictures = run.config.train.data, run.config.report.images
     if resources is None:
-        checkpoint = training.folder / BEST
-        told = evaluate_checkpoint(checkpoint, images, places=places, has_pictures=has_pictures)
+        told = _evaluate(replace(training, store=None), images, 0.0, places, has_pictures)
     else:
         arguments = (training, images, resources.gpus, places, has_pictures)
         told = run_on_cluster(_evaluate, arguments, resources, "the evaluation")
-    for news in told:
-        observer.step(news.num_done, news.num_images)
+    with charged(run, trial, resources):
+        for news in told:
+            observer.step(news.num_done, news.num_images)
     for note in news.notes:
         observer.note(note)
+    return news
+
+
+@contextlib.contextmanager
+def charged(run: Run, trial: int, resources: TrialResources | None) -> Iterator[None]:
+    """Charges the block's seconds to the budget's hours; no epoch is charged."""
+    begin = time.monotonic()
+    yield
     seconds = time.monotonic() - begin
     run.study.metadata.add_retraining(trial, 0, seconds, resources.gpus if resources else 1.0)
     run.study.metadata.seconds_searched += seconds
-    return news
 
 
 def evaluate_checkpoint(
@@ -99,6 +108,7 @@ def evaluate_checkpoint(
     places: DataConfig | None = None,
     *,
     has_pictures: bool = False,
+    teachers: tuple[Path, ...] = (),
 ) -> Iterator[Evaluated]:
     """Evaluates a checkpoint in this process; the last of what it yields has the metrics.
 
@@ -108,6 +118,7 @@ def evaluate_checkpoint(
         num_gpus: GPUs for this process; less than 1: its share of a GPU's memory.
         places: Where the images and their cache are now; None: where the training had them.
         has_pictures: Whether the last of what it yields has pictures, too.
+        teachers: Checkpoints of the model's teacher, which is evaluated on val, too.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -117,7 +128,7 @@ def evaluate_checkpoint(
     limit_memory(num_gpus)
     config, model, _ = load_model(checkpoint, places)
     data = images_for(config, trained_images_of(checkpoint), images)
-    yield from evaluate_splits(config, model, data, has_pictures=has_pictures)
+    yield from evaluate_splits(config, model, data, has_pictures=has_pictures, teachers=teachers)
 
 
 def _evaluate(
@@ -129,23 +140,29 @@ def _evaluate(
 ) -> Iterator[Evaluated]:
     """Evaluates a training's checkpoint, wherever it is kept; see `evaluate_checkpoint`."""
     with contextlib.ExitStack() as held:
-        place = training.folder
+        folder = TrainingFolder(training.folder)
         if training.store is not None:
-            place = held.enter_context(
+            folder = held.enter_context(
                 own_folder(training.store, training.name, trains=False, names=(BEST,))
-            ).path
+            )
         yield from evaluate_checkpoint(
-            place / BEST, images, num_gpus, places, has_pictures=has_pictures
-        )
+            folder.path / BEST, images, num_gpus, places, has_pictures=has_pictures,
+            teachers=tuple(one.path for one in teachers_in(training, folder)),
+        )  # fmt: skip
 
 
 def evaluate_splits(
-    config: TrainConfig, model: Any, data: "ImageData", *, has_pictures: bool = False
+    config: TrainConfig,
+    model: Any,
+    data: "ImageData",
+    *,
+    has_pictures: bool = False,
+    teachers: tuple[Path, ...] = (),
 ) -> Iterator[Evaluated]:
     """Evaluates a model on val and test; the last of what it yields has the metrics.
 
     They are computed in float32, whatever the precision of the training. The pictures are of
-    test, or of val if there is no test.
+    test, or of val if there is no test. Of a teacher nothing but val is asked.
     """
     from sgformer.optimization.numerics import exact_float32
     from sgformer.training.counts import Counts
@@ -163,7 +180,7 @@ def evaluate_splits(
     for split in due:
         counts = Counts(len(data.classes), device, keeps_pairs=True)
         with exact_float32():
-            for logits, labels in _predicted(config, model, data, split, device):
+            for logits, labels in predicted(config, model, data, split, device):
                 counts.add(logits, labels)
                 num_done += len(labels)
                 if time.monotonic() > told_at + SECONDS_BETWEEN_NEWS:
@@ -176,6 +193,8 @@ def evaluate_splits(
         saliency = _saliency(config, model, device)
         pictures, notes = _pictures(data, split, counts, of_split, saliency)
         last = replace(last, pictures=pictures, notes=notes)
+    if teachers:
+        last = replace(last, teacher=evaluated_teacher(teachers, config, data, device))
     yield last
 
 
@@ -215,17 +234,3 @@ def _saliency(config: TrainConfig, model: Any, device: "torch.device") -> Salien
         return with_heat(seen.permute(1, 2, 0).numpy(), occlusion_map(classify, seen, label))
 
     return draw
-
-
-def _predicted(
-    config: TrainConfig, model: Any, data: "ImageData", split: str, device: "torch.device"
-) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
-    """Logits and labels of a split's batches, which loading processes prepare."""
-    from sgformer.data.loader import num_workers_for
-    from sgformer.data.model_input import eval_batches
-    from sgformer.optimization.numerics import Numerics
-    from sgformer.training.evaluation import predicted_logits
-
-    samples, num_workers = data.samples(split), num_workers_for(config.data, device)
-    batches = eval_batches(data, samples, config.data, EVAL_BATCH_SIZE, device, num_workers)
-    return predicted_logits(model, batches, Numerics(device))

@@ -14,9 +14,9 @@ from hpo.run_folder import discard, finish_replacing
 from hpo.selection.finalists import (
     has_candidates,
     late_bounds,
-    retrain_config,
     winners_of,
 )
+from hpo.selection.members import is_delivered_as_asked
 from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 from sgformer.data.image_cache import ImagesId
 
@@ -50,12 +50,12 @@ def deliver_winners(
     for trial in chosen:
         folder = folders[trial.number]
         finish_replacing(folder)
-        wanted = retrain_config(run.config, trial.params).fingerprint()
-        if ModelFiles(folder).fingerprint() == wanted:
-            if folder == run.folder.best:  # a crash may have come before this was noted
+        is_best = folder == run.folder.best
+        if is_delivered_as_asked(run.config, ModelFiles(folder), trial):
+            if is_best:  # a crash may have come before this was noted
                 run.study.metadata.delivered_trial = trial.number
-        elif folder == run.folder.best or _is_affordable(run, trial, observer):
-            retrain_and_deliver(run, trial, observer, images, resources, folder)
+        elif is_best or _is_affordable(run, trial, observer):
+            retrain_and_deliver(run, trial, observer, images, resources, folder, combines=is_best)
     discard_trainings(run)  # checkpoints of finalists that did not win
     _discard_others(run.folder.front, folders.values(), observer)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.delivery.deliver import deliver
+from hpo.delivery.combined import combined_with_others
+from hpo.delivery.deliver import Beside, deliver
 from hpo.delivery.evaluation import evaluate_and_charge
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
@@ -15,7 +16,7 @@ from hpo.execution.cluster import TrialResources
 from hpo.execution.gpu_share import resources_for
 from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster, retrain_epochs
-from hpo.execution.training import Training
+from hpo.execution.training import BEST, Training
 from hpo.run import Run
 from hpo.run_folder import discard
 from hpo.run_store import store_of
@@ -33,6 +34,8 @@ def retrain_and_deliver(
     images: ImagesId | None = None,
     resources: TrialResources | None = None,
     folder: Path | None = None,
+    *,
+    combines: bool = False,
 ) -> None:
     """Trains the trial's configuration on the first fresh seed and delivers the model.
 
@@ -46,6 +49,8 @@ def retrain_and_deliver(
         resources: CPUs, GPUs and processes of the training on the connected Ray cluster; None:
             this process trains.
         folder: The folder for the model's files; None: the run's best/.
+        combines: Whether the soup or ensemble that `retrain.deliver` asks for is delivered in the
+            model's place, if that is better.
 
     Raises:
         RunError: The training diverged in its first epoch, or its checkpoint is missing.
@@ -70,18 +75,31 @@ def retrain_and_deliver(
     rows = _train_and_charge(run, trial, name, training, observer, resources)
     if training.store is not None:
         training.store.bring(training.name, place)
-    checkpoint = place / "best.safetensors"
+    checkpoint = place / BEST
     if not checkpoint.exists():
         raise RunError(_without_a_model(run, trial, checkpoint, rows, train.metric))
+    made = None
+    if combines and run.config.retrain.deliver != "winner":
+        made = combined_with_others(run, trial, training, observer, images, resources)
+        training = made.training
     observer.phase("evaluating on val and test")
     found = evaluate_and_charge(run, trial.number, training, observer, images, resources)
     assert found.metrics is not None, "the evaluation has come to its end"
     observer.phase("exporting to ONNX and checking it")
-    num_images = run.config.retrain.proof_images
-    best = folder or run.folder.best
-    places = run.config.train.data
-    export, pictures = run.config.export, found.pictures
-    deliver(best, checkpoint, found.metrics, images, num_images, places, export, pictures)
+    rivals = {"teacher": tuple(one.path for one in training.teachers)} if found.teacher else {}
+    if made is not None and made.combination.is_delivered:
+        rivals["winner alone"] = (checkpoint,)
+    deliver(
+        folder or run.folder.best,
+        training.folder / BEST,
+        found.metrics,
+        images,
+        run.config.retrain.proof_images,
+        run.config.train.data,
+        run.config.export,
+        found.pictures,
+        Beside(None if made is None else made.combination, found.teacher, rivals),
+    )
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
     discard_trainings(run)

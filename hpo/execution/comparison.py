@@ -2,8 +2,9 @@
 
 import contextlib
 import statistics
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hpo.execution.placement import PlacementWatch
 from hpo.execution.retrain import retrain_all_on_cluster
 from hpo.execution.searched_images import SearchedImages
 from hpo.execution.training import Training
+from hpo.model_files import ModelFiles
 from hpo.run_folder import RunFolder
 from hpo.run_store import store_of
 from hpo.run_teachers import teachers_of
@@ -26,13 +28,15 @@ from hpo.selection.affordable import finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,
     as_asked,
+    limits_of,
     read_finalists,
     read_verdict,
     training_name,
     trainings_of,
     trainings_without_teacher,
 )
-from hpo.selection.verdict import FreshTraining
+from hpo.selection.members import is_delivered_as_asked, may_be_member, member_candidates
+from hpo.selection.verdict import FreshTraining, Verdict
 from hpo.study.study import SearchStudy
 from sgformer.config import Metric, TrainConfig
 from sgformer.data.image_cache import ImagesId
@@ -50,8 +54,9 @@ def compare_finalists(
 
     An interrupted training resumes from its checkpoint; a training in the study is not repeated.
     Checkpoints of the first seed stay in the run's `retraining` folder, because the winner's
-    model is delivered from there; checkpoints of other seeds are deleted. A winner with a teacher
-    is trained without it, too, as far as the budget has room.
+    model is delivered from there; of other seeds the best weights stay if `retrain.deliver` may
+    combine them, and else nothing. A winner with a teacher is trained without it, too, as far as
+    the budget has room.
 
     Raises:
         RunError: A training's processes died more often than `study.max_retries` allows.
@@ -61,23 +66,21 @@ def compare_finalists(
     done = study.metadata.fresh_trainings
     everything = tuple(trainings_of(config, study.trials(), finalists))
     due = [(n, train) for n, train in everything if training_name(n, train) not in done]
-    train = _Trainings(config, run, study, images.id, resources, observer, budget)
-    num_seeds = finalists.num_seeds
-    seeds = "one fresh seed" if num_seeds == 1 else f"{num_seeds} fresh seeds"
+    kept = partial(may_be_member, config, finalists)
+    train = _Trainings(config, run, study, images.id, resources, observer, budget, kept)
     if due:
         num = len(finalists.numbers)
-        observer.phase(f"comparing {num} finalist{'s' * (num > 1)} on {seeds}")
+        observer.phase(f"comparing {num} finalist{'s' * (num > 1)} on {_seeds(finalists)}")
         train(due, kept_seed=everything[0][1].seed)
     verdict = read_verdict(config, study, study.trials())
-    if verdict is None:
-        return
-    alone = trainings_without_teacher(as_asked(config, finalists), study.trials(), verdict)
-    due = [one for one in alone if training_name(*one) not in done]
-    if due and not budget.lets_train([number for number, _ in due]):
-        observer.note("the budget leaves no room to train the winner without its teacher")
-    elif due:
-        observer.phase(f"training the winner without its teacher on {seeds}")
-        train(due, kept_seed=None)
+    if verdict is not None:
+        train.lost_members(verdict)
+        train.without_teacher(finalists, verdict)
+
+
+def _seeds(finalists: Finalists) -> str:
+    num_seeds = finalists.num_seeds
+    return "one fresh seed" if num_seeds == 1 else f"{num_seeds} fresh seeds"
 
 
 @dataclass(frozen=True)
@@ -91,17 +94,77 @@ class _Trainings:
     resources: TrialResources
     observer: SearchObserver
     budget: Budget
+    is_kept: Callable[[TrainConfig], bool]
 
-    def __call__(self, due: Sequence[tuple[int, TrainConfig]], kept_seed: int | None) -> None:
-        """Runs the trainings `due`; deletes the checkpoints of all but the kept seed."""
+    def without_teacher(self, finalists: Finalists, verdict: Verdict) -> None:
+        """Trains the winner without its teacher, if it has one and the budget has room."""
+        metadata, trials = self.study.metadata, self.study.trials()
+        alone = trainings_without_teacher(as_asked(self.config, finalists), trials, verdict)
+        due = [one for one in alone if training_name(*one) not in metadata.fresh_trainings]
+        if due and not self._lets_train(due):
+            metadata.alone_left_out = limits_of(self.config)
+            self.observer.note("the budget leaves no room to train the winner without its teacher")
+        elif due:
+            self.observer.phase(f"training the winner without its teacher on {_seeds(finalists)}")
+            self(due, kept_seed=None, keeps_members=False)
+
+    def lost_members(self, verdict: Verdict) -> None:
+        """Trains anew, for a soup or ensemble, what an earlier delivery has removed."""
+        trials, best = self.study.trials(), ModelFiles(self.run.best)
+        winner = next(trial for trial in trials if trial.number == verdict.winner)
+        if not best.is_delivered or is_delivered_as_asked(self.config, best, winner):
+            return
+        first, *others = member_candidates(self.config, self.study, trials, verdict.winner)
+        store = store_of(self.config, self.run)
+        due = [
+            one
+            for one in others
+            if not Training(one[1], _folder(self.run, *one), store=store).has_best()
+        ]
+        if due and not self._lets_train(due):
+            self.observer.note(
+                f"the budget leaves no room to train {len(due)} models again, which an earlier "
+                f"delivery has removed, for {self.config.retrain.deliver}"
+            )
+        elif due:
+            self.observer.phase(f"training {len(due)} models again, which were removed")
+            self(due, kept_seed=first[1].seed)
+
+    def _lets_train(self, due: Sequence[tuple[int, TrainConfig]]) -> bool:
+        """Whether the budget has room, after what this search has trained just now."""
+        now = Budget.of_study(self.config, self.study, self.resources.num_of_largest)
+        return now.lets_train([number for number, _ in due])
+
+    def __call__(
+        self,
+        due: Sequence[tuple[int, TrainConfig]],
+        kept_seed: int | None,
+        *,
+        keeps_members: bool = True,
+    ) -> None:
+        """Runs the trainings `due`; keeps the checkpoints of a seed, and weights of members.
+
+        What a training reached stays in the study if it is trained again.
+        """
+        done = self.study.metadata.fresh_trainings
         told = _train(self.config, self.run, due, self.images, self.resources, self.observer)
         with contextlib.closing(told):
             for number, training, ended in told:
                 name = training_name(number, training.config)
-                self.study.metadata.add_fresh_training(name, asdict(ended))
+                if name not in done:
+                    self.study.metadata.add_fresh_training(name, asdict(ended))
+                else:
+                    num_gpus = ended.gpu_seconds / ended.seconds if ended.seconds else 0.0
+                    self.study.metadata.add_retraining(
+                        number, ended.num_epochs, ended.seconds, num_gpus
+                    )
                 self.study.metadata.seconds_searched = self.budget.seconds
                 self.observer.finalist_trained(number, ended.seed, ended.value)
-                if ended.seed != kept_seed:
+                if ended.seed == kept_seed:
+                    continue
+                if keeps_members and self.is_kept(training.config):
+                    training.keep_best_alone()
+                else:
                     training.discard()
 
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from hpo.errors import StoreError
 from hpo.execution.attempts import Attempts, num_begun
@@ -26,6 +26,8 @@ from sgformer.config import TrainConfig
 from sgformer.data.image_cache import ImagesId
 from sgformer.data_config import DataConfig
 from sgformer.errors import CheckpointError, DiskFullError
+
+BEST: Final = "best.safetensors"
 
 if TYPE_CHECKING:
     from sgformer.model.weight_files import StoredWeights
@@ -88,6 +90,25 @@ class Training:
             discard(self.folder)
         else:
             self.store.discard(self.name)
+
+    def keep_best_alone(self) -> None:
+        """Deletes all that an ended training has saved but the weights of its best epoch.
+
+        A store keeps it all: there a checkpoint is one.
+        """
+        for path in self.folder.glob("*") if self.store is None else ():
+            if path.name != BEST:
+                path.unlink(missing_ok=True)
+
+    def has_best(self) -> bool:
+        """Whether the weights of a best epoch are there.
+
+        Raises:
+            StoreError: The store is away.
+        """
+        if self.store is None:
+            return (self.folder / BEST).exists()
+        return self.store.open(self.name).num_epochs() > 0
 
     def num_begun(self) -> int:
         """Epochs begun in all attempts, repeated ones included.
@@ -162,7 +183,7 @@ def _epochs(training: Training, folder: TrainingFolder) -> Generator[Progress | 
     config = training.config.resolved()
     data = open_images(config.data.for_decoding(), training.images, training.run_dir)
     weights = folder.own_copy(training.weights)
-    teachers = _teachers(training, folder)
+    teachers = teachers_in(training, folder)
     trainer = Trainer(config, data, weights, training.micro_batch_size, teachers)
     refused = _resume(trainer, training, folder)
     if not trainer.history:
@@ -188,7 +209,7 @@ def _epochs(training: Training, folder: TrainingFolder) -> Generator[Progress | 
         yield from _train(trainer, Saver(trainer, folder, completed), folder, progress)
 
 
-def _teachers(training: Training, folder: TrainingFolder) -> "list[StoredWeights]":
+def teachers_in(training: Training, folder: TrainingFolder) -> "list[StoredWeights]":
     """The teacher's checkpoints on this machine; a training needs them whenever it goes on."""
     found = []
     for stored in training.teachers:

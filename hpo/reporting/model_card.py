@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader
 
 from hpo.config.schema import SearchConfig
 from hpo.model_files import ModelFiles
+from hpo.reporting.beside import beside_rows
 from hpo.selection.verdict import Verdict
 from hpo.selection.verdict_text import correction_text, gain_text, mean_text, teacher_texts
 from hpo.study.trial import TrialSummary
@@ -38,7 +39,8 @@ def model_card(
         trials: The trials of the search.
         verdict: The finalists' comparison on fresh seeds; None: there was none.
     """
-    metrics = {split: found for split, found in _read(files.metrics).items() if found}
+    told = _read(files.metrics)
+    metrics = {split: told[split] for split in ("val", "test") if told.get(split)}
     training = yaml.safe_load(files.config.read_text(encoding="utf-8"))
     data_set = Path(training["data"].get("data_dir") or config.study.name).name
     classes = _read(files.classes)
@@ -63,6 +65,10 @@ def model_card(
         metrics=list(_rows(metrics)),
         num_trials=len(trials),
         chosen=None if verdict is None else _chosen(verdict),
+        beside=[
+            f"{name[0].upper()}{name[1:]}: {text}."
+            for name, text in beside_rows(files, config.study.metric).items()
+        ],
         training=yaml.safe_dump(training, sort_keys=False, allow_unicode=True).strip(),
         exports=_read(files.export_report),
     )

@@ -8,11 +8,14 @@ from hpo.config.objectives import brief
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params
 from hpo.delivery.results_copy import results_url
+from hpo.model_files import ModelFiles
+from hpo.reporting.beside import beside_rows
 from hpo.run_folder import RunFolder
 from hpo.selection.selection import objective_values
 from hpo.selection.verdict import DEFAULT, Verdict
 from hpo.selection.verdict_text import epochs_text, gain_text, mean_text, teacher_texts
 from hpo.study.trial import TrialSummary
+from sgformer.config import Metric
 from sgformer.export.names import FILES
 
 MAX_ROWS: Final = 16
@@ -78,14 +81,15 @@ def copied_rows(config: SearchConfig) -> Rows:
     return {} if url is None else {"copied to": url}
 
 
-def delivery_rows(run: RunFolder) -> Rows:
-    """Rows of the delivered model's top-1 by split, and of the paths of its files."""
+def delivery_rows(run: RunFolder, metric: Metric) -> Rows:
+    """Rows of the delivered model's top-1 by split, what is beside it, and its files' paths."""
     metrics = json.loads((run.best / "metrics.json").read_text(encoding="utf-8"))
     rows = {}
     for split in ("val", "test"):
         if metrics[split]:
             top1, count = metrics[split]["top1"], metrics[split]["num_images"]
             rows[f"{split} top-1"] = f"{top1:.4f} (retrained, {count} images)"
+    rows |= beside_rows(ModelFiles(run.best), metric)
     report = json.loads((run.best / "export.json").read_text(encoding="utf-8"))
     others = {
         f"{_FORMATS.get(name, name)} model": (

@@ -7,6 +7,7 @@ from typing import Any
 
 from hpo.config.schema import PAUSING
 from hpo.engine.budget import Budget
+from hpo.reporting.beside import beside, beside_rows
 from hpo.reporting.health import HealthCard, health_cards, health_rows
 from hpo.reporting.rows import (
     MAX_ROWS,
@@ -68,6 +69,7 @@ class RunStatus:
             "winner": self.run.verdict and verdict_values(self.run.verdict),
             "delivered": self.run.is_delivered,
             "delivered_trial": self._delivered_number,
+            **beside(self.run.files),
             "health": [asdict(card) for card in self.health],
         }
 
@@ -89,6 +91,7 @@ class RunStatus:
         if self.run.verdict is not None:
             rows |= verdict_rows(self.run.verdict)
         rows |= self._running_rows() | {"best model": self._delivered_text()}
+        rows |= beside_rows(self.run.files, self.run.config.study.metric)
         return rows | health_rows(self.health)
 
     def _trials_text(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self
 
 from hpo.config.objectives import TRIAL_COSTS, Constraint
-from hpo.config.schema import RetrainConfig, SearchConfig
+from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, Space, apply_params, params_key
 from hpo.selection.selection import selected
 from hpo.selection.verdict import DEFAULT, FreshTraining, Verdict, judge, with_teacher
@@ -101,11 +101,12 @@ def trainings_of(
     """Yields number and configuration of each finalist's trainings, seed by seed.
 
     All finalists share the same seeds. A single finalist wins without training, unless it is to
-    be compared with itself without its teacher.
+    be compared with itself without its teacher, or combined with itself on other seeds.
     """
     params = {trial.number: trial.params for trial in trials}
-    are_compared = len(finalists.numbers) > 1 or config.train.distillation.teacher
-    for i in range(finalists.num_seeds if are_compared else 0):
+    teacher, is_combined = config.train.distillation.teacher, config.retrain.deliver != "winner"
+    are_trained = len(finalists.numbers) > 1 or teacher or is_combined
+    for i in range(finalists.num_seeds if are_trained else 0):
         for number in finalists.numbers:
             yield number, retrain_config(config, params[number], i)
 
@@ -184,7 +185,7 @@ def _is_raised(was: float | None, now: float | None) -> bool:
 
 def asked_for(config: SearchConfig, trials: Sequence[TrialSummary]) -> AskedFor:
     """The settings that finalists of this config and these trials are chosen with."""
-    asked = config.retrain.model_dump(exclude={"proof_images"})
+    asked = config.retrain.model_dump(include={"top_k", "seeds", "max_epochs"})
     return AskedFor(num_trials=len(trials), **asked)
 
 
@@ -210,11 +211,17 @@ def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialS
     verdict = read_verdict(config, study, trials) if num_done == num_trainings else None
     if verdict is None:
         return num_done == num_trainings
-    if any(getattr(config.budget, name) is not None for name in LIMITS):
-        return True  # they are trained if the budget has room for them
     done = study.metadata.fresh_trainings
-    alone = trainings_without_teacher(config, trials, verdict)
-    return all(training_name(*one) in done for one in alone)
+    alone = trainings_without_teacher(as_asked(config, known), trials, verdict)
+    return all(training_name(*one) in done for one in alone) or is_left_out(config, study)
+
+
+def is_left_out(config: SearchConfig, study: SearchStudy) -> bool:
+    """Whether the budget had no room for the winner without its teacher, and none was raised."""
+    was = study.metadata.alone_left_out
+    return was is not None and not any(
+        _is_raised(was.get(name), now) for name, now in limits_of(config).items()
+    )
 
 
 def comparison_progress(
@@ -265,7 +272,8 @@ def read_verdict(
 
 def as_asked(config: SearchConfig, finalists: Finalists) -> SearchConfig:
     """The config with the settings that the finalists were chosen with."""
-    retrain = RetrainConfig(**finalists.asked_for.model_dump(exclude={"num_trials"}))
+    asked = finalists.asked_for.model_dump(exclude={"num_trials"})
+    retrain = config.retrain.model_copy(update=asked)
     return config.model_copy(update={"retrain": retrain})
 
 

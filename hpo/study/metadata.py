@@ -53,6 +53,8 @@ class StudyMetadata:
         limits_reached: The limits at which the search ended; these must be raised to go on.
         warm_start: Params to start from, by earlier studies; None: these were not read.
         finalists: The trials that are compared on fresh seeds.
+        alone_left_out: The limits that had no room to train the winner without its teacher; None:
+            it was trained, or has no teacher.
         retrainings: Trainings of the delivered configurations, finalists' trainings left out.
         delivered_trial: Number of the trial whose configuration best/ was trained with.
         carried_from: The study that trials were carried over from, and how many they are.
@@ -72,6 +74,7 @@ class StudyMetadata:
     limits_reached = Fact[dict[str, Any] | None](None)
     warm_start = Fact[Sequence[Params] | None](None)
     finalists = Fact[dict[str, Any] | None](None)
+    alone_left_out = Fact[dict[str, float | None] | None](None)
     retrainings = Fact[list[dict[str, Any]]]([])
     delivered_trial = Fact[int | None](None)
     carried_from = Fact[dict[str, Any] | None](None)

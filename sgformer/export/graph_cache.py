@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,9 @@ import sgformer.model
 from sgformer.config import TrainConfig
 from sgformer.data.cache_place import cache_place, make_place
 from sgformer.export import graph as graph_module
+from sgformer.export.ensemble_graph import ensemble_graph
 from sgformer.export.graph import trace
+from sgformer.model.ensemble import Ensemble, Member
 
 FOLDER: Final = "graphs"
 MOST_GRAPHS: Final = 64  # of a few hundred kB each
@@ -29,12 +32,16 @@ LIBRARIES: Final = ("torch", "timm", "onnx", "onnx-ir", "onnxscript")
 def graph_of(model: nn.Module, config: TrainConfig) -> onnx.ModelProto:
     """The graph of a configured model, from the cache if an equal architecture was exported.
 
+    That of an ensemble is made of its members' graphs.
+
     The cache lies in `graphs` under the folder of decoded images' caches. Where nothing can be
     read or written, the graph is made anew.
 
     Raises:
         ExportError: PyTorch cannot export the model.
     """
+    if isinstance(model, Ensemble):
+        return ensemble_graph(model, config.data.image_size, partial(_of_member, config))
     side, place = config.data.image_size, cache_place(config.data.cache_dir)
     path = place / FOLDER / f"{_key(model, config)}.onnx"
     with contextlib.suppress(OSError, DecodeError):
@@ -47,6 +54,13 @@ def graph_of(model: nn.Module, config: TrainConfig) -> onnx.ModelProto:
         path.parent.mkdir(exist_ok=True)
         _write(path, graph.SerializeToString())
     return graph
+
+
+def _of_member(config: TrainConfig, member: Member) -> onnx.ModelProto:
+    """The graph of an ensemble's member; the ensemble's config tells where graphs are kept."""
+    model = config.model.model_copy(update={"name": member.name})
+    data = config.data.model_copy(update={"image_size": member.image_size})
+    return graph_of(member.model, config.model_copy(update={"model": model, "data": data}))
 
 
 def _key(model: nn.Module, config: TrainConfig) -> str:

@@ -1,6 +1,5 @@
 """Compares a model in a smaller format with the float32 model that it was made from."""
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.onnx_file import size_of
 from sgformer.export.opening import open_normalised
 from sgformer.export.proof import spread_over_classes
+from sgformer.intervals import paired_interval
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Drop:
 
     Attributes:
         mean: Share of images, -1..1; below 0 where it gains.
-        low, high: The 95 % interval. Source: Agresti and Min, Statistics in Medicine 24 (2005):
-            Wald's interval of paired shares, with half an image added to each cell.
+        low, high: The 95 % interval; see `paired_interval`.
     """
 
     mean: float
@@ -41,11 +40,8 @@ def paired_drop(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> 
         after: (N,) the same of the second model.
     """
     lost, won = int((before & ~after).sum()), int((after & ~before).sum())
-    num = len(before)
-    more, moved = lost - won, lost + won + 1
-    margin = 1.96 * math.sqrt(moved - more**2 / (num + 2)) / (num + 2)
-    middle = more / (num + 2)
-    return Drop(more / num, middle - margin, middle + margin)
+    low, high = paired_interval(won, lost, len(before))
+    return Drop((lost - won) / len(before), low, high)
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,8 @@ def check_parity(
         agreements.append((actual.argmax(1) == expected.argmax(1)).mean())
     diff, agreement = np.concatenate(diffs), float(min(agreements))
     scale = float(expected.std())
-    allowed = OF_SG_FORMER if isinstance(model, SGFormer) else OF_OTHERS
+    sorts_tokens = any(isinstance(part, SGFormer) for part in model.modules())
+    allowed = OF_SG_FORMER if sorts_tokens else OF_OTHERS
     if (
         diff.max() > allowed.every * scale
         or (diff <= allowed.usual * scale).mean() < MIN_USUAL_SHARE

@@ -142,6 +142,12 @@ def _read_safetensors(path: Path) -> Weights:
         ) from None
     if not isinstance(header, dict):
         return Weights(unwrap(tensors), str(path))
+    if "members" in header:
+        raise CheckpointError(
+            f"{path} holds an ensemble of {len(header['members'])} models; a training starts from "
+            "one model, such as a trial's best.safetensors, and learns from an ensemble by "
+            "train.distillation.teacher"
+        )
     return Weights(_of_model(tensors), str(path), _classes(header, path))
 
 

@@ -1,7 +1,7 @@
 """BatchNorm in training: its running statistics, and of how many images they are."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,30 @@ def average_statistics(model: nn.Module) -> None:
     together = _flat(running)
     dist.all_reduce(together)
     _set(running, together / num_processes())
+
+
+@torch.no_grad()
+def recompute_statistics(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Takes BatchNorm's running statistics anew, as the mean over batches (B, 3, H, W).
+
+    The mean of several models' weights has other activations than each of them. All else stays in
+    eval mode. A model without BatchNorm asks for no batch.
+    Source: Izmailov et al., arXiv:1803.05407, section 3.2.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    for images in batches:
+        model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 @contextlib.contextmanager

@@ -1,30 +1,12 @@
 """A teacher: trained models whose probabilities another model learns beside the labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from sgformer.catalog import Preprocessing
-
-
-@dataclass(frozen=True)
-class Member:
-    """A model of a teacher.
-
-    Attributes:
-        model: The model, in eval mode.
-        look: Mean and standard deviation of its input.
-        image_size: Pixels of a side of its input.
-        order: The position of each of the student's classes among the model's outputs.
-    """
-
-    model: nn.Module
-    look: Preprocessing
-    image_size: int
-    order: tuple[int, ...]
+from sgformer.model.ensemble import Ensemble, Member
 
 
 class Teacher:
@@ -39,9 +21,7 @@ class Teacher:
     def __init__(
         self, members: Sequence[Member], look: Preprocessing, device: torch.device
     ) -> None:
-        self._models = [one.model.to(device).eval() for one in members]
-        self._views = [_View(look, one, device) for one in members]
-        self._orders = [torch.tensor(one.order, device=device) for one in members]
+        self._ensemble = Ensemble(members, look).to(device).eval()
 
     def divergence(
         self, images: torch.Tensor, logits: torch.Tensor, temperature: float
@@ -63,29 +43,5 @@ class Teacher:
     @torch.no_grad()
     def _probabilities(self, images: torch.Tensor, temperature: float) -> torch.Tensor:
         """The mean of the models' probabilities, (B, classes)."""
-        each = [
-            F.softmax(model(view(images)).float()[:, order] / temperature, dim=1)
-            for model, view, order in zip(self._models, self._views, self._orders, strict=True)
-        ]
+        each = [F.softmax(one / temperature, dim=1) for one in self._ensemble.each(images)]
         return torch.stack(each).mean(0)
-
-
-class _View:
-    """Turns the student's input into that of a model of the teacher."""
-
-    def __init__(self, look: Preprocessing, member: Member, device: torch.device) -> None:
-        mean, std, own_mean, own_std = (
-            torch.tensor(rgb, device=device).view(3, 1, 1)
-            for rgb in (look.mean, look.std, member.look.mean, member.look.std)
-        )
-        self._size = member.image_size
-        self._is_equal = (look.mean, look.std) == (member.look.mean, member.look.std)
-        self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        if not self._is_equal:
-            images = torch.addcmul(self._shift, images, self._scale)
-        if images.shape[-1] != self._size:
-            size = (self._size, self._size)
-            images = F.interpolate(images, size, mode="bilinear", antialias=True)
-        return images

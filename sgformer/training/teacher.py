@@ -7,9 +7,10 @@ import torch
 
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError, listed
+from sgformer.model.ensemble import Member
 from sgformer.model.weight_files import StoredWeights, file_of
-from sgformer.optimization.teacher import Member, Teacher
-from sgformer.training.trained_model import load_trained
+from sgformer.optimization.teacher import Teacher
+from sgformer.training.trained_model import member_of, read_trained
 
 
 def load_teacher(
@@ -33,8 +34,18 @@ def load_teacher(
     if not config.distillation.is_used:
         return None
     paths = [one.path for one in stored] or map(file_of, config.distillation.teacher)
-    members = [_member(path, classes) for path in paths]
-    return Teacher(members, config.data.preprocessing, device)
+    return Teacher(teacher_members(tuple(paths), classes), config.data.preprocessing, device)
+
+
+def teacher_members(paths: Sequence[Path], classes: Sequence[str]) -> tuple[Member, ...]:
+    """The models of a teacher's checkpoints.
+
+    Raises:
+        CheckpointError, ConfigError: See `load_teacher`.
+    """
+    for path in paths:
+        check_classes(read_trained(path)[1], classes, path)
+    return tuple(member_of(path, classes) for path in paths)
 
 
 def check_classes(known: Sequence[str], classes: Sequence[str], path: Path) -> None:
@@ -45,10 +56,3 @@ def check_classes(known: Sequence[str], classes: Sequence[str], path: Path) -> N
             f"{path} has other classes than the images: only the images have "
             f"{listed(sorted(only_here))}, only the teacher has {listed(sorted(only_there))}"
         )
-
-
-def _member(path: Path, classes: Sequence[str]) -> Member:
-    config, model, known = load_trained(path)
-    check_classes(known, classes, path)
-    order = tuple(known.index(name) for name in classes)
-    return Member(model, config.data.preprocessing, config.data.image_size, order)

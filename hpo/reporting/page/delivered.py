@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hpo.config.loading import dump_search_config
 from hpo.model_files import ModelFiles
+from hpo.reporting.beside import beside_rows, distillation_rows
 from hpo.reporting.page.parts import Table, percent
 from hpo.reporting.page.reported import Reported, read_json
 
@@ -33,6 +34,21 @@ def files_table(found: Reported) -> Table | None:
         "ms, batch 8",
     )  # fmt: skip
     return Table(head, tuple(rows))
+
+
+def distillation_table(found: Reported) -> Table | None:
+    """Teacher, student alone and student distilled; None: there is no teacher."""
+    size = None if found.winner is None else found.winner.facts.get("num_parameters")
+    rows = tuple(distillation_rows(ModelFiles(found.run.best), found.verdict, size))
+    metric = found.config.study.metric
+    head = ("model", "parameters", f"{metric} (95 %)", "ms, batch 1", "ms, batch 8")
+    return Table(head, rows) if rows else None
+
+
+def beside_texts(found: Reported) -> list[str]:
+    """What is delivered, its teacher and latencies, a sentence each."""
+    rows = beside_rows(ModelFiles(found.run.best), found.config.study.metric)
+    return [f"{name.capitalize()}: {text}." for name, text in rows.items()]
 
 
 def _file(name: str, told: Mapping[str, Any]) -> tuple[str, ...]:

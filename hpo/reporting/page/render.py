@@ -11,7 +11,14 @@ from plotly.offline import get_plotlyjs
 
 from hpo.reporting.page.classes import CLASS_COLUMNS, class_figures, class_rows, most_confused
 from hpo.reporting.page.curves import curve_figures
-from hpo.reporting.page.delivered import commands, config_text, files_table, surroundings
+from hpo.reporting.page.delivered import (
+    beside_texts,
+    commands,
+    config_text,
+    distillation_table,
+    files_table,
+    surroundings,
+)
 from hpo.reporting.page.faults import failures, findings
 from hpo.reporting.page.finalists import finalist_figures, finalists_table, finalists_text
 from hpo.reporting.page.history import front_figures, history_figures
@@ -59,6 +66,8 @@ def render_page(found: Reported, leaderboard: Sequence[Mapping[str, Any]]) -> st
         num_classes=len(classes),
         galleries=galleries(found),
         files=files_table(found),
+        beside=beside_texts(found),
+        distillation=distillation_table(found),
         slots=list(slot_figures(found)),
         failures=failures(found),
         findings=findings(found, [row["number"] for row in leaderboard]),

@@ -67,7 +67,7 @@ class Reported:
     def metrics(self) -> Mapping[str, Any]:
         """The delivered model's metrics by split; empty: no model is delivered."""
         found = read_json(ModelFiles(self.run.best).metrics) or {}
-        return {split: of_split for split, of_split in found.items() if of_split}
+        return {split: found[split] for split in ("val", "test") if found.get(split)}
 
     @property
     def evaluated(self) -> tuple[str, Mapping[str, Any]]:

@@ -208,3 +208,42 @@ def test_the_manual_has_every_setting() -> None:
         section, _, name = path.partition(".")
         if name:
             assert f"`{name}`" in sections[section], path
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("retrain.seeds=0", "retrain.deliver=soup"),
+            r"retrain\.seeds of at least 1; .* got 1 objectives and 0 seeds",
+        ),
+        (
+            ("retrain.seeds=2", "retrain.deliver=ensemble", SEVERAL),
+            r"one of study\.objectives .* got 2 obj",
+        ),
+        (
+            ("retrain.seeds=2", "retrain.deliver=ensemble", "study.constraints=[latency_ms <= 5]"),
+            r"an ensemble costs .* study\.constraints has latency_ms; choose soup or winner",
+        ),
+        (
+            (
+                "retrain.seeds=2",
+                "retrain.deliver=soup",
+                "study.constraints=[int8_top1_drop <= 0.1]",
+            ),
+            r"study\.constraints has int8_top1_drop, which only a training shows",
+        ),
+        (("retrain.members=1",), r"retrain\.members: .* greater than or equal to 2, got 1"),
+        (("retrain.deliver=mean",), r"retrain\.deliver: .*'soup' or 'ensemble'.* got 'mean'"),
+    ],
+)
+def test_a_soup_or_ensemble_that_cannot_be_made_is_refused(
+    search_file: Path, settings: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(search_file, *settings)
+
+
+def test_a_soup_keeps_to_bounds_on_the_architecture(search_file: Path) -> None:
+    settings = ("retrain.seeds=2", "retrain.deliver=soup", "study.constraints=[latency_ms <= 5]")
+    assert load(search_file, *settings).retrain.deliver == "soup"

@@ -1,4 +1,5 @@
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ import pytest
 from studies import create_study
 
 from hpo.config.loading import load_search_config
+from hpo.config.schema import SearchConfig
 from hpo.engine.observer import SearchObserver
 from hpo.execution import comparison
+from hpo.execution.attempts import Attempts
 from hpo.execution.cluster import TrialResources
 from hpo.execution.comparison import SearchedImages, compare_finalists, fresh_training
 from hpo.execution.training import Training
@@ -19,6 +22,7 @@ from hpo.selection.finalists import (
     retrain_config,
     training_name,
 )
+from hpo.study.study import SearchStudy
 from sgformer.config import Metric, TrainConfig
 from sgformer.data.image_cache import ImagesId
 
@@ -147,3 +151,152 @@ def test_finalists_go_on_from_the_epochs_that_the_driver_sees(
     compare_finalists(config, run, study, images, TrialResources(1, 0, 2), Notes())
     assert known.pop(first) == 2
     assert list(known.values()) == [0]
+
+
+class FakeCluster:
+    """Stands for the trainings on Ray: each leaves its files, and tells one epoch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trained: list[tuple[str, bool]] = []  # name, and whether it had a teacher
+        self.dies_after: int | None = None
+        monkeypatch.setattr(comparison, "retrain_all_on_cluster", self.train)
+
+    def train(
+        self, trainings: Sequence[Training], *_: Any
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        for i, training in enumerate(trainings):
+            if self.dies_after is not None and len(self.trained) == self.dies_after:
+                raise KeyboardInterrupt
+            training.folder.mkdir(parents=True, exist_ok=True)
+            for name in ("best.safetensors", "last.safetensors", "epochs.csv"):
+                (training.folder / name).write_text("")
+            for epoch in range(1, 5):
+                Attempts(training.folder).note(epoch)
+            self.trained.append((training.folder.name, training.config.distillation.is_used))
+            yield i, {"epoch": 1, "seconds": 1.0, "val_top1": 0.5}
+            yield i, None
+
+
+def search_of(
+    search_file: Path, folder: Path, *settings: str
+) -> tuple[SearchConfig, RunFolder, SearchStudy]:
+    """A run whose default configuration is its only trial, with its search file."""
+    config, _ = load_search_config(search_file, ("study.num_trials=1", *settings))
+    run = RunFolder(folder)
+    run.make()
+    study = create_study(run.storage_url(config), config)
+    study.report(study.ask().number, {1: 0.5})
+    facts = {"best_value": 0.5, "num_epochs_trained": 4, "end_reason": "completed"}
+    study.finish(0, "COMPLETE", facts, 0.5)
+    return config, run, study
+
+
+IMAGES = SearchedImages(ImagesId("a", "b"), {"val": 100}, None)
+
+
+def compare(config: SearchConfig, run: RunFolder, study: SearchStudy) -> list[str]:
+    notes = Notes()
+    compare_finalists(config, run, study, IMAGES, TrialResources(1, 0, 2), notes)
+    return notes.texts
+
+
+def test_members_of_an_ensemble_keep_their_best_weights_and_nothing_else(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster(monkeypatch)
+    settings = ("retrain={seeds: 3, top_k: 1, deliver: ensemble}",)
+    config, run, study = search_of(search_file, tmp_path / "run", *settings)
+    compare(config, run, study)
+    assert len(cluster.trained) == 3
+    first, *others = [run.retraining / name for name, _ in cluster.trained]
+    assert (first / "last.safetensors").exists()
+    assert [[path.name for path in other.iterdir()] for other in others] == [
+        ["best.safetensors"]
+    ] * 2
+
+
+def test_a_soup_that_is_asked_for_later_trains_again_what_the_delivery_removed(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster(monkeypatch)
+    settings = ("retrain={seeds: 3, top_k: 1, deliver: ensemble}",)
+    config, run, study = search_of(search_file, tmp_path / "run", *settings)
+    compare(config, run, study)
+    before = study.metadata.fresh_trainings
+    shutil.rmtree(run.retraining)
+    winner = retrain_config(config, study.trials()[0].params)
+    run.best.mkdir()
+    (run.best / "config.yaml").write_text(winner.model_dump_json())
+    (run.best / "export.json").write_text("{}")
+    (run.best / "metrics.json").write_text('{"combination": {"asked": "ensemble"}}')
+    compare(config, run, study)
+    assert len(cluster.trained) == 3  # it is there as it was asked for
+    asked = config.retrain.model_copy(update={"deliver": "soup"})
+    compare(config.model_copy(update={"retrain": asked}), run, study)
+    assert [name for name, _ in cluster.trained[3:]] == [name for name, _ in cluster.trained[1:3]]
+    assert study.metadata.fresh_trainings == before
+    assert [one["num_epochs"] for one in study.metadata.retrainings] == [4, 4]
+
+
+def test_a_soup_has_to_do_without_what_the_budget_cannot_train_again(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster(monkeypatch)
+    settings = (
+        "retrain={seeds: 3, top_k: 1, deliver: soup}", "budget.total_epochs=28",
+    )  # fmt: skip
+    config, run, study = search_of(search_file, tmp_path / "run", *settings)
+    compare(config, run, study)
+    study.metadata.add_retraining(0, 18, 1.0, 1.0)
+    shutil.rmtree(run.retraining)
+    run.best.mkdir()
+    (run.best / "export.json").write_text("{}")
+    assert compare(config, run, study) == [
+        "the budget leaves no room to train 2 models again, which an earlier delivery has "
+        "removed, for soup"
+    ]
+    assert len(cluster.trained) == 3
+
+
+def test_a_search_killed_within_the_trainings_without_a_teacher_goes_on_with_them(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a budget, which may have had no room for them."""
+    cluster = FakeCluster(monkeypatch)
+    monkeypatch.setattr(comparison, "teachers_of", lambda *_: ())
+    settings = (
+        "retrain={seeds: 2, top_k: 1}", "budget.total_epochs=100",
+        f"train.distillation.teacher={tmp_path}",
+    )  # fmt: skip
+    config, run, study = search_of(search_file, tmp_path / "run", *settings)
+    cluster.dies_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, run, study)
+    assert not is_settled(config, study, study.trials())
+    cluster.dies_after = None
+    assert compare(config, run, study) == []
+    assert [had_teacher for _, had_teacher in cluster.trained] == [True, True, False, False]
+    assert is_settled(config, study, study.trials())
+
+
+def test_trainings_without_a_teacher_wait_for_a_raised_budget(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster(monkeypatch)
+    monkeypatch.setattr(comparison, "teachers_of", lambda *_: ())
+    settings = ("retrain={seeds: 2, top_k: 1}", f"train.distillation.teacher={tmp_path}")
+    small, run, study = search_of(
+        search_file, tmp_path / "run", *settings, "budget.total_epochs=28"
+    )
+    study.metadata.add_retraining(0, 12, 1.0, 1.0)
+    assert compare(small, run, study) == [
+        "the budget leaves no room to train the winner without its teacher"
+    ]
+    assert is_settled(small, study, study.trials())
+    raised, _ = load_search_config(
+        search_file, ("study.num_trials=1", *settings, "budget.total_epochs=280")
+    )
+    assert not is_settled(raised, study, study.trials())
+    assert compare(raised, run, study) == []
+    assert len(cluster.trained) == 4
+    assert is_settled(raised, study, study.trials())

@@ -1,5 +1,7 @@
 """Tests of a small ResNet, which has BatchNorm, where it differs from SG-Former in training."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from sgformer.optimization.batch_norm import (
     StatisticsImages,
     average_statistics,
     is_synchronised,
+    recompute_statistics,
     synchronised,
 )
 from sgformer.optimization.numerics import checkpoint_gradients
@@ -196,3 +199,23 @@ def test_all_processes_have_the_same_statistics(resnet_config: TrainConfig) -> N
     optimizer = {"batch_size": 18, "micro_batch_size": 4}
     config = changed(resnet_config, optimizer=optimizer, ema_decay=0.9)
     in_two_processes(check_equal_states, config)
+
+
+def test_statistics_of_a_soup_are_those_of_the_images_it_is_shown() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5))
+    images = 3 + 2 * torch.randn(40, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    recompute_statistics(model, images.split(20))
+    norm = model[0]
+    torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)))
+    expected = torch.stack([part.var((0, 2, 3)) for part in images.split(20)]).mean(0)
+    torch.testing.assert_close(norm.running_var, expected)
+    assert norm.momentum == 0.1
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_soup_without_batch_norm_asks_for_no_image() -> None:
+    def refuse() -> Iterator[torch.Tensor]:
+        raise AssertionError("no image is needed")
+        yield
+
+    recompute_statistics(nn.Linear(2, 2), refuse())

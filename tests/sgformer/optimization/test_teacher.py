@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from sgformer.catalog import Preprocessing
-from sgformer.optimization.teacher import Member, Teacher
+from sgformer.model.ensemble import Member
+from sgformer.optimization.teacher import Teacher
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bicubic", 1.0)
