@@ -18,11 +18,11 @@ VALUE: Final = "…"
 HEAD: Final = """\
 # Every message
 
-This page is made of the sources: it has each message with which a command ends, and where it is
-raised. `…` stands for what the program fills in: a path, a name, a value. A message itself says
-what is wrong, what is allowed and where to change it; those that need more words are in
-[When something goes wrong](../troubleshooting.md). After exit code 2 nothing was begun: correct
-the input. After exit code 1 a run has failed, and `--resume` goes on where that makes sense.
+This page is made of the sources: it has each message that they raise as an error, and where.
+`…` stands for what the program fills in: a path, a name, a value. A message itself says what is
+wrong, what is allowed and where to change it; those that need more words are in
+[When something goes wrong](../troubleshooting.md). Exit code 2: the input is wrong; 1: the run
+failed.
 
 """
 KINDS: Final = {
@@ -66,8 +66,9 @@ def messages_of(path: Path) -> Iterator[tuple[str, int]]:
     """Pairs of a message that a source file raises and the exit code that follows."""
     source = path.read_text(encoding="utf-8")
     known = KINDS | (OF_SETTINGS if "FrozenConfig)" in source else {})
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+    raised = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Raise))
+    for node in sorted(raised, key=lambda node: node.lineno):
+        if isinstance(node.exc, ast.Call) and node.exc.args:
             kind = known.get(ast.unparse(node.exc.func).rpartition(".")[2])
             text = text_of(node.exc.args[-1])
             if kind is not None and re.search("[a-z]", text):

@@ -11,7 +11,8 @@ from typing import Final
 
 # What pages link to beside docs/, as patterns.
 BESIDE_DOCS: Final = (
-    "CHANGELOG.md", "CONTRIBUTING.md", "deploy/*.*", "deploy/Containerfile", "search_spaces/*.yaml",
+    "CHANGELOG.md", "CONTRIBUTING.md", "deploy/*.*", "deploy/Containerfile",
+    "search_spaces/*.yaml",
 )  # fmt: skip
 LINK: Final = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)\s#]+)")
 CODE: Final = re.compile(r"^```.*?^```|^    .*?$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
