@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow gpu-check chaos screenshots timm-tests lint format check-system clean
+.PHONY: demo test test-slow gpu-check chaos screenshots docs timm-tests lint format check-system clean
 
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
@@ -29,6 +29,11 @@ chaos: .venv/installed-dev
 screenshots: .venv/installed-dev
 	$(BIN)/python tests/support/screenshots.py
 
+# The pages of docs/ as a site, which opens as files: site/index.html. A broken link fails
+# (which --quiet would hide from --strict).
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # timm's own tests of models, of the installed timm's version, pointed at ours.
 timm-tests: .venv/installed-dev
 	mkdir -p build
@@ -50,7 +55,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt | check-system
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -39,7 +39,8 @@ class DataConfig(FrozenConfig):
         max_value: The value that becomes 255 in images of more than 8 bits a channel, such as
             4095 for 12 bits. A PGM or PPM that declares another range keeps to that. None: the
             largest value of the smallest bit depth that holds the values of the train images.
-        cache_dir: Folder of the caches of decoded images; None: see `cache_place`.
+        cache_dir: Folder of the caches of decoded images, on each node; None: `SGFORMER_CACHE`, or
+            a local disk.
         cache_bytes: Largest size of all caches in that folder together; None for half of the
             disk space that is free or that they take. Images beyond this size are decoded each
             time they are needed.

@@ -36,12 +36,7 @@ Params = dict[str, Value]
 
 
 class _Parameter(FrozenConfig):
-    """Base class of all kinds of parameters.
-
-    Attributes:
-        when: A condition: the path of another, categorical parameter, and those of its choices
-            for which this parameter is active. Empty: this parameter is always active.
-    """
+    """Base class of all kinds of parameters, each of which may have a condition."""
 
     when: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = Field(
         default={}, max_length=1
@@ -49,7 +44,17 @@ class _Parameter(FrozenConfig):
 
 
 class FloatParameter(_Parameter):
-    """A real number in low..high; `log` samples its logarithm, `step` puts it on a grid."""
+    """A real number in low..high, ends included.
+
+    Attributes:
+        when: The path of another, categorical parameter, and those of its choices for which this
+            parameter is active; empty: it is always active.
+        type: The kind of parameter.
+        low: The lowest value.
+        high: The highest value.
+        log: Whether the value's logarithm is sampled; low must then be above 0.
+        step: Puts values on a grid of low, low + step, ..., high; None: there is no grid.
+    """
 
     type: Literal["float"]
     low: float
@@ -81,7 +86,17 @@ class FloatParameter(_Parameter):
 
 
 class IntParameter(_Parameter):
-    """A whole number in low..high, ends included; `log` and `step` as in FloatParameter."""
+    """A whole number in low..high, ends included.
+
+    Attributes:
+        when: The path of another, categorical parameter, and those of its choices for which this
+            parameter is active; empty: it is always active.
+        type: The kind of parameter.
+        low: The lowest value.
+        high: The highest value.
+        log: Whether the value's logarithm is sampled; low must then be above 0.
+        step: Puts values on a grid of low, low + step, ..., high.
+    """
 
     type: Literal["int"]
     low: int
@@ -113,7 +128,14 @@ class IntParameter(_Parameter):
 
 
 class CategoricalParameter(_Parameter):
-    """A parameter that takes one of the listed choices."""
+    """A parameter that takes one of the listed choices.
+
+    Attributes:
+        when: The path of another, categorical parameter, and those of its choices for which this
+            parameter is active; empty: it is always active.
+        type: The kind of parameter.
+        choices: The values, which differ from one another.
+    """
 
     type: Literal["categorical"]
     choices: tuple[Value, ...] = Field(min_length=1)
