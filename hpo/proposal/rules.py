@@ -166,8 +166,10 @@ def _models(facts: Facts, recipe: Recipe, side: int) -> tuple[tuple[str, ...], s
     if not facts.machine.gpus:
         return SIZES_OF_CPU, "there is no GPU, so small sizes only"
     able = [name for name in SIZES if at_a_time(name, side, _room(facts)) >= LARGEST_BATCHES[-1]]
-    room = f"{LARGEST_BATCHES[-1]} images at a time fit into {_room(facts) / 1e9:.0f} GB"
-    return tuple(able) or SIZES[:1], f"sizes of which {room}"
+    room = f"{LARGEST_BATCHES[-1]} images at a time in {_room(facts) / 1e9:.0f} GB"
+    if not able:
+        return SIZES[:1], f"the smallest; of no size fit {room}"
+    return tuple(able), f"sizes of which fit {room}"
 
 
 def _model_choices(recipe: Recipe, models: tuple[str, ...], why: str) -> Iterator[Choice]:
