@@ -58,7 +58,7 @@ def init(
     text = search_file(proposal)
     config = _loaded(text)
     replace_text(output, text)
-    for note in _notes(facts, proposal, cost):
+    for note in _notes(facts, cost):
         print_note(note)
     if as_json:
         print_json(_as_json(facts, proposal, cost, output))
@@ -121,7 +121,7 @@ def _with_budget(
     return replace(proposal, choices=(choice, *proposal.choices))
 
 
-def _notes(facts: "Facts", proposal: "Proposal", cost: "Cost | None") -> list[str]:
+def _notes(facts: "Facts", cost: "Cost | None") -> list[str]:
     """What a user should know before the search."""
     images = facts.images
     notes = list(images.passed_over)
@@ -130,7 +130,7 @@ def _notes(facts: "Facts", proposal: "Proposal", cost: "Cost | None") -> list[st
             f"{images.num_unknown} of {images.num_looked_at} images that were looked at tell no "
             f"size; a search refuses 1 % of unreadable images: `data check {images.folder}`"
         )
-    if proposal.recipe != "fine_tune" and not facts.is_tiny and not facts.usable_weights:
+    if facts.wants_weights and not facts.usable_weights:
         notes += [one.problem for one in facts.weights[:1]]
     if cost is not None and cost.problem is not None:
         notes.append(f"the default configuration cannot be trained here: {cost.problem}")

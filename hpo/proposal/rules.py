@@ -40,6 +40,11 @@ class Facts:
     weights: tuple[Weights, ...] = ()
 
     @property
+    def num_train(self) -> int:
+        """Images to train on, without val."""
+        return self.images.splits["train"].images
+
+    @property
     def side(self) -> float:
         """The median of the images' shorter sides, in pixels."""
         return self.images.shorter_side.median
@@ -47,6 +52,11 @@ class Facts:
     @property
     def is_tiny(self) -> bool:
         return self.side < TINY_PIXELS
+
+    @property
+    def wants_weights(self) -> bool:
+        """Whether pretrained weights are worth starting from, if they can be had."""
+        return self.num_train < MANY_IMAGES and not self.is_tiny
 
     @property
     def usable_weights(self) -> str | None:
@@ -113,11 +123,11 @@ def propose(facts: Facts) -> Proposal:
 
 
 def _recipe(facts: Facts) -> tuple[Recipe, str]:
-    num = facts.images.splits["train"].images
+    num = facts.num_train
     what = f"{num:,} images to train, {num // facts.images.splits['train'].classes:,} a class"
     if num >= MANY_IMAGES:
         return "core", f"{what}: many, so SG-Former is trained from scratch"
-    if not facts.is_tiny and facts.usable_weights:
+    if facts.wants_weights and facts.usable_weights:
         return "fine_tune", f"{what}: few, so pretrained weights are fine-tuned"
     lack = (
         f"sides of {facts.side:.0f} pixels are too small for pretrained weights"
@@ -183,7 +193,7 @@ def _model_choices(recipe: Recipe, models: tuple[str, ...], why: str) -> Iterato
 
 def _batches(facts: Facts, recipe: Recipe, models: tuple[str, ...], side: int) -> Iterator[Choice]:
     """The batch by the number of images, and how many of it are in memory at a time."""
-    num, room = facts.images.splits["train"].images, _room(facts)
+    num, room = facts.num_train, _room(facts)
     largest = max(models, key=lambda name: megabytes(name, side))
     fit = at_a_time(largest, side, room)
     if recipe == "core":
@@ -248,7 +258,7 @@ def _resources(facts: Facts) -> Iterator[Choice]:
 
 
 def _epochs(facts: Facts, batch: int) -> Choice:
-    steps = max(1.0, facts.images.splits["train"].images / batch)
+    steps = max(1.0, facts.num_train / batch)
     low, high = EPOCHS_OF_FINE_TUNING
     epochs = max(low, min(high, 5 * round(STEPS_OF_FINE_TUNING / steps / 5)))
     why = f"{epochs * steps:,.0f} steps; fine-tuning takes some {STEPS_OF_FINE_TUNING:,}"
