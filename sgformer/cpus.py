@@ -1,4 +1,4 @@
-"""The CPUs that this process may use, of which a machine often has more."""
+"""The CPUs and the memory that this process may use, of which a machine often has more."""
 
 import math
 import os
@@ -28,6 +28,24 @@ def usable_cpus(root: Path = ROOT) -> int:
     return int(max(1, min(len(os.sched_getaffinity(0)), quota)))
 
 
+def usable_memory(root: Path = ROOT) -> int:
+    """Bytes of memory that this process may fill: the machine's, or fewer by its cgroups' limits.
+
+    Args:
+        root: The folder with proc/meminfo, proc/self/cgroup and sys/fs/cgroup.
+
+    Source: proc_meminfo(5), and the kernel's documentation of memory.max and
+    memory.limit_in_bytes.
+    """
+    lines = dict(line.split(":", 1) for line in _text(root / "proc/meminfo").splitlines())
+    machine = 1024 * int(lines.get("MemTotal", "0 kB").split()[0])
+    limits = [
+        _text(folder / ("memory.max" if is_v2 else "memory.limit_in_bytes"))
+        for folder, is_v2 in _cgroups(root, "memory")
+    ]
+    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
+
+
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """The function's results in order, from a thread a CPU, at most AHEAD ahead of the caller."""
     num_threads = usable_cpus()
@@ -44,20 +62,29 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
 def _quotas(root: Path) -> Iterator[float]:
     """The quotas of this process's cgroups, and of those that they lie in, in CPUs.
 
-    Source: cgroups(7), and the kernel's documentation of cpu.max and cpu.cfs_quota_us.
+    Source: the kernel's documentation of cpu.max and cpu.cfs_quota_us.
+    """
+    for folder, is_v2 in _cgroups(root, "cpu"):
+        limit = _limit_of_v2(folder) if is_v2 else _limit_of_v1(folder)
+        if limit is not None:
+            yield limit
+
+
+def _cgroups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of this process's cgroups and of those above, and whether they are version 2's.
+
+    Source: cgroups(7).
     """
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         is_v2 = not controllers
-        if not is_v2 and "cpu" not in controllers.split(","):
+        if not is_v2 and controller not in controllers.split(","):
             continue
-        mount = root / "sys/fs/cgroup" / ("" if is_v2 else "cpu")
+        mount = root / "sys/fs/cgroup" / ("" if is_v2 else controller)
         folder = mount / path.strip("/")
         # In a container the path may be that on the host, of which only the mount itself is seen.
         for above in (folder, *folder.parents):
-            limit = _limit_of_v2(above) if is_v2 else _limit_of_v1(above)
-            if limit is not None:
-                yield limit
+            yield above, is_v2
             if above == mount:
                 break
 

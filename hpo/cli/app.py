@@ -12,6 +12,7 @@ from hpo.cli.benchmark import benchmark
 from hpo.cli.dashboard import dashboard
 from hpo.cli.data import data
 from hpo.cli.distil import distil
+from hpo.cli.init import init
 from hpo.cli.jobs import jobs, submit
 from hpo.cli.models import evaluate, export, retrain
 from hpo.cli.output import escape_what_the_output_cannot_hold, fail
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    demo, search, distil, resize, submit, status, watch, simulate, report, dashboard, track,
+    demo, init, search, distil, resize, submit, status, watch, simulate, report, dashboard, track,
     retrain, export, evaluate, predict, benchmark, serve,
 ):  # fmt: skip
     app.command()(command)

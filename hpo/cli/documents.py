@@ -322,6 +322,50 @@ class Checked(Document):
     passed_over: list[str] = told("what is no image, or hidden")
 
 
+class Glance(Document):
+    folder: str
+    splits: dict[str, SplitFound]
+    val_is_of_train: bool = told("whether val is split off train")
+    class_sizes: ClassSizes
+    shorter_side: Sides = told("of the images that were looked at")
+    longer_side: Sides
+    num_looked_at: int = told("train images whose headers were read")
+    num_unknown: int = told("those whose headers tell no size")
+    passed_over: list[str] = told("what is no image, or hidden")
+
+
+class Machine(Document):
+    cpus: int = told("that the program may use")
+    memory_bytes: int = told("that the program may use")
+    gpus: int
+    gpu_bytes: int = told("of the smallest GPU")
+    gpu_name: str | None
+
+
+class WeightsFound(Document):
+    model: str
+    whereabouts: str
+    problem: str = told("why they are out of reach, and how to get them; empty: they can be had")
+
+
+class Chosen(Document):
+    setting: str = told("its path in the search file")
+    value: Any
+    why: str = told("the rule's reason; may be empty")
+
+
+class Proposed(Document):
+    file: str = told("the search file that was written")
+    recipe: str = told("the file of search_spaces that it is made of")
+    why: str = told("why that one")
+    images: Glance
+    machine: Machine
+    weights: list[WeightsFound] = told("pretrained weights, in the order of preference")
+    choices: list[Chosen] = told("what rules chose in place of the recipe's values")
+    epoch_seconds: float | None = told("of the default configuration; null: not measured")
+    problem: str | None = told("why the default configuration cannot be trained here")
+
+
 class Job(Document):
     id: str
     status: str = told("pending, running, stopped, succeeded or failed")
@@ -386,6 +430,7 @@ DOCUMENTS: Final[Mapping[str, tuple[str, type[BaseModel]]]] = {
     "simulate": (ONE, Replayed),
     "search --dry-run": (ONE, Plan),
     "data check": (ONE, Checked),
+    "init": (ONE, Proposed),
     "evaluate": (ONE, Evaluated),
     "predict": (LIST, Predicted),
     "benchmark": (ONE, Benchmarked),

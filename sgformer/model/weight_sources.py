@@ -1,6 +1,7 @@
 """Finds the weights that a configuration asks for: a file, the authors' file, or timm's hub."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,43 @@ DEFAULT_FOLDER: Final = Path("~/.cache/sgformer-hpo/weights")
 RELEASED: Final = ("sg_former_s", "sg_former_b2", "sg_former_m", "sg_former_b3", "sg_former_b")
 HUB_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 SECONDS_TO_ANSWER: Final = 5.0  # a hub that has not answered by then counts as unreachable
+
+
+class Whereabouts(StrEnum):
+    """Where a model's pretrained weights are."""
+
+    HERE = "on this machine"
+    HUB = "on the hub, to be downloaded once"
+    NOWHERE = "out of reach"
+
+
+def whereabouts(name: str) -> tuple[Whereabouts, str]:
+    """Where the pretrained weights of a model are; nothing is downloaded.
+
+    Args:
+        name: An SG-Former, or a model of timm whose weights are on the Hugging Face hub, which is
+            asked whether it answers.
+
+    Returns:
+        The place, and why they are out of reach, with how to get them; else an empty text.
+    """
+    try:
+        if is_ours(name):
+            released_file(name)
+            return Whereabouts.HERE, ""
+        from timm.models import get_pretrained_cfg
+
+        config: Any = get_pretrained_cfg(name, allow_unregistered=False)
+        if _kept_by_hub(config.hf_hub_id) is not None:
+            return Whereabouts.HERE, ""
+        _files_on_hub(config.hf_hub_id)
+    except CheckpointError as error:
+        return Whereabouts.NOWHERE, str(error)
+    except Exception as error:
+        if not _is_of_network(error):
+            raise
+        return Whereabouts.NOWHERE, _unreachable(name, error)
+    return Whereabouts.HUB, ""
 
 
 def source_file(model: ModelConfig) -> Path | None:
@@ -109,17 +147,35 @@ def _downloaded(hub_id: str) -> Path:
     """
     import huggingface_hub
 
+    if (kept := _kept_by_hub(hub_id)) is not None:
+        return kept
+    repository, _, revision = hub_id.partition("@")
+    there = _files_on_hub(hub_id)
+    file = next((file for file in HUB_FILES if file in there), HUB_FILES[0])
+    return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None))
+
+
+def _kept_by_hub(hub_id: str) -> Path | None:
+    """The model's file in the hub's cache; None: it is not there."""
+    import huggingface_hub
+
     repository, _, revision = hub_id.partition("@")
     for file in HUB_FILES:
         known = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None)
         if isinstance(known, str):
             return Path(known)
+    return None
+
+
+def _files_on_hub(hub_id: str) -> set[str]:
+    """The names of the files that the hub has of a model."""
+    import huggingface_hub
+
+    repository, _, revision = hub_id.partition("@")
     info = huggingface_hub.HfApi().model_info(
         repository, revision=revision or None, timeout=SECONDS_TO_ANSWER
     )
-    there = {sibling.rfilename for sibling in info.siblings or ()}
-    file = next((file for file in HUB_FILES if file in there), HUB_FILES[0])
-    return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None))
+    return {sibling.rfilename for sibling in info.siblings or ()}
 
 
 def _is_of_network(error: BaseException) -> bool:

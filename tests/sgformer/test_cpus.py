@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sgformer.cpus import AHEAD, in_threads, usable_cpus
+from sgformer.cpus import AHEAD, in_threads, usable_cpus, usable_memory
 
 JOB = "system.slice/job.scope"
 
@@ -91,3 +91,40 @@ def test_results_of_threads_come_in_order_and_few_are_worked_out_ahead() -> None
 def test_an_error_of_a_thread_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         list(in_threads(lambda item: 1 / item, (2, 1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 16 * 2**30),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "max"}, 16 * 2**30),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "2000000000"}, 2 * 10**9),
+        (
+            {
+                "proc/self/cgroup": f"0::/{JOB}",
+                f"sys/fs/cgroup/{JOB}/memory.max": "max",
+                "sys/fs/cgroup/system.slice/memory.max": "3000000000",
+            },
+            3 * 10**9,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/docker/1f",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "1000000000",
+            },
+            10**9,
+        ),
+        (  # version 1 has no word for "no limit", but a number beyond any machine
+            {
+                "proc/self/cgroup": "4:memory:/",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+            },
+            16 * 2**30,
+        ),
+    ],
+)
+def test_a_limit_of_the_cgroup_bounds_the_memory(
+    tmp_path: Path, files: dict[str, str], expected: int
+) -> None:
+    machine = {"proc/meminfo": "MemTotal:       16777216 kB\nMemFree:        1 kB"}
+    assert usable_memory(write(tmp_path, machine | files)) == expected

@@ -1,5 +1,6 @@
 """Tests of where weights come from: the folder of released files, and timm's hub."""
 
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from safetensors.torch import save_file
 from sgformer.config import ModelConfig
 from sgformer.errors import CheckpointError, ConfigError
 from sgformer.model.sizes import SIZES
-from sgformer.model.weight_sources import load_weights, source_file
+from sgformer.model.weight_sources import (
+    Whereabouts,
+    load_weights,
+    source_file,
+    whereabouts,
+)
 
 
 @pytest.fixture
@@ -114,3 +120,38 @@ def test_pretrained_weights_are_asked_for_once_if_the_hub_is_unreachable(
     with pytest.raises(CheckpointError, match=words):
         load_weights(ModelConfig(name="test_resnet", pretrained=True))
     assert asked == [5.0]
+
+
+def test_weights_that_can_be_had_are_told_from_those_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(*_: Any, **__: Any) -> Any:
+        return types.SimpleNamespace(siblings=())
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setenv("SGFORMER_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
+    assert whereabouts("test_resnet") == (Whereabouts.HUB, "")
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    place, problem = whereabouts("test_resnet")
+    assert place is Whereabouts.NOWHERE
+    assert "download them where there is a network" in problem
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: "file")
+    assert whereabouts("test_resnet") == (Whereabouts.HERE, "")
+    place, problem = whereabouts("sg_former_s")
+    assert place is Whereabouts.NOWHERE
+    assert f"put it at {tmp_path}/sg_former_s.pth" in problem
+    (tmp_path / "sg_former_s.pth").touch()
+    assert whereabouts("sg_former_s") == (Whereabouts.HERE, "")
+
+
+def test_a_fault_that_is_not_the_networks_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", broken)
+    with pytest.raises(ZeroDivisionError):
+        whereabouts("test_resnet")
