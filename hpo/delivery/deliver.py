@@ -3,13 +3,15 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hpo.config.sections import ExportConfig, RetrainConfig
+from hpo.config.sections import ExportConfig, KeptExemplarsConfig, RetrainConfig
+from hpo.delivery.exemplars import write_exemplars
+from hpo.model_files import ModelFiles
 from hpo.run_folder import finish_replacing, newcomer_of, replace_folder, replace_text
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
@@ -18,9 +20,26 @@ from sgformer.export.names import FILES
 
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
-    from sgformer.data.image_data import ImageData
+    from sgformer.data.image_data import ImageData, Samples
     from sgformer.export.formats import Limits
     from sgformer.images.trained_images import TrainedImages
+
+
+@dataclass(frozen=True)
+class More:
+    """What a delivered folder has beside the model and its metrics.
+
+    Attributes:
+        pictures: The content of pictures.json; None: there is no such file.
+        kept: The exemplars, as positions and labels by kind; empty: none are kept.
+        keep_bytes: The most bytes of each kind.
+        extension: The content of extension.json; None: the model is no extension.
+    """
+
+    pictures: Mapping[str, Any] | None = None
+    kept: "Mapping[str, Samples]" = field(default_factory=dict)
+    keep_bytes: int = KeptExemplarsConfig().keep_bytes
+    extension: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ def deliver(
     num_images: int = RetrainConfig().proof_images,
     places: DataConfig | None = None,
     settings: ExportConfig | None = None,
-    pictures: Mapping[str, Any] | None = None,
+    more: More = More(),
 ) -> None:
     """Exports an evaluated checkpoint, checks the export, then replaces the whole folder.
 
@@ -56,7 +75,7 @@ def deliver(
         num_images: The number of val images on which the export is checked, at most.
         places: Where the images and their cache are now; None: where the training had them.
         settings: Which files are delivered; None: model.onnx alone.
-        pictures: The content of pictures.json; None: there is no such file.
+        more: Pictures, exemplars, and what an extension forgets.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -79,12 +98,22 @@ def deliver(
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_json(new / "metrics.json", metrics)
-    if pictures is not None:
-        _write_json(new / "pictures.json", pictures)
+    _write_more(new, data, more)
     facts, limits = _facts(metrics, settings), _limits(settings)
     trained = Trained(model, config, data, num_images, known, facts, limits)
     _write_json(new / "export.json", write_formats(trained, new, settings.formats))
     replace_folder(folder, new)
+
+
+def _write_more(folder: Path, data: "ImageData", more: More) -> None:
+    files = ModelFiles(folder)
+    if more.pictures is not None:
+        _write_json(files.pictures, more.pictures)
+    if more.extension is not None:
+        _write_json(files.extension, more.extension)
+    if more.kept:
+        facts = write_exemplars(files.exemplars, data, more.kept, more.keep_bytes)
+        _write_json(files.exemplars / "exemplars.json", facts)
 
 
 def export(

@@ -3,11 +3,12 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hpo.delivery.deliver import images_for, load_model, trained_images_of
+from hpo.delivery.forgetting import Forgetting, measure_forgetting
 from hpo.delivery.pictures import Pictures, Saliency
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
@@ -15,6 +16,7 @@ from hpo.execution.own_folder import own_folder
 from hpo.execution.retrain import run_on_cluster
 from hpo.execution.training import Training
 from hpo.run import Run
+from hpo.run_teachers import base_of
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
 
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     import torch
 
     from sgformer.data.image_cache import ImagesId
-    from sgformer.data.image_data import ImageData
+    from sgformer.data.image_data import ImageData, Samples
     from sgformer.images.decoding import RgbImage
+    from sgformer.model.weight_files import StoredWeights
     from sgformer.training.counts import Counts
     from sgformer.training.evaluation import SplitMetrics
 
@@ -43,6 +46,8 @@ class Evaluated:
         metrics: At the end, SplitMetrics by split; None for a split that does not exist.
         pictures: At the end, the content of pictures.json; None: it was not asked for, or failed.
         notes: What a user should know of the pictures, a sentence each.
+        kept: At the end, the exemplars to keep, by kind; empty: none.
+        forgetting: At the end, what an extended model forgets; None: the model is no extension.
     """
 
     num_done: int
@@ -50,6 +55,23 @@ class Evaluated:
     metrics: dict[str, Any] | None = None
     pictures: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    kept: "dict[str, Samples]" = field(default_factory=dict)
+    forgetting: "Forgetting | None" = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluation finds out beside the metrics.
+
+    Attributes:
+        has_pictures: Whether the last of what it yields has pictures.
+        keep_exemplars: Exemplars of each class that are chosen, at most; 0: none.
+        base: A copy of the model that is extended; None: the model is no extension.
+    """
+
+    has_pictures: bool = False
+    keep_exemplars: int = 0
+    base: "StoredWeights | None" = None
 
 
 def evaluate_and_charge(
@@ -59,12 +81,13 @@ def evaluate_and_charge(
     observer: SearchObserver,
     images: "ImagesId | None",
     resources: TrialResources | None,
+    *,
+    keeps_exemplars: bool = True,
 ) -> Evaluated:
-    """The metrics of a trial's checkpoint, with pictures; evaluated where it was trained.
+    """The metrics of a trial's checkpoint, with what `report` and `extension` ask for.
 
-    A group's model is evaluated by one process, with the resources of one process of the group.
-    The seconds count towards the budget's hours, and no epoch does. The pictures are those that
-    `report.images` asks for.
+    It is evaluated where it was trained. A group's model is evaluated by one process, with the resources of one process of the group.
+    The seconds count towards the budget's hours, and no epoch does.
 
     Args:
         run: The trial's run.
@@ -73,14 +96,17 @@ def evaluate_and_charge(
         observer: Is told of the images evaluated so far.
         images: Identifies the images of the search; None: any images are accepted.
         resources: CPUs and GPUs on the connected Ray cluster; None: this process evaluates.
+        keeps_exemplars: Whether to choose the exemplars that `extension` asks for.
     """
     begin, news = time.monotonic(), Evaluated(0, 0)
-    places, has_pictures = run.config.train.data, run.config.report.images
+    places = run.config.train.data
+    keep = run.config.extension.keep_exemplars if keeps_exemplars else 0
+    asked = Asked(run.config.report.images, keep, base_of(run.folder, training.config))
     if resources is None:
         checkpoint = training.folder / BEST
-        told = evaluate_checkpoint(checkpoint, images, places=places, has_pictures=has_pictures)
+        told = evaluate_checkpoint(checkpoint, images, places=places, asked=asked)
     else:
-        arguments = (training, images, resources.gpus, places, has_pictures)
+        arguments = (training, images, resources.gpus, places, asked)
         told = run_on_cluster(_evaluate, arguments, resources, "the evaluation")
     for news in told:
         observer.step(news.num_done, news.num_images)
@@ -97,8 +123,7 @@ def evaluate_checkpoint(
     images: "ImagesId | None" = None,
     num_gpus: float = 0.0,
     places: DataConfig | None = None,
-    *,
-    has_pictures: bool = False,
+    asked: Asked = Asked(),
 ) -> Iterator[Evaluated]:
     """Evaluates a checkpoint in this process; the last of what it yields has the metrics.
 
@@ -107,7 +132,7 @@ def evaluate_checkpoint(
         images: Identifies the images of the search; None: any images are accepted.
         num_gpus: GPUs for this process; less than 1: its share of a GPU's memory.
         places: Where the images and their cache are now; None: where the training had them.
-        has_pictures: Whether the last of what it yields has pictures, too.
+        asked: What the last of what it yields has, too.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -117,7 +142,24 @@ def evaluate_checkpoint(
     limit_memory(num_gpus)
     config, model, _ = load_model(checkpoint, places)
     data = images_for(config, trained_images_of(checkpoint), images)
-    yield from evaluate_splits(config, model, data, has_pictures=has_pictures)
+    for news in evaluate_splits(config, model, data, has_pictures=asked.has_pictures):
+        yield news if news.metrics is None else _with_more(news, config, model, data, asked)
+
+
+def _with_more(
+    news: Evaluated, config: TrainConfig, model: Any, data: "ImageData", asked: Asked
+) -> Evaluated:
+    """The end of an evaluation, with exemplars and forgetting if they are asked for."""
+    from sgformer.training.exemplars import choose_exemplars
+
+    device = next(model.parameters()).device
+    if asked.keep_exemplars:
+        kept = choose_exemplars(config, model, data, asked.keep_exemplars, device)
+        news = replace(news, kept=kept)
+    if asked.base is not None:
+        found = measure_forgetting(config, model, asked.base.path, data)
+        news = replace(news, forgetting=found)
+    return news
 
 
 def _evaluate(
@@ -125,18 +167,19 @@ def _evaluate(
     images: "ImagesId | None",
     num_gpus: float,
     places: DataConfig,
-    has_pictures: bool,
+    asked: Asked,
 ) -> Iterator[Evaluated]:
     """Evaluates a training's checkpoint, wherever it is kept; see `evaluate_checkpoint`."""
     with contextlib.ExitStack() as held:
         place = training.folder
         if training.store is not None:
-            place = held.enter_context(
+            folder = held.enter_context(
                 own_folder(training.store, training.name, trains=False, names=(BEST,))
-            ).path
-        yield from evaluate_checkpoint(
-            place / BEST, images, num_gpus, places, has_pictures=has_pictures
-        )
+            )
+            place = folder.path
+            folder.fetch_weights(asked.base)
+            asked = replace(asked, base=folder.own_copy(asked.base))
+        yield from evaluate_checkpoint(place / BEST, images, num_gpus, places, asked)
 
 
 def evaluate_splits(

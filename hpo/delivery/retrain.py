@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.delivery.deliver import deliver
+from hpo.delivery.deliver import More, deliver
 from hpo.delivery.evaluation import evaluate_and_charge
+from hpo.delivery.forgetting import told_of
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
@@ -74,17 +75,33 @@ def retrain_and_deliver(
     if not checkpoint.exists():
         raise RunError(_without_a_model(run, trial, checkpoint, rows, train.metric))
     observer.phase("evaluating on val and test")
-    found = evaluate_and_charge(run, trial.number, training, observer, images, resources)
+    best = folder or run.folder.best
+    found = evaluate_and_charge(
+        run, trial.number, training, observer, images, resources,
+        keeps_exemplars=best == run.folder.best,
+    )  # fmt: skip
     assert found.metrics is not None, "the evaluation has come to its end"
+    if found.forgetting is not None:
+        observer.note(f"the extension forgets {found.forgetting.in_words()}")
+        found.forgetting.refuse_more_than(
+            run.config.extension.max_forgetting, train.extension.base
+        )
     observer.phase("exporting to ONNX and checking it")
     num_images = run.config.retrain.proof_images
-    best = folder or run.folder.best
-    places = run.config.train.data
-    export, pictures = run.config.export, found.pictures
-    deliver(best, checkpoint, found.metrics, images, num_images, places, export, pictures)
+    more = More(
+        found.pictures, found.kept, run.config.extension.keep_bytes,
+        None if found.forgetting is None else told_of(found.forgetting, train, _seconds(rows)),
+    )  # fmt: skip
+    places, export = run.config.train.data, run.config.export
+    deliver(best, checkpoint, found.metrics, images, num_images, places, export, more)
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
     discard_trainings(run)
+
+
+def _seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """How long the epochs took; None: an earlier process trained some of them."""
+    return sum(float(row["seconds"]) for row in rows) if rows else None
 
 
 def discard_trainings(run: Run) -> None:

@@ -18,7 +18,8 @@ class Member:
         model: The model, in eval mode.
         look: Mean and standard deviation of its input.
         image_size: Pixels of a side of its input.
-        order: The position of each of the student's classes among the model's outputs.
+        order: The position of each of the student's classes among the model's outputs; in an
+            extension only of the first ones, which are those that the model knows.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class Teacher:
     ) -> None:
         self._models = [one.model.to(device).eval() for one in members]
         self._views = [_View(look, one, device) for one in members]
+        self._num_known = min(len(one.order) for one in members)
         self._orders = [torch.tensor(one.order, device=device) for one in members]
 
     def divergence(
@@ -48,6 +50,7 @@ class Teacher:
     ) -> torch.Tensor:
         """The Kullback-Leibler divergence of the student from the teacher in nats, over the batch.
 
+        Only the classes count that the teacher knows, as if the student knew no others.
         It is multiplied by the square of the temperature, so that its gradient stays as large as
         that of the labels' loss. Source: Hinton, Vinyals and Dean, arXiv:1503.02531, section 2.
 
@@ -56,7 +59,7 @@ class Teacher:
             logits: The student's answers, (B, classes) float32.
             temperature: Divides all logits before the softmax.
         """
-        student = F.log_softmax(logits / temperature, dim=1)
+        student = F.log_softmax(logits[:, : self._num_known] / temperature, dim=1)
         target = self._probabilities(images, temperature)
         return temperature**2 * F.kl_div(student, target, reduction="sum")
 

@@ -8,6 +8,7 @@ import torch
 from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError, listed
 from sgformer.model.weight_files import StoredWeights, file_of
+from sgformer.model.widening import check_extends
 from sgformer.optimization.teacher import Member, Teacher
 from sgformer.training.trained_model import load_trained
 
@@ -33,12 +34,20 @@ def load_teacher(
     if not config.distillation.is_used:
         return None
     paths = [one.path for one in stored] or map(file_of, config.distillation.teacher)
-    members = [_member(path, classes) for path in paths]
+    members = [_member(path, classes, extends=config.extension.is_used) for path in paths]
     return Teacher(members, config.data.preprocessing, device)
 
 
-def check_classes(known: Sequence[str], classes: Sequence[str], path: Path) -> None:
-    """Raises CheckpointError if a teacher knows other classes than the images have."""
+def check_classes(
+    known: Sequence[str], classes: Sequence[str], path: Path, *, extends: bool = False
+) -> None:
+    """Raises CheckpointError if a teacher knows other classes than the images have.
+
+    With `extends` it must know the first of them, in their order.
+    """
+    if extends:
+        check_extends(known, classes, str(path))
+        return
     only_here, only_there = set(classes) - set(known), set(known) - set(classes)
     if only_here or only_there:
         raise CheckpointError(
@@ -47,8 +56,8 @@ def check_classes(known: Sequence[str], classes: Sequence[str], path: Path) -> N
         )
 
 
-def _member(path: Path, classes: Sequence[str]) -> Member:
+def _member(path: Path, classes: Sequence[str], *, extends: bool) -> Member:
     config, model, known = load_trained(path)
-    check_classes(known, classes, path)
-    order = tuple(known.index(name) for name in classes)
+    check_classes(known, classes, path, extends=extends)
+    order = tuple(known.index(name) for name in classes[: len(known)])
     return Member(model, config.data.preprocessing, config.data.image_size, order)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hpo.config.loading import dump_search_config
 from hpo.model_files import ModelFiles
+from hpo.reporting.extended import extension_rows
 from hpo.reporting.page.parts import Table, percent
 from hpo.reporting.page.reported import Reported, read_json
 
@@ -33,6 +34,12 @@ def files_table(found: Reported) -> Table | None:
         "ms, batch 8",
     )  # fmt: skip
     return Table(head, tuple(rows))
+
+
+def extension_table(found: Reported) -> Table | None:
+    """What the delivered model forgets as an extension of another one; None: it is none."""
+    rows = extension_rows(ModelFiles(found.run.best))
+    return Table(("what", "how"), tuple(rows.items())) if rows else None
 
 
 def _file(name: str, told: Mapping[str, Any]) -> tuple[str, ...]:
