@@ -110,7 +110,7 @@ def extension_values(arguments: argparse.Namespace, base: Path, new: Path, seed:
     model, classes = read_trained(base / "checkpoint.safetensors")
     found = read_image_folder(DataConfig(data_dir=new))
     images = write_extended_images(base / "images", base, classes, found)
-    values: dict[str, Any] = extended_train(model)
+    values: dict[str, Any] = extended_train(model, images.num_train)
     for path, value in extension_settings(base, images, None).items():
         section, name = path.split(".")[1:]
         values[section][name] = value
@@ -118,9 +118,8 @@ def extension_values(arguments: argparse.Namespace, base: Path, new: Path, seed:
     for change in arguments.set:
         path, _, value = change.partition("=")
         section, _, name = path.rpartition(".")
-        (values[section] if section else values)[name] = (
-            float(value) if "." in value else int(value)
-        )
+        number = float(value) if "." in value else int(value)
+        (values[section] if section else values)[name] = number
     return values | {"seed": seed}
 
 

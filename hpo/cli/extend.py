@@ -74,7 +74,7 @@ def extend(
             print_note(note)
         settings = extension_settings(base, images, _white(base))
         if into is None:
-            into = write_search_file(folder, one_training(run.load_config(), model, settings))
+            into = write_search_file(folder, one_training(run.load_config(), model, images))
         settings["extension.max_forgetting"] = max_forgetting
         search(
             into, output_dir=str(output_dir), study_name=name, storage=storage,

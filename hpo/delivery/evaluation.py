@@ -86,7 +86,8 @@ def evaluate_and_charge(
 ) -> Evaluated:
     """The metrics of a trial's checkpoint, with what `report` and `extension` ask for.
 
-    It is evaluated where it was trained. A group's model is evaluated by one process, with the resources of one process of the group.
+    It is evaluated where it was trained; a group's model by one process, with the resources of
+    one process of the group.
     The seconds count towards the budget's hours, and no epoch does.
 
     Args:

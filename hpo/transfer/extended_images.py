@@ -23,7 +23,7 @@ from hpo.kept_weights import digest_of
 from hpo.model_files import ModelFiles
 from sgformer.data.class_order import order_file
 from sgformer.data.image_folder import ImageFolder
-from sgformer.data.replay import replay_path
+from sgformer.data.replay import FOLDER, replay_path
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import DataError, InputError, listed
 from sgformer.sources.class_names import composed
@@ -45,12 +45,14 @@ class Extended:
         manifest: The file to train with.
         old: The classes of the model that is extended, in their order.
         new: The new classes.
+        num_train: Images that a training uses, if it takes all exemplars of a choice.
         notes: What a user should know, a sentence each.
     """
 
     manifest: Path
     old: tuple[str, ...]
     new: tuple[str, ...]
+    num_train: int
     notes: tuple[str, ...]
 
 
@@ -83,7 +85,9 @@ def write_extended_images(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with noticing_full_disk(folder.parent):
             _write_whole(folder, base, old, images, names, facts)
-    return Extended(folder / MANIFEST, old, new, notes)
+    num_kept = sum(1 for _ in (folder / FOLDER / KINDS[0]).rglob("*.*"))
+    num_train = num_kept + len(images.splits["train"])
+    return Extended(folder / MANIFEST, old, new, num_train, notes)
 
 
 def new_classes(old: Sequence[str], images: ImageFolder) -> tuple[str, ...]:

@@ -12,15 +12,16 @@ from hpo.errors import StudyError
 from hpo.model_files import ModelFiles
 from hpo.run_folder import RunFolder
 from hpo.transfer.extended_images import Extended
-from sgformer.config import TrainConfig
+from sgformer.config import DistillationConfig, TrainConfig
 from sgformer.errors import InputError
 
-# Of the epochs and the learning rate that the model was trained with. A model that is already
-# good needs few epochs, and large steps would make it forget.
+# Of the epochs that the model was trained with: it knows most already. Few images need more of
+# them, to take as many steps as new classes need, but not more than the model had.
 # Source: benchmarks/extension.py (docs/training.md).
 SHARE_OF_EPOCHS: Final = 0.3
-SHARE_OF_LEARNING_RATE: Final = 0.3
-LEAST_EPOCHS: Final = 4
+LEAST_STEPS: Final = 60
+# The setting that a search of one training "searches", because a space is never empty.
+ONLY: Final = "optimizer.lr_schedule"
 
 
 def delivered_model(run: RunFolder) -> tuple[Path, TrainConfig, tuple[str, ...]]:
@@ -44,29 +45,29 @@ def delivered_model(run: RunFolder) -> tuple[Path, TrainConfig, tuple[str, ...]]
 def extension_settings(base: Path, images: Extended, max_value: float | None) -> dict[str, Any]:
     """Settings of the extending search that follow from its model and images, by their paths.
 
-    The share of the old model in the loss is the old classes' share of all classes. Source: Wu
-    et al., arXiv:1905.13260, section 3.
+    The weight of the old model is the old classes' share of all classes. Source: Wu et al.,
+    arXiv:1905.13260, section 3; there, the divergence is not multiplied by the temperature's
+    square, which `distillation.weight` allows for.
 
     Args:
         base: The folder of the model.
         images: The images of the extension.
         max_value: What became white in the model's deep images; None: it had none.
     """
-    num_old = len(images.old)
+    of_old = len(images.old)
+    of_new = len(images.new) * DistillationConfig().temperature ** 2
     settings = {
         "train.model.checkpoint": str(base),
         "train.model.pretrained": False,
         "train.distillation.teacher": [str(base)],
-        "train.distillation.weight": round(num_old / (num_old + len(images.new)), 4),
+        "train.distillation.weight": round(of_old / (of_old + of_new), 4),
         "train.extension.base": str(base),
         "train.data.data_dir": str(images.manifest.absolute()),
     }
     return settings if max_value is None else settings | {"train.data.max_value": max_value}
 
 
-def one_training(
-    was: SearchConfig, model: TrainConfig, settings: dict[str, Any]
-) -> dict[str, Any]:
+def one_training(was: SearchConfig, model: TrainConfig, images: Extended) -> dict[str, Any]:
     """A search file's values of a search that trains the model's configuration once.
 
     Its only trial is an epoch long and shows that all works; what is delivered is a training of
@@ -75,48 +76,42 @@ def one_training(
     Args:
         was: The search that delivered the model.
         model: The model's configuration.
-        settings: See `extension_settings`.
+        images: The images of the extension.
     """
-    train = extended_train(model.model_copy(update={"device": was.train.device}))
-    epochs = train["max_epochs"]
-    train["max_epochs"] = 1
-    train["data"] |= {
-        name: was.train.model_dump(mode="json")["data"][name]
-        for name in ("cache_dir", "cache_bytes", "cache_format", "num_workers")
-    }
-    weight = settings["train.distillation.weight"]
+    train = extended_train(model, images.num_train)
     values = was.model_dump(mode="json")
+    places = ("cache_dir", "cache_bytes", "cache_format", "num_workers")
+    train["data"] |= {name: values["train"]["data"][name] for name in places}
+    retrain = {
+        "seeds": 0, "max_epochs": train["max_epochs"], "proof_images": was.retrain.proof_images,
+    }  # fmt: skip
     return {
         "study": {"num_trials": 1, "max_retries": was.study.max_retries},
         "scheduler": {"name": "none"},
         "resources": values["resources"] | {"latency_node": None},
-        "space": {"distillation.weight": {"type": "categorical", "choices": [weight]}},
-        "train": train,
-        "retrain": {
-            "seeds": 0, "max_epochs": epochs, "proof_images": was.retrain.proof_images,
-        },
+        "space": {ONLY: {"type": "categorical", "choices": [model.optimizer.lr_schedule]}},
+        "train": train | {"max_epochs": 1, "device": was.train.device},
+        "retrain": retrain,
         "export": values["export"],
         "extension": values["extension"],
         "report": values["report"],
-    }  # fmt: skip
+    }
 
 
-def extended_train(model: TrainConfig) -> dict[str, Any]:
+def extended_train(model: TrainConfig, num_images: int) -> dict[str, Any]:
     """The settings of the training that extends a model, from those that the model was made with.
 
     Args:
         model: The model's configuration.
+        num_images: Train images of the extension.
     """
-    rate = model.optimizer.learning_rate * SHARE_OF_LEARNING_RATE
     train: dict[str, Any] = model.model_dump(mode="json")
-    train["optimizer"] |= {
-        "learning_rate": rate,
-        "min_learning_rate": min(model.optimizer.min_learning_rate, rate),
-        "warmup_epochs": 0,
-    }
+    train["optimizer"]["warmup_epochs"] = 0
     train["early_stopping"]["patience"] = None
+    num_an_epoch = max(1, (model.epoch_images or num_images) // model.optimizer.batch_size)
+    epochs = max(SHARE_OF_EPOCHS * model.max_epochs, LEAST_STEPS / num_an_epoch)
     return train | {
-        "max_epochs": max(LEAST_EPOCHS, math.ceil(SHARE_OF_EPOCHS * model.max_epochs)),
+        "max_epochs": min(model.max_epochs, math.ceil(epochs)),
         "freeze": "none",
         "unfreeze_epoch": None,
         "extension": {},
