@@ -3,8 +3,8 @@
 Exemplars are told by their paths in the set's manifest: replay/<choice>/<class>/<rank>.<suffix>.
 """
 
+import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from sgformer.data.image_data import ImageData, Samples
 from sgformer.extension_config import ExtensionConfig
 
 FOLDER: Final = "replay"
+EXEMPLAR: Final = re.compile(rf"{FOLDER}/(\w+)/\d{{5,}}/(\d{{5,}})\.\w+")
 
 
 def replay_path(kind: str, label: int, rank: int, suffix: str) -> str:
@@ -46,9 +47,9 @@ def replayed(samples: Samples, names: Sequence[str], settings: ExtensionConfig) 
 
 
 def _stays(name: str, settings: ExtensionConfig) -> bool:
-    path = name.split("/", 2)[2]
-    if not path.startswith(f"{FOLDER}/"):
+    exemplar = EXEMPLAR.fullmatch(name.split("/", 2)[2])
+    if exemplar is None:  # a new image
         return True
-    _, kind, _, file = path.split("/")
-    rank = int(PurePosixPath(file).stem)
-    return kind == settings.choice and (settings.exemplars is None or rank < settings.exemplars)
+    return exemplar[1] == settings.choice and (
+        settings.exemplars is None or int(exemplar[2]) < settings.exemplars
+    )
