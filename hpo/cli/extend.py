@@ -29,11 +29,13 @@ def extend(
         ),
     ] = None,
     max_forgetting: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0.0, max=1.0, help="The most that old classes may lose of their val top-1."
+            min=0.0,
+            max=1.0,
+            help="The most that old classes may lose of their val top-1. Default: 0.02.",
         ),
-    ] = 0.02,
+    ] = None,
     output_dir: OutputDir = Path("runs"),
     study_name: Annotated[
         str | None, typer.Option(help="Default: the run's name and -extended.")
@@ -75,7 +77,8 @@ def extend(
         settings = extension_settings(base, images, _white(base))
         if into is None:
             into = write_search_file(folder, one_training(run.load_config(), model, images))
-        settings["extension.max_forgetting"] = max_forgetting
+        if max_forgetting is not None:
+            settings["extension.max_forgetting"] = max_forgetting
         search(
             into, output_dir=str(output_dir), study_name=name, storage=storage,
             ray_address=ray_address, override=[*as_overrides(settings), *(override or ())],

@@ -93,7 +93,8 @@ def one_training(was: SearchConfig, model: TrainConfig, images: Extended) -> dic
         "train": train | {"max_epochs": 1, "device": was.train.device},
         "retrain": retrain,
         "export": values["export"],
-        "extension": values["extension"],
+        # What an extension may forget is not what an earlier one was allowed to.
+        "extension": {k: v for k, v in values["extension"].items() if k != "max_forgetting"},
         "report": values["report"],
     }
 
