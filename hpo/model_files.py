@@ -52,6 +52,16 @@ class ModelFiles:
         return self.folder / "pictures.json"
 
     @property
+    def exemplars(self) -> Path:
+        """Images that the model keeps to be extended with; see hpo/delivery/exemplars.py."""
+        return self.folder / "exemplars"
+
+    @property
+    def extension(self) -> Path:
+        """What an extended model forgets of its old classes; only there for such a model."""
+        return self.folder / "extension.json"
+
+    @property
     def export_report(self) -> Path:
         """Differences of the exported model from the trained one, its size and its speed."""
         return self.folder / "export.json"

@@ -255,7 +255,7 @@ def replace_folder(folder: Path, new: Path) -> None:
     At any moment a whole model is in one of three folders, from which `finish_replacing` takes it
     after a crash.
     """
-    for path in new.iterdir():
+    for path in filter(Path.is_file, new.rglob("*")):
         with path.open("rb") as file:
             os.fsync(file.fileno())
     old = _former_of(folder)

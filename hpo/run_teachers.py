@@ -68,7 +68,7 @@ def find_teachers(
     classes = read_image_folder(config.train.data).classes
     for path in new:
         try:
-            yield _find(path, classes)
+            yield _find(path, classes, extends=config.train.extension.is_used)
         except (CheckpointError, ConfigError) as error:
             raise type(error)(f"{SETTING}: {error}") from None
 
@@ -98,7 +98,17 @@ def teachers_of(run: RunFolder, train: TrainConfig) -> "tuple[StoredWeights, ...
     return tuple(stored_weights(run, str(path)) for path in train.distillation.teacher)
 
 
-def _find(path: Path, classes: tuple[str, ...]) -> FoundTeacher:
+def base_of(run: RunFolder, train: TrainConfig) -> "StoredWeights | None":
+    """The run's copy of the model that a training extends; None: it extends none.
+
+    Raises:
+        RunError: The run has no such copy.
+    """
+    base = train.extension.base
+    return None if base is None else stored_weights(run, str(base))
+
+
+def _find(path: Path, classes: tuple[str, ...], *, extends: bool) -> FoundTeacher:
     from sgformer.export.architecture_costs import num_parameters
     from sgformer.model.weight_files import file_of
     from sgformer.training.teacher import check_classes
@@ -106,7 +116,7 @@ def _find(path: Path, classes: tuple[str, ...]) -> FoundTeacher:
 
     file = file_of(path)
     configs, known = read_trained(file)
-    check_classes(known, classes, path)
+    check_classes(known, classes, path, extends=extends)
     size = sum(num_parameters(config, len(known)) for config in configs) / 1e6
     names = " + ".join(config.model.name for config in configs)
     return FoundTeacher(path, file, f"{names}, {size:.2f} M parameters")

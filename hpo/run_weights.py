@@ -180,7 +180,7 @@ def _find(trains: list[TrainConfig], classes: tuple[str, ...]) -> FoundWeights:
     for train in trains:
         with torch.device("meta"):  # shapes without memory
             empty = create_model(train.resolved(), len(classes))
-        _, report = fitted(empty, model.name, weights, classes)
+        _, report = fitted(empty, model.name, weights, classes, extends=train.extension.is_used)
         if report.in_order:
             weights = renamed(empty, weights)
         text = text or str(report)

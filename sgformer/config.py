@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from sgformer.catalog import RATES, check_image_size, check_known, is_ours, model_facts
 from sgformer.data_config import DataConfig
 from sgformer.errors import ConfigError
+from sgformer.extension_config import ExtensionConfig
 from sgformer.fingerprint import fingerprint_of
 from sgformer.validation import FrozenConfig, SettingError
 
@@ -197,6 +198,7 @@ class TrainConfig(FrozenConfig):
         early_stopping: When the training ends early, and which epoch is the best.
         label_smoothing: Share of the target's probability that is spread over all classes.
         distillation: The model that teaches this one.
+        extension: The model that is given new classes; training starts from it, and it teaches.
         class_balance: Makes rare classes count as much as frequent ones: `sampling` draws their
             images more often, `loss` gives their images larger weights in the loss, at most 100
             times that of the most frequent class's images.
@@ -231,6 +233,7 @@ class TrainConfig(FrozenConfig):
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     label_smoothing: Rate = 0.1
     distillation: DistillationConfig = DistillationConfig()
+    extension: ExtensionConfig = ExtensionConfig()
     class_balance: Literal["none", "sampling", "loss"] = "none"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     freeze: str = Field(default="none", pattern=r"^(none|backbone|stages_[1-9][0-9]?)$")
@@ -271,6 +274,18 @@ class TrainConfig(FrozenConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _extends_what_it_starts_from(self) -> Self:
+        base, teacher = self.extension.base, self.distillation.teacher
+        if base is None or (self.model.checkpoint == base and teacher in ((base,), ())):
+            return self
+        raise SettingError(
+            "extension.base",
+            "is what the training starts from, and the only teacher: model.checkpoint and "
+            f"distillation.teacher must name it, too, as `extend` sets them, got {str(base)!r}, "
+            f"{str(self.model.checkpoint)!r} and {[str(path) for path in teacher]}",
+        )
+
     def resolved(self) -> Self:
         """A copy in which the model's own values stand for the preprocessing that is not set."""
         facts = model_facts(self.model.name)
@@ -293,6 +308,9 @@ class TrainConfig(FrozenConfig):
             teachers: The SHA-256 of each of the teacher's checkpoints; empty: unknown, or none.
         """
         values = self.resolved().model_dump(mode="json")
+        base = values["extension"].pop("base")  # its weights are those that are started from
+        if base is None:
+            values.pop("extension")
         if not self.distillation.is_used:
             values.pop("distillation")
         elif teachers:

@@ -25,4 +25,4 @@ def paired_interval(lost: int, won: int, num_images: int) -> tuple[float, float]
     more, moved = won - lost, lost + won + 1
     margin = 1.96 * math.sqrt(moved - more**2 / (num_images + 2)) / (num_images + 2)
     middle = more / (num_images + 2)
-    return middle - margin, middle + margin
+    return max(-1.0, middle - margin), min(1.0, middle + margin)

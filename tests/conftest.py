@@ -19,6 +19,7 @@ from searches import FinishedSearch, search_values, write_search
 from sgformer.config import TrainConfig
 
 if TYPE_CHECKING:
+    from extensions import Extendable
     from pages import Visitor
     from playwright.sync_api import Browser
 
@@ -72,6 +73,16 @@ def train_config(image_folder: Path, cache_dir: Path) -> TrainConfig:
             "device": "cpu",
         }
     ).resolved()
+
+
+@pytest.fixture(scope="session")
+def extendable(
+    image_folder: Path, train_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> "Extendable":
+    """A model of the digits 0 to 7, and images of an extension by 8 and 9."""
+    from extensions import write_extendable  # imports torch
+
+    return write_extendable(image_folder, train_config, tmp_path_factory.mktemp("extendable"))
 
 
 @pytest.fixture

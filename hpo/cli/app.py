@@ -12,6 +12,7 @@ from hpo.cli.benchmark import benchmark
 from hpo.cli.dashboard import dashboard
 from hpo.cli.data import data
 from hpo.cli.distil import distil
+from hpo.cli.extend import extend
 from hpo.cli.init import init
 from hpo.cli.jobs import jobs, submit
 from hpo.cli.models import evaluate, export, retrain
@@ -33,8 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    demo, init, search, distil, resize, submit, status, watch, simulate, report, dashboard, track,
-    retrain, export, evaluate, predict, benchmark, serve,
+    demo, init, search, distil, extend, resize, submit, status, watch, simulate, report, dashboard,
+    track, retrain, export, evaluate, predict, benchmark, serve,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(jobs, name="jobs")

@@ -12,6 +12,7 @@ from sgformer.errors import ConfigError
 
 CHECKPOINT = "model.checkpoint"
 TEACHER = "distillation.teacher"
+BASE = "extension.base"
 
 
 def with_absolute_paths(config: SearchConfig, source: str) -> SearchConfig:
@@ -49,6 +50,7 @@ def _paths(config: SearchConfig) -> Iterator[tuple[str, str]]:
         "train.data.data_dir": data.data_dir,
         "train.data.cache_dir": data.cache_dir,
         f"train.{CHECKPOINT}": config.train.model.checkpoint,
+        f"train.{BASE}": config.train.extension.base,
         "study.storage": config.study.storage and file_of(config.study.storage),
         "tracking.mlflow": config.tracking.mlflow_path,
     }
@@ -74,7 +76,10 @@ def _of_train(train: TrainConfig) -> TrainConfig:
         model = model.model_copy(update={"checkpoint": path})
     teacher = tuple(_absolute(path, f"train.{TEACHER}") for path in train.distillation.teacher)
     distillation = train.distillation.model_copy(update={"teacher": teacher})
-    update = {"data": data, "model": model, "distillation": distillation}
+    update: dict[str, object] = {"data": data, "model": model, "distillation": distillation}
+    if train.extension.base is not None:
+        base = _absolute(train.extension.base, f"train.{BASE}")
+        update["extension"] = train.extension.model_copy(update={"base": base})
     return train.model_copy(update=update)
 
 

@@ -27,6 +27,7 @@ CHANGEABLE: Final = (
     "resources",
     "retrain",
     "export",
+    "extension",
     "report",
     "tracking",
     "train.device",

@@ -19,6 +19,7 @@ from hpo.config.rungs import first_rung
 from hpo.config.search_space import Parameter, Value
 from hpo.config.sections import BudgetConfig as BudgetConfig
 from hpo.config.sections import ExportConfig as ExportConfig
+from hpo.config.sections import KeptExemplarsConfig as KeptExemplarsConfig
 from hpo.config.sections import ReportConfig as ReportConfig
 from hpo.config.sections import ResourcesConfig as ResourcesConfig
 from hpo.config.sections import RetrainConfig as RetrainConfig
@@ -198,6 +199,7 @@ class SearchConfig(FrozenConfig):
     train: TrainConfig = TrainConfig()
     retrain: RetrainConfig = RetrainConfig()
     export: ExportConfig = ExportConfig()
+    extension: KeptExemplarsConfig = KeptExemplarsConfig()
     report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -192,6 +192,24 @@ class ExportConfig(FrozenConfig):
         return ("onnx", *(name for name in FILES if getattr(self, name, False)))
 
 
+class KeptExemplarsConfig(FrozenConfig):
+    """What a delivered model keeps so that it can be extended, and what an extension may lose.
+
+    Attributes:
+        keep_exemplars: Train images of each class that are kept in best/exemplars, chosen by
+            herding, and as many chosen at random; val and test images are kept beside them.
+            0: nothing is kept.
+        keep_bytes: The most bytes of each of these sets of images; a larger one is cut evenly
+            over the classes.
+        max_forgetting: The most that an extended model may lose of its old classes' val top-1; a
+            model that loses more is not delivered.
+    """
+
+    keep_exemplars: int = Field(default=20, ge=0)
+    keep_bytes: int = Field(default=2**28, ge=1)
+    max_forgetting: float = Field(default=0.02, ge=0, le=1)
+
+
 class ReportConfig(FrozenConfig):
     """What is shown of a run.
 

@@ -38,6 +38,7 @@ UNSEARCHABLE: Final = (
     "data.decode_size",  # one decoded set serves all trials of a node
     "data.num_workers",
     "distillation.teacher",
+    "extension.base",
     "optimizer.micro_batch_size",
     "early_stopping.metric",
     "max_epochs",
@@ -49,6 +50,10 @@ UNSEARCHABLE: Final = (
     "device",
     "seed",
 )
+
+
+# What an extension fixes: it starts from its base, as the base is.
+STARTS: Final = ("model.name", "model.pretrained", "model.checkpoint")
 
 
 def searchable_paths() -> tuple[str, ...]:
@@ -63,6 +68,7 @@ def check_space(base: TrainConfig, space: Space, source: str) -> None:
         ConfigError: A check failed; the message names `source`.
     """
     _check_has_teacher(base, space, source)
+    _check_has_base(base, space, source)
     for path, parameter in space.items():
         _check_path(path, source)
         _check_when(path, parameter, space, source)
@@ -159,6 +165,22 @@ def _check_has_teacher(base: TrainConfig, space: Space, source: str) -> None:
         raise ConfigError(
             f"space.{searched}: there is no teacher; name a model that a run delivered with "
             f"train.distillation.teacher, such as runs/x/best ({source})"
+        )
+
+
+def _check_has_base(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks that a searched extension has a model to extend, from which all trials start."""
+    searched = next((path for path in space if path.startswith("extension.")), None)
+    if searched is not None and not base.extension.is_used:
+        raise ConfigError(
+            f"space.{searched}: no model is extended; `extend RUN --data-dir NEW --into {source}` "
+            f"searches an extension, or name the model with train.extension.base ({source})"
+        )
+    fixed = next((path for path in STARTS if path in space), None)
+    if fixed is not None and base.extension.is_used:
+        raise ConfigError(
+            f"space.{fixed}: cannot be searched in an extension, whose trials all start from "
+            f"{base.extension.base}; leave it out ({source})"
         )
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hpo.config.sections import ExportConfig, RetrainConfig
+from hpo.config.sections import ExportConfig, KeptExemplarsConfig, RetrainConfig
 from hpo.delivery.combination import Combination
+from hpo.delivery.exemplars import write_exemplars
+from hpo.model_files import ModelFiles
 from hpo.run_folder import finish_replacing, newcomer_of, replace_folder, replace_text
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
@@ -19,7 +21,7 @@ from sgformer.export.names import FILES
 
 if TYPE_CHECKING:
     from sgformer.data.image_cache import ImagesId
-    from sgformer.data.image_data import ImageData
+    from sgformer.data.image_data import ImageData, Samples
     from sgformer.export.formats import Limits
     from sgformer.images.trained_images import TrainedImages
 
@@ -66,6 +68,25 @@ class Beside:
         return values
 
 
+@dataclass(frozen=True)
+class More:
+    """What a delivered folder has beside the model and its metrics.
+
+    Attributes:
+        pictures: The content of pictures.json; None: there is no such file.
+        kept: The exemplars, as positions and labels by kind; empty: none are kept.
+        keep_bytes: The most bytes of each kind.
+        extension: The content of extension.json; None: the model is no extension.
+        beside: What metrics.json says beside the metrics.
+    """
+
+    pictures: Mapping[str, Any] | None = None
+    kept: "Mapping[str, Samples]" = field(default_factory=dict)
+    keep_bytes: int = KeptExemplarsConfig().keep_bytes
+    extension: Mapping[str, Any] | None = None
+    beside: Beside = Beside()
+
+
 def deliver(
     folder: Path,
     checkpoint: Path,
@@ -74,8 +95,7 @@ def deliver(
     num_images: int = RetrainConfig().proof_images,
     places: DataConfig | None = None,
     settings: ExportConfig | None = None,
-    pictures: Mapping[str, Any] | None = None,
-    beside: Beside | None = None,
+    more: More = More(),
 ) -> None:
     """Exports an evaluated checkpoint, checks the export, then replaces the whole folder.
 
@@ -87,8 +107,7 @@ def deliver(
         num_images: The number of val images on which the export is checked, at most.
         places: Where the images and their cache are now; None: where the training had them.
         settings: Which files are delivered; None: model.onnx alone.
-        pictures: The content of pictures.json; None: there is no such file.
-        beside: What metrics.json says beside the metrics; None: nothing.
+        more: What the folder has beside the model and its metrics.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -110,15 +129,24 @@ def deliver(
     values = config.model_dump(mode="json")
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
-    if pictures is not None:
-        _write_json(new / "pictures.json", pictures)
+    _write_more(new, data, more)
     facts, limits = _facts(metrics, settings), _limits(settings)
     trained = Trained(model, config, data, num_images, known, facts, limits)
     report = write_formats(trained, new, settings.formats)
-    more = {} if beside is None else beside.as_metrics(new / FILES["onnx"])
-    _write_json(new / "metrics.json", {**metrics, **more})
+    _write_json(new / "metrics.json", {**metrics, **more.beside.as_metrics(new / FILES["onnx"])})
     _write_json(new / "export.json", report)
     replace_folder(folder, new)
+
+
+def _write_more(folder: Path, data: "ImageData", more: More) -> None:
+    files = ModelFiles(folder)
+    if more.pictures is not None:
+        _write_json(files.pictures, more.pictures)
+    if more.extension is not None:
+        _write_json(files.extension, more.extension)
+    if more.kept:
+        facts = write_exemplars(files.exemplars, data, more.kept, more.keep_bytes)
+        _write_json(files.exemplars / "exemplars.json", facts)
 
 
 def export(

@@ -3,12 +3,13 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hpo.delivery.deliver import images_for, load_model, trained_images_of
 from hpo.delivery.evaluated_teacher import evaluated_teacher
+from hpo.delivery.forgetting import Forgetting, measure_forgetting
 from hpo.delivery.pictures import Pictures, Saliency
 from hpo.delivery.predicted import EVAL_BATCH_SIZE, predicted
 from hpo.engine.observer import SearchObserver
@@ -17,6 +18,7 @@ from hpo.execution.own_folder import TrainingFolder, own_folder
 from hpo.execution.retrain import run_on_cluster
 from hpo.execution.training import BEST, Training, teachers_in
 from hpo.run import Run
+from hpo.run_teachers import base_of
 from sgformer.config import TrainConfig
 from sgformer.data_config import DataConfig
 
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     import torch
 
     from sgformer.data.image_cache import ImagesId
-    from sgformer.data.image_data import ImageData
+    from sgformer.data.image_data import ImageData, Samples
     from sgformer.images.decoding import RgbImage
+    from sgformer.model.weight_files import StoredWeights
     from sgformer.training.counts import Counts
     from sgformer.training.evaluation import SplitMetrics
 
@@ -44,6 +47,8 @@ class Evaluated:
         pictures: At the end, the content of pictures.json; None: it was not asked for, or failed.
         teacher: At the end, what the model's teacher reaches on val; None: it has none.
         notes: What a user should know of the pictures, a sentence each.
+        kept: At the end, the exemplars to keep, by kind; empty: none.
+        forgetting: At the end, what an extended model forgets; None: the model is no extension.
     """
 
     num_done: int
@@ -52,6 +57,25 @@ class Evaluated:
     pictures: dict[str, Any] | None = None
     teacher: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    kept: "dict[str, Samples]" = field(default_factory=dict)
+    forgetting: "Forgetting | None" = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluation finds out beside the metrics.
+
+    Attributes:
+        has_pictures: Whether the last of what it yields has pictures.
+        keep_exemplars: Exemplars of each class that are chosen, at most; 0: none.
+        base: A copy of the model that is extended; None: the model is no extension.
+        teachers: Checkpoints of the model's teacher, which is evaluated on val, too.
+    """
+
+    has_pictures: bool = False
+    keep_exemplars: int = 0
+    base: "StoredWeights | None" = None
+    teachers: tuple[Path, ...] = ()
 
 
 def evaluate_and_charge(
@@ -61,12 +85,14 @@ def evaluate_and_charge(
     observer: SearchObserver,
     images: "ImagesId | None",
     resources: TrialResources | None,
+    *,
+    keeps_exemplars: bool = True,
 ) -> Evaluated:
-    """The metrics of a trial's checkpoint, with pictures; evaluated where it was trained.
+    """The metrics of a trial's checkpoint, with what `report` and `extension` ask for.
 
-    A group's model is evaluated by one process, with the resources of one process of the group.
-    The seconds count towards the budget's hours, and no epoch does. The pictures are those that
-    `report.images` asks for.
+    It is evaluated where it was trained; a group's model by one process, with the resources of
+    one process of the group.
+    The seconds count towards the budget's hours, and no epoch does.
 
     Args:
         run: The trial's run.
@@ -75,13 +101,15 @@ def evaluate_and_charge(
         observer: Is told of the images evaluated so far.
         images: Identifies the images of the search; None: any images are accepted.
         resources: CPUs and GPUs on the connected Ray cluster; None: this process evaluates.
+        keeps_exemplars: Whether to choose the exemplars that `extension` asks for.
     """
-    news = Evaluated(0, 0)
-    places, has_pictures = run.config.train.data, run.config.report.images
+    news, places = Evaluated(0, 0), run.config.train.data
+    keep = run.config.extension.keep_exemplars if keeps_exemplars else 0
+    asked = Asked(run.config.report.images, keep, base_of(run.folder, training.config))
     if resources is None:
-        told = _evaluate(replace(training, store=None), images, 0.0, places, has_pictures)
+        told = _evaluate(replace(training, store=None), images, 0.0, places, asked)
     else:
-        arguments = (training, images, resources.gpus, places, has_pictures)
+        arguments = (training, images, resources.gpus, places, asked)
         told = run_on_cluster(_evaluate, arguments, resources, "the evaluation")
     with charged(run, trial, resources):
         for news in told:
@@ -106,9 +134,7 @@ def evaluate_checkpoint(
     images: "ImagesId | None" = None,
     num_gpus: float = 0.0,
     places: DataConfig | None = None,
-    *,
-    has_pictures: bool = False,
-    teachers: tuple[Path, ...] = (),
+    asked: Asked = Asked(),
 ) -> Iterator[Evaluated]:
     """Evaluates a checkpoint in this process; the last of what it yields has the metrics.
 
@@ -117,8 +143,7 @@ def evaluate_checkpoint(
         images: Identifies the images of the search; None: any images are accepted.
         num_gpus: GPUs for this process; less than 1: its share of a GPU's memory.
         places: Where the images and their cache are now; None: where the training had them.
-        has_pictures: Whether the last of what it yields has pictures, too.
-        teachers: Checkpoints of the model's teacher, which is evaluated on val, too.
+        asked: What the last of what it yields has, too.
 
     Raises:
         DataError: The images cannot be read, or are not those of the search.
@@ -128,7 +153,27 @@ def evaluate_checkpoint(
     limit_memory(num_gpus)
     config, model, _ = load_model(checkpoint, places)
     data = images_for(config, trained_images_of(checkpoint), images)
-    yield from evaluate_splits(config, model, data, has_pictures=has_pictures, teachers=teachers)
+    told = evaluate_splits(
+        config, model, data, has_pictures=asked.has_pictures, teachers=asked.teachers
+    )
+    for news in told:
+        yield news if news.metrics is None else _with_more(news, config, model, data, asked)
+
+
+def _with_more(
+    news: Evaluated, config: TrainConfig, model: Any, data: "ImageData", asked: Asked
+) -> Evaluated:
+    """The end of an evaluation, with exemplars and forgetting if they are asked for."""
+    from sgformer.training.exemplars import choose_exemplars
+
+    device = next(model.parameters()).device
+    if asked.keep_exemplars:
+        kept = choose_exemplars(config, model, data, asked.keep_exemplars, device)
+        news = replace(news, kept=kept)
+    if asked.base is not None:
+        found = measure_forgetting(config, model, asked.base.path, data)
+        news = replace(news, forgetting=found)
+    return news
 
 
 def _evaluate(
@@ -136,7 +181,7 @@ def _evaluate(
     images: "ImagesId | None",
     num_gpus: float,
     places: DataConfig,
-    has_pictures: bool,
+    asked: Asked,
 ) -> Iterator[Evaluated]:
     """Evaluates a training's checkpoint, wherever it is kept; see `evaluate_checkpoint`."""
     with contextlib.ExitStack() as held:
@@ -145,10 +190,12 @@ def _evaluate(
             folder = held.enter_context(
                 own_folder(training.store, training.name, trains=False, names=(BEST,))
             )
-        yield from evaluate_checkpoint(
-            folder.path / BEST, images, num_gpus, places, has_pictures=has_pictures,
-            teachers=tuple(one.path for one in teachers_in(training, folder)),
-        )  # fmt: skip
+        folder.fetch_weights(asked.base)
+        asked = replace(asked, base=folder.own_copy(asked.base))
+        if asked.base is None:  # an extension's teacher is its base, which knows the old classes
+            teachers = tuple(one.path for one in teachers_in(training, folder))
+            asked = replace(asked, teachers=teachers)
+        yield from evaluate_checkpoint(folder.path / BEST, images, num_gpus, places, asked)
 
 
 def evaluate_splits(

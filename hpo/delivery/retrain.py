@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hpo.delivery.combined import combined_with_others
-from hpo.delivery.deliver import Beside, deliver
+from hpo.delivery.deliver import Beside, More, deliver
 from hpo.delivery.evaluation import evaluate_and_charge
+from hpo.delivery.forgetting import told_of
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
 from hpo.execution.cluster import TrialResources
@@ -83,26 +84,46 @@ def retrain_and_deliver(
         made = combined_with_others(run, trial, training, observer, images, resources)
         training = made.training
     observer.phase("evaluating on val and test")
-    found = evaluate_and_charge(run, trial.number, training, observer, images, resources)
+    best = folder or run.folder.best
+    found = evaluate_and_charge(
+        run, trial.number, training, observer, images, resources,
+        keeps_exemplars=best == run.folder.best,
+    )  # fmt: skip
     assert found.metrics is not None, "the evaluation has come to its end"
+    if found.forgetting is not None:
+        observer.note(f"the extension forgets {found.forgetting.in_words()}")
+        found.forgetting.refuse_more_than(
+            run.config.extension.max_forgetting, train.extension.base
+        )
     observer.phase("exporting to ONNX and checking it")
     rivals = {"teacher": tuple(one.path for one in training.teachers)} if found.teacher else {}
     if made is not None and made.combination.is_delivered:
         rivals["winner alone"] = (checkpoint,)
+    more = More(
+        found.pictures,
+        found.kept,
+        run.config.extension.keep_bytes,
+        None if found.forgetting is None else told_of(found.forgetting, train, _seconds(rows)),
+        Beside(None if made is None else made.combination, found.teacher, rivals),
+    )
     deliver(
-        folder or run.folder.best,
+        best,
         training.folder / BEST,
         found.metrics,
         images,
         run.config.retrain.proof_images,
         run.config.train.data,
         run.config.export,
-        found.pictures,
-        Beside(None if made is None else made.combination, found.teacher, rivals),
+        more,
     )
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
     discard_trainings(run)
+
+
+def _seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """How long the epochs took; None: an earlier process trained some of them."""
+    return sum(float(row["seconds"]) for row in rows) if rows else None
 
 
 def discard_trainings(run: Run) -> None:

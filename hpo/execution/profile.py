@@ -277,9 +277,10 @@ def _memory(device: "torch.device") -> int:
 
 
 def _num_steps(train: TrainConfig, data: "ImageData") -> int:
+    from sgformer.data.replay import train_samples
     from sgformer.training.train_pass import EpochSteps
 
-    return len(EpochSteps(train, data.samples("train")).of(1))
+    return len(EpochSteps(train, train_samples(data, train.extension)).of(1))
 
 
 def _with_few_values(space: Space) -> dict[str, Parameter]:

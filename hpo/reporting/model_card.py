@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader
 from hpo.config.schema import SearchConfig
 from hpo.model_files import ModelFiles
 from hpo.reporting.beside import beside_rows
+from hpo.reporting.extended import extension_rows
 from hpo.selection.verdict import Verdict
 from hpo.selection.verdict_text import correction_text, gain_text, mean_text, teacher_texts
 from hpo.study.trial import TrialSummary
@@ -42,7 +43,7 @@ def model_card(
     told = _read(files.metrics)
     metrics = {split: told[split] for split in ("val", "test") if told.get(split)}
     training = yaml.safe_load(files.config.read_text(encoding="utf-8"))
-    data_set = Path(training["data"].get("data_dir") or config.study.name).name
+    data_set = _data_set(training, config.study.name)
     classes = _read(files.classes)
     template = Environment(
         loader=PackageLoader("hpo.reporting", "templates"), trim_blocks=True, lstrip_blocks=True
@@ -54,6 +55,8 @@ def model_card(
         training["model"]["checkpoint"] = Path(checkpoint).name
     if distillation := training.get("distillation"):  # a model of an earlier version has none
         distillation["teacher"] = [_of_run(Path(path)) for path in distillation["teacher"]]
+    if (extension := training.get("extension") or {}).get("base"):
+        extension["base"] = _of_run(Path(extension["base"]))
     return template.render(
         front_matter=_front_matter(config.study.name, data_set, metrics),
         name=config.study.name,
@@ -63,6 +66,7 @@ def model_card(
         classes=classes[:MOST_CLASSES],
         num_classes=len(classes),
         metrics=list(_rows(metrics)),
+        extension=extension_rows(files),
         num_trials=len(trials),
         chosen=None if verdict is None else _chosen(verdict),
         beside=[
@@ -125,6 +129,13 @@ def _chosen(verdict: Verdict) -> list[str]:
         without, adds = texts
         lines.append(f"Without its teacher: {without}; the teacher adds {adds}")
     return [*lines, correction_text(verdict)]
+
+
+def _data_set(training: Mapping[str, Any], name: str) -> str:
+    """The name of the images: of their folder or file; an extension's manifest is in its own."""
+    path = Path(training["data"].get("data_dir") or name)
+    is_extension = (training.get("extension") or {}).get("base") is not None
+    return path.parent.name if is_extension else path.name
 
 
 def _of_run(teacher: Path) -> str:

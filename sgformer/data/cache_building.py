@@ -114,6 +114,8 @@ def _built(
         "decoded_pixels": config.decoded_pixels,
         "digests": {} if folder.files is None else digests(folder.files),
     }
+    if folder.class_order:  # a search goes on by the cache if the manifest's order has gone
+        facts["class_order"] = list(folder.class_order)
     if folder.places is not None and folder.files is not None:
         times = folder.files.folder_times
         facts["containers"] = {name: times[name] for name in folder.places.containers}

@@ -72,6 +72,7 @@ class DecodedImages:
         room: Bytes of which more would have stored more images; None: no room helps.
         rules: How deep and transparent images were decoded.
         digests: A hash of names and sizes for each split's folder.
+        class_order: All classes, if they are not in the order of their names; else empty.
         notes: What is odd in the images, a sentence each.
     """
 
@@ -91,6 +92,7 @@ class DecodedImages:
         self.names = _read_names(cache)
         self.rules, self.notes = rules_of(facts), tuple(facts["notes"])
         self.digests: dict[str, str] = facts["digests"]
+        self.class_order = tuple(facts.get("class_order", ()))
         with np.load(cache / INDEX, allow_pickle=False) as index:
             self._offsets, self._lengths = index["offsets"], index["lengths"]
             self._shapes, self._encoded = index["shapes"], index["encoded"]
@@ -191,6 +193,10 @@ def identify(folder: ImageFolder) -> ImagesId:
         encoded = os.fsencode(name)
         files.update(b"\0%s\0%d\0%d" % (encoded, size, changed))
         content.update(b"\0%s\0%d" % (encoded, size))
+    if folder.class_order:
+        order = b"\0order\0%s" % "\0".join(folder.class_order).encode()
+        files.update(order)
+        content.update(order)
     if folder.places is not None:  # a cache of a copy is read by the places that it keeps
         content.update(np.ascontiguousarray(folder.places.where).tobytes())
     return ImagesId(files.hexdigest()[:32], content.hexdigest()[:32])

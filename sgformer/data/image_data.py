@@ -144,7 +144,7 @@ def load_image_data(
     if expected is not None:
         with contextlib.suppress(OSError):  # there is no cache here, or it is being removed
             images = open_cache(config, expected)
-            return _assemble(folder_of(config, images.names), images)
+            return _assemble(folder_of(config, images.names, images.class_order), images)
     with contextlib.suppress(OSError):  # where the list of files is kept, too
         make_place(cache_place(config.cache_dir), config.cache_dir)
     return decode_folder(read_image_folder(config, found), config, progress, expected)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sgformer.data.cache_place import cache_place
+from sgformer.data.class_order import in_order, order_of
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, InputError, listed
 from sgformer.images.trained_images import (
@@ -82,6 +83,11 @@ class ImageFolder:
         return self.splits[name]
 
     @property
+    def class_order(self) -> tuple[str, ...]:
+        """The classes, if they are not in the order of their names; else empty."""
+        return () if list(self.classes) == sorted(self.classes) else self.classes
+
+    @property
     def val_is_of_train(self) -> bool:
         """Whether val was split off train because there is no val split."""
         return any(name.startswith("train/") for name in self.splits["val"].names)
@@ -122,19 +128,21 @@ def _naming_what_cannot_be_read() -> Iterator[None]:
 
 
 @_naming_what_cannot_be_read()
-def read_image_folder(config: DataConfig, found: Found = not_told) -> ImageFolder:
+def read_image_folder(config: DataConfig, found: Found = not_told, least: int = 2) -> ImageFolder:
     """The images by split; without a val split, a stratified share of train becomes val.
 
     Args:
         config: Names the data set, and says how val is split off train.
         found: Is told how many images have been found so far.
+        least: The least number of classes.
 
     Raises:
         DataError: The data set is missing or cannot be read, has an empty class, or its splits
             have different classes.
     """
     root = _root(config)
-    return checked_folder(config, list_files(root, SPLITS, _place_of_lists(config), found))
+    files = list_files(root, SPLITS, _place_of_lists(config), found)
+    return checked_folder(config, files, least)
 
 
 @_naming_what_cannot_be_read()
@@ -143,8 +151,8 @@ def scan_image_folder(config: DataConfig, found: Found = not_told) -> ImageFiles
     return scan_images(_root(config), SPLITS, found)
 
 
-def checked_folder(config: DataConfig, files: ImageFiles) -> ImageFolder:
-    """The data set that consists of these images.
+def checked_folder(config: DataConfig, files: ImageFiles, least: int = 2) -> ImageFolder:
+    """The data set that consists of these images, with at least so many classes.
 
     Raises:
         DataError: There is no train split, a class is empty, or the splits' classes differ.
@@ -153,17 +161,24 @@ def checked_folder(config: DataConfig, files: ImageFiles) -> ImageFolder:
     if "train" not in files.class_folders:
         raise DataError(_on_no_train(root, files))
     classes = tuple(by_composed_name(root, "train", files).values())
-    if len(classes) < 2:
+    if len(classes) < least:
         raise DataError(
-            f"{spelt(root, 'train')} has {len(classes)} classes; at least 2 are needed"
+            f"{spelt(root, 'train')} has {len(classes)} classes; at least {least} are needed"
         )
     for split in files.class_folders:
         _check_classes(root, split, files, classes)
-    return replace(folder_of(config, files.names), files=files)
+    return replace(folder_of(config, files.names, order_of(root)), files=files)
 
 
-def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
+def folder_of(
+    config: DataConfig, names: Iterable[str], order: tuple[str, ...] = ()
+) -> ImageFolder:
     """The ImageFolder of images named 'split/class/...', without listing folders on the disk.
+
+    Args:
+        config: Names the data set, and says how val is split off train.
+        names: The images' names.
+        order: The first classes in their order; empty: all are in the order of their names.
 
     Raises:
         DataError: A class is too small to split val off train.
@@ -171,6 +186,7 @@ def folder_of(config: DataConfig, names: Iterable[str]) -> ImageFolder:
     names_of = _names_of(names)
     first = next(split for split in SPLITS if split in names_of)
     classes = tuple(sorted(own[0].split("/", 2)[1] for own in names_of[first].values()))
+    classes = in_order(classes, order, _root(config))
     splits = {split: _label(names_of[split], classes) for split in SPLITS if split in names_of}
     if "val" not in splits and "train" in splits:
         train, val = _split_off(splits["train"], classes, config)

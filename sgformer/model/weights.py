@@ -14,6 +14,7 @@ from sgformer.config import ModelConfig
 from sgformer.errors import CheckpointError
 from sgformer.model.weight_files import StoredWeights, Weights
 from sgformer.model.weight_sources import load_weights
+from sgformer.model.widening import check_extends, widened
 
 MOST_NAMES: Final = 5  # how many names of tensors a message lists at most
 # Functions of timm's modules that give a file's tensors a model's names and sizes.
@@ -36,6 +37,8 @@ class LoadReport:
         new: Names of the model's tensors that stay newly initialised: those of the head.
         unexpected: Names in the file that the model does not have.
         in_order: Whether the file's tensors have other names, and were taken in their order.
+        num_rows: Classes whose rows of the head were kept beside new ones; 0: the head was not
+            widened.
     """
 
     source: str
@@ -44,6 +47,7 @@ class LoadReport:
     new: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     in_order: bool = False
+    num_rows: int = 0
 
     def __str__(self) -> str:
         text = f"{self.num_loaded} of {self.num_tensors} tensors of {self.source}"
@@ -53,11 +57,17 @@ class LoadReport:
             else ""
         )
         text += f"; new: {_some(self.new)}" if self.new else ""
+        text += f"; the head keeps the rows of {self.num_rows} classes" if self.num_rows else ""
         return text + (f"; unused: {_some(self.unexpected)}" if self.unexpected else "")
 
 
 def start_from(
-    model: nn.Module, config: ModelConfig, stored: StoredWeights | None, classes: Sequence[str]
+    model: nn.Module,
+    config: ModelConfig,
+    stored: StoredWeights | None,
+    classes: Sequence[str],
+    *,
+    extends: bool = False,
 ) -> LoadReport | None:
     """Loads the weights that a training begins with; returns None if the config asks for none.
 
@@ -66,25 +76,38 @@ def start_from(
         config: Names the model, and the source of its weights.
         stored: A copy of the weights; None: they are read from their source.
         classes: The classes of the model's outputs, in order.
+        extends: Whether the model has the weights' classes and further ones.
 
     Raises:
         CheckpointError: The weights cannot be read, or are of another model.
     """
     weights = load_weights(config) if stored is None else stored.read()
-    return None if weights is None else load_into(model, config.name, weights, classes)
+    if weights is None:
+        return None
+    return load_into(model, config.name, weights, classes, extends=extends)
 
 
 def load_into(
-    model: nn.Module, name: str, weights: Weights, classes: Sequence[str] | None = None
+    model: nn.Module,
+    name: str,
+    weights: Weights,
+    classes: Sequence[str] | None = None,
+    *,
+    extends: bool = False,
 ) -> LoadReport:
     """Loads weights into a model of any image size and number of classes; see `fitted`."""
-    tensors, report = fitted(model, name, weights, classes)
+    tensors, report = fitted(model, name, weights, classes, extends=extends)
     model.load_state_dict(tensors, strict=False)
     return report
 
 
 def fitted(
-    model: nn.Module, name: str, weights: Weights, classes: Sequence[str] | None = None
+    model: nn.Module,
+    name: str,
+    weights: Weights,
+    classes: Sequence[str] | None = None,
+    *,
+    extends: bool = False,
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """The tensors to load into a model, and a report; the model may lie on the meta device.
 
@@ -97,9 +120,12 @@ def fitted(
         name: The name that timm has built it by.
         weights: The weights.
         classes: The classes of the model's outputs, in order; None: unknown.
+        extends: Whether the model has the weights' classes and further ones, so that the head
+            keeps the rows of the old classes.
 
     Raises:
-        CheckpointError: The weights are of another architecture: a tensor outside the head is
+        CheckpointError: The weights are of another architecture, or, with `extends`, of classes
+            that are not the first ones: a tensor outside the head is
             missing or has another shape; or a tensor is not of finite floating-point numbers.
     """
     expected = dict(model.state_dict())
@@ -114,6 +140,12 @@ def fitted(
         tensors, wrong, in_order = renamed(model, weights).tensors, [], True
     if wrong:
         raise CheckpointError(_refusal(name, weights, wrong, len(backbone), tensors, expected))
+    rows = 0
+    if extends:
+        check_extends(weights.classes, classes or (), weights.source)
+        rows = len(weights.classes or ())
+        wide = {n: widened(tensors[n], expected[n]) for n in expected if n.startswith(heads)}
+        weights, tensors = replace(weights, classes=None), {**tensors, **wide}
     has_head = all(_fits(n, tensors, expected) for n in expected if n.startswith(heads))
     has_head &= None in (classes, weights.classes) or tuple(classes or ()) == weights.classes
     loaded = {
@@ -125,7 +157,7 @@ def fitted(
     new = tuple(n for n in expected if n not in loaded and not n.endswith(COUNTER))
     unexpected = tuple(n for n in tensors if n not in expected)
     return loaded, LoadReport(
-        weights.source, len(loaded), len(expected), new, unexpected, in_order
+        weights.source, len(loaded), len(expected), new, unexpected, in_order, rows
     )
 
 

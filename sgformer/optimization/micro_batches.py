@@ -9,6 +9,7 @@ from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData
 from sgformer.data.plans import share_sizes
+from sgformer.data.replay import train_samples
 from sgformer.errors import ConfigError, OutOfMemoryError
 from sgformer.optimization.batch_norm import StatisticsImages, is_synchronised
 from sgformer.optimization.distributed import num_processes
@@ -133,7 +134,7 @@ def check_batches(config: TrainConfig, data: ImageData) -> None:
         ConfigError: A batch, or a split, has too few images.
     """
     size = num_processes()
-    smallest_batch = min(config.optimizer.batch_size, len(data.samples("train")))
+    smallest_batch = min(config.optimizer.batch_size, len(train_samples(data, config.extension)))
     num_val = len(data.samples("val"))
     smallest = min(smallest_batch, num_val, config.eval_images or num_val)
     if smallest < 2 * size and size > 1:

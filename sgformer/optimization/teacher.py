@@ -22,12 +22,14 @@ class Teacher:
         self, members: Sequence[Member], look: Preprocessing, device: torch.device
     ) -> None:
         self._ensemble = Ensemble(members, look).to(device).eval()
+        self._num_known = min(len(one.order) for one in members)
 
     def divergence(
         self, images: torch.Tensor, logits: torch.Tensor, temperature: float
     ) -> torch.Tensor:
         """The Kullback-Leibler divergence of the student from the teacher in nats, over the batch.
 
+        Only the classes count that the teacher knows, as if the student knew no others.
         It is multiplied by the square of the temperature, so that its gradient stays as large as
         that of the labels' loss. Source: Hinton, Vinyals and Dean, arXiv:1503.02531, section 2.
 
@@ -36,7 +38,7 @@ class Teacher:
             logits: The student's answers, (B, classes) float32.
             temperature: Divides all logits before the softmax.
         """
-        student = F.log_softmax(logits / temperature, dim=1)
+        student = F.log_softmax(logits[:, : self._num_known] / temperature, dim=1)
         target = self._probabilities(images, temperature)
         return temperature**2 * F.kl_div(student, target, reduction="sum")
 

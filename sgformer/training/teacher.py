@@ -9,6 +9,7 @@ from sgformer.config import TrainConfig
 from sgformer.errors import CheckpointError, listed
 from sgformer.model.ensemble import Member
 from sgformer.model.weight_files import StoredWeights, file_of
+from sgformer.model.widening import check_extends
 from sgformer.optimization.teacher import Teacher
 from sgformer.training.trained_model import member_of, read_trained
 
@@ -34,22 +35,39 @@ def load_teacher(
     if not config.distillation.is_used:
         return None
     paths = [one.path for one in stored] or map(file_of, config.distillation.teacher)
-    return Teacher(teacher_members(tuple(paths), classes), config.data.preprocessing, device)
+    extends = config.extension.is_used
+    members = teacher_members(tuple(paths), classes, extends=extends)
+    return Teacher(members, config.data.preprocessing, device)
 
 
-def teacher_members(paths: Sequence[Path], classes: Sequence[str]) -> tuple[Member, ...]:
+def teacher_members(
+    paths: Sequence[Path], classes: Sequence[str], *, extends: bool = False
+) -> tuple[Member, ...]:
     """The models of a teacher's checkpoints.
+
+    With `extends` they know the first of the classes only.
 
     Raises:
         CheckpointError, ConfigError: See `load_teacher`.
     """
+    members = []
     for path in paths:
-        check_classes(read_trained(path)[1], classes, path)
-    return tuple(member_of(path, classes) for path in paths)
+        known = read_trained(path)[1]
+        check_classes(known, classes, path, extends=extends)
+        members.append(member_of(path, classes[: len(known)]))
+    return tuple(members)
 
 
-def check_classes(known: Sequence[str], classes: Sequence[str], path: Path) -> None:
-    """Raises CheckpointError if a teacher knows other classes than the images have."""
+def check_classes(
+    known: Sequence[str], classes: Sequence[str], path: Path, *, extends: bool = False
+) -> None:
+    """Raises CheckpointError if a teacher knows other classes than the images have.
+
+    With `extends` it must know the first of them, in their order.
+    """
+    if extends:
+        check_extends(known, classes, str(path))
+        return
     only_here, only_there = set(classes) - set(known), set(known) - set(classes)
     if only_here or only_there:
         raise CheckpointError(

@@ -112,6 +112,12 @@ class EpochSteps:
         num_images = config.epoch_images or self._num_a_pass * self._batch_size
         self._num = (num_images + self._batch_size // 2) // self._batch_size
         self._plan: tuple[int, TrainPlan] | None = None  # of the last pass, with its number
+        self._first_balanced = math.inf  # the number of the first pass of balanced fine-tuning
+        if config.class_balance == "sampling":
+            self._first_balanced = 1
+        elif config.extension.is_used and config.extension.balanced_share:
+            num_before = (1 - config.extension.balanced_share) * config.max_epochs * self._num
+            self._first_balanced = 1 + round(num_before / self._num_a_pass)
 
     def of(self, epoch: int) -> TrainSteps:
         """The steps of an epoch, which is counted from 1."""
@@ -124,7 +130,7 @@ class EpochSteps:
                 self._samples,
                 self._batch_size,
                 seed_of(self._config.seed, number),
-                balanced=self._config.class_balance == "sampling",
+                balanced=number >= self._first_balanced,
                 rank=rank(),
                 num_processes=num_processes(),
             )

@@ -14,6 +14,7 @@ from sgformer.data.image_data import ImageData, Samples, stratified_part
 from sgformer.data.loader import BatchLoader, training_loader
 from sgformer.data.model_input import ModelInput
 from sgformer.data.plans import EvalPlan
+from sgformer.data.replay import train_samples
 from sgformer.model.build import create_model
 from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from
@@ -83,7 +84,7 @@ class Trainer:
         self.weights_loaded: str | None = None
         self.config, self.data = config, data
         self.device = choose_device(config)
-        self._samples = data.samples("train")
+        self._samples = train_samples(data, config.extension)
         self._val_samples = stratified_part(
             data.samples("val"), config.eval_images, config.data.val_seed
         )
@@ -280,7 +281,10 @@ class Trainer:
     def _start_from_weights(self) -> None:
         """Loads the weights to start from; the EMA takes the model's weights at its first step."""
         model = self._step.model
-        report = start_from(model, self.config.model, self._weights, self.data.classes)
+        report = start_from(
+            model, self.config.model, self._weights, self.data.classes,
+            extends=self.config.extension.is_used,
+        )  # fmt: skip
         self.weights_loaded = None if report is None else str(report)
 
     def _try_epoch(

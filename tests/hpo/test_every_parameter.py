@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from extensions import Extendable
 from safetensors.torch import save_file
 
 from hpo.config.search_space import apply_params
@@ -18,6 +19,12 @@ from sgformer.training.trainer import Trainer
 Params = dict[str, Any]
 MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 0.8}
 TAUGHT = {"distillation.teacher": ("teacher",)}
+EXTENDED = {
+    "extension.base": "extendable/base",
+    "model.checkpoint": "extendable/base",
+    "distillation.teacher": ("extendable/base",),
+    "data.data_dir": "extendable/images/images.csv",
+}
 # By setting: a value that differs from the default, and other settings that the value needs to
 # have an effect.
 CASES: dict[str, tuple[Any, Params]] = {
@@ -61,6 +68,9 @@ CASES: dict[str, tuple[Any, Params]] = {
     "label_smoothing": (0.3, {}),
     "distillation.temperature": (8.0, TAUGHT),
     "distillation.weight": (0.9, TAUGHT),
+    "extension.exemplars": (1, EXTENDED),
+    "extension.choice": ("random", EXTENDED),
+    "extension.balanced_share": (1.0, EXTENDED),
     "class_balance": ("loss", {}),
     "ema_decay": (0.5, {}),
     "freeze": ("stages_2", {}),
@@ -79,14 +89,17 @@ def trained(base: TrainConfig, params: Params) -> tuple[int, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def weights(train_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of weights of the smallest model, and of a teacher."""
+def weights(
+    train_config: TrainConfig, extendable: Extendable, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder of weights of the smallest model, of a teacher, and of a model to extend."""
     folder = tmp_path_factory.mktemp("weights")
     model = timm.create_model("sg_former_pico", num_classes=7)
     save_file(dict(model.state_dict()), folder / "sg_former_pico.safetensors")
     trainer = Trainer(train_config.with_epochs(1), load_image_data(train_config.data))
     for _ in trainer.epochs():
         save_progress(trainer, folder / "teacher")
+    (folder / "extendable").symlink_to(extendable.base.parent)
     return folder
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from hpo.config.loading import dump_search_config
 from hpo.model_files import ModelFiles
 from hpo.reporting.beside import beside_rows, distillation_rows
+from hpo.reporting.extended import extension_rows
 from hpo.reporting.page.parts import Table, percent
 from hpo.reporting.page.reported import Reported, read_json
 
@@ -49,6 +50,12 @@ def beside_texts(found: Reported) -> list[str]:
     """What is delivered, its teacher and latencies, a sentence each."""
     rows = beside_rows(ModelFiles(found.run.best), found.config.study.metric)
     return [f"{name.capitalize()}: {text}." for name, text in rows.items()]
+
+
+def extension_table(found: Reported) -> Table | None:
+    """What the delivered model forgets as an extension of another one; None: it is none."""
+    rows = extension_rows(ModelFiles(found.run.best))
+    return Table(("what", "how"), tuple(rows.items())) if rows else None
 
 
 def _file(name: str, told: Mapping[str, Any]) -> tuple[str, ...]:

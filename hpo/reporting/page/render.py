@@ -16,6 +16,7 @@ from hpo.reporting.page.delivered import (
     commands,
     config_text,
     distillation_table,
+    extension_table,
     files_table,
     surroundings,
 )
@@ -59,6 +60,7 @@ def render_page(found: Reported, leaderboard: Sequence[Mapping[str, Any]]) -> st
         verdict_text=None if verdict is None else finalists_text(verdict),
         finalists=None if verdict is None else finalists_table(verdict),
         finalist_figures=list(finalist_figures(found)),
+        extension=extension_table(found),
         split=found.evaluated[0],
         delivered=found.other_delivered,
         class_figures=list(class_figures(found)),

@@ -9,7 +9,12 @@ from watcher import Watcher
 from hpo import Run, RunFolder, load_search_config
 from hpo.delivery import evaluation, pictures
 from hpo.delivery.deliver import load_model
-from hpo.delivery.evaluation import evaluate_and_charge, evaluate_checkpoint, evaluate_splits
+from hpo.delivery.evaluation import (
+    Asked,
+    evaluate_and_charge,
+    evaluate_checkpoint,
+    evaluate_splits,
+)
 from hpo.execution.retrain import retrain_epochs
 from hpo.execution.training import Training
 from sgformer.config import TrainConfig
@@ -78,7 +83,7 @@ def test_a_model_of_a_gpu_is_evaluated_where_there_is_none(checkpoint: Path) -> 
 def test_the_pictures_are_of_what_the_metrics_count_as_wrong(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    *_, last = evaluate_checkpoint(checkpoint, has_pictures=True)
+    *_, last = evaluate_checkpoint(checkpoint, asked=Asked(has_pictures=True))
     *_, without = evaluate_checkpoint(checkpoint)
     assert (without.metrics, without.pictures, without.notes) == (last.metrics, None, ())
     assert last.metrics is not None
@@ -105,7 +110,7 @@ def test_a_picture_that_fails_costs_the_pictures_only_and_is_told(
         raise RuntimeError("CUDA out of memory\nmore lines")
 
     monkeypatch.setattr(pictures, "thumbnail", fail)
-    *_, last = evaluate_checkpoint(checkpoint, has_pictures=True)
+    *_, last = evaluate_checkpoint(checkpoint, asked=Asked(has_pictures=True))
     assert last.metrics is not None
     assert last.pictures is None
     assert last.notes == ("pictures.json is not written: RuntimeError: CUDA out of memory",)
