@@ -10,7 +10,7 @@ MOST_FOLDERS: Final = 500  # that are looked into
 
 def complete_runs(incomplete: str) -> list[str]:
     """Run folders whose path begins with what is typed."""
-    found = (str(folder) for folder in _folders(incomplete) if (folder / "search.yaml").is_file())
+    found = (str(folder) for folder in _folders(incomplete) if _is_run(folder))
     return sorted(path for path in found if path.startswith(incomplete))
 
 
@@ -19,10 +19,15 @@ def complete_search_files(incomplete: str) -> list[str]:
     found = (
         str(file)
         for folder in _folders(incomplete)
-        if not (folder / "search.yaml").is_file()
+        if not _is_run(folder)
         for file in folder.glob("*.yaml")
     )
     return sorted(path for path in found if path.startswith(incomplete))
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it is a run's folder, and not one in which `init` has written a search.yaml."""
+    return (folder / "search.yaml").is_file() and (folder / ".mark").exists()
 
 
 def _folders(incomplete: str) -> Iterable[Path]:

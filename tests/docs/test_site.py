@@ -79,7 +79,7 @@ def test_a_broken_link_and_a_lost_heading_are_refused(tmp_path: Path) -> None:
     ("words", "found"),
     [
         ("max_top1_drop", "reference/settings"),
-        ("another process is working on", "reference/messages"),
+        ('"another process is working on"', "reference/messages"),
     ],
 )
 def test_a_search_in_files_finds_settings_and_messages(

@@ -20,6 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir(parents=True)
     for name in ("runs/digits", "runs/flowers", ".hidden/run"):
         (tmp_path / name / "search.yaml").touch()
+        (tmp_path / name / ".mark").touch()
     (tmp_path / "spaces" / "core.yaml").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -47,6 +48,12 @@ def test_run_folders_are_completed_by_their_absolute_paths(folder: Path) -> None
 @pytest.mark.parametrize("typed", ["", "s", "spaces/", "spaces/c"])
 def test_search_files_are_completed_without_those_of_runs(typed: str) -> None:
     assert complete_search_files(typed) == ["spaces/core.yaml"]
+
+
+def test_a_search_file_of_init_is_completed_and_its_folder_is_no_run(folder: Path) -> None:
+    (folder / "search.yaml").touch()
+    assert complete_search_files("s") == ["search.yaml", "spaces/core.yaml"]
+    assert complete_runs("") == ["runs/digits", "runs/flowers"]
 
 
 @pytest.mark.parametrize("option", ["--install-completion", "--show-completion"])
