@@ -37,6 +37,9 @@ UNSEARCHABLE: Final = (
     "data.cache_format",
     "data.decode_size",  # one decoded set serves all trials of a node
     "data.num_workers",
+    "data.features",
+    "data.text_encoder",
+    "model.fusion.num_features",
     "distillation.teacher",
     "optimizer.micro_batch_size",
     "early_stopping.metric",
@@ -63,6 +66,7 @@ def check_space(base: TrainConfig, space: Space, source: str) -> None:
         ConfigError: A check failed; the message names `source`.
     """
     _check_has_teacher(base, space, source)
+    _check_has_features(base, space, source)
     for path, parameter in space.items():
         _check_path(path, source)
         _check_when(path, parameter, space, source)
@@ -159,6 +163,16 @@ def _check_has_teacher(base: TrainConfig, space: Space, source: str) -> None:
         raise ConfigError(
             f"space.{searched}: there is no teacher; name a model that a run delivered with "
             f"train.distillation.teacher, such as runs/x/best ({source})"
+        )
+
+
+def _check_has_features(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks that there are features where it is searched how they are taken."""
+    searched = next((path for path in space if path.startswith("model.fusion.")), None)
+    if searched is not None and base.data.features is None:
+        raise ConfigError(
+            f"space.{searched}: there are no features; name a table of them with --features, or "
+            f"train.data.features ({source})"
         )
 
 

@@ -81,7 +81,7 @@ def deliver(
     _write_json(new / "metrics.json", metrics)
     if pictures is not None:
         _write_json(new / "pictures.json", pictures)
-    facts, limits = _facts(metrics, settings), _limits(settings)
+    facts, limits = _facts(metrics, settings) | features_of(checkpoint, data), _limits(settings)
     trained = Trained(model, config, data, num_images, known, facts, limits)
     _write_json(new / "export.json", write_formats(trained, new, settings.formats))
     replace_folder(folder, new)
@@ -119,7 +119,8 @@ def export(
     known = trained_images_of(checkpoint)
     data = images_for(config, known)
     check_same_classes(classes, data, known)
-    facts, limits = _facts(_metrics(folder), settings), _limits(settings)
+    facts = _facts(_metrics(folder), settings) | features_of(checkpoint, data)
+    limits = _limits(settings)
     trained = Trained(model, config, data, num_images, known, facts, limits)
     new = _copy_without(folder, formats)
     before = _read_json(folder / "export.json")
@@ -188,6 +189,26 @@ def trained_images_of(checkpoint: Path) -> "TrainedImages | None":
     from sgformer.training.checkpoint_file import read_metadata
 
     return TrainedImages.from_metadata(read_metadata(checkpoint))
+
+
+def features_of(checkpoint: Path, data: "ImageData") -> dict[str, Any]:
+    """What a model's files say of the features that it takes; empty if it takes images alone.
+
+    Raises:
+        DataError: The features of the images have other columns than the model.
+    """
+    from sgformer.features.columns import FeatureColumns
+    from sgformer.training.checkpoint_file import read_metadata
+
+    columns = FeatureColumns.from_metadata(read_metadata(checkpoint))
+    found = None if data.features is None else data.features.columns
+    if columns != found:
+        raise DataError(
+            f"the model takes {columns.in_words() if columns else 'images alone'}, and the table "
+            f"has {found.in_words() if found else 'nothing'}; put the features of its training "
+            "back (train.data.features)"
+        )
+    return {} if columns is None else columns.as_metadata()
 
 
 def images_for(

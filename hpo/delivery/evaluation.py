@@ -21,6 +21,7 @@ from sgformer.data_config import DataConfig
 if TYPE_CHECKING:
     import torch
 
+    from sgformer.data.fused_input import Given
     from sgformer.data.image_cache import ImagesId
     from sgformer.data.image_data import ImageData
     from sgformer.images.decoding import RgbImage
@@ -144,13 +145,15 @@ def evaluate_splits(
 ) -> Iterator[Evaluated]:
     """Evaluates a model on val and test; the last of what it yields has the metrics.
 
-    They are computed in float32, whatever the precision of the training. The pictures are of
+    They are computed in float32, whatever the precision of the training. A model that takes
+    features is judged by images alone and by features alone, too. The pictures are of
     test, or of val if there is no test.
     """
-    from sgformer.optimization.numerics import exact_float32
+    from sgformer.optimization.numerics import Numerics, exact_float32
     from sgformer.training.counts import Counts
     from sgformer.training.device import choose_device
-    from sgformer.training.evaluation import split_metrics
+    from sgformer.training.evaluation import predicted_logits, split_metrics
+    from sgformer.training.modalities import ModalityCounts
 
     # A model that was trained on a cluster's GPU may be delivered by a machine without a GPU.
     anywhere = "cpu" if config.device == "cpu" else "auto"
@@ -162,15 +165,18 @@ def evaluate_splits(
     num_done, told_at = 0, time.monotonic()
     for split in due:
         counts = Counts(len(data.classes), device, keeps_pairs=True)
+        alone, numerics = ModalityCounts(len(data.classes), device), Numerics(device)
         with exact_float32():
-            for logits, labels in _predicted(config, model, data, split, device):
-                counts.add(logits, labels)
+            for given, labels in _batches(config, data, split, device):
+                for logits, _ in predicted_logits(model, [(given, labels)], numerics):
+                    counts.add(logits, labels)
+                alone.add(model, given, labels, numerics)
                 num_done += len(labels)
                 if time.monotonic() > told_at + SECONDS_BETWEEN_NEWS:
                     told_at = time.monotonic()
                     yield Evaluated(num_done, num_images)
         of_split = split_metrics(counts, data.classes)
-        metrics[split] = asdict(of_split)
+        metrics[split] = asdict(of_split) | alone.metrics()
     last = Evaluated(num_images, num_images, metrics)
     if has_pictures:
         saliency = _saliency(config, model, device)
@@ -217,15 +223,12 @@ def _saliency(config: TrainConfig, model: Any, device: "torch.device") -> Salien
     return draw
 
 
-def _predicted(
-    config: TrainConfig, model: Any, data: "ImageData", split: str, device: "torch.device"
-) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
-    """Logits and labels of a split's batches, which loading processes prepare."""
+def _batches(
+    config: TrainConfig, data: "ImageData", split: str, device: "torch.device"
+) -> "Iterator[tuple[Given, torch.Tensor]]":
+    """Input and labels of a split's batches, which loading processes prepare."""
     from sgformer.data.loader import num_workers_for
     from sgformer.data.model_input import eval_batches
-    from sgformer.optimization.numerics import Numerics
-    from sgformer.training.evaluation import predicted_logits
 
     samples, num_workers = data.samples(split), num_workers_for(config.data, device)
-    batches = eval_batches(data, samples, config.data, EVAL_BATCH_SIZE, device, num_workers)
-    return predicted_logits(model, batches, Numerics(device))
+    return eval_batches(data, samples, config.data, EVAL_BATCH_SIZE, device, num_workers)
