@@ -280,6 +280,17 @@ class TrainConfig(FrozenConfig):
         return self
 
     @model_validator(mode="after")
+    def _encoder_has_texts(self) -> Self:
+        encoder = self.data.text_encoder
+        if encoder is not None and self.data.features is None:
+            raise SettingError(
+                "data.text_encoder",
+                f"there are no texts to encode; name their table (--texts FILE, or "
+                f"data.features), got {encoder!r}",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _epochs_have_a_step(self) -> Self:
         batch_size = self.optimizer.batch_size
         if self.epoch_images is not None and self.epoch_images < batch_size:

@@ -71,13 +71,7 @@ class DataConfig(FrozenConfig):
     cache_format: Literal["auto", "raw", "jpeg"] = "auto"
 
     @model_validator(mode="after")
-    def _has_texts(self) -> Self:
-        if self.text_encoder is not None and self.features is None:
-            raise SettingError(
-                "text_encoder",
-                f"there are no texts; name a table with features (--texts FILE), got "
-                f"{self.text_encoder!r}",
-            )
+    def _encoder_is_known(self) -> Self:
         if self.text_encoder not in (None, HASHING):
             raise SettingError("text_encoder", f"takes {HASHING!r}, got {self.text_encoder!r}")
         return self

@@ -8,6 +8,7 @@ from hpo.config.objectives import brief
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params
 from hpo.delivery.results_copy import results_url
+from hpo.reporting.modalities import ALONE
 from hpo.run_folder import RunFolder
 from hpo.selection.selection import objective_values
 from hpo.selection.verdict import DEFAULT, Verdict
@@ -86,6 +87,11 @@ def delivery_rows(run: RunFolder) -> Rows:
         if metrics[split]:
             top1, count = metrics[split]["top1"], metrics[split]["num_images"]
             rows[f"{split} top-1"] = f"{top1:.4f} (retrained, {count} images)"
+            rows |= {
+                f"{split} by {text}": f"{metrics[split][name]['top1']:.4f}"
+                for name, text in ALONE.items()
+                if metrics[split].get(name)
+            }
     report = json.loads((run.best / "export.json").read_text(encoding="utf-8"))
     others = {
         f"{_FORMATS.get(name, name)} model": (

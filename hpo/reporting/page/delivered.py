@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hpo.config.loading import dump_search_config
 from hpo.model_files import ModelFiles
+from hpo.reporting.modalities import HEAD, modality_rows
 from hpo.reporting.page.parts import Table, percent
 from hpo.reporting.page.reported import Reported, read_json
 
@@ -33,6 +34,12 @@ def files_table(found: Reported) -> Table | None:
         "ms, batch 8",
     )  # fmt: skip
     return Table(head, tuple(rows))
+
+
+def modalities_table(found: Reported) -> Table | None:
+    """What the delivered model reaches by image and features; None: it takes images alone."""
+    rows = tuple(modality_rows(found.metrics))
+    return Table(HEAD, rows) if rows else None
 
 
 def _file(name: str, told: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,13 @@ from plotly.offline import get_plotlyjs
 
 from hpo.reporting.page.classes import CLASS_COLUMNS, class_figures, class_rows, most_confused
 from hpo.reporting.page.curves import curve_figures
-from hpo.reporting.page.delivered import commands, config_text, files_table, surroundings
+from hpo.reporting.page.delivered import (
+    commands,
+    config_text,
+    files_table,
+    modalities_table,
+    surroundings,
+)
 from hpo.reporting.page.faults import failures, findings
 from hpo.reporting.page.finalists import finalist_figures, finalists_table, finalists_text
 from hpo.reporting.page.history import front_figures, history_figures
@@ -52,6 +58,7 @@ def render_page(found: Reported, leaderboard: Sequence[Mapping[str, Any]]) -> st
         verdict_text=None if verdict is None else finalists_text(verdict),
         finalists=None if verdict is None else finalists_table(verdict),
         finalist_figures=list(finalist_figures(found)),
+        modalities=modalities_table(found),
         split=found.evaluated[0],
         delivered=found.other_delivered,
         class_figures=list(class_figures(found)),
