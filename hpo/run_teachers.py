@@ -101,12 +101,13 @@ def teachers_of(run: RunFolder, train: TrainConfig) -> "tuple[StoredWeights, ...
 def _find(path: Path, classes: tuple[str, ...]) -> FoundTeacher:
     from sgformer.export.architecture_costs import num_parameters
     from sgformer.model.weight_files import file_of
-    from sgformer.training.teacher import check_classes
+    from sgformer.training.teacher import check_classes, check_input
     from sgformer.training.trained_model import read_trained
 
     file = file_of(path)
     config, known = read_trained(file)
     check_classes(known, classes, path)
+    check_input(config, path)
     size = num_parameters(config, len(known)) / 1e6
     return FoundTeacher(path, file, f"{config.model.name}, {size:.2f} M parameters")
 

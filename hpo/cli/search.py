@@ -94,6 +94,7 @@ def search(
     from hpo.execution.cluster import resources_at
     from hpo.execution.latency_node import check_latency_node
     from sgformer.data.image_folder import read_image_folder
+    from sgformer.features.table import check_features
 
     _check_options(dry_run=dry_run, profile=profile, as_json=as_json)
     override = with_features(override, features, texts)
@@ -105,6 +106,7 @@ def search(
     for note in notes:
         print_note(note)
     _check_addresses(config, storage, ray_address, insecure=insecure)
+    check_features(config.train.data)
     folder = read_image_folder(config.train.data, progress_of_listing())
     if dry_run:
         _refuse_what_the_run_would(config, runs, storage, resume=resume)

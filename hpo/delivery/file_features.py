@@ -1,6 +1,6 @@
 """Finds the features of image files in a table, for a model that takes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ def features_of_files(
 ) -> "dict[Path, FloatArray]":
     """The features (size,) of those files that the table names.
 
-    A path in the table is as the file was named, or begins at the table's folder.
+    A path in the table is as the file was named, or the end of that, such as 'train/cat/1.png' of
+    '/data/train/cat/1.png'.
 
     Args:
         classifier: The model.
@@ -25,8 +26,8 @@ def features_of_files(
         note: Is told of files without features.
 
     Raises:
-        InputError: The model takes images alone, or the table cannot be read, names a file twice,
-            or names none.
+        InputError: The model takes images alone, or the table cannot be read, names a file twice
+            or none, or has the end of several files.
     """
     from sgformer.features.encoders import encoder_of
     from sgformer.features.table import FeatureTable
@@ -35,13 +36,12 @@ def features_of_files(
     if columns is None:
         raise InputError(f"--features: the model takes images alone; leave {table} out")
     encoder = None if columns.encoder is None else encoder_of(columns.encoder)
-    by_name = {str(file): file for file in files}
-    by_place = {file.absolute().resolve(): file for file in files}
+    by_end = _by_end(files)
     found: dict[Path, FloatArray] = {}
     for rows in FeatureTable(table).parts([one.name for one in columns.columns]):
         vectors = columns.encoded(rows, encoder)
         for name, vector in zip(rows.names, vectors, strict=True):
-            file = by_name.get(name) or by_place.get((table.parent / name).absolute().resolve())
+            file = _file_of(name, by_end, table)
             if file is None:
                 continue
             if file in found:
@@ -51,8 +51,31 @@ def features_of_files(
     if len(lacking) == len(files):
         raise DataError(
             f"{table} names none of the images {listed(lacking)}; its paths are as given here, or "
-            "begin at its folder"
+            "their ends"
         )
     if lacking:
         note(f"{len(lacking)} images have no features in {table}: {listed(lacking)}")
+    return found
+
+
+def _file_of(
+    name: str, by_end: Mapping[tuple[str, ...], Sequence[Path]], table: Path
+) -> Path | None:
+    """The file that a path in the table names; raises DataError if it may be one of several."""
+    meant = by_end.get(Path(name).parts, [])
+    if Path(name) in meant:
+        return Path(name)
+    if len(meant) > 1:
+        raise DataError(
+            f"{table}: {name!r} is the end of {listed(map(str, meant))}; give whole paths"
+        )
+    return next(iter(meant), None)
+
+
+def _by_end(files: Sequence[Path]) -> dict[tuple[str, ...], list[Path]]:
+    """The files by each end of their paths."""
+    found: dict[tuple[str, ...], list[Path]] = {}
+    for file in dict.fromkeys(files):
+        for start in range(len(file.parts)):
+            found.setdefault(file.parts[start:], []).append(file)
     return found

@@ -115,7 +115,7 @@ class FeatureColumns:
                     f"features: unknown {listed(unknown)}; the model takes {self.in_words()}"
                 )
             rows = {n: [v] if isinstance(v, str) else _numbers(n, v) for n, v in values.items()}
-            return np.ravel(self.encoded(Rows([""], rows, where), encoder))
+            return np.ravel(self.encoded(Rows(["the request"], rows, where), encoder))
         if not isinstance(values, list):
             raise DataError(
                 f"features: takes an object by column, or a list of {self.size} numbers, got "

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from sgformer.data_config import DataConfig
 from sgformer.errors import DataError, listed
 from sgformer.features.columns import Rows
 from sgformer.sources.columns import BLOCK_BYTES, CSV, LABEL, PARQUET, PATH, SPLIT, naming_damage
@@ -135,6 +136,12 @@ class FeatureTable:
             part = slice(start, start + ROWS_AT_A_TIME)
             named = self._named(names[part].tolist())
             yield Rows(named, {VECTORS: vectors[part]}, str(self.file))
+
+
+def check_features(config: DataConfig) -> None:
+    """Raises DataError if the table that a config names cannot be used; reads its head only."""
+    if config.features is not None:
+        FeatureTable(config.features).kinds  # noqa: B018  raises the error
 
 
 def _check(file: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from sgformer.catalog import model_facts, on_no_linear_head
 from sgformer.config import FusionConfig
 from sgformer.errors import ConfigError
 
@@ -99,13 +100,9 @@ def with_fusion(model: nn.Module, config: FusionConfig, name: str) -> nn.Module:
         ConfigError: The model's head is not one linear layer.
     """
     assert config.num_features is not None, "the features are known"
-    head = model.get_classifier()  # type: ignore[operator]
-    if not isinstance(head, nn.Linear):
-        raise ConfigError(
-            f"model.name: {name} takes no features beside images, because its head is no single "
-            f"linear layer but {type(head).__name__}; take another model, or leave out "
-            "data.features"
-        )
+    if not model_facts(name).has_linear_head:
+        raise ConfigError(f"model.name: {on_no_linear_head(name)}")
+    head: nn.Linear = model.get_classifier()  # type: ignore[operator]
     setattr(model, NAME, FeatureFusion(config, config.num_features, head.in_features))
     own = type(model)
     model.__class__ = type(own.__name__, (_Fused, own), {"__module__": own.__module__})

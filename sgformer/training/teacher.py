@@ -27,7 +27,7 @@ def load_teacher(
         device: Where the student is trained.
 
     Raises:
-        CheckpointError: A checkpoint cannot be read, or is of other classes.
+        CheckpointError: A checkpoint cannot be read, is of other classes, or takes features.
         ConfigError: A checkpoint's config is none of this version.
     """
     if not config.distillation.is_used:
@@ -47,8 +47,18 @@ def check_classes(known: Sequence[str], classes: Sequence[str], path: Path) -> N
         )
 
 
+def check_input(config: TrainConfig, path: Path) -> None:
+    """Raises CheckpointError for a teacher that takes features, which a student has not."""
+    if config.model.fusion.num_features is not None:
+        raise CheckpointError(
+            f"{path} takes features beside images, and a teacher is shown images alone; name a "
+            "model that was trained without data.features"
+        )
+
+
 def _member(path: Path, classes: Sequence[str]) -> Member:
     config, model, known = load_trained(path)
     check_classes(known, classes, path)
+    check_input(config, path)
     order = tuple(known.index(name) for name in classes)
     return Member(model, config.data.preprocessing, config.data.image_size, order)

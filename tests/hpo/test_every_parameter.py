@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from feature_tables import write_told
 from safetensors.torch import save_file
 
 from hpo.config.search_space import apply_params
@@ -18,6 +19,7 @@ from sgformer.training.trainer import Trainer
 Params = dict[str, Any]
 MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 0.8}
 TAUGHT = {"distillation.teacher": ("teacher",)}
+FUSED = {"data.features": "features.csv"}
 # By setting: a value that differs from the default, and other settings that the value needs to
 # have an effect.
 CASES: dict[str, tuple[Any, Params]] = {
@@ -28,6 +30,9 @@ CASES: dict[str, tuple[Any, Params]] = {
     "model.proj_drop_rate": (0.3, {}),
     "model.attn_drop_rate": (0.3, {}),
     "model.drop_path_rate": (0.3, {}),
+    "model.fusion.dim": (8, FUSED),
+    "model.fusion.dropout": (0.5, FUSED),
+    "model.fusion.modality_dropout": (0.9, FUSED),
     "data.image_size": (64, {}),
     "data.crop_pct": (0.8, {}),
     "data.mean": ((0.5, 0.5, 0.5), {}),
@@ -80,13 +85,15 @@ def trained(base: TrainConfig, params: Params) -> tuple[int, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def weights(train_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of weights of the smallest model, and of a teacher."""
+    """A folder of weights of the smallest model, of a teacher, and of a table of features."""
     folder = tmp_path_factory.mktemp("weights")
     model = timm.create_model("sg_former_pico", num_classes=7)
     save_file(dict(model.state_dict()), folder / "sg_former_pico.safetensors")
     trainer = Trainer(train_config.with_epochs(1), load_image_data(train_config.data))
     for _ in trainer.epochs():
         save_progress(trainer, folder / "teacher")
+    assert train_config.data.data_dir is not None
+    write_told(folder / "features.csv", train_config.data.data_dir)
     return folder
 
 

@@ -18,7 +18,7 @@ def write_csv(path: Path, names: Sequence[str], cells: Callable[[str], Cells]) -
     """A CSV file with a row an image, of `path` and what `cells` returns for its name."""
     rows = [{"path": name} | cells(name) for name in names]
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return path
@@ -30,7 +30,7 @@ def write_told(path: Path, folder: Path) -> Path:
 
     def cells(name: str) -> Cells:
         digit = int(name.split("/")[1])
-        return {"hint": 100 + 10 * digit, "colour": colours[len(name) % 2]}
+        return {"hint": 100 + 10 * digit, "colour": colours[int(Path(name).stem) % 2]}
 
     return write_csv(path, names_of(folder), cells)
 

@@ -208,3 +208,12 @@ def test_the_manual_has_every_setting() -> None:
         section, _, name = path.partition(".")
         if name:
             assert f"`{name}`" in sections[section], path
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("name", ["int8", "fp16", "tensorrt"])
+def test_a_format_that_takes_no_features_is_refused(search_file: Path, name: str) -> None:
+    message = rf"export\.{name}: .*takes features .*as onnx, uint8, openvino, and not as {name}; "
+    with pytest.raises(ConfigError, match=message):
+        load(search_file, "train.data.features=a.csv", f"export.{name}=true")
+    load(search_file, "train.data.features=a.csv", "export.uint8=true", "export.openvino=true")

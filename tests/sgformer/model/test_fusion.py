@@ -117,7 +117,7 @@ def test_modality_dropout_hides_either_modality_and_never_both() -> None:
 
 
 def test_a_head_that_is_no_linear_layer_is_refused() -> None:
-    words = r"deit_tiny_distilled_patch16_224 takes no features beside images, because its head is"
+    words = r"deit_tiny_distilled_patch16_224 takes no features beside images, because its logits"
     values = config_of().model_dump()
     values["model"]["name"], values["data"]["image_size"] = "deit_tiny_distilled_patch16_224", 224
     with pytest.raises(ConfigError, match=words):

@@ -182,10 +182,21 @@ def test_a_config_that_asks_for_another_number_of_features_is_refused(told: Trai
     with pytest.raises(ConfigError, match=r"num_features: is 7, but the table has 3; leave it ou"):
         trainer_of(wrong)
     plain = changed(told, data={"features": None})
-    with pytest.raises(
-        ConfigError, match=r"train\.data\.features: is .*told\.csv, but the images"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.features: is .*told\.csv, but the images"):
         Trainer(told, load_image_data(plain.data))
+
+
+def test_a_teacher_takes_images_alone_and_may_teach_a_model_of_both(
+    trained: tuple[Trainer, Path], told: TrainConfig, tmp_path: Path
+) -> None:
+    fused = changed(told, distillation={"teacher": [trained[1]]}, max_epochs=1)
+    with pytest.raises(CheckpointError, match="takes features beside images, and a teacher is sh"):
+        trainer_of(fused)
+    teacher = trainer_of(changed(told, data={"features": None}, max_epochs=1))
+    for _ in teacher.epochs():
+        save_progress(teacher, tmp_path)
+    student = trainer_of(changed(told, distillation={"teacher": [tmp_path]}, max_epochs=1))
+    assert np.isfinite(next(iter(student.epochs())).val_loss)
 
 
 def test_a_profile_trains_on_a_few_images_with_their_features(
@@ -193,8 +204,4 @@ def test_a_profile_trains_on_a_few_images_with_their_features(
 ) -> None:
     few = few_images(read_image_folder(told.data), 20)
     data = few.decoded(told.data, tmp_path, 30)
-    assert math_is_finite(next(iter(Trainer(told, data).epochs())).val_loss)
-
-
-def math_is_finite(value: float) -> bool:
-    return bool(np.isfinite(value))
+    assert np.isfinite(next(iter(Trainer(told, data).epochs())).val_loss)
