@@ -168,7 +168,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         if before.get(name) != after.get(name):
             changes.append(f"{name} had {before.get(name, 0)} images and has {after.get(name, 0)}")
     if before.get("features") != after.get("features"):
-        changes.append("the features are others (--features)")
+        changes.append("the table of features has another content (--features)")
     gone, new = (
         sorted(set(a.get("classes", ())) - set(b.get("classes", ())))
         for a, b in ((before, after), (after, before))
