@@ -164,9 +164,11 @@ def changes_of_images(study: SearchStudy, images: Mapping[str, Any]) -> str | No
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """The differences between two descriptions of images, as one line of text."""
     changes = []
-    for name in sorted({*before, *after} - {"classes", "content"}):
+    for name in sorted({*before, *after} - {"classes", "content", "features"}):
         if before.get(name) != after.get(name):
             changes.append(f"{name} had {before.get(name, 0)} images and has {after.get(name, 0)}")
+    if before.get("features") != after.get("features"):
+        changes.append("the table of features has another content (--features)")
     gone, new = (
         sorted(set(a.get("classes", ())) - set(b.get("classes", ())))
         for a, b in ((before, after), (after, before))

@@ -111,12 +111,13 @@ def base_of(run: RunFolder, train: TrainConfig) -> "StoredWeights | None":
 def _find(path: Path, classes: tuple[str, ...], *, extends: bool) -> FoundTeacher:
     from sgformer.export.architecture_costs import num_parameters
     from sgformer.model.weight_files import file_of
-    from sgformer.training.teacher import check_classes
+    from sgformer.training.teacher import check_classes, check_input
     from sgformer.training.trained_model import read_trained
 
     file = file_of(path)
     configs, known = read_trained(file)
     check_classes(known, classes, path, extends=extends)
+    check_input(configs, path)
     size = sum(num_parameters(config, len(known)) for config in configs) / 1e6
     names = " + ".join(config.model.name for config in configs)
     return FoundTeacher(path, file, f"{names}, {size:.2f} M parameters")

@@ -288,16 +288,15 @@ class SearchSteps:
         if not self.config.study.architecture_costs:
             return
         metadata, num_classes = self.study.metadata, len(self.images.facts["classes"])
+        config = self.config.with_num_features(self.images.num_features)
         missing = missing_architectures(self.config, metadata.architectures)
         exported = export_architectures(
-            self.config, missing, num_classes, self.folder, self.resources, self.observer
+            config, missing, num_classes, self.folder, self.resources, self.observer
         )
         if missing:
             self.observer.phase("measuring architectures")
         for done, (name, params) in enumerate(missing.items(), 1):
-            costs = measured_on(
-                self.latency_node, self.config, params, num_classes, exported.get(name)
-            )
+            costs = measured_on(self.latency_node, config, params, num_classes, exported.get(name))
             metadata.architectures = {**metadata.architectures, name: costs}
             self.observer.step(done, len(missing))
         discard(self.folder.architectures)

@@ -73,6 +73,8 @@ class ModelFacts:
         has_weights: Whether timm knows where to download pretrained weights.
         has_batch_norm: Whether the model has BatchNorm, which takes statistics of micro-batches.
         has_grad_checkpointing: Whether the model can compute activations anew in backward passes.
+        has_linear_head: Whether one linear layer makes the logits of pooled features, before which
+            other features can join them.
         preprocessing: The preprocessing of the pretrained weights.
     """
 
@@ -82,6 +84,7 @@ class ModelFacts:
     has_weights: bool = False
     has_batch_norm: bool = False
     has_grad_checkpointing: bool = True
+    has_linear_head: bool = True
     preprocessing: Preprocessing = Preprocessing()
 
 
@@ -156,6 +159,7 @@ def _find_out(name: str) -> ModelFacts:
             has_weights=bool(config.has_weights),
             has_batch_norm=_has_batch_norm(model),
             has_grad_checkpointing=_has_grad_checkpointing(model),
+            has_linear_head=_has_linear_head(model, int(config.input_size[-1])),
             preprocessing=_preprocessing(config),
         )
     except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
@@ -237,6 +241,29 @@ def _has_grad_checkpointing(model: "nn.Module") -> bool:
     except (AttributeError, AssertionError):  # timm's models assert that they are not asked to
         return False
     return True
+
+
+def _has_linear_head(model: "nn.Module", pixels: int) -> bool:
+    import torch
+
+    find = getattr(model, "get_classifier", None)
+    head = None if find is None else find()
+    if not isinstance(head, torch.nn.Linear):
+        return False
+    try:
+        seen = model.forward_features(torch.empty(2, 3, pixels, pixels, device="meta"))  # type: ignore[operator]
+        logits = head(model.forward_head(seen, pre_logits=True))  # type: ignore[operator]
+    except Exception:  # noqa: BLE001  some of timm's models have no such parts
+        return False
+    return tuple(logits.shape) == (2, 7)
+
+
+def on_no_linear_head(name: str) -> str:
+    """The message that a model takes no features beside images."""
+    return (
+        f"{name} takes no features beside images, because its logits are not made by one linear "
+        "layer; take another model, or leave out data.features"
+    )
 
 
 def _takes(name: str, argument: str, arguments: frozenset[str] | None) -> bool:

@@ -18,6 +18,23 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+class FusionConfig(FrozenConfig):
+    """How a model takes features beside images (`data.features`).
+
+    Attributes:
+        dim: Numbers to which the features are projected before the gate.
+        dropout: Dropout probability of the projected features.
+        modality_dropout: Share of training images of which the model is shown the image alone or
+            the features alone, half of each, so that it can do with either.
+        num_features: Numbers of an image's features; the program sets it by the table.
+    """
+
+    dim: int = Field(default=64, ge=1, le=4096)
+    dropout: Rate = 0.1
+    modality_dropout: Rate = 0.2
+    num_features: int | None = Field(default=None, ge=1)
+
+
 class ModelConfig(FrozenConfig):
     """The architecture, the weights that it starts from, and its dropout rates.
 
@@ -34,6 +51,7 @@ class ModelConfig(FrozenConfig):
         attn_drop_rate: Dropout probability of attention weights.
         drop_path_rate: Probability that the last block is skipped (stochastic depth). A model
             without stochastic depth ignores the default.
+        fusion: How the model takes features beside images.
     """
 
     name: str = "sg_former_b0"
@@ -43,6 +61,7 @@ class ModelConfig(FrozenConfig):
     proj_drop_rate: Rate = 0.0
     attn_drop_rate: Rate = 0.0
     drop_path_rate: Rate = 0.1
+    fusion: FusionConfig = FusionConfig()
 
     @field_validator("name")
     @classmethod
@@ -264,6 +283,17 @@ class TrainConfig(FrozenConfig):
         return self
 
     @model_validator(mode="after")
+    def _encoder_has_texts(self) -> Self:
+        encoder = self.data.text_encoder
+        if encoder is not None and self.data.features is None:
+            raise SettingError(
+                "data.text_encoder",
+                f"there are no texts to encode; name their table (--texts FILE, or "
+                f"data.features), got {encoder!r}",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _epochs_have_a_step(self) -> Self:
         batch_size = self.optimizer.batch_size
         if self.epoch_images is not None and self.epoch_images < batch_size:
@@ -296,7 +326,27 @@ class TrainConfig(FrozenConfig):
         }
         return self.model_copy(update=update)
 
-    def fingerprint(self, weights: str | None = None, teachers: Sequence[str] = ()) -> str:
+    def with_num_features(self, num: int | None) -> Self:
+        """A copy whose model takes so many numbers beside an image; None: it takes images alone.
+
+        Raises:
+            ConfigError: The config asks for another number.
+        """
+        fusion = self.model.fusion
+        if fusion.num_features not in (None, num):
+            raise ConfigError(
+                f"model.fusion.num_features: is {fusion.num_features}, but the table has "
+                f"{num or 'none'}; leave it out (data.features)"
+            )
+        fusion = fusion.model_copy(update={"num_features": num})
+        return self.model_copy(update={"model": self.model.model_copy(update={"fusion": fusion})})
+
+    def fingerprint(
+        self,
+        weights: str | None = None,
+        teachers: Sequence[str] = (),
+        features: str | None = None,
+    ) -> str:
         """A hash of the settings that determine the result.
 
         Folders, device, loading processes, the cache's size and format, and what only saves
@@ -306,11 +356,16 @@ class TrainConfig(FrozenConfig):
             weights: The SHA-256 of the weights that the training starts from; None: unknown, or
                 newly initialised.
             teachers: The SHA-256 of each of the teacher's checkpoints; empty: unknown, or none.
+            features: The digest of the features; None: unknown, or none.
         """
         values = self.resolved().model_dump(mode="json")
         base = values["extension"].pop("base")  # its weights are those that are started from
         if base is None:
             values.pop("extension")
+        fusion, encoder = values["model"].pop("fusion"), values["data"].pop("text_encoder")
+        if values["data"].pop("features") is not None:
+            fusion.pop("num_features")
+            values["fusion"] = fusion | {"encoder": encoder, "features": features}
         if not self.distillation.is_used:
             values.pop("distillation")
         elif teachers:

@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from sgformer.catalog import Preprocessing, Rgb
 from sgformer.validation import FrozenConfig, SettingError
 
+HASHING: Final = "hashing"
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -27,6 +28,10 @@ class DataConfig(FrozenConfig):
         val_fraction: Share of each class's train images that becomes val, if there is no val
             folder.
         val_seed: Seed that chooses which train images become val.
+        features: A table of the images' features, which the model takes beside the images: CSV or
+            parquet with a column `path`, or npz with `names` and `vectors`.
+        text_encoder: What encodes the table's column `text`: `hashing`. None: a text is a
+            category.
         num_workers: Processes that load images; None chooses their number by the CPUs. Images
             and their augmentation do not depend on it.
         mean: Mean of each colour channel, 0..1, for normalisation. None: as the model was
@@ -54,6 +59,8 @@ class DataConfig(FrozenConfig):
     decode_size: int | None = Field(default=None, ge=1, le=8192, description="pixels")
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     val_seed: int = Field(default=0, ge=0)
+    features: Path | None = None
+    text_encoder: str | None = None
     num_workers: int | None = Field(default=None, ge=0, le=256)
     mean: Rgb | None = None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
@@ -63,6 +70,12 @@ class DataConfig(FrozenConfig):
     cache_dir: Path | None = None
     cache_bytes: int | None = Field(default=None, ge=0)
     cache_format: Literal["auto", "raw", "jpeg"] = "auto"
+
+    @model_validator(mode="after")
+    def _encoder_is_known(self) -> Self:
+        if self.text_encoder not in (None, HASHING):
+            raise SettingError("text_encoder", f"takes {HASHING!r}, got {self.text_encoder!r}")
+        return self
 
     @model_validator(mode="after")
     def _is_decoded_large_enough(self) -> Self:
@@ -83,7 +96,9 @@ class DataConfig(FrozenConfig):
 
     def at_places_of(self, other: Self) -> Self:
         """A copy with the folders, the cache and the loading processes of other settings."""
-        names = ("data_dir", "cache_dir", "cache_bytes", "cache_format", "num_workers")
+        names = (
+            "data_dir", "features", "cache_dir", "cache_bytes", "cache_format", "num_workers",
+        )  # fmt: skip
         return self.model_copy(update={name: getattr(other, name) for name in names})
 
     def with_preprocessing(self, own: Preprocessing) -> Self:

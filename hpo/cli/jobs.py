@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.options import AsJson, Insecure, Overrides, Resume, SearchFile, StudyName
+from hpo.cli.options import (
+    AsJson,
+    Features,
+    Insecure,
+    Overrides,
+    Resume,
+    SearchFile,
+    StudyName,
+    Texts,
+    with_features,
+)
 from hpo.cli.output import print_json, print_note, print_rows
 
 if TYPE_CHECKING:
@@ -44,6 +54,8 @@ def submit(
         str | None,
         typer.Option(help="Optuna storage URL. Default: HPO_STORAGE on the head, or study.db."),
     ] = None,
+    features: Features = None,
+    texts: Texts = None,
     override: Overrides = None,
     resume: Resume = False,
     image_has_it: Annotated[
@@ -60,7 +72,8 @@ def submit(
     Exit code 0 if the search succeeds, 1 if it fails or is stopped.
     """
     submission = _checked_submission(
-        search_file, output_dir, data_dir, study_name, storage, override or [],
+        search_file, output_dir, data_dir, study_name, storage,
+        with_features(override, features, texts),
         resume=resume, insecure=insecure, image_has_it=image_has_it,
     )  # fmt: skip
     server = _server(ray_address, insecure=insecure)

@@ -118,6 +118,9 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
     data_dir: Annotated[Path, typer.Option(help="Images, as for search.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    features: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The images' features, as for search.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Metrics of an exported model on a split of a data set."""
@@ -125,7 +128,7 @@ def evaluate(
     from hpo.execution.surroundings import usable_surroundings
 
     with usable_surroundings():
-        metrics, notes = evaluate_exported(model, data_dir, split)
+        metrics, notes = evaluate_exported(model, data_dir, split, features)
     if as_json:
         print_json({**asdict(metrics), "notes": notes})
         return

@@ -1,5 +1,6 @@
 """Options that several commands share, with functions that open a run or a display."""
 
+import json
 import os
 import re
 import sys
@@ -98,6 +99,19 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Replaces a setting; may be repeated."),
 ]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="CSV, parquet or npz: features of the images, which models take too.",
+    ),
+]
+Texts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="CSV or parquet with a text for each image, which models take too."
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the study.")]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Use a cluster without token authentication.")
@@ -176,3 +190,24 @@ def make_display(config: "SearchConfig") -> "Display":
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveDisplay(config, console)
     return PlainDisplay(config, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def with_features(
+    override: list[str] | None, features: Path | None, texts: Path | None
+) -> list[str]:
+    """The overrides, after those that name a table of features or of texts.
+
+    Raises:
+        InputError: Both are given.
+    """
+    if features is not None and texts is not None:
+        raise InputError(
+            f"--features and --texts: give one, got {features} and {texts}; a table of both has a "
+            "column text"
+        )
+    table = features or texts
+    if table is None:
+        return override or []
+    own = [f"train.data.features={json.dumps(str(table))}"]  # as YAML
+    own += ["train.data.text_encoder=hashing"] if texts else []
+    return [*own, *(override or [])]

@@ -44,16 +44,26 @@ def predict(
     output_format: Annotated[
         PredictionFormat, typer.Option("--format", help="csv and jsonl keep names as they are.")
     ] = PredictionFormat.TEXT,
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The images' features, for a model that takes them."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The likeliest classes of images, by an exported model."""
     from hpo.delivery.classify import open_model
+    from hpo.delivery.file_features import features_of_files
     from hpo.delivery.predictions import image_files, predictions
 
     classifier = open_model(model)
     files, unreadable = image_files(images, sys.stdin), list[str]()
+    known = {}
+    if features is not None:
+        known = features_of_files(classifier, features, files, print_note)
+    elif classifier.columns is not None:
+        print_note(f"images alone: the model also takes {classifier.columns.in_words()}")
     with progress_of("predicting") as tell:
-        found = predictions(classifier, files, unreadable.append, tell)
+        found = predictions(classifier, files, unreadable.append, tell, known.get)
         if as_json:
             print_json([_as_json(one, classifier.rules) for one in found])
         else:

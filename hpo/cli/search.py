@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpo.cli.options import (
+    Features,
     Insecure,
     Mlflow,
     OnEnd,
@@ -19,11 +20,13 @@ from hpo.cli.options import (
     Storage,
     StudyName,
     TensorBoard,
+    Texts,
     Wandb,
     Webhook,
     make_display,
     require_writable,
     storage_of,
+    with_features,
     with_tracking,
 )
 from hpo.cli.output import print_json, print_note, print_rows, progress_of_listing
@@ -64,6 +67,8 @@ def search(
         str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
     ] = None,
     insecure: Insecure = False,
+    features: Features = None,
+    texts: Texts = None,
     override: Overrides = None,
     tensorboard: TensorBoard = False,
     mlflow: Mlflow = None,
@@ -89,9 +94,11 @@ def search(
     from hpo.execution.cluster import resources_at
     from hpo.execution.latency_node import check_latency_node
     from sgformer.data.image_folder import read_image_folder
+    from sgformer.features.table import check_features
 
     _check_options(dry_run=dry_run, profile=profile, as_json=as_json)
-    config, notes = load_search_config(search_file, override or (), data_dir, study_name)
+    override = with_features(override, features, texts)
+    config, notes = load_search_config(search_file, override, data_dir, study_name)
     config, runs = with_output(config, output_dir)
     config = with_tracking(
         config, tensorboard=tensorboard, mlflow=mlflow, wandb=wandb, on_end=on_end, webhook=webhook
@@ -99,6 +106,7 @@ def search(
     for note in notes:
         print_note(note)
     _check_addresses(config, storage, ray_address, insecure=insecure)
+    check_features(config.train.data)
     folder = read_image_folder(config.train.data, progress_of_listing())
     if dry_run:
         _refuse_what_the_run_would(config, runs, storage, resume=resume)

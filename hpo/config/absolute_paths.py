@@ -48,6 +48,7 @@ def _paths(config: SearchConfig) -> Iterator[tuple[str, str]]:
     data = config.train.data
     settings = {
         "train.data.data_dir": data.data_dir,
+        "train.data.features": data.features,
         "train.data.cache_dir": data.cache_dir,
         f"train.{CHECKPOINT}": config.train.model.checkpoint,
         f"train.{BASE}": config.train.extension.base,
@@ -71,6 +72,9 @@ def _of_train(train: TrainConfig) -> TrainConfig:
     if data.data_dir is not None:
         path = _absolute(data.data_dir, "train.data.data_dir", " (--data-dir)")
         data = data.model_copy(update={"data_dir": path})
+    if data.features is not None:
+        path = _absolute(data.features, "train.data.features", " (--features)")
+        data = data.model_copy(update={"features": path})
     if model.checkpoint is not None:
         path = _absolute(model.checkpoint, f"train.{CHECKPOINT}")
         model = model.model_copy(update={"checkpoint": path})

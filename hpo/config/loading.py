@@ -32,6 +32,7 @@ CHANGEABLE: Final = (
     "tracking",
     "train.device",
     "train.data.data_dir",
+    "train.data.features",
     "train.data.num_workers",
     "train.data.cache_dir",
     "train.data.cache_bytes",

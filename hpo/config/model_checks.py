@@ -12,7 +12,13 @@ from hpo.config.search_space import (
     apply_params,
     is_active,
 )
-from sgformer.catalog import RATES, check_image_size, is_ours, model_facts
+from sgformer.catalog import (
+    RATES,
+    check_image_size,
+    is_ours,
+    model_facts,
+    on_no_linear_head,
+)
 from sgformer.config import ModelConfig, TrainConfig
 from sgformer.errors import ConfigError
 
@@ -26,8 +32,8 @@ def check_models(base: TrainConfig, space: Space, source: str) -> None:
 
     Raises:
         ConfigError: A model is unknown or no classifier, or takes not all of its image sizes,
-            dropout rates or batches, or has no gradient checkpointing; the message names the
-            setting and `source`.
+            dropout rates or batches, has no gradient checkpointing, or takes no features; the
+            message names the setting and `source`.
     """
     _check_names(base, space, source)
     _check_architectures(base, space, source)
@@ -39,6 +45,7 @@ def check_models(base: TrainConfig, space: Space, source: str) -> None:
             _check_fixed_rate(rate, base, space, source)
     _check_batches(base, space, source)
     _check_grad_checkpointing(base, space, source)
+    _check_heads(base, space, source)
 
 
 def common_decode_size(base: TrainConfig, space: Space) -> int | None:
@@ -158,6 +165,15 @@ def _check_grad_checkpointing(base: TrainConfig, space: Space, source: str) -> N
             f"{'has' if len(without) == 1 else 'have'} no gradient checkpointing; set it to "
             f"false, or take other models ({source})"
         )
+
+
+def _check_heads(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks that features can join an image's before each model's head, if there are any."""
+    names = [str(one[NAME]) for one in combinations(base, space, (NAME,))]
+    for name in names if base.data.features is not None else ():
+        if not model_facts(name).has_linear_head:
+            where = "space" if NAME in space else "train"
+            raise ConfigError(f"{where}.{NAME}: {on_no_linear_head(name)} ({source})")
 
 
 def _names(base: TrainConfig, space: Space, path: str, *, searched: bool) -> list[str]:

@@ -28,6 +28,7 @@ from hpo.config.sections import SchedulerConfig as SchedulerConfig
 from hpo.config.storage_url import HOW_TO_ENCODE, has_password
 from hpo.config.tracking import TrackingConfig as TrackingConfig
 from sgformer.config import Metric, TrainConfig
+from sgformer.export.names import WITH_FEATURES, on_features
 from sgformer.validation import FrozenConfig
 
 Select = Literal["best", "knee", "front"]
@@ -250,6 +251,10 @@ class SearchConfig(FrozenConfig):
             "gain_per_gpu_hour": stop_when.gain_per_gpu_hour if stop_when else None,
         }
 
+    def with_num_features(self, num: int | None) -> Self:
+        """A copy whose models take so many numbers beside an image; None: images alone."""
+        return self.model_copy(update={"train": self.train.with_num_features(num)})
+
     @model_validator(mode="after")
     def _scheduler_and_sampler_go_together(self) -> Self:
         """Fills in the default scheduler and sampler, and checks that the two fit together."""
@@ -305,6 +310,11 @@ class SearchConfig(FrozenConfig):
         deliver, names = self.retrain.deliver, ", ".join(self.study.costs)
         if deliver == "winner":
             return self
+        if self.train.data.features is not None:
+            raise ValueError(
+                "retrain.deliver: a soup or an ensemble is made of models that take images alone, "
+                f"and train.data.features is set; choose winner, got {deliver!r}"
+            )
         if not self.compares_finalists:
             num = len(self.study.objectives)
             raise ValueError(
@@ -364,6 +374,14 @@ class SearchConfig(FrozenConfig):
                 "resources.latency_node: measures latency_ms, which neither study.objectives nor "
                 f"study.constraints names; leave it out, got {self.resources.latency_node!r}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _features_suit_the_formats(self) -> Self:
+        """Raises ValueError for a format in which a model that takes features is not written."""
+        others = [name for name in self.export.formats if name not in WITH_FEATURES]
+        if self.train.data.features is not None and others:
+            raise ValueError(f"export.{others[0]}: {on_features(others[0])}")
         return self
 
     @model_validator(mode="after")

@@ -37,6 +37,9 @@ UNSEARCHABLE: Final = (
     "data.cache_format",
     "data.decode_size",  # one decoded set serves all trials of a node
     "data.num_workers",
+    "data.features",
+    "data.text_encoder",
+    "model.fusion.num_features",
     "distillation.teacher",
     "extension.base",
     "optimizer.micro_batch_size",
@@ -69,6 +72,7 @@ def check_space(base: TrainConfig, space: Space, source: str) -> None:
     """
     _check_has_teacher(base, space, source)
     _check_has_base(base, space, source)
+    _check_has_features(base, space, source)
     for path, parameter in space.items():
         _check_path(path, source)
         _check_when(path, parameter, space, source)
@@ -181,6 +185,16 @@ def _check_has_base(base: TrainConfig, space: Space, source: str) -> None:
         raise ConfigError(
             f"space.{fixed}: cannot be searched in an extension, whose trials all start from "
             f"{base.extension.base}; leave it out ({source})"
+        )
+
+
+def _check_has_features(base: TrainConfig, space: Space, source: str) -> None:
+    """Checks that there are features where it is searched how they are taken."""
+    searched = next((path for path in space if path.startswith("model.fusion.")), None)
+    if searched is not None and base.data.features is None:
+        raise ConfigError(
+            f"space.{searched}: there are no features; name a table of them with --features, or "
+            f"train.data.features ({source})"
         )
 
 

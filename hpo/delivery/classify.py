@@ -28,7 +28,7 @@ def open_model(model: Path) -> "ExportedModel":
 
 
 def evaluate_exported(
-    model: Path, data_dir: Path, split: str
+    model: Path, data_dir: Path, split: str, features: Path | None = None
 ) -> "tuple[SplitMetrics, tuple[str, ...]]":
     """Metrics of an exported model on a split, with the preprocessing stored in the model.
 
@@ -48,7 +48,7 @@ def evaluate_exported(
 
     check_split(split)
     classifier = open_model(model)
-    data, notes = _images_for(classifier, data_dir, split)
+    data, notes = _images_for(classifier, data_dir, split, features)
     samples, num_workers = data.samples(split), classifier.data.num_workers or 0
     counts, labels = Counts(len(classifier.classes), keeps_pairs=True), iter(samples[:, 1])
     for logits in logits_on(classifier, data, samples, num_workers):
@@ -58,17 +58,22 @@ def evaluate_exported(
 
 
 def _images_for(
-    classifier: "ExportedModel", data_dir: Path, split: str
+    classifier: "ExportedModel", data_dir: Path, split: str, features: Path | None = None
 ) -> "tuple[ImageData, tuple[str, ...]]":
-    """The images of a split, prepared as the model asks, with notes."""
-    from sgformer.data.image_data import decode_folder
+    """The images of a split, prepared as the model asks, with features and notes."""
+    from sgformer.data.image_data import decode_folder, with_features
     from sgformer.data.image_folder import read_split_of_training
 
-    config = classifier.data.model_copy(update={"data_dir": data_dir})
+    columns = classifier.columns
+    if columns is None and features is not None:
+        raise InputError(f"--features: the model takes images alone; leave {features} out")
+    config = classifier.data.model_copy(update={"data_dir": data_dir, "features": features})
     folder, notes = read_split_of_training(
         config, split, classifier.classes, classifier.trained_images
     )
-    data = decode_folder(folder, config)
+    data = with_features(decode_folder(folder, config), config, columns)
+    if columns is not None and features is None:
+        notes = (*notes, f"images alone: the model also takes {columns.in_words()} (--features)")
     return data, (*data.notes, *notes)
 
 
@@ -102,9 +107,10 @@ def compare_formats(
     files = {name: run.best / file for name, file in FILES.items() if name != ENGINE}
     files = {name: path for name, path in files.items() if path.exists()}
     check_packages(files)
-    data_dir = data_dir or run.load_config().train.data.data_dir
+    own = run.load_config().train.data
+    data_dir = data_dir or own.data_dir
     assert data_dir is not None
-    data, notes = _images_for(open_model(files["onnx"]), data_dir, "val")
+    data, notes = _images_for(open_model(files["onnx"]), data_dir, "val", own.features)
     checkpoint = ModelFiles(run.best).checkpoint
     model = load_model(checkpoint)[1] if checkpoint.exists() else None
     return compare_files(files, data, num_images, model, checkpoint), notes

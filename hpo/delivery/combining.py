@@ -220,6 +220,7 @@ class _Soups:
 
     def _train_batches(self) -> "Iterator[torch.Tensor]":
         """Train images, as evaluation sees them, for BatchNorm's statistics."""
+        from sgformer.data.fused_input import images_of
         from sgformer.data.model_input import eval_batches
         from sgformer.export.proof import spread_over_classes
 
@@ -228,7 +229,7 @@ class _Soups:
         for images, _ in eval_batches(
             it.data, samples, it.config.data, EVAL_BATCH_SIZE, it.device
         ):
-            yield images
+            yield images_of(images)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def deliver(
     replace_text(new / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     _write_json(new / "classes.json", list(classes))
     _write_more(new, data, more)
-    facts, limits = _facts(metrics, settings), _limits(settings)
+    facts, limits = _facts(metrics, settings) | features_of(checkpoint, data), _limits(settings)
     trained = Trained(model, config, data, num_images, known, facts, limits)
     report = write_formats(trained, new, settings.formats)
     _write_json(new / "metrics.json", {**metrics, **more.beside.as_metrics(new / FILES["onnx"])})
@@ -181,7 +181,8 @@ def export(
     known = trained_images_of(checkpoint)
     data = images_for(config, known)
     check_same_classes(classes, data, known)
-    facts, limits = _facts(_metrics(folder), settings), _limits(settings)
+    facts = _facts(_metrics(folder), settings) | features_of(checkpoint, data)
+    limits = _limits(settings)
     trained = Trained(model, config, data, num_images, known, facts, limits)
     new = _copy_without(folder, formats)
     before = _read_json(folder / "export.json")
@@ -250,6 +251,26 @@ def trained_images_of(checkpoint: Path) -> "TrainedImages | None":
     from sgformer.training.checkpoint_file import read_metadata
 
     return TrainedImages.from_metadata(read_metadata(checkpoint))
+
+
+def features_of(checkpoint: Path, data: "ImageData") -> dict[str, Any]:
+    """What a model's files say of the features that it takes; empty if it takes images alone.
+
+    Raises:
+        DataError: The features of the images have other columns than the model.
+    """
+    from sgformer.features.columns import FeatureColumns
+    from sgformer.training.checkpoint_file import read_metadata
+
+    columns = FeatureColumns.from_metadata(read_metadata(checkpoint))
+    found = None if data.features is None else data.features.columns
+    if columns != found:
+        raise DataError(
+            f"the model takes {columns.in_words() if columns else 'images alone'}, and the table "
+            f"has {found.in_words() if found else 'nothing'}; put the features of its training "
+            "back (train.data.features)"
+        )
+    return {} if columns is None else columns.as_metadata()
 
 
 def images_for(

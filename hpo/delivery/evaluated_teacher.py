@@ -1,6 +1,6 @@
 """What a teacher reaches on the val images that its student is judged on."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def evaluated_teacher(
     paths: tuple[Path, ...], student: TrainConfig, data: "ImageData", device: "torch.device"
 ) -> dict[str, Any]:
-    """A teacher's metrics on val, as it teaches: it sees the student's input.
+    """A teacher's metrics on val, as it teaches: it sees the student's images.
 
     Args:
         paths: The teacher's checkpoints; several are an ensemble.
@@ -37,8 +37,9 @@ def evaluated_teacher(
     members = teacher_members(paths, data.classes)
     model = Ensemble(members, student.data.preprocessing).to(device).eval()
     counts = Counts(len(data.classes), device)
+    images = replace(data, features=None)
     with exact_float32():
-        for logits, labels in predicted(student, model, data, "val", device):
+        for logits, labels in predicted(student, model, images, "val", device):
             counts.add(logits, labels)
     configs = [config for path in paths for config in read_trained(path)[0]]
     return {

@@ -11,7 +11,7 @@ from hpo.delivery.deliver import images_for, load_model, trained_images_of
 from hpo.delivery.evaluated_teacher import evaluated_teacher
 from hpo.delivery.forgetting import Forgetting, measure_forgetting
 from hpo.delivery.pictures import Pictures, Saliency
-from hpo.delivery.predicted import EVAL_BATCH_SIZE, predicted
+from hpo.delivery.predicted import EVAL_BATCH_SIZE, split_batches
 from hpo.engine.observer import SearchObserver
 from hpo.execution.cluster import TrialResources
 from hpo.execution.own_folder import TrainingFolder, own_folder
@@ -167,7 +167,7 @@ def _with_more(
     from sgformer.training.exemplars import choose_exemplars
 
     device = next(model.parameters()).device
-    if asked.keep_exemplars:
+    if asked.keep_exemplars and data.features is None:  # an extension takes images alone
         kept = choose_exemplars(config, model, data, asked.keep_exemplars, device)
         news = replace(news, kept=kept)
     if asked.base is not None:
@@ -208,13 +208,15 @@ def evaluate_splits(
 ) -> Iterator[Evaluated]:
     """Evaluates a model on val and test; the last of what it yields has the metrics.
 
-    They are computed in float32, whatever the precision of the training. The pictures are of
-    test, or of val if there is no test. Of a teacher nothing but val is asked.
+    They are computed in float32, whatever the precision of the training. A model that takes
+    features is judged by images alone and by features alone, too. The pictures are of test, or of
+    val if there is no test. Of a teacher nothing but val is asked.
     """
-    from sgformer.optimization.numerics import exact_float32
+    from sgformer.optimization.numerics import Numerics, exact_float32
     from sgformer.training.counts import Counts
     from sgformer.training.device import choose_device
-    from sgformer.training.evaluation import split_metrics
+    from sgformer.training.evaluation import predicted_logits, split_metrics
+    from sgformer.training.modalities import ModalityCounts
 
     # A model that was trained on a cluster's GPU may be delivered by a machine without a GPU.
     anywhere = "cpu" if config.device == "cpu" else "auto"
@@ -226,15 +228,18 @@ def evaluate_splits(
     num_done, told_at = 0, time.monotonic()
     for split in due:
         counts = Counts(len(data.classes), device, keeps_pairs=True)
+        alone, numerics = ModalityCounts(len(data.classes), device), Numerics(device)
         with exact_float32():
-            for logits, labels in predicted(config, model, data, split, device):
-                counts.add(logits, labels)
+            for given, labels in split_batches(config, data, split, device):
+                for logits, _ in predicted_logits(model, [(given, labels)], numerics):
+                    counts.add(logits, labels)
+                alone.add(model, given, labels, numerics)
                 num_done += len(labels)
                 if time.monotonic() > told_at + SECONDS_BETWEEN_NEWS:
                     told_at = time.monotonic()
                     yield Evaluated(num_done, num_images)
         of_split = split_metrics(counts, data.classes)
-        metrics[split] = asdict(of_split)
+        metrics[split] = asdict(of_split) | alone.metrics()
     last = Evaluated(num_images, num_images, metrics)
     if has_pictures:
         saliency = _saliency(config, model, device)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         OnnxClassifier,
         Prediction,
     )
+    from sgformer.features.columns import FloatArray
+
+    FeaturesOf = Callable[[Path], FloatArray | None]
 
 BATCH_SIZE: Final = 32
 STANDARD_INPUT: Final = "-"
@@ -68,6 +71,7 @@ def predictions(
     files: Sequence[Path],
     unreadable: Callable[[str], None],
     tell: Callable[[int, int], None],
+    features_of: "FeaturesOf" = lambda _: None,
 ) -> "Iterator[tuple[Path, Prediction]]":
     """What a model says of each file that can be read, in order.
 
@@ -76,26 +80,30 @@ def predictions(
         files: The files.
         unreadable: Is told of each that is no readable image.
         tell: Is told how many are done, of how many.
+        features_of: Returns a file's features; None where it has none.
     """
     from sgformer.export.onnx_classifier import OnnxClassifier
 
     for start in range(0, len(files), BATCH_SIZE):
         batch = files[start : start + BATCH_SIZE]
         if isinstance(classifier, OnnxClassifier):
-            yield from _of_batch(classifier, batch, unreadable)
+            yield from _of_batch(classifier, batch, unreadable, features_of)
         else:
-            yield from _one_by_one(classifier, batch, unreadable)
+            yield from _one_by_one(classifier, batch, unreadable, features_of)
         tell(start + len(batch), len(files))
 
 
 def _of_batch(
-    classifier: "OnnxClassifier", files: Sequence[Path], unreadable: Callable[[str], None]
+    classifier: "OnnxClassifier",
+    files: Sequence[Path],
+    unreadable: Callable[[str], None],
+    features_of: "FeaturesOf",
 ) -> "Iterator[tuple[Path, Prediction]]":
     from sgformer.sources.source import read_content
 
     def read(file: Path) -> "ModelImage | None":
         try:
-            return classifier.read(read_content(file))
+            return classifier.read(read_content(file), features_of(file))
         except DataError:
             return None
 
@@ -111,10 +119,13 @@ def _of_batch(
 
 
 def _one_by_one(
-    classifier: "ExportedModel", files: Sequence[Path], unreadable: Callable[[str], None]
+    classifier: "ExportedModel",
+    files: Sequence[Path],
+    unreadable: Callable[[str], None],
+    features_of: "FeaturesOf",
 ) -> "Iterator[tuple[Path, Prediction]]":
     for file in files:
         try:
-            yield file, classifier.predict(file)
+            yield file, classifier.predict(file, features_of(file))
         except DataError:
             unreadable(str(file))

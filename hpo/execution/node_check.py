@@ -108,6 +108,9 @@ def missing_images(
     data: DataConfig, images: ImagesId | None, parts: tuple[str, ...] = ()
 ) -> str | None:
     """What this machine lacks of the images, as text; None: nothing, or it has them decoded."""
+    if data.features is not None and not data.features.exists():
+        where = f"are not there on {socket.gethostname()}; all nodes need them (--features)"
+        return f"the features {data.features} {where}"
     root = data.data_dir
     if root is None:
         return None

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -27,14 +27,17 @@ class SearchedImages:
 
     Attributes:
         id: Identifies the files and their content; workers refuse other images.
-        facts: Stored in the study: classes, numbers of images by split, digest of the content.
+        facts: Stored in the study: classes, numbers of images by split, digest of the content,
+            and that of the features if there are any.
         fold_ratio: Val images per training image, if val is split off train; None: val has a
             folder of its own.
+        num_features: Numbers of the features that go with an image; None: there are none.
     """
 
     id: ImagesId
     facts: dict[str, Any]
     fold_ratio: float | None
+    num_features: int | None = None
 
 
 @functools.lru_cache(maxsize=4)
@@ -129,8 +132,13 @@ class Decoding:
                 self._news.note(note)
         counts = {name: len(samples) for name, samples in data.splits.items()}
         facts = {"classes": list(data.classes), **counts, "content": data.images.id.content}
+        images = data.images.id
+        if data.features is not None:
+            images = replace(images, features=data.features.digest)
+            facts |= {"features": data.features.digest}
         ratio = counts["val"] / counts["train"] if data.folder.val_is_of_train else None
-        return SearchedImages(data.images.id, facts, ratio)
+        num = None if data.features is None else data.features.columns.size
+        return SearchedImages(images, facts, ratio, num)
 
     def _read_news(self) -> None:
         while not self._is_over.wait(SECONDS_BETWEEN_NEWS):

@@ -15,15 +15,17 @@ from hpo.config.schema import SearchConfig
 from hpo.model_files import ModelFiles
 from hpo.reporting.beside import beside_rows
 from hpo.reporting.extended import extension_rows
+from hpo.reporting.modalities import modality_rows
 from hpo.selection.verdict import Verdict
 from hpo.selection.verdict_text import correction_text, gain_text, mean_text, teacher_texts
 from hpo.study.trial import TrialSummary
+from sgformer.features.columns import FeatureColumns
 from sgformer.intervals import share_interval
 
 TEMPLATE: Final = "MODEL_CARD.md"
 MOST_CLASSES: Final = 100
 NAMES_OF_METRICS: Final = {"top1": "accuracy", "top5": "top-5 accuracy", "macro_f1": "f1"}
-PLACES: Final = ("data_dir", "cache_dir")
+PLACES: Final = ("data_dir", "cache_dir", "features")
 
 
 def model_card(
@@ -67,6 +69,8 @@ def model_card(
         num_classes=len(classes),
         metrics=list(_rows(metrics)),
         extension=extension_rows(files),
+        modalities=list(modality_rows(metrics)),
+        features=_features(files),
         num_trials=len(trials),
         chosen=None if verdict is None else _chosen(verdict),
         beside=[
@@ -118,6 +122,18 @@ def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, int, str, str, str]
             "" if top5 is None else f"{top5:.4f}",
             f"{found['macro_f1']:.4f}",
         )
+
+
+def _features(files: ModelFiles) -> dict[str, Any] | None:
+    """Number and columns, in words, of the features that a model takes; None: it takes none."""
+    if "features" not in _read(files.export_report)["model.onnx"]:
+        return None
+    from sgformer.training.checkpoint_file import read_metadata  # imports torch
+
+    columns = FeatureColumns.from_metadata(read_metadata(files.checkpoint))
+    assert columns is not None, "the model's file takes features"
+    encoder = f", texts encoded by {columns.encoder}" if columns.encoder else ""
+    return {"size": columns.size, "text": columns.in_words() + encoder}
 
 
 def _chosen(verdict: Verdict) -> list[str]:

@@ -11,6 +11,7 @@ from hpo.delivery.results_copy import results_url
 from hpo.model_files import ModelFiles
 from hpo.reporting.beside import beside_rows
 from hpo.reporting.extended import extension_rows
+from hpo.reporting.modalities import ALONE
 from hpo.run_folder import RunFolder
 from hpo.selection.selection import objective_values
 from hpo.selection.verdict import DEFAULT, Verdict
@@ -90,6 +91,11 @@ def delivery_rows(run: RunFolder, metric: Metric) -> Rows:
         if metrics[split]:
             top1, count = metrics[split]["top1"], metrics[split]["num_images"]
             rows[f"{split} top-1"] = f"{top1:.4f} (retrained, {count} images)"
+            rows |= {
+                f"{split} by {text}": f"{metrics[split][name]['top1']:.4f}"
+                for name, text in ALONE.items()
+                if metrics[split].get(name)
+            }
     rows |= beside_rows(ModelFiles(run.best), metric)
     rows |= extension_rows(ModelFiles(run.best))
     report = json.loads((run.best / "export.json").read_text(encoding="utf-8"))

@@ -139,9 +139,9 @@ async def _answer(model: ServedModel, request: Request, top: int) -> dict[str, A
             503, f"{model.most_requests} requests of {model.name} are present", RETRY_AFTER
         )
     with model.counted():
-        content = await read_image(request)
+        sent = await read_image(request)
         try:
-            result = await model.classify(Question(content, top))
+            result = await model.classify(Question(sent.content, top, sent.features))
         except TimeoutError:
             raise HTTPException(504, "no answer in time (--timeout)") from None
         except ReplicaError as error:

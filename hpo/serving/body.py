@@ -4,24 +4,34 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import HTTPException, Request
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FIELD: Final = "image"
+FEATURES: Final = "features"
+Features = dict[str, float | str | list[float]] | list[float] | None
 RAW: Final = ("application/octet-stream", "image/*")
 SECONDS_OF_THE_REST: Final = 2.0  # an unread body is read on for this time, so that who sends it
 BYTES_OF_THE_REST: Final = 64 * 2**20  # hears the answer, as web servers do (lingering close)
 
 
 class Base64Image(BaseModel):
-    """An image file's bytes as base64."""
+    """An image file's bytes as base64, and its features for a model that takes them."""
 
     model_config = ConfigDict(extra="forbid")
     image: Annotated[str, StringConstraints(min_length=1)]
+    features: Features = None
+
+
+class SentImage(NamedTuple):
+    """An image file's bytes, and its features by column, or as all their numbers."""
+
+    content: bytes
+    features: Features
 
 
 class BoundedBodies:
@@ -108,18 +118,20 @@ class _Body:
         )
 
 
-async def read_image(request: Request) -> bytes:
-    """The bytes of the image file in a request: its body, a form's field, or base64 in JSON.
+async def read_image(request: Request) -> SentImage:
+    """The image file in a request: its body, a form's field, or base64 in JSON; with features.
+
+    A body that is an image alone has no features.
 
     Raises:
         HTTPException: 400, 408, 413 or 415: there is none.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    content = await request.body()
+    sent = SentImage(await request.body(), None)
     if kind == "multipart/form-data":
-        content = await _from_form(request)
+        sent = await _from_form(request)
     elif kind == "application/json":
-        content = _from_json(content)
+        sent = _from_json(sent.content)
     elif kind and kind != RAW[0] and not kind.startswith("image/"):
         raise HTTPException(
             415,
@@ -127,24 +139,41 @@ async def read_image(request: Request) -> bytes:
             f"multipart/form-data (with a file {FIELD!r}), application/json (with {FIELD!r} as "
             "base64)",
         )
-    if not content:
+    if not sent.content:
         raise HTTPException(400, "there is no image: the body, or its image, is empty")
-    return content
+    return sent
 
 
-async def _from_form(request: Request) -> bytes:
+async def _from_form(request: Request) -> SentImage:
     # Starlette raises HTTPException 400 if the form is broken.
     async with request.form(max_files=1, max_fields=8) as form:
         file = form.get(FIELD)
         if not isinstance(file, UploadFile):
             raise HTTPException(400, f"the form has no file in its field {FIELD!r}")
-        return await file.read()
+        told = form.get(FEATURES)
+        return SentImage(await file.read(), None if told is None else _features(told))
 
 
-def _from_json(content: bytes) -> bytes:
+def _features(told: object) -> Features:
+    """The features in a form's field, which is JSON."""
     try:
-        text = Base64Image.model_validate_json(content).image
-        return base64.b64decode(text, validate=True)
+        return _FEATURES.validate_json(told if isinstance(told, str) else "")
+    except ValidationError as error:
+        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise HTTPException(
+            400,
+            f"the form's field {FEATURES!r} is no JSON of an object by column or a list of "
+            f"numbers: {reason}",
+        ) from None
+
+
+_FEATURES: Final = TypeAdapter[Features](Features)
+
+
+def _from_json(content: bytes) -> SentImage:
+    try:
+        sent = Base64Image.model_validate_json(content)
+        return SentImage(base64.b64decode(sent.image, validate=True), sent.features)
     except ValidationError as error:
         reason = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise HTTPException(
@@ -157,7 +186,9 @@ def _from_json(content: bytes) -> bytes:
 def request_body_schema() -> dict[str, Any]:
     """How OpenAPI describes the body, so that its page has a form that takes a picture."""
     file = {"type": "string", "format": "binary"}
-    form = {"type": "object", "required": [FIELD], "properties": {FIELD: file}}
+    told = {"type": "string", "description": "JSON: an object by column, or a list of numbers."}
+    properties = {FIELD: file, FEATURES: told}
+    form = {"type": "object", "required": [FIELD], "properties": properties}
     return {
         "required": True,
         "content": {

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from sgformer.errors import DataError
 
 if TYPE_CHECKING:
     from sgformer.export.onnx_classifier import ModelImage, Prediction
+    from sgformer.features.columns import FloatArray
 
 # PIL's names of the formats that are read; PIL may know the header of others, which OpenCV may
 # read in ways of its own.
@@ -21,10 +24,11 @@ SECONDS_OF_A_SIZE: Final = 0.3
 
 @dataclass(frozen=True)
 class Question:
-    """An image file's bytes, and how many classes the answer has."""
+    """An image file's bytes, how many classes the answer has, and any features of the image."""
 
     content: bytes
     top: int
+    features: Any = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,14 @@ class Runner:
 
     def __init__(self, model: Path, num_threads: int, most_pixels: int) -> None:
         from sgformer.export.onnx_classifier import OnnxClassifier
+        from sgformer.features.encoders import encoder_of
         from sgformer.images.set_decoder import in_words
 
         self._classifier = OnnxClassifier(model, num_threads)
         self._words = in_words(self._classifier.rules)
+        columns = self._classifier.columns
+        has_texts = columns is not None and columns.encoder is not None
+        self._encoder = encoder_of(str(columns.encoder)) if columns and has_texts else None
         self._most_pixels = most_pixels
         self._pool = ThreadPoolExecutor(num_threads)
         self._computing = threading.Lock()
@@ -71,7 +79,7 @@ class Runner:
 
     def classify(self, questions: Sequence[Question]) -> list[Answer | Refusal]:
         """The answers in order; all images that can be read are computed as one batch."""
-        found = list(self._pool.map(self._read, (one.content for one in questions)))
+        found = list(self._pool.map(self._read, questions))
         images = [image for image in found if not isinstance(image, Refusal)]
         # Another batch is decoded meanwhile.
         with self._computing:
@@ -108,12 +116,30 @@ class Runner:
             if fastest > SECONDS_OF_A_SIZE:
                 break  # a larger one takes longer than anybody waits
 
-    def _read(self, content: bytes) -> "ModelImage | Refusal":
+    def _read(self, question: Question) -> "ModelImage | Refusal":
+        content = question.content
         try:
-            return self._refusal(content) or self._classifier.read(content) or _UNREADABLE
+            features = self._features(question.features)
+            if isinstance(features, Refusal):
+                return features
+            return (
+                self._refusal(content) or self._classifier.read(content, features) or _UNREADABLE
+            )
         except Exception:  # a border that must not fall: whatever a file holds, it is refused
             logging.getLogger(__name__).exception("an image was refused after an error")
             return _UNREADABLE
+
+    def _features(self, values: Any) -> "FloatArray | Refusal | None":
+        """The features that a request tells; None: it tells none."""
+        columns = self._classifier.columns
+        if values is None:
+            return None
+        if columns is None:
+            return Refusal(400, "the model takes images alone; leave the features out")
+        try:
+            return columns.encoded_values(values, self._encoder)
+        except DataError as error:
+            return Refusal(400, str(error))
 
     def _refusal(self, content: bytes) -> Refusal | None:
         from sgformer.images.headers import read_header

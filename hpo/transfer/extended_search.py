@@ -44,6 +44,11 @@ def delivered_model(run: RunFolder) -> tuple[Path, TrainConfig, tuple[str, ...]]
             f"{run.best} is an ensemble of {len(configs)} models, and an extension goes on with "
             "one; extend a run that delivered a single model or a soup (retrain.deliver)"
         )
+    if configs[0].data.features is not None:
+        raise StudyError(
+            f"{run.best} takes features beside images, and an extension takes images alone; train "
+            "a model of all classes with `search --features`"
+        )
     return run.best.absolute(), configs[0], classes
 
 

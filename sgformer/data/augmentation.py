@@ -15,6 +15,7 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torchvision.transforms import Compose, InterpolationMode, RandomHorizontalFlip
 
 from sgformer.config import AugmentationConfig, TrainConfig
+from sgformer.data.fused_input import FusedInput, Given, images_of
 from sgformer.data_config import DataConfig
 from sgformer.images.decoding import RgbImage
 
@@ -126,7 +127,7 @@ class BatchMixer:
 
     def __init__(self, config: TrainConfig, num_classes: int) -> None:
         numbers = config.augmentation
-        self._mixup = Mixup(
+        self._mixup = _Mixup(
             mixup_alpha=numbers.mixup,
             cutmix_alpha=numbers.cutmix,
             prob=numbers.mixup_prob,
@@ -135,16 +136,28 @@ class BatchMixer:
             num_classes=num_classes,
         )
 
-    def __call__(
+    def __call__(self, given: Given, labels: torch.Tensor) -> tuple[Given, torch.Tensor]:
+        """Mixes a batch: (B, 3, H, W) images, in place, and (B,) labels.
+
+        Features are mixed with the shares of the labels; of a pair in which one lacks features,
+        both lack them.
+
+        Returns:
+            The images, with any features, and (B, classes) targets with label smoothing.
+        """
+        images, targets = self._mixed(images_of(given), labels)
+        if not isinstance(given, FusedInput) or self._mixup.share == 1:
+            return given, targets
+        share, features = self._mixup.share, given.features
+        return FusedInput(images, share * features + (1 - share) * features.flip(0)), targets
+
+    def _mixed(
         self, images: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixes a batch: (B, 3, H, W) images, in place, and (B,) labels.
+        """Mixes images, in place, and labels.
 
         timm mixes even batches only. The middle image of an odd batch, which would be mixed with
         itself, stays unmixed.
-
-        Returns:
-            The images, and (B, classes) targets with label smoothing.
         """
         if len(images) % 2 == 0:
             mixed, targets = self._mixup(images, labels)
@@ -158,6 +171,20 @@ class BatchMixer:
             return images, smoothed
         images[others], targets = self._mixup(images[others], labels[others])
         return images, torch.cat([targets[:middle], smoothed, targets[middle:]])
+
+
+class _Mixup(Mixup):
+    """timm's mixer, which tells the share of the labels that each image has kept.
+
+    Attributes:
+        share: The share, 0..1, of the last batch.
+    """
+
+    share = 1.0
+
+    def _mix_batch(self, images: torch.Tensor) -> float:
+        self.share = float(Mixup._mix_batch(self, images))
+        return self.share
 
 
 class CropAndResize(RandomResizedCropAndInterpolation):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from sgformer.data.cache_building import open_or_build_cache, stores_jpegs
 from sgformer.data.image_cache import identify, no_progress
-from sgformer.data.image_data import ImageData
+from sgformer.data.image_data import ImageData, with_features
 from sgformer.data.image_folder import ImageFolder, LabelledImages
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
@@ -55,7 +55,7 @@ class FewImages:
             for split, num in sizes.items()
         }
         whole = replace(few, splits=dict.fromkeys(sizes, few.splits["train"]))
-        return ImageData(whole, images, splits, ())
+        return with_features(ImageData(whole, images, splits, ()), config)
 
 
 def few_images(folder: ImageFolder, most: int) -> FewImages:

@@ -50,10 +50,12 @@ class ImagesId:
     Attributes:
         files: Hash of the files on this disk: folder, names, sizes and modification times.
         content: Hash of names and sizes only, equal for a copy on another disk.
+        features: Digest of the images' features; None: they have none.
     """
 
     files: str
     content: str
+    features: str | None = None
 
 
 class DecodedImages:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,11 @@ from sgformer.data.image_cache import (
     no_progress,
     open_cache,
 )
+from sgformer.data.image_features import ImageFeatures, ImageRows, load_features
 from sgformer.data.image_folder import ImageFolder, LabelledImages, folder_of, read_image_folder
 from sgformer.data_config import DataConfig
 from sgformer.errors import ConfigError, DataError, listed
+from sgformer.features.columns import FeatureColumns
 from sgformer.images.trained_images import TrainedImages
 from sgformer.sources.image_files import Found, not_told
 
@@ -39,12 +41,14 @@ class ImageData:
         images: The decoded images.
         splits: The readable images of each split: (N, 2) positions in `images` and labels.
         unreadable: Paths of the images that could not be decoded, or where they lie.
+        features: The images' features; None: they have none.
     """
 
     folder: ImageFolder
     images: DecodedImages
     splits: dict[str, Samples]
     unreadable: tuple[str, ...]
+    features: ImageFeatures | None = None
 
     @property
     def cache_note(self) -> str | None:
@@ -79,6 +83,8 @@ class ImageData:
             notes.append(f"{len(self.unreadable)} unreadable images are passed over: {names}")
         if self.cache_note is not None:
             notes.append(self.cache_note)
+        if self.features is not None:
+            notes += self.features.notes
         return tuple(notes)
 
     def samples(self, split: str) -> Samples:
@@ -144,10 +150,46 @@ def load_image_data(
     if expected is not None:
         with contextlib.suppress(OSError):  # there is no cache here, or it is being removed
             images = open_cache(config, expected)
-            return _assemble(folder_of(config, images.names, images.class_order), images)
+            data = _assemble(folder_of(config, images.names, images.class_order), images)
+            return with_features(data, config, expected=expected.features)
     with contextlib.suppress(OSError):  # where the list of files is kept, too
         make_place(cache_place(config.cache_dir), config.cache_dir)
-    return decode_folder(read_image_folder(config, found), config, progress, expected)
+    data = decode_folder(read_image_folder(config, found), config, progress, expected)
+    return with_features(data, config, expected=None if expected is None else expected.features)
+
+
+def with_features(
+    data: ImageData,
+    config: DataConfig,
+    columns: FeatureColumns | None = None,
+    expected: str | None = None,
+) -> ImageData:
+    """The images with the features that the config names, if it names any.
+
+    Args:
+        data: The images.
+        config: Names the table.
+        columns: Those of a trained model; None: they are fitted to the train images.
+        expected: The digest that the features must have; None: any will do.
+
+    Raises:
+        DataError: The features cannot be read, or are not the expected ones.
+    """
+    if config.features is None:
+        return data
+    rows = ImageRows(
+        data.images.names,
+        {split: samples[:, 0] for split, samples in data.splits.items()},
+        data.folder.root.is_dir(),
+        data.images.id.content,
+    )
+    features = load_features(config, rows, columns)
+    if expected not in (None, features.digest):
+        raise DataError(
+            f"the features in {config.features} have changed since the search began; put them "
+            "back and --resume, or begin another study"
+        )
+    return replace(data, features=features)
 
 
 def decode_folder(

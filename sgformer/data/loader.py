@@ -37,15 +37,18 @@ class Batch(NamedTuple):
         images: Augmented or cropped images, (B, 3, H, W) uint8.
         labels: Indices of the images' classes, (B,) int64.
         patches: The images' patches to erase (`erasing.Patch`), (B, 5) int64.
+        positions: The images' positions among the decoded images, (B,) int64; features are found
+            by them.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     patches: torch.Tensor
+    positions: torch.Tensor = torch.empty(0, dtype=torch.int64)
 
 
-# An image (3, H, W) uint8, the index of its class, and its patch (5,).
-Example = tuple[torch.Tensor, int, torch.Tensor]
+# An image (3, H, W) uint8, the index of its class, its patch (5,), and its position.
+Example = tuple[torch.Tensor, int, torch.Tensor, int]
 
 
 class TimedBatches:
@@ -97,7 +100,7 @@ class ImageDataset(Dataset[Example]):
             seed_transforms(draw.seed)
             pixels = self._train(image)
             patch = draw_patch(self._erasing_prob, *pixels.shape[1:])
-        return pixels, draw.label, torch.tensor(patch)
+        return pixels, draw.label, torch.tensor(patch), draw.position
 
 
 class _CurrentPlan(Sampler[list[Draw]]):

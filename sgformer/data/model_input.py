@@ -7,7 +7,9 @@ import torch
 from sgformer.catalog import Preprocessing
 from sgformer.data.augmentation import eval_transform
 from sgformer.data.erasing import erase
+from sgformer.data.fused_input import FusedInput, Given
 from sgformer.data.image_data import ImageData, Samples
+from sgformer.data.image_features import ImageFeatures
 from sgformer.data.loader import Batch, BatchLoader, ImageDataset
 from sgformer.data.plans import EvalPlan
 from sgformer.data_config import DataConfig
@@ -22,6 +24,7 @@ class ModelInput:
         look: Mean and standard deviation of the normalisation.
         device: The device of the model.
         memory_format: The memory layout of the input.
+        features: The features that go with the images; None: there are none.
     """
 
     def __init__(
@@ -29,7 +32,9 @@ class ModelInput:
         look: Preprocessing,
         device: torch.device | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
+        features: ImageFeatures | None = None,
     ) -> None:
+        self._features = features
         self._device = device or torch.device("cpu")
         self._memory_format = memory_format
         mean, std = (
@@ -37,11 +42,17 @@ class ModelInput:
         )
         self._factors = 1 / (255 * std), -mean / std  # scale and shift
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        """The normalised, and where the batch says so erased, images: (B, 3, H, W) float32."""
+    def __call__(self, batch: Batch) -> Given:
+        """The images (B, 3, H, W) float32, normalised, and erased where the batch says so.
+
+        With features, (B, size) float32, where there are any.
+        """
         images = self.normalised(batch.images)
         erase(images, batch.patches)
-        return images
+        if self._features is None:
+            return images
+        features = self._features.of(batch.positions)
+        return FusedInput(images, features.to(self._device, non_blocking=True))
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised (B, 3, H, W) float32 images on the device, from uint8."""
@@ -62,8 +73,10 @@ def eval_batches(
     batch_size: int,
     device: torch.device | None = None,
     num_workers: int = 0,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[Given, torch.Tensor]]:
     """The samples' normalised images (B, 3, H, W) float32 and labels (B,), in order.
+
+    With the images' features where the data have any.
 
     Args:
         data: The images.
@@ -77,6 +90,6 @@ def eval_batches(
     on_gpu = device is not None and device.type == "cuda"
     num_bytes = batch_size * 3 * config.image_size**2
     loader = BatchLoader(dataset, num_workers, pin_memory=on_gpu, batch_bytes=num_bytes)
-    model_input = ModelInput(config.preprocessing, device)
+    model_input = ModelInput(config.preprocessing, device, features=data.features)
     batches = loader.batches(EvalPlan(samples, batch_size))
     return ((model_input(batch), batch.labels) for batch in batches)

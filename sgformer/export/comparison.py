@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from sgformer.data.fused_input import Given, answer, each
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data_config import DataConfig
 from sgformer.export.latency import BATCH_SIZES, Latency, latencies, repeated
@@ -22,7 +24,6 @@ from sgformer.export.proof import spread_over_classes
 from sgformer.intervals import share_interval
 
 PYTORCH: Final = "pytorch"
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,12 @@ def _of_pytorch(
     model: nn.Module, size: int, data: ImageData, samples: Samples, config: DataConfig
 ) -> _Contender:
     @torch.inference_mode()
-    def run(images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model(images)
-        return logits
+    def run(given: Given) -> torch.Tensor:
+        return answer(model, given)
 
-    batches = map(torch.from_numpy, normalised(data, samples, config))
-    classes = np.concatenate([run(images).argmax(1).numpy() for images in batches])
-    batch = torch.from_numpy(_batch(data, samples, config))
+    batches = (each(given, torch.from_numpy) for given in normalised(data, samples, config))
+    classes = np.concatenate([run(given).argmax(1).numpy() for given in batches])
+    batch = each(_batch(data, samples, config), torch.from_numpy)
     return _Contender(size, classes, _runs(run, batch))
 
 
@@ -142,14 +142,12 @@ def _of_file(
     return _Contender(size, classes, _runs(classifier.of_batch, pixels))
 
 
-def _runs(
-    run: Callable[[Any], object], batch: npt.NDArray[Any] | torch.Tensor
-) -> dict[int, Callable[[], object]]:
+def _runs(run: Callable[[Any], object], batch: Any) -> dict[int, Callable[[], object]]:
     """By batch size, a function that computes that many images of a batch."""
-    return {n: partial(run, batch[:n]) for n in BATCH_SIZES}
+    return {n: partial(run, each(batch, itemgetter(slice(n)))) for n in BATCH_SIZES}
 
 
-def _batch(data: ImageData, samples: Samples, config: DataConfig) -> FloatArray:
+def _batch(data: ImageData, samples: Samples, config: DataConfig) -> Any:
     """As many normalised images (B, 3, H, W) as the largest batch has; few images repeat."""
     most = max(BATCH_SIZES)
-    return repeated(next(normalised(data, samples, config, most)), most)
+    return each(next(normalised(data, samples, config, most)), partial(repeated, num=most))

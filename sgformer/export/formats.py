@@ -15,7 +15,7 @@ from sgformer.errors import ExportError
 from sgformer.export.fp16 import export_fp16
 from sgformer.export.int8 import export_int8, refuse_large
 from sgformer.export.judge import Judge
-from sgformer.export.names import FILES
+from sgformer.export.names import FILES, on_features
 from sgformer.export.onnx_export import export_onnx, metadata_of
 from sgformer.export.onnx_file import facts, files_of, save
 from sgformer.export.openvino import export_openvino
@@ -104,6 +104,11 @@ class _Writer:
     def __init__(self, trained: Trained, folder: Path) -> None:
         self._trained, self._reference = trained, folder / FILES["onnx"]
 
+    def _refuse_features(self, name: str) -> None:
+        """Raises ExportError for a format in which a model that takes features is not written."""
+        if self._trained.data.features is not None:
+            raise ExportError(on_features(name))
+
     @cached_property
     def _judge(self) -> Judge:
         trained = self._trained
@@ -122,6 +127,7 @@ class _Writer:
         return prove_rgb(path, self._reference, it.data)
 
     def int8(self, path: Path) -> dict[str, Any]:
+        self._refuse_features("int8")
         refuse_large(self._reference)
         it, limits = self._trained, self._trained.limits
         report = export_int8(
@@ -136,6 +142,7 @@ class _Writer:
         return _entry(report.delivered, report.reason, report.as_dict(), path)
 
     def fp16(self, path: Path) -> dict[str, Any]:
+        self._refuse_features("fp16")
         refuse_large(self._reference)
         most = self._trained.limits.max_top1_drop
         report = export_fp16(self._reference, path, self._judge, most)
@@ -153,6 +160,7 @@ class _Writer:
         return asdict(found)
 
     def tensorrt(self, path: Path) -> dict[str, Any]:
+        self._refuse_features("tensorrt")
         capabilities = self._trained.limits.compute_capabilities
         build_engine(self._reference, path, capabilities)
         return {

@@ -26,7 +26,8 @@ from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from sgformer.errors import ExportError
-from sgformer.export.names import BATCH, INPUT, OUTPUT
+from sgformer.export.names import BATCH, FEATURES, INPUT, OUTPUT
+from sgformer.model.fusion import is_fused, num_features
 
 OPSET: Final = 20  # the first with Gelu
 Tensors = Mapping[str, npt.NDArray[np.generic]]
@@ -49,8 +50,8 @@ def trace(model: nn.Module, image_size: int, name: str) -> onnx.ModelProto:
             report itself.
     """
     model = model.cpu().eval()
-    program = _exported(model, torch.zeros(2, 3, image_size, image_size), name)
-    for value in (program.graph.inputs[0], program.graph.outputs[0]):
+    program = _exported(model, _example(model, image_size), name)
+    for value in (*program.graph.inputs, program.graph.outputs[0]):
         batch = None if value.shape is None else value.shape[0]
         if not isinstance(batch, onnx_ir.SymbolicDim):
             raise ExportError(f"the exported model's {value.name} has a fixed batch axis: {batch}")
@@ -77,16 +78,23 @@ def trace(model: nn.Module, image_size: int, name: str) -> onnx.ModelProto:
     return graph
 
 
-def _exported(model: nn.Module, example: torch.Tensor, name: str) -> onnx_ir.Model:
+def _example(model: nn.Module, image_size: int) -> tuple[torch.Tensor, ...]:
+    """What the model is called with: images, and features if it takes any."""
+    images = torch.zeros(2, 3, image_size, image_size)
+    return (images, torch.zeros(2, num_features(model))) if is_fused(model) else (images,)
+
+
+def _exported(model: nn.Module, example: tuple[torch.Tensor, ...], name: str) -> onnx_ir.Model:
+    batch = torch.export.Dim(BATCH)
     try:
         with _quiet():
             program = torch.onnx.export(
                 model,
-                (example,),
-                input_names=[INPUT],
+                example,
+                input_names=[INPUT, FEATURES][: len(example)],
                 output_names=[OUTPUT],
                 opset_version=OPSET,
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                dynamic_shapes=({0: batch},) * len(example),
                 dynamo=True,
                 optimize=False,
             )

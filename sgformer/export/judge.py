@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgformer.config import TrainConfig
+from sgformer.data.fused_input import each
 from sgformer.data.image_data import ImageData
 from sgformer.export.latency import BATCH_SIZES, Latency, latencies, repeated
 from sgformer.export.on_images import logits_on, normalised
@@ -124,6 +125,6 @@ class Judge:
         return np.concatenate(list(logits_on(classifier, self._data, self._samples)))
 
     def _latencies(self, classifier: OnnxClassifier, batch_size: int) -> dict[str, Latency]:
-        batch = repeated(self._images, batch_size)
+        batch = each(self._images, partial(repeated, num=batch_size))
         models = {"float32": self._model, "other": classifier}
         return latencies({name: partial(model.logits, batch) for name, model in models.items()})

@@ -1,10 +1,13 @@
 """Runs exported models of either kind of input on the images of a data set."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from sgformer.data.fused_input import each
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.model_input import eval_batches
 from sgformer.data_config import DataConfig
@@ -19,10 +22,10 @@ def normalised(
     config: DataConfig,
     batch_size: int = 32,
     num_workers: int = 0,
-) -> Iterator[npt.NDArray[np.float32]]:
-    """The samples' normalised images (B, 3, H, W), in order."""
+) -> Iterator[Any]:
+    """The samples' normalised images (B, 3, H, W), in order, as arrays, with any features."""
     batches = eval_batches(data, samples, config, batch_size, num_workers=num_workers)
-    return (images.numpy() for images, _ in batches)
+    return (each(given, torch.Tensor.numpy) for given, _ in batches)
 
 
 def logits_on(
@@ -44,7 +47,8 @@ def logits_on(
         yield from map(classifier.logits, batches)
         return
     for position, _ in samples:
-        shares = classifier.probabilities(decoded(classifier, data, int(position)))
+        features = None if data.features is None else data.features.matrix[position]
+        shares = classifier.probabilities(decoded(classifier, data, int(position)), features)
         yield np.log(np.maximum(shares, np.finfo(np.float32).tiny))[None].astype(np.float32)
 
 

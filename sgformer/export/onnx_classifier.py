@@ -24,10 +24,12 @@ from scipy.special import softmax
 from sgformer.catalog import Preprocessing
 from sgformer.cpus import usable_cpus
 from sgformer.data.augmentation import eval_transform
+from sgformer.data.fused_input import FusedInput, images_of
 from sgformer.data.model_input import ModelInput
 from sgformer.data_config import DataConfig
 from sgformer.errors import DataError
-from sgformer.export.names import IMAGES, INPUT, METADATA_KEY, OUTPUT, PROBABILITIES
+from sgformer.export.names import FEATURES, IMAGES, INPUT, METADATA_KEY, OUTPUT, PROBABILITIES
+from sgformer.features.columns import FeatureColumns, FloatArray
 from sgformer.images.decoding import RgbImage, decode_content, resize
 from sgformer.images.pixel_rules import PixelRules
 from sgformer.images.trained_images import TrainedImages
@@ -54,10 +56,12 @@ class ModelImage:
     Attributes:
         pixels: (3, side, side) uint8, resized and cropped.
         traits: What is odd in the image; see `decoding.Decoded`.
+        features: The image's features, (size,); None: it has none.
     """
 
     pixels: torch.Tensor
     traits: frozenset[str]
+    features: FloatArray | None = None
 
 
 class ExportedModel(ABC):
@@ -74,6 +78,7 @@ class ExportedModel(ABC):
         rules: How deep and transparent images become 8-bit RGB.
         trained_images: What the model keeps of the images of its training; None: it was exported
             by an earlier version.
+        columns: The columns of features that the model takes; None: it takes images alone.
 
     Raises:
         DataError: The file is missing, is not ONNX, was not exported by this program, or takes
@@ -94,6 +99,7 @@ class ExportedModel(ABC):
             self.classes = tuple(metadata["classes"])
             data = DataConfig.model_validate(metadata["data"])
             self.trained_images = TrainedImages.from_metadata(metadata)
+            self.columns = FeatureColumns.from_metadata(metadata)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} has metadata that this version cannot read: {str(error).splitlines()[0]}"
@@ -113,11 +119,28 @@ class ExportedModel(ABC):
         return text, [value.name for value in self.session.get_inputs()]
 
     @abstractmethod
-    def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
-        """The probabilities (classes,) of a decoded image of any size."""
+    def probabilities(
+        self, pixels: RgbImage, features: FloatArray | None = None
+    ) -> npt.NDArray[np.floating[Any]]:
+        """The probabilities (classes,) of a decoded image of any size, with any features."""
 
-    def predict(self, path: Path) -> Prediction:
-        """The probability of each class for an image file.
+    def fed(self, name: str, given: Any) -> dict[str, Any]:
+        """What the model is run with, by the names of its inputs; features that lack are NaN.
+
+        Args:
+            name: The input that takes the images.
+            given: Images, or FusedInput of images and features.
+        """
+        images = images_of(given)
+        if self.columns is None:
+            return {name: images}
+        if isinstance(given, FusedInput):
+            return {name: images, FEATURES: given.features}
+        lacking = np.full((len(images), self.columns.size), np.nan, np.float32)
+        return {name: images, FEATURES: lacking}
+
+    def predict(self, path: Path, features: FloatArray | None = None) -> Prediction:
+        """The probability of each class for an image file, with any features (size,).
 
         Raises:
             DataError: The image cannot be read.
@@ -125,7 +148,8 @@ class ExportedModel(ABC):
         image = decode_content(read_content(path), self.data.decoded_pixels, self.rules)
         if image.pixels is None:
             raise DataError(f"cannot read image: {path}")
-        return self.ordered(self.probabilities(image.pixels), frozenset(image.traits))
+        shares = self.probabilities(image.pixels, features)
+        return self.ordered(shares, frozenset(image.traits))
 
     def ordered(
         self, probabilities: npt.NDArray[np.floating[Any]], traits: frozenset[str]
@@ -143,41 +167,48 @@ class OnnxClassifier(ExportedModel):
         self._transform = eval_transform(self.data)
         self._input = ModelInput(self.data.preprocessing)
 
-    def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
-        """The probabilities (classes,) of a decoded image of any size."""
-        probabilities: npt.NDArray[np.floating[Any]] = self._shares(self._prepared(pixels)[None])[
-            0
-        ]
+    def probabilities(
+        self, pixels: RgbImage, features: FloatArray | None = None
+    ) -> npt.NDArray[np.floating[Any]]:
+        """The probabilities (classes,) of a decoded image of any size, with any features."""
+        image = ModelImage(self._prepared(pixels), frozenset(), features)
+        probabilities: npt.NDArray[np.floating[Any]] = self._shares([image])[0]
         return probabilities
 
-    def read(self, content: bytes) -> ModelImage | None:
-        """The image in a file's bytes; None if it is not a complete, readable image."""
+    def read(self, content: bytes, features: FloatArray | None = None) -> ModelImage | None:
+        """The image in a file's bytes, with any features; None if it is no readable image."""
         image = decode_content(content, self.data.decoded_pixels, self.rules)
         if image.pixels is None:
             return None
-        return ModelImage(self._prepared(image.pixels), frozenset(image.traits))
+        return ModelImage(self._prepared(image.pixels), frozenset(image.traits), features)
 
     def predictions(self, images: Sequence[ModelImage]) -> list[Prediction]:
         """The probability of each class for each image, computed as one batch."""
-        shares = self._shares(torch.stack([image.pixels for image in images]))
+        shares = self._shares(images)
         return [self.ordered(row, image.traits) for row, image in zip(shares, images, strict=True)]
 
     def _prepared(self, pixels: RgbImage) -> torch.Tensor:
         """(3, side, side) uint8: a decoded image, resized and cropped."""
         return self._transform(resize(pixels, self.data.decoded_pixels))
 
-    def _shares(self, images: torch.Tensor) -> npt.NDArray[np.floating[Any]]:
-        """The probabilities (B, classes) of prepared images (B, 3, side, side)."""
-        logits = self.logits(self._input.normalised(images).numpy())
+    def _shares(self, images: Sequence[ModelImage]) -> npt.NDArray[np.floating[Any]]:
+        """The probabilities (B, classes) of prepared images."""
+        pixels = torch.stack([image.pixels for image in images])
+        given: Any = self._input.normalised(pixels).numpy()
+        if self.columns is not None:
+            lacking = np.full(self.columns.size, np.nan, np.float32)
+            rows = [lacking if one.features is None else one.features for one in images]
+            given = FusedInput(given, np.stack(rows))
+        logits = self.logits(given)
         shares: npt.NDArray[np.floating[Any]] = softmax(logits.astype(np.float64), axis=1)
         return shares
 
-    def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The logits (B, classes) of normalised images (B, 3, H, W)."""
-        outputs: list[npt.NDArray[np.float32]] = self.session.run([OUTPUT], {INPUT: images_BCHW})
+    def logits(self, given: Any) -> npt.NDArray[np.float32]:
+        """The logits (B, classes) of normalised images (B, 3, H, W), with any features."""
+        outputs: list[npt.NDArray[np.float32]] = self.session.run([OUTPUT], self.fed(INPUT, given))
         return outputs[0]
 
-    def logits_of(self, batches: Iterable[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    def logits_of(self, batches: Iterable[Any]) -> npt.NDArray[np.float32]:
         """The logits (N, classes) of all batches, in order."""
         return np.concatenate([self.logits(batch) for batch in batches])
 
@@ -187,15 +218,20 @@ class RgbClassifier(ExportedModel):
 
     TAKES: ClassVar[str] = IMAGES
 
-    def probabilities(self, pixels: RgbImage) -> npt.NDArray[np.floating[Any]]:
-        """The probabilities (classes,) of a decoded image of any size."""
-        probabilities: npt.NDArray[np.floating[Any]] = self.of_batch(pixels[None])[0]
+    def probabilities(
+        self, pixels: RgbImage, features: FloatArray | None = None
+    ) -> npt.NDArray[np.floating[Any]]:
+        """The probabilities (classes,) of a decoded image of any size, with any features."""
+        given: Any = pixels[None]
+        if features is not None:
+            given = FusedInput(given, features[None])
+        probabilities: npt.NDArray[np.floating[Any]] = self.of_batch(given)[0]
         return probabilities
 
-    def of_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The probabilities (B, classes) of images (B, H, W, 3) of one size."""
+    def of_batch(self, given: Any) -> npt.NDArray[np.float32]:
+        """The probabilities (B, classes) of images (B, H, W, 3) of one size, with any features."""
         outputs: list[npt.NDArray[np.float32]] = self.session.run(
-            [PROBABILITIES], {IMAGES: images}
+            [PROBABILITIES], self.fed(IMAGES, given)
         )
         return outputs[0]
 

@@ -76,7 +76,10 @@ def missing_data(path: Path) -> Path | None:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """Bytes, SHA-256 of each file, and opset, as stored in export.json."""
+    """Bytes, SHA-256 of each file, opset, input and output, as stored in export.json.
+
+    A model that takes features has them under `features`.
+    """
     model = onnx.load(path, load_external_data=False)
     return {
         "bytes": size_of(path),
@@ -84,6 +87,7 @@ def facts(path: Path) -> dict[str, Any]:
         "opset": next(o.version for o in model.opset_import if not o.domain),
         "input": _described(model.graph.input[0]),
         "output": _described(model.graph.output[0]),
+        **{value.name: _described(value) for value in model.graph.input[1:]},
     }
 
 

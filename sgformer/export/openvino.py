@@ -1,6 +1,7 @@
 """Exports a model to OpenVINO's own format, for Intel's processors and GPUs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +65,9 @@ class OpenVinoClassifier(OnnxClassifier):
         text = model.get_rt_info(METADATA_KEY).value if model.has_rt_info(METADATA_KEY) else None
         return text, [name for value in model.inputs for name in value.get_names()]
 
-    def logits(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The logits (B, classes) of normalised images (B, 3, H, W)."""
-        result: npt.NDArray[np.float32] = self._model({INPUT: images_BCHW})[0]
+    def logits(self, given: Any) -> npt.NDArray[np.float32]:
+        """The logits (B, classes) of normalised images (B, 3, H, W), with any features."""
+        result: npt.NDArray[np.float32] = self._model(self.fed(INPUT, given))[0]
         return result
 
 

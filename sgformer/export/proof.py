@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from sgformer.config import TrainConfig
+from sgformer.data.fused_input import FusedInput, answer, each, variants
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.model_input import eval_batches
 from sgformer.errors import ExportError
@@ -83,6 +85,7 @@ class ExportReport:
         top1: Share of the val images tried that ONNX Runtime classifies correctly, 0..1.
         num_images: Number of val images tried.
         latency_ms: Latency by batch size.
+        features: Name, shape and type of the input that takes features; None: it takes none.
     """
 
     bytes: int
@@ -94,9 +97,13 @@ class ExportReport:
     top1: float
     num_images: int
     latency_ms: dict[str, Latency]
+    features: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if self.features is None:
+            del values["features"]
+        return values
 
 
 def prove_export(
@@ -120,16 +127,18 @@ def prove_export(
     samples = spread_over_classes(data.samples("val"), num_images)
     counts = Counts(len(data.classes))
     for batch, labels in eval_batches(data, samples, config.data, NUM_PARITY_IMAGES):
-        counts.add(torch.from_numpy(classifier.logits(batch.numpy())), labels)
+        logits = classifier.logits(each(batch, torch.Tensor.numpy))
+        counts.add(torch.from_numpy(logits), labels)
     compared = spread_over_classes(samples, NUM_PARITY_IMAGES)
-    images = next(eval_batches(data, compared, config.data, NUM_PARITY_IMAGES))[0].numpy()
+    given = next(eval_batches(data, compared, config.data, NUM_PARITY_IMAGES))[0]
+    images: Any = each(given, torch.Tensor.numpy)
     return ExportReport(
         **facts(path),
-        parity=check_parity(model, classifier, images),
+        parity=check_parity(model, classifier, _with_each_alone(images)),
         top1=counts.scores().top1,
         num_images=len(samples),
         latency_ms={
-            str(n): measure_latency(classifier.logits, repeated(images, n))
+            str(n): measure_latency(classifier.logits, each(images, partial(repeated, num=n)))
             for n in LATENCY_BATCH_SIZES
         },
     )
@@ -145,21 +154,31 @@ def spread_over_classes(samples: Samples, num_images: int) -> Samples:
     return samples[np.sort(chosen)]
 
 
+def _with_each_alone(given: Any) -> Any:
+    """Images; those with features also as images alone and as features alone."""
+    if not isinstance(given, FusedInput):
+        return given
+    return FusedInput(*map(np.concatenate, zip(*variants(given), strict=True)))
+
+
 @torch.inference_mode()
-def check_parity(
-    model: nn.Module, classifier: OnnxClassifier, images: npt.NDArray[np.float32]
-) -> Parity:
+def check_parity(model: nn.Module, classifier: OnnxClassifier, images: Any) -> Parity:
     """Compares the logits of ONNX Runtime and PyTorch at several batch sizes.
+
+    Args:
+        model: The trained model.
+        classifier: The exported file.
+        images: Normalised images (N, 3, H, W), with any features.
 
     Raises:
         ExportError: The logits differ by more than the model's family allows, or too many images
             get another class.
     """
-    expected = model.cpu().eval()(torch.from_numpy(images)).numpy()
+    expected = answer(model.cpu().eval(), each(images, torch.from_numpy)).numpy()
     diffs, agreements = [], []
     for batch_size in BATCH_SIZES:
-        starts = range(0, len(images), batch_size)
-        actual = classifier.logits_of(images[start : start + batch_size] for start in starts)
+        starts = range(0, len(expected), batch_size)
+        actual = classifier.logits_of(_part(images, start, batch_size) for start in starts)
         diffs.append(np.abs(actual - expected).max(axis=1))
         agreements.append((actual.argmax(1) == expected.argmax(1)).mean())
     diff, agreement = np.concatenate(diffs), float(min(agreements))
@@ -173,9 +192,13 @@ def check_parity(
     ):
         raise ExportError(
             f"the exported model disagrees with PyTorch: logits differ by up to {diff.max():.2g}, "
-            f"classes agree on {agreement:.1%} of {len(images)} images"
+            f"classes agree on {agreement:.1%} of {len(expected)} images"
         )
-    return Parity(float(diff.max()), agreement, BATCH_SIZES, len(images))
+    return Parity(float(diff.max()), agreement, BATCH_SIZES, len(expected))
+
+
+def _part(given: Any, start: int, num: int) -> Any:
+    return each(given, lambda array: array[start : start + num])
 
 
 def measure_latency(run: Callable[[npt.NDArray[Any]], object], batch: npt.NDArray[Any]) -> Latency:

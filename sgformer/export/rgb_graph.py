@@ -84,7 +84,8 @@ def of_rgb_images(model: onnx.ModelProto, data: DataConfig) -> onnx.ModelProto:
     for field in (result.graph.node, result.graph.input, result.graph.output):
         del field[:]
     result.graph.node.extend(nodes)
-    result.graph.input.extend(prepared.input)
+    others = [value for value in model.graph.input if value.name != INPUT]  # features
+    result.graph.input.extend([*prepared.input, *others])
     shape = (prepared.input[0].type.tensor_type.shape.dim[0].dim_param, classes)
     result.graph.output.append(
         helper.make_tensor_value_info(PROBABILITIES, onnx.TensorProto.FLOAT, shape)

@@ -1,5 +1,6 @@
 """The proof that a model of RGB images predicts what `predict` does with the model in the file."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from sgformer.export.latency import BATCH_SIZES
 from sgformer.export.onnx_classifier import OnnxClassifier, RgbClassifier
 from sgformer.export.onnx_file import facts
 from sgformer.export.proof import measure_latency, spread_over_classes
+from sgformer.features.columns import FloatArray
 from sgformer.images.decoding import RgbImage, decode_content
 
 NUM_IMAGES: Final = 32
@@ -71,7 +73,10 @@ def prove_rgb(path: Path, reference: Path, data: ImageData) -> dict[str, Any]:
     onnx.checker.check_model(path, full_check=True)
     classifier = RgbClassifier(path)
     images = list(_images(data, OnnxClassifier(reference)))
-    parity = check_rgb_parity(classifier, OnnxClassifier(reference), images)
+    features = None
+    if data.features is not None:
+        features = data.features.matrix[data.samples("val")[: len(images), 0]]
+    parity = check_rgb_parity(classifier, OnnxClassifier(reference), images, features)
     batch = np.stack([images[0]] * max(BATCH_SIZES))
     return {
         **facts(path),
@@ -98,17 +103,29 @@ def _images(data: ImageData, reference: OnnxClassifier) -> Iterator[RgbImage]:
 
 
 def check_rgb_parity(
-    classifier: RgbClassifier, reference: OnnxClassifier, images: list[RgbImage]
+    classifier: RgbClassifier,
+    reference: OnnxClassifier,
+    images: list[RgbImage],
+    features: FloatArray | None = None,
 ) -> RgbParity:
     """Compares the probabilities of decoded images.
+
+    Args:
+        classifier: The file that takes RGB images.
+        reference: The model of normalised images.
+        images: The images.
+        features: Rows (N, size) that go with the images in turn, whose own they need not be;
+            None: the model takes images alone.
 
     Raises:
         ExportError: They differ by too much, or too many images get another class.
     """
     if not images:
         raise ExportError("no val image can be read, so that the export cannot be proven")
-    expected = np.stack([reference.probabilities(pixels) for pixels in images])
-    actual = np.stack([classifier.probabilities(pixels) for pixels in images])
+    rows = [None] if features is None else list(features)
+    pairs = list(zip(images, itertools.cycle(rows)))
+    expected = np.stack([reference.probabilities(*pair) for pair in pairs])
+    actual = np.stack([classifier.probabilities(*pair) for pair in pairs])
     diff = np.abs(actual - expected).max(axis=1)
     agreement = float((actual.argmax(1) == expected.argmax(1)).mean())
     if (

@@ -11,15 +11,18 @@ from torch import nn
 
 import sgformer.model.sizes  # noqa: F401  registers SG-Former's models with timm
 from sgformer.errors import ConfigError
+from sgformer.model.fusion import NAME as FUSION
+from sgformer.model.fusion import is_fused
 
 
 def head_names(model: nn.Module) -> frozenset[str]:
-    """The names of the parameters and buffers of timm's classifier.
+    """The names of the parameters and buffers of timm's classifier, and of a fusion before it.
 
     A distilled model has two classifiers.
     """
     head = model.get_classifier()  # type: ignore[operator]
-    heads = head if isinstance(head, (tuple, list)) else [head]
+    heads = [*head] if isinstance(head, (tuple, list)) else [head]
+    heads += [getattr(model, FUSION)] if is_fused(model) else []
     inside = {id(tensor) for part in heads for _, tensor in _tensors(part)}
     return frozenset(name for name, tensor in _tensors(model) if id(tensor) in inside)
 

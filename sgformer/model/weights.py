@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sgformer.config import ModelConfig
 from sgformer.errors import CheckpointError
+from sgformer.model.fusion import NAME as FUSION
 from sgformer.model.weight_files import StoredWeights, Weights
 from sgformer.model.weight_sources import load_weights
 from sgformer.model.widening import check_extends, widened
@@ -146,12 +147,13 @@ def fitted(
         rows = len(weights.classes or ())
         wide = {n: widened(tensors[n], expected[n]) for n in expected if n.startswith(heads)}
         weights, tensors = replace(weights, classes=None), {**tensors, **wide}
-    has_head = all(_fits(n, tensors, expected) for n in expected if n.startswith(heads))
-    has_head &= None in (classes, weights.classes) or tuple(classes or ()) == weights.classes
+    left_out = _heads_left_out(heads, tensors, expected)
+    if None not in (classes, weights.classes) and tuple(classes or ()) != weights.classes:
+        left_out = heads
     loaded = {
         n: tensors[n]
         for n in expected
-        if _fits(n, tensors, expected) and (has_head or not n.startswith(heads))
+        if _fits(n, tensors, expected) and not n.startswith(left_out)
     }
     _check_numbers(loaded, expected, weights.source)
     new = tuple(n for n in expected if n not in loaded and not n.endswith(COUNTER))
@@ -159,6 +161,21 @@ def fitted(
     return loaded, LoadReport(
         weights.source, len(loaded), len(expected), new, unexpected, in_order, rows
     )
+
+
+def _heads_left_out(
+    heads: tuple[str, ...], tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> tuple[str, ...]:
+    """The heads that stay newly initialised: all classifiers unless each fits; a fusion alike."""
+    misfits = [
+        head
+        for head in heads
+        if not all(_fits(n, tensors, expected) for n in expected if n.startswith(head))
+    ]
+    fusion = tuple(head for head in misfits if head == f"{FUSION}.")
+    if len(misfits) == len(fusion):
+        return fusion
+    return tuple(head for head in heads if head in fusion or head != f"{FUSION}.")
 
 
 def _check_numbers(
@@ -229,11 +246,11 @@ def _filtered(model: nn.Module, name: str, weights: Weights) -> dict[str, Tensor
 
 
 def _heads(model: nn.Module) -> tuple[str, ...]:
-    """The beginnings of the names of the head's tensors."""
+    """The beginnings of the names of the head's tensors, and of those of a fusion before it."""
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
     classifier = config.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return tuple(f"{name}." for name in names)
+    return tuple(f"{name}." for name in (*names, FUSION))
 
 
 def _misfits(

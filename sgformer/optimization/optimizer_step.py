@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sgformer.catalog import model_facts
 from sgformer.config import TrainConfig
 from sgformer.data.augmentation import BatchMixer
+from sgformer.data.fused_input import Given, answer, images_of, split
 from sgformer.data.image_data import Samples
 from sgformer.data.plans import share_sizes
 from sgformer.optimization.batch_norm import (
@@ -92,7 +93,7 @@ class OptimizerStep:
 
     def run(
         self,
-        images: torch.Tensor,
+        images: Given,
         labels: torch.Tensor,
         *,
         seed: int,
@@ -104,8 +105,8 @@ class OptimizerStep:
         """Runs a step; returns the loss before the update, summed over this process's images.
 
         Args:
-            images: This process's normalised images on the device, (B, 3, H, W); mixup changes
-                the tensor in place.
+            images: This process's normalised images on the device, (B, 3, H, W), with any
+                features; mixup changes the images in place.
             labels: The images' class indices, (B,).
             seed: The seed of this step.
             number: The number of this step in the training, from 1.
@@ -124,7 +125,7 @@ class OptimizerStep:
         sizes = micro_batch_sizes(
             shares, rank(), micro_batch_size, for_batch_norm=self._has_batch_norm
         )
-        parts = list(zip(images.split(sizes), targets.split(sizes), strict=True))
+        parts = list(zip(split(images, sizes), targets.split(sizes), strict=True))
         with self._overflow_forgotten():
             loss = self._add_up_gradients(parts, scale)
             average_statistics(self.model)
@@ -188,7 +189,7 @@ class OptimizerStep:
         return model
 
     def _add_up_gradients(
-        self, parts: list[tuple[torch.Tensor, torch.Tensor]], scale: float
+        self, parts: list[tuple[Given, torch.Tensor]], scale: float
     ) -> torch.Tensor:
         """Runs forward and backward passes of micro-batches; returns the sum of their losses."""
         losses = []
@@ -200,9 +201,9 @@ class OptimizerStep:
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _loss(self, images: Given, targets: torch.Tensor) -> torch.Tensor:
         with self.numerics.autocast():
-            logits = self._forward(images)
+            logits = answer(self._forward, images)
         # The mixer has smoothed the targets already.
         smoothing = 0.0 if self._mix else self.config.label_smoothing
         loss = F.cross_entropy(
@@ -216,7 +217,9 @@ class OptimizerStep:
             return loss
         settings = self.config.distillation
         with self.numerics.autocast():
-            taught = self._teacher.divergence(images, logits.float(), settings.temperature)
+            taught = self._teacher.divergence(
+                images_of(images), logits.float(), settings.temperature
+            )
         return (1 - settings.weight) * loss + settings.weight * taught
 
     def _update(self, number: int, learning_rate: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sgformer.data.fused_input import Given, answer, each
 from sgformer.optimization.numerics import Numerics
 from sgformer.training.calibration import Calibration, calibration_of
 from sgformer.training.counts import Counts, IntArray
@@ -79,7 +80,7 @@ class SplitMetrics:
 @torch.inference_mode()
 def predicted_logits(
     model: nn.Module,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    batches: Iterable[tuple[Given, torch.Tensor]],
     numerics: Numerics,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The model's logits (B, classes) as float32 on its device, and the labels, of each batch.
@@ -87,12 +88,12 @@ def predicted_logits(
     A batch whose logits overflow in fp16 is computed again in float32.
     """
     model.eval()
-    for images, labels in batches:
-        on_device = images.to(numerics.device, non_blocking=True)
+    for given, labels in batches:
+        on_device = each(given, lambda part: part.to(numerics.device, non_blocking=True))
         with numerics.autocast():
-            logits = model(on_device).float()
+            logits = answer(model, on_device).float()
         if numerics.precision == "fp16" and not torch.isfinite(logits).all():
-            logits = model(on_device)
+            logits = answer(model, on_device)
         yield logits, labels
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgformer.config import TrainConfig
+from sgformer.data.fused_input import images_of
 from sgformer.data.image_data import ImageData, Samples
 from sgformer.data.loader import num_workers_for
 from sgformer.data.model_input import eval_batches
@@ -110,7 +111,9 @@ def _herded(
     told = (
         pair
         for images, labels in batches
-        for pair in zip(labels.tolist(), _features(model, images.to(device)), strict=True)
+        for pair in zip(
+            labels.tolist(), _features(model, images_of(images).to(device)), strict=True
+        )
     )
     for group, (_, of_class) in zip(pool, itertools.groupby(told, itemgetter(0)), strict=True):
         features = torch.stack([one for _, one in of_class])

@@ -29,7 +29,7 @@ def load_teacher(
         device: Where the student is trained.
 
     Raises:
-        CheckpointError: A checkpoint cannot be read, or is of other classes.
+        CheckpointError: A checkpoint cannot be read, is of other classes, or takes features.
         ConfigError: A checkpoint's config is none of this version.
     """
     if not config.distillation.is_used:
@@ -52,8 +52,9 @@ def teacher_members(
     """
     members = []
     for path in paths:
-        known = read_trained(path)[1]
+        configs, known = read_trained(path)
         check_classes(known, classes, path, extends=extends)
+        check_input(configs, path)
         members.append(member_of(path, classes[: len(known)]))
     return tuple(members)
 
@@ -73,4 +74,13 @@ def check_classes(
         raise CheckpointError(
             f"{path} has other classes than the images: only the images have "
             f"{listed(sorted(only_here))}, only the teacher has {listed(sorted(only_there))}"
+        )
+
+
+def check_input(configs: Sequence[TrainConfig], path: Path) -> None:
+    """Raises CheckpointError for a teacher that takes features, which a student has not."""
+    if any(config.model.fusion.num_features is not None for config in configs):
+        raise CheckpointError(
+            f"{path} takes features beside images, and a teacher is shown images alone; name a "
+            "model that was trained without data.features"
         )

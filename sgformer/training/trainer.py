@@ -15,7 +15,9 @@ from sgformer.data.loader import BatchLoader, training_loader
 from sgformer.data.model_input import ModelInput
 from sgformer.data.plans import EvalPlan
 from sgformer.data.replay import train_samples
+from sgformer.errors import ConfigError
 from sgformer.model.build import create_model
+from sgformer.model.fusion import set_scaling
 from sgformer.model.weight_files import StoredWeights
 from sgformer.model.weights import start_from
 from sgformer.optimization.batch_norm import StatisticsImages, synchronised
@@ -79,7 +81,7 @@ class Trainer:
         micro_batch_size: int | None = None,
         teachers: Sequence[StoredWeights] = (),
     ) -> None:
-        config = config.resolved()
+        config = _with_features(config.resolved(), data)
         self._weights, self._teachers = weights, teachers
         self.weights_loaded: str | None = None
         self.config, self.data = config, data
@@ -92,13 +94,14 @@ class Trainer:
         seed_everything(config.seed)
         num_classes = len(data.classes)
         model = synchronised(create_model(config, num_classes).to(self.device))
+        _set_scaling(model, data)
         if config.grad_checkpointing:
             checkpoint_gradients(model, config.model.name)
         teacher = load_teacher(config, teachers, data.classes, self.device)
         self._step = OptimizerStep(model, num_classes, config, self._samples, self.device, teacher)
         self.numerics = self._step.numerics
         self._input = ModelInput(
-            config.data.preprocessing, self.device, self.numerics.memory_format
+            config.data.preprocessing, self.device, self.numerics.memory_format, data.features
         )
         self.early_stopping = EarlyStopping(
             config.early_stopping.model_copy(update={"metric": config.metric})
@@ -200,13 +203,15 @@ class Trainer:
             "classes": list(self.data.classes),
             "epoch": self.num_epochs_done,
             **self.data.trained_images.as_metadata(),
+            **({} if self.data.features is None else self.data.features.columns.as_metadata()),
         }
 
     @property
     def fingerprint(self) -> str:
         """A hash of the settings and of the weights that determine the result."""
         weights = None if self._weights is None else self._weights.digest
-        return self.config.fingerprint(weights, [one.digest for one in self._teachers])
+        features = None if self.data.features is None else self.data.features.digest
+        return self.config.fingerprint(weights, [one.digest for one in self._teachers], features)
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The whole state of the training: tensors, and metadata of JSON's types."""
@@ -239,8 +244,10 @@ class Trainer:
         return tensors, metadata
 
     def images_trained_on(self) -> dict[str, Any]:
-        """Classes, and a hash of the images' names and sizes; a checkpoint is bound to both."""
-        return {"classes": list(self.data.classes), "content": self.data.images.id.content}
+        """Classes, and hashes of the images and any features; a checkpoint is bound to them."""
+        data = self.data
+        features = {} if data.features is None else {"features": data.features.digest}
+        return {"classes": list(data.classes), "content": data.images.id.content, **features}
 
     def load_state_dict(
         self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
@@ -285,6 +292,7 @@ class Trainer:
             model, self.config.model, self._weights, self.data.classes,
             extends=self.config.extension.is_used,
         )  # fmt: skip
+        _set_scaling(model, self.data)  # weights of a fused model have that of another table
         self.weights_loaded = None if report is None else str(report)
 
     def _try_epoch(
@@ -345,3 +353,21 @@ class Trainer:
                 yield
         counts.add_other_processes()
         return counts.scores()
+
+
+def _with_features(config: TrainConfig, data: ImageData) -> TrainConfig:
+    """The config, whose model takes as many numbers beside an image as the data have."""
+    if (config.data.features is None) != (data.features is None):
+        raise ConfigError(
+            f"train.data.features: is {config.data.features}, but the images were read "
+            f"{'without' if data.features is None else 'with'} features"
+        )
+    features = data.features
+    return config.with_num_features(None if features is None else features.columns.size)
+
+
+def _set_scaling(model: nn.Module, data: ImageData) -> None:
+    """Lets a model standardise features as the train images ask for."""
+    if data.features is not None:
+        scaling = data.features.scaling
+        set_scaling(model, torch.from_numpy(scaling.mean), torch.from_numpy(scaling.std))

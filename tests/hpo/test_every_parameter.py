@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from extensions import Extendable
+from feature_tables import write_told
 from safetensors.torch import save_file
 
 from hpo.config.search_space import apply_params
@@ -25,6 +26,7 @@ EXTENDED = {
     "distillation.teacher": ("extendable/base",),
     "data.data_dir": "extendable/images/images.csv",
 }
+FUSED = {"data.features": "features.csv"}
 # By setting: a value that differs from the default, and other settings that the value needs to
 # have an effect.
 CASES: dict[str, tuple[Any, Params]] = {
@@ -35,6 +37,9 @@ CASES: dict[str, tuple[Any, Params]] = {
     "model.proj_drop_rate": (0.3, {}),
     "model.attn_drop_rate": (0.3, {}),
     "model.drop_path_rate": (0.3, {}),
+    "model.fusion.dim": (8, FUSED),
+    "model.fusion.dropout": (0.5, FUSED),
+    "model.fusion.modality_dropout": (0.9, FUSED),
     "data.image_size": (64, {}),
     "data.crop_pct": (0.8, {}),
     "data.mean": ((0.5, 0.5, 0.5), {}),
@@ -92,7 +97,7 @@ def trained(base: TrainConfig, params: Params) -> tuple[int, torch.Tensor]:
 def weights(
     train_config: TrainConfig, extendable: Extendable, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder of weights of the smallest model, of a teacher, and of a model to extend."""
+    """A folder of weights of the smallest model, a teacher, a model to extend, and features."""
     folder = tmp_path_factory.mktemp("weights")
     model = timm.create_model("sg_former_pico", num_classes=7)
     save_file(dict(model.state_dict()), folder / "sg_former_pico.safetensors")
@@ -100,6 +105,8 @@ def weights(
     for _ in trainer.epochs():
         save_progress(trainer, folder / "teacher")
     (folder / "extendable").symlink_to(extendable.base.parent)
+    assert train_config.data.data_dir is not None
+    write_told(folder / "features.csv", train_config.data.data_dir)
     return folder
 
 

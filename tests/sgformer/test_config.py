@@ -24,6 +24,11 @@ def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
         ({"model": {"drop": 0.1}}, r"model\.drop: unknown key; nearest known: .*drop_rate"),
         ({"model": {"name": "sg_former_b9"}}, r"model\.name: no such model: 'sg_former_b9'; near"),
         ({"data": {"image_size": 100}}, r"multiple of 32 pixels, got 100; nearest: 96 and 128"),
+        ({"data": {"text_encoder": "hashing"}}, r"data\.text_encoder: there are no texts to enc"),
+        (
+            {"data": {"text_encoder": "bert", "features": "a.csv"}},
+            r"data\.text_encoder: takes 'hashing', got 'bert'",
+        ),
         ({"data": {"image_size": 1}}, r"multiple of 32 pixels, got 1; nearest: 32 and 64"),
         (
             {"model": {"drop_rate": 1.5}},

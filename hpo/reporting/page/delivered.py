@@ -9,6 +9,7 @@ from hpo.config.loading import dump_search_config
 from hpo.model_files import ModelFiles
 from hpo.reporting.beside import beside_rows, distillation_rows
 from hpo.reporting.extended import extension_rows
+from hpo.reporting.modalities import HEAD, modality_rows
 from hpo.reporting.page.parts import Table, percent
 from hpo.reporting.page.reported import Reported, read_json
 
@@ -56,6 +57,12 @@ def extension_table(found: Reported) -> Table | None:
     """What the delivered model forgets as an extension of another one; None: it is none."""
     rows = extension_rows(ModelFiles(found.run.best))
     return Table(("what", "how"), tuple(rows.items())) if rows else None
+
+
+def modalities_table(found: Reported) -> Table | None:
+    """What the delivered model reaches by image and features; None: it takes images alone."""
+    rows = tuple(modality_rows(found.metrics))
+    return Table(HEAD, rows) if rows else None
 
 
 def _file(name: str, told: Mapping[str, Any]) -> tuple[str, ...]:

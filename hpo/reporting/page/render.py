@@ -18,6 +18,7 @@ from hpo.reporting.page.delivered import (
     distillation_table,
     extension_table,
     files_table,
+    modalities_table,
     surroundings,
 )
 from hpo.reporting.page.faults import failures, findings
@@ -61,6 +62,7 @@ def render_page(found: Reported, leaderboard: Sequence[Mapping[str, Any]]) -> st
         finalists=None if verdict is None else finalists_table(verdict),
         finalist_figures=list(finalist_figures(found)),
         extension=extension_table(found),
+        modalities=modalities_table(found),
         split=found.evaluated[0],
         delivered=found.other_delivered,
         class_figures=list(class_figures(found)),

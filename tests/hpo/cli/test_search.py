@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from commands import Call, refused
+from feature_tables import names_of, write_csv
 from ports import free_port
 
 from hpo.config.loading import load_search_config
@@ -307,3 +308,18 @@ def test_resize_asks_the_search_that_runs(call: Call, search_file: Path, tmp_pat
         assert run.asked_slots() == 3
     with run.locked(print):  # the next search begins with its own number
         assert run.asked_slots() is None
+
+
+@pytest.mark.fuse
+def test_features_and_texts_are_named_by_options(
+    call: Call, search_file: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    table = write_csv(tmp_path / "t.csv", names_of(image_folder), lambda _: {"text": "word"})
+    code, out, err = call("search", search_file, "--texts", table, "--dry-run")
+    assert code == 0, err
+    data = yaml.safe_load(out.partition("\nimages")[0])["train"]["data"]
+    assert (data["features"], data["text_encoder"]) == (str(table), "hashing")
+    both = refused(call("search", search_file, "--texts", table, "--features", table, "--dry-run"))
+    assert f"--features and --texts: give one, got {table} and {table}" in both
+    none = refused(call("search", search_file, "--features", tmp_path / "n.csv", "--dry-run"))
+    assert f"no such file of features: {tmp_path / 'n.csv'}" in none

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config.loading import load_search_config
+from hpo.config.loading import check_paths_absolute, load_search_config
 from sgformer.errors import ConfigError
 
 CHOICES = "space.model.checkpoint={{type: categorical, choices: [null, {}]}}"
@@ -56,3 +56,14 @@ def test_a_relative_teacher_is_absolute(
     monkeypatch.chdir(tmp_path)
     config, _ = load_search_config(search_file, ["train.distillation.teacher=[runs/x, /y]"])
     assert config.train.distillation.teacher == (tmp_path / "runs" / "x", Path("/y"))
+
+
+@pytest.mark.fuse
+def test_a_relative_table_of_features_is_absolute(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, _ = load_search_config(search_file, ["train.data.features=a.csv"])
+    assert config.train.data.features == tmp_path / "a.csv"
+    with pytest.raises(ConfigError, match=r"train\.data\.features is 'a\.csv'"):
+        check_paths_absolute(search_file, ["train.data.features=a.csv"])

@@ -97,6 +97,15 @@ RESNET = {"model.name": "test_resnet"}
             r"^train\.grad_checkpointing: is true, but vgg11 and dla34 have no gradient ",
         ),
         (
+            {}, {"model.name": "deit_tiny_distilled_patch16_224", "data.features": "a.csv"},
+            r"^train\.model\.name: deit_tiny_distilled.* takes no features beside images, because",
+        ),
+        (
+            {"model__name": choices("sg_former_b0", "deit_tiny_distilled_patch16_224")},
+            {"data.features": "a.csv"},
+            r"^space\.model\.name: deit_tiny_distilled.* takes no features beside images, because",
+        ),
+        (
             {"model__name": choices("sg_former_b0", "hf-hub:timm/test_resnet")}, {},
             r"no prefix such as 'timm/' or 'hf-hub:', got 'hf-hub:timm/test_resnet'; write .*"
             r"'test_resnet'",

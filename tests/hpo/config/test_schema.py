@@ -233,6 +233,10 @@ def test_the_manual_has_every_setting() -> None:
             ),
             r"study\.constraints has int8_top1_drop, which only a training shows",
         ),
+        (
+            ("retrain.seeds=2", "retrain.deliver=soup", "train.data.features=a.csv"),
+            r"models that take images alone, and train\.data\.features is set",
+        ),
         (("retrain.members=1",), r"retrain\.members: .* greater than or equal to 2, got 1"),
         (("retrain.deliver=mean",), r"retrain\.deliver: .*'soup' or 'ensemble'.* got 'mean'"),
     ],
@@ -247,3 +251,12 @@ def test_a_soup_or_ensemble_that_cannot_be_made_is_refused(
 def test_a_soup_keeps_to_bounds_on_the_architecture(search_file: Path) -> None:
     settings = ("retrain.seeds=2", "retrain.deliver=soup", "study.constraints=[latency_ms <= 5]")
     assert load(search_file, *settings).retrain.deliver == "soup"
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("name", ["int8", "fp16", "tensorrt"])
+def test_a_format_that_takes_no_features_is_refused(search_file: Path, name: str) -> None:
+    message = rf"export\.{name}: .*takes features .*as onnx, uint8, openvino, and not as {name}; "
+    with pytest.raises(ConfigError, match=message):
+        load(search_file, "train.data.features=a.csv", f"export.{name}=true")
+    load(search_file, "train.data.features=a.csv", "export.uint8=true", "export.openvino=true")

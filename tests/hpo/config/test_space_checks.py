@@ -23,6 +23,8 @@ from sgformer.errors import ConfigError
         ({"max_epochs": {"type": "int", "low": 1, "high": 9}}, r"max_epochs: cannot be searched"),
         ({"epoch_images": {"type": "int", "low": 64, "high": 99}}, r"epoch_images: cannot be sea"),
         ({"eval_images": {"type": "int", "low": 64, "high": 99}}, r"eval_images: cannot be searc"),
+        ({"data__features": NAME}, r"data\.features: cannot be searched; set train\.data\.featu"),
+        ({"model__fusion__dim": {"type": "int", "low": 8, "high": 64}}, r"there are no features"),
         ({"data__image_size": {"type": "int", "low": 32, "high": 256}}, r"allow 33: .*multiple"),
         ({"optimizer__batch_size": FRACTIONS}, r"does not allow .*\.\d+: .*fraction"),
         ({"optimizer__warmup_epochs": {"type": "int", "low": 0, "high": 51}}, "at most 50, half"),

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from hpo.execution.node_check import fault_here, missing_images, what_nodes_share
 from hpo.run_folder import RunFolder
 from sgformer.config import TrainConfig
@@ -35,3 +37,16 @@ def test_images_that_are_not_there_are_missing_unless_they_were_decoded(
         assert gone is not None
         assert gone.startswith(f"the images {own_image_folder} are not there on ")
     assert missing_images(data.for_decoding(), images, parts) is None
+
+
+@pytest.mark.fuse
+def test_features_that_are_not_there_are_missing(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    data = train_config.data.model_copy(update={"features": table})
+    lacks = missing_images(data, NO_IMAGES)
+    assert lacks is not None
+    assert lacks.startswith(f"the features {table} are not there on ")
+    table.write_text("path,size\n")
+    assert missing_images(data, NO_IMAGES) is None
