@@ -307,6 +307,11 @@ class TrainConfig(FrozenConfig):
     @model_validator(mode="after")
     def _extends_what_it_starts_from(self) -> Self:
         base, teacher = self.extension.base, self.distillation.teacher
+        if base is not None and self.data.features is not None:
+            raise SettingError(
+                "data.features",
+                f"an extension takes images alone, got {str(self.data.features)!r}",
+            )
         if base is None or (self.model.checkpoint == base and teacher in ((base,), ())):
             return self
         raise SettingError(

@@ -164,16 +164,27 @@ def _with_more(
     news: Evaluated, config: TrainConfig, model: Any, data: "ImageData", asked: Asked
 ) -> Evaluated:
     """The end of an evaluation, with exemplars and forgetting if they are asked for."""
-    from sgformer.training.exemplars import choose_exemplars
-
-    device = next(model.parameters()).device
     if asked.keep_exemplars and data.features is None:  # an extension takes images alone
-        kept = choose_exemplars(config, model, data, asked.keep_exemplars, device)
-        news = replace(news, kept=kept)
+        news = _with_exemplars(news, config, model, data, asked.keep_exemplars)
     if asked.base is not None:
         found = measure_forgetting(config, model, asked.base.path, data)
         news = replace(news, forgetting=found)
     return news
+
+
+def _with_exemplars(
+    news: Evaluated, config: TrainConfig, model: Any, data: "ImageData", number: int
+) -> Evaluated:
+    """The end of an evaluation with exemplars; a failure costs these only, not the delivery."""
+    from sgformer.training.exemplars import choose_exemplars
+
+    device = next(model.parameters()).device
+    try:
+        return replace(news, kept=choose_exemplars(config, model, data, number, device))
+    except Exception as error:  # noqa: BLE001  the note tells it
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        note = f"no exemplars are kept, so `extend` cannot be used: {type(error).__name__}: "
+        return replace(news, notes=(*news.notes, f"{note}{reason}"))
 
 
 def _evaluate(

@@ -134,3 +134,18 @@ def test_the_search_file_says_whether_there_are_pictures(
     told = [text for (text,) in watcher.named("note")]
     assert len(told) == (images == "true")
     assert all("saliency maps of 0 images" in text for text in told)
+
+
+def test_an_evaluation_chooses_exemplars_to_extend_with_if_it_is_asked_to(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, last = evaluate_checkpoint(checkpoint, asked=Asked(keep_exemplars=2))
+    assert {kind: len(kept) for kind, kept in last.kept.items()} == {
+        "herding": 20, "random": 20, "val": 30, "test": 20,
+    }  # fmt: skip
+    monkeypatch.setattr("sgformer.training.exemplars.herding_order", None)
+    *_, broken = evaluate_checkpoint(checkpoint, asked=Asked(keep_exemplars=2))
+    assert broken.metrics == last.metrics
+    assert broken.kept == {}
+    (note,) = broken.notes
+    assert note.startswith("no exemplars are kept, so `extend` cannot be used: TypeError: ")
