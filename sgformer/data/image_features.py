@@ -237,7 +237,7 @@ def _notes(
     notes = []
     if num_others:
         notes.append(
-            f"{num_others} rows of {table.file} are of no image and are passed over: "
+            f"{num_others} rows of {table.file} are of none of these images, and passed over: "
             f"{listed(others)}"
         )
     for split, positions in images.splits.items():

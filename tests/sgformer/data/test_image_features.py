@@ -62,7 +62,8 @@ def test_images_and_rows_that_lack_the_other_are_told(
     table = write_csv(tmp_path / "t.csv", [*names, "train/9/none.png"], lambda _: {"size": 1})
     data = load(changed(config, data={"features": table}))
     row, lacking = data.notes
-    assert row == f"1 rows of {table} are of no image and are passed over: 'train/9/none.png'"
+    told = "are of none of these images, and passed over: 'train/9/none.png'"
+    assert row == f"1 rows of {table} {told}"
     assert lacking.startswith("3 of 30 val images have no features, and are classified by the im")
     assert data.features is not None
     assert np.isnan(data.features.matrix).sum() == 3
