@@ -5,6 +5,7 @@ So that PyTorch exports each architecture once, however many members have it.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from sgformer.model.ensemble import PREFIX, Ensemble, Member
 
 GraphOf = Callable[[Member], onnx.ModelProto]
 # As `View` does it: torch's antialiased bilinear filter stops at the border.
-RESIZE = {
+RESIZE: Final[dict[str, Any]] = {
     "mode": "linear",
     "antialias": 1,
     "exclude_outside": 1,
@@ -94,7 +95,7 @@ class _Glue:
         self.after.append(helper.make_node("LogSoftmax", [name], [f"log_{i}"], axis=1))
         return f"log_{i}"
 
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
@@ -121,5 +122,5 @@ def _weights(parts: Sequence[onnx.ModelProto]) -> Iterator[onnx.ValueInfoProto]:
         yield from (one for one in part.graph.input if one.name != f"{PREFIX}{i}.{INPUT}")
 
 
-def _value(name: str, shape: tuple[object, ...]) -> onnx.ValueInfoProto:
+def _value(name: str, shape: tuple[str | int, ...]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
