@@ -5,11 +5,7 @@ So that PyTorch exports each architecture once, however many members have it.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-<<<<<<< HEAD
-from typing import Any
-=======
 from typing import Any, Final
->>>>>>> soup
 
 import numpy as np
 import numpy.typing as npt
@@ -126,9 +122,5 @@ def _weights(parts: Sequence[onnx.ModelProto]) -> Iterator[onnx.ValueInfoProto]:
         yield from (one for one in part.graph.input if one.name != f"{PREFIX}{i}.{INPUT}")
 
 
-<<<<<<< HEAD
-def _value(name: str, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
-=======
 def _value(name: str, shape: tuple[str | int, ...]) -> onnx.ValueInfoProto:
->>>>>>> soup
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
