@@ -14,11 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sgformer.data.cache_place import cache_place, make_place
 from sgformer.data_config import DataConfig
@@ -30,6 +29,9 @@ from sgformer.features.fitting import fitted_columns
 from sgformer.features.scaling import Scaling, fitted_scaling
 from sgformer.features.table import FeatureTable
 from sgformer.locks import lock_of
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER: Final = "features"
 MATRIX, SCALING, FACTS = "matrix.npy", "scaling.npy", "facts.json"
@@ -56,8 +58,10 @@ class ImageFeatures:
     digest: str
     notes: tuple[str, ...]
 
-    def of(self, positions: torch.Tensor) -> torch.Tensor:
+    def of(self, positions: "torch.Tensor") -> "torch.Tensor":
         """The vectors (B, size) of images, by their positions (B,) among the images."""
+        import torch
+
         return torch.from_numpy(np.ascontiguousarray(self.matrix[positions.numpy()]))
 
 
