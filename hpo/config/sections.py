@@ -206,7 +206,7 @@ class KeptExemplarsConfig(FrozenConfig):
     """
 
     keep_exemplars: int = Field(default=20, ge=0)
-    keep_bytes: int = Field(default=2**28, ge=1)
+    keep_bytes: int = Field(default=2**26, ge=1)
     max_forgetting: float = Field(default=0.02, ge=0, le=1)
 
 

@@ -3,6 +3,7 @@
 from hpo.config.results_url import url_below
 from hpo.config.schema import SearchConfig
 from hpo.errors import RunError, StudyError
+from hpo.model_files import ModelFiles
 from hpo.run_folder import RunFolder
 from hpo.url_folder import UrlError, open_url, url_errors
 
@@ -38,7 +39,8 @@ def check_results_url(run: RunFolder, config: SearchConfig) -> None:
 def copy_results(run: RunFolder, config: SearchConfig) -> str | None:
     """Copies best/, front/, leaderboard.csv, report.html and search.yaml of a run to its URL.
 
-    Files of an earlier model that this one lacks are removed there.
+    Files of an earlier model that this one lacks are removed there. Exemplars, which are images of
+    the training, stay in the run's folder.
 
     Returns:
         The URL; None: the run has none.
@@ -50,7 +52,13 @@ def copy_results(run: RunFolder, config: SearchConfig) -> str | None:
     if url is None:
         return None
     folders = (run.best, run.front)
-    files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    exemplars = ModelFiles(run.best).exemplars
+    files = [
+        path
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and exemplars not in path.parents
+    ]
     others = (run.leaderboard, run.report, run.search_file)
     local = {
         str(path.relative_to(run.path)): path

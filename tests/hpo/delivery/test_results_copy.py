@@ -71,7 +71,7 @@ def run(tmp_path: Path) -> RunFolder:
         "best/model.onnx", "best/model.onnx.data", "best/metrics.json", "best/pictures.json",
         "front/3/model.onnx",
         "leaderboard.csv", "report.html", "search.yaml", "study.db",
-        "trials/0/last.safetensors", ".mark",
+        "trials/0/last.safetensors", ".mark", "best/exemplars/herding.tar",
     ):  # fmt: skip
         path = tmp_path / "work" / "tiny" / name
         path.parent.mkdir(parents=True, exist_ok=True)
