@@ -117,10 +117,16 @@ def test_an_ensemble_that_gains_is_delivered_as_one_model(
 def test_a_soup_that_gains_is_delivered_as_the_mean_of_its_weights(
     search_file: Path, tmp_path: Path, good: Path
 ) -> None:
-    """The noise of one training is the negative noise of the other."""
+    """The noise of one training is the negative noise of the other.
+
+    A soup that a killed search has left half written is made anew.
+    """
     run = run_of(search_file, tmp_path / "run", "soup")
     put(run, 1, good, noise=1.2)
     put(run, 2, good, noise=-1.2)
+    left = run.folder.retraining / "combined"
+    left.mkdir()
+    (left / "best.safetensors").write_bytes(b"half a file")
     found, metrics = delivered(run)
     assert (found.delivered, len(found.members)) == ("soup", 2)
     assert found.num_missing == 1
@@ -144,18 +150,6 @@ def test_a_soup_of_unlike_models_is_refused_and_the_winner_delivered(
     assert "not a soup: none of 1 other models keeps val from falling; the" in found.text()
     assert "start from different random weights" in found.text()
     assert not folder.exists()
-
-
-def test_a_combination_cut_short_is_made_again(
-    search_file: Path, tmp_path: Path, good: Path
-) -> None:
-    run = run_of(search_file, tmp_path / "run", "soup")
-    put(run, 1, good, noise=1.2)
-    put(run, 2, good, noise=-1.2)
-    left = run.folder.retraining / "combined"
-    left.mkdir()
-    (left / "best.safetensors").write_bytes(b"half a file")
-    assert delivered(run)[0].delivered == "soup"
 
 
 @pytest.mark.parametrize("deliver", ["soup", "ensemble"])
