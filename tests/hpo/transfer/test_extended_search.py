@@ -18,6 +18,9 @@ from hpo.transfer.extended_search import (
 )
 from sgformer.config import TrainConfig
 from sgformer.errors import ConfigError, InputError
+from sgformer.training.checkpoint import save_checkpoint
+from sgformer.training.checkpoint_file import load_checkpoint
+from sgformer.training.trained_model import ensemble_checkpoint
 
 
 def settings(extendable: Extendable) -> dict:
@@ -90,6 +93,44 @@ def test_a_run_without_a_model_is_not_extended(search_file: Path, tmp_path: Path
     shutil.copyfile(search_file, run.search_file)
     with pytest.raises(StudyError, match=r"run has delivered no model; finish it with --resume"):
         delivered_model(run)
+
+
+@pytest.fixture
+def delivered(search_file: Path, tmp_path: Path) -> RunFolder:
+    """A run with all of a delivered model but its checkpoint."""
+    run = RunFolder(tmp_path / "run")
+    run.best.mkdir(parents=True)
+    shutil.copyfile(search_file, run.search_file)
+    for name in ("model.onnx", "metrics.json", "export.json"):
+        (run.best / name).touch()
+    return run
+
+
+def test_an_ensemble_is_not_extended(extendable: Extendable, delivered: RunFolder) -> None:
+    member = extendable.base / "checkpoint.safetensors"
+    checkpoint = delivered.best / member.name
+    save_checkpoint(checkpoint, *ensemble_checkpoint([member, member]))
+    with pytest.raises(StudyError, match=r"ensemble of 2 models.*; extend a run that .* a soup"):
+        delivered_model(delivered)
+
+
+def test_a_model_that_takes_features_is_not_extended(
+    extendable: Extendable, delivered: RunFolder
+) -> None:
+    tensors, metadata = load_checkpoint(extendable.base / "checkpoint.safetensors")
+    metadata["config"]["data"]["features"] = "features.csv"
+    metadata["config"]["model"]["fusion"]["num_features"] = 3
+    own = {name: value for name, value in metadata.items() if name != "format_version"}
+    save_checkpoint(delivered.best / "checkpoint.safetensors", tensors, own)
+    with pytest.raises(StudyError, match=r"takes features beside images, .*`search --features`"):
+        delivered_model(delivered)
+
+
+def test_an_extension_takes_no_features(extendable: Extendable, train_config: TrainConfig) -> None:
+    with pytest.raises(
+        ConfigError, match=r"data\.features: an extension takes images alone, got 'a\.csv'"
+    ):
+        extendable.config(train_config, data={"features": "a.csv"})
 
 
 def test_a_search_file_of_an_extension_that_cannot_be_written_is_told(tmp_path: Path) -> None:
