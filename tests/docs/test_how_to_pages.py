@@ -41,8 +41,8 @@ def test_every_how_to_page_has_commands() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_program_takes_a_command_and_its_settings(line: str) -> None:
     params = parsed(line)
-    if "override" in params:
-        file = params.get("search_file") or params["into"]
+    file = params.get("search_file") or params.get("into")
+    if "override" in params and file is not None:  # `extend` makes its own search file
         config, _ = load_search_config(ROOT / file, params["override"] or ())
         assert config.study.num_trials > 0
 
