@@ -30,9 +30,9 @@ def positions(plan: TrainPlan | EvalPlan) -> list[list[int]]:
     return [[draw.position for draw in batch] for batch in plan]
 
 
-def test_a_draw_is_an_image_in_bytes_and_its_label(dataset: ImageDataset) -> None:
-    image, label, patch = dataset[Draw(59, 9, None)]
-    assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.uint8, 9)
+def test_a_draw_is_an_image_in_bytes_its_label_and_its_position(dataset: ImageDataset) -> None:
+    image, label, patch, position = dataset[Draw(59, 9, None)]
+    assert (image.shape, image.dtype, label, position) == ((3, 32, 32), torch.uint8, 9, 59)
     assert patch.tolist() == [0, 0, 0, 0, 0]
 
 
