@@ -105,7 +105,7 @@ def test_the_run_folder_is_as_the_contract_says(finished: FinishedSearch) -> Non
     }  # fmt: skip
     assert {path.name for path in (folder / "best").iterdir()} == {
         "config.yaml", "checkpoint.safetensors", "metrics.json", "model.onnx", "export.json",
-        "classes.json", "model.uint8.onnx", "MODEL_CARD.md", "pictures.json",
+        "classes.json", "model.uint8.onnx", "MODEL_CARD.md", "pictures.json", "exemplars",
     }  # fmt: skip
     files = {path.name for path in (folder / "trials").glob("*/[!.]*")}
     assert files == {"best.safetensors", "last.safetensors", "epochs.csv", "attempts.csv"}
