@@ -334,7 +334,7 @@ def test_a_finished_run_is_opened_with_all_that_the_search_has_found(
     files = run.files
     assert {
         files.onnx, files.uint8, files.checkpoint, files.config, files.classes, files.metrics,
-        files.export_report, files.card, files.pictures,
+        files.export_report, files.card, files.pictures, files.exemplars,
     } == set(run.folder.best.iterdir())  # fmt: skip
     assert f"trial {run.winner.number}, " in finished.out
 
