@@ -107,7 +107,7 @@ def extension_values(arguments: argparse.Namespace, base: Path, new: Path, seed:
     from sgformer.data_config import DataConfig
     from sgformer.training.trained_model import read_trained
 
-    model, classes = read_trained(base / "checkpoint.safetensors")
+    (model,), classes = read_trained(base / "checkpoint.safetensors")
     found = read_image_folder(DataConfig(data_dir=new))
     images = write_extended_images(base / "images", base, classes, found)
     values: dict[str, Any] = extended_train(model, images.num_train)
