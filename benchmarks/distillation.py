@@ -13,12 +13,11 @@ fashion  1,000 train, 300 val and 2,000 test images of Fashion-MNIST (Debian's p
 """
 
 import argparse
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fine_tune import FASHION, Side, compare, trained
+from fine_tune import FASHION, Side, compare, in_work_folder, trained
 from fine_tune_images import write_digits, write_fashion
 
 FASHION_IMAGES: Final = {"train": 1000, "val": 300, "test": 2000}
@@ -39,7 +38,6 @@ def settings(model: str, epochs: int, **more: object) -> Mapping[str, Any]:
 
 def measure(arguments: argparse.Namespace, work: Path) -> None:
     """Trains teacher and students, and prints the table."""
-    work.mkdir(parents=True, exist_ok=True)
     images = work / arguments.table
     if arguments.table == "digits":
         write_digits(images)
@@ -71,13 +69,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--weight", type=float, default=0.7)
     parser.add_argument("--fashion", type=Path, default=FASHION)
-    parser.add_argument("--work-dir", type=Path)
-    arguments = parser.parse_args()
-    if arguments.work_dir is not None:
-        measure(arguments, arguments.work_dir.absolute())
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(arguments, Path(folder))
+    in_work_folder(parser, measure)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fine_tune import FASHION, interval
+from fine_tune import FASHION, in_work_folder, interval
 from fine_tune_images import write_digits, write_fashion
 
 FASHION_IMAGES: Final = {"train": 4000, "val": 500, "test": 2000}
@@ -167,7 +167,6 @@ def measure_seed(
 
 def measure(arguments: argparse.Namespace, work: Path) -> None:
     """Measures all seeds, and prints the table."""
-    work.mkdir(parents=True, exist_ok=True)
     images = work / arguments.table
     if arguments.table == "digits":
         write_digits(images)
@@ -202,13 +201,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--set", nargs="*", default=(), metavar="PATH=NUMBER")
     parser.add_argument("--fashion", type=Path, default=FASHION)
-    parser.add_argument("--work-dir", type=Path)
-    arguments = parser.parse_args()
-    if arguments.work_dir is not None:
-        measure(arguments, arguments.work_dir.absolute())
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(arguments, Path(folder))
+    in_work_folder(parser, measure)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -141,6 +141,18 @@ def compare(sides: Sequence[Side | Searched], images: Path, seeds: range) -> Non
         gain = "" if values is first else interval(gains)
         each = ", ".join(f"{value:.3f}" for value in values)
         print(f"| {name} | {each} | {statistics.mean(values):.3f} | {gain} |")
+
+
+def in_work_folder(
+    parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Path], None]
+) -> None:
+    """Parses the arguments, and measures in the folder of --work-dir, or in a temporary one."""
+    parser.add_argument("--work-dir", type=Path, help="keeps the images; default: a temporary one")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (arguments.work_dir or Path(temporary)).absolute()
+        work.mkdir(parents=True, exist_ok=True)
+        measure(arguments, work)
 
 
 def interval(gains: list[float]) -> str:

@@ -15,14 +15,13 @@ the same vectors.
 
 import argparse
 import csv
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from fine_tune import Side, compare, trained
+from fine_tune import Side, compare, in_work_folder, trained
 from fine_tune_images import write_split
 
 COUNTS: Final = {"train": 900, "val": 300, "test": 597}
@@ -152,13 +151,7 @@ def main() -> None:
     parser.add_argument("--table", choices=("both", "noise"), default="both")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--work-dir", type=Path)
-    arguments = parser.parse_args()
-    if arguments.work_dir is not None:
-        measure(arguments, arguments.work_dir.absolute())
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(arguments, Path(folder))
+    in_work_folder(parser, measure)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,11 @@ trained  The same, but each training starts from one pico that was trained on ha
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fine_tune import Side, interval, trained
+from fine_tune import Side, in_work_folder, interval, trained
 from fine_tune_images import write_digits
 
 RATES: Final = (3e-3, 2e-3, 4e-3, 1.5e-3, 2.5e-3, 3.5e-3)
@@ -91,7 +90,6 @@ def combined(kind: Any, folders: list[Path], target: Path) -> tuple[float, bool]
 def measure(arguments: argparse.Namespace, work: Path) -> None:
     """Trains all models of all repeats, and prints the table."""
     images, weights = work / "digits", None
-    work.mkdir(parents=True, exist_ok=True)
     write_digits(images)
     if arguments.start == "trained":
         half = half_of(images, work / "half")
@@ -133,13 +131,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--work-dir", type=Path)
-    arguments = parser.parse_args()
-    if arguments.work_dir is not None:
-        measure(arguments, arguments.work_dir.absolute())
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(arguments, Path(folder))
+    in_work_folder(parser, measure)
 
 
 if __name__ == "__main__":
