@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from hpo.cli.completion import complete_search_files
-from hpo.cli.options import Overrides, Resume, RunDir, Storage, StudyName
+from hpo.cli.options import (
+    DryRun,
+    Overrides,
+    RayAddress,
+    Resume,
+    RunDir,
+    Storage,
+    StudyName,
+)
 from hpo.cli.search import search
 
 
@@ -27,15 +35,10 @@ def distil(
     output_dir: Annotated[str, typer.Option(help="Where run folders are made.")] = "runs",
     study_name: StudyName = None,
     storage: Storage = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
-    ] = None,
+    ray_address: RayAddress = None,
     override: Overrides = None,
     resume: Resume = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check all and print what would be done; start nothing."),
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Searches a smaller model that the run's model teaches, and says what the teacher adds."""
     from hpo.run_folder import RunFolder

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from hpo.cli.completion import complete_search_files
-from hpo.cli.options import OutputDir, Overrides, Resume, RunDir, Storage, require_writable
+from hpo.cli.options import (
+    DryRun,
+    OutputDir,
+    Overrides,
+    RayAddress,
+    Resume,
+    RunDir,
+    Storage,
+    require_writable,
+)
 from hpo.cli.output import print_note, progress_of_listing
 from hpo.cli.search import search
 from sgformer.errors import InputError
@@ -41,15 +50,10 @@ def extend(
         str | None, typer.Option(help="Default: the run's name and -extended.")
     ] = None,
     storage: Storage = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
-    ] = None,
+    ray_address: RayAddress = None,
     override: Overrides = None,
     resume: Resume = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check all and print what would be done; start nothing."),
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Gives the run's model new classes, and says what it forgets of its old ones."""
     from hpo.run_folder import RunFolder

@@ -112,6 +112,13 @@ Texts = Annotated[
         metavar="FILE", help="CSV or parquet with a text for each image, which models take too."
     ),
 ]
+RayAddress = Annotated[
+    str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check all and print what would be done; start nothing."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the study.")]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Use a cluster without token authentication.")

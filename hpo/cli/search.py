@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpo.cli.options import (
+    DryRun,
     Features,
     Insecure,
     Mlflow,
     OnEnd,
     OutputDir,
     Overrides,
+    RayAddress,
     Resume,
     RunDir,
     SearchFile,
@@ -63,9 +65,7 @@ def search(
     ] = "runs",
     study_name: StudyName = None,
     storage: Storage = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a Ray cluster. Default: this machine.")
-    ] = None,
+    ray_address: RayAddress = None,
     insecure: Insecure = False,
     features: Features = None,
     texts: Texts = None,
@@ -76,10 +76,7 @@ def search(
     on_end: OnEnd = None,
     webhook: Webhook = None,
     resume: Resume = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check all and print what would be done; start nothing."),
-    ] = False,
+    dry_run: DryRun = False,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="With --dry-run: train a few steps; print what it costs."),

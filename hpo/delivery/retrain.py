@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.delivery.combined import combined_with_others
+from hpo.delivery.combined import Made, combined_with_others
 from hpo.delivery.deliver import Beside, More, deliver
-from hpo.delivery.evaluation import evaluate_and_charge
+from hpo.delivery.evaluation import Evaluated, evaluate_and_charge
 from hpo.delivery.forgetting import told_of
 from hpo.engine.observer import SearchObserver
 from hpo.errors import RunError
@@ -96,16 +96,6 @@ def retrain_and_deliver(
             run.config.extension.max_forgetting, train.extension.base
         )
     observer.phase("exporting to ONNX and checking it")
-    rivals = {"teacher": tuple(one.path for one in training.teachers)} if found.teacher else {}
-    if made is not None and made.combination.is_delivered:
-        rivals["winner alone"] = (checkpoint,)
-    more = More(
-        found.pictures,
-        found.kept,
-        run.config.extension.keep_bytes,
-        None if found.forgetting is None else told_of(found.forgetting, train, _seconds(rows)),
-        Beside(None if made is None else made.combination, found.teacher, rivals),
-    )
     deliver(
         best,
         training.folder / BEST,
@@ -114,11 +104,42 @@ def retrain_and_deliver(
         run.config.retrain.proof_images,
         run.config.train.data,
         run.config.export,
-        more,
+        _more(run, training, found, made, checkpoint, _seconds(rows)),
     )
     if folder in (None, run.folder.best):
         run.study.metadata.delivered_trial = trial.number
     discard_trainings(run)
+
+
+def _more(
+    run: Run,
+    training: Training,
+    found: Evaluated,
+    made: Made | None,
+    winner: Path,
+    seconds: float | None,
+) -> More:
+    """What is delivered beside the model.
+
+    Args:
+        run: The run.
+        training: The training whose weights are delivered.
+        found: What the evaluation has found.
+        made: What became of the soup or ensemble; None: none was asked for.
+        winner: The checkpoint of the winner's training.
+        seconds: How long that took; None: not known.
+    """
+    rivals = {"teacher": tuple(one.path for one in training.teachers)} if found.teacher else {}
+    if made is not None and made.combination.is_delivered:
+        rivals["winner alone"] = (winner,)
+    lost, config = found.forgetting, training.config
+    return More(
+        pictures=found.pictures,
+        kept=found.kept,
+        keep_bytes=run.config.extension.keep_bytes,
+        extension=None if lost is None else told_of(lost, config, seconds),
+        beside=Beside(None if made is None else made.combination, found.teacher, rivals),
+    )
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:

@@ -51,7 +51,7 @@ def distillation_rows(
     Args:
         files: The delivered model's files.
         verdict: The finalists' comparison on fresh seeds.
-        num_parameters: Those of the student; None: not known.
+        num_parameters: The number of the student's parameters; None: not known.
     """
     found = beside(files)
     teacher, latency = found["teacher"], found["latency_ms"] or {}

@@ -15,8 +15,8 @@ from hpo.transfer.extended_images import Extended
 from sgformer.config import DistillationConfig, TrainConfig
 from sgformer.errors import InputError
 
-# Of the epochs that the model was trained with: it knows most already. Few images need more of
-# them, to take as many steps as new classes need, but not more than the model had.
+# An extension takes this share of the epochs that the model was trained with, which knows most
+# already. With few images it takes more, up to the model's, until it has made LEAST_STEPS steps.
 # Source: benchmarks/extension.py (docs/training.md).
 SHARE_OF_EPOCHS: Final = 0.3
 LEAST_STEPS: Final = 60

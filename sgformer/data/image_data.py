@@ -169,7 +169,7 @@ def with_features(
     Args:
         data: The images.
         config: Names the table.
-        columns: Those of a trained model; None: they are fitted to the train images.
+        columns: The columns of a trained model; None: they are fitted to the train images.
         expected: The digest that the features must have; None: any will do.
 
     Raises:

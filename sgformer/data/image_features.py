@@ -102,7 +102,7 @@ def load_features(
     Args:
         config: Names the table, and the encoder of its texts.
         images: The images.
-        columns: Those of a trained model; None: they are fitted to the train images.
+        columns: The columns of a trained model; None: they are fitted to the train images.
 
     Raises:
         DataError: The table cannot be read, names an image twice or no image at all, or has other

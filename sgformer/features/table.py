@@ -18,7 +18,7 @@ from sgformer.sources.columns import BLOCK_BYTES, CSV, LABEL, PARQUET, PATH, SPL
 NPZ: Final = ".npz"
 SUFFIXES: Final = (CSV, PARQUET, NPZ)
 NAMES, VECTORS = "names", "vectors"  # the arrays of an npz file
-# Of a manifest that has features too: they tell the class, or are of no use to a model.
+# Columns of a manifest that tell the class, or are of no use to a model.
 PASSED_OVER: Final = (LABEL, SPLIT)
 ROWS_AT_A_TIME: Final = 2**14
 Stored = Literal["number", "vector", "text"]

@@ -30,7 +30,7 @@ def herding_order(features: Tensor, most: int) -> list[int]:
     Source: Rebuffi et al., arXiv:1611.07725, algorithm 4.
 
     Args:
-        features: Those of a class's images, (N, D) on the CPU; their lengths do not count.
+        features: The features of a class's images, (N, D) on the CPU; their lengths do not count.
         most: How many images are chosen, at most.
     """
     unit = nn.functional.normalize(features.double(), dim=1)
