@@ -150,8 +150,8 @@ async def _from_form(request: Request) -> SentImage:
         file = form.get(FIELD)
         if not isinstance(file, UploadFile):
             raise HTTPException(400, f"the form has no file in its field {FIELD!r}")
-        told = form.get(FEATURES)
-        return SentImage(await file.read(), None if told is None else _features(told))
+        told = form.get(FEATURES)  # a page's form sends a field that is left empty as ""
+        return SentImage(await file.read(), _features(told) if told else None)
 
 
 def _features(told: object) -> Features:
@@ -186,7 +186,11 @@ def _from_json(content: bytes) -> SentImage:
 def request_body_schema() -> dict[str, Any]:
     """How OpenAPI describes the body, so that its page has a form that takes a picture."""
     file = {"type": "string", "format": "binary"}
-    told = {"type": "string", "description": "JSON: an object by column, or a list of numbers."}
+    told = {
+        "type": "string",
+        "description": "JSON: an object by column, or a list of numbers.",
+        "default": "",  # else the page fills in "string"
+    }
     properties = {FIELD: file, FEATURES: told}
     form = {"type": "object", "required": [FIELD], "properties": properties}
     return {

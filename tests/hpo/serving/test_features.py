@@ -59,7 +59,9 @@ def expected(model: Path, folder: Path, features: object) -> dict[str, float]:
     return OnnxClassifier(model).predict(path, vector).classes
 
 
-@pytest.mark.parametrize("way", ["json by column", "json as numbers", "form", "none", "raw"])
+@pytest.mark.parametrize(
+    "way", ["json by column", "json as numbers", "form", "empty field", "none", "raw"]
+)
 def test_an_image_with_features_is_classified_as_predict_does(
     client: TestClient, fused: Path, tmp_path: Path, way: str
 ) -> None:
@@ -69,6 +71,7 @@ def test_an_image_with_features_is_classified_as_predict_does(
         "json by column": {"json": {"image": encoded, "features": TOLD}},
         "json as numbers": {"json": {"image": encoded, "features": numbers}},
         "form": {"files": {"image": IMAGE}, "data": {"features": json.dumps(TOLD)}},
+        "empty field": {"files": {"image": IMAGE}, "data": {"features": ""}},
         "none": {"json": {"image": encoded}},
         "raw": {"content": IMAGE},
     }[way]
@@ -76,7 +79,7 @@ def test_an_image_with_features_is_classified_as_predict_does(
     assert answer.status_code == 200, answer.text
     shares = {one["class"]: one["probability"] for one in answer.json()["classes"]}
     alone = expected(fused, tmp_path, None)
-    told = alone if way in {"none", "raw"} else expected(fused, tmp_path, TOLD)
+    told = alone if way in {"empty field", "none", "raw"} else expected(fused, tmp_path, TOLD)
     assert shares == pytest.approx(told, abs=1e-6)
     if told is not alone:
         assert max(abs(shares[name] - alone[name]) for name in alone) > 1e-3

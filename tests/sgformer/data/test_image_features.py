@@ -1,5 +1,6 @@
-import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -143,8 +144,8 @@ def _load(config: TrainConfig) -> float:
 
 
 def test_processes_that_start_together_build_one_matrix(config: TrainConfig) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        assert len(set(pool.map(_load, [config] * 4))) == 1
+    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
+        assert len(set(processes.map(_load, [config] * 4))) == 1
     place = config.data.cache_dir / "features"  # type: ignore[operator]
     assert len([path for path in place.iterdir() if path.is_dir()]) == 1
 
