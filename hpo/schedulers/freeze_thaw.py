@@ -181,13 +181,14 @@ class FreezeThaw(PausingScheduler[_Trial]):
         if default is None or default.state == Phase.RUNNING or observed.is_starting_up:
             return {}
         acquisition = self._surrogate.acquisition(observed, horizon=self._max_epochs)
-        points: dict[int | None, FloatArray] = {n: self._trials[n].point for n in paused}
+        gains: dict[int | None, float] = {}
+        if paused:
+            found = acquisition.gains(np.array([self._trials[n].point for n in paused]))
+            gains.update(zip(paused, found.tolist(), strict=True))
         if not self.is_exhausted:
-            points[None] = acquisition.best_new()[0]
-        if not points:
-            return {}
-        gains = acquisition.gains(np.array(list(points.values())))
-        return dict(zip(points, gains.tolist(), strict=True))
+            point, _ = acquisition.best_new()
+            gains[None] = float(acquisition.gains(point[None], are_new=True)[0])
+        return gains
 
     def ranking(self) -> tuple[int, ...]:
         """Started trials in the order of their best epochs' expected values, the best first."""

@@ -31,9 +31,10 @@ QUANTILES: Final = ndtri((np.arange(64) + 0.5) / 64)  # of the standard normal d
 class Acquisition:
     """Scores paused trials and new points by their expected improvement on the incumbents.
 
-    The running trials' values at their next stops are drawn k times from the posterior. Each draw
-    has its own incumbent: the best expected end of the trials that are complete or may go on. An
-    instance serves one decision.
+    The running trials' values at their next stops and at their ends are drawn k times from the
+    posterior. Each draw has its own incumbent: the best expected end of the trials that are
+    complete or may go on. A new point is scored without what it would share with no other one:
+    that is the luck of one training, and no reason to begin it. An instance serves one decision.
 
     Source: Snoek, Larochelle and Adams, "Practical Bayesian Optimization of Machine Learning
     Algorithms", 2012, for the expectation over running trials.
@@ -105,9 +106,10 @@ class Acquisition:
         top = int(scores.argmax())
         return points[top], float(scores[top])
 
-    def gains(self, points: FloatArray) -> FloatArray:
+    def gains(self, points: FloatArray, *, are_new: bool = False) -> FloatArray:
         """(n,) expected improvements of points (n, d) at their ends, in the objective's unit."""
-        mean, sd = self._model.predict(points, np.ones(len(points)))
+        at = self._model.at(points)
+        mean, sd = at.predict(np.ones(len(points)), with_own=not are_new)
         ends = self._warp.backward(mean[..., None] + sd[:, None, None] * QUANTILES)
         best = self._warp.backward(self._incumbents)[:, None]
         gains: FloatArray = np.maximum(ends - best, 0.0).mean((1, 2))
@@ -127,8 +129,8 @@ class Acquisition:
         """
         last = self._observations.max_epochs
         ahead = np.broadcast_to(np.minimum(epochs + self._horizon, last), len(points))
-        at = self._model.at(points)
-        mean, sd = at.predict(self._observations.times(ahead))
+        at, are_new = self._model.at(points), not np.any(epochs)
+        mean, sd = at.predict(self._observations.times(ahead), with_own=not are_new)
         at_end, _ = at.predict(np.ones(len(points)), with_sd=False)
         # A curve that is expected to peak early and then fall counts by its end.
         mean = np.minimum(mean, at_end)
@@ -140,12 +142,16 @@ class Acquisition:
 def _imagining(
     model: CurveModel, observations: Observations, num_coordinates: int, rng: np.random.Generator
 ) -> CurveModel:
-    """The posterior with the running trials' values at their next stops drawn k times."""
+    """The posterior with the running trials' values drawn k times, at next stops and ends."""
     running = [t for t in observations.trials.values() if t.phase == Phase.RUNNING]
-    points = np.array([trial.point for trial in running]).reshape(-1, num_coordinates)
-    times = observations.times([trial.next_stop for trial in running])
+    last = observations.max_epochs
+    at = [(trial, trial.next_stop) for trial in running]
+    # Without its end, what is the trial's own would be open, and points beside it worth a try.
+    at += [(trial, last) for trial in running if trial.next_stop < last]
+    points = np.array([trial.point for trial, _ in at]).reshape(-1, num_coordinates)
+    times = observations.times([epoch for _, epoch in at])
     num = NUM_IMAGINED if running else 1
-    return model.imagining(points, times, rng.standard_normal((len(running), num)))
+    return model.imagining(points, times, rng.standard_normal((len(at), num)))
 
 
 def log_expected_improvement(

@@ -112,15 +112,13 @@ class Candidates:
         return np.array([allow(self.cube.decode(point)) for point in points], dtype=bool)
 
     def may_begin(self, points: FloatArray, tried: Collection[FloatArray]) -> BoolArray:
-        """(n,) whether each of the points (n, d) is allowed and, in a finite space, not tried."""
-        if math.isinf(self.cube.num_points):
-            return self.allowed(points)
-        keys = {_key(point) for point in tried}
-        may_begin = np.array([_key(point) not in keys for point in points], dtype=bool)
+        """(n,) whether each of the points (n, d) is allowed and not tried."""
+        keys = set(_keys(tried))
+        may_begin = np.array([key not in keys for key in _keys(points)], dtype=bool)
         may_begin[may_begin] = self.allowed(points[may_begin])
         return may_begin
 
 
-def _key(point: FloatArray) -> bytes:
-    """Bytes that are equal for points (d,) that differ by rounding only."""
-    return point.round(9).tobytes()
+def _keys(points: Collection[FloatArray] | FloatArray) -> list[bytes]:
+    """Bytes for each point (d,), equal for points that differ by rounding only."""
+    return [row.tobytes() for row in np.asarray(points).round(9) + 0.0]  # + 0.0: no -0.0

@@ -24,12 +24,12 @@ class CurveModel:
     Args:
         rows: The n observed rows, with standardised values.
         is_categorical: (d,) whether each coordinate is a choice.
-        hyperparameters: (d + 4,) logarithms that the fit begins from; None, or an array of
+        hyperparameters: (d + 5,) logarithms that the fit begins from; None, or an array of
             another length: the priors' medians.
         num_iterations: The most iterations of the fit; 0: `hyperparameters` stay as they are.
 
     Attributes:
-        hyperparameters: (d + 4,) fitted logarithms, in the order of `kernel.priors`.
+        hyperparameters: (d + 5,) fitted logarithms, in the order of `kernel.priors`.
     """
 
     def __init__(
@@ -110,8 +110,14 @@ class CurvesAt:
     def __init__(self, model: CurveModel, points: FloatArray) -> None:
         self._model, self._params_kernel = model, model._params_kernel(points)
 
-    def predict(self, times: FloatArray, *, with_sd: bool = True) -> tuple[FloatArray, FloatArray]:
-        """Means and standard deviations at times (n,); see `CurveModel.predict`."""
+    def predict(
+        self, times: FloatArray, *, with_sd: bool = True, with_own: bool = True
+    ) -> tuple[FloatArray, FloatArray]:
+        """Means and standard deviations at times (n,); see `CurveModel.predict`.
+
+        Without `with_own`, which is for points that no row is of, the standard deviations lack
+        the variance that no other params share.
+        """
         model = self._model
         kernel = model._kernel(self._params_kernel, times)
         mean = kernel @ model._alpha
@@ -120,5 +126,6 @@ class CurvesAt:
         half = solve_triangular(
             model._factor, kernel.T, lower=True, check_finite=False, overwrite_b=True
         )
-        left = variance(times, model.hyperparameters) - np.einsum("ij,ij->j", half, half)
+        prior = variance(times, model.hyperparameters, with_own=with_own)
+        left = prior - np.einsum("ij,ij->j", half, half)
         return mean, np.sqrt(np.maximum(left, 1e-12))

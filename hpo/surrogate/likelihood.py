@@ -26,6 +26,7 @@ class NegativeLogPosterior:
         self._diagonal = np.flatnonzero(one == other)
         gaps = (rows.points[one] - rows.points[other]).T
         self._squares = np.where(is_categorical[:, None], np.abs(gaps) > SAME, gaps**2)
+        self._is_same = ~self._squares.any(0)
         times = rows.times
         self._time_squares = (times[one] - times[other]) ** 2
         self._drift = 1 + (1 - times[one]) * (1 - times[other])
@@ -34,10 +35,11 @@ class NegativeLogPosterior:
         self._prior_means, self._prior_sds = priors(rows.points.shape[1])
 
     def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
-        """The loss and its gradient (d + 4,) at the hyperparameters' logarithms (d + 4,)."""
+        """The loss and its gradient (d + 5,) at the hyperparameters' logarithms (d + 5,)."""
         num_rows = len(self._values)
-        lengths, time_length, constant, gauss, noise = unpack(theta)
-        correlation, slope = matern(lengths**-2 @ self._squares)
+        lengths, own, time_length, constant, gauss, noise = unpack(theta)
+        near, slope = matern(lengths**-2 @ self._squares)
+        correlation = (near + own * self._is_same) / (1 + own)
         decay = gauss * np.exp(-self._time_squares / (2 * time_length**2))
         over_time = constant + decay
         kernel = correlation * over_time + self._drift
@@ -52,12 +54,14 @@ class NegativeLogPosterior:
         inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
         excess = blas.dsyr(-1.0, alpha, lower=1, a=inverse, overwrite_a=1)
         weight = lapack.dtrttp(excess, uplo="L")[0] * (-self._num_entries / 2)
-        by_length = self._squares @ (weight * over_time * slope)
-        by_matern = weight * correlation
-        by_decay = by_matern * decay
+        by_correlation = weight * over_time / (1 + own)
+        by_length = self._squares @ (by_correlation * slope)
+        by_level = weight * correlation
+        by_decay = by_level * decay
         others = [
+            own / (1 + own) * (by_correlation @ (self._is_same - near)),
             by_decay @ self._time_squares / time_length**2,
-            constant * by_matern.sum(),
+            constant * by_level.sum(),
             by_decay.sum(),
             noise * weight[self._diagonal].sum(),
         ]
@@ -68,7 +72,7 @@ class NegativeLogPosterior:
         return float(value), -gradient + off / self._prior_sds
 
     def minimum(self, start: FloatArray, num_iterations: int) -> FloatArray:
-        """(d + 4,) logarithms of hyperparameters that L-BFGS-B finds from `start` (d + 4,)."""
+        """(d + 5,) logarithms of hyperparameters that L-BFGS-B finds from `start` (d + 5,)."""
         low = self._prior_means - 4 * self._prior_sds
         high = self._prior_means + 4 * self._prior_sds
         result = minimize(

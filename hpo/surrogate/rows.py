@@ -1,5 +1,6 @@
 """The observations that the surrogate sees, and the rows that its model is made of."""
 
+import functools
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -41,7 +42,7 @@ class ObservedTrial:
     phase: Phase
     next_stop: int
 
-    @property
+    @functools.cached_property
     def epoch(self) -> int:
         """The last epoch of the curve; 0 before the first."""
         return max(self.curve, default=0)
@@ -69,7 +70,7 @@ class Observations:
     rungs: frozenset[int]
     first_epoch: int = 0
 
-    @property
+    @functools.cached_property
     def known(self) -> dict[int, ObservedTrial]:
         """The trials that did not fail, by number."""
         return {n: trial for n, trial in self.trials.items() if trial.phase != Phase.FAILED}
@@ -85,18 +86,19 @@ class Observations:
         """The number of epochs of all curves together."""
         return sum(len(trial.curve) for trial in self.trials.values())
 
-    def seen(self) -> list[tuple[int, int]]:
+    @functools.cached_property
+    def seen(self) -> tuple[tuple[int, int], ...]:
         """(trial number, epoch) of each value that the surrogate learns from, in this order."""
-        return [
+        return tuple(
             (number, epoch)
             for number, trial in self.known.items()
             for epoch in sorted({e for e in self.rungs if e < trial.epoch} | {trial.epoch})
             if epoch in trial.curve and epoch >= self.first_epoch
-        ]
+        )
 
     def values(self) -> dict[tuple[int, int], float]:
         """The seen values by (trial number, epoch); the worst one in place of each NaN."""
-        values = {(n, epoch): self.trials[n].curve[epoch] for n, epoch in self.seen()}
+        values = {(n, epoch): self.trials[n].curve[epoch] for n, epoch in self.seen}
         worst = min((v for v in values.values() if not math.isnan(v)), default=0.0)
         return {at: worst if math.isnan(value) else value for at, value in values.items()}
 
@@ -142,7 +144,7 @@ def thinned(
     max_rows: int,
     rng: np.random.Generator,
     always: Set[int] = frozenset(),
-) -> list[tuple[int, int]]:
+) -> Sequence[tuple[int, int]]:
     """The (trial number, epoch) of about `max_rows` values, to make a model's rows of.
 
     The last value of each candidate (a paused or running trial) and of each trial in `always` is
@@ -151,7 +153,7 @@ def thinned(
     best values, the other half to random trials. The last trial of each half may lack its earlier
     epochs.
     """
-    seen, trials = observations.seen(), observations.trials
+    seen, trials = observations.seen, observations.trials
     if len(seen) <= max_rows:
         return seen
     by_trial: dict[int, list[tuple[int, int]]] = {}

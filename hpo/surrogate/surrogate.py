@@ -14,7 +14,7 @@ from hpo.surrogate.arrays import FloatArray, on_one_thread
 from hpo.surrogate.candidates import Candidates
 from hpo.surrogate.cost_model import EpochCosts
 from hpo.surrogate.gp import NUM_ITERATIONS, CurveModel
-from hpo.surrogate.kernel import noise
+from hpo.surrogate.kernel import NUM_OTHERS, noise
 from hpo.surrogate.output_warp import OutputWarp
 from hpo.surrogate.rows import MAX_ROWS, Observations, ObservedTrial, Rows, thinned
 
@@ -80,9 +80,9 @@ class Surrogate:
 
     @property
     def state(self) -> list[float] | None:
-        """The state that the next fit begins from, d + 5 numbers; None before the first fit.
+        """The state that the next fit begins from, d + 6 numbers; None before the first fit.
 
-        These are the logarithms of d + 4 hyperparameters and the fingerprint of the rows that
+        These are the logarithms of d + 5 hyperparameters and the fingerprint of the rows that
         they were fitted to. Hyperparameters are not fitted to the same rows again, so a decision
         that a crash interrupted is repeated exactly.
         """
@@ -92,11 +92,10 @@ class Surrogate:
 
     @state.setter
     def state(self, values: list[float] | None) -> None:
-        num = len(self._candidates.cube.names) + 4
+        num = len(self._candidates.cube.names) + NUM_OTHERS
         self._hyperparameters = self._fitted_to = self._latest = None
-        if values is not None and len(values) >= num:
-            self._hyperparameters = np.array(values[:num])
-            self._fitted_to = next(iter(values[num:]), math.nan)  # earlier versions kept none
+        if values is not None and len(values) == num + 1:  # else that of another space or version
+            self._hyperparameters, self._fitted_to = np.array(values[:num]), values[num]
 
     def weigh_costs(self, points: Mapping[int, FloatArray], seconds: Mapping[int, float]) -> None:
         """Divides expected improvements by an epoch's GPU-seconds from now on.
@@ -154,7 +153,7 @@ class Surrogate:
             return tuple(known)
         posterior = self._fitted(observations)
         ranking = _by_best_epoch(observations, known, posterior.model)
-        if len(posterior.rows) == len(observations.seen()):
+        if len(posterior.rows) == len(observations.seen):
             return ranking
         # The best ones are judged by their own last values, even if the fit left these out.
         front = {n: known[n] for n in ranking[:MAX_FRONT]}
@@ -245,7 +244,7 @@ def _by_best_epoch(
     """Trial numbers in the order of their best epochs' expected values, the best first."""
     last = observations.max_epochs
     diverged = {n for n, trial in trials.items() if math.isnan(trial.curve.get(last, 0.0))}
-    at = [one for one in observations.seen() if one[0] in trials and one[0] not in diverged]
+    at = [one for one in observations.seen if one[0] in trials and one[0] not in diverged]
     at += [(number, last) for number in trials]
     points = np.array([trials[number].point for number, _ in at])
     times = observations.times([epoch for _, epoch in at])

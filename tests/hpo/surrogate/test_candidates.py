@@ -103,3 +103,11 @@ def test_each_point_near_another_differs_from_it() -> None:
     assert near.shape == centres.shape
     assert (candidates.cube.snap(near.copy()) == near).all()
     assert ((near != centres).any(1)).mean() > 0.5
+
+
+def test_no_point_is_begun_twice_also_where_there_are_infinitely_many() -> None:
+    candidates = Candidates({"rate": FloatParameter(type="float", low=0.0, high=1.0)}, 0)
+    points = np.array([[0.0], [0.25], [0.5]])
+    tried = [np.array([-0.0]), np.array([0.5 + 1e-12])]
+    assert candidates.may_begin(points, tried).tolist() == [False, True, False]
+    assert candidates.may_begin(points, []).all()

@@ -43,7 +43,7 @@ def test_every_candidates_last_row_stays(max_rows: int, seed: int) -> None:
 def test_of_other_trials_all_rows_stay_or_none_but_of_the_last_two_that_fit() -> None:
     observations = search()
     kept = kept_of(observations, 250)
-    all_rows = observations.seen()
+    all_rows = observations.seen
     partly = [
         number
         for number in range(240)
@@ -62,7 +62,7 @@ def test_many_candidates_leave_half_of_the_room_to_others() -> None:
 
 def test_nothing_is_left_out_where_all_rows_fit() -> None:
     observations = search(4, 4, 4, 2)
-    assert kept_of(observations, 250) == observations.seen()
+    assert kept_of(observations, 250) == observations.seen
 
 
 def test_a_trial_asked_about_keeps_its_last_row_whatever_it_is() -> None:

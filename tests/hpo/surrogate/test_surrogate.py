@@ -129,15 +129,22 @@ def test_a_decision_asked_for_again_is_the_same_also_by_a_search_that_is_resumed
     assert resumed.state == surrogate.state
 
 
-def test_the_state_of_the_version_before_is_gone_on_from() -> None:
+@pytest.mark.parametrize("num_values", [1, 11, 13])
+def test_the_state_of_another_space_or_version_is_not_gone_on_from(num_values: int) -> None:
     observations = observed(8, 4, 6)
-    old, new = (Surrogate(Candidates(SPACE, 0), 0) for _ in range(2))
-    old.fit(observations)
-    assert old.state is not None
-    new.state = old.state[:10]  # logarithms of 6 + 4 hyperparameters, and nothing else
-    new.fit(observations)
-    assert new.state is not None
-    assert new.state[:10] == pytest.approx(old.state[:10], abs=0.5)
-    new.state = [1.0]  # the state of another space's model
-    new.fit(observations)
-    assert len(new.state) == len(old.state)
+    first, resumed = (Surrogate(Candidates(SPACE, 0), 0) for _ in range(2))
+    first.fit(observations)
+    assert first.state is not None
+    assert len(first.state) == 12
+    resumed.state = [0.5] * num_values
+    assert resumed.state is None
+    resumed.fit(observations)
+    assert resumed.state == first.state
+
+
+def test_a_new_point_gains_nothing_by_what_it_shares_with_no_other() -> None:
+    few = observed(8, 4, 6)
+    acquisition = Surrogate(Candidates(SPACE, 0), 0).acquisition(few)
+    point, _ = acquisition.best_new()
+    paused = acquisition.gains(point[None])
+    assert 0 < acquisition.gains(point[None], are_new=True) < paused
