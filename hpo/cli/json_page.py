@@ -1,4 +1,4 @@
-"""docs/json.md: what commands print with --json, made of the types of documents.py.
+"""docs/json.md: what commands print with --json, made of the types of documents/.
 
 `python -m hpo.cli.json_page > docs/json.md` writes it; a test compares it with the types.
 """
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hpo.cli.documents import DOCUMENTS
+from hpo.cli.documents.commands import DOCUMENTS
 
 HEAD: Final = """\
 # What `--json` prints

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hpo.cli.documents import DOCUMENTS, LINES, LIST
+from hpo.cli.documents.commands import DOCUMENTS, LINES, LIST
 
 
 def check_json(arguments: Sequence[object], out: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from typer.main import get_command
 
 from hpo.cli.app import app
-from hpo.cli.documents import DOCUMENTS
+from hpo.cli.documents.commands import DOCUMENTS
 from hpo.cli.json_page import page
 
 PAGE = Path(__file__).parents[3] / "docs" / "json.md"
