@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpo.config.schema import PAUSING
+from hpo.delivery.forgetting import read_forgetting
 from hpo.engine.budget import Budget
 from hpo.reporting.beside import beside, beside_rows
+from hpo.reporting.extended import extension_rows
 from hpo.reporting.health import HealthCard, health_cards, health_rows
 from hpo.reporting.rows import (
     MAX_ROWS,
@@ -70,6 +72,7 @@ class RunStatus:
             "delivered": self.run.is_delivered,
             "delivered_trial": self._delivered_number,
             **beside(self.run.files),
+            "extension": read_forgetting(self.run.files),
             "health": [asdict(card) for card in self.health],
         }
 
@@ -92,6 +95,7 @@ class RunStatus:
             rows |= verdict_rows(self.run.verdict)
         rows |= self._running_rows() | {"best model": self._delivered_text()}
         rows |= beside_rows(self.run.files, self.run.config.study.metric)
+        rows |= extension_rows(self.run.files)
         return rows | health_rows(self.health)
 
     def _trials_text(self) -> str:

@@ -87,6 +87,23 @@ class DeliveredTeacher(Document):
     may_know_val: bool = told("whether it may have been trained on some of these images")
 
 
+class Extension(Document):
+    base: str | None = told("the model that was extended: its run's name and folder")
+    num_old_classes: int
+    new_classes: list[str]
+    num_old_images: int = told("val images of old classes")
+    num_new_images: int = told("val images of new classes")
+    before: float = told("top-1 of the base on old classes, 0 to 1")
+    after: float = told("top-1 of the extended model on the same images")
+    forgetting: float = told("`before` less `after`")
+    low: float = told("end of forgetting's 95 % interval")
+    high: float = told("end of forgetting's 95 % interval")
+    new: float = told("top-1 of the extended model on new classes")
+    exemplars: int | None = told("replayed of each old class, at most; `null`: all that were kept")
+    choice: str = told("how they were chosen")
+    seconds: float | None = told("how long it was trained; `null`: unknown")
+
+
 class Milliseconds(Document):
     p50: float
     p95: float
@@ -112,6 +129,7 @@ class Status(Document):
         "of the delivered model, and of the winner alone and the teacher where there is one, by "
         "turns, by batch size"
     )
+    extension: Extension | None = told("what the delivered model was extended from, and forgets")
     health: list[Card] = told("the worst first")
 
 

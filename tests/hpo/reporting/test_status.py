@@ -6,6 +6,10 @@ from pathlib import Path
 
 from commands import Call, write_run
 
+from hpo.delivery.forgetting import Forgetting, told_of
+from hpo.model_files import ModelFiles
+from sgformer.config import TrainConfig
+
 
 def test_status_says_where_trials_are_first_compared_and_why(
     call: Call, search_file: Path, tmp_path: Path
@@ -24,3 +28,18 @@ def test_status_says_where_trials_are_first_compared_and_why(
     assert "epoch 1 of 4 (scheduler.min_epochs)" in call("status", as_set)[1]
     without = write_run(tmp_path / "none", search_file, "scheduler.name=none")
     assert "first decision" not in call("status", without)[1]
+
+
+def test_status_tells_what_an_extension_forgets(
+    call: Call, search_file: Path, tmp_path: Path
+) -> None:
+    run_dir = write_run(tmp_path / "run", search_file)
+    assert json.loads(call("status", run_dir, "--json")[1])["extension"] is None
+    found = Forgetting(8, ("8", "9"), 24, 6, 0.95, 0.9, 0.05, -0.01, 0.11, 0.8)
+    told = told_of(found, TrainConfig(), seconds=12.0)
+    files = ModelFiles(run_dir / "best")
+    files.extension.parent.mkdir(exist_ok=True)
+    files.extension.write_text(json.dumps(told))
+    shown = json.loads(call("status", run_dir, "--json")[1])["extension"]
+    assert (shown["forgetting"], shown["new_classes"]) == (0.05, ["8", "9"])
+    assert re.search(r"forgotten +0\.0500 \(-0\.0100 to 0\.1100", call("status", run_dir)[1])
