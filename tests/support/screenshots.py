@@ -8,6 +8,7 @@
 import argparse
 import io
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,22 @@ def main() -> None:
 
         run("demo", "--output-dir", folder.parent)
     take_pictures(folder)
+    take_decisions()
+
+
+def take_decisions() -> None:
+    """Pictures of how a simulated search decides."""
+    from decision_pictures import SIZE, write_pages
+    from pages import Visitor, chromium, drawn_figures
+
+    with tempfile.TemporaryDirectory() as pages, chromium() as browser:
+        visitor = Visitor(browser)
+        for name, path in write_pages(Path(pages)):
+            page = visitor.open(path.as_uri(), {"width": SIZE["width"] + 16, "height": 600})
+            drawn_figures(page)
+            _take(page, name, to=page.locator(".js-plotly-plot").first)
+        visitor.close()
+    assert not visitor.faults, visitor.faults
 
 
 def take_pictures(folder: Path) -> None:
@@ -74,10 +91,11 @@ def take_pictures(folder: Path) -> None:
 def _take(page: Page, name: str, to: Locator | None = None) -> None:
     """Writes the top of a page, to the end of an element, in few colours."""
     box = None if to is None else to.bounding_box()
+    width = (page.viewport_size or WINDOW)["width"]
     height = WINDOW["height"] if box is None else round(box["y"] + box["height"]) + 8
-    page.set_viewport_size({"width": WINDOW["width"], "height": height})
+    page.set_viewport_size({"width": width, "height": height})
     page.wait_for_timeout(3000)  # for the figures to take their places
-    content = page.screenshot(clip={"x": 0, "y": 0, "width": WINDOW["width"], "height": height})
+    content = page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": height})
     path = IMAGES / f"{name}.png"
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
