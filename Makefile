@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow gpu-check chaos screenshots docs timm-tests lint format check-system clean
+.PHONY: demo test test-slow gpu-check chaos screenshots docs dist timm-tests lint format check-system clean
 
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
@@ -33,6 +33,10 @@ screenshots: .venv/installed-dev
 # (which --quiet would hide from --strict).
 docs: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The wheel, and the sources that it is built from, in dist/.
+dist: .venv/installed-dev
+	$(BIN)/python -m build
 
 # timm's own tests of models, of the installed timm's version, pointed at ours.
 timm-tests: .venv/installed-dev
