@@ -85,7 +85,10 @@ class Acquisition:
         return dict(zip(numbers, scores.tolist(), strict=True))
 
     def best_new(self) -> tuple[FloatArray, float]:
-        """The most promising untried point (d,), by sampling and refinement, and its score."""
+        """The most promising untried point (d,), by sampling and refinement, and its score.
+
+        If no untried point is found, the point of the best trial, with a score of minus infinity.
+        """
         rng, best, candidates = self._rng, self._best_points, self._candidates
         spread = candidates.sobol(NUM_SOBOL, seed=int(rng.integers(2**31)))
         if candidates.listed is not None:
@@ -100,7 +103,10 @@ class Acquisition:
             near = candidates.around(centres, rng.uniform(low, high, len(centres)), rng)
             points = np.concatenate([points[order], near])
             scores = np.concatenate([scores[order], self._scores_of_new(near)])
-        if np.isneginf(scores).all() and len(untried := candidates.untried(self._tried)):
+        if np.isneginf(scores).all():
+            untried = candidates.untried(self._tried)
+            if not len(untried):
+                return best[0], -math.inf
             points = untried[rng.permutation(len(untried))[:MAX_LISTED]]
             scores = self._scores(points, 0)
         top = int(scores.argmax())

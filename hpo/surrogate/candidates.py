@@ -70,20 +70,19 @@ class Candidates:
     def startup_params(self, tried: Collection[FloatArray]) -> Params:
         """The next configuration of a Sobol sequence, after the points `tried` (each (d,)).
 
-        If the space is finite, so that points could repeat, the first point not tried yet.
+        If the space is finite, the first point not tried yet. Points of other spaces can repeat
+        as well, where `when` rules out what is continuous.
         """
+        points = self.sobol(NUM_SOBOL)
         if math.isfinite(self.cube.num_points):
-            points = self.sobol(NUM_SOBOL)
             untried = points[self.may_begin(points, tried)]
             if not len(untried):
                 untried = self.untried(tried)
-            if len(untried):
-                return self.cube.decode(untried[0])
-        elif self._is_allowed is not None:
-            points = self.sobol(NUM_SOBOL)
-            allowed = points[self.allowed(points)]
-            if len(tried) < len(allowed):
-                return self.cube.decode(allowed[len(tried)])
+        else:
+            after = points[self.allowed(points)][len(tried) :]
+            untried = after[self.may_begin(after, tried)]
+        if len(untried):
+            return self.cube.decode(untried[0])
         return self.cube.decode(self.sobol(1, skip=len(tried))[0])
 
     def is_exhausted(self, tried: Collection[FloatArray]) -> bool:

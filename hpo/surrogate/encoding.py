@@ -105,9 +105,12 @@ def _bounds(parameter: FloatParameter | IntParameter) -> tuple[float, float, flo
 def _to_unit(parameter: Parameter, value: Value) -> float:
     if isinstance(parameter, CategoricalParameter):
         return (parameter.choices.index(value) + 0.5) / len(parameter.choices)
-    low, high, _ = _bounds(parameter)
+    low, high, step = _bounds(parameter)
     assert isinstance(value, (int, float))  # else the value would not be in the space
     number = float(value)
+    if step:  # values that differ by rounding are one point, as in `_numbers`
+        number = parameter.low + round((number - parameter.low) / step) * step
+        number = min(max(number, parameter.low), parameter.high)
     return ((math.log(number) if parameter.log else number) - low) / (high - low)
 
 

@@ -111,3 +111,34 @@ def test_no_point_is_begun_twice_also_where_there_are_infinitely_many() -> None:
     tried = [np.array([-0.0]), np.array([0.5 + 1e-12])]
     assert candidates.may_begin(points, tried).tolist() == [False, True, False]
     assert candidates.may_begin(points, []).all()
+
+
+def test_what_was_tried_of_a_grid_is_told_from_what_was_not_also_where_keys_are_rounded() -> None:
+    # The middles of 512 equal parts end in a 5 at their tenth decimal.
+    space: Space = {"rate": FloatParameter(type="float", low=0.0, high=5.11, step=0.01)}
+    candidates = Candidates(space, 0)
+    tried = [candidates.cube.encode({"rate": round(0.01 * i, 10)}) for i in range(512)]
+    tried_as_decoded = [candidates.cube.encode(candidates.cube.decode(one)) for one in tried]
+    assert candidates.is_exhausted(tried)
+    assert candidates.is_exhausted(tried_as_decoded)
+
+
+CONDITIONAL: Space = {
+    "kind": CategoricalParameter(type="categorical", choices=("a", "b")),
+    "rate": FloatParameter(type="float", low=0.0, high=1.0, when={"kind": ("b",)}),
+}
+
+
+def test_a_startup_begins_no_point_twice_where_a_condition_rules_out_what_is_continuous() -> None:
+    candidates, params = Candidates(CONDITIONAL, 0), list[Params]()
+    for _ in range(6):
+        tried = [candidates.cube.encode(one) for one in params]
+        params.append(candidates.startup_params(tried))
+    assert params.count({"kind": "a"}) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_all_that_is_allowed_has_been_tried_what_is_proposed_is_allowed(seed: int) -> None:
+    candidates = Candidates(CONDITIONAL, 0, lambda params: params["kind"] == "a")
+    observations = observed(candidates, [], [{"kind": "a"}] * 6)
+    assert Surrogate(candidates, seed).propose(observations) == {"kind": "a"}

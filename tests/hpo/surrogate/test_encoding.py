@@ -56,6 +56,14 @@ def test_values_of_a_grid_are_equally_likely() -> None:
     assert [depths.count(depth) for depth in (2, 4, 6, 8)] == [1000] * 4
 
 
+def test_numbers_of_a_grid_that_differ_by_rounding_are_one_point() -> None:
+    cube = UnitCube({"drop": FloatParameter(type="float", low=0.1, high=1.0, step=0.1)})
+    written = cube.encode({"drop": 0.3})
+    assert cube.decode(written) != {"drop": 0.3}
+    assert cube.encode(cube.decode(written)).tobytes() == written.tobytes()
+    assert cube.snap(written[None]).tobytes() == written.tobytes()
+
+
 def test_a_snapped_point_is_that_of_its_params() -> None:
     cube = UnitCube(SPACE)
     points = cube.snap(np.random.default_rng(0).random((200, len(SPACE))))
