@@ -224,7 +224,7 @@ class FreezeThaw(PausingScheduler[_Trial]):
             for before, rung in zip([0, *reached], reached, strict=False):
                 cut = {epoch: value for epoch, value in trial.curve.items() if epoch <= before}
                 known = replace(observed, trials=then | {number: replace(trial, curve=cut)})
-                if len(found) == most or known.is_starting_up:
+                if len(found) == most or known.is_starting_up or not known.seen:
                     return found
                 if not math.isnan(trial.curve[rung]):
                     expected = self._surrogate.forecast(known, number, [rung])

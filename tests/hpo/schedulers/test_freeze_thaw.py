@@ -471,3 +471,16 @@ def test_forecasts_of_the_past_do_not_know_what_came(sign: float) -> None:
         assert value in known
     assert all(expected.high[0] - expected.low[0] > 1e-3 for _, expected in found)
     assert sum(one.low[0] <= value <= one.high[0] for value, one in found) >= 5
+
+
+def test_forecasts_of_the_past_end_where_nothing_that_tells_was_known() -> None:
+    thaw = FreezeThaw(SPACE, MAX_EPOCHS, maximise=True, seed=0)
+    for number in range(12):
+        params = DEFAULT | {"drop": number / 24}
+        thaw.started(number, params)
+        reached = 14 if number == 11 else 4
+        thaw.reported(number, {e: accuracy(params, e) for e in range(1, reached + 1)})
+        thaw.paused(number)
+    thaw.failed(0)
+    thaw.set_first_rungs([first_rung(14, from_trial=11)])
+    assert thaw.forecasts_of_the_past(10) == []
