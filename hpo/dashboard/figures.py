@@ -120,6 +120,8 @@ def _add_forecasts(figure: go.Figure, found: Reported, line: Sequence[int]) -> b
         return False
     levels = found.study.metadata.first_levels
     model = model_of(found.config, found.trials, state, levels)
+    if model.model_state is None:  # an earlier version's, whose forecasts were others
+        return False
     forecasts = ((number, model.forecast(number)) for number in _to_forecast(found, line))
     known = [(number, expected) for number, expected in forecasts if expected is not None]
     for (number, expected), colour in zip(known, FORECASTS, strict=False):

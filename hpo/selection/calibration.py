@@ -54,6 +54,8 @@ def calibration(
     from hpo.surrogate.surrogate import FORECAST_SHARE
 
     model = model_of(config, trials, state, study.metadata.first_levels)
+    if model.model_state is None:  # an earlier version's, whose forecasts were others
+        return None
     found = model.forecasts_of_the_past(MOST_FORECASTS)
     if len(found) < LEAST_FORECASTS:
         return None

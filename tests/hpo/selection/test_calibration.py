@@ -28,3 +28,6 @@ def test_a_search_whose_surrogate_has_decided_can_be_judged(
     if found is not None:
         assert found.num >= 8
         assert not found.is_too_sure
+        assert study.metadata.model_state is not None
+        study.metadata.model_state = study.metadata.model_state[1:]  # an earlier version's
+        assert calibration(study, config, study.trials()) is None
