@@ -1,4 +1,4 @@
-"""Names in exported files: of inputs, outputs, the batch axis and the metadata."""
+"""The formats and their files; names of inputs, outputs and metadata in these files."""
 
 from typing import Final
 
