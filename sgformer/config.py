@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from sgformer.catalog import RATES, check_image_size, check_known, is_ours, model_facts
-from sgformer.data_config import DataConfig
+from sgformer.data_config import HASHING, DataConfig
 from sgformer.errors import ConfigError
 from sgformer.extension_config import ExtensionConfig
 from sgformer.fingerprint import fingerprint_of
@@ -370,7 +370,9 @@ class TrainConfig(FrozenConfig):
         fusion, encoder = values["model"].pop("fusion"), values["data"].pop("text_encoder")
         if values["data"].pop("features") is not None:
             fusion.pop("num_features")
-            values["fusion"] = fusion | {"encoder": encoder, "features": features}
+            # Of a folder the features' digest knows the content; where it lies does not matter.
+            known = encoder if encoder in (None, HASHING) else "folder"
+            values["fusion"] = fusion | {"encoder": known, "features": features}
         if not self.distillation.is_used:
             values.pop("distillation")
         elif teachers:

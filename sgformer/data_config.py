@@ -30,8 +30,8 @@ class DataConfig(FrozenConfig):
         val_seed: Seed that chooses which train images become val.
         features: A table of the images' features, which the model takes beside the images: CSV or
             parquet with a column `path`, or npz with `names` and `vectors`.
-        text_encoder: What encodes the table's column `text`: `hashing`. None: a text is a
-            category.
+        text_encoder: What encodes the table's column `text`: `hashing`, or the folder of an
+            encoder of sentence-transformers. None: a text is a category.
         num_workers: Processes that load images; None chooses their number by the CPUs. Images
             and their augmentation do not depend on it.
         mean: Mean of each colour channel, 0..1, for normalisation. None: as the model was
@@ -73,8 +73,8 @@ class DataConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _encoder_is_known(self) -> Self:
-        if self.text_encoder not in (None, HASHING):
-            raise SettingError("text_encoder", f"takes {HASHING!r}, got {self.text_encoder!r}")
+        if self.text_encoder is not None and not self.text_encoder.strip():
+            raise SettingError("text_encoder", f"takes {HASHING!r} or a folder, got an empty text")
         return self
 
     @model_validator(mode="after")
@@ -120,3 +120,8 @@ class DataConfig(FrozenConfig):
             return self.decode_size
         assert self.crop_pct is not None, "the config is not resolved"
         return int(self.image_size / self.crop_pct)
+
+
+def encoder_folder(data: DataConfig) -> Path | None:
+    """The folder of the encoder of texts; None: it has no folder, or there are no texts."""
+    return None if data.text_encoder in (None, HASHING) else Path(str(data.text_encoder))

@@ -8,6 +8,7 @@ from hpo.config.schema import SearchConfig, StudyConfig
 from hpo.config.search_space import CategoricalParameter, Parameter, Value
 from hpo.config.storage_url import file_of
 from sgformer.config import TrainConfig
+from sgformer.data_config import encoder_folder
 from sgformer.errors import ConfigError
 
 CHECKPOINT = "model.checkpoint"
@@ -49,6 +50,7 @@ def _paths(config: SearchConfig) -> Iterator[tuple[str, str]]:
     settings = {
         "train.data.data_dir": data.data_dir,
         "train.data.features": data.features,
+        "train.data.text_encoder": encoder_folder(data),
         "train.data.cache_dir": data.cache_dir,
         f"train.{CHECKPOINT}": config.train.model.checkpoint,
         f"train.{BASE}": config.train.extension.base,
@@ -75,6 +77,9 @@ def _of_train(train: TrainConfig) -> TrainConfig:
     if data.features is not None:
         path = _absolute(data.features, "train.data.features", " (--features)")
         data = data.model_copy(update={"features": path})
+    if (folder := encoder_folder(data)) is not None:
+        path = _absolute(folder, "train.data.text_encoder")
+        data = data.model_copy(update={"text_encoder": str(path)})
     if model.checkpoint is not None:
         path = _absolute(model.checkpoint, f"train.{CHECKPOINT}")
         model = model.model_copy(update={"checkpoint": path})

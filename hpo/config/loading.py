@@ -33,6 +33,7 @@ CHANGEABLE: Final = (
     "train.device",
     "train.data.data_dir",
     "train.data.features",
+    "train.data.text_encoder",
     "train.data.num_workers",
     "train.data.cache_dir",
     "train.data.cache_bytes",

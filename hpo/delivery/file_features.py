@@ -29,13 +29,13 @@ def features_of_files(
         InputError: The model takes images alone, or the table cannot be read, names a file twice
             or none, or has the end of several files.
     """
-    from sgformer.features.encoders import encoder_of
+    from sgformer.features.encoders import encoder_of_model
     from sgformer.features.table import FeatureTable
 
     columns = classifier.columns
     if columns is None:
         raise InputError(f"--features: the model takes images alone; leave {table} out")
-    encoder = None if columns.encoder is None else encoder_of(columns.encoder)
+    encoder = None if columns.encoder is None else encoder_of_model(columns.encoder)
     by_end = _by_end(files)
     found: dict[Path, FloatArray] = {}
     for rows in FeatureTable(table).parts([one.name for one in columns.columns]):

@@ -12,7 +12,7 @@ from hpo.execution.cluster import TrialResources
 from hpo.run_folder import RunFolder
 from hpo.run_store import RunStore
 from sgformer.data.image_cache import ImagesId, open_cache
-from sgformer.data_config import DataConfig
+from sgformer.data_config import DataConfig, encoder_folder
 
 # A name that a node has not looked up before is seen at once, also on NFS.
 SECONDS_TO_LOOK: Final = 10.0
@@ -111,6 +111,10 @@ def missing_images(
     if data.features is not None and not data.features.exists():
         where = f"are not there on {socket.gethostname()}; all nodes need them (--features)"
         return f"the features {data.features} {where}"
+    encoder = encoder_folder(data)
+    if encoder is not None and not encoder.is_dir():
+        where = f"is not there on {socket.gethostname()}; all nodes need it"
+        return f"the encoder of texts {encoder} {where} (train.data.text_encoder)"
     root = data.data_dir
     if root is None:
         return None

@@ -61,14 +61,14 @@ class Runner:
 
     def __init__(self, model: Path, num_threads: int, most_pixels: int) -> None:
         from sgformer.export.onnx_classifier import OnnxClassifier
-        from sgformer.features.encoders import encoder_of
+        from sgformer.features.encoders import encoder_of_model
         from sgformer.images.set_decoder import in_words
 
         self._classifier = OnnxClassifier(model, num_threads)
         self._words = in_words(self._classifier.rules)
         columns = self._classifier.columns
-        has_texts = columns is not None and columns.encoder is not None
-        self._encoder = encoder_of(str(columns.encoder)) if columns and has_texts else None
+        name = columns.encoder if columns else None
+        self._encoder = None if name is None else encoder_of_model(name)
         self._most_pixels = most_pixels
         self._pool = ThreadPoolExecutor(num_threads)
         self._computing = threading.Lock()

@@ -24,7 +24,7 @@ from sgformer.data_config import DataConfig
 from sgformer.disk import noticing_full_disk
 from sgformer.errors import DataError, listed
 from sgformer.features.columns import FeatureColumns, FloatArray
-from sgformer.features.encoders import TextEncoder, encoder_of
+from sgformer.features.encoders import TextEncoder, encoder_of, encoder_of_model
 from sgformer.features.fitting import fitted_columns
 from sgformer.features.scaling import Scaling, fitted_scaling
 from sgformer.features.table import FeatureTable
@@ -130,8 +130,10 @@ def load_features(
 
 
 def _encoder(config: DataConfig, columns: FeatureColumns | None) -> TextEncoder | None:
-    name = config.text_encoder if columns is None else columns.encoder
-    return None if name is None else encoder_of(name)
+    setting = config.text_encoder
+    if columns is None:
+        return None if setting is None else encoder_of(setting)
+    return None if columns.encoder is None else encoder_of_model(columns.encoder, setting)
 
 
 def _built(folder: Path, digest: str, build: Callable[[Path], None]) -> ImageFeatures:

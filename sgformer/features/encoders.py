@@ -1,7 +1,9 @@
 """Encoders of texts: each text becomes a vector. Nothing is downloaded."""
 
 import hashlib
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -9,9 +11,11 @@ import numpy.typing as npt
 
 from sgformer.data_config import HASHING
 from sgformer.errors import ConfigError
+from sgformer.features.sentences import SentenceEncoder
 
 SIZE: Final = 256
 NGRAMS: Final = (1, 2)
+FOLDER_VARIABLE: Final = "SGFORMER_TEXT_ENCODER"
 
 
 class TextEncoder(Protocol):
@@ -19,13 +23,16 @@ class TextEncoder(Protocol):
 
     Attributes:
         name: The name that a model keeps of its encoder; never a path.
-        size: Numbers of a vector.
         digest: Differs between encoders that give other vectors.
     """
 
     name: str
-    size: int
     digest: str
+
+    @property
+    def size(self) -> int:
+        """Numbers of a vector."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """The vectors (N, size) of the texts."""
@@ -53,8 +60,47 @@ class HashingEncoder:
         return np.asarray(self._vectorizer.transform(texts).toarray(), np.float32)
 
 
-def encoder_of(name: str) -> TextEncoder:
-    """The encoder that a setting names; raises ConfigError if there is none."""
-    if name != HASHING:
-        raise ConfigError(f"data.text_encoder: takes {HASHING!r}, got {name!r}")
-    return HashingEncoder()
+def encoder_of(setting: str) -> TextEncoder:
+    """The encoder that `data.text_encoder` names: `hashing`, or a folder.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if setting == HASHING:
+        return HashingEncoder()
+    if not Path(setting).is_dir():
+        raise ConfigError(
+            f"data.text_encoder: takes {HASHING!r}, or the folder of an encoder of sentences; "
+            f"there is no folder {setting}"
+        )
+    return SentenceEncoder(Path(setting))
+
+
+def encoder_of_model(name: str, setting: str | None = None) -> TextEncoder:
+    """The encoder that a trained model names.
+
+    A model knows its encoder's name and no path, so the folder of one that has weights is told by
+    the setting, or else by the environment variable SGFORMER_TEXT_ENCODER.
+
+    Args:
+        name: The `name` of its encoder.
+        setting: `data.text_encoder`; None: unknown.
+
+    Raises:
+        ConfigError: The folder is not told, or holds another encoder.
+    """
+    if name == HASHING:
+        return HashingEncoder()
+    folder = setting or os.environ.get(FOLDER_VARIABLE)
+    if not folder:
+        raise ConfigError(
+            f"the model's texts are encoded by {name}; name the folder of that encoder in the "
+            f"environment variable {FOLDER_VARIABLE}"
+        )
+    encoder = encoder_of(folder)
+    if encoder.name.rpartition("@")[2] != name.rpartition("@")[2]:
+        raise ConfigError(
+            f"the model's texts are encoded by {name}, and {folder} holds {encoder.name} "
+            f"({FOLDER_VARIABLE})"
+        )
+    return encoder

@@ -26,8 +26,8 @@ def test_numbers_may_be_written_as_text_as_yaml_gives_them() -> None:
         ({"data": {"image_size": 100}}, r"multiple of 32 pixels, got 100; nearest: 96 and 128"),
         ({"data": {"text_encoder": "hashing"}}, r"data\.text_encoder: there are no texts to enc"),
         (
-            {"data": {"text_encoder": "bert", "features": "a.csv"}},
-            r"data\.text_encoder: takes 'hashing', got 'bert'",
+            {"data": {"text_encoder": " ", "features": "a.csv"}},
+            r"data\.text_encoder: takes 'hashing' or a folder, got an empty text",
         ),
         ({"data": {"image_size": 1}}, r"multiple of 32 pixels, got 1; nearest: 32 and 64"),
         (

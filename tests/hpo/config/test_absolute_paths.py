@@ -63,7 +63,9 @@ def test_a_relative_table_of_features_is_absolute(
     search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config, _ = load_search_config(search_file, ["train.data.features=a.csv"])
+    overrides = ["train.data.features=a.csv", "train.data.text_encoder=words"]
+    config, _ = load_search_config(search_file, overrides)
     assert config.train.data.features == tmp_path / "a.csv"
+    assert config.train.data.text_encoder == str(tmp_path / "words")
     with pytest.raises(ConfigError, match=r"train\.data\.features is 'a\.csv'"):
         check_paths_absolute(search_file, ["train.data.features=a.csv"])

@@ -50,3 +50,16 @@ def test_features_that_are_not_there_are_missing(
     assert lacks.startswith(f"the features {table} are not there on ")
     table.write_text("path,size\n")
     assert missing_images(data, NO_IMAGES) is None
+
+
+@pytest.mark.fuse
+def test_an_encoder_that_is_not_there_is_missing(
+    train_config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "words"
+    data = train_config.data.model_copy(update={"text_encoder": str(folder)})
+    lacks = missing_images(data, NO_IMAGES)
+    assert lacks is not None
+    assert lacks.startswith(f"the encoder of texts {folder} is not there on ")
+    folder.mkdir()
+    assert missing_images(data, NO_IMAGES) is None

@@ -1,4 +1,5 @@
 import os
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -9,11 +10,13 @@ import torch
 from configs import changed
 from data_sets import write_csv as write_manifest
 from feature_tables import names_of, write_csv, write_npz, write_told
+from text_encoders import SIZE, write_encoder
 
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data, with_features
 from sgformer.errors import DataError
 from sgformer.features.columns import Column, FeatureColumns
+from sgformer.features.encoders import encoder_of
 from sgformer.sources.image_files import SPLITS
 
 pytestmark = pytest.mark.fuse
@@ -156,3 +159,36 @@ def test_a_node_on_which_nothing_can_be_kept_reads_the_table_too(config: TrainCo
     assert place is not None
     (place / "features").write_text("a file in the place of the folder")
     assert load(config).features is not None
+
+
+def test_texts_are_encoded_by_the_weights_of_a_folder(
+    config: TrainConfig, image_folder: Path, tmp_path: Path
+) -> None:
+    names = names_of(image_folder)
+    words = ("red", "twenty")
+    table = write_csv(
+        tmp_path / "t.csv",
+        names,
+        lambda name: {"text": f"it is {words[int(name.split('/')[1]) % 2]}"},
+    )
+    folder = write_encoder(tmp_path / "small")
+    values = {"features": table, "text_encoder": str(folder)}
+    with_texts = changed(config, data=values)
+    features = load(with_texts).features
+    assert features is not None
+    assert (features.columns.size, features.columns.encoder) == (
+        SIZE,
+        encoder_of(str(folder)).name,
+    )
+    samples = load(with_texts).samples("train")
+    by_word = [features.matrix[samples[samples[:, 1] % 2 == i, 0]] for i in (0, 1)]
+    assert all(np.allclose(one, one[0], atol=1e-6) for one in by_word)
+    assert not np.allclose(by_word[0][0], by_word[1][0], atol=0.01)
+    moved = shutil.move(folder, tmp_path / "moved")
+    elsewhere = changed(config, data=values | {"text_encoder": str(moved)})
+    assert load(elsewhere).features.digest == features.digest  # type: ignore[union-attr]
+    assert elsewhere.fingerprint() == with_texts.fingerprint()
+    other = changed(
+        config, data=values | {"text_encoder": str(write_encoder(tmp_path / "b" / "small", 1))}
+    )
+    assert load(other).features.digest != features.digest  # type: ignore[union-attr]
