@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.config.loading import differences, with_former_defaults
 from hpo.config.results_url import WORKING_FOLDER, is_url
+from hpo.config.resumed import differences, with_former_defaults
 from hpo.config.schema import SearchConfig, StudyConfig
 from hpo.errors import StudyError
 from hpo.run_folder import RunFolder

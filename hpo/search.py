@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from hpo.config.loading import with_common_decode_size
+from hpo.config.resumed import with_common_decode_size
 from hpo.config.schema import SearchConfig
 from hpo.continuation import check_continuation, find_study, with_output, with_storage
 from hpo.delivery.results_copy import check_results_url

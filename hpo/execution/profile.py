@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpo.config.combinations import combinations, listed_values
-from hpo.config.loading import with_common_decode_size
+from hpo.config.resumed import with_common_decode_size
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import (
     ARCHITECTURE,

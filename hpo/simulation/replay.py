@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpo.config.loading import clip
+from hpo.config.clipping import clip
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params
 from hpo.schedulers.first_rung import read_first_rungs

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpo.config.loading import differences, with_former_defaults
+from hpo.config.resumed import differences, with_former_defaults
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import Params, Space, value_at
 from hpo.run_folder import RunFolder

@@ -9,12 +9,8 @@ import yaml
 from mounts import pretend_mounted
 from studies import create_study
 
-from hpo.config.loading import (
-    dump_search_config,
-    load_search_config,
-    with_common_decode_size,
-    with_former_defaults,
-)
+from hpo.config.loading import dump_search_config, load_search_config
+from hpo.config.resumed import with_common_decode_size, with_former_defaults
 from hpo.config.schema import SearchConfig
 from hpo.config.search_space import default_params
 from hpo.continuation import check_continuation, config_of_study, find_study, with_output

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from hpo.config.loading import flat_settings
+from hpo.config.resumed import flat_settings
 from hpo.reporting.leaderboard import format_value
 from hpo.reporting.page.history import best_over_cost, cost_unit
 from hpo.reporting.page.parts import Figure, Table, error_bars, labels, titled

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 import search_spaces
-from hpo.config.loading import differences, dump_search_config, load_search_config
+from hpo.config.loading import dump_search_config, load_search_config
+from hpo.config.resumed import differences
 from hpo.config.schema import SearchConfig
 from sgformer.errors import ConfigError
 
