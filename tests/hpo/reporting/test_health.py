@@ -185,6 +185,15 @@ def test_a_budget_that_has_ended_the_search_too_early_is_told(searched: Searched
     assert card_of(ended, "length").grade == Grade.PASS  # its plan was long enough
 
 
+def test_a_budget_that_is_used_up_by_the_last_trial_has_paid_for_all(searched: Searched) -> None:
+    num = searched.config.study.num_trials
+    assert len(searched.trials) >= num
+    ended = dataclasses.replace(searched, trials=searched.trials[:num], is_limited=True)
+    card = card_of(ended, "budget")
+    assert card.grade == Grade.PASS
+    assert card.text == f"the budget has paid for all {num} trials; 2 parameters want 8"
+
+
 @pytest.mark.parametrize(("inside", "grade"), [(16, Grade.PASS), (11, Grade.WARN)])
 def test_a_surrogate_that_is_too_sure_is_told(
     searched: Searched, inside: int, grade: Grade
