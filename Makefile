@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow gpu-check chaos screenshots docs dist timm-tests lint format check-system clean
+.PHONY: demo test test-slow test-lowest gpu-check chaos screenshots docs dist timm-tests lint format check-system clean
 
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
@@ -15,6 +15,15 @@ test: .venv/installed-dev
 # Every input size; minutes.
 test-slow: .venv/installed-dev
 	$(BIN)/pytest -m slow
+
+# With the lowest versions that pyproject.toml allows: what depends on other packages' details.
+test-lowest:
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/pip install --quiet uv
+	build/lowest/bin/uv pip install --resolution lowest-direct --python build/lowest/bin/python '.[dev]'
+	build/lowest/bin/pytest -n 2 --dist loadfile tests/hpo/config tests/hpo/surrogate \
+	  tests/hpo/schedulers tests/hpo/samplers tests/hpo/study tests/hpo/dashboard \
+	  tests/sgformer/features tests/sgformer/model
 
 # For a machine with a GPU, ten minutes at most: the tests marked gpu, and measurements, as one
 # table. Elsewhere it names what it would do.

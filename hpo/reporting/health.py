@@ -213,9 +213,9 @@ def _budget(searched: Searched) -> HealthCard | None:
     expected = num if searched.is_limited else min(round(num / share), planned.num_trials)
     text = f"the budget pays for about {expected} trials at the pace so far"
     if searched.is_limited:
-        is_whole = num >= planned.num_trials
-        verb = "has paid for all" if is_whole else "has ended the search after"
-        text = f"the budget {verb} {num} trials"
+        text = f"the budget has ended the search after {num} trials"
+        if num >= planned.num_trials:
+            text = f"the budget has paid for all {num} trials"
     text += f"; {len(searched.config.space)} parameters want {searched.num_wanted}"
     if expected >= min(searched.num_wanted, planned.num_trials):
         return HealthCard("budget", Grade.PASS, text)
