@@ -37,8 +37,9 @@ class Combination(FrozenConfig):
         metric: What val judges by.
         alone: The winner's model on val.
         together: The members together on val, which has chosen them.
-        gain, low, high: What they gain over the winner's model, with its 95 % interval, on val
-            images that did not choose them; positive is better. None: nothing was to be combined.
+        gain, low, high: The members' metric less the winner's model's, and the ends of its 95 %
+            interval, on val images that did not choose the members; positive is better. None:
+            nothing was to be combined.
         starts_alike: Whether all candidates start from the same trained weights.
     """
 
