@@ -370,7 +370,7 @@ class TrainConfig(FrozenConfig):
         fusion, encoder = values["model"].pop("fusion"), values["data"].pop("text_encoder")
         if values["data"].pop("features") is not None:
             fusion.pop("num_features")
-            # The features' digest covers the files of an encoder's folder, so its path is left out.
+            # The features' digest covers the files of an encoder's folder; its path is left out.
             known = encoder if encoder in (None, HASHING) else "folder"
             values["fusion"] = fusion | {"encoder": known, "features": features}
         if not self.distillation.is_used:
