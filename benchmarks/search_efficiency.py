@@ -179,10 +179,12 @@ def our_config(job: Job, task: Task, budget: int) -> Any:
 def our_budget(clock: str, num_epochs: int, max_epochs: int) -> dict[str, Any]:
     """Settings that give the search `num_epochs`, besides the reserve for finalists."""
     if clock == "epochs":
-        return {"budget": {"total_epochs": num_epochs + max_epochs * NUM_AFTER}}
+        reserved = max_epochs * NUM_AFTER
+        return {"budget": {"total_epochs": num_epochs + reserved}, "retrain": {"max_share": None}}
     # A simulated second is a mean epoch of the default configuration. The reserve in seconds would
     # depend on the finalists, so retrainings last one epoch; `run` ends the search at its budget.
-    return {"budget": {"gpu_hours": (num_epochs + NUM_AFTER) / 3600}, "retrain": {"max_epochs": 1}}
+    hours = (num_epochs + NUM_AFTER) / 3600
+    return {"budget": {"gpu_hours": hours}, "retrain": {"max_epochs": 1, "max_share": None}}
 
 
 def run_ours(job: Job) -> Outcome:

@@ -103,7 +103,7 @@ FREEZE_THAW_VARIANTS: Final[dict[str, Values]] = {
     },
     "cost_aware": {"scheduler": {"cost_aware": True}, "budget": {"gpu_hours": 90 / 3600}},
     "finalists": {
-        "retrain": {"seeds": 2, "top_k": 1},
+        "retrain": {"seeds": 2, "top_k": 1, "max_share": None},
         "budget": {"total_epochs": 70 + 4 * MAX_EPOCHS},
     },
 }

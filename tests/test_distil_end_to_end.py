@@ -19,7 +19,7 @@ def test_a_run_teaches_a_smaller_model(
         "distillation.weight": WEIGHT, "distillation.temperature": TEMPERATURE,
     }  # fmt: skip
     values["study"] = {"num_trials": 2}
-    values["retrain"] = {"seeds": 2, "top_k": 1}
+    values["retrain"] = {"seeds": 2, "top_k": 1, "max_share": None}
     values["train"]["max_epochs"] = 2
     search_file.write_text(yaml.safe_dump(values))
     runs = tmp_path / "runs"

@@ -46,7 +46,13 @@ def machines(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> It
     values = search_values(DATA, CACHE)
     values["study"] = {"num_trials": NUM_TRIALS, "name": NAME, "sampler": "random"}
     values["scheduler"] = {"name": "none"}
-    values["retrain"] = {"seeds": 1, "top_k": 2, "max_epochs": 2, "proof_images": 8}
+    values["retrain"] = {
+        "seeds": 1,
+        "top_k": 2,
+        "max_epochs": 2,
+        "proof_images": 8,
+        "max_share": None,
+    }
     values["train"] |= {"max_epochs": NUM_EPOCHS, "early_stopping": {"patience": None}}
     values["train"]["optimizer"]["batch_size"] = 5  # epochs long enough to be disturbed
     values["resources"]["max_concurrent_trials"] = None  # every node that joins gets a worker

@@ -322,7 +322,9 @@ def _finalists_plan(config: "SearchConfig") -> str:
     if not seeds:
         return "none: the best trial is the winner (retrain.seeds)"
     max_epochs = config.retrain.max_epochs or config.train.max_epochs
+    share = config.retrain.max_share
+    most = f", for {share:g} of the trials' cost at most (retrain.max_share)" if share else ""
     return (
         f"the best {top_k} and the default, each trained on {seeds} fresh seed(s): up to "
-        f"{(top_k + 1) * seeds} trainings of {max_epochs} epochs"
+        f"{(top_k + 1) * seeds} trainings of {max_epochs} epochs{most}"
     )

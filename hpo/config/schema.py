@@ -1,5 +1,6 @@
 """SearchConfig: the settings of a search file, checked and frozen."""
 
+import math
 from typing import Final, Self
 
 from pydantic import Field, model_validator
@@ -80,6 +81,14 @@ class SearchConfig(FrozenConfig):
         return self.retrain.max_epochs or self.train.max_epochs
 
     @property
+    def _least_epochs_after(self) -> int:
+        """What the smallest search needs after its trials, which are the default alone."""
+        whole, share = self.num_fresh_trainings * self.fresh_epochs, self.retrain.max_share
+        if share is None:
+            return whole
+        return min(whole, max(self.fresh_epochs, math.ceil(share * self.train.max_epochs)))
+
+    @property
     def limits(self) -> dict[str, float | None]:
         """The limits at which the search ends, by name; None: no such limit.
 
@@ -146,13 +155,12 @@ class SearchConfig(FrozenConfig):
     def _epochs_are_enough(self) -> Self:
         """Raises ValueError if the budget is too small for the default and the final trainings."""
         total, max_epochs = self.budget.total_epochs, self.train.max_epochs
-        after = self.num_fresh_trainings * self.fresh_epochs
+        after = self._least_epochs_after
         if total is not None and total < max_epochs + after:
             raise ValueError(
                 f"budget.total_epochs: must leave room for the default configuration's training "
-                f"of {max_epochs} and {self.num_fresh_trainings} of {self.fresh_epochs} after the "
-                f"search (retrain.top_k, retrain.seeds): at least {max_epochs + after}, got "
-                f"{total}"
+                f"of {max_epochs} epochs, and for {after} after the search (retrain.top_k, "
+                f"retrain.seeds, retrain.max_share): at least {max_epochs + after}, got {total}"
             )
         return self
 

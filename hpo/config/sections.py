@@ -144,6 +144,9 @@ class RetrainConfig(FrozenConfig):
         top_k: How many of the best trials become finalists; as many keep their checkpoints.
         seeds: On how many fresh seeds each finalist is trained; 0: no comparison, the best
             trial is the winner.
+        max_share: The most that these trainings may cost, as a share of what the trials cost. If
+            all of them cost more, fewer seeds are used, then fewer finalists; where only one is
+            left, it wins without a comparison. None: no such limit.
         deliver: `winner` is one trained model. `soup` is the mean of the weights of the winner's
             and other finalists' trainings of its architecture; `ensemble` is one network of
             several of these models, whose mean probability answers. Both are delivered only if
@@ -155,6 +158,7 @@ class RetrainConfig(FrozenConfig):
     max_epochs: int | None = Field(default=None, ge=1)
     top_k: int = Field(default=3, ge=1)
     seeds: int = Field(default=3, ge=0)
+    max_share: float | None = Field(default=0.2, gt=0)
     deliver: Deliver = "winner"
     members: int = Field(default=3, ge=2, le=16)
     proof_images: int = Field(default=512, ge=1)

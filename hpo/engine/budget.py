@@ -46,6 +46,7 @@ class Limit:
 
 
 GPU_TIME: Final = Limit("gpu_hours", math.inf)
+EPOCHS: Final = Limit("total_epochs", math.inf)
 
 
 class Budget:
@@ -53,8 +54,9 @@ class Budget:
 
     From the start it sets aside what the trainings after the search will need, of the finalists
     or of the winner; their epochs are expected to take as long as the best trials' do. Where
-    this is more than half of a limit in hours, fewer seeds are planned. A trial without a GPU
-    counts as one on one GPU. The clock stands still while no search runs.
+    this is more than half of a limit in hours, or than `retrain.max_share` allows, fewer of them
+    are planned, but at least one. A trial without a GPU counts as one on one GPU. The clock stands
+    still while no search runs.
 
     Args:
         config: The config of the search.
@@ -81,6 +83,7 @@ class Budget:
         self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
         self._num_a_seed = config.retrain.top_k + 1 if config.compares_finalists else 1
         self._top_k = config.retrain.top_k
+        self._max_share = config.retrain.max_share if config.compares_finalists else None
         self._fresh = tuple(
             Taken(float(t["num_epochs"]), float(t["seconds"]), gpu_seconds_of(t)) for t in fresh
         )
@@ -119,12 +122,11 @@ class Budget:
         if limit.name == "wall_clock_hours":
             return self.seconds
         after = () if limit.is_of_trials else self._fresh
-        everything = (*(cost.taken for cost in self._ledger.costs.values()), *after)
-        if limit.name == "gpu_hours":
-            untimed = sum(taken.epochs for taken in everything if not taken.seconds)
-            timed = sum(taken.gpu_seconds for taken in everything)
-            return timed + untimed * _an_epoch(limit, everything)
-        return sum(taken.epochs for taken in everything)
+        return _together(limit, (*self._of_trials, *after))
+
+    @property
+    def _of_trials(self) -> list[Taken]:
+        return [cost.taken for cost in self._ledger.costs.values()]
 
     @property
     def share_taken(self) -> float:
@@ -138,9 +140,7 @@ class Budget:
     def an_epoch(self, limit: Limit, number: int | None = None) -> float:
         """An epoch's cost in the limit's unit: trial `number`'s, or the mean if not known."""
         known = [self._ledger.costs[number].taken] if number in self._ledger.costs else []
-        return _an_epoch(limit, known) or _an_epoch(
-            limit, [cost.taken for cost in self._ledger.costs.values()]
-        )
+        return _an_epoch(limit, known) or _an_epoch(limit, self._of_trials)
 
     def seconds_an_epoch(self) -> dict[int, float]:
         """GPU-seconds of an epoch by trial number, for the trials that were timed."""
@@ -162,6 +162,19 @@ class Budget:
                 return False
         return True
 
+    def keeps_to_share(self, numbers: Sequence[int]) -> bool:
+        """Whether training these trials anew keeps to `retrain.max_share` of the trials' cost.
+
+        The cost is GPU-time, or epochs while none is timed. Earlier trainings after the search
+        count. A number that is given twice is trained twice.
+        """
+        if self._max_share is None:
+            return True
+        limit = GPU_TIME if any(taken.seconds for taken in self._of_trials) else EPOCHS
+        due = self._epochs_after * sum(self.an_epoch(limit, number) for number in numbers)
+        most = self._max_share * _together(limit, self._of_trials)
+        return due + _together(limit, self._fresh) <= most
+
     @property
     def _finalists(self) -> list[Taken]:
         """Costs of the `top_k` most promising trials; sorted anew after each charge."""
@@ -180,14 +193,19 @@ class Budget:
         # Others may replace them, and these need a training on at least one seed.
         num_trained = sum(taken.epochs > 0 for taken in self._fresh)  # evaluations have none
         num = max(self._num_after - num_trained, self._num_a_seed)
-        whole = self._together(limit, num)
-        if limit.name == "total_epochs" or whole <= MOST_SET_ASIDE * limit.total:
-            return whole
-        fewer = (self._together(limit, n) for n in range(num, 0, -self._num_a_seed))
-        most = MOST_SET_ASIDE * limit.total
+        most = self._most_set_aside(limit)
+        fewer = (self._needed(limit, n) for n in range(num, 0, -self._num_a_seed))
         return next((needed for needed in fewer if needed <= most), most)
 
-    def _together(self, limit: Limit, num_trainings: int) -> float:
+    def _most_set_aside(self, limit: Limit) -> float:
+        """The most that is set aside of a limit: enough for one training, in any case."""
+        most = math.inf if limit.name == "total_epochs" else MOST_SET_ASIDE * limit.total
+        if self._max_share is None:
+            return most
+        of_all = self._max_share / (1 + self._max_share)  # trials and trainings are the whole
+        return min(most, max(of_all * limit.total, self._needed(limit, 1)))
+
+    def _needed(self, limit: Limit, num_trainings: int) -> float:
         """The expected use of a limit by so many trainings after the search, in its unit."""
         finalists = self._finalists
         each = [_an_epoch(limit, [taken]) for taken in finalists]
@@ -224,6 +242,15 @@ class NotedClock:
         seconds = self._budget.seconds
         if seconds > self._noted + SECONDS_BETWEEN_NOTES:
             self._noted = self._study.metadata.seconds_searched = seconds
+
+
+def _together(limit: Limit, everything: Sequence[Taken]) -> float:
+    """The sum of these costs, in the unit of a limit of epochs or GPU-time."""
+    if limit.name == "total_epochs":
+        return sum(taken.epochs for taken in everything)
+    untimed = sum(taken.epochs for taken in everything if not taken.seconds)
+    timed = sum(taken.gpu_seconds for taken in everything)
+    return timed + untimed * _an_epoch(limit, everything)
 
 
 def _an_epoch(limit: Limit, some: Iterable[Taken]) -> float:

@@ -24,7 +24,7 @@ from hpo.run_folder import RunFolder
 from hpo.run_store import store_of
 from hpo.run_teachers import teachers_of
 from hpo.run_weights import weights_of
-from hpo.selection.affordable import finalists_within_budget
+from hpo.selection.affordable import cut_text, finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,
     as_asked,
@@ -263,20 +263,17 @@ def _choose(
 ) -> Finalists:
     known = read_finalists(study)
     finalists = finalists_within_budget(
-        config, study, images.facts["val"], images.fold_ratio, budget.lets_train
+        config,
+        study,
+        images.facts["val"],
+        images.fold_ratio,
+        budget.lets_train,
+        budget.keeps_to_share,
     )
     if finalists == known:
         return known
-    num_asked, num_seeds = len(finalists.everyone or ()), finalists.asked_for.seeds
-    if len(finalists.numbers) < num_asked:
-        observer.note(
-            f"the budget leaves room for {len(finalists.numbers)} of {num_asked} finalists, on a "
-            "fresh seed each"
-        )
-    elif finalists.num_seeds < num_seeds:
-        observer.note(
-            f"the budget leaves room for {finalists.num_seeds} of retrain.seeds={num_seeds}"
-        )
+    if finalists.is_cut:
+        observer.note(cut_text(config, finalists))
     study.metadata.finalists = finalists.model_dump(mode="json")
     return finalists
 

@@ -6,9 +6,9 @@ from hpo.config.schema import DEFAULT_SHARE_OF_EPOCHS, SearchConfig
 from hpo.proposal.rules import Choice
 
 NIGHT_HOURS: Final = 12.0  # a search that takes longer gets a limit
-LEAST_TRAININGS: Final = (
-    8  # full ones that a limit leaves room for: below that nothing is compared
-)
+# Full trainings that a limit leaves room for: ten are the trials', and of a fifth of these
+# (retrain.max_share) winner and default can be compared.
+LEAST_TRAININGS: Final = 12
 
 
 def budget(config: SearchConfig, slots: int, epoch_seconds: float | None) -> Choice:
@@ -25,8 +25,8 @@ def budget(config: SearchConfig, slots: int, epoch_seconds: float | None) -> Cho
         why = "`search FILE --dry-run --profile` tells how long they take"
         return Choice(("study", "num_trials"), num_trials, why)
     hours = epoch_seconds * config.train.max_epochs / 3600
-    after = config.num_fresh_trainings * config.fresh_epochs / config.train.max_epochs
-    trainings = DEFAULT_SHARE_OF_EPOCHS * num_trials + after
+    of_trials = DEFAULT_SHARE_OF_EPOCHS * num_trials
+    trainings = of_trials + _trainings_after(config, of_trials)
     wall = trainings * hours / slots
     what = f"a full training takes {_time(hours)} here, and the search about as long as "
     what += f"{trainings:.0f} of them, {slots} at a time"
@@ -37,6 +37,13 @@ def budget(config: SearchConfig, slots: int, epoch_seconds: float | None) -> Cho
     if config.resources.gpus_per_trial == 0:
         return Choice(("budget", "wall_clock_hours"), limit, why)
     return Choice(("budget", "gpu_hours"), limit * slots, f"{limit:g} hours of each GPU; {why}")
+
+
+def _trainings_after(config: SearchConfig, of_trials: float) -> float:
+    """Full trainings after the search, whose trials take as long as `of_trials` of them."""
+    one = config.fresh_epochs / config.train.max_epochs
+    whole, share = config.num_fresh_trainings * one, config.retrain.max_share
+    return whole if share is None else min(whole, max(one, share * of_trials))
 
 
 def _rounded(hours: float) -> float:

@@ -81,7 +81,8 @@ def _gain(searched: Searched) -> HealthCard | None:
         return _gain_so_far(searched)
     gain = verdict.gains.get(verdict.winner)
     if gain is None or verdict.winner == DEFAULT or gain.is_within_noise:
-        remedy = "widen the space, search longer, or compare on more retrain.seeds"
+        seeds = "retrain.max_share" if verdict.is_cut_by_share else "retrain.seeds"
+        remedy = f"widen the space, search longer, or compare on more seeds ({seeds})"
         return HealthCard("gain", Grade.WARN, "no gain over the default is proven", remedy)
     if gain.mean < 0:
         text = "the winner is worse than the default, which misses study.constraints"

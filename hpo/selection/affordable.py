@@ -1,4 +1,4 @@
-"""Cuts the finalists, and the number of fresh seeds, to what the remaining budget allows."""
+"""Cuts the finalists, and the number of fresh seeds, to what they may cost."""
 
 from collections.abc import Callable, Container, Sequence
 
@@ -25,11 +25,12 @@ def finalists_within_budget(
     num_val_images: int,
     fold_ratio: float | None,
     lets_train: Callable[[Sequence[int]], bool],
+    keeps_to_share: Callable[[Sequence[int]], bool],
 ) -> Finalists:
     """The finalists to compare: the stored ones while they are valid, else newly chosen ones.
 
-    Finalists that the budget has cut stay unchanged until the budget is raised. Then more of them
-    are compared, as the budget allows; finished trainings are not repeated.
+    Finalists that a limit has cut stay unchanged until a limit is raised. Then more of them are
+    compared, as the limits allow; finished trainings are not repeated.
 
     Args:
         config: The config of the search.
@@ -37,6 +38,7 @@ def finalists_within_budget(
         num_val_images: The number of images in val.
         fold_ratio: Val images per training image; None: val is not split off train.
         lets_train: Says whether the budget has room to retrain the trials with these numbers.
+        keeps_to_share: Says whether retraining them keeps to `retrain.max_share`.
     """
     trials, known = study.trials(), read_finalists(study)
     asked = asked_for(config, trials)
@@ -54,10 +56,12 @@ def finalists_within_budget(
         everyone=numbers,
         limits=limits_of(config),
     )
-    found = affordable(config, trials, everyone, study.metadata.fresh_trainings, lets_train)
+    done = study.metadata.fresh_trainings
+    by_budget = affordable(config, trials, everyone, done, lets_train)
+    found = affordable(config, trials, by_budget, done, keeps_to_share)
     if known is not None and _size(found) <= _size(known):
         return known.model_copy(update={"limits": everyone.limits, "everyone": numbers})
-    return found
+    return found.model_copy(update={"is_cut_by_share": _size(found) < _size(by_budget)})
 
 
 def _best_of(
@@ -103,3 +107,21 @@ def affordable(
 def _size(finalists: Finalists) -> tuple[int, int]:
     """Numbers of seeds and of finalists; the larger tuple compares more."""
     return finalists.num_seeds, len(finalists.numbers)
+
+
+def cut_text(config: SearchConfig, finalists: Finalists) -> str:
+    """What a limit has left of the finalists' trainings, and what all of them would take."""
+    everyone, asked = finalists.everyone or finalists.numbers, finalists.asked_for
+    if finalists.is_cut_to_one:
+        kept = "nothing is compared"
+    elif len(finalists.numbers) < len(everyone):
+        kept = f"{len(finalists.numbers)} of {len(everyone)} finalists are compared, on one seed"
+    else:
+        kept = f"{finalists.num_seeds} of retrain.seeds={asked.seeds} are used"
+    share, whole = config.retrain.max_share, len(everyone) * asked.seeds
+    what = f"retrain.max_share={share:g}" if finalists.is_cut_by_share else "the budget"
+    return (
+        f"{kept}, which is what {what} has room for; all of them on {asked.seeds} fresh "
+        f"seeds take {whole} trainings of {config.fresh_epochs} epochs: for more, resume with a "
+        f"larger {'one, or null' if finalists.is_cut_by_share else 'budget'}"
+    )

@@ -19,7 +19,7 @@ from hpo.study.trial import EndReason, TrialStatus, TrialSummary
 from sgformer.config import DistillationConfig, TrainConfig
 from sgformer.validation import FrozenConfig
 
-# The limits that count the finalists' trainings, too.
+# The limits that count the finalists' trainings, too, beside retrain.max_share.
 LIMITS: Final = ("total_epochs", "gpu_hours", "wall_clock_hours")
 
 
@@ -47,8 +47,9 @@ class Finalists(FrozenConfig):
         num_val_images: The number of images in val.
         fold_ratio: Val images per training image; None: val is not split off train.
         everyone: All requested trials; None in a study of an earlier version.
-        limits: The search's limits at the time of the cut, by name; None in a study of an
-            earlier version.
+        limits: The search's limits at the time of the cut, by name, `max_share` among them; None
+            in a study of an earlier version.
+        is_cut_by_share: Whether `retrain.max_share` cut more than the search's limits did.
     """
 
     numbers: tuple[int, ...]
@@ -58,6 +59,7 @@ class Finalists(FrozenConfig):
     fold_ratio: float | None
     everyone: tuple[int, ...] | None = None
     limits: dict[str, float | None] | None = None
+    is_cut_by_share: bool = False
 
     @property
     def is_cut(self) -> bool:
@@ -167,12 +169,14 @@ def _is_sound(trial: TrialSummary) -> bool:
 
 def limits_of(config: SearchConfig) -> dict[str, float | None]:
     """The limits that count the finalists' trainings, by name; None: no limit."""
-    return {name: config.limits[name] for name in LIMITS}
+    limits = {name: config.limits[name] for name in LIMITS}
+    return limits | {"max_share": config.retrain.max_share}
 
 
 def may_grow(config: SearchConfig, study: SearchStudy, known: Finalists) -> bool:
     """Whether the budget cut these finalists, and a limit has been raised since."""
-    was = known.limits or study.metadata.limits_reached or {}
+    earlier = {"max_share": None}  # an earlier version had no such limit
+    was = earlier | (known.limits or study.metadata.limits_reached or {})
     return known.is_cut and any(
         _is_raised(was.get(name, -math.inf), now) for name, now in limits_of(config).items()
     )
@@ -260,6 +264,7 @@ def read_verdict(
         default_may_win=default is None or default.is_feasible,
         bounds=late_bounds(config),
         is_cut_to_one=finalists.is_cut_to_one,
+        is_cut_by_share=finalists.is_cut_by_share,
     )
     if verdict is None:
         return None

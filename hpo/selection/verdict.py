@@ -71,8 +71,9 @@ class Verdict:
         trainings: The winner's trainings, one per seed, in the order of seeds.
         covers_images: Whether the intervals include the variance due to the choice of val images.
         picked_on_images: Whether the search selected the finalists on these same val images.
-        is_cut_to_one: Whether the budget had room for only one of several finalists, so that
-            nothing was compared.
+        is_cut_to_one: Whether there was room for only one of several finalists, so that nothing
+            was compared.
+        is_cut_by_share: Whether `retrain.max_share` cut finalists or seeds.
         teacher: What the winner's teacher adds; None: it has none, or that is not known yet.
     """
 
@@ -85,6 +86,7 @@ class Verdict:
     covers_images: bool = True
     picked_on_images: bool = False
     is_cut_to_one: bool = False
+    is_cut_by_share: bool = False
     teacher: TeacherGain | None = None
 
 
@@ -98,6 +100,7 @@ def judge(
     default_may_win: bool = True,
     bounds: Sequence[Constraint] = (),
     is_cut_to_one: bool = False,
+    is_cut_by_share: bool = False,
 ) -> Verdict | None:
     """The verdict on the finalists, from all of their trainings; None if no finalist may win.
 
@@ -114,11 +117,18 @@ def judge(
             serves for comparison only.
         bounds: Constraints on `int8_top1_drop`; a finalist whose mean misses one serves for
             comparison only.
-        is_cut_to_one: Whether the budget had room for only one of several finalists.
+        is_cut_to_one: Whether there was room for only one of several finalists.
+        is_cut_by_share: Whether `retrain.max_share` cut finalists or seeds.
     """
     if not trainings:
         may_win = numbers[0] != DEFAULT or default_may_win
-        alone = Verdict(metric, numbers[0], DEFAULT in numbers, is_cut_to_one=is_cut_to_one)
+        alone = Verdict(
+            metric,
+            numbers[0],
+            DEFAULT in numbers,
+            is_cut_to_one=is_cut_to_one,
+            is_cut_by_share=is_cut_by_share,
+        )
         return alone if may_win else None
     values = _values_of_sound(numbers, trainings)
     candidates = [n for n in values if n != DEFAULT or default_may_win]
@@ -126,7 +136,8 @@ def judge(
     if not candidates:
         return None
     images = ValImages(num_val_images, fold_ratio, metric in SHARES_OF_IMAGES)
-    return _compare(values, candidates, trainings, metric, images)
+    verdict = _compare(values, candidates, trainings, metric, images)
+    return replace(verdict, is_cut_by_share=is_cut_by_share)
 
 
 def _compare(

@@ -47,7 +47,7 @@ def gain_text(verdict: Verdict | None) -> str:
     if gain.margin is None:
         return (
             f"{gain.mean:+.4f} over the default on one fresh seed, which cannot tell it from "
-            "noise (retrain.seeds)"
+            f"noise ({_of_seeds(verdict)})"
         )
     text = f"{signed_text(gain)} over the default: "
     if gain.is_within_noise:
@@ -57,8 +57,18 @@ def gain_text(verdict: Verdict | None) -> str:
     return f"{text}better than the default"
 
 
+def _of_seeds(verdict: Verdict) -> str:
+    """The settings that decide on how many seeds finalists are compared."""
+    return "retrain.seeds, retrain.max_share" if verdict.is_cut_by_share else "retrain.seeds"
+
+
 def _why_no_default(verdict: Verdict) -> str:
     """The reason why the winner was not compared with the default, as text."""
+    if verdict.is_cut_to_one and verdict.is_cut_by_share:
+        return (
+            "to train the winner and the default on a fresh seed each costs more than "
+            "retrain.max_share of the search; resume with a larger one, or null"
+        )
     if verdict.is_cut_to_one:
         return (
             "the budget left no room to train the winner and the default on a fresh seed each; "
@@ -88,7 +98,7 @@ def signed_text(gain: Estimate) -> str:
 def correction_text(verdict: Verdict) -> str:
     """The text that says for which seeds and images the intervals hold."""
     if len(verdict.trainings) < 2:
-        return "One fresh seed gives no intervals (retrain.seeds)."
+        return f"One fresh seed gives no intervals ({_of_seeds(verdict)})."
     images = "and other val images" if verdict.covers_images else "but not over other val images"
     if verdict.covers_images and verdict.picked_on_images:
         images += ", though from all trials the finalists were picked by these same ones"

@@ -158,7 +158,12 @@ def _trainings_after(
         return [retrain_config(config, one.params) for one in selected(trials, config.study)]
     budget = Budget.of_study(config, search.study, num_slots)
     finalists = finalists_within_budget(
-        config, search.study, assumed.num_val_images, None, budget.lets_train
+        config,
+        search.study,
+        assumed.num_val_images,
+        None,
+        budget.lets_train,
+        budget.keeps_to_share,
     )
     return [train for _, train in trainings_of(config, trials, finalists)]
 

@@ -24,7 +24,7 @@ TITLES: Final = {"early": "after 40 epochs", "late": "after 140 epochs", "end": 
 SIZE: Final = {"width": 860, "height": 400}
 OVERRIDES: Final = (
     f"train.max_epochs={MAX_EPOCHS}", "study.num_trials=100", "budget.total_epochs=351",
-    "retrain={top_k: 1, seeds: 1}",
+    "retrain={top_k: 1, seeds: 1, max_share: null}",
 )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
 def compare(config: SearchConfig, study: SearchStudy, values: dict[int, list[float]]) -> None:
     """Stores values of finalists on fresh seeds, as if they had been trained."""
     trials = study.trials()
-    config = config.model_copy(update={"retrain": RetrainConfig(seeds=2)})
+    config = config.model_copy(update={"retrain": RetrainConfig(seeds=2, max_share=None)})
     finalists = Finalists(
         numbers=tuple(values),
         asked_for=asked_for(config, trials),

@@ -14,7 +14,7 @@ def search_values(image_folder: Path, cache_dir: Path) -> dict:
         "study": {"num_trials": 4},
         "scheduler": {"name": "asha", "min_epochs": 1, "reduction_factor": 2},
         "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent_trials": 2},
-        "retrain": {"seeds": 0},
+        "retrain": {"seeds": 0, "max_share": None},
         "space": {
             "optimizer.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
             "model.drop_rate": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.05},

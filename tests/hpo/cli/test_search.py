@@ -252,7 +252,7 @@ def test_a_dry_run_says_what_comparing_finalists_takes(
         "--set", "retrain={seeds: 2, top_k: 5}",
     )  # fmt: skip
     assert "the best 5 and the default, each trained on 2 fresh seed(s): up to 12 trainings" in out
-    assert "of 4 epochs" in out
+    assert "of 4 epochs, for 0.2 of the trials' cost at most (retrain.max_share)" in out
 
 
 def test_a_dry_run_says_that_several_objectives_are_not_compared(

@@ -97,8 +97,8 @@ def test_the_best_epoch_is_picked_by_the_objective(search_file: Path) -> None:
         ("study.select=top", r"study\.select: input should be 'best'.*got 'top'"),
         (
             "budget.total_epochs=7",
-            r"must leave room for the default configuration's training of 4 and 1 of 4 after .* "
-            r"at least 8, got 7",
+            r"must leave room for the default configuration's training of 4 epochs, and for 4 "
+            r"after .* at least 8, got 7",
         ),
         ("report.images=some", r"report\.images: .*boolean.*, got 'some'"),
         ("report.image=false", r"report\.image: unknown key; nearest known: images"),

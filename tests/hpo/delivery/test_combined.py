@@ -23,7 +23,11 @@ from sgformer.training.checkpoint import save_checkpoint
 from sgformer.training.checkpoint_file import load_checkpoint
 from sgformer.training.trained_model import load_trained
 
-SETTINGS = ("retrain={seeds: 3, top_k: 1}", "train.max_epochs=1", "report.images=false")
+SETTINGS = (
+    "retrain={seeds: 3, top_k: 1, max_share: null}",
+    "train.max_epochs=1",
+    "report.images=false",
+)
 
 
 @pytest.fixture(scope="module")

@@ -210,7 +210,10 @@ def test_it_knows_how_many_trainings_what_is_left_pays_for(
 def test_of_hours_half_is_set_aside_at_most_for_fewer_seeds(
     search_file: Path, seconds: int, set_aside: float
 ) -> None:
-    overrides = ["retrain={seeds: 3, top_k: 1}", f"budget.gpu_hours={seconds / 3600}"]
+    overrides = [
+        "retrain={seeds: 3, top_k: 1, max_share: null}",
+        f"budget.gpu_hours={seconds / 3600}",
+    ]
     config, _ = load_search_config(search_file, overrides)
     spender = Spender(config)
     spender.trained(0, curve(0.1), facts(10.0, 10.0, 1))  # 6 trainings of 4 epochs
@@ -221,7 +224,7 @@ def test_of_hours_half_is_set_aside_at_most_for_fewer_seeds(
 def test_a_search_that_goes_on_sets_aside_what_new_finalists_may_take(
     search_file: Path, num_trained: int, set_aside: int
 ) -> None:
-    overrides = ["retrain={seeds: 3, top_k: 1}", "budget.total_epochs=100"]
+    overrides = ["retrain={seeds: 3, top_k: 1, max_share: null}", "budget.total_epochs=100"]
     config, _ = load_search_config(search_file, overrides)
     evaluation = {"num_epochs": 0, "seconds": 1.0}  # which is no training
     fresh = [*[{"num_epochs": 4, "seconds": 4.0}] * num_trained, evaluation]
@@ -258,3 +261,43 @@ def test_epochs_that_no_report_timed_take_what_others_do(
     spender.trained(1, {}, {"num_epochs_trained": 3})
     assert spender.budget.taken(EPOCHS) == 5
     assert spender.budget.taken(GPU_HOURS) == 50.0
+
+
+@pytest.mark.parametrize(
+    ("max_share", "set_aside"),
+    [
+        (1.0, 24),  # all 6 trainings of 4 epochs, as they are less than half of 100
+        (0.25, 16),  # 4 trainings in 20 epochs: whole seeds, for both finalists
+        (0.05, 100 / 21),  # less than a seed for both
+        (0.01, 4),  # one training, in any case
+    ],
+)
+def test_as_much_is_set_aside_as_the_share_allows(
+    search_file: Path, max_share: float, set_aside: float
+) -> None:
+    retrain = f"retrain={{seeds: 3, top_k: 1, max_share: {max_share}}}"
+    config, _ = load_search_config(search_file, [retrain, "budget.total_epochs=100"])
+    budget = Spender(config).budget
+    assert budget.left(budget.limits[0]) == pytest.approx(100 - set_aside)
+
+
+@pytest.mark.parametrize("is_timed", [True, False])
+@pytest.mark.parametrize(
+    ("max_share", "num_trained", "num_more"), [(0.2, 0, 1), (0.5, 0, 3), (0.5, 2, 1), (0.1, 0, 0)]
+)
+def test_the_share_says_how_many_trainings_the_trials_pay_for(
+    search_file: Path, max_share: float, num_trained: int, num_more: int, *, is_timed: bool
+) -> None:
+    retrain = f"retrain={{seeds: 3, top_k: 1, max_share: {max_share}}}"
+    fresh = [{"num_epochs": 4, "seconds": 8.0 * is_timed, "gpu_seconds": 8.0 * is_timed}]
+    spender = Spender(load_search_config(search_file, [retrain])[0], fresh=fresh * num_trained)
+    for number in range(6):
+        told = facts(8.0, 8.0, 4) if is_timed else {}
+        spender.trained(number, curve(0.1, 0.2, 0.3, 0.4), told)
+    fitting = [n for n in range(9) if spender.budget.keeps_to_share([1] * n)]
+    assert fitting == list(range(num_more + 1))
+
+
+def test_without_a_share_the_comparison_may_cost_anything(search_file: Path) -> None:
+    config, _ = load_search_config(search_file, ["retrain={seeds: 3, max_share: null}"])
+    assert Spender(config).budget.keeps_to_share([0] * 1000)

@@ -77,9 +77,17 @@ class Notes(SearchObserver):
         self.texts.append(text)
 
 
-def test_a_raised_budget_trains_what_a_smaller_one_left_out(
-    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("limit", "what", "larger"),
+    [
+        ("budget.total_epochs=60", "the budget", "budget"),
+        ("retrain.max_share=0.3", "retrain.max_share=0.3", "one, or null"),
+    ],
+)
+def test_a_raised_limit_trains_what_a_smaller_one_left_out(
+    search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    limit: str, what: str, larger: str,
+) -> None:  # fmt: skip
     trained: list[tuple[str, int]] = []
 
     def train_all(
@@ -94,8 +102,8 @@ def test_a_raised_budget_trains_what_a_smaller_one_left_out(
             yield i, None
 
     monkeypatch.setattr(comparison, "retrain_all_on_cluster", train_all)
-    settings = ("retrain={seeds: 3, top_k: 2}", "study.num_trials=3")
-    small, _ = load_search_config(search_file, (*settings, "budget.total_epochs=60"))
+    settings = ("retrain={seeds: 3, top_k: 2, max_share: null}", "study.num_trials=3")
+    small, _ = load_search_config(search_file, (*settings, limit))
     raised, _ = load_search_config(search_file, (*settings, "budget.total_epochs=4000"))
     run = RunFolder(tmp_path / "run")
     run.make()
@@ -103,7 +111,7 @@ def test_a_raised_budget_trains_what_a_smaller_one_left_out(
     for value in (0.5, 0.9, 0.8):
         number = study.ask().number
         study.report(number, {1: value})
-        # The trials have taken 42 of the 60 epochs, so one seed of three finalists fits.
+        # The trials have taken 42 epochs: of 60, or of a share of .3, one seed of three fits.
         facts = {"best_value": value, "num_epochs_trained": 14, "end_reason": "completed"}
         study.finish(number, "COMPLETE", facts, value)
     images = SearchedImages(ImagesId("a", "b"), {"val": 100}, None)
@@ -112,7 +120,10 @@ def test_a_raised_budget_trains_what_a_smaller_one_left_out(
         compare_finalists(small, run, study, images, resources, notes)
         assert len(trained) == 3
         assert is_settled(small, study, study.trials())
-    assert notes.texts == ["the budget leaves room for 1 of retrain.seeds=3"]
+    assert notes.texts == [
+        f"1 of retrain.seeds=3 are used, which is what {what} has room for; all of them on 3 "
+        f"fresh seeds take 9 trainings of 4 epochs: for more, resume with a larger {larger}"
+    ]
     assert not is_settled(raised, study, study.trials())
     compare_finalists(raised, run, study, images, resources, notes)
     assert len(trained) == len(set(trained)) == 9
@@ -136,7 +147,9 @@ def test_finalists_go_on_from_the_epochs_that_the_driver_sees(
             yield i, None
 
     monkeypatch.setattr(comparison, "retrain_all_on_cluster", train_all)
-    config, _ = load_search_config(search_file, ("retrain={seeds: 1}", "study.num_trials=2"))
+    config, _ = load_search_config(
+        search_file, ("retrain={seeds: 1, max_share: null}", "study.num_trials=2")
+    )
     run = RunFolder(tmp_path / "run")
     run.make()
     study = create_study(run.storage_url(config), config)
@@ -204,7 +217,7 @@ def test_members_of_an_ensemble_keep_their_best_weights_and_nothing_else(
     search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = FakeCluster(monkeypatch)
-    settings = ("retrain={seeds: 3, top_k: 1, deliver: ensemble}",)
+    settings = ("retrain={seeds: 3, top_k: 1, deliver: ensemble, max_share: null}",)
     config, run, study = search_of(search_file, tmp_path / "run", *settings)
     compare(config, run, study)
     assert len(cluster.trained) == 3
@@ -219,7 +232,7 @@ def test_a_soup_that_is_asked_for_later_trains_again_what_the_delivery_removed(
     search_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = FakeCluster(monkeypatch)
-    settings = ("retrain={seeds: 3, top_k: 1, deliver: ensemble}",)
+    settings = ("retrain={seeds: 3, top_k: 1, deliver: ensemble, max_share: null}",)
     config, run, study = search_of(search_file, tmp_path / "run", *settings)
     compare(config, run, study)
     before = study.metadata.fresh_trainings
@@ -243,7 +256,7 @@ def test_a_soup_has_to_do_without_what_the_budget_cannot_train_again(
 ) -> None:
     cluster = FakeCluster(monkeypatch)
     settings = (
-        "retrain={seeds: 3, top_k: 1, deliver: soup}", "budget.total_epochs=28",
+        "retrain={seeds: 3, top_k: 1, deliver: soup, max_share: null}", "budget.total_epochs=28",
     )  # fmt: skip
     config, run, study = search_of(search_file, tmp_path / "run", *settings)
     compare(config, run, study)
@@ -265,7 +278,7 @@ def test_a_search_killed_within_the_trainings_without_a_teacher_goes_on_with_the
     cluster = FakeCluster(monkeypatch)
     monkeypatch.setattr(comparison, "teachers_of", lambda *_: ())
     settings = (
-        "retrain={seeds: 2, top_k: 1}", "budget.total_epochs=100",
+        "retrain={seeds: 2, top_k: 1, max_share: null}", "budget.total_epochs=100",
         f"train.distillation.teacher={tmp_path}",
     )  # fmt: skip
     config, run, study = search_of(search_file, tmp_path / "run", *settings)
@@ -284,7 +297,10 @@ def test_trainings_without_a_teacher_wait_for_a_raised_budget(
 ) -> None:
     cluster = FakeCluster(monkeypatch)
     monkeypatch.setattr(comparison, "teachers_of", lambda *_: ())
-    settings = ("retrain={seeds: 2, top_k: 1}", f"train.distillation.teacher={tmp_path}")
+    settings = (
+        "retrain={seeds: 2, top_k: 1, max_share: null}",
+        f"train.distillation.teacher={tmp_path}",
+    )
     small, run, study = search_of(
         search_file, tmp_path / "run", *settings, "budget.total_epochs=28"
     )

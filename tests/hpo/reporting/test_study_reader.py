@@ -86,7 +86,7 @@ def test_what_is_left_of_each_limit(config: SearchConfig, run: RunFolder) -> Non
 
 
 def test_a_driver_and_finalists_are_told(config: SearchConfig, run: RunFolder) -> None:
-    config = config.model_copy(update={"retrain": RetrainConfig(seeds=2)})
+    config = config.model_copy(update={"retrain": RetrainConfig(seeds=2, max_share=None)})
     study = make_study(config, run, ["COMPLETE", "COMPLETE"])
     compare(config, study, {1: [0.9, 0.9], 0: [0.5, 0.5]})
     reader = StudyReader(study, config)

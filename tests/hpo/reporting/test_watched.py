@@ -87,7 +87,7 @@ def test_it_is_over_when_nothing_works_on_the_study(config: SearchConfig, run: R
 
 
 def test_finalists_are_told(config: SearchConfig, run: RunFolder) -> None:
-    config = config.model_copy(update={"retrain": RetrainConfig(seeds=2)})
+    config = config.model_copy(update={"retrain": RetrainConfig(seeds=2, max_share=None)})
     study = make_study(config, run, ["COMPLETE", "COMPLETE", "COMPLETE"])
     compare(config, study, {1: [0.9, 0.9], 0: [0.5, 0.5]})
     chosen = study.metadata.finalists

@@ -6,7 +6,7 @@ from finalist_trials import finished, tell, trial
 
 from hpo.config.loading import load_search_config
 from hpo.config.schema import SearchConfig
-from hpo.selection.affordable import affordable, finalists_within_budget
+from hpo.selection.affordable import affordable, cut_text, finalists_within_budget
 from hpo.selection.finalists import (
     Finalists,
     asked_for,
@@ -71,9 +71,12 @@ def room_for(num: int) -> Callable[[Sequence[int]], bool]:
     return lambda trainings: len(trainings) <= num
 
 
-def kept_within(config: SearchConfig, study: SearchStudy, room: int) -> Finalists:
-    """The finalists for which a budget has room, stored in the study with their trainings."""
-    found = finalists_within_budget(config, study, 100, None, room_for(room))
+def kept_within(config: SearchConfig, study: SearchStudy, room: int, share: int = 99) -> Finalists:
+    """The finalists for which a budget has room, stored in the study with their trainings.
+
+    `share` is how many trainings keep to retrain.max_share.
+    """
+    found = finalists_within_budget(config, study, 100, None, room_for(room), room_for(share))
     study.metadata.finalists = found.model_dump(mode="json")
     tell(config, study, found, {0: 0.5, 1: 0.8, 2: 0.7})
     return found
@@ -138,3 +141,47 @@ def test_finalists_cut_by_an_earlier_version_grow_with_the_budget(
     raised = with_budget(search_file, 4000)
     assert not is_settled(raised, study, study.trials())
     assert kept_within(raised, study, 99).num_seeds == 3
+
+
+@pytest.mark.parametrize(
+    ("share", "cut", "words"),
+    [
+        (5, ((1, 2, 0), 1), "1 of retrain.seeds=3 are used, which is what retrain.max_share=0.2"),
+        (2, ((1, 0), 1), "2 of 3 finalists are compared, on one seed"),
+        (1, ((1,), 1), "nothing is compared"),
+    ],
+)
+def test_finalists_that_their_share_has_cut_are_due_again_when_it_is_raised(
+    search_file: Path, tmp_path: Path, share: int, cut: tuple[tuple[int, ...], int], words: str
+) -> None:
+    small = with_budget(search_file, 60, "retrain.max_share=0.2")
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    found = kept_within(small, study, 99, share)
+    assert (found.numbers, found.num_seeds) == cut
+    assert found.is_cut_by_share
+    text = cut_text(small, found)
+    assert text.startswith(words)
+    assert "all of them on 3 fresh seeds take 9 trainings of 4 epochs" in text
+    assert text.endswith("resume with a larger one, or null")
+    assert is_settled(small, study, study.trials())
+    verdict = read_verdict(small, study, study.trials())
+    assert verdict is not None
+    assert "retrain.max_share" in gain_text(verdict)
+    raised = with_budget(search_file, 60, "retrain.max_share=null")
+    assert not is_settled(raised, study, study.trials())
+    assert (kept_within(raised, study, 99).numbers, study.metadata.finalists["num_seeds"]) == (
+        (1, 2, 0), 3,
+    )  # fmt: skip
+    assert is_settled(raised, study, study.trials())
+
+
+def test_what_a_budget_cuts_more_than_the_share_is_not_said_of_the_share(
+    search_file: Path, tmp_path: Path
+) -> None:
+    small = with_budget(search_file, 60, "retrain.max_share=0.2")
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    found = kept_within(small, study, 1, 5)
+    assert (found.numbers, found.is_cut_by_share) == ((1,), False)
+    assert cut_text(small, found).endswith("resume with a larger budget")
+    verdict = read_verdict(small, study, study.trials())
+    assert "the budget left no room" in gain_text(verdict)

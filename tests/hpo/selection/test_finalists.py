@@ -151,7 +151,9 @@ def test_a_verdict_is_of_the_settings_that_it_was_made_with(
     tell(config, study, chosen(config, study, (1, 0)), {0: 0.5, 1: 0.6})
     trials = study.trials()
     for setting in ("retrain.seeds=3", "retrain.top_k=5", "retrain.max_epochs=7"):
-        other, _ = load_search_config(search_file, ["retrain={seeds: 2, top_k: 2}", setting])
+        other, _ = load_search_config(
+            search_file, ["retrain={seeds: 2, top_k: 2, max_share: null}", setting]
+        )
         assert not is_settled(other, study, trials)
         assert read_verdict(other, study, trials) == read_verdict(config, study, trials)
     none, _ = load_search_config(search_file, ["retrain.seeds=0"])
@@ -201,7 +203,9 @@ def test_under_a_bound_on_trained_models_the_comparison_alone_names_a_winner(
     search_file: Path, tmp_path: Path
 ) -> None:
     bound = ["study.constraints=[int8_top1_drop <= 0.01]", "export.int8=true"]
-    two = load_search_config(search_file, ["retrain={seeds: 2, top_k: 2}", *bound])[0]
+    two = load_search_config(
+        search_file, ["retrain={seeds: 2, top_k: 2, max_share: null}", *bound]
+    )[0]
     none = load_search_config(search_file, ["retrain.seeds=0", *bound])[0]
     study = finished(two, tmp_path, [0.5, 0.9])
     trials = study.trials()

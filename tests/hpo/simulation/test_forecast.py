@@ -62,7 +62,7 @@ def test_a_search_without_stopping_has_one_forecast(load: Any) -> None:
 
 
 def test_finalists_are_counted_in_as_many_slots_as_there_are(load: Any) -> None:
-    config = load("retrain={seeds: 2, top_k: 2}", scheduler="none")
+    config = load("retrain={seeds: 2, top_k: 2, max_share: null}", scheduler="none")
     found = forecast(config, ASSUMED, TrialResources(1, 1.0, 2), silent)
     num_finalists = (found.num_epochs / MAX_EPOCHS - NUM_TRIALS) / 2
     assert num_finalists in (2, 3)  # the default configuration may be among the best

@@ -133,7 +133,7 @@ def test_several_objectives_are_replayed_with_what_architectures_cost(search_fil
 
 def test_what_would_lead_the_finalists_is_told(search_file: Path) -> None:
     values = config_of(search_file).model_dump()
-    values["retrain"] = {"top_k": 1, "seeds": 2}
+    values["retrain"] = {"top_k": 1, "seeds": 2, "max_share": None}
     config = SearchConfig.model_validate(values)
     found = replay(config, trials_of(config), 1)
     assert found.best_trial != 0

@@ -115,7 +115,7 @@ def test_hours_are_taken_and_not_exceeded(
 
 
 WITH_FINALISTS = (  # four trainings after the search
-    "retrain={top_k: 1, seeds: 2}", f"budget.total_epochs={40 + 4 * MAX_EPOCHS}",
+    "retrain={top_k: 1, seeds: 2, max_share: null}", f"budget.total_epochs={40 + 4 * MAX_EPOCHS}",
 )  # fmt: skip
 
 
@@ -292,7 +292,8 @@ def test_few_hours_and_slow_first_epochs_leave_the_default_its_training(
 ) -> None:
     share = 1 if limit == "gpu_hours" else 0.5  # of a training's time, on two slots
     seconds = num_trainings * MAX_EPOCHS * 2 * share
-    overrides = ("retrain={top_k: 3, seeds: 3}", f"budget.{limit}={seconds / 3600}")
+    retrain = "retrain={top_k: 3, seeds: 3, max_share: null}"
+    overrides = (retrain, f"budget.{limit}={seconds / 3600}")
     search = SimulatedSearch(
         search_config(*overrides, "study.num_trials=1000", scheduler=scheduler),
         lambda params: Curve(curve_of(params).values, [2 * slowness, *[2.0] * (MAX_EPOCHS - 1)]),
@@ -304,6 +305,27 @@ def test_few_hours_and_slow_first_epochs_leave_the_default_its_training(
     taken = search.seconds if limit == "gpu_hours" else search.now
     on_one_seed = 4 * MAX_EPOCHS * 2 * share
     assert taken <= seconds - min(seconds / 2, on_one_seed) + 2 * 2 * slowness
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("limit", ["gpu_hours", "wall_clock_hours", "total_epochs"])
+def test_the_trials_leave_a_limit_the_share_that_the_comparison_may_cost(
+    search_config: Any, scheduler: str, limit: str
+) -> None:
+    num_epochs = 30 * MAX_EPOCHS  # of which 5 trainings are for the finalists, and 25 the trials'
+    per_epoch = {"gpu_hours": 2 / 3600, "wall_clock_hours": 1 / 3600, "total_epochs": 1}[limit]
+    search = SimulatedSearch(
+        search_config(
+            "retrain={top_k: 3, seeds: 3, max_share: 0.2}",
+            f"budget.{limit}={num_epochs * per_epoch}",
+            "study.num_trials=1000",
+            scheduler=scheduler,
+        ),
+        lambda params: Curve(curve_of(params).values, [2.0] * MAX_EPOCHS),
+        2,
+    )
+    search.run()
+    assert 24 * MAX_EPOCHS < search.num_epochs <= 26 * MAX_EPOCHS
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
