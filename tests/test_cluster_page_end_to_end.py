@@ -120,7 +120,7 @@ def a_search_is_submitted_and_stopped(laptop: Reader, run_dir: Path, log: Path) 
         assert "asked for" in laptop.runs("resize")
         assert "stopped since" in laptop.runs("jobs stop")
         assert submit.process.wait(PATIENCE_SECONDS) == 1
-    assert "to go on: run_search.py search " in laptop.runs("watch JOB")
+    assert "to go on: python run_search.py search " in laptop.runs("watch JOB")
 
 
 def a_database_is_made_and_keeps_a_study(database: Reader, head: Reader, laptop: Reader) -> None:

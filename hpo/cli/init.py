@@ -10,6 +10,7 @@ import typer
 
 from hpo.cli.options import AsJson
 from hpo.cli.output import print_json, print_note, print_rows, progress_of_listing
+from hpo.program import command_line
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
@@ -182,5 +183,5 @@ def _rows(
     rows["default"] = f"{config.train.model.name} at {config.train.data.image_size} pixels"
     rows["cost"] = proposal.choices[0].why
     rows["written"] = str(output)
-    rows["next"] = f"run_search.py search {output} --dry-run, then without --dry-run"
+    rows["next"] = f"{command_line('search', output, '--dry-run')}, then without --dry-run"
     return rows

@@ -1,7 +1,6 @@
 """The commands for a cluster's head, from any machine: submit, and jobs list|status|logs|stop."""
 
 import os
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from hpo.cli.options import (
     with_features,
 )
 from hpo.cli.output import print_json, print_note, print_rows
+from hpo.program import command_line
 
 if TYPE_CHECKING:
     from hpo.execution.jobs import Job, JobServer
@@ -245,10 +245,10 @@ def _write(text: str) -> None:
 
 def _commands(server: "JobServer", job: str) -> "Rows":
     """How a job is followed and stopped."""
-    address = f"--ray-address {shlex.quote(server.address)}"
+    where = ("--ray-address", server.address)
     return {
-        "follow": f"run_search.py jobs logs --follow {job} {address}",
-        "stop": f"run_search.py jobs stop {job} {address}",
+        "follow": command_line("jobs", "logs", "--follow", job, *where),
+        "stop": command_line("jobs", "stop", job, *where),
     }
 
 

@@ -33,6 +33,7 @@ from hpo.cli.options import (
 )
 from hpo.cli.output import print_json, print_note, print_rows, progress_of_listing
 from hpo.cli.profile import PlannedSearch, measured_profile, print_profile, resources_text
+from hpo.program import command_line
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _result_rows(run: "Run") -> "Rows":
         | {
             "report": str(run.folder.report),
             "leaderboard": str(run.folder.leaderboard),
-            "dashboard": f"run_search.py dashboard {run.folder.path}",
+            "dashboard": command_line("dashboard", run.folder.path),
         }
     )
 

@@ -12,6 +12,7 @@ import typer
 from hpo.cli.completion import complete_runs
 from hpo.cli.options import AsJson, Insecure, Storage, open_run
 from hpo.cli.output import print_json, print_note
+from hpo.program import command_line
 from sgformer.errors import InputError
 
 if TYPE_CHECKING:
@@ -193,8 +194,9 @@ def _last_words(watched: "WatchedStudy") -> str:
         return NOT_RUNNING
     if folder.is_complete:
         return f"the search is complete: {folder.report}"
-    command = f"search {folder.search_file} --output-dir {folder.path.parent} --resume"
-    return f"{NOT_RUNNING}; to go on: run_search.py {command}"
+    where = ("--output-dir", folder.path.parent)
+    resume = command_line("search", folder.search_file, *where, "--resume")
+    return f"{NOT_RUNNING}; to go on: {resume}"
 
 
 def _watch_job(

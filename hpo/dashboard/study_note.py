@@ -10,6 +10,7 @@ from hpo.config.schema import SearchConfig
 from hpo.dashboard.words import plain
 from hpo.engine.budget import Budget
 from hpo.engine.ledger import TrialLedger
+from hpo.program import command_line
 from hpo.reporting.health import health_cards, health_rows
 from hpo.reporting.rows import counts_text, objectives_text, verdict_rows
 from hpo.reporting.searched import Searched
@@ -225,8 +226,9 @@ def _how_to_go_on(state: SearchState) -> str:
         return "`--resume` continues an interrupted search, with the command that began it."
     if folder.is_complete:
         return "A larger `study.num_trials` or budget (`--set`) with `--resume` searches on."
-    command = f"search {folder.search_file} --output-dir {folder.path.parent} --resume"
-    return f"Ctrl-C ends the search in order. To go on: `run_search.py {command}`"
+    where = ("--output-dir", folder.path.parent)
+    resume = command_line("search", folder.search_file, *where, "--resume")
+    return f"Ctrl-C ends the search in order. To go on: `{resume}`"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hpo.config.loading import dump_search_config
 from hpo.model_files import ModelFiles
+from hpo.program import command_line
 from hpo.reporting.beside import beside_rows, distillation_rows
 from hpo.reporting.extended import extension_rows
 from hpo.reporting.modalities import HEAD, modality_rows
@@ -96,18 +97,19 @@ def _number(value: float | None, how: str) -> str:
 
 def commands(found: Reported) -> list[tuple[str, str]]:
     """What to do, and the command that does it."""
-    run = found.run.path
+    run, file = found.run.path, found.run.search_file
     told = [
-        ("Search again", f"run_search.py search {found.run.search_file} --output-dir AGAIN"),
-        ("Write this page again", f"run_search.py report {run}"),
+        ("Search again", command_line("search", file, "--output-dir", "AGAIN")),
+        ("Write this page again", command_line("report", run)),
     ]
     if not found.run.is_delivered:
-        resume = f"run_search.py search {found.run.search_file} --output-dir {run.parent} --resume"
+        resume = command_line("search", file, "--output-dir", run.parent, "--resume")
         told.insert(0, ("Go on", resume))
     else:
+        model = found.run.best / "model.onnx"
         told += [
-            ("Deliver another trial", f"run_search.py retrain {run} --trial N"),
-            ("Classify images", f"run_search.py predict {found.run.best / 'model.onnx'} IMAGE..."),
+            ("Deliver another trial", command_line("retrain", run, "--trial", "N")),
+            ("Classify images", command_line("predict", model, "IMAGE...")),
         ]
     return told
 
