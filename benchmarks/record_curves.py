@@ -5,15 +5,14 @@
     python benchmarks/record_curves.py pack FOLDER benchmarks/curves/own.json.gz
 
 Configurations are points of a scrambled Sobol sequence in SPACE, the default configuration first.
-The shared trainer trains each for 16 epochs on digits (scikit-learn's, 600 train, 300 val, 297
-test images) and on Fashion-MNIST (600 train, 400 val, 400 test), at 32 pixels, on one thread; every
-third configuration on a second seed, too. Without early stopping: a curve is whole, or ends where
-the training diverged.
+The shared trainer trains each for 16 epochs on scikit-learn's digits and on Fashion-MNIST (of each
+400 train, 250 val and 250 test images), at 32 pixels, on one thread; every third configuration on a
+second seed, too. Without early stopping: a curve is whole, or ends where the training diverged.
 
 `record` writes each finished training to FOLDER/trainings.jsonl at once, with val and test top-1
 as numbers of images, val loss, and CPU seconds of the epoch without the test images. It may be
 killed at any time; the same command goes on. A prefix is useful: both data sets advance together.
-A training takes 20 to 200 CPU seconds, so 100 configurations take some hours beside other work.
+A training takes some 10 to 30 CPU seconds.
 
 Fashion-MNIST: Debian's package dataset-fashion-mnist (`apt-get download dataset-fashion-mnist`,
 `dpkg -x FILE DIR`; --fashion DIR/usr/share/datasets/fashion-mnist).
