@@ -9,8 +9,8 @@ taskset  Recorded trainings of TaskSet, six tasks of recurrent networks on text:
          ../shared/curves/taskset. Its noise is not known: there is one training of each.
 own      Recorded trainings of our own SG-Formers with our trainer and space (9 parameters) on
          digits and on Fashion-MNIST: val top-1 in per cent after each of 16 epochs. The curve of a
-         configuration is made as TaskSet's, in the unit cube with a stretched learning rate, and
-         sizes in their order; a second seed of a third of the configurations gives the noise.
+         configuration is made as TaskSet's, in the unit cube with a stretched learning rate and
+         the sizes in order; second seeds of a third of the configurations give the noise.
          curves/own.json.gz, which record_curves.py makes.
 
 Of the tasks in order, the even ones are for development, the odd ones for reports. Regret is
@@ -254,7 +254,7 @@ def _normalised(value: float, task: Task, epoch: Epoch, normalisation: Normalisa
 def _end(values: Array, tests: Array | None, epoch: Epoch, delivers: Epoch) -> Array:
     """What trainings with values and test values (n, max_epochs) deliver, (n,)."""
     chosen = delivers if epoch == "test" else epoch
-    at = np.full(len(values), -1) if chosen == "last" else values.argmax(1)
+    at = np.full(len(values), -1) if chosen == "last" else values.round(6).argmax(1)
     source = tests if epoch == "test" else values
     assert source is not None
     return source[np.arange(len(values)), at]

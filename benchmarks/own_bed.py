@@ -11,10 +11,11 @@ from nearest_curves import Array, NearestCurves
 
 Params = dict[str, Any]
 
-# Distances between sizes, in ranges of a parameter: how far a small change of the curve reaches.
-SIZE_DISTANCE: Final = 0.25
-# The learning rate decides most: a change of it counts as much as one of these times its range.
+# Units of distance, in ranges of a parameter. Predicting each recorded configuration of digits from
+# the others, these err least of learning rates by 1, 2, 4, 8 and sizes by .25, .5, 1 (rank
+# correlation of final values .88; .55 without stretching). Fashion-MNIST had no part in the choice.
 STRETCH: Final = {"optimizer.learning_rate": 4.0}
+SIZE_DISTANCE: Final = 1.0  # between a size and the next
 
 
 class OwnTask:
@@ -35,7 +36,8 @@ class OwnTask:
         content = read_packed(file)
         self.max_epochs = int(content["max_epochs"])
         self.space: Mapping[str, Mapping[str, Any]] = {
-            parameter: {"log": False, **entry} for parameter, entry in content["space"].items()
+            parameter: entry if entry["type"] == "categorical" else {"log": False, **entry}
+            for parameter, entry in content["space"].items()
         }
         self.default: Params = dict(content["default"])
         trainings = [one for one in content["trainings"] if one["data"] == name]
@@ -74,6 +76,8 @@ class OwnTask:
 
     def noise(self, rng: np.random.Generator) -> Array:
         """The deviation of a random configuration that has two seeds, with a random sign."""
+        if not len(self._deviations):
+            return np.zeros(self.max_epochs)
         deviation: Array = self._deviations[rng.integers(len(self._deviations))]
         return deviation * rng.choice((-1.0, 1.0))
 

@@ -6,8 +6,8 @@
 
 Configurations are points of a scrambled Sobol sequence in SPACE, the default configuration first.
 The shared trainer trains each for 16 epochs on scikit-learn's digits and on Fashion-MNIST (of each
-400 train, 250 val and 250 test images), at 32 pixels, on one thread; every third configuration on a
-second seed, too. Without early stopping: a curve is whole, or ends where the training diverged.
+400 train, 250 val and 250 test images), at 32 pixels, on one thread; every third configuration
+with a second seed, too. Without early stopping: a curve is whole, or ends where it diverged.
 
 `record` writes each finished training to FOLDER/trainings.jsonl at once, with val and test top-1
 as numbers of images, val loss, and CPU seconds of the epoch without the test images. It may be

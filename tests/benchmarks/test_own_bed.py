@@ -37,7 +37,7 @@ def packed(folder: Path) -> Path:
     ]  # fmt: skip
     content = {
         "max_epochs": 3, "space": SPACE, "default": DEFAULT, "trainings": trainings,
-        "num_images": {data: IMAGES for data in ("digits", "fashion")},
+        "num_images": dict.fromkeys(("digits", "fashion"), IMAGES),
         "configurations": {
             number: {**DEFAULT, "optimizer.learning_rate": rate} for number, rate in rates.items()
         },
