@@ -6,21 +6,29 @@ taskset  Recorded trainings of TaskSet, six tasks of recurrent networks on text:
          Adam-like optimizer, minus the logarithm of the validation loss at 51 moments. The curve
          of a configuration is the mean of the three nearest recorded ones in the unit cube,
          weighted by inverse distance; a diverged moment has the worst loss of its task.
-         ../shared/curves/taskset.
+         ../shared/curves/taskset. Its noise is not known: there is one training of each.
+own      Recorded trainings of our own SG-Formers with our trainer and space (9 parameters) on
+         digits and on Fashion-MNIST: val top-1 in per cent after each of 16 epochs. The curve of a
+         configuration is made as TaskSet's, in the unit cube with a stretched learning rate and
+         the sizes in order; second seeds of a third of the configurations give the noise.
+         curves/own.json.gz, which record_curves.py makes.
 
-Of the tasks in order, the even ones are for development, the odd ones for reports.
+Of the tasks in order, the even ones are for development, the odd ones for reports. Regret is
+(best - delivered) / (best - median), or with the minimum for the median, as papers have it.
 """
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
+from nearest_curves import Array, NearestCurves
+from own_bed import OwnTask, Params, own_names
 
-Array = npt.NDArray[np.floating[Any]]
-Params = dict[str, Any]
+Epoch = Literal["last", "best", "test"]
+Normalisation = Literal["median", "min"]
 
 # The ranges from which TaskSet drew its configurations.
 ADAM_RANGES: Final = {
@@ -29,7 +37,7 @@ ADAM_RANGES: Final = {
     "linear_decay": (1e-7, 1e-4), "exponential_decay": (1e-6, 1e-3),
 }  # fmt: skip
 NUM_RANDOM: Final = 20_000
-NUM_NEAREST: Final = 3
+NUM_CURVES: Final = 2_000  # of them, where all epochs are asked for
 ORDER: Final = (
     "batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units",
     "max_dropout",
@@ -50,12 +58,14 @@ class Task(Protocol):
     """One task of a bed.
 
     Attributes:
+        delivers: The epoch that a training delivers: its last, or its best.
         max_epochs: The length of its curves.
         space: Its parameters, as a search file gives them.
         default: The configuration that is tried first.
         best: The best value of random or recorded configurations; median: theirs in the middle.
     """
 
+    delivers: Literal["last", "best"]
     max_epochs: int
     space: Mapping[str, Mapping[str, Any]]
     default: Params
@@ -70,10 +80,23 @@ class Task(Protocol):
         """What a training with these values (max_epochs,) delivers."""
         ...
 
+    def test_curve(self, params: Params) -> Array | None:
+        """Values on test of each epoch, (max_epochs,); None: there are none."""
+        ...
+
+    def recorded(self) -> tuple[Array, Array | None]:
+        """Values and test values of random or recorded configurations, (n, max_epochs) each."""
+        ...
+
+    def noise(self, rng: np.random.Generator) -> Array | float:
+        """A draw of what a training's values (max_epochs,) differ by for its seed, if known."""
+        ...
+
 
 class LcbenchTask:
     """A task of LCBench's surrogate; a training delivers its last epoch. See Task."""
 
+    delivers: Final = "last"
     max_epochs = 52
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -94,7 +117,7 @@ class LcbenchTask:
             if p["name"] not in ("OpenML_task_id", "epoch")
         }  # fmt: skip
         self.default = dict(SGD_DEFAULT)
-        values = self._random_values()
+        values = self._run(self._random_rows())[:, 1]
         self.best, self.median = float(values.max()), float(np.median(values))
 
     def curve(self, params: Params) -> tuple[Array, Array]:
@@ -106,6 +129,23 @@ class LcbenchTask:
     def delivered(self, values: Array) -> float:
         return float(values[-1])
 
+    def test_curve(self, params: Params) -> None:
+        return None
+
+    def recorded(self) -> tuple[Array, None]:
+        return self._random_curves, None
+
+    def noise(self, rng: np.random.Generator) -> float:
+        return 0.0
+
+    @cached_property
+    def _random_curves(self) -> Array:
+        rows, curves = self._random_rows()[:NUM_CURVES], []
+        for epoch in range(1, self.max_epochs + 1):
+            rows[:, 0] = epoch
+            curves.append(self._run(rows)[:, 1])
+        return np.stack(curves, 1).astype(float)
+
     def _run(self, rows: Array) -> Array:
         inputs = {
             "x_cat": np.full((len(rows), 1), self._code, np.int32),
@@ -114,7 +154,7 @@ class LcbenchTask:
         outputs: Array = self._session.run(None, inputs)[0]
         return outputs
 
-    def _random_values(self) -> Array:
+    def _random_rows(self) -> Array:
         rng = np.random.default_rng(12345)
         columns = [np.full(NUM_RANDOM, float(self.max_epochs))]
         for name in ORDER:
@@ -126,38 +166,45 @@ class LcbenchTask:
             else:
                 value = low - half + u * (high - low + 2 * half)
             columns.append(np.clip(np.round(value) if whole else value, low, high))
-        return self._run(np.stack(columns, 1))[:, 1]
+        return np.stack(columns, 1)
 
 
 class TasksetTask:
     """A task of TaskSet; a training delivers its best epoch. See Task."""
 
+    delivers: Final = "best"
     max_epochs = 51
 
     def __init__(self, folder: Path, name: str) -> None:
         with np.load(folder / f"{name}.npz") as recorded:
-            params, losses = recorded["params"], recorded["valid"].astype(float)
-        worst = losses[np.isfinite(losses)].max()
-        self._values: Array = -np.log(np.where(np.isfinite(losses), losses, worst))
+            params = recorded["params"]
+            self._values, self._tests = (_minus_log(recorded[part]) for part in ("valid", "test"))
         self.space = {
             name: {"type": "float", "low": low, "high": high, "log": not name.startswith("beta")}
             for name, (low, high) in ADAM_RANGES.items()
         }
-        self._points = self._in_unit_cube(params)
+        self._nearest = NearestCurves(self._in_unit_cube(params))
         self.default = dict(ADAM_DEFAULT)
         ends = self._values.max(1)
         self.best, self.median = float(ends.max()), float(np.median(ends))
 
     def curve(self, params: Params) -> tuple[Array, Array]:
-        point = self._in_unit_cube(np.array([[params[name] for name in ADAM_RANGES]]))
-        distances = np.linalg.norm(self._points - point, axis=1)
-        nearest = np.argsort(distances, kind="stable")[:NUM_NEAREST]
-        weights = 1 / np.maximum(distances[nearest], 1e-9)
-        values: Array = weights @ self._values[nearest] / weights.sum()
-        return values, np.ones(self.max_epochs)
+        return self._nearest.at(self._point(params), self._values), np.ones(self.max_epochs)
 
     def delivered(self, values: Array) -> float:
         return float(values.max())
+
+    def test_curve(self, params: Params) -> Array:
+        return self._nearest.at(self._point(params), self._tests)
+
+    def recorded(self) -> tuple[Array, Array]:
+        return self._values, self._tests
+
+    def noise(self, rng: np.random.Generator) -> float:
+        return 0.0
+
+    def _point(self, params: Params) -> Array:
+        return self._in_unit_cube(np.array([[params[name] for name in ADAM_RANGES]]))
 
     def _in_unit_cube(self, params: Array) -> Array:
         columns = []
@@ -168,29 +215,69 @@ class TasksetTask:
         return np.stack(columns, 1)
 
 
-TASKS: Final = {"lcbench": LcbenchTask, "taskset": TasksetTask}
+TASKS: Final = {"lcbench": LcbenchTask, "taskset": TasksetTask, "own": OwnTask}
 
 
-def load_task(bed: str, folder: Path, name: str) -> Task:
-    """A task of the bed whose data lie in `folder`."""
-    return TASKS[bed](folder, name)
+def load_task(bed: str, data: Path, name: str) -> Task:
+    """A task of the bed whose data lie in a folder; those of `own` are a file."""
+    return TASKS[bed](data, name)
 
 
-def regret(task: Task, values: Array) -> float:
-    """(best - delivered) / (best - median) of a training with these values (max_epochs,)."""
-    return (task.best - task.delivered(values)) / (task.best - task.median)
+def regret(task: Task, values: Array, normalisation: Normalisation = "median") -> float:
+    """The regret of delivering a training with these values (max_epochs,)."""
+    if normalisation == "median":
+        return (task.best - task.delivered(values)) / (task.best - task.median)
+    return _normalised(task.delivered(values), task, task.delivers, normalisation)
 
 
-def task_names(bed: str, folder: Path, split: str) -> list[str]:
+def regret_by(
+    task: Task, params: Params, epoch: Epoch, normalisation: Normalisation = "median"
+) -> float | None:
+    """The regret of delivering a training's last epoch, its best, or on test what it delivers.
+
+    The best epoch is chosen by the true values, not by test. None: the task has no test values.
+    """
+    values, _ = task.curve(params)
+    test = task.test_curve(params)
+    if epoch == "test" and test is None:
+        return None
+    value = _end(values[None], None if test is None else test[None], epoch, task.delivers)[0]
+    return _normalised(float(value), task, epoch, normalisation)
+
+
+def _normalised(value: float, task: Task, epoch: Epoch, normalisation: Normalisation) -> float:
+    ends = _end(*task.recorded(), epoch, task.delivers)
+    low = np.median(ends) if normalisation == "median" else ends.min()
+    return float((ends.max() - value) / (ends.max() - low))
+
+
+def _end(values: Array, tests: Array | None, epoch: Epoch, delivers: Epoch) -> Array:
+    """What trainings with values and test values (n, max_epochs) deliver, (n,)."""
+    chosen = delivers if epoch == "test" else epoch
+    at = np.full(len(values), -1) if chosen == "last" else values.round(6).argmax(1)
+    source = tests if epoch == "test" else values
+    assert source is not None
+    return source[np.arange(len(values)), at]
+
+
+def task_names(bed: str, data: Path, split: str) -> list[str]:
     """Names of tasks; `split` is develop, report, all, or their names or numbers in order."""
     if bed == "lcbench":
-        entries = _lcbench_entries(folder)
+        entries = _lcbench_entries(data)
         choices = next(p for p in entries if p["name"] == "OpenML_task_id")["choices"]
         ordered = sorted(choices, key=int)
+    elif bed == "own":
+        ordered = own_names(data)
     else:
-        ordered = sorted(path.stem for path in folder.glob("*.npz"))
+        ordered = sorted(path.stem for path in data.glob("*.npz"))
     named = {"develop": ordered[0::2], "report": ordered[1::2], "all": ordered}
     return named.get(split) or split.split(",")
+
+
+def _minus_log(losses: Array) -> Array:
+    """Minus the logarithm of losses; a diverged moment has the worst of them."""
+    finite = np.isfinite(losses)
+    return -np.log(np.where(finite, losses, losses[finite].max()).astype(float))
 
 
 def _lcbench_entries(folder: Path) -> list[dict[str, Any]]:

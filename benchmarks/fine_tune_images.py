@@ -58,13 +58,13 @@ def _patches(files: list[Path], split: str) -> Iterator[tuple[str, Any]]:
                 yield file.stem, photograph[y : y + PATCH, x : x + PATCH]
 
 
-def write_digits(folder: Path) -> None:
-    """Writes 300 digits as train, 100 as val and 297 as test, equally many of each class."""
+def write_digits(folder: Path, counts: Mapping[str, int] = DIGITS) -> None:
+    """Writes digits, equally many of each class: 300 train, 100 val, 297 test if not told."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = (digits.images * (255 / 16)).round().astype(np.uint8)
-    _write_shares(folder, images, digits.target, DIGITS)
+    _write_shares(folder, images, digits.target, counts)
 
 
 def write_fashion(source: Path, folder: Path, counts: Mapping[str, int] = FASHION_IMAGES) -> None:

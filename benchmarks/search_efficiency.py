@@ -3,12 +3,14 @@
     python benchmarks/search_efficiency.py --bed lcbench --data ../shared/surrogates/lcbench
         [--split develop|report] [--workers 1,8,64] [--seeds 5] [--strategies ours,tpe+asha,...]
         [--clock epochs|seconds] [--noise 0.5] [--budget 40] [--output FILE.json]
-        [--plot FILE.html] [--kept FILE.jsonl]
+        [--plot FILE.html] [--kept FILE.jsonl] [--measures]
 
 Searches run on a bed of beds.py with a simulated clock. A budget counts full trainings over all
 workers: max_epochs epochs, or with `--clock seconds` the time of the default configuration's.
 Regret is (best - delivered) / (best - median); beds.py says of what. `lost` is the worst search's
-loss by its choice: its regret less that of the default or of the best value it saw.
+loss by its choice: its regret less that of the default or of the best value it saw. `--measures`
+adds mean regrets of the same trials' last and best epoch and on test, each with the papers'
+(best - delivered) / (best - min), too. A bed whose noise is recorded has it; --noise adds to it.
 
 `ours` runs the decisions of hpo/, one search a budget, because our search plans with its budget,
 and delivers the trial with the best predicted final value. `ours-NAME` uses scheduler NAME,
@@ -25,6 +27,7 @@ not repeated by the same command; remove the file after changing the code.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import heapq
 import itertools
 import json
@@ -33,8 +36,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +47,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from beds import TASKS, Array, Params, Task, load_task, regret, task_names
+from beds import TASKS, Array, Params, Task, load_task, regret, regret_by, task_names
 
 BUDGETS: Final = (5, 10, 20, 40)
 NUM_AFTER: Final = 12  # default number of finalists' trainings after a search; not measured here
@@ -81,12 +84,14 @@ class Outcome:
             of the trial with the best value seen, whichever is smaller.
         decision_seconds: How long each decision took.
         num_trials: How many trials were started.
+        delivered: By budget, the configuration that is delivered.
     """
 
     regrets: dict[int, float]
     losses: dict[int, float]
     decision_seconds: list[float]
     num_trials: int
+    delivered: dict[int, Params] = field(default_factory=dict)
 
 
 class Trainings:
@@ -105,7 +110,8 @@ class Trainings:
         costs = np.ones(len(values))
         if self._mean_seconds is not None:
             costs = seconds / self._mean_seconds
-        return values, values + self._rng.normal(0.0, self._noise, len(values)), costs
+        observed = values + self.task.noise(self._rng)
+        return values, observed + self._rng.normal(0.0, self._noise, len(values)), costs
 
 
 class OurSearch:
@@ -121,6 +127,7 @@ class OurSearch:
         # TrainConfig has no defaults for this space, whose parameters are not its settings.
         hpo.simulation.simulation.default_params = lambda train, space: dict(default)
         self.true_values: list[Array] = []
+        self.params: list[Params] = []
         self._config = config = our_config(job, self.task, budget)
         study = SearchStudy.in_memory(config.study, config.space)
         study.metadata.warm_start = warm_start
@@ -133,6 +140,7 @@ class OurSearch:
 
         values, observed, cost = self._trainings.curve(params)
         self.true_values.append(values)
+        self.params.append(dict(params))
         return Curve(observed.tolist(), cost.tolist())
 
     def run(self, budget: int) -> None:
@@ -189,16 +197,17 @@ def our_budget(clock: str, num_epochs: int, max_epochs: int) -> dict[str, Any]:
 
 def run_ours(job: Job) -> Outcome:
     """Runs one search for each budget, since our search plans with its budget."""
-    regrets, losses, seconds, num_trials = {}, {}, list[float](), 0
+    regrets, losses, delivered, seconds, num_trials = {}, {}, {}, list[float](), 0
     warm_start = best_of_another_task(job) if job.strategy == "ours-warm" else ()
     for budget in job.budgets:
         ours = OurSearch(job, budget, warm_start)
         ours.run(budget)
-        regrets[budget] = ours.regret(ours.ranking()[0])
+        best = ours.ranking()[0]
+        regrets[budget], delivered[budget] = ours.regret(best), ours.params[best]
         losses[budget] = regrets[budget] - min(ours.regret(0), ours.regret(ours.best_seen()))
         seconds += ours.search.decision_seconds
         num_trials = len(ours.true_values)
-    return Outcome(regrets, losses, seconds, num_trials)
+    return Outcome(regrets, losses, seconds, num_trials, delivered)
 
 
 def best_of_another_task(job: Job) -> tuple[Params, ...]:
@@ -243,14 +252,14 @@ class StockSearch:
         self._rungs: dict[int, list[float]] = {4: [], 12: [], 36: []} if "asha" in parts else {}
         self._trials: list[optuna.Trial] = []
         self._max_epochs = task.max_epochs
-        self._space = {
-            name: (
-                optuna.distributions.IntDistribution(e["low"], e["high"], log=e["log"])
-                if e["type"] == "int"
-                else optuna.distributions.FloatDistribution(e["low"], e["high"], log=e["log"])
-            )
-            for name, e in task.space.items()
-        }
+        self._space = {name: self._distribution(entry) for name, entry in task.space.items()}
+
+    def _distribution(self, entry: Mapping[str, Any]) -> Any:
+        kinds = self._optuna.distributions
+        if entry["type"] == "categorical":
+            return kinds.CategoricalDistribution(entry["choices"])
+        kind = kinds.IntDistribution if entry["type"] == "int" else kinds.FloatDistribution
+        return kind(entry["low"], entry["high"], log=entry["log"])
 
     def ask(self) -> Params:
         trial = self._study.ask(self._space)
@@ -285,6 +294,7 @@ class StockRun:
         self.trainings = Trainings(job)
         self._search = StockSearch(job.strategy, job.seed, self.trainings.task)
         self.curves: list[tuple[Array, Array, Array]] = []
+        self.params: list[Params] = []
         self._epochs: list[int] = []
         self._queue: list[tuple[float, int, int]] = []
         self._order = itertools.count()
@@ -311,6 +321,7 @@ class StockRun:
         begin = time.perf_counter()
         params = self._search.ask()
         self.decision_seconds.append(time.perf_counter() - begin)
+        self.params.append(params)
         self.curves.append(self.trainings.curve(params))
         self._epochs.append(0)
         self._train(len(self.curves) - 1, now)
@@ -324,13 +335,15 @@ def run_stock(job: Job) -> Outcome:
     run = StockRun(job)
     task = run.trainings.task
     regrets, losses = dict[int, float](), dict[int, float]()
+    delivered = dict[int, Params]()
     default, _ = task.curve(task.default)
     for budget in job.budgets:
         while run.spent < task.max_epochs * budget:
             run.step()
         regrets[budget] = regret(task, run.curves[run.best][0])
         losses[budget] = max(0.0, regrets[budget] - regret(task, default))
-    return Outcome(regrets, losses, run.decision_seconds, len(run.curves))
+        delivered[budget] = run.params[run.best]
+    return Outcome(regrets, losses, run.decision_seconds, len(run.curves), delivered)
 
 
 def run(job: Job) -> Outcome:
@@ -362,8 +375,9 @@ def read_kept(kept: Path | None) -> Iterator[tuple[str, Outcome]]:
     for line in kept.read_text().splitlines() if kept is not None and kept.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):  # a kill has cut this line
             key, outcome = json.loads(line)
-            for name in ("regrets", "losses"):
-                outcome[name] = {int(budget): value for budget, value in outcome[name].items()}
+            for name in ("regrets", "losses", "delivered"):
+                by_budget = outcome.get(name, {})
+                outcome[name] = {int(budget): value for budget, value in by_budget.items()}
             yield key, Outcome(**outcome)
 
 
@@ -391,6 +405,29 @@ def summarise(
             "decision_ms_p99": float(np.percentile(times, 99)) * 1000,
             "num_trials": statistics.fmean(outcome.num_trials for outcome in outcomes),
         }
+
+
+def measures(jobs: list[Job], outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
+    """One row for each budget and measure of beds.regret_by: the mean over tasks and seeds."""
+    known = functools.cache(lambda name: load_task(jobs[0].bed, jobs[0].data, name))
+    for budget, normalisation, epoch in itertools.product(
+        jobs[0].budgets, ("median", "min"), ("last", "best", "test")
+    ):
+        found = [
+            regret_by(known(job.task), outcome.delivered[budget], epoch, normalisation)
+            for job, outcome in zip(jobs, outcomes, strict=True)
+        ]
+        if None not in found:
+            yield {
+                "strategy": jobs[0].strategy, "workers": jobs[0].workers, "budget": budget,
+                "epoch": epoch, "normalisation": normalisation, "mean": statistics.fmean(found),
+            }  # fmt: skip
+
+
+def print_measures(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        measure = f"best - {row['normalisation']}, {row['epoch']} epoch"
+        print(f"    {measure:28} budget {row['budget']:3}: {row['mean']:+.3f}")
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -428,7 +465,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bed", choices=TASKS, default="lcbench")
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the bed's data")
+    parser.add_argument("--data", type=Path, required=True, help="the bed's folder or file")
     parser.add_argument(
         "--split", default="report", help="develop, report, all, or tasks: 3945,7593"
     )
@@ -443,6 +480,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--kept", type=Path, help="searches that need not be run again")
+    parser.add_argument("--measures", action="store_true", help="by last, best and test epoch")
     args = parser.parse_args()
     budgets = (*(budget for budget in BUDGETS if budget < args.budget), args.budget)
     rows: list[dict[str, Any]] = []
@@ -459,6 +497,10 @@ def main() -> None:
                 outcomes = run_all(jobs, pool, args.kept)
                 new = list(summarise(strategy, workers, jobs, outcomes))
                 print_table(new)
+                if args.measures:
+                    print_measures(by_measure := list(measures(jobs, outcomes)))
+                    for row in new:
+                        row["measures"] = [m for m in by_measure if m["budget"] == row["budget"]]
                 sys.stdout.flush()
                 rows += new
                 if args.output:

@@ -1,6 +1,6 @@
 """How well the surrogate of curves predicts final values, on beds with known curves.
 
-    python benchmarks/surrogate_quality.py --beds lcbench=DIR,taskset=DIR
+    python benchmarks/surrogate_quality.py --beds lcbench=DIR,taskset=DIR,own=FILE
         [--split develop|report] [--rows 100,250] [--seeds 2]
 
 For each task configurations are drawn, and trained as a search would: half of them stop at each
@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--beds", required=True, help="lcbench=DIR,taskset=DIR")
+    parser.add_argument("--beds", required=True, help="lcbench=DIR,taskset=DIR,own=FILE")
     parser.add_argument("--split", default="develop")
     parser.add_argument("--rows", default="100,250")
     parser.add_argument("--seeds", type=int, default=2)
