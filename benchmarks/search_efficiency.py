@@ -120,7 +120,7 @@ def main() -> None:
             for workers in map(int, args.workers.split(",")):
                 results = run_all(jobs_of(args, strategy, workers), pool, args.kept)
                 new = list(summarise(results))
-                print_table(new)
+                print_table(new, has_head=not rows)
                 sys.stdout.flush()
                 rows += new
                 if workers in first:

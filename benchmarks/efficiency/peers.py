@@ -3,6 +3,7 @@
 `make peers` makes the environments in build/peers from the files of benchmarks/peers. A peer is a
 script that serves one of its library's strategies through benchmarks/peers/wire.py, which says
 what the lines are. The benchmark owns the task, the clock and the workers; the peer owns the rest.
+A further peer needs a script, a file of pinned versions, and a line in PEERS and in the Makefile.
 """
 
 import contextlib

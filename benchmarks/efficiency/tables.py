@@ -11,53 +11,55 @@ from efficiency.jobs import Job, Outcome
 
 Row = dict[str, Any]
 Results = Sequence[tuple[Job, Outcome]]  # of one strategy and number of workers
+Regrets = dict[tuple[str, int], Mapping[int, float]]  # by task and seed, then by budget
 
 
 def summarise(results: Results) -> Iterator[Row]:
     """One row for each rule of delivering and budget, the strategy's own rule first."""
-    strategy = results[0][0].strategy
-    yield from _summarise(strategy, results, [outcome.regrets for _, outcome in results])
-    for rule in results[0][1].others:
-        regrets = [outcome.others[rule] for _, outcome in results]
-        yield from _summarise(f"{strategy}, {rule}", results, regrets)
-
-
-def _summarise(
-    name: str, results: Results, regrets: Sequence[Mapping[int, float]]
-) -> Iterator[Row]:
     times = [s for _, outcome in results for s in outcome.decision_seconds]
     first, _ = results[0]
-    for budget in first.budgets:
-        values = [of_one[budget] for of_one in regrets]
-        by_search = {
-            (job.task, job.seed): value for (job, _), value in zip(results, values, strict=True)
-        }
-        yield {
-            "strategy": name,
-            "workers": first.workers,
-            "budget": budget,
-            "median": statistics.median(values),
-            **_over_tasks(by_search),
-            "worst_loss": max(outcome.losses[budget] for _, outcome in results),
-            "decision_ms_p50": float(np.percentile(times, 50)) * 1000,
-            "decision_ms_p99": float(np.percentile(times, 99)) * 1000,
-            "num_trials": statistics.fmean(outcome.num_trials for _, outcome in results),
-        }
+    for name, regrets in _by_rule(results):
+        for budget in first.budgets:
+            values = {search: of_search[budget] for search, of_search in regrets.items()}
+            yield {
+                "strategy": name,
+                "workers": first.workers,
+                "budget": budget,
+                **_over_tasks(values),
+                "median": statistics.median(values.values()),
+                "worst_loss": max(outcome.losses[budget] for _, outcome in results),
+                "decision_ms_p50": float(np.percentile(times, 50)) * 1000,
+                "decision_ms_p99": float(np.percentile(times, 99)) * 1000,
+                "num_trials": statistics.fmean(outcome.num_trials for _, outcome in results),
+            }
 
 
 def differences(base: Results, other: Results) -> Iterator[Row]:
-    """One row for each budget: the regret of `base` less that of `other`, of the same searches."""
-    first = {(job.task, job.seed): outcome.regrets for job, outcome in base}
-    second = {(job.task, job.seed): outcome.regrets for job, outcome in other}
-    job = other[0][0]
-    for budget in job.budgets:
-        paired = {key: first[key][budget] - second[key][budget] for key in first}
-        yield {
-            "strategy": f"{base[0][0].strategy} - {job.strategy}",
-            "workers": job.workers,
-            "budget": budget,
-            **_over_tasks(paired),
-        }
+    """One row for two rules and a budget: the regret of `base` less that of the same searches."""
+    job, _ = other[0]
+    for (first, minuend), (second, subtrahend) in itertools.product(
+        _by_rule(base), _by_rule(other)
+    ):
+        for budget in job.budgets:
+            paired = {
+                search: regrets[budget] - subtrahend[search][budget]
+                for search, regrets in minuend.items()
+            }
+            yield {
+                "strategy": f"{first} - {second}",
+                "workers": job.workers,
+                "budget": budget,
+                **_over_tasks(paired),
+            }
+
+
+def _by_rule(results: Results) -> Iterator[tuple[str, Regrets]]:
+    """The strategy's name and, with it, each further rule of delivering; the regrets by it."""
+    strategy, others = results[0][0].strategy, results[0][1].others
+    yield strategy, {(job.task, job.seed): outcome.regrets for job, outcome in results}
+    for rule in others:
+        regrets = {(job.task, job.seed): outcome.others[rule] for job, outcome in results}
+        yield f"{strategy}, {rule}", regrets
 
 
 def _over_tasks(values: Mapping[tuple[str, int], float]) -> Row:
@@ -70,10 +72,11 @@ def _over_tasks(values: Mapping[tuple[str, int], float]) -> Row:
     return {"mean": statistics.fmean(means.values()), "se": se, "by_task": means}
 
 
-def print_table(rows: Sequence[Row]) -> None:
+def print_table(rows: Sequence[Row], *, has_head: bool) -> None:
     budgets = sorted({row["budget"] for row in rows})
     head = "".join(f"{f'{budget} mean (median; lost)':>32}" for budget in budgets)
-    print(f"{'strategy':30}{'workers':>8}{head}{'decision ms p50 / p99':>24}{'trials':>8}")
+    if has_head:
+        print(f"{'strategy':30}{'workers':>8}{head}{'decision ms p50 / p99':>24}{'trials':>8}")
     for (strategy, workers), cells in _lines(rows):
         values = "".join(
             f"{c['mean']:>+10.3f} ±{c['se']:.3f} ({c['median']:+.3f}; {c['worst_loss']:.3f})"
@@ -85,10 +88,10 @@ def print_table(rows: Sequence[Row]) -> None:
 
 def print_differences(rows: Sequence[Row]) -> None:
     budgets = sorted({row["budget"] for row in rows})
-    print(f"\n{'difference':38}{'workers':>8}" + "".join(f"{budget:>18}" for budget in budgets))
+    print(f"\n{'difference':52}{'workers':>8}" + "".join(f"{budget:>18}" for budget in budgets))
     for (strategy, workers), cells in _lines(rows):
         values = "".join(f"{c['mean']:>+11.3f} ±{c['se']:.3f}" for c in cells)
-        print(f"{strategy:38}{workers:>8}{values}")
+        print(f"{strategy:52}{workers:>8}{values}")
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
