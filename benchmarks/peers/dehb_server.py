@@ -8,14 +8,17 @@ epochs. What DEHB itself would deliver is its incumbent, the best value that it 
 from typing import Any
 
 import ConfigSpace
+import numpy as np
 from dehb import DEHB
 from epoch_jobs import EpochJob, EpochJobs
 from spaces import config_space
-from wire import Params, Settings, serve
+from wire import Settings, serve
+
+EDGE = 1e-9
 
 
 class DehbPeer(EpochJobs):
-    """DEHB; a configuration is the same training wherever its parameters are the same."""
+    """DEHB; it gives the id of a configuration again where it promotes it."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(self._next, self._tell_dehb)
@@ -29,32 +32,28 @@ class DehbPeer(EpochJobs):
         self._first: ConfigSpace.Configuration | None = ConfigSpace.Configuration(
             space, values=settings["default"]
         )
+        self._best: int | None = None
 
     def recommend(self) -> int | None:
-        if self._dehb.inc_config is None:
-            return None
-        config = self._dehb.vector_to_configspace(self._dehb.inc_config)
-        return self.trial_of(_key(dict(config)))
+        return None if self._best is None else self.trial_of(self._best)
 
     def _next(self) -> EpochJob:
         job = self._dehb.ask()
         if self._first is not None:
             self._replace(job, self._first)
             self._first = None
-        params = dict(job["config"])
-        return EpochJob(_key(params), params, round(job["fidelity"]), job)
+        return EpochJob(job["config_id"], dict(job["config"]), round(job["fidelity"]), job)
 
     def _replace(self, job: dict[str, Any], config: ConfigSpace.Configuration) -> None:
-        known = self._dehb.config_repository.configs[job["config_id"]]
-        known.config = self._dehb.configspace_to_vector(config)
+        # DEHB rounds a value at the edge of its range to one beyond it, and then refuses that.
+        vector = np.clip(self._dehb.configspace_to_vector(config), EDGE, 1 - EDGE)
+        self._dehb.config_repository.configs[job["config_id"]].config = vector
         job["config"] = config
 
     def _tell_dehb(self, job: EpochJob, value: float) -> None:
+        if -value < self._dehb.inc_score:
+            self._best = job.key
         self._dehb.tell(job.job, {"fitness": -value, "cost": job.until})
-
-
-def _key(params: Params) -> tuple[Any, ...]:
-    return tuple(sorted(params.items()))
 
 
 serve(DehbPeer)
