@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-lowest gpu-check chaos screenshots docs dist timm-tests lint format check-system clean
+.PHONY: demo test test-slow test-lowest gpu-check chaos peers screenshots docs dist timm-tests lint format check-system clean
 
 demo: .venv/installed
 	$(BIN)/python run_search.py demo
@@ -33,6 +33,15 @@ gpu-check: .venv/installed-dev
 # Every fault once and a hundred kills, compared with a search left alone; as root, 40 minutes.
 chaos: .venv/installed-dev
 	$(BIN)/python tests/support/chaos.py --kills 100 --outage-seconds 90
+
+# The published optimizers of benchmarks/search_efficiency.py, each in its own environment. Minutes.
+PEERS := syne-tune-0.13 syne-tune-0.16 smac neps dehb
+peers: $(PEERS:%=build/peers/%/installed)
+
+build/peers/%/installed: benchmarks/peers/%.txt
+	$(PYTHON) -m venv build/peers/$*
+	build/peers/$*/bin/pip install --quiet -r $<
+	touch $@
 
 # The pictures of docs/images, of the demo's run, in Debian's chromium. Look at them.
 screenshots: .venv/installed-dev
