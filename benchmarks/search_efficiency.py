@@ -50,6 +50,8 @@ from efficiency.ours import run_ours
 from efficiency.peers import is_peer, run_peer
 from efficiency.stock import run_stock
 from efficiency.tables import (
+    Results,
+    Row,
     differences,
     measures,
     plot,
@@ -120,6 +122,14 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def add_measures(rows: Sequence[Row], results: Results) -> None:
+    """Prints what the results come to by other measures, and adds it to their rows."""
+    found = list(measures(results))
+    print_measures(found)
+    for row in rows:
+        row["measures"] = [one for one in found if one["budget"] == row["budget"]]
+
+
 def main() -> None:
     args = parse()
     rows: list[dict[str, Any]] = []
@@ -133,9 +143,7 @@ def main() -> None:
                 new = list(summarise(results))
                 print_table(new, has_head=not rows)
                 if args.measures:
-                    print_measures(by_measure := list(measures(results)))
-                    for row in new:
-                        row["measures"] = [m for m in by_measure if m["budget"] == row["budget"]]
+                    add_measures(new, results)
                 sys.stdout.flush()
                 rows += new
                 if workers in first:

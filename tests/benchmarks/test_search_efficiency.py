@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         u = rng.random((60, 8))
         params = np.where(low > 0, np.maximum(low, 1e-12) ** (1 - u) * high**u, u)
         valid = 1 + u[:, :1] + np.exp(-np.linspace(0, 3, 51))
-        np.savez(folder / f"{name}.npz", params=params, valid=valid)
+        np.savez(folder / f"{name}.npz", params=params, valid=valid, test=valid)
     return folder
 
 
