@@ -21,10 +21,10 @@ there is one. No side pays for training what it delivers, nor twice for an epoch
 OptunaSearch, every trial is told COMPLETE with its last value (`+pruned`: told PRUNED with its
 curve). `+default` tries the default configuration first.
 
-Peers are published optimizers with the default first, their first rung at epoch 4 (`NAME@8`: at 8)
-and a factor of 3 between rungs: mobster, hypertune, dyhpo, pasha, asha-promotion (Syne Tune 0.13),
-asha-cqr, bohb (Syne Tune 0.16), smac, priorband, async-hyperband (NePS) and dehb. `make peers`
-installs them; efficiency/peers.py says how they are run.
+Peers are published optimizers with the default first, their first rung at epoch 4 (`NAME@8`: at 8;
+NePS, SMAC3 and DEHB: at least) and a factor of 3 between rungs: mobster, hypertune, dyhpo, pasha,
+asha-promotion (Syne Tune 0.13), asha-cqr, bohb (Syne Tune 0.16), smac, priorband, async-hyperband
+(NePS) and dehb. `make peers` installs them; efficiency/peers.py says how they are run.
 
 Differences between the first strategy and each other one are paired by task and seed. A full run
 takes hours, mostly in GPs of others. Finished searches are kept in FILE.jsonl and not repeated by
