@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 nice -n 15 python benchmarks/record_curves.py record FOLDER
         [--fashion DIR] [--configurations 256] [--trainings N] [--until 04:40]
     python benchmarks/record_curves.py pack FOLDER benchmarks/curves/own.json.gz
+    python benchmarks/record_curves.py unpack benchmarks/curves/own.json.gz FOLDER
 
 Configurations are points of a scrambled Sobol sequence in SPACE, the default configuration first.
 The shared trainer trains each for 16 epochs on scikit-learn's digits and on Fashion-MNIST (of each
@@ -11,8 +12,8 @@ with a second seed, too. Without early stopping: a curve is whole, or ends where
 
 `record` writes each finished training to FOLDER/trainings.jsonl at once, with val and test top-1
 as numbers of images, val loss, and CPU seconds of the epoch without the test images. It may be
-killed at any time; the same command goes on. A prefix is useful: both data sets advance together.
-A training takes some 10 to 30 CPU seconds.
+killed at any time; the same command goes on, also in a folder that `unpack` made. A prefix is
+useful: both data sets advance together. A training takes some 10 to 30 CPU seconds.
 
 Fashion-MNIST: Debian's package dataset-fashion-mnist (`apt-get download dataset-fashion-mnist`,
 `dpkg -x FILE DIR`; --fashion DIR/usr/share/datasets/fashion-mnist).
@@ -172,6 +173,12 @@ def read(folder: Path) -> list[Recorded]:
     return found
 
 
+def append(folder: Path, training: Recorded) -> None:
+    with (folder / "trainings.jsonl").open("a") as file:
+        # Begins with a newline: the last line may have been cut by a kill.
+        file.write("\n" + json.dumps(asdict(training)))
+
+
 def record(arguments: argparse.Namespace) -> None:
     """Trains what is missing in the folder, until all is done, or the time has come."""
     import torch
@@ -191,9 +198,7 @@ def record(arguments: argparse.Namespace) -> None:
         num_left -= 1
         begin = time.monotonic()
         training = train(data, i, seed, params, folder)
-        with (folder / "trainings.jsonl").open("a") as file:
-            # Begins with a newline: the last line may have been cut by a kill.
-            file.write("\n" + json.dumps(asdict(training)))
+        append(folder, training)
         print(
             f"{data} {i} seed {seed}: {params['model.name']}, "
             f"{max(training.val_top1, default=0) / COUNTS[data]['val']:.3f} val top-1, "
@@ -225,6 +230,18 @@ def pack(arguments: argparse.Namespace) -> None:
     print(f"{len(trainings)} trainings, {arguments.target.stat().st_size / 1000:.0f} kB")
 
 
+def unpack(arguments: argparse.Namespace) -> None:
+    """Writes the trainings of a packed file to a folder, where `record` goes on."""
+    content = json.loads(gzip.decompress(arguments.source.read_bytes()))
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    done = {training.key for training in read(arguments.folder)}
+    for values in content["trainings"]:
+        params = content["configurations"][str(values["configuration"])]
+        training = Recorded(**values, params=params)
+        if training.key not in done:
+            append(arguments.folder, training)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -241,6 +258,10 @@ def main() -> None:
     packing.add_argument("folder", type=Path)
     packing.add_argument("target", type=Path)
     packing.set_defaults(run=pack)
+    unpacking = commands.add_parser("unpack")
+    unpacking.add_argument("source", type=Path)
+    unpacking.add_argument("folder", type=Path)
+    unpacking.set_defaults(run=unpack)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

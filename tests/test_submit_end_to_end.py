@@ -65,7 +65,8 @@ def test_a_submitted_search_outlives_its_laptop_and_is_stopped_and_resumed(
     assert first.process.wait(PATIENCE_SECONDS) == 0
     log = first.log.read_text()
     job = first_word_of(log, "job ")
-    assert f"job {job} goes on; to follow it again: python run_search.py jobs logs --follow {job}" in log
+    follow = f"python run_search.py jobs logs --follow {job}"
+    assert f"job {job} goes on; to follow it again: {follow}" in log
     assert "HPO_STORAGE is not sent" in log
 
     # A stop saves the epoch under way.

@@ -145,7 +145,6 @@ def test_a_search_is_simulated_on_the_bed_and_measured_in_every_way(tmp_path: Pa
     assert done.stdout.count("best - min, test epoch") == 2
 
 
-@pytest.mark.skipif(not COMMITTED.exists(), reason="not recorded yet")
 def test_the_committed_file_is_a_small_bed_of_both_data_sets() -> None:
     from beds import regret_by, task_names
 
@@ -156,3 +155,14 @@ def test_the_committed_file_is_a_small_bed_of_both_data_sets() -> None:
         assert task.params[0] == task.default
         assert regret_by(task, best, "best") == pytest.approx(0, abs=1e-6)
         assert np.isfinite(task.curve(task.default)[0]).all()
+
+
+def test_a_packed_file_is_unpacked_to_go_on_and_packed_again_alike(tmp_path: Path) -> None:
+    script, again = BENCHMARKS / "record_curves.py", tmp_path / "again.json.gz"
+    for command in (
+        ("unpack", COMMITTED, tmp_path), ("unpack", COMMITTED, tmp_path), ("pack", tmp_path, again)
+    ):  # fmt: skip
+        subprocess.run([sys.executable, script, *command], check=True)
+    first, second = (json.loads(gzip.decompress(file.read_bytes())) for file in (COMMITTED, again))
+    assert second["trainings"] == first["trainings"]
+    assert second["configurations"] == first["configurations"]

@@ -50,8 +50,8 @@ def test_what_does_not_run_is_shown_once(call: Call, run_dir: Path) -> None:
     lines = out.splitlines()
     assert lines[0].startswith("no search runs on the study; 4 of 4 trials ended")
     assert lines[1].endswith(
-        f"to go on: python run_search.py search {run_dir}/search.yaml --output-dir {run_dir.parent} "
-        "--resume"
+        f"to go on: python run_search.py search {run_dir}/search.yaml --output-dir "
+        f"{run_dir.parent} --resume"
     )
     assert len(lines) == 2
 
