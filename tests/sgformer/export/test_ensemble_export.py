@@ -10,7 +10,7 @@ from configs import changed
 from sgformer.config import TrainConfig
 from sgformer.data.image_data import ImageData, load_image_data
 from sgformer.errors import CheckpointError
-from sgformer.export.formats import Trained, write_formats
+from sgformer.export.formats import Limits, Trained, write_formats
 from sgformer.export.onnx_classifier import OnnxClassifier
 from sgformer.export.rivals import latencies_beside
 from sgformer.model.build import create_model
@@ -56,8 +56,10 @@ def ensemble(paths: list[Path]) -> Path:
 def written(ensemble: Path, data: ImageData) -> dict[str, dict]:
     """The entries of export.json, for the files beside the ensemble's checkpoint."""
     config, model, _ = load_trained(ensemble)
-    formats = ("onnx", "uint8", "fp16")
-    return write_formats(Trained(model, config, data, 30), ensemble.parent, formats)
+    formats = ("onnx", "uint8", "fp16", "int8", "openvino")
+    # Of untrained members top-1 is chance, and what 8-bit integers lose of it says nothing.
+    limits = Limits(max_top1_drop=1.0, even_if_slower=True)
+    return write_formats(Trained(model, config, data, 30, limits=limits), ensemble.parent, formats)
 
 
 def test_an_ensemble_is_one_file_with_a_single_models_input_and_output(
@@ -79,6 +81,14 @@ def test_an_ensemble_is_one_file_with_a_single_models_input_and_output(
     pixels = torch.randint(0, 255, (1, 40, 50, 3), dtype=torch.uint8).numpy()
     (shares,) = session.run(None, {"images": pixels})
     assert shares.sum() == pytest.approx(1, rel=1e-4)
+
+
+def test_an_ensemble_in_integers_is_smaller_and_openvino_agrees(
+    ensemble: Path, written: dict[str, dict]
+) -> None:
+    sizes = {name: ensemble.with_name(name).stat().st_size for name in written}
+    assert sizes["model.int8.onnx"] < 0.5 * sizes["model.onnx"]
+    assert written["model.openvino.xml"]["class_agreement"] == 1.0, written
 
 
 def test_an_ensemble_is_timed_by_turns_with_a_member_alone(
