@@ -8,6 +8,7 @@ from command_line import run
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SEEDS = re.compile(r"on \d fresh seeds")
 LABEL = re.compile(r"^ *(\S+( \S+)*?)(?=:|  |$| \d)")
 
 
@@ -34,6 +35,8 @@ def test_the_tutorial_is_true_from_top_to_bottom(tmp_path: Path) -> None:
         for line in text.splitlines():
             if line != "..." and not line.startswith("WARN"):  # warnings depend on the numbers
                 assert label_of(line) in printed, f"{line}\n{printed}"
+            seeds = SEEDS.findall(line)  # on which finalists were compared
+            assert all(words in printed for words in seeds), f"{line}\n{printed}"
 
     best = tmp_path / "runs" / "photos" / "best"
     assert {"model.onnx", "model.uint8.onnx", "MODEL_CARD.md"} <= {p.name for p in best.iterdir()}

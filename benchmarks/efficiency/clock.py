@@ -112,7 +112,7 @@ def run_on_clock(job: Job, trainings: Trainings, search: Search) -> Outcome:
     task = trainings.task
     run = ClockedRun(job, trainings, search)
     regrets, losses, own = dict[int, float](), dict[int, float](), dict[int, float]()
-    delivered = dict[int, Params]()
+    delivered, has_own_choice = dict[int, Params](), False
     default, _ = task.curve(task.default)
     for budget in job.budgets:
         while run.spent < task.max_epochs * budget:
@@ -121,8 +121,9 @@ def run_on_clock(job: Job, trainings: Trainings, search: Search) -> Outcome:
         delivered[budget] = run.params[run.best]
         losses[budget] = max(0.0, regrets[budget] - regret(task, default))
         recommended = search.recommended()
-        if recommended is not None:
-            own[budget] = regret(task, run.curves[recommended][0])
-    others = {"own choice": own} if own else {}
+        has_own_choice |= recommended is not None
+        chosen = run.best if recommended is None else recommended
+        own[budget] = regret(task, run.curves[chosen][0])
+    others = {"own choice": own} if has_own_choice else {}
     num_trials = len(run.curves)
     return Outcome(regrets, losses, run.decision_seconds, num_trials, others, delivered)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -90,7 +91,12 @@ def read_kept(kept: Path | None) -> Iterator[tuple[str, Outcome]]:
 
 
 def key_of(job: Job) -> str:
-    return json.dumps(dataclasses.asdict(job) | {"data": job.data.resolve().name})
+    """What tells a search from others: its settings, and its data if these are one file."""
+    data = job.data.resolve()
+    name = data.name
+    if data.is_file():  # one that may have grown under the same name
+        name += f" {hashlib.sha256(data.read_bytes()).hexdigest()[:12]}"
+    return json.dumps(dataclasses.asdict(job) | {"data": name})
 
 
 def _by_budget(values: Mapping[str, Value]) -> dict[int, Value]:

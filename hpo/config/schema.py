@@ -81,6 +81,16 @@ class SearchConfig(FrozenConfig):
         return self.retrain.max_epochs or self.train.max_epochs
 
     @property
+    def epochs_set_aside(self) -> float:
+        """Epochs that `budget.total_epochs` sets aside at first; 0 without that limit."""
+        whole, share = self.num_fresh_trainings * self.fresh_epochs, self.retrain.max_share
+        if self.budget.total_epochs is None:
+            return 0.0
+        if share is None or not self.compares_finalists:
+            return whole
+        return min(whole, max(self.fresh_epochs, share / (1 + share) * self.budget.total_epochs))
+
+    @property
     def _least_epochs_after(self) -> int:
         """What the smallest search needs after its trials, which are the default alone."""
         whole, share = self.num_fresh_trainings * self.fresh_epochs, self.retrain.max_share

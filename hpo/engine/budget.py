@@ -17,6 +17,8 @@ SECONDS_BETWEEN_NOTES: Final = 10.0
 # At most this share of a limit in hours is set aside for the trainings after the search: their
 # length is only known once epochs are timed, and the first epochs are slow.
 MOST_SET_ASIDE: Final = 0.5
+# A search ends a little before its limit, and its finalists may cost their share of the whole.
+SLACK: Final = 1.05
 UNITS: Final = {
     "total_epochs": ("epochs", 1.0),
     "gpu_hours": ("GPU-hours", SECONDS_AN_HOUR),
@@ -81,7 +83,9 @@ class Budget:
         self._ledger, self.num_slots = ledger, num_slots
         self._known_finalists: tuple[int, list[Taken]] = (-1, [])
         self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
-        self._num_a_seed = config.retrain.top_k + 1 if config.compares_finalists else 1
+        self._num_a_seed = self._num_after // max(1, config.retrain.seeds)
+        if not config.compares_finalists:
+            self._num_a_seed = 1
         self._top_k = config.retrain.top_k
         self._max_share = config.retrain.max_share if config.compares_finalists else None
         self._fresh = tuple(
@@ -165,15 +169,14 @@ class Budget:
     def keeps_to_share(self, numbers: Sequence[int]) -> bool:
         """Whether training these trials anew keeps to `retrain.max_share` of the trials' cost.
 
-        The cost is GPU-time, or epochs while none is timed. Earlier trainings after the search
-        count. A number that is given twice is trained twice.
+        The cost is GPU-time, or epochs while none is timed. One training always does: what is
+        delivered needs it. A number that is given twice is trained twice.
         """
-        if self._max_share is None:
+        if self._max_share is None or len(numbers) <= 1:
             return True
         limit = GPU_TIME if any(taken.seconds for taken in self._of_trials) else EPOCHS
-        due = self._epochs_after * sum(self.an_epoch(limit, number) for number in numbers)
-        most = self._max_share * _together(limit, self._of_trials)
-        return due + _together(limit, self._fresh) <= most
+        needed = self._epochs_after * sum(self.an_epoch(limit, number) for number in numbers)
+        return needed <= SLACK * self._max_share * _together(limit, self._of_trials)
 
     @property
     def _finalists(self) -> list[Taken]:
@@ -193,24 +196,26 @@ class Budget:
         # Others may replace them, and these need a training on at least one seed.
         num_trained = sum(taken.epochs > 0 for taken in self._fresh)  # evaluations have none
         num = max(self._num_after - num_trained, self._num_a_seed)
-        most = self._most_set_aside(limit)
-        fewer = (self._needed(limit, n) for n in range(num, 0, -self._num_a_seed))
+        most, num_seeds = self._most_set_aside(limit), math.ceil(num / self._num_a_seed)
+        nums = (min(num, n * self._num_a_seed) for n in range(num_seeds, 0, -1))
+        fewer = (self._needed(limit, n) for n in nums)
         return next((needed for needed in fewer if needed <= most), most)
 
     def _most_set_aside(self, limit: Limit) -> float:
-        """The most that is set aside of a limit: enough for one training, in any case."""
+        """The most that is set aside: enough for one training, up to half of a limit in hours."""
         most = math.inf if limit.name == "total_epochs" else MOST_SET_ASIDE * limit.total
         if self._max_share is None:
             return most
         of_all = self._max_share / (1 + self._max_share)  # trials and trainings are the whole
-        return min(most, max(of_all * limit.total, self._needed(limit, 1)))
+        whole = limit.total - (_together(limit, self._fresh) if limit.adds_up else 0.0)
+        return min(most, max(of_all * whole, self._needed(limit, 1)))
 
     def _needed(self, limit: Limit, num_trainings: int) -> float:
         """The expected use of a limit by so many trainings after the search, in its unit."""
         finalists = self._finalists
         each = [_an_epoch(limit, [taken]) for taken in finalists]
-        # Only the winner is retrained, and any of these may win: reserve for the most expensive.
-        one = max(each, default=0.0) if self._num_after == 1 else _an_epoch(limit, finalists)
+        # If only the winner is trained, any of these may win: reserve for the most expensive.
+        one = max(each, default=0.0) if num_trainings == 1 else _an_epoch(limit, finalists)
         one = one or self.an_epoch(limit)
         at_a_time = 1 if limit.adds_up else min(self.num_slots, num_trainings)
         return self._epochs_after * one * math.ceil(num_trainings / at_a_time)

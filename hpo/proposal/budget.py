@@ -6,9 +6,9 @@ from hpo.config.schema import DEFAULT_SHARE_OF_EPOCHS, SearchConfig
 from hpo.proposal.rules import Choice
 
 NIGHT_HOURS: Final = 12.0  # a search that takes longer gets a limit
-# Full trainings that a limit leaves room for: ten are the trials', and of a fifth of these
-# (retrain.max_share) winner and default can be compared.
-LEAST_TRAININGS: Final = 12
+# Full trainings that a limit leaves room for: eleven are the trials', of whose fifth
+# (retrain.max_share) a rival and the default can be trained.
+LEAST_TRAININGS: Final = 13
 
 
 def budget(config: SearchConfig, slots: int, epoch_seconds: float | None) -> Choice:

@@ -144,7 +144,7 @@ def _chosen(verdict: Verdict) -> list[str]:
     if texts := teacher_texts(verdict):
         without, adds = texts
         lines.append(f"Without its teacher: {without}; the teacher adds {adds}")
-    return [*lines, correction_text(verdict)]
+    return [*lines, correction_text(verdict)] if verdict.means else lines
 
 
 def _data_set(training: Mapping[str, Any], name: str) -> str:

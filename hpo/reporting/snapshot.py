@@ -119,7 +119,7 @@ def epochs_left(
     limit = config.limits["total_epochs"]
     if limit is not None:
         is_given = config.budget.total_epochs is not None
-        after = config.num_fresh_trainings * config.fresh_epochs if is_given else 0
+        after = config.epochs_set_aside if is_given else 0
         return max(0, limit - after - num_epochs)
     if not ended:
         return None

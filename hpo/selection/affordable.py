@@ -38,7 +38,8 @@ def finalists_within_budget(
         num_val_images: The number of images in val.
         fold_ratio: Val images per training image; None: val is not split off train.
         lets_train: Says whether the budget has room to retrain the trials with these numbers.
-        keeps_to_share: Says whether retraining them keeps to `retrain.max_share`.
+        keeps_to_share: Says whether training these trials, finished trainings included, keeps to
+            `retrain.max_share`.
     """
     trials, known = study.trials(), read_finalists(study)
     asked = asked_for(config, trials)
@@ -58,10 +59,16 @@ def finalists_within_budget(
     )
     done = study.metadata.fresh_trainings
     by_budget = affordable(config, trials, everyone, done, lets_train)
-    found = affordable(config, trials, by_budget, done, keeps_to_share)
-    if known is not None and _size(found) <= _size(known):
-        return known.model_copy(update={"limits": everyone.limits, "everyone": numbers})
-    return found.model_copy(update={"is_cut_by_share": _size(found) < _size(by_budget)})
+    found = affordable(config, trials, by_budget, (), keeps_to_share)
+    is_kept = known is not None and _size(found) <= _size(known)
+    kept = known if known is not None and is_kept else found
+    return kept.model_copy(
+        update={
+            "limits": everyone.limits,
+            "everyone": numbers,
+            "is_cut_by_share": _size(kept) < _size(by_budget),
+        }
+    )
 
 
 def _best_of(
@@ -79,9 +86,9 @@ def affordable(
     done: Container[str],
     lets_train: Callable[[Sequence[int]], bool],
 ) -> Finalists:
-    """The finalists and the number of seeds that the budget has room for.
+    """The finalists and the number of seeds that a limit has room for.
 
-    Seeds are cut first. If the budget lacks room for all finalists on one seed, only the most
+    Seeds are cut first. If the limit lacks room for all finalists on one seed, only the most
     promising ones and the default configuration stay, and in any case one finalist.
 
     Args:
@@ -89,7 +96,7 @@ def affordable(
         trials: All trials of the study.
         everyone: All finalists, with the requested number of seeds.
         done: Names of finished trainings, which cost nothing more.
-        lets_train: Says whether the budget has room to retrain the trials with these numbers.
+        lets_train: Says whether the limit has room to retrain the trials with these numbers.
     """
     num_rivals = sum(number != DEFAULT for number in everyone.numbers)
 
@@ -113,15 +120,17 @@ def cut_text(config: SearchConfig, finalists: Finalists) -> str:
     """What a limit has left of the finalists' trainings, and what all of them would take."""
     everyone, asked = finalists.everyone or finalists.numbers, finalists.asked_for
     if finalists.is_cut_to_one:
-        kept = "nothing is compared"
+        room = "one finalist, so nothing is compared"
     elif len(finalists.numbers) < len(everyone):
-        kept = f"{len(finalists.numbers)} of {len(everyone)} finalists are compared, on one seed"
+        room = f"{len(finalists.numbers)} of {len(everyone)} finalists, on one fresh seed"
     else:
-        kept = f"{finalists.num_seeds} of retrain.seeds={asked.seeds} are used"
-    share, whole = config.retrain.max_share, len(everyone) * asked.seeds
-    what = f"retrain.max_share={share:g}" if finalists.is_cut_by_share else "the budget"
+        room = f"{finalists.num_seeds} of retrain.seeds={asked.seeds}"
+    share = config.retrain.max_share
+    is_by_share = finalists.is_cut_by_share and share is not None
+    what = f"retrain.max_share={share:g}" if is_by_share else "the budget"
+    larger = "retrain.max_share, or null" if is_by_share else "budget"
     return (
-        f"{kept}, which is what {what} has room for; all of them on {asked.seeds} fresh "
-        f"seeds take {whole} trainings of {config.fresh_epochs} epochs: for more, resume with a "
-        f"larger {'one, or null' if finalists.is_cut_by_share else 'budget'}"
+        f"{what} leaves room for {room}. All {len(everyone)} finalists on {asked.seeds} fresh "
+        f"seeds would take {len(everyone) * asked.seeds} trainings of {config.fresh_epochs} "
+        f"epochs; for more of them, resume with a larger {larger}"
     )

@@ -41,9 +41,9 @@ class Finalists(FrozenConfig):
     """The trials to compare, as the study stores them: all that were requested, and the cut.
 
     Attributes:
-        numbers: Trials that the budget has room for, the most promising first.
+        numbers: Trials that there is room for, the most promising first.
         asked_for: The settings that the finalists were chosen with.
-        num_seeds: Fresh seeds that the budget has room for, at most asked_for.seeds.
+        num_seeds: Fresh seeds that there is room for, at most asked_for.seeds.
         num_val_images: The number of images in val.
         fold_ratio: Val images per training image; None: val is not split off train.
         everyone: All requested trials; None in a study of an earlier version.
@@ -63,13 +63,13 @@ class Finalists(FrozenConfig):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the budget had room for fewer finalists or seeds than requested."""
+        """Whether there was room for fewer finalists or seeds than requested."""
         everyone = self.numbers if self.everyone is None else self.everyone
         return len(self.numbers) < len(everyone) or self.num_seeds < self.asked_for.seeds
 
     @property
     def is_cut_to_one(self) -> bool:
-        """Whether the budget left only one of several finalists, so that nothing is compared."""
+        """Whether only one of several finalists was left, so that nothing is compared."""
         others = self.is_cut if self.everyone is None else len(self.everyone) > 1
         return len(self.numbers) == 1 and others
 
@@ -174,7 +174,7 @@ def limits_of(config: SearchConfig) -> dict[str, float | None]:
 
 
 def may_grow(config: SearchConfig, study: SearchStudy, known: Finalists) -> bool:
-    """Whether the budget cut these finalists, and a limit has been raised since."""
+    """Whether a limit cut these finalists, and one has been raised since."""
     earlier = {"max_share": None}  # an earlier version had no such limit
     was = earlier | (known.limits or study.metadata.limits_reached or {})
     return known.is_cut and any(
@@ -202,7 +202,7 @@ def read_finalists(study: SearchStudy) -> Finalists | None:
 def is_settled(config: SearchConfig, study: SearchStudy, trials: Sequence[TrialSummary]) -> bool:
     """Whether the finalists are chosen with the config's settings, and all trained.
 
-    Finalists that the budget has cut count as settled until the budget is raised.
+    Finalists that a limit has cut count as settled until a limit is raised.
     """
     if not config.compares_finalists:
         return True

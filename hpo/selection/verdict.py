@@ -137,7 +137,7 @@ def judge(
         return None
     images = ValImages(num_val_images, fold_ratio, metric in SHARES_OF_IMAGES)
     verdict = _compare(values, candidates, trainings, metric, images)
-    return replace(verdict, is_cut_by_share=is_cut_by_share)
+    return replace(verdict, is_cut_to_one=is_cut_to_one, is_cut_by_share=is_cut_by_share)
 
 
 def _compare(

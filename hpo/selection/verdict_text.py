@@ -64,21 +64,28 @@ def _of_seeds(verdict: Verdict) -> str:
 
 def _why_no_default(verdict: Verdict) -> str:
     """The reason why the winner was not compared with the default, as text."""
-    if verdict.is_cut_to_one and verdict.is_cut_by_share:
+    if verdict.is_cut_to_one:
+        return _why_cut(verdict)
+    return "the default configuration broke, diverged, or was not trained"
+
+
+def _why_cut(verdict: Verdict) -> str:
+    """Why nothing was compared, and what to do, as text."""
+    if verdict.is_cut_by_share:
         return (
-            "to train the winner and the default on a fresh seed each costs more than "
+            "to train a rival and the default on a fresh seed each costs more than "
             "retrain.max_share of the search; resume with a larger one, or null"
         )
-    if verdict.is_cut_to_one:
-        return (
-            "the budget left no room to train the winner and the default on a fresh seed each; "
-            "raise the budget and resume"
-        )
-    return "the default configuration broke, diverged, or was not trained"
+    return (
+        "the budget left no room to train a rival and the default on a fresh seed each; raise the "
+        "budget and resume"
+    )
 
 
 def _no_gain_text(verdict: Verdict) -> str:
     """If the default wins: the text with the gain of the next best finalist."""
+    if verdict.is_cut_to_one:
+        return f"none: the default configuration is expected to be the best; {_why_cut(verdict)}"
     if not verdict.gains:
         return "none: the default configuration is the best trial"
     closest = max(verdict.gains, key=lambda number: verdict.gains[number].mean)

@@ -165,7 +165,9 @@ def _trainings_after(
         budget.lets_train,
         budget.keeps_to_share,
     )
-    return [train for _, train in trainings_of(config, trials, finalists)]
+    params = {trial.number: trial.params for trial in trials}
+    alone = [retrain_config(config, params[number]) for number in finalists.numbers[:1]]
+    return [train for _, train in trainings_of(config, trials, finalists)] or alone
 
 
 def _seconds_in(num_slots: int, lengths: Sequence[float]) -> float:

@@ -260,3 +260,20 @@ def test_a_format_that_takes_no_features_is_refused(search_file: Path, name: str
     with pytest.raises(ConfigError, match=message):
         load(search_file, "train.data.features=a.csv", f"export.{name}=true")
     load(search_file, "train.data.features=a.csv", "export.uint8=true", "export.openvino=true")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "set_aside"),
+    [
+        (["retrain={seeds: 3, top_k: 1, max_share: null}"], 24),  # 6 trainings of 4 epochs
+        (["retrain={seeds: 3, top_k: 1, max_share: 0.25}"], 20),  # of 100 epochs
+        (["retrain={seeds: 3, top_k: 1, max_share: 0.01}"], 4),
+        (["retrain.seeds=0"], 4),
+    ],
+)
+def test_a_budget_of_epochs_sets_aside_what_the_share_allows(
+    search_file: Path, overrides: list[str], set_aside: float
+) -> None:
+    config, _ = load_search_config(search_file, [*overrides, "budget.total_epochs=100"])
+    assert config.epochs_set_aside == pytest.approx(set_aside)
+    assert load_search_config(search_file, overrides)[0].epochs_set_aside == 0

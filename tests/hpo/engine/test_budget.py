@@ -283,19 +283,37 @@ def test_as_much_is_set_aside_as_the_share_allows(
 
 @pytest.mark.parametrize("is_timed", [True, False])
 @pytest.mark.parametrize(
-    ("max_share", "num_trained", "num_more"), [(0.2, 0, 1), (0.5, 0, 3), (0.5, 2, 1), (0.1, 0, 0)]
+    ("max_share", "num"), [(0.34, 2), (0.5, 3), (0.49, 3), (0.2, 1), (0.01, 1)]
 )
 def test_the_share_says_how_many_trainings_the_trials_pay_for(
-    search_file: Path, max_share: float, num_trained: int, num_more: int, *, is_timed: bool
+    search_file: Path, max_share: float, num: int, *, is_timed: bool
 ) -> None:
     retrain = f"retrain={{seeds: 3, top_k: 1, max_share: {max_share}}}"
-    fresh = [{"num_epochs": 4, "seconds": 8.0 * is_timed, "gpu_seconds": 8.0 * is_timed}]
-    spender = Spender(load_search_config(search_file, [retrain])[0], fresh=fresh * num_trained)
+    fresh = [{"num_epochs": 4, "seconds": 8.0, "gpu_seconds": 8.0}]  # which says nothing
+    spender = Spender(load_search_config(search_file, [retrain])[0], fresh=fresh)
     for number in range(6):
         told = facts(8.0, 8.0, 4) if is_timed else {}
         spender.trained(number, curve(0.1, 0.2, 0.3, 0.4), told)
     fitting = [n for n in range(9) if spender.budget.keeps_to_share([1] * n)]
-    assert fitting == list(range(num_more + 1))
+    assert fitting == list(range(num + 1))
+
+
+@pytest.mark.parametrize(("has_teacher", "set_aside"), [(False, 24), (True, 24)])
+def test_a_seed_is_set_aside_whole_also_with_a_teacher(
+    search_file: Path, tmp_path: Path, set_aside: int, *, has_teacher: bool
+) -> None:
+    teacher = [f"train.distillation.teacher={tmp_path}"] if has_teacher else []
+    retrain = "retrain={seeds: 3, top_k: 1, max_share: 0.34}"  # 25 of 100 epochs, 6 trainings
+    settings = [retrain, "budget.total_epochs=100", *teacher]
+    budget = Spender(load_search_config(search_file, settings)[0]).budget
+    assert budget.left(budget.limits[0]) == 100 - set_aside
+
+
+def test_a_resumed_search_sets_aside_a_share_of_what_is_left_of_a_limit(search_file: Path) -> None:
+    settings = ["retrain={seeds: 3, top_k: 1, max_share: 0.25}", "budget.total_epochs=100"]
+    fresh = [{"num_epochs": 4, "seconds": 4.0}] * 4
+    budget = Spender(load_search_config(search_file, settings)[0], fresh=fresh).budget
+    assert budget.left(budget.limits[0]) == 100 - 16 - 8  # 8: one seed, of a fifth of 84
 
 
 def test_without_a_share_the_comparison_may_cost_anything(search_file: Path) -> None:

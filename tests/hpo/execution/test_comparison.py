@@ -81,7 +81,7 @@ class Notes(SearchObserver):
     ("limit", "what", "larger"),
     [
         ("budget.total_epochs=60", "the budget", "budget"),
-        ("retrain.max_share=0.3", "retrain.max_share=0.3", "one, or null"),
+        ("retrain.max_share=0.3", "retrain.max_share=0.3", "retrain.max_share, or null"),
     ],
 )
 def test_a_raised_limit_trains_what_a_smaller_one_left_out(
@@ -121,8 +121,8 @@ def test_a_raised_limit_trains_what_a_smaller_one_left_out(
         assert len(trained) == 3
         assert is_settled(small, study, study.trials())
     assert notes.texts == [
-        f"1 of retrain.seeds=3 are used, which is what {what} has room for; all of them on 3 "
-        f"fresh seeds take 9 trainings of 4 epochs: for more, resume with a larger {larger}"
+        f"{what} leaves room for 1 of retrain.seeds=3. All 3 finalists on 3 fresh seeds would "
+        f"take 9 trainings of 4 epochs; for more of them, resume with a larger {larger}"
     ]
     assert not is_settled(raised, study, study.trials())
     compare_finalists(raised, run, study, images, resources, notes)

@@ -32,13 +32,13 @@ def test_a_search_of_one_night_has_no_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("machine", "slots", "epoch_seconds", "path", "hours"),
     [
-        (CPUS, 4, 480, "wall_clock_hours", 12),
-        (GPUS, 2, 600, "gpu_hours", 60),  # twelve trainings of five hours on two GPUs
-        (GPUS, 2, 240, "gpu_hours", 24),
-        (CPUS, 1, 36_000, "wall_clock_hours", 3600),
+        (CPUS, 4, 420, "wall_clock_hours", 12),
+        (GPUS, 2, 600, "gpu_hours", 65),  # thirteen trainings of five hours on two GPUs
+        (GPUS, 2, 210, "gpu_hours", 24),
+        (CPUS, 1, 36_000, "wall_clock_hours", 3900),
     ],
 )
-def test_a_longer_search_is_limited_to_a_night_or_twelve_trainings(
+def test_a_longer_search_is_limited_to_a_night_or_thirteen_trainings(
     machine: Machine, slots: int, epoch_seconds: float, path: str, hours: float, tmp_path: Path
 ) -> None:
     choice = budget(config_for(machine, tmp_path), slots, epoch_seconds)

@@ -146,9 +146,9 @@ def test_finalists_cut_by_an_earlier_version_grow_with_the_budget(
 @pytest.mark.parametrize(
     ("share", "cut", "words"),
     [
-        (5, ((1, 2, 0), 1), "1 of retrain.seeds=3 are used, which is what retrain.max_share=0.2"),
-        (2, ((1, 0), 1), "2 of 3 finalists are compared, on one seed"),
-        (1, ((1,), 1), "nothing is compared"),
+        (5, ((1, 2, 0), 1), "1 of retrain.seeds=3. All"),
+        (2, ((1, 0), 1), "2 of 3 finalists, on one fresh seed. All"),
+        (1, ((1,), 1), "one finalist, so nothing is compared. All"),
     ],
 )
 def test_finalists_that_their_share_has_cut_are_due_again_when_it_is_raised(
@@ -160,9 +160,9 @@ def test_finalists_that_their_share_has_cut_are_due_again_when_it_is_raised(
     assert (found.numbers, found.num_seeds) == cut
     assert found.is_cut_by_share
     text = cut_text(small, found)
-    assert text.startswith(words)
-    assert "all of them on 3 fresh seeds take 9 trainings of 4 epochs" in text
-    assert text.endswith("resume with a larger one, or null")
+    assert text.startswith(f"retrain.max_share=0.2 leaves room for {words}")
+    assert "All 3 finalists on 3 fresh seeds would take 9 trainings of 4 epochs" in text
+    assert text.endswith("resume with a larger retrain.max_share, or null")
     assert is_settled(small, study, study.trials())
     verdict = read_verdict(small, study, study.trials())
     assert verdict is not None
@@ -185,3 +185,34 @@ def test_what_a_budget_cuts_more_than_the_share_is_not_said_of_the_share(
     assert cut_text(small, found).endswith("resume with a larger budget")
     verdict = read_verdict(small, study, study.trials())
     assert "the budget left no room" in gain_text(verdict)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "raised", "is_by_share"),
+    [
+        ((99, 1), (1, 99), "retrain.max_share=null", False),  # now the budget has no room
+        ((1, 99), (99, 1), "budget.total_epochs=4000", True),  # now the share has none
+    ],
+)
+def test_a_raise_that_another_limit_makes_useless_says_which_one(
+    search_file: Path, tmp_path: Path, first: tuple[int, int], second: tuple[int, int],
+    raised: str, *, is_by_share: bool,
+) -> None:  # fmt: skip
+    small = with_budget(search_file, 60, "retrain.max_share=0.2")
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    assert kept_within(small, study, *first).is_cut_by_share != is_by_share
+    larger = with_budget(search_file, 60, "retrain.max_share=0.2", raised)
+    found = kept_within(larger, study, *second)
+    assert (found.numbers, found.is_cut_by_share) == ((1,), is_by_share)
+    assert cut_text(larger, found).startswith("retrain.max_share=0.2" if is_by_share else "the b")
+    assert is_settled(larger, study, study.trials())
+
+
+def test_finished_trainings_of_the_finalists_count_in_their_share(
+    search_file: Path, tmp_path: Path
+) -> None:
+    small = with_budget(search_file, 60, "retrain.max_share=0.2")
+    study = finished(small, tmp_path, [0.5, 0.9, 0.8])
+    assert kept_within(small, study, 99, 5).num_seeds == 1  # three trainings of five
+    more_epochs = with_budget(search_file, 4000, "retrain.max_share=0.2")
+    assert kept_within(more_epochs, study, 99, 5).num_seeds == 1

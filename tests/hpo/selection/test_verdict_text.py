@@ -103,7 +103,7 @@ def test_the_length_that_the_curves_support_is_told(best_epoch: int, words: str)
 
 def test_a_budget_for_one_finalist_is_told_to_be_why_the_gain_is_not_known() -> None:
     cut = judge((7,), (), "val_top1", 300, None, is_cut_to_one=True)
-    assert gain_text(cut).startswith("not known: the budget left no room to train the winner and")
+    assert gain_text(cut).startswith("not known: the budget left no room to train a rival and")
     broke = judge((7,), (), "val_top1", 300, None)
     assert gain_text(broke).startswith("not known: the default configuration broke")
 
@@ -128,3 +128,19 @@ def test_what_a_teacher_adds_is_told_with_its_interval(alone: list[float], said:
 
 def test_a_winner_without_a_teacher_has_no_such_text() -> None:
     assert teacher_texts(verdict_on(CLEAR)) is None
+
+
+@pytest.mark.parametrize(
+    ("is_by_share", "words"), [(True, "retrain.max_share"), (False, "budget")]
+)
+@pytest.mark.parametrize("number", [3, 0])
+def test_a_finalist_that_was_left_alone_is_told_why(
+    number: int, words: str, *, is_by_share: bool
+) -> None:
+    cut = {"is_cut_to_one": True, "is_cut_by_share": is_by_share}
+    for trained in ((), trainings({number: [0.9]})):  # those of a soup, or beside a teacher
+        verdict = judge((number,), trained, "val_top1", 300, None, **cut)
+        text = gain_text(verdict)
+        assert words in text
+        assert "resume" in text
+        assert text.startswith("not known: " if number else "none: the default configuration is")

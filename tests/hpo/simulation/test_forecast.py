@@ -61,6 +61,12 @@ def test_a_search_without_stopping_has_one_forecast(load: Any) -> None:
     assert list(strategies(load(scheduler="none"))) == ["none"]
 
 
+def test_a_finalist_that_is_left_alone_is_counted_as_the_winner(load: Any) -> None:
+    config = load("retrain={seeds: 2, top_k: 2, max_share: 0.01}", scheduler="none")
+    found = forecast(config, ASSUMED, ONE_SLOT, silent)
+    assert found.num_epochs == (NUM_TRIALS + 1) * MAX_EPOCHS
+
+
 def test_finalists_are_counted_in_as_many_slots_as_there_are(load: Any) -> None:
     config = load("retrain={seeds: 2, top_k: 2, max_share: null}", scheduler="none")
     found = forecast(config, ASSUMED, TrialResources(1, 1.0, 2), silent)
