@@ -83,12 +83,15 @@ class SearchConfig(FrozenConfig):
     @property
     def epochs_set_aside(self) -> float:
         """Epochs that `budget.total_epochs` sets aside at first; 0 without that limit."""
-        whole, share = self.num_fresh_trainings * self.fresh_epochs, self.retrain.max_share
-        if self.budget.total_epochs is None:
+        total, share = self.budget.total_epochs, self.retrain.max_share
+        whole = self.num_fresh_trainings * self.fresh_epochs
+        if total is None:
             return 0.0
         if share is None or not self.compares_finalists:
             return whole
-        return min(whole, max(self.fresh_epochs, share / (1 + share) * self.budget.total_epochs))
+        most, num_seeds = max(self.fresh_epochs, share / (1 + share) * total), self.retrain.seeds
+        by_seeds = (whole / num_seeds * n for n in range(num_seeds, 0, -1))
+        return next((epochs for epochs in by_seeds if epochs <= most), most)
 
     @property
     def _least_epochs_after(self) -> int:

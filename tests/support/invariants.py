@@ -37,7 +37,7 @@ def keeps_to_its_limits(search: RandomSearch) -> None:
     config, over = search.config, search.num_slots + search.num_hidden
     limits, trainings = config.limits, [trial.training for trial in search.trials.values()]
     if limits["total_epochs"] is not None:
-        most = limits["total_epochs"] - epochs_after(search) + over
+        most = limits["total_epochs"] - config.epochs_set_aside + over
         detail = f"{search.num_epochs} epochs, at most {most}"
         holds(search.num_epochs <= most, "epochs within the budget", detail)
     dearest = max((max(t.seconds) for t in trainings), default=0.0)
@@ -51,13 +51,6 @@ def keeps_to_its_limits(search: RandomSearch) -> None:
             after = min(limit * 3600 / 2, config.fresh_epochs * cheapest)
             most = limit * 3600 - after + num_over * dearest + hidden
             holds(taken <= most, f"{name} within the budget", f"{taken} s, at most {most}")
-
-
-def epochs_after(search: RandomSearch) -> int:
-    """Epochs of a budget that are reserved for the trainings after the search."""
-    config = search.config
-    is_set = config.budget.total_epochs is not None
-    return config.num_fresh_trainings * config.fresh_epochs if is_set else 0
 
 
 def has_ended_well(search: RandomSearch) -> None:
@@ -168,7 +161,7 @@ def leaves_two_trainings(search: RandomSearch) -> bool:
     limits, two = config.limits, 2 * config.train.max_epochs
     left = math.inf
     if limits["total_epochs"] is not None:
-        left = limits["total_epochs"] - epochs_after(search) - search.num_epochs - two
+        left = limits["total_epochs"] - config.epochs_set_aside - search.num_epochs - two
     dearest = max((max(trial.training.seconds) for trial in trials), default=0.0)
     for name, taken in (("gpu_hours", search.seconds), ("wall_clock_hours", search.now)):
         if limits[name] is not None:

@@ -213,11 +213,8 @@ def _search_file(rng: random.Random, max_epochs: int) -> dict[str, Any]:
     if has_several:
         study["objectives"].append([rng.choice(("num_parameters", "latency_ms")), "minimize"])
         study["select"] = rng.choice(("best", "knee", "front"))
-    retrain = {
-        "seeds": rng.choice((0, 3)),
-        "top_k": rng.randint(1, 3),
-        "max_share": rng.choice((None, 0.2, 1.0)),
-    }
+    retrain = {"seeds": rng.choice((0, 3)), "top_k": rng.randint(1, 3)}
+    retrain["max_share"] = (None, 0.2, 1.0)[retrain["top_k"] - 1]
     values: dict[str, Any] = {
         "study": study,
         "scheduler": _scheduler(rng, scheduler),

@@ -266,7 +266,8 @@ def test_a_format_that_takes_no_features_is_refused(search_file: Path, name: str
     ("overrides", "set_aside"),
     [
         (["retrain={seeds: 3, top_k: 1, max_share: null}"], 24),  # 6 trainings of 4 epochs
-        (["retrain={seeds: 3, top_k: 1, max_share: 0.25}"], 20),  # of 100 epochs
+        (["retrain={seeds: 3, top_k: 1, max_share: 0.25}"], 16),  # two seeds, in 20 epochs
+        (["retrain={seeds: 3, top_k: 1, max_share: 0.07}"], 700 / 107),  # less than a seed
         (["retrain={seeds: 3, top_k: 1, max_share: 0.01}"], 4),
         (["retrain.seeds=0"], 4),
     ],
