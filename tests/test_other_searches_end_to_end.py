@@ -33,6 +33,23 @@ def test_one_slot_and_one_seed_give_one_study(search_file: Path, tmp_path: Path)
     assert studies[0] == studies[1]
 
 
+def test_a_search_too_cheap_to_compare_says_so_and_compares_when_asked(
+    search_file: Path, tmp_path: Path
+) -> None:
+    rival = "{optimizer.learning_rate: 1.0e-4, model.drop_rate: 0.1}"
+    settings = ("--set", "study.num_trials=2", "--set", f"study.enqueue=[{rival}]")
+    command = ("search", search_file, "--output-dir", tmp_path, *settings)
+    retrain = ("--set", "retrain={seeds: 1, top_k: 2}")  # for a fifth of the trials, by default
+    first = run(*command, *retrain)
+    room = "retrain.max_share=0.2 leaves room for one finalist, so nothing is compared. All"
+    assert room in " ".join(first.stderr.split())
+    costs = "costs more than retrain.max_share of the search; resume with a larger one, or null"
+    assert costs in " ".join(first.stdout.split())
+    assert (tmp_path / "tiny" / "best" / "model.onnx").exists()
+    more = ("--set", "retrain={seeds: 1, top_k: 2, max_share: null}", "--resume")
+    assert "on one fresh seed" in run(*command, *more).stdout
+
+
 def test_a_changed_space_goes_on_in_a_new_study(search_file: Path, tmp_path: Path) -> None:
     command = (search_file, "--output-dir", tmp_path)
     run(*command, "--set", "study.num_trials=4", program=TRAIN_ONLY)
