@@ -2,8 +2,9 @@
 
 Each request is a line of JSON on stdin and gets one line of JSON on the file descriptor that the
 first argument names, since libraries print to stdout. Values are better the larger they are. The
-first request has the settings: strategy, seed, workers, space (by name: type, low, high, log),
-default (the configuration to try first), max_epochs, first_rung and reduction_factor. Then:
+first request has the settings: strategy, seed, workers, space (by name: type, low, high, log,
+or type categorical and choices), default (the configuration to try first), max_epochs, first_rung
+and reduction_factor. Then:
 
     {"ask": true}                               a worker is free
         {"trial": 3, "params": {...}}           start the next new trial, numbered from 0

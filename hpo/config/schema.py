@@ -68,12 +68,16 @@ class SearchConfig(FrozenConfig):
         return self.scheduler.name != "none" and not self.study.has_several_objectives
 
     @property
+    def num_trainings_a_seed(self) -> int:
+        """Trainings after the trials on one fresh seed; 1, the winner's, without a comparison."""
+        if not self.compares_finalists:
+            return 1
+        return self.retrain.top_k + 1 + bool(self.train.distillation.teacher)
+
+    @property
     def num_fresh_trainings(self) -> int:
         """The most trainings after the trials: finalists', the winner's without its teacher."""
-        if self.retrain.seeds == 0 or self.study.has_several_objectives:
-            return 1
-        num_a_seed = self.retrain.top_k + 1 + bool(self.train.distillation.teacher)
-        return num_a_seed * self.retrain.seeds
+        return self.num_trainings_a_seed * (self.retrain.seeds if self.compares_finalists else 1)
 
     @property
     def fresh_epochs(self) -> int:
@@ -90,7 +94,8 @@ class SearchConfig(FrozenConfig):
         if share is None or not self.compares_finalists:
             return whole
         most, num_seeds = max(self.fresh_epochs, share / (1 + share) * total), self.retrain.seeds
-        by_seeds = (whole / num_seeds * n for n in range(num_seeds, 0, -1))
+        a_seed = self.num_trainings_a_seed * self.fresh_epochs
+        by_seeds = (a_seed * n for n in range(num_seeds, 0, -1))
         return next((epochs for epochs in by_seeds if epochs <= most), most)
 
     @property

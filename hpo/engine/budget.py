@@ -83,9 +83,7 @@ class Budget:
         self._ledger, self.num_slots = ledger, num_slots
         self._known_finalists: tuple[int, list[Taken]] = (-1, [])
         self._num_after, self._epochs_after = config.num_fresh_trainings, config.fresh_epochs
-        self._num_a_seed = self._num_after // max(1, config.retrain.seeds)
-        if not config.compares_finalists:
-            self._num_a_seed = 1
+        self._num_a_seed = config.num_trainings_a_seed
         self._top_k = config.retrain.top_k
         self._max_share = config.retrain.max_share if config.compares_finalists else None
         self._fresh = tuple(
