@@ -18,7 +18,7 @@ Of the tasks in order, the even ones are for development, the odd ones for repor
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -63,6 +63,7 @@ class Task(Protocol):
         space: Its parameters, as a search file gives them.
         default: The configuration that is tried first.
         best: The best value of random or recorded configurations; median: theirs in the middle.
+        params: The recorded configurations; None: the curve of any is known.
     """
 
     delivers: Literal["last", "best"]
@@ -71,6 +72,7 @@ class Task(Protocol):
     default: Params
     best: float
     median: float
+    params: Sequence[Params] | None
 
     def curve(self, params: Params) -> tuple[Array, Array]:
         """Values and seconds of each epoch, both (max_epochs,); larger values are better."""
@@ -98,6 +100,7 @@ class LcbenchTask:
 
     delivers: Final = "last"
     max_epochs = 52
+    params: Final = None
 
     def __init__(self, folder: Path, name: str) -> None:
         import onnxruntime
@@ -183,6 +186,7 @@ class TasksetTask:
             name: {"type": "float", "low": low, "high": high, "log": not name.startswith("beta")}
             for name, (low, high) in ADAM_RANGES.items()
         }
+        self.params = [dict(zip(ADAM_RANGES, row, strict=True)) for row in params.tolist()]
         self._nearest = NearestCurves(self._in_unit_cube(params))
         self.default = dict(ADAM_DEFAULT)
         ends = self._values.max(1)

@@ -3,11 +3,12 @@
     python benchmarks/surrogate_quality.py --beds lcbench=DIR,taskset=DIR,own=FILE
         [--split develop|report] [--rows 100,250] [--seeds 2]
 
-For each task configurations are drawn, and trained as a search would: half of them stop at each
-rung, the worse ones. The surrogate is fitted to `rows` values at rungs, and predicts the values
-after the last epoch of
+For each task configurations are drawn, of the recorded ones where a bed has these, and trained as a
+search would: half of them stop at each rung, the worse ones. The surrogate is fitted to `rows`
+values at rungs, or to fewer where too few trainings are recorded, and predicts the values after the
+last epoch of
 
-new      32 configurations of which it has seen nothing,
+new      32 other configurations (at most a third of the recorded ones),
 stopped  the configurations that were stopped.
 
 Figures are means over tasks and seeds on the surrogate's own scale (warped values of standard
@@ -31,7 +32,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from beds import Array, Task, load_task, task_names
+from beds import Array, Params, Task, load_task, task_names
 from scipy.special import ndtri
 
 NUM_NEW = 32
@@ -52,12 +53,21 @@ class Curves:
     epochs: Array
 
 
-def trained(task: Task, candidates: Any, rungs: list[int], num_rows: int) -> Curves:
+def drawn(task: Task, candidates: Any, num: int, seed: int) -> tuple[list[Params], list[Params]]:
+    """At most `num` configurations to learn from, and others to predict."""
+    if task.params is None:
+        warnings.filterwarnings("ignore", "The balance properties of Sobol")
+        known, new = candidates.sobol(num), candidates.sobol(NUM_NEW, seed=seed + 1000)
+        decode = candidates.cube.decode
+        return list(map(decode, known)), list(map(decode, new))
+    params = [task.params[i] for i in np.random.default_rng(seed).permutation(len(task.params))]
+    num_new = min(NUM_NEW, len(params) // 3)
+    return params[num_new : num_new + num], params[:num_new]
+
+
+def trained(points: Array, values: Array, rungs: list[int], num_rows: int) -> Curves:
     """About as many configurations as give `num_rows` values at rungs; the worse ones stop."""
-    warnings.filterwarnings("ignore", "The balance properties of Sobol")
-    points = candidates.sobol(num_rows)
-    values = np.array([task.curve(candidates.cube.decode(point))[0] for point in points])
-    num = num_rows
+    num = len(points)
     while True:
         epochs = np.full(num, rungs[0])
         left = np.arange(num)
@@ -109,22 +119,26 @@ def measured(task: Task, seed: int, num_rows: int) -> dict[str, float]:
     )
     candidates = Candidates(config.space, seed)
     rungs = list(rungs_of(task.max_epochs))
-    known = trained(task, candidates, rungs, num_rows)
+    encode = candidates.cube.encode
+    (points, values), (new, new_values) = (
+        (np.array(list(map(encode, ones))), np.array([task.curve(one)[0] for one in ones]))
+        for ones in drawn(task, candidates, num_rows, seed)
+    )
+    known = trained(points, values, rungs, num_rows)
     at = [(i, rung) for i, end in enumerate(known.epochs) for rung in rungs if rung <= end]
-    values = np.array([known.values[i, rung - 1] for i, rung in at])
-    warp = OutputWarp(values)
+    seen = np.array([known.values[i, rung - 1] for i, rung in at])
+    warp = OutputWarp(seen)
     rows = Rows(
         known.points[[i for i, _ in at]],
         log_times([rung for _, rung in at], task.max_epochs),
-        warp.forward(values),
+        warp.forward(seen),
     )
     begin = time.perf_counter()
     model = CurveModel(rows, candidates.cube.is_categorical)
     seconds = time.perf_counter() - begin
-    new = candidates.sobol(NUM_NEW, seed=seed + 1000)
     stopped = np.flatnonzero(known.epochs < task.max_epochs)
     ends = {
-        "new": (new, np.array([task.curve(candidates.cube.decode(p))[0][-1] for p in new])),
+        "new": (new, new_values[:, -1]),
         "stopped": (known.points[stopped], known.values[stopped, -1]),
     }
     figures = {"seconds": seconds}
