@@ -24,12 +24,12 @@ class CurveModel:
     Args:
         rows: The n observed rows, with standardised values.
         is_categorical: (d,) whether each coordinate is a choice.
-        hyperparameters: (d + 6,) logarithms that the fit begins from; None, or an array of
+        hyperparameters: (d + 5,) logarithms that the fit begins from; None, or an array of
             another length: the priors' medians.
         num_iterations: The most iterations of the fit; 0: `hyperparameters` stay as they are.
 
     Attributes:
-        hyperparameters: (d + 6,) fitted logarithms, in the order of `kernel.priors`.
+        hyperparameters: (d + 5,) fitted logarithms, in the order of `kernel.priors`.
     """
 
     def __init__(

@@ -1,11 +1,10 @@
 """The kernel of the Gaussian process over curves, its hyperparameters and their priors.
 
-The kernel is k(params) * (constant + gaussian(t - t') + growth * (t t')^1.5) + 1 + (1 - t)(1 - t'),
-plus noise on the diagonal. k(params) is (Matern-5/2 + own * [equal params]) / (1 + own): what near
-configurations share, with a length scale for each coordinate, and what no other configuration
-shares. The growth lets curves that begin alike end far apart; without it all would rise by as much
-as those that were not stopped. 1 and (1 - t)(1 - t') are an offset and a linear drift that all
-curves share. Times t are in 0..1, see `rows.log_times`.
+The kernel is k(params) * (constant + gaussian(t - t')) + 1 + (1 - t)(1 - t'), plus noise on the
+diagonal. k(params) is (Matern-5/2 + own * [equal params]) / (1 + own): what near configurations
+share, with a length scale for each coordinate, and what no other configuration shares. 1 and
+(1 - t)(1 - t') are an offset and a linear drift that all curves share. Times t are in 0..1, see
+`rows.log_times`.
 """
 
 import math
@@ -17,14 +16,12 @@ from scipy.spatial.distance import cdist
 from hpo.surrogate.arrays import BoolArray, FloatArray
 
 # Log-normal priors (median, standard deviation of the logarithm). Source: docs/performance.md for
-# the first one; docs/experiments.md for `own` and `growth`; shared measurements for the others.
+# the first one; shared measurements for the others.
 PRIOR_LENGTH: Final = (1.2, 0.4)
 PRIOR_OWN: Final = (0.05, 1.5)
 PRIOR_TIME_LENGTH: Final = (0.5, 0.7)
 PRIOR_SCALE: Final = (0.5, 1.0)
-PRIOR_GROWTH: Final = (0.5, 1.0)
 PRIOR_NOISE: Final = (1e-3, 1.5)
-GROWTH_POWER: Final = 1.5  # source: docs/experiments.md
 JITTER: Final = 1e-6
 SAME: Final = 1e-9  # categorical coordinates this close are equal
 
@@ -38,7 +35,6 @@ class Hyperparameters(NamedTuple):
         time_length: Length scale of time.
         constant: Variance of a curve's level.
         gauss: Variance of the Gaussian over time.
-        growth: Variance at the end of training of what differs more the longer curves run.
         noise: Variance of a row's noise.
     """
 
@@ -47,7 +43,6 @@ class Hyperparameters(NamedTuple):
     time_length: float
     constant: float
     gauss: float
-    growth: float
     noise: float
 
 
@@ -55,14 +50,14 @@ NUM_OTHERS: Final = len(Hyperparameters._fields) - 1  # besides the length scale
 
 
 def priors(num_coordinates: int) -> tuple[FloatArray, FloatArray]:
-    """Means and standard deviations of the hyperparameters' logarithms, both (d + 6,)."""
+    """Means and standard deviations of the hyperparameters' logarithms, both (d + 5,)."""
     each = [PRIOR_LENGTH] * num_coordinates
-    each += [PRIOR_OWN, PRIOR_TIME_LENGTH, PRIOR_SCALE, PRIOR_SCALE, PRIOR_GROWTH, PRIOR_NOISE]
+    each += [PRIOR_OWN, PRIOR_TIME_LENGTH, PRIOR_SCALE, PRIOR_SCALE, PRIOR_NOISE]
     return np.log([median for median, _ in each]), np.array([sd for _, sd in each])
 
 
 def unpack(theta: FloatArray) -> Hyperparameters:
-    """The hyperparameters from their logarithms (d + 6,)."""
+    """The hyperparameters from their logarithms (d + 5,)."""
     values = np.exp(theta)
     return Hyperparameters(values[:-NUM_OTHERS], *values[-NUM_OTHERS:].tolist())
 
@@ -72,12 +67,6 @@ def matern(squared_distance: FloatArray) -> tuple[FloatArray, FloatArray]:
     root = np.sqrt(5 * squared_distance)
     decay = np.exp(-root)
     return (1 + root + root**2 / 3) * decay, -5 / 6 * (1 + root) * decay
-
-
-def grown(times: FloatArray) -> FloatArray:
-    """(n,) how far what grows with times (n,) has grown: 0 at the first epoch, 1 at the last."""
-    share: FloatArray = times**GROWTH_POWER
-    return share
 
 
 def params_kernel(
@@ -105,7 +94,6 @@ def curve_kernel(
     known = unpack(theta)
     gap = times[:, None] - others[None, :]
     over_time = known.constant + known.gauss * np.exp(-(gap**2) / (2 * known.time_length**2))
-    over_time += known.growth * np.outer(grown(times), grown(others))
     return over_params * over_time + 1 + np.outer(1 - times, 1 - others)
 
 
@@ -116,8 +104,7 @@ def variance(times: FloatArray, theta: FloatArray, *, with_own: bool = True) -> 
     """
     known = unpack(theta)
     share = 1.0 if with_own else 1 / (1 + known.own)
-    over_time = known.constant + known.gauss + known.growth * grown(times) ** 2
-    return share * over_time + 1 + (1 - times) ** 2
+    return share * (known.constant + known.gauss) + 1 + (1 - times) ** 2
 
 
 def noise(theta: FloatArray) -> float:

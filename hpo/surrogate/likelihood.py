@@ -5,7 +5,7 @@ from scipy.linalg import blas, lapack
 from scipy.optimize import minimize
 
 from hpo.surrogate.arrays import BoolArray, FloatArray
-from hpo.surrogate.kernel import JITTER, SAME, grown, matern, priors, unpack
+from hpo.surrogate.kernel import JITTER, SAME, matern, priors, unpack
 from hpo.surrogate.rows import Rows
 
 
@@ -29,20 +29,19 @@ class NegativeLogPosterior:
         self._is_same = ~self._squares.any(0)
         times = rows.times
         self._time_squares = (times[one] - times[other]) ** 2
-        self._grown = grown(times[one]) * grown(times[other])
         self._drift = 1 + (1 - times[one]) * (1 - times[other])
         # (p,) how many entries of the whole matrix each packed entry stands for.
         self._num_entries = np.where(one == other, 1.0, 2.0)
         self._prior_means, self._prior_sds = priors(rows.points.shape[1])
 
     def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
-        """The loss and its gradient (d + 6,) at the hyperparameters' logarithms (d + 6,)."""
+        """The loss and its gradient (d + 5,) at the hyperparameters' logarithms (d + 5,)."""
         num_rows = len(self._values)
-        lengths, own, time_length, constant, gauss, growth, noise = unpack(theta)
+        lengths, own, time_length, constant, gauss, noise = unpack(theta)
         near, slope = matern(lengths**-2 @ self._squares)
         correlation = (near + own * self._is_same) / (1 + own)
         decay = gauss * np.exp(-self._time_squares / (2 * time_length**2))
-        over_time = constant + decay + growth * self._grown
+        over_time = constant + decay
         kernel = correlation * over_time + self._drift
         kernel[self._diagonal] += noise + JITTER
         factor, info = lapack.dpotrf(
@@ -64,7 +63,6 @@ class NegativeLogPosterior:
             by_decay @ self._time_squares / time_length**2,
             constant * by_level.sum(),
             by_decay.sum(),
-            growth * (by_level @ self._grown),
             noise * weight[self._diagonal].sum(),
         ]
         gradient = np.concatenate([-2 * by_length / lengths**2, others])
@@ -74,7 +72,7 @@ class NegativeLogPosterior:
         return float(value), -gradient + off / self._prior_sds
 
     def minimum(self, start: FloatArray, num_iterations: int) -> FloatArray:
-        """(d + 6,) logarithms of hyperparameters that L-BFGS-B finds from `start` (d + 6,)."""
+        """(d + 5,) logarithms of hyperparameters that L-BFGS-B finds from `start` (d + 5,)."""
         low = self._prior_means - 4 * self._prior_sds
         high = self._prior_means + 4 * self._prior_sds
         result = minimize(

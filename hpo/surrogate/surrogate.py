@@ -80,9 +80,9 @@ class Surrogate:
 
     @property
     def state(self) -> list[float] | None:
-        """The state that the next fit begins from, d + 7 numbers; None before the first fit.
+        """The state that the next fit begins from, d + 6 numbers; None before the first fit.
 
-        These are the logarithms of d + 6 hyperparameters and the fingerprint of the rows that
+        These are the logarithms of d + 5 hyperparameters and the fingerprint of the rows that
         they were fitted to. Hyperparameters are not fitted to the same rows again, so a decision
         that a crash interrupted is repeated exactly.
         """

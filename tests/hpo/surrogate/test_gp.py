@@ -34,22 +34,6 @@ def test_it_tells_the_end_of_curves_that_it_has_seen_the_beginning_of() -> None:
     assert (sd < 0.5).all()
 
 
-def test_slow_curves_that_were_stopped_are_not_expected_to_rise_as_the_others_did() -> None:
-    points = np.random.default_rng(0).random((40, 2))
-    ends = 3 * points[:, 0]  # all begin at 0, and only the fast half is trained on
-    last = [1 if end > 1.5 else 0.35 for end in ends]
-    at = [(i, t) for i, end in enumerate(last) for t in (0.0, 0.35, 0.7, 1.0) if t <= end]
-    times = np.array([t for _, t in at])
-    noise = 0.05 * np.random.default_rng(1).standard_normal(len(at))
-    seen = np.array([i for i, _ in at])
-    model = CurveModel(Rows(points[seen], times, ends[seen] * times**2 + noise), NUMERIC)
-    slow = np.flatnonzero(ends < 1.5)
-    mean, sd = model.predict(points[slow], np.ones(len(slow)))
-    off = np.abs(mean - ends[slow])
-    assert off.mean() < 0.1
-    assert (off < 2 * sd).mean() > 0.8
-
-
 def test_it_is_surer_of_what_it_has_seen() -> None:
     rows = curves()
     model = CurveModel(rows, NUMERIC)
