@@ -3,10 +3,10 @@
     python benchmarks/surrogate_quality.py --beds lcbench=DIR,taskset=DIR,own=FILE
         [--split develop|report] [--rows 100,250] [--seeds 2]
 
-For each task configurations are drawn, of the recorded ones where a bed has these, and trained as a
-search would: half of them stop at each rung, the worse ones. The surrogate is fitted to `rows`
-values at rungs, or to fewer where too few trainings are recorded, and predicts the values after the
-last epoch of
+For each task configurations are drawn, of the recorded ones where a bed has these, and trained as
+a search would: half of them stop at each rung, the worse ones. The surrogate is fitted to `rows`
+values at rungs, or to fewer where too few trainings are recorded, and predicts the values after
+the last epoch of
 
 new      32 other configurations (at most a third of the recorded ones),
 stopped  the configurations that were stopped.
