@@ -42,9 +42,7 @@ class OwnTask:
         self.default: Params = dict(content["default"])
         trainings = [one for one in content["trainings"] if one["data"] == name]
         numbers = sorted({one["configuration"] for one in trainings})
-        self.params: list[Params] = [
-            content["configurations"][str(number)] for number in numbers
-        ]
+        self.params: list[Params] = [content["configurations"][str(number)] for number in numbers]
         by_seed = [[one for one in trainings if one["configuration"] == n] for n in numbers]
         val, test = (
             [[self._whole(one[f"{split}_top1"], num_images) for one in ones] for ones in by_seed]
